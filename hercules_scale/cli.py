@@ -1,0 +1,145 @@
+"""The command line: ``hercules-scale``.
+
+Libraries load inside the commands that need them, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+import hercules_scale
+from hercules_scale.errors import HerculesScaleError, InputError
+
+if TYPE_CHECKING:
+    from hercules_scale.config import RunConfig
+
+DEMO_OUTPUT = "runs/demo"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0 done, 1 the run failed, 2 the configuration or the input is wrong.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        options.command(options)
+    except HerculesScaleError as error:
+        print(f"hercules-scale: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("hercules-scale: stopped; run again, it resumes", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # The reader, such as head, has what it wanted.
+        sys.stderr.close()
+        return 0
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hercules-scale",
+        description="Hierarchies of clusters over millions of texts, with titles and descriptions.",
+    )
+    parser.add_argument("--version", action="version", version=hercules_scale.__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run the whole job; run again, it resumes")
+    _add_config_arguments(run)
+    run.set_defaults(command=_run)
+
+    plan = commands.add_parser("plan", help="check everything and say what a run will take")
+    _add_config_arguments(plan)
+    plan.set_defaults(command=_plan)
+
+    show = commands.add_parser("show", help="print the tree, or one cluster")
+    show.add_argument("run", metavar="RUN", help="output of a finished run, a path or URI")
+    show.add_argument("--level", type=int, help="level to begin at; 1 is the finest")
+    show.add_argument("--depth", type=int, help="levels to show")
+    show.add_argument("--cluster", metavar="LEVEL/ID", help="one cluster in full")
+    show.set_defaults(command=_show)
+
+    demo = commands.add_parser("demo", help="run the job on a real corpus from installed packages")
+    demo.add_argument("--output", default=DEMO_OUTPUT, metavar="URI", help="default: runs/demo")
+    demo.set_defaults(command=_demo)
+    return parser
+
+
+def _add_config_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("config", metavar="CONFIG.yaml", help="configuration of the run")
+    command.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="a.b=value",
+        help="change one key, such as hierarchy.seed=1; may be repeated",
+    )
+    command.add_argument("--output", metavar="URI", help="same as --set output.path=URI")
+
+
+def _load(options: argparse.Namespace) -> RunConfig:
+    from hercules_scale.config import load_config
+
+    overrides = list(options.overrides)
+    if options.output is not None:
+        import json
+
+        overrides.append(f"output.path={json.dumps(options.output)}")
+    return load_config(options.config, overrides)
+
+
+def _run(options: argparse.Namespace) -> None:
+    config = _load(options)
+    from hercules_scale.pipeline import run
+
+    run(config)
+    _print_result(config.output.path)
+
+
+def _plan(options: argparse.Namespace) -> None:
+    config = _load(options)
+    from hercules_scale.plan import make_plan
+
+    print(make_plan(config))
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from hercules_scale.demo import demo_config
+    from hercules_scale.hierarchy import Hierarchy
+    from hercules_scale.pipeline import run
+
+    config = demo_config(options.output)
+    run(config)
+    print(Hierarchy.open(options.output).tree())
+    _print_result(options.output)
+
+
+def _show(options: argparse.Namespace) -> None:
+    from hercules_scale.hierarchy import Hierarchy
+
+    hierarchy = Hierarchy.open(options.run)
+    if options.cluster is None:
+        print(hierarchy.tree(options.depth, options.level))
+    else:
+        from hercules_scale.show import describe_cluster
+
+        print(describe_cluster(hierarchy, *_cluster_name(options.cluster)))
+
+
+def _cluster_name(name: str) -> tuple[int, int]:
+    level, slash, cluster_id = name.partition("/")
+    if not (slash and level.isdigit() and cluster_id.isdigit()):
+        raise InputError(f"--cluster must be LEVEL/ID such as 2/17, got {name!r}")
+    return int(level), int(cluster_id)
+
+
+def _print_result(uri: str) -> None:
+    from hercules_scale.hierarchy import Hierarchy
+    from hercules_scale.show import describe_run
+
+    print(describe_run(Hierarchy.open(uri)))

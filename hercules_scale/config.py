@@ -1,0 +1,349 @@
+"""The configuration of a run: one section a stage, each field with its default and bounds.
+
+Source: the YAML of the README's "Configuration".
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from hercules_scale.errors import ConfigError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class InputConfig(_Section):
+    """What is read."""
+
+    path: str | list[str] = Field(
+        description="a file, folder, glob or list of them (parquet, csv, jsonl, txt)"
+    )
+    modality: Literal["text", "image", "numeric", "embedding"] = Field(
+        default="text", description="what an item is; this version reads text"
+    )
+    id_column: str | None = Field(
+        default=None, description="column that names each item; left out: the row number"
+    )
+    text_column: str | None = Field(
+        default=None, description="column that holds the text; left out: detected"
+    )
+    label_columns: list[str] = Field(
+        default=[], description="ground truth, for evaluation only; a list of column names"
+    )
+
+    @field_validator("modality")
+    @classmethod
+    def _modality_is_built(cls, value: str) -> str:
+        if value != "text":
+            raise ValueError(f"{value!r} is not built yet in this version; use text")
+        return value
+
+    @field_validator("path")
+    @classmethod
+    def _path_is_not_empty(cls, value: str | list[str]) -> str | list[str]:
+        if not value or (isinstance(value, list) and not all(value)):
+            raise ValueError("must name at least one file, folder or glob")
+        return value
+
+    @property
+    def paths(self) -> list[str]:
+        """The path as a list."""
+        return [self.path] if isinstance(self.path, str) else self.path
+
+
+class EmbeddingConfig(_Section):
+    """How items become vectors."""
+
+    model: str = Field(
+        default="minilm", min_length=1, description="an alias, a local folder or a model-hub id"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="auto takes bfloat16 where the processor computes in it"
+    )
+    long_text: Literal["truncate", "window"] = Field(
+        default="truncate", description="what is done with texts longer than the model reads"
+    )
+
+    @field_validator("long_text")
+    @classmethod
+    def _long_text_is_built(cls, value: str) -> str:
+        if value == "window":
+            raise ValueError("'window' is not built yet in this version; use truncate")
+        return value
+
+
+class ResamplingConfig(_Section):
+    """Resampling of clusters at each level.
+
+    Source: HERCULES, section 3.3 and Algorithm 3, lines 14-24.
+    """
+
+    rounds: int = Field(default=0, ge=0, le=1000, description="rounds m; 0 is off")
+    points_per_cluster: int = Field(
+        default=10, ge=1, le=100_000, description="items r nearest to each centroid in a round"
+    )
+
+
+class HierarchyConfig(_Section):
+    """How vectors become levels of clusters."""
+
+    levels: list[Annotated[int, Field(ge=1)]] = Field(
+        default=[100, 20, 5],
+        min_length=1,
+        description="clusters a level, finest first, strictly falling, such as [100, 20, 5]",
+    )
+    representation: Literal["direct", "description"] = Field(
+        default="direct", description="cluster the items' own vectors, or their descriptions'"
+    )
+    refinement: Literal["tree", "none"] = Field(
+        default="none", description="none is the paper's way: recursive k-means on centroids"
+    )
+    resampling: ResamplingConfig = ResamplingConfig()
+    seed: int = Field(default=0, ge=0, lt=2**63, description="seed of every random choice")
+
+    @field_validator("levels", mode="before")
+    @classmethod
+    def _levels_are_listed(cls, value: object) -> object:
+        if value == "auto":
+            raise ValueError("'auto' is not built yet in this version; give a list of counts")
+        return value
+
+    @field_validator("levels")
+    @classmethod
+    def _levels_fall(cls, value: list[int]) -> list[int]:
+        if any(upper >= lower for lower, upper in itertools.pairwise(value)):
+            raise ValueError("must fall strictly, finest level first")
+        return value
+
+    @field_validator("representation", "refinement")
+    @classmethod
+    def _choice_is_built(cls, value: str) -> str:
+        if value in ("description", "tree"):
+            other = "direct" if value == "description" else "none"
+            raise ValueError(f"{value!r} is not built yet in this version; use {other}")
+        return value
+
+
+class PriceConfig(_Section):
+    """What the language model costs, for the plan."""
+
+    prompt: float = Field(ge=0, description="price of a million prompt tokens")
+    completion: float = Field(ge=0, description="price of a million generated tokens")
+
+
+class SummariesConfig(_Section):
+    """How clusters get titles and descriptions."""
+
+    engine: Literal["vllm", "openai", "keyphrases"] = Field(
+        default="vllm",
+        description="vllm (on Ray Serve), openai (any compatible endpoint) or keyphrases (no LLM)",
+    )
+    model: str = Field(
+        default="smollm2-135m",
+        min_length=1,
+        description="an alias, a local folder, a model-hub id, or the endpoint's model name",
+    )
+    endpoint: str | None = Field(
+        default=None,
+        description="base URL for engine openai; left out: OPENAI_BASE_URL. "
+        "The key comes from OPENAI_API_KEY alone",
+    )
+    topic: str | None = Field(default=None, description="the paper's topic seed")
+    exemplars: int = Field(default=6, ge=1, le=100, description="items shown in a prompt")
+    exemplar_tokens: int = Field(
+        default=48, ge=8, le=4096, description="tokens of an item that a prompt shows"
+    )
+    max_prompt_tokens: int = Field(
+        default=1024, ge=256, le=1_000_000, description="tokens of a prompt"
+    )
+    max_answer_tokens: int = Field(default=128, ge=32, le=4096, description="tokens of an answer")
+    temperature: float = Field(default=0.0, ge=0, le=2, description="0 is the likeliest answer")
+    requests_in_flight: int = Field(
+        default=32, ge=1, le=100_000, description="requests sent and not yet answered"
+    )
+    max_attempts: int = Field(default=3, ge=1, le=20, description="requests a cluster, at most")
+    timeout_seconds: float = Field(default=300, gt=0, description="wait for one answer")
+    record_prompts: bool = Field(
+        default=False, description="keep prompts and responses in llm_calls"
+    )
+    price: PriceConfig | None = None
+
+    @field_validator("endpoint")
+    @classmethod
+    def _endpoint_holds_no_secret(cls, value: str | None) -> str | None:
+        if value is not None:
+            if not value.startswith(("http://", "https://")):
+                raise ValueError("must start with http:// or https://")
+            if "@" in value.split("/")[2]:
+                raise ValueError("must hold no password; give the key in OPENAI_API_KEY")
+        return value
+
+
+class ReductionConfig(_Section):
+    """The principal components that maps are drawn with."""
+
+    components: int = Field(default=2, ge=2, le=3, description="2 or 3")
+
+
+class EvaluationConfig(_Section):
+    """What is measured at the end of a run."""
+
+    metrics: Literal["all", "none"] = Field(default="all", description="all or none")
+
+
+class ResourcesConfig(_Section):
+    """What a run may take of a machine or a cluster."""
+
+    profile: Literal["auto", "cpu", "gpu"] = Field(
+        default="auto", description="auto takes GPUs where the Ray cluster has them"
+    )
+    workers: int = Field(
+        default=2, ge=1, le=100_000, description="actors that embed, of one CPU (or GPU) each"
+    )
+    llm_replicas: int = Field(default=1, ge=1, le=10_000, description="vLLM replicas")
+    llm_tensor_parallel: int = Field(
+        default=1, ge=1, le=64, description="GPUs that share one replica"
+    )
+
+
+class OutputConfig(_Section):
+    """Where the tables go."""
+
+    path: str = Field(min_length=1, description="a folder: a local path, s3://, gs:// or az://")
+
+
+class RunConfig(_Section):
+    """A whole run."""
+
+    input: InputConfig
+    embedding: EmbeddingConfig = EmbeddingConfig()
+    hierarchy: HierarchyConfig = HierarchyConfig()
+    summaries: SummariesConfig = SummariesConfig()
+    reduction: ReductionConfig = ReductionConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+    output: OutputConfig
+
+    @model_validator(mode="after")
+    def _columns_have_one_role(self) -> RunConfig:
+        labels = self.input.label_columns
+        if len(set(labels)) < len(labels):
+            raise ValueError("input.label_columns must name each column once")
+        if self.input.text_column in labels:
+            raise ValueError(
+                f"input.label_columns must not hold the text column {self.input.text_column!r}: "
+                "ground truth is never seen by clustering"
+            )
+        return self
+
+
+def load_config(path: str, overrides: list[str] | None = None) -> RunConfig:
+    """Read a YAML file, apply ``a.b=value`` overrides and validate.
+
+    Raises:
+        ConfigError: The file is missing or is no YAML mapping, or a key is wrong.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"configuration {path}: {error.strerror}; give a YAML file") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"configuration {path}: must be UTF-8 ({error}); save it so") from None
+    try:
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"configuration {path}: must be YAML: {reason}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"configuration {path}: must be a mapping of sections such as input and output, "
+            f"got {type(values).__name__}; see the README's example"
+        )
+    for override in overrides or []:
+        _set(values, override)
+    return parse_config(values)
+
+
+def _set(values: dict[Any, Any], override: str) -> None:
+    """Apply one ``a.b=value``, the value read as YAML."""
+    key, equals, text = override.partition("=")
+    names = key.split(".")
+    if not equals or not all(names):
+        raise ConfigError(f"--set {override}: must be key=value, such as hierarchy.seed=1")
+    section = values
+    for name in names[:-1]:
+        child = section.get(name)
+        if child is None:
+            child = section[name] = {}
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {override}: {name} holds {child!r}, not a section")
+        section = child
+    try:
+        section[names[-1]] = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"--set {override}: the value must be YAML: {reason}") from None
+
+
+def parse_config(values: dict[Any, Any]) -> RunConfig:
+    """Validate a mapping of sections.
+
+    Raises:
+        ConfigError: One line that names each wrong key, the rule, the value and the remedy.
+    """
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        problems = "; also ".join(_explain(dict(problem)) for problem in error.errors()[:3])
+        raise ConfigError(f"configuration: {problems}") from None
+
+
+_RULES = {
+    "missing": "is required",
+    "string_type": "must be text",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "list_type": "must be a list",
+    "model_type": "must be a section of keys",
+}
+
+
+def _explain(problem: dict[str, Any]) -> str:
+    location = [part for part in problem["loc"] if part not in ("str", "list[str]")]
+    key = ".".join(str(part) for part in location)
+    fields, field = _fields_at(location)
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(location[-1]), fields, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(fields)}"
+        return f"{key} is not a known key; {hint}"
+    rule = _RULES.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+    rule = rule[:1].lower() + rule[1:]
+    value = "" if problem["type"] == "missing" or not key else f", got {problem['input']!r:.200}"
+    remedy = f"; give {field}" if field else ""
+    return f"{key} {rule}{value}{remedy}".strip()
+
+
+def _fields_at(location: list[str | int]) -> tuple[list[str], str | None]:
+    """Known keys of the section that holds a location, and the description of its field."""
+    section: type[BaseModel] = RunConfig
+    field = None
+    for part in location:
+        info = section.model_fields.get(str(part))
+        if info is None:
+            break
+        field = info.description
+        kinds = [info.annotation, *getattr(info.annotation, "__args__", ())]
+        nested = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not nested:
+            break
+        section = nested[0]
+    return sorted(section.model_fields), field

@@ -1,0 +1,30 @@
+"""What the pipeline asks of an embedding model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class TextEncoder(Protocol):
+    """Turns texts into vectors.
+
+    Equal texts in the same call give equal vectors, and a call's result depends on its texts
+    alone, so that a shard is the same whoever computes it.
+    """
+
+    @property
+    def dimension(self) -> int:
+        """Length d of a vector."""
+        ...
+
+    def count_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Tokens that the model reads of each text, shape (n,), after truncation."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors of unit length, shape (n, d), in the order of the texts."""
+        ...

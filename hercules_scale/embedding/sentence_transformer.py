@@ -1,0 +1,135 @@
+"""sentence-transformers behind the encoder protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hercules_scale.embedding.packed_linear import pack_linear_layers
+from hercules_scale.errors import ConfigError
+from hercules_scale.models import resolve_embedding_model
+
+CPU_BATCH_TOKENS = 1024
+GPU_BATCH_TOKENS = 65_536
+# Beyond this length the quadratic memory of plain attention costs more than it saves.
+PLAIN_ATTENTION_TOKENS = 512
+
+
+class SentenceTransformerEncoder:
+    """A sentence-transformers model that batches texts of like length.
+
+    On a CPU with bfloat16 arithmetic, linear layers keep their weights in the matrix library's
+    own layout and plain attention is used, which is faster there for short sequences;
+    ``docs/benchmarks.md`` has the figures.
+
+    Args:
+        model: An alias, a local folder or a model-hub id.
+        precision: ``auto`` takes bfloat16 where the device computes in it.
+        device: ``cpu`` or ``cuda``; by default CUDA where there is a GPU.
+
+    Raises:
+        ConfigError: The model cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        precision: Literal["auto", "float32", "bfloat16"] = "auto",
+        device: str | None = None,
+    ) -> None:
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        source = resolve_embedding_model(model)
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.precision = choose_precision(self.device) if precision == "auto" else precision
+        options: dict[str, Any] = {"dtype": getattr(torch, self.precision)}
+        try:
+            self._model = SentenceTransformer(source, device=self.device, model_kwargs=options)
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ConfigError(
+                f"embedding.model {model!r} cannot be loaded as a sentence-transformers model "
+                f"({reason}); give an alias (minilm), a local folder or a model-hub id"
+            ) from None
+        self._model.eval()
+        self._tokenizer = self._model.tokenizer
+        # Some tokenizers give no limit, as a number with thirty digits.
+        self.max_tokens = int(min(self._model.max_seq_length or 512, 1_000_000))
+        self.dimension = int(self._model.get_embedding_dimension() or 0)
+        if self.device == "cpu" and self.precision == "bfloat16":
+            if self.max_tokens <= PLAIN_ATTENTION_TOKENS:
+                self._model[0].auto_model.set_attn_implementation("eager")
+            pack_linear_layers(self._model[0].auto_model)
+        self._batch_tokens = CPU_BATCH_TOKENS if self.device == "cpu" else GPU_BATCH_TOKENS
+
+    def count_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Tokens that the model reads of each text, shape (n,), after truncation."""
+        return np.array([len(ids) for ids in self._tokenize(texts)], dtype=np.int64)
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors of unit length, shape (n, d), in the order of the texts."""
+        import torch
+
+        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
+        if not texts:
+            return vectors
+        tokens = self._tokenize(texts)
+        lengths = np.array([len(ids) for ids in tokens])
+        with torch.inference_mode():
+            for rows in length_batches(lengths, self._batch_tokens):
+                batch = self._tokenizer.pad(
+                    {"input_ids": [tokens[row] for row in rows]}, return_tensors="pt"
+                ).to(self.device)
+                output = self._model(dict(batch))["sentence_embedding"]
+                unit = torch.nn.functional.normalize(output.float(), dim=1)
+                vectors[rows] = unit.cpu().numpy()
+        return vectors
+
+    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        ids = self._tokenizer(
+            list(texts),
+            truncation=True,
+            max_length=self.max_tokens,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )["input_ids"]
+        return list(ids)
+
+
+def choose_precision(device: str) -> Literal["float32", "bfloat16"]:
+    """bfloat16 where the device multiplies in it, else float32."""
+    import torch
+
+    if device == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    return "bfloat16" if cpu_has_bfloat16() else "float32"
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this processor has bfloat16 matrix or vector instructions."""
+    import torch
+
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def length_batches(lengths: NDArray[np.int64], batch_tokens: int) -> Iterator[NDArray[np.int64]]:
+    """Rows in batches of like length, each of at most ``batch_tokens`` padded tokens.
+
+    A text longer than the budget is a batch of its own. Equal lengths keep their order, so the
+    batches depend on the lengths alone.
+    """
+    order = np.argsort(lengths, kind="stable")
+    start = 0
+    for stop in range(1, len(order) + 1):
+        full = stop < len(order) and lengths[order[stop]] * (stop + 1 - start) > batch_tokens
+        if full or stop == len(order):
+            yield order[start:stop]
+            start = stop

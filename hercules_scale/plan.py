@@ -1,0 +1,143 @@
+"""What a run will take, said before it starts.
+
+Rates are measured here on a sample of the input where they can be; those of the language model
+are the ones of ``docs/benchmarks.md``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hercules_scale.clustering.assign import TILE_ROWS
+from hercules_scale.config import RunConfig
+from hercules_scale.errors import InputError
+from hercules_scale.pipeline import check
+from hercules_scale.reading.items import read_piece
+from hercules_scale.reading.sources import SourceFile, parquet_file, split_into_pieces
+from hercules_scale.stages.embed import load_encoder
+from hercules_scale.summarization.prompts import EstimatedTokens, fixed_messages
+
+SAMPLE_TEXTS = 128
+# Two cores, SmolLM2-135M on vLLM; seconds until the replica answers, tokens a second.
+LLM_START_SECONDS, LLM_PROMPT_RATE, LLM_ANSWER_RATE = 90, 660, 86
+ANSWER_TOKENS = 65
+FACTS_TOKENS = 60
+CHILDREN_TOKENS = 250
+
+
+@dataclass(frozen=True)
+class _Sample:
+    texts: list[str]
+    rows_per_byte: float
+
+
+def make_plan(config: RunConfig) -> str:
+    """Check the configuration, the input and the output, and estimate the run.
+
+    Returns:
+        Lines for a terminal.
+
+    Raises:
+        HerculesScaleError: As the run itself would.
+    """
+    import torch
+
+    sources = check(config)
+    sample = _sample(config, sources)
+    n_rows, counted = _count_rows(sources, sample)
+    torch.set_num_threads(1)  # as each worker has
+    encoder = load_encoder(config.embedding)
+    n_tokens = int(encoder.count_tokens(sample.texts).sum())
+    started = time.monotonic()
+    encoder.encode(sample.texts)
+    rate = n_tokens / (time.monotonic() - started)
+    levels = config.hierarchy.levels
+    if levels[0] > n_rows and counted:
+        raise InputError(
+            f"hierarchy.levels asks for {levels[0]:,} clusters at level 1, but the input has "
+            f"{n_rows:,} rows; give at most that many"
+        )
+    tokens = n_tokens * n_rows // len(sample.texts)
+    workers = config.resources.workers
+    embed_seconds = tokens / (rate * workers)
+    dimension = encoder.dimension
+    tile = TILE_ROWS * dimension * 4
+    centroids = 12 * levels[0] * dimension
+    about = "" if counted else "about "
+    lines = [
+        f"input: {len(sources):,} {sources[0].format} files, "
+        f"{sum(source.size_bytes for source in sources) / 2**20:,.1f} MiB, {about}{n_rows:,} rows",
+        f"embedding: {config.embedding.model}, {dimension} dimensions, about {tokens:,} tokens; "
+        f"{_duration(embed_seconds)} on {workers} workers "
+        f"({rate:,.0f} tokens/s each, measured here)",
+        f"clusters per level: {levels}",
+        f"memory: {n_rows * dimension * 4 / 2**20:,.0f} MiB of temporary disk for vectors, "
+        f"{(3 * tile + centroids) / 2**20:,.0f} MiB for a tile and the centroids",
+        *_language_model(config, n_tokens / len(sample.texts)),
+        f"output: {config.output.path}, can be written",
+    ]
+    return "\n".join(lines)
+
+
+def _sample(config: RunConfig, sources: list[SourceFile]) -> _Sample:
+    """Usable texts from the beginning of the input."""
+    texts: list[str] = []
+    n_bytes = 0
+    for text in _texts(config, sources):
+        texts.append(text)
+        n_bytes += len(text.encode())
+        if len(texts) == SAMPLE_TEXTS:
+            break
+    if not texts:
+        raise InputError("input.path: the first rows hold no usable text; check the columns")
+    return _Sample(texts, len(texts) / max(n_bytes, 1))
+
+
+def _texts(config: RunConfig, sources: list[SourceFile]) -> Iterator[str]:
+    for source in sources:
+        for piece in split_into_pieces(source):
+            for batch in read_piece(config.input, piece):
+                yield from batch.items["text"].to_pylist()
+
+
+def _count_rows(sources: list[SourceFile], sample: _Sample) -> tuple[int, bool]:
+    """Rows of the input, and whether they were counted or estimated from the bytes."""
+    if sources[0].format == "parquet":
+        return sum(parquet_file(source).metadata.num_rows for source in sources), True
+    size = sum(source.size_bytes for source in sources)
+    return max(int(size * sample.rows_per_byte), 1), False
+
+
+def _language_model(config: RunConfig, tokens_per_item: float) -> list[str]:
+    summaries, levels = config.summaries, config.hierarchy.levels
+    if summaries.engine == "keyphrases":
+        return ["language model: none, titles are key phrases"]
+    fixed = sum(EstimatedTokens().count(message["content"]) for message in fixed_messages(None))
+    shown = summaries.exemplars * min(tokens_per_item, summaries.exemplar_tokens)
+    finest = min(fixed + shown + FACTS_TOKENS, summaries.max_prompt_tokens)
+    upper = min(finest + CHILDREN_TOKENS, summaries.max_prompt_tokens)
+    n_calls = sum(levels)
+    prompt = int(levels[0] * finest + sum(levels[1:]) * upper)
+    answer = n_calls * ANSWER_TOKENS
+    line = (
+        f"language model: {summaries.model}, about {n_calls:,} calls, {prompt:,} prompt and "
+        f"{answer:,} generated tokens"
+    )
+    if summaries.engine == "vllm":
+        seconds = LLM_START_SECONDS + prompt / LLM_PROMPT_RATE + answer / LLM_ANSWER_RATE
+        line += f"; {_duration(seconds)} with SmolLM2-135M on 2 cores"
+    lines = [line]
+    if summaries.price:
+        cost = prompt * summaries.price.prompt + answer * summaries.price.completion
+        lines.append(f"cost: about {cost / 1e6:,.4f} at the price given")
+    return lines
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"about {seconds:.0f} s"
+    if seconds < 7200:
+        return f"about {seconds / 60:.0f} min"
+    return f"about {seconds / 3600:.1f} h"

@@ -1,0 +1,141 @@
+"""Progress that people can follow: a bar a stage on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psutil
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+LOG_EVERY_SECONDS = 10.0
+
+
+@dataclass
+class StageReport:
+    """What a stage took.
+
+    Attributes:
+        seconds: Wall time, of all attempts at it.
+        driver_peak_bytes: Largest resident memory of the driver seen during the stage.
+        worker_peak_bytes: Largest resident memory of any of its workers; 0 where it has none.
+    """
+
+    name: str
+    seconds: float = 0.0
+    driver_peak_bytes: int = 0
+    worker_peak_bytes: int = 0
+
+
+class Reporter:
+    """Shows stages as they go and keeps their reports."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False)
+        self.stages: dict[str, StageReport] = {}
+        self.alarms: list[str] = []
+
+    def resume(self, stages: list[StageReport]) -> None:
+        """Count on from an earlier attempt."""
+        self.stages = {stage.name: stage for stage in stages}
+
+    def say(self, message: str) -> None:
+        """One line for people."""
+        # Titles and paths come from data, so brackets in them are no markup.
+        self.console.print(message, markup=False, soft_wrap=True)
+
+    def alarm(self, message: str) -> None:
+        """Something that a user must know; kept in ``run.json``."""
+        if message not in self.alarms:
+            self.alarms.append(message)
+            self.say(f"! {message}")
+
+    @contextmanager
+    def stage(self, name: str, total: int, unit: str, done: int = 0) -> Iterator[StageProgress]:
+        """Follow a stage of ``total`` units of which ``done`` were done before."""
+        report = self.stages.setdefault(name, StageReport(name))
+        started = time.monotonic()
+        with _watch_memory(report):
+            if self.console.is_terminal:
+                columns = (
+                    TextColumn("{task.description:<10}"),
+                    BarColumn(),
+                    MofNCompleteColumn(),
+                    TextColumn("{task.fields[rate]}"),
+                    TimeElapsedColumn(),
+                )
+                with Progress(*columns, console=self.console) as bars:
+                    task = bars.add_task(name, total=total, completed=done, rate="")
+                    progress = StageProgress(report, unit, total, done)
+                    progress.on_change = lambda: bars.update(
+                        task, total=progress.total, completed=progress.done, rate=progress.rate
+                    )
+                    yield progress
+            else:
+                progress = StageProgress(report, unit, total, done)
+                progress.on_change = lambda: self._log(progress)
+                self.say(f"{name}: {total:,} {unit}" + (f", {done:,} done before" * bool(done)))
+                yield progress
+        seconds = time.monotonic() - started
+        report.seconds += seconds
+        self.say(f"{name}: {progress.done:,} {unit} in {seconds:.1f} s{progress.note}")
+
+    def _log(self, progress: StageProgress) -> None:
+        now = time.monotonic()
+        if now - progress.logged >= LOG_EVERY_SECONDS and progress.done < progress.total:
+            progress.logged = now
+            self.say(
+                f"{progress.report.name}: {progress.done:,} of {progress.total:,} "
+                f"{progress.unit}, {progress.rate}"
+            )
+
+
+class StageProgress:
+    """Counts of one stage while it runs."""
+
+    def __init__(self, report: StageReport, unit: str, total: int, done: int) -> None:
+        self.report, self.unit, self.total, self.done = report, unit, total, done
+        self._before = done
+        self._started = self.logged = time.monotonic()
+        self.note = ""
+        self.on_change: Callable[[], object] = lambda: None
+
+    @property
+    def rate(self) -> str:
+        """Units a second since this process began on the stage."""
+        seconds = time.monotonic() - self._started
+        return f"{(self.done - self._before) / seconds:,.0f} {self.unit}/s" if seconds else ""
+
+    def advance(self, count: int, worker_peak_bytes: int = 0) -> None:
+        """Say that ``count`` more units are done."""
+        self.done += count
+        self.report.worker_peak_bytes = max(self.report.worker_peak_bytes, worker_peak_bytes)
+        self.on_change()
+
+
+@contextmanager
+def _watch_memory(report: StageReport) -> Iterator[None]:
+    """Sample the driver's resident memory every half second."""
+    process = psutil.Process()
+    finished = threading.Event()
+
+    def sample() -> None:
+        report.driver_peak_bytes = max(report.driver_peak_bytes, process.memory_info().rss)
+
+    def watch() -> None:
+        while not finished.wait(0.5):
+            sample()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    sample()
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()
+        sample()

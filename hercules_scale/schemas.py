@@ -1,0 +1,142 @@
+"""Arrow schemas of the tables, each once."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+SCANNED_TEXT = pa.schema(
+    [
+        # Place in the piece of input that was scanned, rejected rows counted too.
+        ("position", pa.int64()),
+        ("item_id", pa.string()),
+        ("text", pa.large_string()),
+    ]
+)
+
+TEXT_ITEMS = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("item_id", pa.string()),
+        ("title", pa.string()),
+        ("description", pa.string()),
+        ("text", pa.large_string()),
+    ]
+)
+
+REJECTED = pa.schema(
+    [
+        ("item_id", pa.string()),
+        ("source_file", pa.string()),
+        # Rows of a table from 0; lines of a text or JSON Lines file from 0.
+        ("source_row", pa.int64()),
+        ("reason", pa.string()),
+    ]
+)
+
+EVALUATIONS = pa.schema(
+    [
+        ("level", pa.int16()),
+        ("metric", pa.string()),
+        ("basis", pa.string()),
+        ("value", pa.float64()),
+        ("n", pa.int64()),
+    ]
+)
+
+LLM_CALLS = pa.schema(
+    [
+        ("level", pa.int16()),
+        ("cluster_id", pa.int32()),
+        ("attempt", pa.int32()),
+        ("prompt_hash", pa.string()),
+        ("model", pa.string()),
+        ("prompt_tokens", pa.int64()),
+        ("completion_tokens", pa.int64()),
+        ("seconds", pa.float64()),
+        ("outcome", pa.string()),
+        ("prompt", pa.string()),
+        ("response", pa.string()),
+    ]
+)
+
+NUMERIC_STATS = pa.list_(
+    pa.struct(
+        [
+            ("variable", pa.string()),
+            ("mean", pa.float64()),
+            ("min", pa.float64()),
+            ("max", pa.float64()),
+            ("std", pa.float64()),
+        ]
+    )
+)
+
+
+def scanned_labels(label_columns: list[str]) -> pa.Schema:
+    """Ground truth beside one piece of the scanned input."""
+    return pa.schema([("position", pa.int64()), *((name, pa.string()) for name in label_columns)])
+
+
+def labels(label_columns: list[str]) -> pa.Schema:
+    """Ground truth of the items, kept apart from everything that makes clusters."""
+    return pa.schema([("row", pa.int64()), *((name, pa.string()) for name in label_columns)])
+
+
+def embeddings(dimension: int) -> pa.Schema:
+    """Vectors of the items."""
+    return pa.schema(
+        [
+            ("row", pa.int64()),
+            ("item_id", pa.string()),
+            ("embedding", pa.list_(pa.float32(), dimension)),
+        ]
+    )
+
+
+def clusters(dimension: int, description_dimension: int, components: int) -> pa.Schema:
+    """Clusters of every level."""
+    return pa.schema(
+        [
+            ("level", pa.int16()),
+            ("cluster_id", pa.int32()),
+            ("parent_cluster_id", pa.int32()),
+            ("n_items", pa.int64()),
+            ("n_children", pa.int32()),
+            ("title", pa.string()),
+            ("description", pa.string()),
+            ("summary_status", pa.string()),
+            ("summary_error", pa.string()),
+            ("keyphrases", pa.list_(pa.string())),
+            ("exemplar_item_ids", pa.list_(pa.string())),
+            ("inertia", pa.float64()),
+            ("centroid", pa.list_(pa.float32(), dimension)),
+            ("description_embedding", pa.list_(pa.float32(), description_dimension)),
+            ("reduction", pa.list_(pa.float32(), components)),
+            ("numeric_stats", NUMERIC_STATS),
+        ]
+    )
+
+
+def memberships(n_levels: int) -> pa.Schema:
+    """The cluster of every item at every level."""
+    levels = range(1, n_levels + 1)
+    return pa.schema(
+        [
+            ("row", pa.int64()),
+            ("item_id", pa.string()),
+            *((f"level_{level}", pa.int32()) for level in levels),
+            *((f"distance_{level}", pa.float32()) for level in levels),
+            *((f"margin_{level}", pa.float32()) for level in levels),
+        ]
+    )
+
+
+def reductions(components: int) -> pa.Schema:
+    """Principal components of the items' vectors."""
+    return pa.schema(
+        [
+            ("row", pa.int64()),
+            ("item_id", pa.string()),
+            *((f"pca_{index}", pa.float32()) for index in range(1, components + 1)),
+        ]
+    )

@@ -1,0 +1,92 @@
+"""Runs and clusters as text for a terminal."""
+
+from __future__ import annotations
+
+from hercules_scale.errors import InputError
+from hercules_scale.hierarchy import Hierarchy, printable
+from hercules_scale.storage import layout
+
+
+def describe_run(hierarchy: Hierarchy) -> str:
+    """Where the output is, what it holds, what was measured and how long each stage took."""
+    record = hierarchy.run
+    lines = ["", f"output: {hierarchy.uri}"]
+    width = max(len(table) for table in layout.TABLES)
+    lines += [
+        f"  {table:<{width}}  {record['rows'][table]:>10,} rows"
+        for table in layout.TABLES
+        if table in record["rows"]
+    ]
+    status = ", ".join(f"{n:,} {name}" for name, n in record["summary_status"].items())
+    lines.append(f"clusters per level: {list(record['clusters_per_level'].values())} ({status})")
+    if record["tokens"]["calls"]:
+        lines.append(
+            "language model: {calls:,} calls, {prompt_tokens:,} prompt and "
+            "{completion_tokens:,} generated tokens".format(**record["tokens"])
+        )
+    lines += _metrics(hierarchy)
+    lines += ["", f"{'stage':<24}{'seconds':>9}{'driver MiB':>12}{'worker MiB':>12}"]
+    for stage in record["stages"]:
+        driver, worker = stage["driver_peak_bytes"] >> 20, stage["worker_peak_bytes"] >> 20
+        lines.append(f"{stage['name']:<24}{stage['seconds']:>9.1f}{driver:>12,}{worker or '':>12}")
+    lines += [f"! {alarm}" for alarm in record["alarms"]]
+    lines += ["", f"next: hercules-scale show {hierarchy.uri} --depth 2"]
+    return "\n".join(lines)
+
+
+def _metrics(hierarchy: Hierarchy) -> list[str]:
+    """Metrics against ground truth, a line a level and label column."""
+    frame = hierarchy.evaluations()
+    if frame.empty:
+        return []
+    table = frame.pivot_table(
+        index=["basis", "level"], columns="metric", values="value", sort=False
+    )
+    text = table.round(3).reset_index().to_string(index=False)
+    return ["", *text.splitlines()]
+
+
+def describe_cluster(hierarchy: Hierarchy, level: int, cluster_id: int) -> str:
+    """One cluster: its labels, place in the tree and exemplars.
+
+    Raises:
+        InputError: There is no such cluster.
+    """
+    clusters = hierarchy.clusters(level)
+    if cluster_id >= len(clusters):
+        raise InputError(
+            f"{hierarchy.uri}: level {level} has clusters 0 to {len(clusters) - 1}, "
+            f"got {cluster_id}"
+        )
+    cluster = clusters.iloc[cluster_id]
+    lines = [
+        f"{level}/{cluster_id}  {printable(cluster['title'])}",
+        printable(cluster["description"]),
+        "",
+        f"items: {cluster['n_items']:,}   inertia: {cluster['inertia']:.4g}   "
+        f"label: {cluster['summary_status']}",
+    ]
+    if cluster["summary_error"]:
+        lines.append(f"label error: {printable(cluster['summary_error'])}")
+    lines.append("key phrases: " + ", ".join(printable(text) for text in cluster["keyphrases"]))
+    if level < hierarchy.n_levels:
+        parent = int(cluster["parent_cluster_id"])
+        title = hierarchy.clusters(level + 1).iloc[parent]["title"]
+        lines.append(f"parent: {level + 1}/{parent}  {printable(title)}")
+    if level > 1:
+        below = hierarchy.clusters(level - 1)
+        children = below[below["parent_cluster_id"] == cluster_id]
+        lines.append("children:")
+        lines += [
+            f"  {level - 1}/{child_id}  {printable(title)} ({n_items:,} items)"
+            for child_id, title, n_items in children.sort_values("n_items", ascending=False)[
+                ["cluster_id", "title", "n_items"]
+            ].itertuples(index=False, name=None)
+        ]
+    items = hierarchy.table("items", ["item_id", "description"]).set_index("item_id")
+    lines.append("items nearest to the centroid:")
+    lines += [
+        f"  {printable(item_id)}: {printable(items.loc[item_id, 'description'])[:160]}"
+        for item_id in cluster["exemplar_item_ids"]
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,51 @@
+"""What every stage is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hercules_scale.config import RunConfig
+from hercules_scale.progress import Reporter
+from hercules_scale.storage.store import Store
+
+MIN_SHARD_ROWS = 256
+MAX_SHARD_ROWS = 65_536
+SHARDS_WANTED = 64
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """One run: its configuration, its output, and what to report to."""
+
+    config: RunConfig
+    store: Store
+    fingerprint: str
+    reporter: Reporter
+
+
+@dataclass(frozen=True)
+class Shards:
+    """How items are cut into shards: by row, the same whoever works on them.
+
+    Attributes:
+        n_items: Items in all.
+        rows: Rows of every shard but the last; a power of two, so that shards nest in tiles.
+    """
+
+    n_items: int
+    rows: int
+
+    @classmethod
+    def of(cls, n_items: int) -> Shards:
+        """About 64 shards for small inputs, shards of 65,536 rows for large ones."""
+        wanted = max(n_items // SHARDS_WANTED, 1)
+        rows = 1 << (wanted - 1).bit_length()
+        return cls(n_items, min(max(rows, MIN_SHARD_ROWS), MAX_SHARD_ROWS))
+
+    def __len__(self) -> int:
+        return -(-self.n_items // self.rows)
+
+    def bounds(self, shard: int) -> tuple[int, int]:
+        """First row of a shard, and the row after its last."""
+        start = shard * self.rows
+        return start, min(start + self.rows, self.n_items)

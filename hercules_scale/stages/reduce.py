@@ -1,0 +1,50 @@
+"""Principal components of items and clusters, for maps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from hercules_scale import schemas
+from hercules_scale.reduction.pca import PCA, PCAFit
+from hercules_scale.stages.cluster import read_vectors
+from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.shards import ShardResult, Stage, run_shards
+from hercules_scale.storage import layout
+from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import FileRecord, read_table, write_table
+
+
+def fit_pca(context: RunContext, shards: Shards, dimension: int) -> PCA:
+    """A PCA of the vectors that were clustered, one shard in memory at a time."""
+    fit = PCAFit(dimension)
+    with context.reporter.stage("fit_pca", shards.n_items, "items") as progress:
+        for shard in range(len(shards)):
+            vectors = read_vectors(context.store, shard)
+            fit.add(vectors)
+            progress.advance(len(vectors))
+    return fit.finish(context.config.reduction.components)
+
+
+@dataclass(frozen=True)
+class _ReduceWorker:
+    store: Store
+    pca: PCA
+
+    def __call__(self, shard: int) -> ShardResult:
+        items = read_table(self.store, layout.part("embeddings", shard), ["row", "item_id"])
+        reduced = self.pca.transform(read_vectors(self.store, shard))
+        n_components = reduced.shape[1]
+        for index in range(n_components):
+            items = items.append_column(f"pca_{index + 1}", pa.array(reduced[:, index]))
+        table = items.cast(schemas.reductions(n_components))
+        file = write_table(self.store, layout.part("reductions", shard), table)
+        return ShardResult([file], units=items.num_rows)
+
+
+def reduce_items(context: RunContext, shards: Shards, pca: PCA) -> list[FileRecord]:
+    """Write the table ``reductions``."""
+    stage = Stage("reduce", "items", shards.n_items, context.config.resources.workers)
+    commits = run_shards(context, stage, len(shards), _ReduceWorker(context.store, pca))
+    return [file for commit in commits.values() for file in commit.files]

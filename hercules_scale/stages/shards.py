@@ -1,0 +1,144 @@
+"""Runs a stage's shards on Ray Data: what is committed is skipped, what fails is named.
+
+A worker writes its shard's data, then the commit record; only the small record travels through
+Ray, never the data.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import ray
+import ray.data
+
+from hercules_scale.errors import ERRORS_BY_NAME, HerculesScaleError, StageError
+from hercules_scale.stages.context import RunContext
+from hercules_scale.storage.manifest import Commit, read_commits, write_commit
+from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import FileRecord
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What a worker made of one shard."""
+
+    files: list[FileRecord] = field(default_factory=list)
+    info: dict[str, Any] = field(default_factory=dict)
+    units: int = 1
+
+
+class ShardWorker(Protocol):
+    """Work on one shard at a time, in a task or an actor; heavy parts load at the first shard."""
+
+    def __call__(self, shard: int) -> ShardResult:
+        """Write the shard's files and say what they hold."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Name of a stage, and what its workers need.
+
+    Attributes:
+        name: As commits, logs and reports show it.
+        unit: What is counted, such as ``items``.
+        total: Units in all.
+        workers: Shards worked on at a time, at most; one logical CPU each.
+        keeps_state: Whether workers hold something costly, such as a model, from shard to shard.
+        num_gpus: GPUs of a worker.
+    """
+
+    name: str
+    unit: str
+    total: int
+    workers: int
+    keeps_state: bool = False
+    num_gpus: float = 0
+
+
+class _ShardTask:
+    """Turns a worker into a Ray Data map over rows that name shards."""
+
+    def __init__(self, worker: ShardWorker, store: Store, stage: str, fingerprint: str) -> None:
+        self._worker, self._store = worker, store
+        self._stage, self._fingerprint = stage, fingerprint
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        (shard,) = batch["shard"]
+        units, error_type, error = 0, "", ""
+        try:
+            result = self._worker(int(shard))
+            units = result.units
+            info = {**result.info, "units": units}
+            commit = Commit(int(shard), self._fingerprint, result.files, info)
+            write_commit(self._store, self._stage, commit)
+        except HerculesScaleError as problem:
+            # As a row, because an exception would lose its type on the way.
+            error_type, error = type(problem).__name__, str(problem)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return {
+            "shard": np.array([shard]),
+            "units": np.array([units]),
+            "peak_bytes": np.array([peak]),
+            "error_type": np.array([error_type]),
+            "error": np.array([error]),
+        }
+
+
+def run_shards(
+    context: RunContext, stage: Stage, n_shards: int, worker: ShardWorker
+) -> dict[int, Commit]:
+    """Run the shards that have no commit yet, and return the commits of all.
+
+    Raises:
+        HerculesScaleError: The first problem with the input that a worker met.
+        StageError: A worker failed for another reason.
+    """
+    done = read_commits(context.store, stage.name, context.fingerprint)
+    todo = [shard for shard in range(n_shards) if shard not in done]
+    before = sum(commit.info["units"] for commit in done.values())
+    with context.reporter.stage(stage.name, stage.total, stage.unit, before) as progress:
+        if todo:
+            for row in _map(context, stage, todo, worker):
+                if row["error_type"]:
+                    known = ERRORS_BY_NAME.get(row["error_type"])
+                    if known is not None:
+                        raise known(row["error"])
+                    raise StageError(row["error"], stage=stage.name, shard=int(row["shard"]))
+                progress.advance(int(row["units"]), int(row["peak_bytes"]))
+    return read_commits(context.store, stage.name, context.fingerprint)
+
+
+def _map(
+    context: RunContext, stage: Stage, todo: list[int], worker: ShardWorker
+) -> Iterable[dict[str, Any]]:
+    shards = ray.data.from_items(
+        [{"shard": shard} for shard in todo], override_num_blocks=len(todo)
+    )
+    arguments = (worker, context.store, stage.name, context.fingerprint)
+    size = min(stage.workers, len(todo))
+    if stage.keeps_state:
+        results = shards.map_batches(
+            _ShardTask,
+            fn_constructor_args=arguments,
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=size),
+            num_cpus=1,
+            num_gpus=stage.num_gpus,
+        )
+    else:
+        results = shards.map_batches(
+            _ShardTask(*arguments).__call__,
+            batch_size=1,
+            compute=ray.data.TaskPoolStrategy(size=size),
+            num_cpus=1,
+        )
+    try:
+        yield from results.iter_rows()
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise StageError(f"a worker failed: {reason}", stage=stage.name) from error

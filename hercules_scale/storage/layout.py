@@ -1,0 +1,41 @@
+"""Names of the files under an output."""
+
+from __future__ import annotations
+
+RUN = "run.json"
+MANIFEST = "_manifest.json"
+SUCCESS = "_SUCCESS"
+WORK = "_work"
+
+TABLES = (
+    "items",
+    "labels",
+    "embeddings",
+    "clusters",
+    "memberships",
+    "reductions",
+    "evaluations",
+    "llm_calls",
+    "rejected",
+)
+"""Tables that a finished run publishes; ``labels`` holds ground truth, where there is any."""
+
+
+def part(table: str, shard: int) -> str:
+    """Name of one shard of a table."""
+    return f"{table}/part-{shard:06d}.parquet"
+
+
+def commit(stage: str, shard: int) -> str:
+    """Name of the record that says that a shard of a stage is done."""
+    return f"{WORK}/commits/{stage}/{shard:06d}.json"
+
+
+def work_part(table: str, shard: int) -> str:
+    """Name of one shard of a table that only a later stage reads."""
+    return part(f"{WORK}/{table}", shard)
+
+
+def stage_file(stage: str, name: str) -> str:
+    """A file that one stage keeps for itself or for a later one."""
+    return f"{WORK}/{stage}/{name}"

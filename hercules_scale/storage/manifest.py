@@ -1,0 +1,90 @@
+"""Commit records of shards, and the manifest that readers follow.
+
+A shard's data is written first and its record after it, so a record means that the data is
+whole. A record carries the fingerprint of the configuration and input that made it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from hercules_scale.errors import InputError
+from hercules_scale.storage import layout
+from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import FileRecord
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One shard of one stage, done.
+
+    Attributes:
+        shard: Number of the shard.
+        fingerprint: Of the run that made it.
+        files: What it wrote.
+        info: Small counts that later stages and the report need.
+    """
+
+    shard: int
+    fingerprint: str
+    files: list[FileRecord] = field(default_factory=list)
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+def to_json(value: Any) -> bytes:
+    """JSON in one stable form."""
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode()
+
+
+def fingerprint(value: Any) -> str:
+    """A short hash of a JSON value."""
+    return hashlib.sha256(to_json(value)).hexdigest()[:16]
+
+
+def write_commit(store: Store, stage: str, commit: Commit) -> None:
+    """Say that a shard is done; its files are already whole."""
+    store.write_bytes(layout.commit(stage, commit.shard), to_json(asdict(commit)))
+
+
+def read_commits(store: Store, stage: str, run_fingerprint: str) -> dict[int, Commit]:
+    """Records of one stage by shard; those of another configuration are left out."""
+    commits = {}
+    for name in store.list_files(f"{layout.WORK}/commits/{stage}"):
+        if not name.endswith(".json"):
+            continue
+        values = json.loads(store.read_bytes(name))
+        values["files"] = [FileRecord(**record) for record in values["files"]]
+        commit = Commit(**values)
+        if commit.fingerprint == run_fingerprint:
+            commits[commit.shard] = commit
+    return dict(sorted(commits.items()))
+
+
+def publish(store: Store, tables: dict[str, list[FileRecord]], run_fingerprint: str) -> None:
+    """Write the manifest, then the mark of success."""
+    manifest = {
+        "fingerprint": run_fingerprint,
+        "tables": {name: [asdict(file) for file in files] for name, files in tables.items()},
+    }
+    store.write_bytes(layout.MANIFEST, to_json(manifest))
+    store.create(layout.SUCCESS, b"")
+
+
+def published_files(store: Store) -> dict[str, list[FileRecord]]:
+    """Files of each table of a finished run.
+
+    Raises:
+        InputError: There is no run at this place, or it is not finished.
+    """
+    if not store.exists(layout.SUCCESS):
+        if store.exists(layout.RUN):
+            raise InputError(f"{store.uri}: the run is not finished; run it again, it resumes")
+        raise InputError(f"{store.uri}: holds no run; give the output path of a finished run")
+    manifest = json.loads(store.read_bytes(layout.MANIFEST))
+    return {
+        name: [FileRecord(**record) for record in records]
+        for name, records in manifest["tables"].items()
+    }

@@ -1,0 +1,137 @@
+"""Parquet files written as a stream, with the record that vouches for them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hercules_scale.storage.store import Store
+
+ROW_GROUP_ROWS = 16_384
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """One data file that was written whole.
+
+    Attributes:
+        path: Name under the output.
+        rows: Rows in it.
+        size_bytes: Its length.
+        sha256: Checksum of its bytes, in hexadecimal.
+    """
+
+    path: str
+    rows: int
+    size_bytes: int
+    sha256: str
+
+
+class _CheckedStream:
+    """A write-only stream that counts and hashes what passes."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.hash = hashlib.sha256()
+        self.size_bytes = 0
+
+    closed = False
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data)
+        self.hash.update(view)
+        self.size_bytes += view.nbytes
+        self._stream.write(view)
+        return view.nbytes
+
+    def tell(self) -> int:
+        return self.size_bytes
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class TableWriter:
+    """Appends tables of one schema to a Parquet file."""
+
+    def __init__(self, stream: _CheckedStream, path: str, schema: pa.Schema) -> None:
+        self._stream, self._path, self._schema = stream, path, schema
+        self._writer = pq.ParquetWriter(stream, schema, compression="zstd")
+        self.rows = 0
+
+    def write(self, table: pa.Table) -> None:
+        """Append rows; columns are put into the schema's order and types."""
+        self._writer.write_table(
+            table.select(self._schema.names).cast(self._schema), row_group_size=ROW_GROUP_ROWS
+        )
+        self.rows += table.num_rows
+
+    def finish(self) -> FileRecord:
+        """Close the file and say what it holds."""
+        self._writer.close()
+        return FileRecord(
+            self._path, self.rows, self._stream.size_bytes, self._stream.hash.hexdigest()
+        )
+
+
+@contextmanager
+def table_writer(store: Store, path: str, schema: pa.Schema) -> Iterator[TableWriter]:
+    """Open a Parquet file to write; call ``finish`` inside for its record.
+
+    A file that was left half-written has no record, so nobody reads it.
+    """
+    with store.open_output(path) as stream:
+        yield TableWriter(_CheckedStream(stream), path, schema)
+
+
+def write_table(store: Store, path: str, table: pa.Table) -> FileRecord:
+    """Write one table as one Parquet file."""
+    with table_writer(store, path, table.schema) as writer:
+        writer.write(table)
+        return writer.finish()
+
+
+def read_table(store: Store, path: str, columns: list[str] | None = None) -> pa.Table:
+    """One Parquet file, whole."""
+    return pq.read_table(store.path(path), filesystem=store.arrow, columns=columns)
+
+
+def read_tables(store: Store, paths: Iterable[str], columns: list[str] | None = None) -> pa.Table:
+    """Several Parquet files of one schema as one table, in the order given."""
+    return pa.concat_tables([read_table(store, path, columns) for path in paths])
+
+
+def read_rows(
+    store: Store, path: str, start: int, stop: int, columns: list[str] | None = None
+) -> pa.Table:
+    """Rows ``start`` to ``stop`` of a Parquet file; other row groups are not read."""
+    with store.arrow.open_input_file(store.path(path)) as stream:
+        file = pq.ParquetFile(stream)
+        first = 0
+        skipped = 0
+        groups = []
+        for index in range(file.metadata.num_row_groups):
+            rows = file.metadata.row_group(index).num_rows
+            if first + rows <= start:
+                skipped += rows
+            elif first < stop:
+                groups.append(index)
+            first += rows
+        return file.read_row_groups(groups, columns).slice(start - skipped, stop - start)
+
+
+def iterate_batches(
+    store: Store, path: str, columns: list[str] | None = None, rows: int = ROW_GROUP_ROWS
+) -> Iterator[pa.RecordBatch]:
+    """A Parquet file in pieces of at most ``rows`` rows."""
+    with store.arrow.open_input_file(store.path(path)) as stream:
+        yield from pq.ParquetFile(stream).iter_batches(batch_size=rows, columns=columns)

@@ -1,0 +1,134 @@
+"""Phrases that set the clusters of a level apart.
+
+A phrase scores its count in the cluster times the logarithm of how much more frequent it is there
+than in all clusters together: its part of the Kullback-Leibler divergence between the two. It is
+class-based TF-IDF (Grootendorst, BERTopic, 2022) with a weight that reaches zero for phrases that
+are everywhere; the usual weight does not where a level has few clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.feature_extraction.text import CountVectorizer
+
+# Words of two letters or more; a phrase is one word or two.
+WORD = r"(?u)\b[^\W\d_][\w'’-]*\w\b"
+# What comes after says little more of the subject, and an item of 10 MB would cost as much as
+# thousands of others.
+CHARACTERS_READ = 4_000
+CANDIDATES_PER_PHRASE = 8
+
+COUNTS = pa.schema([("cluster", pa.int32()), ("phrase", pa.string()), ("count", pa.int64())])
+
+
+def count_phrases(texts: Sequence[str], clusters: NDArray[np.int32]) -> pa.Table:
+    """How often each phrase occurs in the texts of each cluster.
+
+    Args:
+        texts: Shape (n,).
+        clusters: Cluster of each text, shape (n,).
+
+    Returns:
+        A table of ``cluster``, ``phrase`` and ``count``.
+    """
+    vectorizer = CountVectorizer(ngram_range=(1, 2), stop_words="english", token_pattern=WORD)
+    try:
+        counts = vectorizer.fit_transform(text[:CHARACTERS_READ] for text in texts)
+    except ValueError:
+        # scikit-learn's "empty vocabulary": no text has a word that is not a stop word.
+        return COUNTS.empty_table()
+    used, dense = np.unique(clusters, return_inverse=True)
+    members = sparse.csr_array(
+        (np.ones(len(dense), np.int64), (dense, np.arange(len(dense)))), (len(used), len(dense))
+    )
+    summed = sparse.coo_array(members @ sparse.csr_array(counts))
+    phrases = pa.array(vectorizer.get_feature_names_out(), pa.string())
+    return pa.table(
+        {
+            "cluster": pa.array(used[summed.row], pa.int32()),
+            "phrase": phrases.take(pa.array(summed.col)),
+            "count": pa.array(summed.data, pa.int64()),
+        }
+    )
+
+
+class PhraseCounts:
+    """Counts of phrases by finest cluster.
+
+    Args:
+        counts: Tables as ``count_phrases`` makes them, joined.
+        n_clusters: Clusters at level 1.
+    """
+
+    def __init__(self, counts: pa.Table, n_clusters: int) -> None:
+        phrases = counts["phrase"].combine_chunks().dictionary_encode()
+        if isinstance(phrases, pa.ChunkedArray):
+            phrases = pa.concat_arrays(phrases.chunks)
+        self._phrases = np.asarray(phrases.dictionary.to_pylist(), dtype=object)
+        shape = (n_clusters, max(len(self._phrases), 1))
+        self._counts = sparse.csr_array(
+            (
+                counts["count"].to_numpy().astype(np.float64),
+                (counts["cluster"].to_numpy(), phrases.indices.to_numpy()),
+            ),
+            shape,
+        )
+
+    def of_level(self, ancestors: NDArray[np.int32], n_phrases: int) -> list[list[str]]:
+        """The most telling phrases of each cluster of a level, best first.
+
+        Args:
+            ancestors: Cluster of the level that holds each finest cluster, shape (k_1,).
+            n_phrases: Phrases wanted of each.
+        """
+        k = int(ancestors.max()) + 1
+        members = sparse.csr_array(
+            (np.ones(len(ancestors)), (ancestors, np.arange(len(ancestors)))),
+            (k, len(ancestors)),
+        )
+        counts = sparse.csr_array(members @ self._counts)
+        overall = np.maximum(np.asarray(counts.sum(axis=0)).reshape(-1), 1) / counts.sum()
+        return [self._best(counts, cluster, overall, n_phrases) for cluster in range(k)]
+
+    def _best(
+        self,
+        counts: sparse.csr_array,
+        cluster: int,
+        overall: NDArray[np.float64],
+        n_phrases: int,
+    ) -> list[str]:
+        span = slice(counts.indptr[cluster], counts.indptr[cluster + 1])
+        columns, occurrences = counts.indices[span], counts.data[span]
+        total = max(occurrences.sum(), 1)
+        repeated = occurrences > 1
+        if repeated.sum() >= n_phrases:
+            columns, occurrences = columns[repeated], occurrences[repeated]
+        scores = occurrences * np.log(occurrences / total / overall[columns])
+        # By score, then by phrase, so that equal scores give one order.
+        order = np.lexsort((self._phrases[columns].astype(str), -scores))
+        return _distinct(
+            [str(self._phrases[columns[i]]) for i in order[: n_phrases * CANDIDATES_PER_PHRASE]],
+            n_phrases,
+        )
+
+
+def _distinct(phrases: list[str], n_phrases: int) -> list[str]:
+    """The first phrases that each bring a word of their own; of "heart" and "heart failure",
+    the second stands for both."""
+    chosen: list[str] = []
+    for phrase in phrases:
+        words = set(phrase.split())
+        known = {word for other in chosen for word in other.split()}
+        if words <= known:
+            continue
+        shorter = [index for index, other in enumerate(chosen) if set(other.split()) < words]
+        if shorter:
+            chosen[shorter[0]] = phrase
+        elif len(chosen) < n_phrases:
+            chosen.append(phrase)
+    return chosen
