@@ -157,9 +157,9 @@ class SummariesConfig(_Section):
         "The key comes from OPENAI_API_KEY alone",
     )
     topic: str | None = Field(default=None, description="the paper's topic seed")
-    exemplars: int = Field(default=6, ge=1, le=100, description="items shown in a prompt")
+    exemplars: int = Field(default=4, ge=1, le=100, description="items shown in a prompt")
     exemplar_tokens: int = Field(
-        default=48, ge=8, le=4096, description="tokens of an item that a prompt shows"
+        default=32, ge=8, le=4096, description="tokens of an item that a prompt shows"
     )
     max_prompt_tokens: int = Field(
         default=1024, ge=256, le=1_000_000, description="tokens of a prompt"
@@ -169,7 +169,7 @@ class SummariesConfig(_Section):
     requests_in_flight: int = Field(
         default=32, ge=1, le=100_000, description="requests sent and not yet answered"
     )
-    max_attempts: int = Field(default=3, ge=1, le=20, description="requests a cluster, at most")
+    max_attempts: int = Field(default=4, ge=1, le=20, description="requests a cluster, at most")
     timeout_seconds: float = Field(default=300, gt=0, description="wait for one answer")
     record_prompts: bool = Field(
         default=False, description="keep prompts and responses in llm_calls"
@@ -288,8 +288,8 @@ def _set(values: dict[Any, Any], override: str) -> None:
         section = child
     try:
         section[names[-1]] = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        reason = " ".join(str(error).split())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"--set {override}: the value must be YAML: {reason}") from None
 
 
@@ -318,10 +318,12 @@ _RULES = {
 
 
 def _explain(problem: dict[str, Any]) -> str:
-    location = [part for part in problem["loc"] if part not in ("str", "list[str]")]
+    unknown = problem["type"] == "extra_forbidden"
+    # Pydantic names the branches of a union such as input.path, which holds no keys.
+    location = [part for part in problem["loc"] if unknown or part not in ("str", "list[str]")]
     key = ".".join(str(part) for part in location)
     fields, field = _fields_at(location)
-    if problem["type"] == "extra_forbidden":
+    if unknown:
         near = difflib.get_close_matches(str(location[-1]), fields, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(fields)}"
         return f"{key} is not a known key; {hint}"
@@ -329,6 +331,8 @@ def _explain(problem: dict[str, Any]) -> str:
     rule = rule[:1].lower() + rule[1:]
     value = "" if problem["type"] == "missing" or not key else f", got {problem['input']!r:.200}"
     remedy = f"; give {field}" if field else ""
+    if problem["type"] in ("missing", "model_type") and not field:
+        remedy = f"; its keys are {', '.join(fields)}"
     return f"{key} {rule}{value}{remedy}".strip()
 
 

@@ -224,7 +224,7 @@ def local_or_cluster_ray(config: RunConfig) -> Iterator[None]:
     data = ray.data.DataContext.get_current()
     data.enable_progress_bars = False
     data.print_on_execution_start = False
-    for name in ("ray.data", "ray.serve", "ray.llm"):
+    for name in ("ray.data", "ray.serve", "ray.llm", "vllm"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         yield

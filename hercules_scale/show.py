@@ -66,7 +66,7 @@ def describe_cluster(hierarchy: Hierarchy, level: int, cluster_id: int) -> str:
         f"items: {cluster['n_items']:,}   inertia: {cluster['inertia']:.4g}   "
         f"label: {cluster['summary_status']}",
     ]
-    if cluster["summary_error"]:
+    if isinstance(cluster["summary_error"], str):
         lines.append(f"label error: {printable(cluster['summary_error'])}")
     lines.append("key phrases: " + ", ".join(printable(text) for text in cluster["keyphrases"]))
     if level < hierarchy.n_levels:

@@ -33,8 +33,8 @@ def uniform(
     seed: int, level: int, phase: str, index: int, rows: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """A number in (0, 1) for each row, shape (n,); see ``hash_rows``."""
-    bits = hash_rows(seed, level, phase, index, rows) >> np.uint64(11)
-    return (bits.astype(np.float64) + 0.5) / 2.0**53
+    bits = hash_rows(seed, level, phase, index, rows) >> np.uint64(12)
+    return (bits.astype(np.float64) + 0.5) / 2.0**52
 
 
 def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:

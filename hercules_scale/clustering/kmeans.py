@@ -86,7 +86,7 @@ def lloyd(vectors: VectorSet, centroids: Float32, seed: int, level: int) -> KMea
     previous = np.inf
     n_refilled = 0
     converged = False
-    iteration = 0
+    iteration = refilled = 0
     sums = vectors.assign(centroids)
     while iteration < MAX_ITERATIONS and not converged:
         iteration += 1
@@ -98,6 +98,10 @@ def lloyd(vectors: VectorSet, centroids: Float32, seed: int, level: int) -> KMea
         steady = sums.n_changed == 0 or previous - sums.inertia <= TOLERANCE * previous
         # A refill may raise the objective for a while, and identical vectors never split.
         converged = steady and (refilled == 0 or sums.n_changed == 0)
+    if refilled:
+        # The last refill moved the split clusters' centroids off their means.
+        centroids = sums.means(centroids)
+        sums = vectors.assign(centroids)
     done = KMeansResult(
         centroids, vectors.labels(), sums.inertia, iteration, converged, n_refilled, 0
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,11 @@ from hercules_scale.storage.store import Store
 
 BATCH_ROWS = 8_192
 TEXT_COLUMN_OF_LINES = "text"
+# A row of CSV must fit in a block; the longest text that is read is so long.
+CSV_BLOCK_BYTES = 16 * 2**20
+SNIFFED_LINES = 1_000
+# Names of our own columns beside the labels.
+RESERVED_LABELS = ("position", "row")
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,8 @@ class Columns:
     @property
     def names(self) -> list[str]:
         """Every column that is read."""
-        return [self.text, *([self.item_id] if self.item_id else []), *self.labels]
+        names = [self.text, *([self.item_id] if self.item_id else []), *self.labels]
+        return list(dict.fromkeys(names))
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,12 @@ def choose_columns(config: InputConfig, available: dict[str, pa.DataType], where
                 f"{where}: {key} names {name!r}, which is not there; "
                 f"columns are {', '.join(sorted(available))}"
             )
+    for label in config.label_columns:
+        if label in RESERVED_LABELS:
+            raise SchemaError(
+                f"{where}: input.label_columns must not hold {label!r}, the name of a column of "
+                "our own; rename it in the input"
+            )
     text = config.text_column or _detect_text(config, available, where)
     if not _is_text(available[text]):
         raise SchemaError(
@@ -81,6 +94,8 @@ def _detect_text(config: InputConfig, available: dict[str, pa.DataType], where: 
     texts = [name for name, kind in available.items() if _is_text(kind) and name not in taken]
     if "text" in texts:
         return "text"
+    # A column without values may hold anything.
+    texts = [name for name in texts if not pa.types.is_null(available[name])]
     if len(texts) == 1:
         return texts[0]
     raise SchemaError(
@@ -108,17 +123,31 @@ def read_columns(config: InputConfig, source: SourceFile) -> Columns:
         InputError: The file cannot be read.
         SchemaError: A column is missing.
     """
-    if source.format == "parquet":
-        schema = parquet_file(source).schema_arrow
-        available = dict(zip(schema.names, schema.types, strict=True))
-    elif source.format == "csv":
-        with _open_csv(source, None) as reader:
-            available = dict.fromkeys(reader.schema.names, pa.string())
-    elif source.format == "jsonl":
-        available = _jsonl_columns(source)
-    else:
-        available = {TEXT_COLUMN_OF_LINES: pa.string()}
+    with _reading(source):
+        if source.format == "parquet":
+            schema = parquet_file(source).schema_arrow
+            available = dict(zip(schema.names, schema.types, strict=True))
+        elif source.format == "csv":
+            with _open_csv(source, None) as reader:
+                available = dict.fromkeys(reader.schema.names, pa.string())
+        elif source.format == "jsonl":
+            available = _jsonl_columns(source)
+        else:
+            available = {TEXT_COLUMN_OF_LINES: pa.string()}
     return choose_columns(config, available, source.uri)
+
+
+@contextmanager
+def _reading(source: SourceFile) -> Iterator[None]:
+    """Names the file in what its libraries raise."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{source.uri}: cannot be read as {source.format} ({reason}); "
+            "mend the file or leave it out"
+        ) from None
 
 
 def read_piece(config: InputConfig, piece: Piece) -> Iterator[Batch]:
@@ -139,7 +168,7 @@ def read_piece(config: InputConfig, piece: Piece) -> Iterator[Batch]:
 def _raw_batches(piece: Piece, columns: Columns) -> Iterator[tuple[pa.Table, dict[int, str]]]:
     """Columns as they are read, and a reason for each row that could not even be read."""
     source = piece.source
-    try:
+    with _reading(source):
         if source.format == "parquet":
             batches = parquet_file(source).iter_batches(
                 BATCH_ROWS, row_groups=list(piece.row_groups or ()), columns=columns.names
@@ -153,19 +182,14 @@ def _raw_batches(piece: Piece, columns: Columns) -> Iterator[tuple[pa.Table, dic
         else:
             for lines in _lines(source):
                 yield pa.table({TEXT_COLUMN_OF_LINES: pa.array(lines, pa.binary())}), {}
-    except (pa.ArrowException, OSError, EOFError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"{source.uri}: cannot be read as {source.format} ({reason}); "
-            "mend the file or leave it out"
-        ) from None
 
 
 def _csv_batches(source: SourceFile, columns: Columns) -> Iterator[tuple[pa.Table, dict[int, str]]]:
     broken: list[str] = []
     with _open_csv(source, columns, broken) as reader:
         for batch in reader:
-            yield pa.table(batch), {}
+            for start in range(0, batch.num_rows, BATCH_ROWS):
+                yield pa.table(batch.slice(start, BATCH_ROWS)), {}
     # The reader sets malformed rows aside, so they come after the others.
     empty = {name: pa.nulls(len(broken), pa.binary()) for name in columns.names}
     yield pa.table(empty), dict(enumerate(broken))
@@ -197,7 +221,7 @@ def _open_csv(
         )
     parse = pacsv.ParseOptions(newlines_in_values=True, invalid_row_handler=set_aside)
     # Line numbers of malformed rows are known to a single-threaded reader alone.
-    read = pacsv.ReadOptions(use_threads=False)
+    read = pacsv.ReadOptions(use_threads=False, block_size=CSV_BLOCK_BYTES)
     with _open_stream(source) as stream:
         try:
             reader = pacsv.open_csv(stream, read, parse, convert)
@@ -233,15 +257,25 @@ def _is_raw(stream: Any) -> bool:
 
 
 def _jsonl_columns(source: SourceFile) -> dict[str, pa.DataType]:
-    """Columns of the first lines that are objects."""
+    """Columns of the first lines that are objects; one that ever holds text is a text column."""
     for lines in _lines(source):
         found: dict[str, pa.DataType] = {}
-        for line in lines[:1000]:
+        for line in lines[:SNIFFED_LINES]:
             value, _ = _parse_object(line)
             for name, cell in (value or {}).items():
-                found.setdefault(name, pa.string() if isinstance(cell, str) else pa.int64())
-        return found
-    return {}
+                if isinstance(cell, str):
+                    found[name] = pa.string()
+                elif cell is not None and found.get(name) != pa.string():
+                    found[name] = pa.int64()
+                else:
+                    found.setdefault(name, pa.null())
+        if found:
+            return found
+        break
+    raise InputError(
+        f"{source.uri}: the first {SNIFFED_LINES:,} lines hold no JSON object; give one a line, "
+        "or leave the file out"
+    )
 
 
 def _jsonl_batches(

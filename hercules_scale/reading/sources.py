@@ -65,7 +65,8 @@ def list_sources(paths: list[str]) -> list[SourceFile]:
     sources = [source for path in paths for source in _expand(path)]
     by_uri = {source.uri: source for source in sources}
     if len(by_uri) < len(sources):
-        twice = next(source.uri for source in sources if sources.count(source) > 1)
+        uris = [source.uri for source in sources]
+        twice = next(uri for uri in uris if uris.count(uri) > 1)
         raise InputError(f"input.path names {twice} twice; name each file once")
     formats = sorted({source.format for source in sources})
     if len(formats) > 1:

@@ -11,7 +11,6 @@ import pyarrow as pa
 from hercules_scale import schemas
 from hercules_scale.config import EmbeddingConfig
 from hercules_scale.embedding.encoder import TextEncoder
-from hercules_scale.errors import StageError
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.shards import ShardResult, Stage, run_shards
 from hercules_scale.storage import layout
@@ -48,11 +47,9 @@ class EmbedWorker:
         vectors = self.encoder.encode(items["text"].to_pylist())
         if not np.isfinite(vectors).all():
             row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
-            raise StageError(
+            raise ValueError(
                 f"the model gave a vector that is not finite for item "
                 f"{items['item_id'][row].as_py()!r}; try embedding.precision float32",
-                stage="embed",
-                shard=shard,
             )
         dimension = vectors.shape[1]
         embedding = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dimension)

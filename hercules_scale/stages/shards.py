@@ -6,6 +6,7 @@ Ray, never the data.
 
 from __future__ import annotations
 
+import logging
 import resource
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,11 +16,13 @@ import numpy as np
 import ray
 import ray.data
 
-from hercules_scale.errors import ERRORS_BY_NAME, HerculesScaleError, StageError
+from hercules_scale.errors import ERRORS_BY_NAME, StageError
 from hercules_scale.stages.context import RunContext
 from hercules_scale.storage.manifest import Commit, read_commits, write_commit
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,10 @@ class _ShardTask:
             info = {**result.info, "units": units}
             commit = Commit(int(shard), self._fingerprint, result.files, info)
             write_commit(self._store, self._stage, commit)
-        except HerculesScaleError as problem:
+        except Exception as problem:
             # As a row, because an exception would lose its type on the way.
-            error_type, error = type(problem).__name__, str(problem)
+            logger.exception("stage %s, shard %s", self._stage, shard)
+            error_type, error = type(problem).__name__, " ".join(str(problem).split())[:1000]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return {
             "shard": np.array([shard]),
@@ -108,7 +112,8 @@ def run_shards(
                     known = ERRORS_BY_NAME.get(row["error_type"])
                     if known is not None:
                         raise known(row["error"])
-                    raise StageError(row["error"], stage=stage.name, shard=int(row["shard"]))
+                    message = f"{row['error_type']}: {row['error']}; run again, it resumes"
+                    raise StageError(message, stage=stage.name, shard=int(row["shard"]))
                 progress.advance(int(row["units"]), int(row["peak_bytes"]))
     return read_commits(context.store, stage.name, context.fingerprint)
 

@@ -19,6 +19,7 @@ import pyarrow.fs as pafs
 from hercules_scale.errors import InputError
 
 SCHEMES = {"file": "local", "s3": "s3fs", "gs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+CREATED_BEFORE = ("PreconditionFailed", "ConditionalRequestConflict", "412")
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -123,6 +124,12 @@ class Store:
             self.fsspec.pipe_file(path, data, mode="create")
         except FileExistsError:
             return False
+        except OSError as error:
+            # s3fs has no type of its own for a failed precondition.
+            response = getattr(error.__cause__, "response", {})
+            if response.get("Error", {}).get("Code") in CREATED_BEFORE:
+                return False
+            raise
         return True
 
     def list_files(self, folder: str) -> list[str]:

@@ -18,17 +18,16 @@ from hercules_scale.summarization.clients import (
     ModelUnavailableError,
 )
 from hercules_scale.summarization.parsing import (
-    CORRECTION,
     Summary,
     parse_answer,
     summary_from_keyphrases,
 )
-from hercules_scale.summarization.prompts import ClusterFacts, Message, Tokens, build_messages
+from hercules_scale.summarization.prompts import ClusterFacts, Tokens, build_messages
 
 # So many failed calls in a row, with no answer between, are an outage and no bad luck.
 OUTAGE_CALLS = 20
 FIRST_DELAY_SECONDS = 1.0
-RETRY_TEMPERATURE = 0.5
+RETRY_TEMPERATURE = 0.3
 
 
 @dataclass(frozen=True)
@@ -93,9 +92,12 @@ class Labeller:
                 labelling.summaries[facts.cluster_id] = await self._label(facts, labelling.calls)
             self._on_done()
 
-        async with asyncio.TaskGroup() as group:
-            for facts in clusters:
-                group.create_task(label_one(facts))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for facts in clusters:
+                    group.create_task(label_one(facts))
+        except* StageError as errors:
+            raise errors.exceptions[0] from None
         labelling.calls.sort(key=lambda call: (call.level, call.cluster_id, call.attempt))
         return labelling
 
@@ -106,8 +108,10 @@ class Labeller:
         )
         problem = ""
         for attempt in range(1, config.max_attempts + 1):
+            # The same question again, at another draw: small models that are told what was wrong
+            # make a title of that.
             request = ChatRequest(
-                [*messages, *_correction(problem)] if problem else messages,
+                messages,
                 config.temperature if attempt == 1 else max(config.temperature, RETRY_TEMPERATURE),
                 config.max_answer_tokens,
                 self._seed + attempt,
@@ -135,7 +139,6 @@ class Labeller:
             if unavailable:
                 self._count_failure(facts, problem)
                 await asyncio.sleep(FIRST_DELAY_SECONDS * 2 ** (attempt - 1))
-                problem = "" if attempt < config.max_attempts else problem
         return summary_from_keyphrases(facts, problem)
 
     def _count_failure(self, facts: ClusterFacts, problem: str) -> None:
@@ -172,10 +175,3 @@ class Labeller:
             json.dumps(request.messages, ensure_ascii=False) if keep else None,
             reply.text if keep and reply else None,
         )
-
-
-def _correction(problem: str) -> list[Message]:
-    return [
-        {"role": "assistant", "content": "{}"},
-        {"role": "user", "content": CORRECTION.format(problem=problem)},
-    ]

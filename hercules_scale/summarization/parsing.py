@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from hercules_scale.errors import SummaryError
 from hercules_scale.summarization.prompts import (
     DESCRIPTION_CHARACTERS,
+    TITLE_CHARACTERS,
     TITLE_WORDS,
     ClusterFacts,
     fixed_messages,
@@ -21,8 +23,6 @@ _DANGLING = frozenset((
     "of", "on", "or", "that", "the", "their", "to", "was", "were", "which", "with",
 ))
 # fmt: on
-
-CORRECTION = "That could not be used: {problem}. Answer again."
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,18 @@ def parse_answer(text: str, facts: ClusterFacts) -> Summary:
     title = clean_title(values["title"])
     if not title:
         raise SummaryError("the title says nothing")
+    if any(_repeats_itself(text) for text in (title, values["description"])):
+        raise SummaryError("the answer repeats itself")
     if _repeats_prompt(title, facts):
         raise SummaryError("the title repeats the instructions, not what the items are about")
     return Summary(title, _whole_sentences(values["description"]))
+
+
+def _repeats_itself(text: str) -> bool:
+    """Whether fewer than six in ten pairs of neighbouring words are new, as when a model loops."""
+    words = re.findall(r"\w+", text.lower())
+    pairs = list(itertools.pairwise(words))
+    return len(pairs) >= 5 and len(set(pairs)) < 0.6 * len(pairs)
 
 
 def _repeats_prompt(title: str, facts: ClusterFacts) -> bool:
@@ -83,18 +92,20 @@ def _repeats_prompt(title: str, facts: ClusterFacts) -> bool:
 
 
 def _content_words(text: str) -> set[str]:
-    return set(re.findall(r"\w{4,}", text.lower()))
+    return set(re.findall(r"\w{3,}", text.lower())) - _DANGLING
 
 
-_FIXED_WORDS = _content_words(
-    " ".join([CORRECTION, *(message["content"] for message in fixed_messages(None))])
-)
+_FIXED_WORDS = _content_words(" ".join(message["content"] for message in fixed_messages(None)))
 
 
 def clean_title(title: str) -> str:
     """A title of at most seven words that does not end in the middle of a phrase."""
     words = title.strip(" \"'.,:;-–—").split()
     cut = len(words) > TITLE_WORDS
+    if len(title) >= TITLE_CHARACTERS and len(words) > 1:
+        # The schema ends a long title in the middle of a word.
+        words.pop()
+        cut = True
     words = words[:TITLE_WORDS]
     while cut and words and words[-1].lower().strip(",:;") in _DANGLING:
         words.pop()

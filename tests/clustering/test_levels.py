@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import adjusted_rand_score
+
+from hercules_scale.clustering.assign import Float32, LocalVectors
+from hercules_scale.clustering.kmeans import KMeansResult
+from hercules_scale.clustering.levels import Level, build_levels, compute_memberships
+from hercules_scale.config import HierarchyConfig, ResamplingConfig
+
+
+def normal(n: int, d: int, seed: int = 0) -> Float32:
+    return np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32)
+
+
+def nested_blobs() -> tuple[Float32, np.ndarray]:
+    """Three groups of four clusters of 25 vectors, and the fine cluster of each vector."""
+    draw = np.random.default_rng(0)
+    groups = np.eye(3, 8) * 10
+    clusters = np.repeat(groups, 4, axis=0) + draw.normal(size=(12, 8))
+    fine = np.repeat(np.arange(12), 25)
+    return (clusters[fine] + 0.01 * draw.normal(size=(300, 8))).astype(np.float32), fine
+
+
+def build(vectors: Float32, sizes: list[int], rounds: int = 0) -> list[Level]:
+    config = HierarchyConfig(levels=sizes, resampling=ResamplingConfig(rounds=rounds))
+    return build_levels(LocalVectors(vectors), config)
+
+
+def test_a_planted_hierarchy_is_found() -> None:
+    vectors, fine = nested_blobs()
+    levels = build(vectors, [12, 3])
+    labels = compute_memberships(vectors, levels[0].children, levels).labels
+    assert adjusted_rand_score(fine, labels[:, 0]) == 1.0
+    assert adjusted_rand_score(fine // 4, labels[:, 1]) == 1.0
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    n=st.integers(1, 60),
+    sizes=st.lists(st.integers(1, 30), min_size=1, max_size=4, unique=True),
+    rounds=st.integers(0, 1),
+)
+def test_every_item_is_in_one_cluster_a_level_and_parents_nest(
+    n: int, sizes: list[int], rounds: int
+) -> None:
+    vectors = normal(n, 4)
+    wanted = sorted((min(size, n) for size in sizes), reverse=True)
+    levels = build(vectors, sorted(set(wanted), reverse=True), rounds)
+    found = compute_memberships(vectors, levels[0].children, levels)
+    assert found.labels.shape == (n, len(levels))
+    below = n
+    for number, level in enumerate(levels):
+        k = len(level.centroids)
+        assert level.children.shape == (below,)
+        # Every cluster has children, and so has items.
+        assert sorted(set(level.children.tolist())) == list(range(k))
+        counts = np.bincount(found.labels[:, number], minlength=k)
+        assert counts.min() > 0
+        assert counts.sum() == n
+        assert k < below or number == 0
+        if number:
+            assert (level.children[found.labels[:, number - 1]] == found.labels[:, number]).all()
+        below = k
+
+
+def test_upper_levels_cluster_centroids_without_weights() -> None:
+    vectors = np.repeat(np.array([[0], [1], [10], [11]], np.float32), [97, 1, 1, 1], axis=0)
+    levels = build(vectors, [4, 2])
+    # With weights the lower centroid would lie at 1/98.
+    assert sorted(levels[1].centroids[:, 0].tolist()) == pytest.approx([0.5, 10.5], abs=1e-5)
+
+
+def test_a_level_that_would_not_be_coarser_is_left_out() -> None:
+    vectors = np.repeat(np.array([[0], [5], [9]], np.float32), 10, axis=0)
+    seen: list[tuple[int, int]] = []
+
+    def on_level(number: int, result: KMeansResult) -> None:
+        seen.append((number, len(result.centroids)))
+
+    config = HierarchyConfig(levels=[8, 4, 2])
+    levels = build_levels(LocalVectors(vectors), config, on_level)
+    assert [len(level.centroids) for level in levels] == [3, 2]
+    assert levels[0].kmeans.n_empty == 5
+    assert seen == [(1, 3), (2, 2)]
+
+
+def test_distances_and_margins_are_those_of_a_full_table() -> None:
+    vectors = normal(80, 6)
+    levels = build(vectors, [9, 4, 2])
+    found = compute_memberships(vectors, levels[0].children, levels)
+    for number, level in enumerate(levels):
+        table = ((vectors[:, None].astype(np.float64) - level.centroids) ** 2).sum(axis=2)
+        own = found.labels[:, number]
+        rows = np.arange(len(vectors))
+        np.testing.assert_allclose(found.distances[:, number], table[rows, own], rtol=1e-5)
+        others = table.copy()
+        others[rows, own] = np.inf
+        margin = others.min(axis=1) - table[rows, own]
+        np.testing.assert_allclose(found.margins[:, number], margin, atol=1e-4)
+    assert (found.margins[:, 0] > -1e-4).all()
+
+
+def test_a_level_of_one_cluster_has_no_margin() -> None:
+    vectors = normal(10, 3)
+    levels = build(vectors, [3, 1])
+    found = compute_memberships(vectors, levels[0].children, levels)
+    assert np.isnan(found.margins[:, 1]).all()
+    assert np.isfinite(found.margins[:, 0]).all()
+
+
+def test_the_memberships_of_some_items_are_theirs_among_all() -> None:
+    vectors = normal(50, 4)
+    levels = build(vectors, [6, 2])
+    whole = compute_memberships(vectors, levels[0].children, levels)
+    some = compute_memberships(vectors[20:30], levels[0].children[20:30], levels)
+    assert (some.labels == whole.labels[20:30]).all()
+    assert (some.distances == whole.distances[20:30]).all()
+    assert (some.margins == whole.margins[20:30]).all()

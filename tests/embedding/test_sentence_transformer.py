@@ -1,0 +1,102 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hercules_scale.embedding.sentence_transformer import (
+    SentenceTransformerEncoder,
+    choose_precision,
+    cpu_has_bfloat16,
+    length_batches,
+)
+from hercules_scale.errors import ConfigError
+
+TEXTS = [
+    "A ferry leaves the harbour.",
+    "x",
+    "The boat sails from the port.",
+    "Interest rates rise for the third year, and house prices fall in most cities. " * 3,
+    "Größe, 東京 and 🙂",
+]
+
+
+@pytest.fixture(scope="module")
+def encoder() -> SentenceTransformerEncoder:
+    return SentenceTransformerEncoder("minilm", "float32", "cpu")
+
+
+def test_vectors_have_unit_length(encoder: SentenceTransformerEncoder) -> None:
+    vectors = encoder.encode(TEXTS)
+    assert vectors.shape == (len(TEXTS), encoder.dimension) == (5, 384)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+
+
+def test_vectors_are_those_of_sentence_transformers(encoder: SentenceTransformerEncoder) -> None:
+    expected = encoder._model.encode(TEXTS, normalize_embeddings=True)
+    assert (np.asarray(expected) * encoder.encode(TEXTS)).sum(axis=1).min() > 0.9999
+
+
+def test_texts_of_like_meaning_are_near(encoder: SentenceTransformerEncoder) -> None:
+    vectors = encoder.encode(TEXTS)
+    assert vectors[0] @ vectors[2] > 0.5 > vectors[0] @ vectors[3]
+
+
+def test_vectors_keep_the_order_of_their_texts(encoder: SentenceTransformerEncoder) -> None:
+    shuffled = encoder.encode(TEXTS[::-1])[::-1]
+    np.testing.assert_allclose(shuffled, encoder.encode(TEXTS), atol=1e-5)
+
+
+def test_equal_texts_have_equal_vectors(encoder: SentenceTransformerEncoder) -> None:
+    vectors = encoder.encode(TEXTS * 2)
+    np.testing.assert_allclose(vectors[:5], vectors[5:], atol=1e-6)
+    assert encoder.encode(TEXTS).tobytes() == encoder.encode(TEXTS).tobytes()
+
+
+def test_no_texts_give_no_vectors(encoder: SentenceTransformerEncoder) -> None:
+    assert encoder.encode([]).shape == (0, 384)
+    assert encoder.count_tokens([]).tolist() == []
+
+
+def test_tokens_are_counted_after_truncation(encoder: SentenceTransformerEncoder) -> None:
+    counts = encoder.count_tokens(["boat", "boat " * 5000])
+    # A word between the two marks that the model adds.
+    assert counts.tolist() == [3, encoder.max_tokens]
+
+
+@pytest.mark.skipif(not cpu_has_bfloat16(), reason="the processor has no bfloat16 arithmetic")
+def test_bfloat16_vectors_are_close_to_float32(encoder: SentenceTransformerEncoder) -> None:
+    fast = SentenceTransformerEncoder("minilm", device="cpu")
+    assert fast.precision == "bfloat16"
+    cosine = (fast.encode(TEXTS) * encoder.encode(TEXTS)).sum(axis=1)
+    assert cosine.min() >= 0.99
+
+
+def test_precision_follows_the_processor() -> None:
+    assert choose_precision("cpu") == ("bfloat16" if cpu_has_bfloat16() else "float32")
+
+
+def test_a_wrong_model_name_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"embedding\.model must be an alias .*got 'minilmm'"):
+        SentenceTransformerEncoder("minilmm")
+
+
+def test_a_folder_that_holds_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be loaded as a sentence-transformers model \("):
+        SentenceTransformerEncoder(str(tmp_path))
+
+
+@given(lengths=st.lists(st.integers(1, 300), max_size=60), budget=st.integers(1, 600))
+def test_batches_hold_every_row_once_within_the_budget(lengths: list[int], budget: int) -> None:
+    batches = [rows.tolist() for rows in length_batches(np.array(lengths, np.int64), budget)]
+    order = [row for rows in batches for row in rows]
+    # By length, and equal lengths in their own order.
+    assert order == sorted(range(len(lengths)), key=lambda row: (lengths[row], row))
+    for rows, following in zip(batches, [*batches[1:], []], strict=True):
+        longest = max(lengths[row] for row in rows)
+        assert len(rows) == 1 or longest * len(rows) <= budget
+        if following:
+            # Another row would not have fitted.
+            assert lengths[following[0]] * (len(rows) + 1) > budget

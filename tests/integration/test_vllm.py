@@ -1,0 +1,60 @@
+"""The real language model on vLLM behind Ray Serve."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from hercules_scale import Hierarchy
+from hercules_scale.config import parse_config
+from hercules_scale.pipeline import run
+from tests.conftest import small_config
+
+pytestmark = [pytest.mark.ray, pytest.mark.llm, pytest.mark.slow]
+
+
+def test_the_model_titles_and_describes_every_cluster(
+    icd: pa.Table, tmp_path: Path, local_ray: None
+) -> None:
+    from ray import serve
+
+    path = tmp_path / "icd.parquet"
+    pq.write_table(icd.slice(0, 400), path)
+    config = small_config(
+        path,
+        tmp_path / "run",
+        hierarchy={"levels": [10, 2]},
+        summaries={"engine": "vllm", "record_prompts": True, "topic": "diseases"},
+    )
+    run(parse_config(config))
+    hierarchy = Hierarchy.open(str(tmp_path / "run"))
+    clusters = hierarchy.clusters()
+    assert clusters["title"].str.len().min() > 0
+    assert clusters["description"].str.len().min() > 0
+    assert max(len(title.split()) for title in clusters["title"]) <= 7
+    assert set(clusters["summary_status"]) <= {"ok", "fallback"}
+    assert (clusters["summary_status"] == "ok").mean() >= 0.5
+    failed = clusters[clusters["summary_status"] == "fallback"]
+    assert failed["summary_error"].notna().all()
+
+    calls = hierarchy.table("llm_calls")
+    assert len(calls) >= len(clusters)
+    answered = calls[calls["outcome"] == "ok"]
+    assert len(answered) == (clusters["summary_status"] == "ok").sum()
+    assert (answered["prompt_tokens"] > 100).all()
+    assert (answered["completion_tokens"] > 5).all()
+    prompt = json.loads(calls["prompt"].iloc[0])
+    assert "diseases" in prompt[0]["content"]
+    assert "<item>" in prompt[-1]["content"]
+    upper = json.loads(calls[calls["level"] == 2]["prompt"].iloc[0])
+    assert "Parts: " in upper[-1]["content"]
+    tokens = hierarchy.run["tokens"]
+    assert tokens["calls"] == len(calls)
+    assert tokens["prompt_tokens"] == calls["prompt_tokens"].sum()
+    # The deployment goes when the run ends.
+    assert not serve.status().applications
+    serve.shutdown()

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+import sklearn.decomposition
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from hercules_scale.reduction.pca import PCA, PCAFit
+
+
+def correlated(n: int, d: int) -> NDArray[np.float32]:
+    draw = np.random.default_rng(0)
+    scales = 1.5 ** -np.arange(d)
+    rotation = np.linalg.qr(draw.normal(size=(d, d)))[0]
+    return ((draw.normal(size=(n, d)) * scales) @ rotation + 0.3).astype(np.float32)
+
+
+def fit(vectors: NDArray[np.float32], n_components: int, cuts: list[int]) -> PCA:
+    fitting = PCAFit(vectors.shape[1])
+    for block in np.split(vectors, cuts):
+        fitting.add(block)
+    return fitting.finish(n_components)
+
+
+@pytest.mark.parametrize("n_components", [2, 3])
+def test_components_and_coordinates_are_those_of_scikit_learn(n_components: int) -> None:
+    vectors = correlated(500, 12)
+    ours = fit(vectors, n_components, [100, 350])
+    reference = sklearn.decomposition.PCA(n_components, svd_solver="full").fit(
+        vectors.astype(np.float64)
+    )
+    signs = np.sign((ours.components * reference.components_).sum(axis=1))
+    expected = reference.components_ * signs[:, None]
+    np.testing.assert_allclose(ours.components, expected, atol=1e-6)
+    np.testing.assert_allclose(ours.mean, vectors.mean(axis=0, dtype=np.float64), atol=1e-9)
+    coordinates = reference.transform(vectors.astype(np.float64)) * signs
+    np.testing.assert_allclose(ours.transform(vectors), coordinates, atol=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(cuts=st.sets(st.integers(1, 199), max_size=5))
+def test_the_blocks_do_not_matter(cuts: set[int]) -> None:
+    vectors = correlated(200, 6)
+    whole, blocks = fit(vectors, 3, []), fit(vectors, 3, sorted(cuts))
+    np.testing.assert_allclose(blocks.components, whole.components, atol=1e-8)
+    np.testing.assert_allclose(blocks.mean, whole.mean, atol=1e-12)
+
+
+def test_a_constant_offset_changes_no_component() -> None:
+    vectors = np.rint(correlated(300, 6) * 256).astype(np.float32) / 256
+    plain = fit(vectors, 2, [100])
+    # A multiple of 1/256, so that the moved vectors are exact in float32.
+    moved = fit(vectors + np.float32(1024), 2, [100])
+    np.testing.assert_allclose(moved.components, plain.components, atol=1e-8)
+    np.testing.assert_allclose(moved.mean, plain.mean + 1024, atol=1e-9)
+
+
+def test_the_entry_of_largest_magnitude_is_positive() -> None:
+    components = fit(correlated(100, 8), 3, []).components
+    largest = np.abs(components).argmax(axis=1)
+    assert (components[np.arange(3), largest] > 0).all()
+    np.testing.assert_allclose(components @ components.T, np.eye(3), atol=1e-12)
+
+
+def test_fewer_dimensions_than_components_leave_zeros() -> None:
+    vectors = np.array([[1], [3]], np.float32)
+    found = fit(vectors, 2, [])
+    assert found.components.tolist() == [[1.0], [0.0]]
+    assert found.transform(vectors).tolist() == [[-1.0, 0.0], [1.0, 0.0]]
+
+
+def test_identical_vectors_have_coordinates_of_zero() -> None:
+    vectors = np.full((5, 3), 0.5, np.float32)
+    assert (fit(vectors, 2, [2]).transform(vectors) == 0).all()

@@ -1,0 +1,103 @@
+import importlib.util
+import pickle
+from pathlib import Path
+
+import pytest
+
+from hercules_scale.errors import InputError
+from hercules_scale.storage.store import Store, split_uri
+
+
+def test_bytes_are_read_as_they_were_written(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "run"))
+    store.write_bytes("a/b.json", b"\x00\xff")
+    assert store.read_bytes("a/b.json") == b"\x00\xff"
+    assert (tmp_path / "run" / "a" / "b.json").read_bytes() == b"\x00\xff"
+
+
+def test_writing_again_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.write_bytes("x", b"old and long")
+    store.write_bytes("x", b"new")
+    assert store.read_bytes("x") == b"new"
+    assert store.list_files("") == ["x"]
+
+
+def test_create_makes_a_file_once(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    assert store.create("folder/mark", b"first")
+    assert not store.create("folder/mark", b"second")
+    assert store.read_bytes("folder/mark") == b"first"
+
+
+def test_files_are_listed_sorted_and_relative(tmp_path: Path) -> None:
+    store = Store(f"{tmp_path}/run/")
+    for name in ("t/b", "t/a/c", "s"):
+        store.write_bytes(name, b"")
+    assert store.list_files("t") == ["t/a/c", "t/b"]
+    assert store.list_files("") == ["s", "t/a/c", "t/b"]
+    assert store.list_files("nothing") == []
+
+
+def test_a_path_with_dots_lists_relative_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    store = Store("../run")
+    store.write_bytes("a/b", b"")
+    assert store.list_files("a") == ["a/b"]
+    assert (tmp_path / "run" / "a" / "b").exists()
+
+
+def test_existence_is_told_of_files_and_folders(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.write_bytes("a/b", b"")
+    assert store.exists("a")
+    assert store.exists("a/b")
+    assert not store.exists("a/c")
+
+
+def test_a_missing_file_raises(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        Store(str(tmp_path)).read_bytes("nothing")
+
+
+def test_a_large_file_is_streamed_into_a_new_folder(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    with store.open_output("deep/er/file") as stream:
+        stream.write(b"abc")
+    assert store.read_bytes("deep/er/file") == b"abc"
+
+
+def test_a_store_travels_to_a_worker(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.write_bytes("x", b"1")
+    again = pickle.loads(pickle.dumps(store))
+    assert (again.uri, again.read_bytes("x")) == (store.uri, b"1")
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("/a/b", ("file", "/a/b")),
+        ("file:///a/b", ("file", "/a/b")),
+        ("~/b", ("file", str(Path.home() / "b"))),
+        ("b", ("file", str(Path.cwd() / "b"))),
+        ("s3://bucket/a", ("s3", "bucket/a")),
+        ("gs://bucket/a", ("gs", "bucket/a")),
+    ],
+)
+def test_a_uri_is_split_into_scheme_and_path(uri: str, expected: tuple[str, str]) -> None:
+    assert split_uri(uri) == expected
+
+
+def test_an_unknown_scheme_names_the_known_ones() -> None:
+    with pytest.raises(InputError, match="scheme 'ftp' is not known; use a local path, s3://"):
+        Store("ftp://host/folder")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gcsfs") is not None, reason="gcsfs is installed")
+def test_a_missing_package_is_named() -> None:
+    with pytest.raises(InputError, match="gs:// needs the package gcsfs; install it"):
+        Store("gs://bucket/run").exists("x")

@@ -1,0 +1,99 @@
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from hercules_scale.summarization.keyphrases import CHARACTERS_READ, PhraseCounts, count_phrases
+
+TEXTS = [
+    "heart failure with oedema",
+    "acute heart failure",
+    "the heart failure clinic",
+    "apple pie",
+    "sour apple and sweet apple",
+    "apple juice",
+]
+CLUSTERS = np.array([0, 0, 0, 1, 1, 1], np.int32)
+
+
+def counted(texts: list[str], clusters: NDArray[np.int32]) -> Counter[tuple[int, str]]:
+    table = count_phrases(texts, clusters)
+    return Counter(
+        {(row["cluster"], row["phrase"]): row["count"] for row in table.to_pylist()}
+    )
+
+
+def phrases(counts: pa.Table, ancestors: list[int], n_phrases: int = 3) -> list[list[str]]:
+    found = PhraseCounts(counts, len(ancestors))
+    return found.of_level(np.array(ancestors, np.int32), n_phrases)
+
+
+def test_words_and_pairs_of_words_are_counted_by_cluster() -> None:
+    found = counted(["red kite red kite", "Blue kite!", "blue"], np.array([4, 0, 0], np.int32))
+    assert found == {
+        (4, "red"): 2,
+        (4, "kite"): 2,
+        (4, "red kite"): 2,
+        (4, "kite red"): 1,
+        (0, "blue"): 2,
+        (0, "kite"): 1,
+        (0, "blue kite"): 1,
+    }
+
+
+def test_counts_of_parts_add_up_to_those_of_the_whole() -> None:
+    parts = counted(TEXTS[:2], CLUSTERS[:2]) + counted(TEXTS[2:], CLUSTERS[2:])
+    assert parts == counted(TEXTS, CLUSTERS)
+    joined = pa.concat_tables(
+        [count_phrases(TEXTS[3:], CLUSTERS[3:]), count_phrases(TEXTS[:3], CLUSTERS[:3])]
+    )
+    assert phrases(joined, [0, 1]) == phrases(count_phrases(TEXTS, CLUSTERS), [0, 1])
+
+
+def test_words_of_other_scripts_are_words() -> None:
+    found = counted(["größe 東京 l’état don't 42"], np.zeros(1, np.int32))
+    assert {"größe", "東京", "don't"} <= {phrase for _, phrase in found}
+    assert (0, "42") not in found
+
+
+def test_texts_without_words_have_no_phrases() -> None:
+    found = count_phrases(["the and of", "!!!", ""], np.zeros(3, np.int32))
+    assert found.num_rows == 0
+    with np.errstate(all="ignore"):
+        assert phrases(found, [0, 0, 1]) == [[], []]
+
+
+def test_only_the_beginning_of_a_huge_text_is_read() -> None:
+    text = "near " * (CHARACTERS_READ // 5) + "far"
+    assert (0, "far") not in counted([text], np.zeros(1, np.int32))
+
+
+def test_phrases_set_clusters_apart() -> None:
+    counts = count_phrases([f"{text} patient" for text in TEXTS], CLUSTERS)
+    heart, apple = phrases(counts, [0, 1])
+    assert heart[0] == "heart failure"
+    assert apple[0] == "apple"
+    # A word that is everywhere tells no cluster from another.
+    assert "patient" not in [*heart, *apple]
+
+
+def test_a_pair_stands_for_its_words() -> None:
+    (found,) = phrases(count_phrases(TEXTS[:3] + ["kidney"], np.array([0, 0, 0, 1], np.int32)), [0, 1])[:1]
+    assert "heart failure" in found
+    assert "heart" not in found
+    assert "failure" not in found
+
+
+def test_no_more_phrases_than_asked_for_are_given() -> None:
+    for found in phrases(count_phrases(TEXTS, CLUSTERS), [0, 1], n_phrases=2):
+        assert 1 <= len(found) <= 2
+
+
+def test_upper_levels_add_up_the_counts_of_their_clusters() -> None:
+    texts = [*TEXTS, "heart rate", "heart beat"]
+    fine = np.array([*CLUSTERS, 2, 2], np.int32)
+    merged = np.array([*CLUSTERS, 0, 0], np.int32)
+    assert phrases(count_phrases(texts, fine), [0, 1, 0]) == phrases(
+        count_phrases(texts, merged), [0, 1]
+    )

@@ -1,0 +1,144 @@
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hercules_scale.summarization.prompts import (
+    ANSWER_SCHEMA,
+    Child,
+    ClusterFacts,
+    EstimatedTokens,
+    build_messages,
+    fixed_messages,
+    plain_text,
+)
+
+TOKENS = EstimatedTokens()
+FACTS = ClusterFacts(
+    level=2,
+    cluster_id=3,
+    n_items=70,
+    keyphrases=["ferry", "harbour"],
+    exemplars=["The ferry\nleaves at nine.", "Harbour fees"],
+    children=[Child("Ferry times", "When ferries leave.", 50), Child("Fees", "Costs.", 20)],
+)
+
+
+def question(facts: ClusterFacts, exemplar_tokens: int = 48, max_tokens: int = 1024) -> str:
+    return build_messages(facts, None, TOKENS, exemplar_tokens, max_tokens)[-1]["content"]
+
+
+def test_a_prompt_holds_phrases_children_and_examples() -> None:
+    lines = question(FACTS).splitlines()
+    assert "ferry, harbour" in lines[0]
+    assert any("Ferry times" in line and "Fees" in line for line in lines) or (
+        sum("Ferry times" in line or "Fees" in line for line in lines) >= 2
+    )
+    assert lines[-2:] == ["<item>The ferry leaves at nine.</item>", "<item>Harbour fees</item>"]
+
+
+def test_every_prompt_of_a_run_begins_alike() -> None:
+    one = build_messages(FACTS, "boats", TOKENS, 48, 1024)
+    two = build_messages(ClusterFacts(1, 0, 1, exemplars=["x"]), "boats", TOKENS, 48, 1024)
+    assert one[:-1] == two[:-1] == fixed_messages("boats")
+    assert [message["role"] for message in one[:2]] == ["system", "user"]
+    assert one[-1]["role"] == "user"
+
+
+def test_the_topic_is_in_the_instructions_on_one_line() -> None:
+    (with_topic, *_) = fixed_messages("old\nboats <|im_end|>")
+    assert "old boats" in with_topic["content"]
+    assert "im_end" not in with_topic["content"]
+
+
+def test_worked_examples_answer_as_the_schema_wants() -> None:
+    answers = [m["content"] for m in fixed_messages(None) if m["role"] == "assistant"]
+    assert answers
+    for answer in map(json.loads, answers):
+        assert list(answer) == list(ANSWER_SCHEMA["required"])
+        assert len(answer["title"].split()) <= 7
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "<|im_end|>",
+        "<|IM_START|>",
+        "</s>",
+        "[INST]",
+        "[/INST]",
+        "<<SYS>>",
+        "<end_of_turn>",
+        "</item>",
+        "\x1b[2J",
+        "\x00",
+        "\u202e",
+        "\ud800",
+        "\r\n",
+    ],
+)
+def test_marks_and_control_characters_never_reach_the_prompt(token: str) -> None:
+    facts = ClusterFacts(1, 0, 1, keyphrases=[f"a{token}b"], exemplars=[f"c{token}d"])
+    found = question(facts)
+    bare = token.strip("\x1b")
+    assert bare not in found.replace("</item>\n", "").removesuffix("</item>").replace("\n", "")
+    assert found.endswith("d</item>")
+    assert found.count("</item>") == 1
+    assert "\x1b" not in found
+
+
+@given(st.text())
+def test_plain_text_is_one_line_that_prints(text: str) -> None:
+    found = plain_text(text)
+    assert all(char.isprintable() or not char.isspace() for char in found)
+    assert "\n" not in found
+    assert found == found.strip()
+    assert "  " not in found
+
+
+TEXTS = st.lists(st.text(max_size=400), max_size=8)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    keyphrases=st.lists(st.text(max_size=80), max_size=10),
+    exemplars=TEXTS,
+    titles=st.lists(st.text(max_size=60), max_size=40),
+    exemplar_tokens=st.integers(8, 100),
+    max_tokens=st.integers(512, 2048),
+)
+def test_a_prompt_stays_within_its_tokens(
+    keyphrases: list[str],
+    exemplars: list[str],
+    titles: list[str],
+    exemplar_tokens: int,
+    max_tokens: int,
+) -> None:
+    children = [Child(title, title, 5) for title in titles]
+    facts = ClusterFacts(1, 0, 9, keyphrases, exemplars, children)
+    messages = build_messages(facts, None, TOKENS, exemplar_tokens, max_tokens)
+    assert sum(TOKENS.count(message["content"]) for message in messages) <= max_tokens
+
+
+def test_examples_are_left_out_first() -> None:
+    facts = ClusterFacts(1, 0, 9, ["ferry"], [f"example {number}" * 9 for number in range(99)])
+    found = question(facts, max_tokens=700)
+    assert "ferry" in found
+    assert "example 0" in found
+    assert "example 98" not in found
+
+
+def test_a_long_example_is_cut() -> None:
+    facts = ClusterFacts(1, 0, 1, exemplars=["word " * 1000])
+    found = question(facts, exemplar_tokens=10).removeprefix("<item>").removesuffix("</item>")
+    assert found.startswith("word word")
+    assert found.endswith("…")
+    assert TOKENS.count(found) <= 10
+
+
+@given(text=st.text(max_size=50), n_tokens=st.integers(1, 20))
+def test_a_cut_text_has_no_more_tokens_than_asked_for(text: str, n_tokens: int) -> None:
+    found = TOKENS.cut(text, n_tokens)
+    assert TOKENS.count(found) <= n_tokens
+    assert found == text or text.startswith(found[:-1])
