@@ -162,7 +162,7 @@ class SummariesConfig(_Section):
         default=32, ge=8, le=4096, description="tokens of an item that a prompt shows"
     )
     max_prompt_tokens: int = Field(
-        default=1024, ge=256, le=1_000_000, description="tokens of a prompt"
+        default=1024, ge=512, le=1_000_000, description="tokens of a prompt"
     )
     max_answer_tokens: int = Field(default=128, ge=32, le=4096, description="tokens of an answer")
     temperature: float = Field(default=0.0, ge=0, le=2, description="0 is the likeliest answer")

@@ -74,10 +74,7 @@ def test_imports_point_down() -> None:
 
 
 def test_the_command_line_loads_no_heavy_library() -> None:
-    code = (
-        "import sys, hercules_scale.cli; "
-        "print(*{name.split('.')[0] for name in sys.modules})"
-    )
+    code = "import sys, hercules_scale.cli; print(*{name.split('.')[0] for name in sys.modules})"
     loaded = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
     ).stdout.split()

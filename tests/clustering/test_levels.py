@@ -36,7 +36,7 @@ def test_a_planted_hierarchy_is_found() -> None:
     assert adjusted_rand_score(fine // 4, labels[:, 1]) == 1.0
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     n=st.integers(1, 60),
     sizes=st.lists(st.integers(1, 30), min_size=1, max_size=4, unique=True),

@@ -1,3 +1,4 @@
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -94,9 +95,9 @@ def test_batches_hold_every_row_once_within_the_budget(lengths: list[int], budge
     order = [row for rows in batches for row in rows]
     # By length, and equal lengths in their own order.
     assert order == sorted(range(len(lengths)), key=lambda row: (lengths[row], row))
-    for rows, following in zip(batches, [*batches[1:], []], strict=True):
+    for rows in batches:
         longest = max(lengths[row] for row in rows)
         assert len(rows) == 1 or longest * len(rows) <= budget
-        if following:
-            # Another row would not have fitted.
-            assert lengths[following[0]] * (len(rows) + 1) > budget
+    for rows, following in itertools.pairwise(batches):
+        # Another row would not have fitted.
+        assert lengths[following[0]] * (len(rows) + 1) > budget

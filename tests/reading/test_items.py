@@ -89,7 +89,9 @@ def write_rows(folder: Path, form: str, rows: list[dict[str, str | None]]) -> Pa
         data = "".join(json.dumps(row) + "\n" for row in rows)
     else:
         data = "".join(
-            ",".join("" if cell is None else f'"{cell.replace(quote, 2 * quote)}"' for cell in cells)
+            ",".join(
+                "" if cell is None else f'"{cell.replace(quote, 2 * quote)}"' for cell in cells
+            )
             + "\n"
             for cells in (names, *(row.values() for row in rows))
         )
@@ -239,7 +241,9 @@ def test_ids_that_are_no_names_are_refused(tmp_path: Path) -> None:
 
 
 def test_labels_of_any_plain_type_become_text(tmp_path: Path) -> None:
-    table = pa.table({"text": ["a"], "n": [3], "b": [True], "c": pa.array(["x"]).dictionary_encode()})
+    table = pa.table(
+        {"text": ["a"], "n": [3], "b": [True], "c": pa.array(["x"]).dictionary_encode()}
+    )
     pq.write_table(table, tmp_path / "t.parquet")
     found = read(tmp_path / "t.parquet", text_column="text", label_columns=("n", "b", "c"))
     assert found.labels == [{"n": "3", "b": "true", "c": "x"}]
@@ -247,7 +251,9 @@ def test_labels_of_any_plain_type_become_text(tmp_path: Path) -> None:
 
 def test_labels_that_are_structures_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a"], "l": [{"x": 1}]}), tmp_path / "t.parquet")
-    with pytest.raises(SchemaError, match="label_columns 'l' must hold text or numbers, got struct"):
+    with pytest.raises(
+        SchemaError, match="label_columns 'l' must hold text or numbers, got struct"
+    ):
         read(tmp_path / "t.parquet", label_columns=("l",))
 
 
@@ -268,11 +274,11 @@ def test_labels_may_not_take_the_names_of_our_columns(tmp_path: Path, name: str)
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_missing_column_is_named_with_those_there_are(tmp_path: Path, form: str) -> None:
     path = write_rows(tmp_path, form, [{"id": "1", "text": "a"}])
-    with pytest.raises(SchemaError, match="input.id_column names 'no', which.*are id, text"):
+    with pytest.raises(SchemaError, match=r"input\.id_column names 'no', which.*are id, text"):
         read(path, id_column="no")
-    with pytest.raises(SchemaError, match="input.text_column names 'no', which.*are id, text"):
+    with pytest.raises(SchemaError, match=r"input\.text_column names 'no', which.*are id, text"):
         read(path, text_column="no")
-    with pytest.raises(SchemaError, match="input.label_columns names 'no', which.*are id, text"):
+    with pytest.raises(SchemaError, match=r"input\.label_columns names 'no', which.*are id, text"):
         read(path, label_columns=("no",))
 
 

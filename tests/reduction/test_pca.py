@@ -12,7 +12,8 @@ def correlated(n: int, d: int) -> NDArray[np.float32]:
     draw = np.random.default_rng(0)
     scales = 1.5 ** -np.arange(d)
     rotation = np.linalg.qr(draw.normal(size=(d, d)))[0]
-    return ((draw.normal(size=(n, d)) * scales) @ rotation + 0.3).astype(np.float32)
+    vectors = (draw.normal(size=(n, d)) * scales) @ rotation + 0.3
+    return np.asarray(vectors, np.float32)
 
 
 def fit(vectors: NDArray[np.float32], n_components: int, cuts: list[int]) -> PCA:
@@ -47,7 +48,7 @@ def test_the_blocks_do_not_matter(cuts: set[int]) -> None:
 
 
 def test_a_constant_offset_changes_no_component() -> None:
-    vectors = np.rint(correlated(300, 6) * 256).astype(np.float32) / 256
+    vectors = (np.rint(correlated(300, 6) * 256) / 256).astype(np.float32)
     plain = fit(vectors, 2, [100])
     # A multiple of 1/256, so that the moved vectors are exact in float32.
     moved = fit(vectors + np.float32(1024), 2, [100])

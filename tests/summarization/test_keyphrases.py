@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from hercules_scale.summarization.keyphrases import CHARACTERS_READ, PhraseCounts, count_phrases
 
 TEXTS = [
-    "heart failure with oedema",
-    "acute heart failure",
-    "the heart failure clinic",
+    "a heart valve replaced",
+    "the mitral heart valve",
+    "a heart beat, a heart valve",
     "apple pie",
     "sour apple and sweet apple",
     "apple juice",
@@ -19,9 +19,7 @@ CLUSTERS = np.array([0, 0, 0, 1, 1, 1], np.int32)
 
 def counted(texts: list[str], clusters: NDArray[np.int32]) -> Counter[tuple[int, str]]:
     table = count_phrases(texts, clusters)
-    return Counter(
-        {(row["cluster"], row["phrase"]): row["count"] for row in table.to_pylist()}
-    )
+    return Counter({(row["cluster"], row["phrase"]): row["count"] for row in table.to_pylist()})
 
 
 def phrases(counts: pa.Table, ancestors: list[int], n_phrases: int = 3) -> list[list[str]]:
@@ -70,19 +68,18 @@ def test_only_the_beginning_of_a_huge_text_is_read() -> None:
 
 
 def test_phrases_set_clusters_apart() -> None:
-    counts = count_phrases([f"{text} patient" for text in TEXTS], CLUSTERS)
-    heart, apple = phrases(counts, [0, 1])
-    assert heart[0] == "heart failure"
-    assert apple[0] == "apple"
+    heart, apple = phrases(count_phrases([f"patient {text}" for text in TEXTS], CLUSTERS), [0, 1])
+    assert "heart valve" in heart
+    assert "apple" in apple[0].split()
     # A word that is everywhere tells no cluster from another.
     assert "patient" not in [*heart, *apple]
 
 
 def test_a_pair_stands_for_its_words() -> None:
-    (found,) = phrases(count_phrases(TEXTS[:3] + ["kidney"], np.array([0, 0, 0, 1], np.int32)), [0, 1])[:1]
-    assert "heart failure" in found
+    found = phrases(count_phrases(TEXTS, CLUSTERS), [0, 1])[0]
+    assert "heart valve" in found
     assert "heart" not in found
-    assert "failure" not in found
+    assert "valve" not in found
 
 
 def test_no_more_phrases_than_asked_for_are_given() -> None:
