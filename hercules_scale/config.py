@@ -104,7 +104,8 @@ class HierarchyConfig(_Section):
         default="direct", description="cluster the items' own vectors, or their descriptions'"
     )
     refinement: Literal["tree", "none"] = Field(
-        default="none", description="none is the paper's way: recursive k-means on centroids"
+        default="tree",
+        description="tree refines all levels together; none is the paper's recursive k-means",
     )
     resampling: ResamplingConfig = ResamplingConfig()
     seed: int = Field(default=0, ge=0, lt=2**63, description="seed of every random choice")
@@ -123,12 +124,11 @@ class HierarchyConfig(_Section):
             raise ValueError("must fall strictly, finest level first")
         return value
 
-    @field_validator("representation", "refinement")
+    @field_validator("representation")
     @classmethod
-    def _choice_is_built(cls, value: str) -> str:
-        if value in ("description", "tree"):
-            other = "direct" if value == "description" else "none"
-            raise ValueError(f"{value!r} is not built yet in this version; use {other}")
+    def _representation_is_built(cls, value: str) -> str:
+        if value == "description":
+            raise ValueError("'description' is not built yet in this version; use direct")
         return value
 
 

@@ -129,7 +129,10 @@ def test_a_wrong_type_names_key_rule_value_and_remedy(
         ),
         ({"hierarchy": {"levels": "auto"}}, r"'auto' is not built yet .* give a list of counts"),
         ({"hierarchy": {"representation": "description"}}, "not built yet.*use direct"),
-        ({"hierarchy": {"refinement": "tree"}}, "not built yet.*use none"),
+        (
+            {"hierarchy": {"refinement": "forest"}},
+            r"hierarchy\.refinement input should be .tree. or .none.",
+        ),
         ({"embedding": {"long_text": "window"}}, "not built yet.*use truncate"),
         ({"input": {"path": "x", "modality": "image"}}, "not built yet.*use text"),
         ({"input": {"path": ""}}, r"input\.path must name at least one file"),

@@ -32,7 +32,7 @@ class Sums:
 
     Attributes:
         sums: Sum of each cluster's vectors times ``2**bits``, shape (k, d), int64.
-        counts: Vectors of each cluster, shape (k,), int64.
+        counts: Weight of each cluster's vectors, shape (k,), int64; their number where all weigh 1.
         objective: Sum of squared L2 distances to the nearest centroid times ``2**bits``.
         n_changed: Vectors whose cluster is another than at the pass before.
         bits: Binary places.
@@ -49,10 +49,13 @@ class Sums:
         """Sum of squared L2 distances to the nearest centroid."""
         return self.objective / 2.0**self.bits
 
+    def totals(self) -> NDArray[np.float64]:
+        """Sum of each cluster's vectors, shape (k, d)."""
+        return self.sums.astype(np.float64) / 2.0**self.bits
+
     def means(self, otherwise: Float32) -> Float32:
         """Mean of each cluster, shape (k, d); rows of ``otherwise`` where a cluster is empty."""
-        divisor = np.maximum(self.counts, 1)[:, None].astype(np.float64) * 2.0**self.bits
-        means = (self.sums.astype(np.float64) / divisor).astype(np.float32)
+        means = (self.totals() / np.maximum(self.counts, 1)[:, None]).astype(np.float32)
         return np.where(self.counts[:, None] > 0, means, otherwise)
 
 
@@ -73,8 +76,17 @@ class VectorSet(Protocol):
         """Vectors of some rows, shape (len(rows), d)."""
         ...
 
-    def assign(self, centroids: Float32) -> Sums:
-        """Assign every vector to its nearest of k centroids and sum each cluster."""
+    def weights(self, rows: Int64) -> Int64:
+        """Weights of some rows, shape (len(rows),)."""
+        ...
+
+    def assign(self, centroids: Float32, offsets: Float32 | None = None) -> Sums:
+        """Assign every vector to its nearest of k centroids and sum each cluster.
+
+        Args:
+            centroids: Shape (k, d).
+            offsets: Added to the squared distances to each centroid, not below 0, shape (k,).
+        """
         ...
 
     def labels(self) -> NDArray[np.int32]:
@@ -107,8 +119,10 @@ def fixed_point_bits(n_rows: int, largest: float) -> int:
     return 62 - math.ceil(math.log2(max(n_rows, 2))) - math.ceil(math.log2(max(largest, 2**-40)))
 
 
-def sum_clusters(vectors: Float32, labels: Int64, n_clusters: int, bits: int) -> Int64:
-    """Sum of each cluster's vectors in fixed point, shape (k, d).
+def sum_clusters(
+    vectors: Float32, labels: Int64, n_clusters: int, bits: int, weights: Int64 | None = None
+) -> Int64:
+    """Sum of each cluster's vectors, each times its weight, in fixed point, shape (k, d).
 
     Each block of rows is summed in float64 and then rounded, so that the sum of blocks does not
     depend on their order.
@@ -116,8 +130,9 @@ def sum_clusters(vectors: Float32, labels: Int64, n_clusters: int, bits: int) ->
     sums = np.zeros((n_clusters, vectors.shape[1]), np.int64)
     for start in range(0, len(vectors), SUM_ROWS):
         block = labels[start : start + SUM_ROWS]
+        share = np.ones(len(block)) if weights is None else weights[start : start + SUM_ROWS]
         members = sparse.csr_array(
-            (np.ones(len(block)), (block, np.arange(len(block)))), (n_clusters, len(block))
+            (share.astype(np.float64), (block, np.arange(len(block)))), (n_clusters, len(block))
         )
         exact = members @ vectors[start : start + SUM_ROWS].astype(np.float64)
         sums += np.rint(exact * 2.0**bits).astype(np.int64)
@@ -129,16 +144,18 @@ class LocalVectors:
 
     Args:
         vectors: Shape (n, d), float32.
+        weights: How many items each vector stands for, shape (n,); by default one.
     """
 
-    def __init__(self, vectors: Float32) -> None:
+    def __init__(self, vectors: Float32, weights: Int64 | None = None) -> None:
         self._vectors = vectors
+        self._weights = np.ones(len(vectors), np.int64) if weights is None else weights
         self._labels = np.full(len(vectors), -1, np.int32)
         self._distances = np.zeros(len(vectors), np.float32)
         largest = max((float(np.abs(tile).max(initial=0)) for _, tile in self.tiles()), default=0)
         # A squared distance is at most d (2 max|x|)^2.
         self._bits = fixed_point_bits(
-            len(vectors), max(largest, 4 * self.dimension * largest * largest)
+            int(self._weights.sum()), max(largest, 4 * self.dimension * largest * largest)
         )
 
     @property
@@ -160,22 +177,31 @@ class LocalVectors:
         """Vectors of some rows, shape (len(rows), d)."""
         return np.asarray(self._vectors[rows])
 
-    def assign(self, centroids: Float32) -> Sums:
+    def weights(self, rows: Int64) -> Int64:
+        """Weights of some rows, shape (len(rows),)."""
+        return self._weights[rows]
+
+    def assign(self, centroids: Float32, offsets: Float32 | None = None) -> Sums:
         """Assign every vector to its nearest of k centroids and sum each cluster."""
         k = len(centroids)
+        if offsets is not None:
+            # An offset is a squared distance along one more dimension, where vectors lie at 0.
+            centroids = np.hstack([centroids, np.sqrt(offsets)[:, None]])
         sums = np.zeros((k, self.dimension), np.int64)
         counts = np.zeros(k, np.int64)
         objective = n_changed = 0
         for start, tile in self.tiles():
-            distances, ids = nearest(tile, centroids)
+            flat = tile if offsets is None else np.pad(tile, ((0, 0), (0, 1)))
+            distances, ids = nearest(flat, centroids)
             labels = ids[:, 0]
             rows = slice(start, start + len(tile))
+            weights = self._weights[rows]
             n_changed += int(np.count_nonzero(self._labels[rows] != labels))
             self._labels[rows] = labels
             self._distances[rows] = distances[:, 0]
-            sums += sum_clusters(tile, labels, k, self._bits)
-            counts += np.bincount(labels, minlength=k)
-            total = distances[:, 0].astype(np.float64).sum()
+            sums += sum_clusters(tile, labels, k, self._bits, weights)
+            np.add.at(counts, labels, weights)
+            total = (distances[:, 0].astype(np.float64) * weights).sum()
             objective += int(np.rint(total * 2.0**self._bits))
         return Sums(sums, counts, objective, n_changed, self._bits)
 

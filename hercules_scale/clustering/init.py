@@ -27,13 +27,16 @@ def initial_centroids(vectors: VectorSet, k: int, seed: int, level: int) -> Floa
     rows = sample_rows(vectors.n_rows, SAMPLE_PER_CLUSTER * k, seed, level)
     if k >= LARGE_K:
         return vectors.take(rows[:k])
-    sample = vectors.take(np.sort(rows))
-    local = LocalVectors(sample)
+    rows = np.sort(rows)
+    sample, weights = vectors.take(rows), vectors.weights(rows)
+    local = LocalVectors(sample, weights)
     best: Float32 | None = None
     best_inertia = np.inf
     for restart in range(RESTARTS):
         draw = int(hash_rows(seed, level, "kmeans++", restart, np.zeros(1, np.int64))[0] >> 32)
-        centroids = kmeans_plusplus(sample, k, random_state=draw)[0].astype(np.float32)
+        centroids = kmeans_plusplus(
+            sample, k, sample_weight=weights.astype(np.float64), random_state=draw
+        )[0].astype(np.float32)
         for _ in range(SAMPLE_ITERATIONS):
             sums = local.assign(centroids)
             centroids = sums.means(centroids)

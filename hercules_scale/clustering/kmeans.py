@@ -74,7 +74,7 @@ def kmeans(
             break
         # Each round draws afresh, so its seed is a hash of the run's and its own number.
         draw = int(hash_rows(seed, level, "resample", round_, np.zeros(1, np.int64))[0] >> 1)
-        core = LocalVectors(vectors.take(rows))
+        core = LocalVectors(vectors.take(rows), vectors.weights(rows))
         refined = lloyd(core, initial_centroids(core, k, draw, level), draw, level)
         result = _compact(vectors, refined.centroids, refined, k)
     return result

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hercules_scale.clustering.assign import Float32, LocalVectors, VectorSet, nearest
 from hercules_scale.clustering.kmeans import KMeansResult, kmeans
+from hercules_scale.clustering.refinement import Tree, refine_tree
 from hercules_scale.config import HierarchyConfig
 
 
@@ -33,15 +34,25 @@ def build_levels(
     vectors: VectorSet,
     config: HierarchyConfig,
     on_level: Callable[[int, KMeansResult], None] = lambda number, result: None,
+    on_refined: Callable[[Tree], None] = lambda tree: None,
 ) -> list[Level]:
     """Cluster the items, then the centroids, and so on, finest level first.
 
-    A level that asks for no fewer clusters than the level below turned out to have is left out.
+    With ``refinement: tree`` a centroid weighs as much as it has items, and the tree is refined as
+    a whole at the end; ``none`` is the paper's way. A level that asks for no fewer clusters than
+    the level below turned out to have is left out.
 
-    Source: HERCULES, Algorithm 3 (direct mode, unweighted centroids).
+    Args:
+        vectors: The items.
+        config: The hierarchy section.
+        on_level: Called with the number of each level and how it was found.
+        on_refined: Called with the refined tree.
+
+    Source: HERCULES, Algorithm 3 (direct mode).
     """
     levels: list[Level] = []
     below = vectors
+    sizes = np.ones(vectors.n_rows, np.int64)
     for k in config.levels:
         if levels and k >= below.n_rows:
             continue
@@ -55,8 +66,25 @@ def build_levels(
         )
         levels.append(Level(result.centroids, result.labels, result))
         on_level(len(levels), result)
-        below = LocalVectors(result.centroids)
-    return levels
+        sizes = np.bincount(result.labels, sizes).astype(np.int64)
+        below = LocalVectors(result.centroids, sizes if config.refinement == "tree" else None)
+    if config.refinement == "none" or len(levels) == 1:
+        return levels
+    tree = refine_tree(vectors, levels[0].centroids, [level.children for level in levels[1:]])
+    on_refined(tree)
+    return _without_empty(levels, tree)
+
+
+def _without_empty(levels: list[Level], tree: Tree) -> list[Level]:
+    """Levels of a refined tree, ids dense again where clusters lost their last item."""
+    refined = []
+    children = tree.leaves
+    for number, level in enumerate(levels):
+        used, dense = np.unique(children, return_inverse=True)
+        refined.append(Level(tree.centroids[number][used], dense.astype(np.int32), level.kmeans))
+        if number + 1 < len(levels):
+            children = tree.parents[number][used]
+    return refined
 
 
 @dataclass(frozen=True)

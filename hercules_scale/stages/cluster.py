@@ -21,6 +21,7 @@ from hercules_scale.clustering.assign import Float32, LocalVectors
 from hercules_scale.clustering.kmeans import KMeansResult
 from hercules_scale.clustering.levels import Level, build_levels, compute_memberships
 from hercules_scale.clustering.nearest_rows import nearest_rows
+from hercules_scale.clustering.refinement import Tree
 from hercules_scale.errors import InputError
 from hercules_scale.progress import StageProgress
 from hercules_scale.stages.context import RunContext, Shards
@@ -93,7 +94,14 @@ def _cluster(
                 f"inertia {result.inertia:.5g}"
             )
 
-        levels = build_levels(LocalVectors(vectors), context.config.hierarchy, show)
+        def show_refined(tree: Tree) -> None:
+            context.reporter.say(
+                f"  tree refined in {tree.n_rounds} rounds, {tree.n_moved:,} clusters moved to "
+                f"other parents, objective {tree.first_objective:.5g} to {tree.objective:.5g}"
+            )
+
+        hierarchy = context.config.hierarchy
+        levels = build_levels(LocalVectors(vectors), hierarchy, show, show_refined)
         summary = _Summary(levels, context.config.summaries.exemplars)
         files = []
         for shard in range(len(shards)):

@@ -1,3 +1,5 @@
+from typing import Literal
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -23,8 +25,15 @@ def nested_blobs() -> tuple[Float32, np.ndarray]:
     return (clusters[fine] + 0.01 * draw.normal(size=(300, 8))).astype(np.float32), fine
 
 
-def build(vectors: Float32, sizes: list[int], rounds: int = 0) -> list[Level]:
-    config = HierarchyConfig(levels=sizes, resampling=ResamplingConfig(rounds=rounds))
+def build(
+    vectors: Float32,
+    sizes: list[int],
+    rounds: int = 0,
+    refinement: Literal["tree", "none"] = "none",
+) -> list[Level]:
+    config = HierarchyConfig(
+        levels=sizes, resampling=ResamplingConfig(rounds=rounds), refinement=refinement
+    )
     return build_levels(LocalVectors(vectors), config)
 
 
@@ -41,13 +50,14 @@ def test_a_planted_hierarchy_is_found() -> None:
     n=st.integers(1, 60),
     sizes=st.lists(st.integers(1, 30), min_size=1, max_size=4, unique=True),
     rounds=st.integers(0, 1),
+    refinement=st.sampled_from(["tree", "none"]),
 )
 def test_every_item_is_in_one_cluster_a_level_and_parents_nest(
-    n: int, sizes: list[int], rounds: int
+    n: int, sizes: list[int], rounds: int, refinement: Literal["tree", "none"]
 ) -> None:
     vectors = normal(n, 4)
     wanted = sorted((min(size, n) for size in sizes), reverse=True)
-    levels = build(vectors, sorted(set(wanted), reverse=True), rounds)
+    levels = build(vectors, sorted(set(wanted), reverse=True), rounds, refinement)
     found = compute_memberships(vectors, levels[0].children, levels)
     assert found.labels.shape == (n, len(levels))
     below = n

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from hercules_scale.clustering.assign import LocalVectors
+from hercules_scale.clustering.levels import build_levels, compute_memberships
+from hercules_scale.clustering.refinement import (
+    FINEST_WEIGHT,
+    UPPER_WEIGHT,
+    path_centroids,
+    refine_tree,
+    reparent,
+)
+from hercules_scale.config import HierarchyConfig
+
+
+def groups(seed: int, n: int = 600, dimension: int = 8) -> NDArray[np.float32]:
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(12, dimension)) * 3
+    return (centres[rng.integers(0, 12, n)] + rng.normal(size=(n, dimension))).astype(np.float32)
+
+
+def tree_objective(
+    vectors: NDArray[np.float32],
+    leaves: NDArray[np.int32],
+    parents: list[NDArray[np.int32]],
+    centroids: list[NDArray[np.float32]],
+) -> float:
+    total, node = 0.0, leaves
+    for level, own in enumerate(centroids):
+        if level > 0:
+            node = parents[level - 1][node]
+        weight = FINEST_WEIGHT if level == 0 else UPPER_WEIGHT
+        total += weight * float(((vectors.astype(np.float64) - own[node]) ** 2).sum())
+    return total
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_refinement_never_raises_the_objective_and_reports_the_true_one(seed: int) -> None:
+    vectors = groups(seed)
+    start = build_levels(
+        LocalVectors(vectors), HierarchyConfig(levels=[24, 6, 2], refinement="none")
+    )
+    parents = [level.children for level in start[1:]]
+    tree = refine_tree(LocalVectors(vectors), start[0].centroids, parents)
+    assert tree.converged
+    assert tree.objective <= tree.first_objective * (1 + 1e-6)
+    reached = tree_objective(vectors, tree.leaves, tree.parents, tree.centroids)
+    # The means of the last assignment are at least as good as the centroids it was made with.
+    assert reached <= tree.objective * (1 + 1e-5)
+    assert reached >= tree.objective * 0.98
+    before = start
+    means = []
+    leaves = before[0].children
+    node = leaves
+    for level, own in enumerate(before):
+        node = leaves if level == 0 else own.children[node]
+        means.append(np.stack([vectors[node == k].mean(axis=0) for k in range(len(own.centroids))]))
+    assert reached <= tree_objective(vectors, leaves, parents, means) * (1 + 1e-6)
+
+
+def test_the_centroids_of_every_level_are_the_means_of_their_items() -> None:
+    vectors = groups(3)
+    levels = build_levels(LocalVectors(vectors), HierarchyConfig(levels=[20, 5, 2]))
+    members = compute_memberships(vectors, levels[0].children, levels)
+    for number, level in enumerate(levels):
+        own = members.labels[:, number]
+        assert np.unique(own).tolist() == list(range(len(level.centroids)))
+        for cluster, centroid in enumerate(level.centroids):
+            np.testing.assert_allclose(centroid, vectors[own == cluster].mean(axis=0), atol=1e-4)
+
+
+def test_the_path_vector_costs_what_the_path_costs() -> None:
+    rng = np.random.default_rng(0)
+    centroids = [rng.normal(size=(k, 4)).astype(np.float32) for k in (6, 3, 2)]
+    parents = [np.array([0, 0, 1, 1, 2, 2], np.int32), np.array([0, 1, 1], np.int32)]
+    weights = np.array([1.0, 4.0, 2.0])
+    path, offsets = path_centroids(centroids, parents, weights)
+    item = rng.normal(size=4)
+    for leaf in range(6):
+        nodes = [leaf, parents[0][leaf], parents[1][parents[0][leaf]]]
+        cost = sum(
+            weight * ((item - own[node]) ** 2).sum()
+            for weight, own, node in zip(weights, centroids, nodes, strict=True)
+        )
+        assert weights.sum() * (((item - path[leaf]) ** 2).sum() + offsets[leaf]) == pytest.approx(
+            cost, rel=1e-5
+        )
+
+
+def test_reparenting_moves_a_misplaced_cluster_and_never_the_last_child() -> None:
+    # Two groups on a line; the cluster at 9 starts under the parent of those near 0.
+    totals = [np.array([[0.0], [1.0], [9.0], [10.0]]) * 5]
+    counts = [np.full(4, 5)]
+    parents = [np.array([0, 0, 0, 1], np.int32)]
+    counts.append(np.array([15, 5]))
+    totals.append(np.array([[50.0], [50.0]]))
+    moved = reparent(0, parents, counts, totals, np.array([1.0, 4.0]))
+    assert moved == 1
+    assert parents[0].tolist() == [0, 0, 1, 1]
+    assert counts[1].tolist() == [10, 10]
+    assert totals[1].ravel().tolist() == [5.0, 95.0]
+    alone = [np.array([0, 1], np.int32)]
+    counts = [np.array([5, 5]), np.array([5, 5])]
+    totals = [np.array([[0.0], [0.1]]), np.array([[0.0], [0.1]])]
+    assert reparent(0, alone, counts, totals, np.array([1.0, 4.0])) == 0
+
+
+def test_weights_stand_for_repeated_vectors() -> None:
+    vectors = groups(4, n=50)
+    weights = np.random.default_rng(0).integers(1, 5, 50)
+    centroids = vectors[:3]
+    weighted = LocalVectors(vectors, weights).assign(centroids)
+    repeated = LocalVectors(np.repeat(vectors, weights, axis=0)).assign(centroids)
+    assert weighted.counts.tolist() == repeated.counts.tolist()
+    assert weighted.inertia == pytest.approx(repeated.inertia, rel=1e-6)
+    np.testing.assert_allclose(weighted.means(centroids), repeated.means(centroids), rtol=1e-5)
