@@ -329,11 +329,19 @@ def _explain(problem: dict[str, Any]) -> str:
         return f"{key} is not a known key; {hint}"
     rule = _RULES.get(problem["type"], problem["msg"].removeprefix("Value error, "))
     rule = rule[:1].lower() + rule[1:]
-    value = "" if problem["type"] == "missing" or not key else f", got {problem['input']!r:.200}"
+    value = "" if problem["type"] == "missing" or not key else f", got {_shown(problem['input'])}"
     remedy = f"; give {field}" if field else ""
     if problem["type"] in ("missing", "model_type") and not field:
         remedy = f"; its keys are {', '.join(fields)}"
     return f"{key} {rule}{value}{remedy}".strip()
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)[:200]
+    except ValueError:
+        # Python writes no number of more than some thousand digits.
+        return "a number too long to show"
 
 
 def _fields_at(location: list[str | int]) -> tuple[list[str], str | None]:

@@ -299,3 +299,9 @@ def check(folders: pytest.TempPathFactory, data: bytes) -> None:
         assert str(error).startswith("configuration")  # noqa: PT017
     else:
         assert isinstance(config, RunConfig)
+
+
+def test_a_number_too_long_to_show_is_refused_like_any_other() -> None:
+    sections = {"hierarchy": {"seed": 16**5000}, "input": {"path": "x"}, "output": {"path": "y"}}
+    with pytest.raises(ConfigError, match=r"hierarchy\.seed .*, got a number too long to show"):
+        parse_config(sections)

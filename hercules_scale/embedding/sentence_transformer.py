@@ -42,7 +42,9 @@ class SentenceTransformerEncoder:
     ) -> None:
         import torch
         from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         source = resolve_embedding_model(model)
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.precision = choose_precision(self.device) if precision == "auto" else precision

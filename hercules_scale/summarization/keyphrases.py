@@ -92,7 +92,7 @@ class PhraseCounts:
             (k, len(ancestors)),
         )
         counts = sparse.csr_array(members @ self._counts)
-        overall = np.maximum(np.asarray(counts.sum(axis=0)).reshape(-1), 1) / counts.sum()
+        overall = np.maximum(np.asarray(counts.sum(axis=0)).reshape(-1), 1) / max(counts.sum(), 1)
         return [self._best(counts, cluster, overall, n_phrases) for cluster in range(k)]
 
     def _best(
@@ -109,10 +109,11 @@ class PhraseCounts:
         if repeated.sum() >= n_phrases:
             columns, occurrences = columns[repeated], occurrences[repeated]
         scores = occurrences * np.log(occurrences / total / overall[columns])
-        # By score, then by phrase, so that equal scores give one order.
-        order = np.lexsort((self._phrases[columns].astype(str), -scores))
+        # By score, longer phrases first among equals, then by spelling: always one order.
+        phrases = self._phrases[columns].astype(str)
+        order = np.lexsort((phrases, -np.char.count(phrases, " "), -scores))
         return _distinct(
-            [str(self._phrases[columns[i]]) for i in order[: n_phrases * CANDIDATES_PER_PHRASE]],
+            phrases[order[: n_phrases * CANDIDATES_PER_PHRASE]].tolist(),
             n_phrases,
         )
 
