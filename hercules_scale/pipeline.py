@@ -38,7 +38,14 @@ from hercules_scale.stages.summarize import Summaries, summarize_clusters
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import fingerprint, publish, to_json
 from hercules_scale.storage.store import Store
-from hercules_scale.storage.tables import FileRecord, read_table, read_tables, write_table
+from hercules_scale.storage.tables import (
+    FileRecord,
+    column_vectors,
+    read_table,
+    read_tables,
+    vector_column,
+    write_table,
+)
 
 VERSIONS_RECORDED = ("ray", "faiss-cpu", "torch", "sentence-transformers", "pyarrow", "numpy")
 # Sections that do not change what the tables hold.
@@ -283,9 +290,8 @@ def _write_clusters(
 ) -> FileRecord:
     """Join what clustering, summarising and reducing made into the table ``clusters``."""
     clusters = clustering.clusters
-    centroids = clusters["centroid"].combine_chunks()
-    vectors = centroids.flatten().to_numpy().reshape(len(centroids), -1)
-    reduced = pca.transform(vectors)
+    centroids = column_vectors(clusters["centroid"])
+    reduced = pca.transform(centroids)
     rows = clusters["exemplar_rows"].to_pylist()
     ids = _item_ids(context.store, shards, {row for exemplars in rows for row in exemplars})
     table = clusters.drop_columns(["exemplar_rows"])
@@ -293,19 +299,15 @@ def _write_clusters(
         table = table.append_column(name, summaries.table[name])
     extra = {
         "exemplar_item_ids": pa.array([[ids[row] for row in exemplars] for exemplars in rows]),
-        "description_embedding": _vectors(summaries.embeddings),
-        "reduction": _vectors(reduced),
+        "description_embedding": vector_column(summaries.embeddings),
+        "reduction": vector_column(reduced),
         "numeric_stats": pa.nulls(table.num_rows, schemas.NUMERIC_STATS),
     }
     for name, column in extra.items():
         table = table.append_column(name, column)
-    schema = schemas.clusters(vectors.shape[1], summaries.embeddings.shape[1], reduced.shape[1])
+    schema = schemas.clusters(centroids.shape[1], summaries.embeddings.shape[1], reduced.shape[1])
     table = table.select(schema.names).cast(schema)
     return write_table(context.store, layout.part("clusters", 0), table)
-
-
-def _vectors(values: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> pa.Array:
-    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
 
 
 def _item_ids(store: Store, shards: Shards, rows: set[int]) -> dict[int, str]:

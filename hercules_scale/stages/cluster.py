@@ -28,7 +28,13 @@ from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import Commit, read_commits, write_commit
 from hercules_scale.storage.store import Store
-from hercules_scale.storage.tables import FileRecord, read_table, write_table
+from hercules_scale.storage.tables import (
+    FileRecord,
+    column_vectors,
+    read_table,
+    vector_column,
+    write_table,
+)
 
 STAGE = "cluster"
 CLUSTERS_FILE = layout.stage_file(STAGE, "clusters.parquet")
@@ -144,10 +150,8 @@ def _memory_map(
 
 def read_vectors(store: Store, shard: int) -> Float32:
     """Embeddings of one shard, shape (rows, d)."""
-    column = read_table(store, layout.part("embeddings", shard), ["embedding"])["embedding"]
-    array = column.combine_chunks()
-    flat = array.flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(flat.reshape(len(array), -1), dtype=np.float32)
+    table = read_table(store, layout.part("embeddings", shard), ["embedding"])
+    return column_vectors(table["embedding"])
 
 
 def _write_memberships(
@@ -216,9 +220,7 @@ class _Summary:
                 "n_children": pa.array(children.astype(np.int32)),
                 "inertia": pa.array(self.inertia[index]),
                 "exemplar_rows": pa.array(exemplars, pa.list_(pa.int64())),
-                "centroid": pa.FixedSizeListArray.from_arrays(
-                    pa.array(centroids.reshape(-1)), centroids.shape[1]
-                ),
+                "centroid": vector_column(centroids),
             }
             tables.append(pa.table(columns))
         return pa.concat_tables(tables)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import pyarrow as pa
 
 from hercules_scale import schemas
 from hercules_scale.config import EmbeddingConfig
@@ -15,7 +14,7 @@ from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.shards import ShardResult, Stage, run_shards
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
-from hercules_scale.storage.tables import FileRecord, read_table, write_table
+from hercules_scale.storage.tables import FileRecord, read_table, vector_column, write_table
 
 
 def load_encoder(config: EmbeddingConfig) -> TextEncoder:
@@ -52,8 +51,7 @@ class EmbedWorker:
                 f"{items['item_id'][row].as_py()!r}; try embedding.precision float32",
             )
         dimension = vectors.shape[1]
-        embedding = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dimension)
-        table = items.drop_columns(["text"]).append_column("embedding", embedding)
+        table = items.drop_columns(["text"]).append_column("embedding", vector_column(vectors))
         table = table.cast(schemas.embeddings(dimension))
         file = write_table(self.store, layout.part("embeddings", shard), table)
         return ShardResult([file], {"dimension": dimension}, units=items.num_rows)

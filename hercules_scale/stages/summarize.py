@@ -27,8 +27,10 @@ from hercules_scale.storage.manifest import Commit, read_commits, write_commit
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
     FileRecord,
+    column_vectors,
     read_table,
     read_tables,
+    vector_column,
     write_table,
 )
 from hercules_scale.summarization.clients import ChatClient, OpenAIClient
@@ -280,11 +282,8 @@ class _DescriptionWorker:
         path = layout.work_part(SUMMARIES, shard + 1)
         descriptions = read_table(self.store, path, ["description"])["description"].to_pylist()
         vectors = self.encoder.encode(descriptions)
-        flat = pa.array(vectors.reshape(-1))
-        column = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
-        file = write_table(
-            self.store, layout.work_part(DESCRIPTIONS, shard), pa.table({"embedding": column})
-        )
+        table = pa.table({"embedding": vector_column(vectors)})
+        file = write_table(self.store, layout.work_part(DESCRIPTIONS, shard), table)
         return ShardResult([file], units=len(descriptions))
 
 
@@ -296,6 +295,4 @@ def _embed_descriptions(
     worker = _DescriptionWorker(context.store, context.config.embedding)
     commits = run_shards(context, stage, clustering.n_levels, worker)
     paths = [file.path for commit in commits.values() for file in commit.files]
-    column = read_tables(context.store, paths)["embedding"].combine_chunks()
-    flat = column.flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(flat.reshape(len(column), -1))
+    return column_vectors(read_tables(context.store, paths)["embedding"])

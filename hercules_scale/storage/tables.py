@@ -8,12 +8,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from hercules_scale.storage.store import Store
 
 ROW_GROUP_ROWS = 16_384
+
+
+def vector_column(vectors: NDArray[np.float32]) -> pa.FixedSizeListArray:
+    """Vectors of shape (n, d) as an Arrow column."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
+
+
+def column_vectors(column: pa.ChunkedArray) -> NDArray[np.float32]:
+    """The vectors of an Arrow column, shape (n, d)."""
+    array = column.combine_chunks()
+    flat = array.flatten().to_numpy(zero_copy_only=False)
+    return np.asarray(flat.reshape(len(array), array.type.list_size), np.float32)
 
 
 @dataclass(frozen=True)

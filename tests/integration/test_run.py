@@ -22,7 +22,7 @@ from hercules_scale.storage import layout
 from tests.conftest import small_config
 
 pytestmark = pytest.mark.ray
-N_ITEMS = 700
+N_ITEMS = 1500
 
 
 @pytest.fixture(scope="module")
