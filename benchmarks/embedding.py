@@ -38,9 +38,9 @@ from hercules_scale.demo import icd_table
 from hercules_scale.models import resolve_embedding_model
 from hercules_scale.pipeline import local_or_cluster_ray
 from hercules_scale.progress import Reporter
-from hercules_scale.stages.cluster import read_vectors
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.embed import EmbedWorker, embed_items
+from hercules_scale.stages.vectors import read_vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import write_table

@@ -108,6 +108,33 @@ class HierarchyConfig(_Section):
         description="tree refines all levels together; none is the paper's recursive k-means",
     )
     resampling: ResamplingConfig = ResamplingConfig()
+    metric: Literal["squared_l2", "cosine"] = Field(
+        default="squared_l2",
+        description="squared_l2 of the vectors less their mean, or cosine (spherical k-means)",
+    )
+    init: Literal["auto", "sample", "kmeans++", "kmeans||"] = Field(
+        default="auto",
+        description="where centroids start; auto is kmeans++ below 1,000 clusters, else sample",
+    )
+    n_init: int = Field(default=1, ge=1, le=100, description="starts a level; the best is kept")
+    max_iterations: int = Field(default=100, ge=1, description="iterations a level, at most")
+    tolerance: float = Field(
+        default=1e-5,
+        ge=0,
+        lt=1,
+        description="stop when the objective falls by no more than this share",
+    )
+    changed_tolerance: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="stop when no more than this share of labels changes",
+    )
+    empty_clusters: Literal["split", "farthest", "drop"] = Field(
+        default="split",
+        description="an empty cluster gets half of the largest (split), the farthest item "
+        "(farthest), or is left out (drop)",
+    )
     seed: int = Field(default=0, ge=0, lt=2**63, description="seed of every random choice")
 
     @field_validator("levels", mode="before")

@@ -280,6 +280,7 @@ def _run_stages(
             str(level): clustering.level(level).num_rows
             for level in range(1, clustering.n_levels + 1)
         },
+        "clustering": clustering.report,
         "summary_status": _counts(summaries.table["summary_status"]),
         "tokens": _tokens(context.store, summaries.calls),
     }

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hercules_scale.clustering.assign import TILE_ROWS
+from hercules_scale.clustering.tiles import TILE_ROWS
 from hercules_scale.config import RunConfig
 from hercules_scale.errors import InputError
 from hercules_scale.pipeline import check

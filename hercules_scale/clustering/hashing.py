@@ -37,6 +37,11 @@ def uniform(
     return (bits.astype(np.float64) + 0.5) / 2.0**52
 
 
+def draw_seed(seed: int, level: int, phase: str, index: int) -> int:
+    """A seed of 63 bits for one restart or round of a phase."""
+    return int(hash_rows(seed, level, phase, index, np.zeros(1, np.int64))[0] >> np.uint64(1))
+
+
 def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
     with np.errstate(over="ignore"):
         state = state + _INCREMENT

@@ -2,142 +2,289 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Float32, Int64, LocalVectors, VectorSet
-from hercules_scale.clustering.hashing import hash_rows
-from hercules_scale.clustering.init import initial_centroids
-from hercules_scale.clustering.nearest_rows import nearest_rows
+from hercules_scale.clustering.assign import Float32, Int64, Sums
+from hercules_scale.clustering.checkpoints import Checkpoints, NoCheckpoints, State
+from hercules_scale.clustering.hashing import draw_seed, hash_rows
+from hercules_scale.clustering.init import SAMPLE_PER_CLUSTER, initial_centroids
+from hercules_scale.clustering.tiles import (
+    LocalVectors,
+    Tile,
+    VectorSet,
+    nearest_rows,
+    sample_rows,
+    take,
+)
+from hercules_scale.config import HierarchyConfig
 
-MAX_ITERATIONS = 100
-# Stop when the objective falls by less than this share in one iteration.
-TOLERANCE = 1e-5
 PERTURBATION = 1e-3
+# A sample is clustered first where there are this many times more vectors than it holds.
+WARM_UP_FROM = 4
+WARM_UP_BYTES = 512 << 20
 
 
 @dataclass(frozen=True)
 class KMeansResult:
-    """Clusters of one level.
+    """Clusters of one level; the vector set holds the labels that go with them.
 
     Attributes:
-        centroids: Shape (k, d).
-        labels: Cluster of each vector, shape (n,); ids are dense from 0.
+        centroids: Shape (k, d); their order is that of the labels.
+        counts: Weight of each cluster's vectors, shape (k,).
         inertia: Sum of squared L2 distances to the own centroid.
-        n_iterations: Iterations that were run.
-        converged: Whether the objective had stopped falling.
+        n_iterations: Iterations that were run over all vectors.
+        stopped: Why they ended: ``labels`` (fewer changed than the bound), ``objective`` (it fell
+            by less than the tolerance) or ``max_iterations``.
+        objective_fall: Share by which the objective fell in the last iteration.
+        share_changed: Share of labels that changed in the last iteration.
         n_refilled: Empty clusters that were given new centroids on the way.
         n_empty: Clusters asked for that stayed empty and were left out.
     """
 
     centroids: Float32
-    labels: NDArray[np.int32]
+    counts: Int64
     inertia: float
     n_iterations: int
-    converged: bool
+    stopped: str
+    objective_fall: float
+    share_changed: float
     n_refilled: int
     n_empty: int
+
+    @property
+    def converged(self) -> bool:
+        """Whether the iteration ended by itself."""
+        return self.stopped != "max_iterations"
 
 
 def kmeans(
     vectors: VectorSet,
     k: int,
-    seed: int,
-    level: int,
-    resampling_rounds: int = 0,
-    resampling_points: int = 10,
+    config: HierarchyConfig,
+    level: int = 1,
+    checkpoints: Checkpoints | None = None,
 ) -> KMeansResult:
     """Cluster vectors, with resampling if asked.
 
     Args:
         vectors: The vectors of the level below.
         k: Clusters wanted, at most the number of vectors.
-        seed: Seed of the run.
-        level: Level that is built, for the draws.
-        resampling_rounds: Rounds m of resampling.
-        resampling_points: Vectors r nearest to each centroid that a round keeps.
+        config: Seed, start, metric, tolerances, resampling.
+        level: Level that is built, for the draws and the checkpoints.
+        checkpoints: Where states are kept.
 
     Returns:
-        The clusters; fewer than k where there are fewer distinct vectors.
+        The clusters; fewer than k where there are fewer distinct vectors. Their labels are those
+        of the vector set's last assignment.
 
     Source: HERCULES, Algorithm 3, lines 12-25; Vo et al., Automatic Data Curation for
         Self-Supervised Learning (2024).
     """
     if not 1 <= k <= vectors.n_rows:
         raise ValueError(f"k must be from 1 to the {vectors.n_rows} vectors, got {k}")
-    result = lloyd(vectors, initial_centroids(vectors, k, seed, level), seed, level)
-    for round_ in range(1, resampling_rounds + 1):
-        rows = np.sort(nearest_rows(result.labels, vectors.distances(), resampling_points)[1])
+    checkpoints = checkpoints or NoCheckpoints()
+    name = f"level-{level}"
+    rounds = config.resampling.rounds
+    resumed = checkpoints.load(f"{name}-resampling")
+    if resumed is None:
+        result = _best_start(vectors, k, config, level, checkpoints)
+        first = 1
+    else:
+        result = _from_state(resumed, vectors.assign(_centroids(resumed)))
+        first = int(resumed.numbers["round"]) + 1
+    for round_ in range(first, rounds + 1):
+        rows = np.sort(nearest_rows(vectors, config.resampling.points_per_cluster))
         if len(rows) < k:
             break
         # Each round draws afresh, so its seed is a hash of the run's and its own number.
-        draw = int(hash_rows(seed, level, "resample", round_, np.zeros(1, np.int64))[0] >> 1)
-        core = LocalVectors(vectors.take(rows), vectors.weights(rows))
-        refined = lloyd(core, initial_centroids(core, k, draw, level), draw, level)
-        result = _compact(vectors, refined.centroids, refined, k)
+        seed = draw_seed(config.seed, level, "resample", round_)
+        core = LocalVectors(*take(vectors, rows))
+        start = initial_centroids(core, k, config, level, seed)
+        refined = lloyd(core, start, config, level, seed)
+        result = _assigned(vectors, refined.centroids, refined)
+        checkpoints.save(f"{name}-resampling", _to_state(result, round=round_))
+    return _without_empty(vectors, result, k)
+
+
+def _best_start(
+    vectors: VectorSet, k: int, config: HierarchyConfig, level: int, checkpoints: Checkpoints
+) -> KMeansResult:
+    """The best of ``n_init`` clusterings by inertia."""
+    best: KMeansResult | None = None
+    for index in range(config.n_init):
+        seed = config.seed if index == 0 else draw_seed(config.seed, level, "start", index)
+        loop = f"level-{level}-start-{index}"
+        start: Float32 | None = None
+        if checkpoints.load(loop) is None:
+            start = _warm_start(vectors, k, config, level, seed)
+        result = lloyd(vectors, start, config, level, seed, checkpoints, loop)
+        if best is None or result.inertia < best.inertia:
+            best = result
+    assert best is not None
+    if config.n_init > 1:
+        best = _assigned(vectors, best.centroids, best)
+    return best
+
+
+def _warm_start(
+    vectors: VectorSet, k: int, config: HierarchyConfig, level: int, seed: int
+) -> Float32:
+    """Initial centroids; for many vectors those of a sample of them, clustered.
+
+    A pass over the sample costs little, and leaves the passes over all vectors little to do.
+    """
+    fits = WARM_UP_BYTES // (4 * vectors.dimension)
+    size = min(SAMPLE_PER_CLUSTER * k, max(fits, k))
+    if vectors.n_rows < WARM_UP_FROM * size:
+        return initial_centroids(vectors, k, config, level, seed)
+    rows = np.sort(sample_rows(vectors, size, seed, level))
+    sample = LocalVectors(*take(vectors, rows))
+    start = initial_centroids(sample, k, config, level, seed)
+    return lloyd(sample, start, config, level, seed).centroids
+
+
+def lloyd(
+    vectors: VectorSet,
+    start: Float32 | None,
+    config: HierarchyConfig,
+    level: int = 1,
+    seed: int = 0,
+    checkpoints: Checkpoints | None = None,
+    loop: str = "lloyd",
+) -> KMeansResult:
+    """Iterate from given centroids until the objective or the labels stop changing.
+
+    Args:
+        vectors: What is clustered.
+        start: Centroids, shape (k, d); without them the loop's checkpoint is taken up.
+        config: Metric, tolerances, what becomes of empty clusters.
+        level: Level that is built, for the draws.
+        seed: Seed of this start, for the draws.
+        checkpoints: Where the state of each iteration is kept.
+        loop: Name of the loop there.
+    """
+    checkpoints = checkpoints or NoCheckpoints()
+    state = checkpoints.load(loop) if start is None else None
+    if state is not None:
+        # The labels that went with these centroids come back to the bit.
+        sums = vectors.assign(_centroids(state))
+        result = _from_state(state, sums)
+        if result.stopped:
+            return result
+    else:
+        assert start is not None
+        centroids = project(start, config.metric)
+        sums = vectors.assign(centroids)
+        result = KMeansResult(centroids, sums.counts, sums.inertia, 0, "", 0.0, 1.0, 0, 0)
+    refilled = 0
+    while not result.stopped:
+        centroids = project(sums.means(result.centroids), config.metric)
+        iteration = result.n_iterations + 1
+        refilled = refill(vectors, centroids, sums, config, level, seed, iteration)
+        previous, sums = sums.inertia, vectors.assign(centroids)
+        fall = (previous - sums.inertia) / previous if previous > 0 else 0.0
+        changed = sums.n_changed / vectors.n_rows
+        stopped = ""
+        # A refill may raise the objective for a while, and identical vectors never split.
+        if sums.n_changed == 0 or (changed <= config.changed_tolerance and not refilled):
+            stopped = "labels"
+        elif fall <= config.tolerance and not refilled:
+            stopped = "objective"
+        elif iteration == config.max_iterations:
+            stopped = "max_iterations"
+        result = KMeansResult(
+            centroids,
+            sums.counts,
+            sums.inertia,
+            iteration,
+            stopped,
+            fall,
+            changed,
+            result.n_refilled + refilled,
+            0,
+        )
+        if not stopped:
+            checkpoints.save(loop, _to_state(result))
+    if refilled:
+        # The last refill moved the split clusters' centroids off their means.
+        centroids = project(sums.means(result.centroids), config.metric)
+        result = _assigned(vectors, centroids, result)
+    checkpoints.save(loop, _to_state(result), last=True)
     return result
 
 
-def lloyd(vectors: VectorSet, centroids: Float32, seed: int, level: int) -> KMeansResult:
-    """Iterate from given centroids until the objective stops falling."""
-    k = len(centroids)
-    previous = np.inf
-    n_refilled = 0
-    converged = False
-    iteration = refilled = 0
+def project(centroids: Float32, metric: str) -> Float32:
+    """Centroids as the metric has them: of unit length for ``cosine`` (spherical k-means)."""
+    if metric == "squared_l2":
+        return centroids
+    lengths = np.linalg.norm(centroids, axis=1, keepdims=True)
+    return np.where(lengths > 0, centroids / np.maximum(lengths, 1e-30), centroids)
+
+
+def _assigned(vectors: VectorSet, centroids: Float32, result: KMeansResult) -> KMeansResult:
+    """A result after a new assignment to other centroids."""
     sums = vectors.assign(centroids)
-    while iteration < MAX_ITERATIONS and not converged:
-        iteration += 1
-        centroids = sums.means(centroids)
-        empty = np.flatnonzero(sums.counts == 0)
-        refilled = _refill(centroids, sums.counts, empty, seed, level, iteration)
-        n_refilled += refilled
-        previous, sums = sums.inertia, vectors.assign(centroids)
-        steady = sums.n_changed == 0 or previous - sums.inertia <= TOLERANCE * previous
-        # A refill may raise the objective for a while, and identical vectors never split.
-        converged = steady and (refilled == 0 or sums.n_changed == 0)
-    if refilled:
-        # The last refill moved the split clusters' centroids off their means.
-        centroids = sums.means(centroids)
-        sums = vectors.assign(centroids)
-    done = KMeansResult(
-        centroids, vectors.labels(), sums.inertia, iteration, converged, n_refilled, 0
-    )
-    return _compact(None, centroids, done, k)
+    return replace(result, centroids=centroids, counts=sums.counts, inertia=sums.inertia)
 
 
-def _compact(
-    vectors: VectorSet | None, centroids: Float32, result: KMeansResult, k: int
-) -> KMeansResult:
-    """Leave out empty clusters, after a new assignment to the centroids where vectors are given."""
-    labels, inertia = result.labels, result.inertia
-    if vectors is not None:
-        inertia = vectors.assign(centroids).inertia
-        labels = vectors.labels()
-    used, dense = np.unique(labels, return_inverse=True)
-    return KMeansResult(
-        centroids[used],
-        dense.astype(np.int32),
-        inertia,
-        result.n_iterations,
-        result.converged,
-        result.n_refilled,
-        k - len(used),
-    )
+def _without_empty(vectors: VectorSet, result: KMeansResult, k: int) -> KMeansResult:
+    """Leave out empty clusters, so that ids are dense; no label moves to another centroid."""
+    used = np.flatnonzero(result.counts)
+    if len(used) < len(result.counts):
+        result = _assigned(vectors, result.centroids[used], result)
+    return replace(result, n_empty=k - len(used))
 
 
-def _refill(
-    centroids: Float32, counts: Int64, empty: Int64, seed: int, level: int, iteration: int
+_NUMBERS = ("n_iterations", "stopped", "objective_fall", "share_changed", "n_refilled")
+
+
+def _to_state(result: KMeansResult, **numbers: int) -> State:
+    kept = {name: getattr(result, name) for name in _NUMBERS}
+    return State({"centroids": result.centroids}, {**kept, **numbers})
+
+
+def _centroids(state: State) -> Float32:
+    return state.arrays["centroids"].astype(np.float32, copy=False)
+
+
+def _from_state(state: State, sums: Sums) -> KMeansResult:
+    """A result that was kept, given the sums of its centroids' assignment."""
+    numbers: dict[str, Any] = {name: state.numbers[name] for name in _NUMBERS}
+    return KMeansResult(_centroids(state), sums.counts, sums.inertia, n_empty=0, **numbers)
+
+
+def refill(
+    vectors: VectorSet,
+    centroids: Float32,
+    sums: Sums,
+    config: HierarchyConfig,
+    level: int,
+    seed: int,
+    iteration: int,
 ) -> int:
-    """Split the largest clusters to give each empty one a centroid, in place.
+    """Give each empty cluster a new centroid, in place.
 
-    The two halves are the old centroid a little to either side along hashed signs.
+    ``split`` halves the largest clusters: the old centroid a little to either side along hashed
+    signs. ``farthest`` takes the vectors that lie farthest from their centroids. ``drop`` leaves
+    them empty.
+
+    Returns:
+        Clusters that were refilled.
 
     Source: faiss ``Clustering.cpp``, ``split_clusters``.
     """
-    counts = counts.copy()
+    empty = np.flatnonzero(sums.counts == 0)
+    if not len(empty) or config.empty_clusters == "drop":
+        return 0
+    if config.empty_clusters == "farthest":
+        rows = _farthest_rows(vectors, len(empty))
+        centroids[empty[: len(rows)]] = take(vectors, rows)[0]
+        return len(rows)
+    counts = sums.counts.copy()
     for cluster in empty:
         largest = int(counts.argmax())
         if counts[largest] < 2:
@@ -150,3 +297,17 @@ def _refill(
         counts[cluster] = counts[largest] // 2
         counts[largest] -= counts[cluster]
     return len(empty)
+
+
+def _farthest_rows(vectors: VectorSet, n_rows: int) -> Int64:
+    """The rows farthest from their centroids, by (distance, row), those at 0 left out."""
+    parts = vectors.map(partial(_farthest_of_tile, n_rows=n_rows))
+    rows, distances = (np.concatenate(each) for each in zip(*parts, strict=True))
+    farthest: Int64 = rows[np.lexsort((rows, -distances))[:n_rows]]
+    return farthest
+
+
+def _farthest_of_tile(tile: Tile, n_rows: int) -> tuple[Int64, Float32]:
+    away = np.flatnonzero(tile.distances > 0)
+    kept = away[np.lexsort((away, -tile.distances[away]))[:n_rows]]
+    return tile.rows[kept], tile.distances[kept]

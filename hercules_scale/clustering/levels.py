@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Float32, LocalVectors, VectorSet, nearest
+from hercules_scale.clustering.assign import Float32, Int32, nearest
+from hercules_scale.clustering.checkpoints import Checkpoints
 from hercules_scale.clustering.kmeans import KMeansResult, kmeans
 from hercules_scale.clustering.refinement import Tree, refine_tree
+from hercules_scale.clustering.tiles import LocalVectors, VectorSet, labels_of
 from hercules_scale.config import HierarchyConfig
 
 
@@ -20,22 +22,34 @@ class Level:
 
     Attributes:
         centroids: Shape (k, d).
-        children: Cluster of this level that each cluster of the level below (each item, at
-            level 1) belongs to.
-        kmeans: How it was found.
+        parents: Cluster of the level above that each belongs to, shape (k,); nothing at the top.
     """
 
     centroids: Float32
-    children: NDArray[np.int32]
-    kmeans: KMeansResult
+    parents: Int32 | None
+
+
+@dataclass(frozen=True)
+class Levels:
+    """A whole hierarchy; the vector set holds the labels of its finest level.
+
+    Attributes:
+        levels: Finest first.
+        runs: How each was found, before refinement.
+        tree: What refinement came to, where there was any.
+    """
+
+    levels: list[Level]
+    runs: list[KMeansResult]
+    tree: Tree | None = None
 
 
 def build_levels(
     vectors: VectorSet,
     config: HierarchyConfig,
+    checkpoints: Checkpoints | None = None,
     on_level: Callable[[int, KMeansResult], None] = lambda number, result: None,
-    on_refined: Callable[[Tree], None] = lambda tree: None,
-) -> list[Level]:
+) -> Levels:
     """Cluster the items, then the centroids, and so on, finest level first.
 
     With ``refinement: tree`` a centroid weighs as much as it has items, and the tree is refined as
@@ -45,46 +59,54 @@ def build_levels(
     Args:
         vectors: The items.
         config: The hierarchy section.
+        checkpoints: Where states are kept.
         on_level: Called with the number of each level and how it was found.
-        on_refined: Called with the refined tree.
 
     Source: HERCULES, Algorithm 3 (direct mode).
     """
-    levels: list[Level] = []
+    runs: list[KMeansResult] = []
+    parents: list[Int32] = []
     below = vectors
-    sizes = np.ones(vectors.n_rows, np.int64)
     for k in config.levels:
-        if levels and k >= below.n_rows:
+        if runs and k >= below.n_rows:
             continue
-        result = kmeans(
-            below,
-            k,
-            config.seed,
-            len(levels) + 1,
-            config.resampling.rounds,
-            config.resampling.points_per_cluster,
-        )
-        levels.append(Level(result.centroids, result.labels, result))
-        on_level(len(levels), result)
-        sizes = np.bincount(result.labels, sizes).astype(np.int64)
-        below = LocalVectors(result.centroids, sizes if config.refinement == "tree" else None)
-    if config.refinement == "none" or len(levels) == 1:
-        return levels
-    tree = refine_tree(vectors, levels[0].centroids, [level.children for level in levels[1:]])
-    on_refined(tree)
-    return _without_empty(levels, tree)
+        runs.append(kmeans(below, k, config, len(runs) + 1, checkpoints))
+        if len(runs) > 1:
+            parents.append(labels_of(below))
+        on_level(len(runs), runs[-1])
+        weights = runs[-1].counts if config.refinement == "tree" else None
+        below = LocalVectors(runs[-1].centroids, weights)
+    centroids = [run.centroids for run in runs]
+    tree = None
+    if config.refinement == "tree" and parents:
+        tree = refine_tree(vectors, centroids[0], parents, config.metric, checkpoints)
+        tree = _without_empty(vectors, tree)
+        centroids, parents = tree.centroids, tree.parents
+    above: list[Int32 | None] = [*parents, None]
+    levels = [Level(*level) for level in zip(centroids, above, strict=True)]
+    return Levels(levels, runs, tree)
 
 
-def _without_empty(levels: list[Level], tree: Tree) -> list[Level]:
-    """Levels of a refined tree, ids dense again where clusters lost their last item."""
-    refined = []
-    children = tree.leaves
-    for number, level in enumerate(levels):
-        used, dense = np.unique(children, return_inverse=True)
-        refined.append(Level(tree.centroids[number][used], dense.astype(np.int32), level.kmeans))
-        if number + 1 < len(levels):
-            children = tree.parents[number][used]
-    return refined
+def _without_empty(vectors: VectorSet, tree: Tree) -> Tree:
+    """A tree without the clusters that lost their last item, ids dense again."""
+    used = [np.flatnonzero(counts) for counts in tree.counts]
+    if all(len(kept) == len(counts) for kept, counts in zip(used, tree.counts, strict=True)):
+        return tree
+    parents = [
+        np.searchsorted(used[level + 1], parent[used[level]]).astype(np.int32)
+        for level, parent in enumerate(tree.parents)
+    ]
+    tree = replace(
+        tree,
+        parents=parents,
+        centroids=[each[kept] for each, kept in zip(tree.centroids, used, strict=True)],
+        counts=[each[kept] for each, kept in zip(tree.counts, used, strict=True)],
+        path=tree.path[used[0]],
+        offsets=tree.offsets[used[0]],
+    )
+    # No item moves, since nobody was in what is left out.
+    vectors.assign(tree.path, tree.offsets)
+    return tree
 
 
 @dataclass(frozen=True)
@@ -104,9 +126,7 @@ class Memberships:
     margins: Float32
 
 
-def compute_memberships(
-    vectors: Float32, leaves: NDArray[np.int32], levels: list[Level]
-) -> Memberships:
+def compute_memberships(vectors: Float32, leaves: Int32, levels: list[Level]) -> Memberships:
     """Clusters, distances and margins of some items.
 
     Args:
@@ -116,19 +136,19 @@ def compute_memberships(
     """
     labels, distances, margins = [], [], []
     own = leaves
-    for number, level in enumerate(levels):
-        if number > 0:
-            own = level.children[own]
+    for level in levels:
         difference = vectors - level.centroids[own]
         distance = np.einsum("ij,ij->i", difference, difference, dtype=np.float64)
         labels.append(own)
         distances.append(distance.astype(np.float32))
         if len(level.centroids) == 1:
             margins.append(np.full(len(vectors), np.nan, np.float32))
-            continue
-        near, ids = nearest(vectors, level.centroids, 2)
-        other = np.where(ids[:, 0] == own, near[:, 1], near[:, 0])
-        margins.append((other - distance).astype(np.float32))
+        else:
+            near, ids = nearest(vectors, level.centroids, 2)
+            other = np.where(ids[:, 0] == own, near[:, 1], near[:, 0])
+            margins.append((other - distance).astype(np.float32))
+        if level.parents is not None:
+            own = level.parents[own]
     return Memberships(
         np.stack(labels, axis=1).astype(np.int32),
         np.stack(distances, axis=1),

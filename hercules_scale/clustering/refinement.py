@@ -13,7 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Float32, Int64, VectorSet
+from hercules_scale.clustering.assign import Float32, Int64
+from hercules_scale.clustering.checkpoints import Checkpoints, NoCheckpoints, State
+from hercules_scale.clustering.kmeans import project
+from hercules_scale.clustering.tiles import VectorSet
 
 FINEST_WEIGHT, UPPER_WEIGHT = 1.0, 4.0
 MAX_ROUNDS = 50
@@ -26,12 +29,14 @@ Parents = list[NDArray[np.int32]]
 
 @dataclass(frozen=True)
 class Tree:
-    """A nested clustering.
+    """A nested clustering; the vector set holds the labels of its leaves.
 
     Attributes:
         parents: Parent of each cluster of levels 1 to L - 1, each of shape (k_l,).
         centroids: Means of the items of each cluster, finest level first, each (k_l, d).
-        leaves: Finest cluster of each item, shape (n,).
+        counts: Items of each cluster, finest level first, each (k_l,).
+        path: What leaves were assigned by, shape (k_1, d); see ``path_centroids``.
+        offsets: The same, shape (k_1,).
         first_objective: J after the first round's assignment.
         objective: J at the end.
         n_moved: Moves of clusters to other parents.
@@ -41,7 +46,9 @@ class Tree:
 
     parents: Parents
     centroids: list[Float32]
-    leaves: NDArray[np.int32]
+    counts: list[Int64]
+    path: Float32
+    offsets: Float32
     first_objective: float
     objective: float
     n_moved: int
@@ -49,7 +56,13 @@ class Tree:
     converged: bool
 
 
-def refine_tree(vectors: VectorSet, leaf_centroids: Float32, parents: Parents) -> Tree:
+def refine_tree(
+    vectors: VectorSet,
+    leaf_centroids: Float32,
+    parents: Parents,
+    metric: str = "squared_l2",
+    checkpoints: Checkpoints | None = None,
+) -> Tree:
     """Lower J from a given tree until it stops falling.
 
     A round takes the means of every cluster, moves clusters to better parents, and assigns every
@@ -59,22 +72,36 @@ def refine_tree(vectors: VectorSet, leaf_centroids: Float32, parents: Parents) -
         vectors: The items.
         leaf_centroids: Centroids of level 1 to start from, shape (k_1, d).
         parents: Parent of each cluster of levels 1 to L - 1.
+        metric: ``cosine`` keeps centroids at unit length.
+        checkpoints: Where the state of each round is kept.
     """
-    parents = [level.copy() for level in parents]
+    checkpoints = checkpoints or NoCheckpoints()
     weights = np.full(len(parents) + 1, UPPER_WEIGHT)
     weights[0] = FINEST_WEIGHT
-    centroids = [leaf_centroids]
-    sums = vectors.assign(leaf_centroids)
-    previous = np.inf
-    first = np.inf
-    n_rounds = n_moved = 0
-    converged = False
+    state = checkpoints.load("refinement")
+    if state is None:
+        parents = [level.copy() for level in parents]
+        centroids = [leaf_centroids]
+        path, offsets = leaf_centroids, np.zeros(len(leaf_centroids), np.float32)
+        previous = first = np.inf
+        n_rounds = n_moved = 0
+        converged = False
+        sums = vectors.assign(path)
+    else:
+        parents = [state.arrays[f"parents_{level}"].copy() for level in range(len(parents))]
+        centroids = [state.arrays[f"centroids_{level}"] for level in range(len(weights))]
+        path, offsets = state.arrays["path"], state.arrays["offsets"]
+        first = float(state.numbers["first"])
+        n_rounds, n_moved = int(state.numbers["n_rounds"]), int(state.numbers["n_moved"])
+        converged = bool(state.numbers["converged"])
+        sums = vectors.assign(path, offsets)
+        previous = sums.inertia
     while n_rounds < MAX_ROUNDS and not converged:
         n_rounds += 1
         counts, totals = _add_up(sums.counts, sums.totals(), parents)
         for level in range(len(parents)):
-            n_moved += reparent(level, parents, counts, totals, weights)
-        centroids = _means(counts, totals, centroids)
+            n_moved += reparent(level, parents, counts, totals, weights, metric)
+        centroids = _means(counts, totals, centroids, metric)
         path, offsets = path_centroids(centroids, parents, weights)
         sums = vectors.assign(path, offsets)
         steady = n_rounds > 1 and previous - sums.inertia <= TOLERANCE * previous
@@ -82,15 +109,31 @@ def refine_tree(vectors: VectorSet, leaf_centroids: Float32, parents: Parents) -
         previous = sums.inertia
         if n_rounds == 1:
             first = previous
+        numbers = {
+            "first": first,
+            "n_rounds": n_rounds,
+            "n_moved": n_moved,
+            "converged": converged,
+        }
+        arrays = {
+            "path": path,
+            "offsets": offsets,
+            **{f"parents_{level}": each for level, each in enumerate(parents)},
+            **{f"centroids_{level}": each for level, each in enumerate(centroids)},
+        }
+        checkpoints.save("refinement", State(arrays, numbers), last=converged)
     # The means of the last assignment, so that centroids and items agree.
     counts, totals = _add_up(sums.counts, sums.totals(), parents)
-    centroids = _means(counts, totals, centroids)
+    centroids = _means(counts, totals, centroids, metric)
+    total = float(weights.sum())
     return Tree(
         parents,
         centroids,
-        vectors.labels(),
-        first * float(weights.sum()),
-        sums.inertia * float(weights.sum()),
+        counts,
+        path,
+        offsets,
+        first * total,
+        sums.inertia * total,
         n_moved,
         n_rounds,
         converged,
@@ -129,18 +172,21 @@ def reparent(
     counts: list[Int64],
     totals: list[Float64],
     weights: Float64,
+    metric: str = "squared_l2",
 ) -> int:
     """Move each cluster of one level to the parent that lowers J most, in place.
 
     Taking n items of mean c out of a cluster of N_p items and mean C_p and into one of N_q and C_q
     changes the level's sum of squares by n N_q / (N_q + n) |c - C_q|^2 - n N_p / (N_p - n)
     |c - C_p|^2; the change counts at every level above where the path becomes another. A parent's
-    last child stays.
+    last child stays. With centroids of unit length, a cluster of N unit vectors that add up to S
+    has the sum of squares 2 N - 2 |S|.
 
     Returns:
         Clusters moved.
     """
     moved = 0
+    cost = _squared_l2_cost if metric == "squared_l2" else _cosine_cost
     n_children = np.bincount(parents[level], minlength=len(counts[level + 1]))
     for node in np.flatnonzero(counts[level]):
         old = int(parents[level][node])
@@ -154,7 +200,7 @@ def reparent(
             if above > level + 1:
                 ancestor = parents[above - 1][ancestor]
                 own = int(parents[above - 1][own])
-            change += weights[above] * _cost(n, total, counts[above], totals[above], own)[ancestor]
+            change += weights[above] * cost(n, total, counts[above], totals[above], own)[ancestor]
         best = int(change.argmin())
         if change[best] < -1e-9 * weights.sum() * n:
             _move(level, int(node), old, best, parents, counts, totals)
@@ -164,7 +210,7 @@ def reparent(
     return moved
 
 
-def _cost(n: int, total: Float64, counts: Int64, totals: Float64, own: int) -> Float64:
+def _squared_l2_cost(n: int, total: Float64, counts: Int64, totals: Float64, own: int) -> Float64:
     """Change of one level's sum of squares for each cluster that could take the items."""
     mean = total / n
     others = totals / np.maximum(counts, 1)[:, None]
@@ -174,6 +220,15 @@ def _cost(n: int, total: Float64, counts: Int64, totals: Float64, own: int) -> F
     left = counts[own] - n
     loss = n * counts[own] / left * squares[own] if left > 0 else 0.0
     change: Float64 = gain - loss
+    change[own] = 0.0
+    return change
+
+
+def _cosine_cost(n: int, total: Float64, counts: Int64, totals: Float64, own: int) -> Float64:
+    """The same for centroids of unit length."""
+    lengths = np.linalg.norm(totals, axis=1)
+    gain = 2 * (lengths - np.linalg.norm(totals + total, axis=1))
+    change: Float64 = gain + 2 * (lengths[own] - np.linalg.norm(totals[own] - total))
     change[own] = 0.0
     return change
 
@@ -211,11 +266,13 @@ def _add_up(counts: Int64, totals: Float64, parents: Parents) -> tuple[list[Int6
     return all_counts, all_totals
 
 
-def _means(counts: list[Int64], totals: list[Float64], otherwise: list[Float32]) -> list[Float32]:
+def _means(
+    counts: list[Int64], totals: list[Float64], otherwise: list[Float32], metric: str
+) -> list[Float32]:
     means = []
     for level, (count, total) in enumerate(zip(counts, totals, strict=True)):
         mean = (total / np.maximum(count, 1)[:, None]).astype(np.float32)
         if level < len(otherwise):
             mean = np.where(count[:, None] > 0, mean, otherwise[level])
-        means.append(mean)
+        means.append(project(mean, metric))
     return means

@@ -1,43 +1,39 @@
-"""Clusters the embeddings and writes the memberships.
-
-The vectors lie in a memory map on the driver's disk, and the loop sees them through the
-``VectorSet`` interface alone.
-"""
+"""Clusters the embeddings and writes the memberships, where the vectors lie."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from hercules_scale import schemas
-from hercules_scale.clustering.assign import Float32, LocalVectors
+from hercules_scale.clustering.assign import Float32
 from hercules_scale.clustering.kmeans import KMeansResult
-from hercules_scale.clustering.levels import Level, build_levels, compute_memberships
-from hercules_scale.clustering.nearest_rows import nearest_rows
-from hercules_scale.clustering.refinement import Tree
+from hercules_scale.clustering.levels import (
+    Level,
+    Levels,
+    Memberships,
+    build_levels,
+    compute_memberships,
+)
+from hercules_scale.clustering.tiles import Tile, first_of_each
 from hercules_scale.errors import InputError
 from hercules_scale.progress import StageProgress
+from hercules_scale.stages.checkpoints import StoreCheckpoints
 from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.vectors import ShardTiles, open_vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import Commit, read_commits, write_commit
 from hercules_scale.storage.store import Store
-from hercules_scale.storage.tables import (
-    FileRecord,
-    column_vectors,
-    read_table,
-    vector_column,
-    write_table,
-)
+from hercules_scale.storage.tables import FileRecord, read_table, vector_column, write_table
 
 STAGE = "cluster"
 CLUSTERS_FILE = layout.stage_file(STAGE, "clusters.parquet")
+# Squared distance to the own centroid, as a share of that to the mean of all.
+NEAR_IDENTICAL = 1e-6
 
 
 @dataclass(frozen=True)
@@ -50,11 +46,13 @@ class Clustering:
             ``centroid``.
         n_levels: Levels, which may be fewer than asked for.
         files: Files of the table ``memberships``, by shard.
+        report: How the levels were found, for ``run.json``.
     """
 
     clusters: pa.Table
     n_levels: int
     files: list[FileRecord]
+    report: dict[str, Any]
 
     def level(self, number: int) -> pa.Table:
         """Clusters of one level, by id."""
@@ -84,172 +82,185 @@ def cluster_items(context: RunContext, shards: Shards, dimension: int) -> Cluste
     for alarm in commit.info["alarms"]:
         context.reporter.alarm(alarm)
     clusters = read_table(context.store, CLUSTERS_FILE)
-    return Clustering(clusters, commit.info["n_levels"], commit.files)
+    return Clustering(clusters, commit.info["n_levels"], commit.files, commit.info["report"])
 
 
 def _cluster(
     context: RunContext, shards: Shards, dimension: int, progress: StageProgress
 ) -> Commit:
-    with _memory_map(context.store, shards, dimension) as (vectors, mean):
-
-        def show(number: int, result: KMeansResult) -> None:
-            progress.advance(1)
-            context.reporter.say(
-                f"  level {number}: {len(result.centroids):,} clusters of "
-                f"{len(result.labels):,}, {result.n_iterations} iterations, "
-                f"inertia {result.inertia:.5g}"
-            )
-
-        def show_refined(tree: Tree) -> None:
-            context.reporter.say(
-                f"  tree refined in {tree.n_rounds} rounds, {tree.n_moved:,} clusters moved to "
-                f"other parents, objective {tree.first_objective:.5g} to {tree.objective:.5g}"
-            )
-
-        hierarchy = context.config.hierarchy
-        levels = build_levels(LocalVectors(vectors), hierarchy, show, show_refined)
-        summary = _Summary(levels, context.config.summaries.exemplars)
-        files = []
-        for shard in range(len(shards)):
-            start, stop = shards.bounds(shard)
-            files.append(
-                _write_memberships(
-                    context.store, shard, start, vectors[start:stop], levels, summary
-                )
-            )
-    clusters = summary.table(levels, mean)
-    write_table(context.store, CLUSTERS_FILE, clusters)
-    alarms = _alarms(context.config.hierarchy.levels, levels, summary.counts, shards.n_items)
-    return Commit(0, context.fingerprint, files, {"n_levels": len(levels), "alarms": alarms})
-
-
-@contextmanager
-def _memory_map(
-    store: Store, shards: Shards, dimension: int
-) -> Iterator[tuple[Float32, NDArray[np.float64]]]:
-    """All vectors less their mean, in a file that is gone afterwards, and the mean.
-
-    Without the mean taken off, a large common offset costs float32 its digits: with 100 added to
-    unit vectors, 96% of nearest centroids came out wrong.
-    """
-    with tempfile.TemporaryDirectory(prefix="hercules_scale_") as folder:
-        vectors = np.memmap(
-            Path(folder) / "vectors", np.float32, "w+", shape=(shards.n_items, dimension)
+    def show(number: int, result: KMeansResult) -> None:
+        progress.advance(1)
+        context.reporter.say(
+            f"  level {number}: {len(result.centroids):,} clusters, "
+            f"{result.n_iterations} iterations (stopped by {result.stopped}; objective fell by "
+            f"{result.objective_fall:.1g}, {result.share_changed:.2%} of labels changed), "
+            f"inertia {result.inertia:.5g}"
         )
-        total = np.zeros(dimension)
-        for shard in range(len(shards)):
-            start, stop = shards.bounds(shard)
-            vectors[start:stop] = read_vectors(store, shard)
-            total += vectors[start:stop].sum(axis=0, dtype=np.float64)
-        mean = total / shards.n_items
-        for shard in range(len(shards)):
-            start, stop = shards.bounds(shard)
-            vectors[start:stop] -= mean.astype(np.float32)
-        yield vectors, mean
 
-
-def read_vectors(store: Store, shard: int) -> Float32:
-    """Embeddings of one shard, shape (rows, d)."""
-    table = read_table(store, layout.part("embeddings", shard), ["embedding"])
-    return column_vectors(table["embedding"])
-
-
-def _write_memberships(
-    store: Store, shard: int, start: int, vectors: Float32, levels: list[Level], summary: _Summary
-) -> FileRecord:
-    rows = np.arange(start, start + len(vectors))
-    members = compute_memberships(vectors, levels[0].children[rows], levels)
-    summary.add(rows, members.labels, members.distances)
-    ids = read_table(store, layout.part("embeddings", shard), ["item_id"])["item_id"]
-    columns = {"row": pa.array(rows), "item_id": ids}
-    for name, values in (
-        ("level", members.labels),
-        ("distance", members.distances),
-        ("margin", members.margins),
-    ):
-        for index in range(len(levels)):
-            # from_pandas turns the NaN of a level with one cluster into null.
-            columns[f"{name}_{index + 1}"] = pa.array(values[:, index], from_pandas=True)
-    table = pa.table(columns).cast(schemas.memberships(len(levels)))
-    return write_table(store, layout.part("memberships", shard), table)
-
-
-class _Summary:
-    """Counts, inertia and nearest rows of every cluster, summed over shards."""
-
-    def __init__(self, levels: list[Level], n_exemplars: int) -> None:
-        sizes = [len(level.centroids) for level in levels]
-        self.counts = [np.zeros(size, np.int64) for size in sizes]
-        self.inertia = [np.zeros(size) for size in sizes]
-        self._n_exemplars = n_exemplars
-        self._nearest = [
-            (np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.float32)) for _ in sizes
-        ]
-
-    def add(self, rows: NDArray[np.int64], labels: NDArray[np.int32], distances: Float32) -> None:
-        """Count the items of one shard."""
-        for index, (counts, inertia) in enumerate(zip(self.counts, self.inertia, strict=True)):
-            own, distance = labels[:, index], distances[:, index]
-            counts += np.bincount(own, minlength=len(counts))
-            inertia += np.bincount(own, distance.astype(np.float64), len(inertia))
-            before = self._nearest[index]
-            self._nearest[index] = nearest_rows(
-                np.concatenate([before[0], own]),
-                np.concatenate([before[2], distance]),
-                self._n_exemplars,
-                np.concatenate([before[1], rows]),
+    hierarchy = context.config.hierarchy
+    source = ShardTiles(context.store, shards, dimension)
+    workers = context.config.resources.workers
+    with open_vectors(source, hierarchy.metric, workers) as (vectors, mean):
+        checkpoints = StoreCheckpoints(context.store, context.fingerprint)
+        found = build_levels(vectors, hierarchy, checkpoints, show)
+        if found.tree is not None:
+            context.reporter.say(
+                f"  tree refined in {found.tree.n_rounds} rounds, {found.tree.n_moved:,} clusters "
+                f"moved to other parents, objective {found.tree.first_objective:.5g} to "
+                f"{found.tree.objective:.5g}"
             )
+        n_exemplars = context.config.summaries.exemplars
+        writer = _MembershipWriter(context.store, shards, found.levels, n_exemplars)
+        parts = [part for tile in vectors.map(writer) for part in tile]
+    summary = _merge([part for _, part in parts], n_exemplars)
+    write_table(context.store, CLUSTERS_FILE, _clusters_table(found.levels, summary, mean))
+    info = {
+        "n_levels": len(found.levels),
+        "alarms": _alarms(hierarchy.levels, found, summary, shards.n_items),
+        "report": _report(found),
+    }
+    return Commit(0, context.fingerprint, [file for file, _ in parts], info)
 
-    def table(self, levels: list[Level], mean: NDArray[np.float64]) -> pa.Table:
-        """A row a cluster; centroids with the mean put back."""
-        tables = []
-        for index, level in enumerate(levels):
+
+def _report(found: Levels) -> dict[str, Any]:
+    """How the clusters were found, for ``run.json``."""
+    levels = []
+    for number, run in enumerate(found.runs, start=1):
+        numbers = asdict(run)
+        for name in ("centroids", "counts"):
+            del numbers[name]
+        levels.append({"level": number, **numbers})
+    report: dict[str, Any] = {"levels": levels}
+    if found.tree is not None:
+        names = ("first_objective", "objective", "n_moved", "n_rounds", "converged")
+        report["tree"] = {name: getattr(found.tree, name) for name in names}
+    return report
+
+
+@dataclass(frozen=True)
+class _Summary:
+    """Of each level: items, inertia and nearest rows of every cluster."""
+
+    counts: list[NDArray[np.int64]]
+    inertia: list[NDArray[np.float64]]
+    nearest: list[tuple[NDArray[np.int32], NDArray[np.int64], Float32]]
+    n_near_identical: int = 0
+
+
+@dataclass(frozen=True)
+class _MembershipWriter:
+    """Writes the shards of ``memberships`` that lie in a tile."""
+
+    store: Store
+    shards: Shards
+    levels: list[Level]
+    n_exemplars: int
+
+    def __call__(self, tile: Tile) -> list[tuple[FileRecord, _Summary]]:
+        """The file of each shard, and what it adds to the clusters."""
+        first = tile.first_row // self.shards.rows
+        last = -(-(tile.first_row + len(tile.vectors)) // self.shards.rows)
+        return [self._write(tile, shard) for shard in range(first, last)]
+
+    def _write(self, tile: Tile, shard: int) -> tuple[FileRecord, _Summary]:
+        start, stop = self.shards.bounds(shard)
+        part = slice(start - tile.first_row, stop - tile.first_row)
+        members = compute_memberships(tile.vectors[part], tile.labels[part], self.levels)
+        ids = read_table(self.store, layout.part("embeddings", shard), ["item_id"])["item_id"]
+        columns = {"row": pa.array(np.arange(start, stop)), "item_id": ids}
+        for name, values in (
+            ("level", members.labels),
+            ("distance", members.distances),
+            ("margin", members.margins),
+        ):
+            for index in range(len(self.levels)):
+                # from_pandas turns the NaN of a level with one cluster into null.
+                columns[f"{name}_{index + 1}"] = pa.array(values[:, index], from_pandas=True)
+        table = pa.table(columns).cast(schemas.memberships(len(self.levels)))
+        file = write_table(self.store, layout.part("memberships", shard), table)
+        return file, self._summarize(np.arange(start, stop), tile.vectors[part], members)
+
+    def _summarize(
+        self, rows: NDArray[np.int64], vectors: Float32, members: Memberships
+    ) -> _Summary:
+        counts: list[NDArray[np.int64]] = []
+        nearest = []
+        inertia: list[NDArray[np.float64]] = []
+        for index, level in enumerate(self.levels):
+            own, distances = members.labels[:, index], members.distances[:, index]
             k = len(level.centroids)
-            ids = np.arange(k, dtype=np.int32)
-            top = index + 1 == len(levels)
-            parents = pa.nulls(k, pa.int32()) if top else pa.array(levels[index + 1].children)
-            labels, rows, _ = self._nearest[index]
-            exemplars = np.split(rows, np.searchsorted(labels, ids[1:]))
-            children = self.counts[0] if index == 0 else np.bincount(level.children, minlength=k)
-            centroids = (level.centroids + mean).astype(np.float32)
-            columns = {
-                "level": pa.array(np.full(k, index + 1, np.int16)),
-                "cluster_id": pa.array(ids),
-                "parent_cluster_id": parents,
-                "n_items": pa.array(self.counts[index]),
-                "n_children": pa.array(children.astype(np.int32)),
-                "inertia": pa.array(self.inertia[index]),
-                "exemplar_rows": pa.array(exemplars, pa.list_(pa.int64())),
-                "centroid": vector_column(centroids),
-            }
-            tables.append(pa.table(columns))
-        return pa.concat_tables(tables)
+            counts.append(np.bincount(own, minlength=k).astype(np.int64))
+            inertia.append(np.bincount(own, distances.astype(np.float64), k).astype(np.float64))
+            kept = first_of_each(own, distances, rows, self.n_exemplars)
+            nearest.append((own[kept], rows[kept], distances[kept]))
+        lengths = np.einsum("ij,ij->i", vectors, vectors)
+        identical = members.distances[:, 0] <= NEAR_IDENTICAL * lengths
+        return _Summary(counts, inertia, nearest, int(np.count_nonzero(identical)))
 
 
-def _alarms(
-    asked: list[int], levels: list[Level], counts: list[NDArray[np.int64]], n_items: int
-) -> list[str]:
+def _merge(parts: list[_Summary], n_exemplars: int) -> _Summary:
+    """One summary of all shards, added in their order."""
+    counts = [np.sum(level, axis=0) for level in zip(*(p.counts for p in parts), strict=True)]
+    inertia = [np.sum(level, axis=0) for level in zip(*(p.inertia for p in parts), strict=True)]
+    nearest = []
+    for level in zip(*(part.nearest for part in parts), strict=True):
+        labels, rows, distances = (np.concatenate(each) for each in zip(*level, strict=True))
+        kept = first_of_each(labels, distances, rows, n_exemplars)
+        nearest.append((labels[kept], rows[kept], distances[kept]))
+    return _Summary(counts, inertia, nearest, sum(part.n_near_identical for part in parts))
+
+
+def _clusters_table(levels: list[Level], summary: _Summary, mean: NDArray[np.float64]) -> pa.Table:
+    """A row a cluster; centroids with the mean put back."""
+    tables = []
+    children = summary.counts[0]
+    for index, level in enumerate(levels):
+        k = len(level.centroids)
+        ids = np.arange(k, dtype=np.int32)
+        labels, rows, _ = summary.nearest[index]
+        exemplars = np.split(rows, np.searchsorted(labels, ids[1:]))
+        top = level.parents is None
+        parents = pa.nulls(k, pa.int32()) if top else pa.array(level.parents)
+        columns = {
+            "level": pa.array(np.full(k, index + 1, np.int16)),
+            "cluster_id": pa.array(ids),
+            "parent_cluster_id": parents,
+            "n_items": pa.array(summary.counts[index]),
+            "n_children": pa.array(children.astype(np.int32)),
+            "inertia": pa.array(summary.inertia[index]),
+            "exemplar_rows": pa.array(exemplars, pa.list_(pa.int64())),
+            "centroid": vector_column((level.centroids + mean).astype(np.float32)),
+        }
+        tables.append(pa.table(columns))
+        if level.parents is not None:
+            children = np.bincount(level.parents)
+    return pa.concat_tables(tables)
+
+
+def _alarms(asked: list[int], found: Levels, summary: _Summary, n_items: int) -> list[str]:
     """What a user should know about the clusters before trusting them."""
     alarms = []
-    found = [len(level.centroids) for level in levels]
-    if found != asked:
+    sizes = [len(level.centroids) for level in found.levels]
+    if sizes != asked:
         alarms.append(
-            f"levels: {asked} clusters were asked for, {found} were found, since items or "
+            f"levels: {asked} clusters were asked for, {sizes} were found, since items or "
             "centroids are identical"
         )
-    for number, (level, sizes) in enumerate(zip(levels, counts, strict=True), start=1):
-        if len(sizes) > 1 and sizes.max() > n_items / 2:
+    if summary.n_near_identical > n_items / 10 and sizes[0] < n_items / 10:
+        alarms.append(
+            f"{summary.n_near_identical:,} of {n_items:,} items are nearly identical to others; "
+            "remove duplicates if their clusters hide the rest"
+        )
+    for number, (run, counts) in enumerate(zip(found.runs, summary.counts, strict=True), start=1):
+        if len(counts) > 1 and counts.max() > n_items / 2:
             alarms.append(
-                f"level {number}: cluster {sizes.argmax()} holds {sizes.max():,} of "
+                f"level {number}: cluster {counts.argmax()} holds {counts.max():,} of "
                 f"{n_items:,} items, more than half"
             )
-        if level.kmeans.n_refilled:
+        if run.n_refilled:
+            alarms.append(f"level {number}: empty clusters were refilled {run.n_refilled} times")
+        if not run.converged:
             alarms.append(
-                f"level {number}: empty clusters were refilled {level.kmeans.n_refilled} times"
-            )
-        if not level.kmeans.converged:
-            alarms.append(
-                f"level {number}: k-means had not converged after "
-                f"{level.kmeans.n_iterations} iterations"
+                f"level {number}: k-means had not converged after {run.n_iterations} iterations"
             )
     return alarms

@@ -8,9 +8,9 @@ import pyarrow as pa
 
 from hercules_scale import schemas
 from hercules_scale.reduction.pca import PCA, PCAFit
-from hercules_scale.stages.cluster import read_vectors
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.shards import ShardResult, Stage, run_shards
+from hercules_scale.stages.vectors import read_vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, read_table, write_table

@@ -39,3 +39,13 @@ def work_part(table: str, shard: int) -> str:
 def stage_file(stage: str, name: str) -> str:
     """A file that one stage keeps for itself or for a later one."""
     return f"{WORK}/{stage}/{name}"
+
+
+def checkpoint(loop: str) -> str:
+    """Record of the last state of a clustering loop."""
+    return f"{WORK}/checkpoints/{loop}.json"
+
+
+def checkpoint_arrays(loop: str, turn: int) -> str:
+    """Arrays of that state; two files take turns."""
+    return f"{WORK}/checkpoints/{loop}-{turn}.npz"

@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 
-from hercules_scale.clustering.assign import Float32, LocalVectors
+from hercules_scale.clustering.assign import Float32
 from hercules_scale.clustering.kmeans import KMeansResult
-from hercules_scale.clustering.levels import Level, build_levels, compute_memberships
+from hercules_scale.clustering.levels import Level, Memberships, build_levels, compute_memberships
+from hercules_scale.clustering.tiles import LocalVectors, labels_of
 from hercules_scale.config import HierarchyConfig, ResamplingConfig
 
 
@@ -30,17 +31,18 @@ def build(
     sizes: list[int],
     rounds: int = 0,
     refinement: Literal["tree", "none"] = "none",
-) -> list[Level]:
+) -> tuple[list[Level], Memberships]:
     config = HierarchyConfig(
         levels=sizes, resampling=ResamplingConfig(rounds=rounds), refinement=refinement
     )
-    return build_levels(LocalVectors(vectors), config)
+    local = LocalVectors(vectors)
+    levels = build_levels(local, config).levels
+    return levels, compute_memberships(vectors, labels_of(local), levels)
 
 
 def test_a_planted_hierarchy_is_found() -> None:
     vectors, fine = nested_blobs()
-    levels = build(vectors, [12, 3])
-    labels = compute_memberships(vectors, levels[0].children, levels).labels
+    labels = build(vectors, [12, 3])[1].labels
     assert adjusted_rand_score(fine, labels[:, 0]) == 1.0
     assert adjusted_rand_score(fine // 4, labels[:, 1]) == 1.0
 
@@ -57,27 +59,25 @@ def test_every_item_is_in_one_cluster_a_level_and_parents_nest(
 ) -> None:
     vectors = normal(n, 4)
     wanted = sorted((min(size, n) for size in sizes), reverse=True)
-    levels = build(vectors, sorted(set(wanted), reverse=True), rounds, refinement)
-    found = compute_memberships(vectors, levels[0].children, levels)
+    levels, found = build(vectors, sorted(set(wanted), reverse=True), rounds, refinement)
     assert found.labels.shape == (n, len(levels))
     below = n
     for number, level in enumerate(levels):
         k = len(level.centroids)
-        assert level.children.shape == (below,)
-        # Every cluster has children, and so has items.
-        assert sorted(set(level.children.tolist())) == list(range(k))
+        # Every cluster has items, and so has children.
         counts = np.bincount(found.labels[:, number], minlength=k)
         assert counts.min() > 0
         assert counts.sum() == n
         assert k < below or number == 0
-        if number:
-            assert (level.children[found.labels[:, number - 1]] == found.labels[:, number]).all()
+        if level.parents is not None:
+            assert level.parents.shape == (k,)
+            assert (level.parents[found.labels[:, number]] == found.labels[:, number + 1]).all()
         below = k
 
 
 def test_upper_levels_cluster_centroids_without_weights() -> None:
     vectors = np.repeat(np.array([[0], [1], [10], [11]], np.float32), [97, 1, 1, 1], axis=0)
-    levels = build(vectors, [4, 2])
+    levels, _ = build(vectors, [4, 2])
     # With weights the lower centroid would lie at 1/98.
     assert sorted(levels[1].centroids[:, 0].tolist()) == pytest.approx([0.5, 10.5], abs=1e-5)
 
@@ -90,16 +90,15 @@ def test_a_level_that_would_not_be_coarser_is_left_out() -> None:
         seen.append((number, len(result.centroids)))
 
     config = HierarchyConfig(levels=[8, 4, 2])
-    levels = build_levels(LocalVectors(vectors), config, on_level)
-    assert [len(level.centroids) for level in levels] == [3, 2]
-    assert levels[0].kmeans.n_empty == 5
+    found = build_levels(LocalVectors(vectors), config, on_level=on_level)
+    assert [len(level.centroids) for level in found.levels] == [3, 2]
+    assert found.runs[0].n_empty == 5
     assert seen == [(1, 3), (2, 2)]
 
 
 def test_distances_and_margins_are_those_of_a_full_table() -> None:
     vectors = normal(80, 6)
-    levels = build(vectors, [9, 4, 2])
-    found = compute_memberships(vectors, levels[0].children, levels)
+    levels, found = build(vectors, [9, 4, 2])
     for number, level in enumerate(levels):
         table = ((vectors[:, None].astype(np.float64) - level.centroids) ** 2).sum(axis=2)
         own = found.labels[:, number]
@@ -114,17 +113,15 @@ def test_distances_and_margins_are_those_of_a_full_table() -> None:
 
 def test_a_level_of_one_cluster_has_no_margin() -> None:
     vectors = normal(10, 3)
-    levels = build(vectors, [3, 1])
-    found = compute_memberships(vectors, levels[0].children, levels)
+    _, found = build(vectors, [3, 1])
     assert np.isnan(found.margins[:, 1]).all()
     assert np.isfinite(found.margins[:, 0]).all()
 
 
 def test_the_memberships_of_some_items_are_theirs_among_all() -> None:
     vectors = normal(50, 4)
-    levels = build(vectors, [6, 2])
-    whole = compute_memberships(vectors, levels[0].children, levels)
-    some = compute_memberships(vectors[20:30], levels[0].children[20:30], levels)
+    levels, whole = build(vectors, [6, 2])
+    some = compute_memberships(vectors[20:30], whole.labels[20:30, 0], levels)
     assert (some.labels == whole.labels[20:30]).all()
     assert (some.distances == whole.distances[20:30]).all()
     assert (some.margins == whole.margins[20:30]).all()

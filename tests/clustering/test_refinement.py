@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import LocalVectors
 from hercules_scale.clustering.levels import build_levels, compute_memberships
 from hercules_scale.clustering.refinement import (
     FINEST_WEIGHT,
@@ -13,6 +12,7 @@ from hercules_scale.clustering.refinement import (
     refine_tree,
     reparent,
 )
+from hercules_scale.clustering.tiles import LocalVectors, labels_of
 from hercules_scale.config import HierarchyConfig
 
 
@@ -40,31 +40,40 @@ def tree_objective(
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_refinement_never_raises_the_objective_and_reports_the_true_one(seed: int) -> None:
     vectors = groups(seed)
-    start = build_levels(
-        LocalVectors(vectors), HierarchyConfig(levels=[24, 6, 2], refinement="none")
-    )
-    parents = [level.children for level in start[1:]]
-    tree = refine_tree(LocalVectors(vectors), start[0].centroids, parents)
+    local = LocalVectors(vectors)
+    start = build_levels(local, HierarchyConfig(levels=[24, 6, 2], refinement="none")).levels
+    parents = [level.parents for level in start if level.parents is not None]
+    leaves = labels_of(local)
+    before = tree_objective(vectors, leaves, parents, means(vectors, leaves, parents, [24, 6, 2]))
+    tree = refine_tree(local, start[0].centroids, parents)
     assert tree.converged
     assert tree.objective <= tree.first_objective * (1 + 1e-6)
-    reached = tree_objective(vectors, tree.leaves, tree.parents, tree.centroids)
+    reached = tree_objective(vectors, labels_of(local), tree.parents, tree.centroids)
     # The means of the last assignment are at least as good as the centroids it was made with.
     assert reached <= tree.objective * (1 + 1e-5)
     assert reached >= tree.objective * 0.98
-    before = start
-    means = []
-    leaves = before[0].children
-    node = leaves
-    for level, own in enumerate(before):
-        node = leaves if level == 0 else own.children[node]
-        means.append(np.stack([vectors[node == k].mean(axis=0) for k in range(len(own.centroids))]))
-    assert reached <= tree_objective(vectors, leaves, parents, means) * (1 + 1e-6)
+    assert reached <= before * (1 + 1e-6)
+
+
+def means(
+    vectors: NDArray[np.float32],
+    leaves: NDArray[np.int32],
+    parents: list[NDArray[np.int32]],
+    sizes: list[int],
+) -> list[NDArray[np.float32]]:
+    found, node = [], leaves
+    for level, k in enumerate(sizes):
+        if level > 0:
+            node = parents[level - 1][node]
+        found.append(np.stack([vectors[node == each].mean(axis=0) for each in range(k)]))
+    return found
 
 
 def test_the_centroids_of_every_level_are_the_means_of_their_items() -> None:
     vectors = groups(3)
-    levels = build_levels(LocalVectors(vectors), HierarchyConfig(levels=[20, 5, 2]))
-    members = compute_memberships(vectors, levels[0].children, levels)
+    local = LocalVectors(vectors)
+    levels = build_levels(local, HierarchyConfig(levels=[20, 5, 2])).levels
+    members = compute_memberships(vectors, labels_of(local), levels)
     for number, level in enumerate(levels):
         own = members.labels[:, number]
         assert np.unique(own).tolist() == list(range(len(level.centroids)))
@@ -108,12 +117,17 @@ def test_reparenting_moves_a_misplaced_cluster_and_never_the_last_child() -> Non
     assert reparent(0, alone, counts, totals, np.array([1.0, 4.0])) == 0
 
 
-def test_weights_stand_for_repeated_vectors() -> None:
-    vectors = groups(4, n=50)
-    weights = np.random.default_rng(0).integers(1, 5, 50)
-    centroids = vectors[:3]
-    weighted = LocalVectors(vectors, weights).assign(centroids)
-    repeated = LocalVectors(np.repeat(vectors, weights, axis=0)).assign(centroids)
-    assert weighted.counts.tolist() == repeated.counts.tolist()
-    assert weighted.inertia == pytest.approx(repeated.inertia, rel=1e-6)
-    np.testing.assert_allclose(weighted.means(centroids), repeated.means(centroids), rtol=1e-5)
+def test_spherical_reparenting_lowers_the_sum_of_squares() -> None:
+    vectors = groups(5, dimension=3)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    local = LocalVectors(vectors)
+    config = HierarchyConfig(levels=[16, 4], metric="cosine", refinement="none")
+    start = build_levels(local, config).levels
+    assert start[0].parents is not None
+    wrong = np.roll(start[0].parents, 3)
+    tree = refine_tree(local, start[0].centroids, [wrong], "cosine")
+    assert tree.n_moved > 0
+    for centroids in tree.centroids:
+        np.testing.assert_allclose(np.linalg.norm(centroids, axis=1), 1, atol=1e-5)
+    unmoved = refine_tree(local, start[0].centroids, [start[0].parents], "cosine")
+    assert tree.objective <= unmoved.objective * 1.1

@@ -1,0 +1,239 @@
+"""The seam of clustering: vectors in tiles of fixed rows, wherever they lie.
+
+A tile is the same rows whoever holds it. The k-means loop sees a ``VectorSet`` alone: it asks for
+one pass of assignment, or maps a pure function over the tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hercules_scale.clustering.assign import (
+    Float32,
+    Int32,
+    Int64,
+    Scale,
+    Sums,
+    move_rows,
+    nearest,
+)
+from hercules_scale.clustering.hashing import hash_rows
+
+TILE_ROWS = 65_536
+
+T = TypeVar("T")
+
+
+@dataclass
+class Tile:
+    """Some consecutive rows.
+
+    Attributes:
+        first_row: Row id of the first.
+        vectors: Shape (n, d), float32.
+        weights: How many items each stands for, shape (n,).
+        labels: Clusters of the last assignment, shape (n,); -1 before the first.
+        distances: Squared L2 distances of the last assignment, shape (n,).
+    """
+
+    first_row: int
+    vectors: Float32
+    weights: Int64
+    labels: Int32 = field(init=False)
+    distances: Float32 = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.labels = np.full(len(self.vectors), -1, np.int32)
+        self.distances = np.zeros(len(self.vectors), np.float32)
+
+    @property
+    def rows(self) -> Int64:
+        """Row ids, shape (n,)."""
+        return np.arange(self.first_row, self.first_row + len(self.vectors))
+
+
+class VectorSet(Protocol):
+    """Vectors that can be assigned to centroids."""
+
+    @property
+    def n_rows(self) -> int:
+        """Vectors held."""
+        ...
+
+    @property
+    def dimension(self) -> int:
+        """Length d of a vector."""
+        ...
+
+    def assign(self, centroids: Float32, offsets: Float32 | None = None) -> Sums:
+        """Assign every vector to its nearest of k centroids and sum each cluster.
+
+        Args:
+            centroids: Shape (k, d).
+            offsets: Added to the squared distances to each centroid, not below 0, shape (k,).
+        """
+        ...
+
+    def map(self, work: Callable[[Tile], T]) -> list[T]:
+        """What a pure function makes of each tile, in the order of the rows."""
+        ...
+
+
+class TileSet:
+    """Tiles that this process holds: the work of one worker, or of a run in one process.
+
+    Sums are carried from pass to pass, and only rows that changed cluster are moved in them.
+
+    Args:
+        tiles: In any order.
+    """
+
+    def __init__(self, tiles: Sequence[Tile]) -> None:
+        self.tiles = list(tiles)
+        self._sums = np.zeros((0, 0), np.int64)
+        self._counts = np.zeros(0, np.int64)
+
+    def largest(self) -> float:
+        """Largest number in the vectors, without sign."""
+        extremes = [max(float(t.vectors.max()), -float(t.vectors.min())) for t in self.tiles]
+        return max(extremes, default=0.0)
+
+    def assign(self, centroids: Float32, offsets: Float32 | None, scale: Scale) -> Sums:
+        """Assign every vector to its nearest centroid and sum each cluster."""
+        fresh = len(self._counts) != len(centroids)
+        if fresh:
+            self._sums = np.zeros(centroids.shape, np.int64)
+            self._counts = np.zeros(len(centroids), np.int64)
+        objective = n_changed = 0
+        for tile in self.tiles:
+            distances, ids = nearest(tile.vectors, centroids, 1, offsets)
+            labels = ids[:, 0].astype(np.int32)
+            changed = tile.labels != labels
+            n_changed += int(np.count_nonzero(changed))
+            old = tile.labels
+            if fresh:
+                changed[:] = True
+                old = np.full(len(labels), -1, np.int32)
+            # A whole tile is not copied.
+            moved = slice(None) if changed.all() else np.flatnonzero(changed)
+            move_rows(
+                self._sums,
+                self._counts,
+                tile.vectors[moved],
+                old[moved],
+                labels[moved],
+                tile.weights[moved],
+                scale,
+            )
+            tile.labels, tile.distances = labels, distances[:, 0]
+            fixed = np.rint(tile.distances.astype(np.float64) * 2.0**scale.distances)
+            objective += int((fixed.astype(np.int64) * tile.weights).sum())
+        return Sums(self._sums.copy(), self._counts.copy(), objective, n_changed, scale)
+
+
+class LocalVectors:
+    """Vectors in this process's memory, or in a memory map.
+
+    Args:
+        vectors: Shape (n, d), float32.
+        weights: How many items each vector stands for, shape (n,); by default one.
+    """
+
+    def __init__(self, vectors: Float32, weights: Int64 | None = None) -> None:
+        if weights is None:
+            weights = np.ones(len(vectors), np.int64)
+        self.n_rows, self.dimension = len(vectors), int(vectors.shape[1])
+        self._tiles = TileSet(
+            [
+                Tile(start, vectors[start : start + TILE_ROWS], weights[start : start + TILE_ROWS])
+                for start in range(0, len(vectors), TILE_ROWS)
+            ]
+        )
+        self._scale = Scale.of(int(weights.sum()), self._tiles.largest(), self.dimension)
+
+    def assign(self, centroids: Float32, offsets: Float32 | None = None) -> Sums:
+        """Assign every vector to its nearest of k centroids and sum each cluster."""
+        return self._tiles.assign(centroids, offsets, self._scale)
+
+    def map(self, work: Callable[[Tile], T]) -> list[T]:
+        """What a pure function makes of each tile, in the order of the rows."""
+        return [work(tile) for tile in self._tiles.tiles]
+
+
+def labels_of(vectors: VectorSet) -> Int32:
+    """Clusters of the last assignment, shape (n,)."""
+    return np.concatenate(vectors.map(_labels))
+
+
+def _labels(tile: Tile) -> Int32:
+    return tile.labels
+
+
+def take(vectors: VectorSet, rows: Int64) -> tuple[Float32, Int64]:
+    """Vectors of some rows, shape (len(rows), d), and their weights, in the order asked."""
+    order = np.argsort(rows, kind="stable")
+    parts = vectors.map(partial(_rows_of_tile, rows=rows[order]))
+    back = np.empty(len(rows), np.int64)
+    back[order] = np.arange(len(rows))
+    return (
+        np.concatenate([part[0] for part in parts])[back],
+        np.concatenate([part[1] for part in parts])[back],
+    )
+
+
+def _rows_of_tile(tile: Tile, rows: Int64) -> tuple[Float32, Int64]:
+    last = tile.first_row + len(tile.vectors)
+    here = rows[np.searchsorted(rows, tile.first_row) : np.searchsorted(rows, last)]
+    return tile.vectors[here - tile.first_row], tile.weights[here - tile.first_row]
+
+
+def sample_rows(vectors: VectorSet, size: int, seed: int, level: int) -> Int64:
+    """Rows of a uniform sample without replacement, in random order: the smallest hashes."""
+    parts = vectors.map(partial(_smallest_hashes, size=size, seed=seed, level=level))
+    rows = np.concatenate([part[0] for part in parts])
+    hashes = np.concatenate([part[1] for part in parts])
+    chosen: Int64 = rows[np.lexsort((rows, hashes))[:size]]
+    return chosen
+
+
+def _smallest_hashes(
+    tile: Tile, size: int, seed: int, level: int
+) -> tuple[Int64, NDArray[np.uint64]]:
+    hashes = hash_rows(seed, level, "sample", 0, tile.rows)
+    kept = np.argpartition(hashes, size)[:size] if size < len(hashes) else np.arange(len(hashes))
+    return tile.rows[kept], hashes[kept]
+
+
+def nearest_rows(vectors: VectorSet, n_nearest: int) -> Int64:
+    """The rows nearest to each centroid of the last assignment, by (distance, row).
+
+    The nearest of a union are the nearest of the parts' nearest, so any split of the rows gives
+    the same.
+
+    Returns:
+        Row ids by cluster, nearest first.
+    """
+    parts = vectors.map(partial(_nearest_of_tile, n_nearest=n_nearest))
+    labels, rows, distances = (np.concatenate(each) for each in zip(*parts, strict=True))
+    kept: Int64 = rows[first_of_each(labels, distances, rows, n_nearest)]
+    return kept
+
+
+def _nearest_of_tile(tile: Tile, n_nearest: int) -> tuple[Int32, Int64, Float32]:
+    kept = first_of_each(tile.labels, tile.distances, tile.rows, n_nearest)
+    return tile.labels[kept], tile.rows[kept], tile.distances[kept]
+
+
+def first_of_each(labels: Int32, distances: Float32, rows: Int64, n_first: int) -> Int64:
+    """Positions of the ``n_first`` of each label by (distance, row), by label, nearest first."""
+    order = np.lexsort((rows, distances, labels))
+    ordered = labels[order]
+    rank = np.arange(len(order)) - np.searchsorted(ordered, ordered, side="left")
+    first: Int64 = order[rank < n_first]
+    return first

@@ -1,0 +1,314 @@
+"""The vectors of a run as the clustering loop sees them: in this process, or in actors on Ray.
+
+Each actor decodes its tiles once into a memory map whose file is unlinked at once, so that the disk
+is free again however the actor ends. An actor that dies is started anew by Ray, decodes its tiles
+again, and repeats the assignment before, so nobody can tell from the results.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+
+from hercules_scale.clustering.assign import Float32, Scale, Sums
+from hercules_scale.clustering.tiles import TILE_ROWS, LocalVectors, Tile, TileSet, VectorSet
+from hercules_scale.errors import StageError
+from hercules_scale.stages.context import Shards
+from hercules_scale.storage import layout
+from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import column_vectors, read_table
+
+# Up to here one process is as fast, with all threads of faiss and no actors to start.
+LOCAL_ROWS = 4 * TILE_ROWS
+# Sums of more bytes than this from all workers together are added by tasks, by ranges of clusters.
+DRIVER_SUM_BYTES = 256 << 20
+
+T = TypeVar("T")
+
+
+class TileSource(Protocol):
+    """Where vectors come from, tile by tile; travels to the actors."""
+
+    @property
+    def n_rows(self) -> int:
+        """Vectors in all."""
+        ...
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+        ...
+
+    def read(self, tile: int, out: Float32) -> None:
+        """Write the vectors of a tile into ``out``, shape (rows of the tile, d)."""
+        ...
+
+
+@dataclass(frozen=True)
+class ShardTiles:
+    """Tiles from the shards of a table of vectors; shards nest in tiles."""
+
+    store: Store
+    shards: Shards
+    dimension: int
+    table: str = "embeddings"
+
+    @property
+    def n_rows(self) -> int:
+        """Vectors in all."""
+        return self.shards.n_items
+
+    def read(self, tile: int, out: Float32) -> None:
+        """Write the vectors of a tile into ``out``."""
+        first = tile * TILE_ROWS
+        for shard in range(first // self.shards.rows, len(self.shards)):
+            start, stop = self.shards.bounds(shard)
+            if start >= first + TILE_ROWS:
+                break
+            out[start - first : stop - first] = read_vectors(self.store, shard, self.table)
+
+
+def read_vectors(store: Store, shard: int, table: str = "embeddings") -> Float32:
+    """Vectors of one shard, shape (rows, d)."""
+    column = read_table(store, layout.part(table, shard), ["embedding"])["embedding"]
+    return column_vectors(column)
+
+
+@contextmanager
+def open_vectors(
+    source: TileSource, metric: str, workers: int, local_rows: int = LOCAL_ROWS
+) -> Iterator[tuple[VectorSet, NDArray[np.float64]]]:
+    """The vectors in the space that is clustered, and the mean that was taken off them.
+
+    For ``squared_l2`` the mean is subtracted: a large common offset costs float32 its digits (with
+    100 added to unit vectors, 96% of nearest centroids came out wrong). For ``cosine`` vectors get
+    unit length and the mean given is 0.
+
+    Args:
+        source: Where they come from.
+        metric: ``squared_l2`` or ``cosine``.
+        workers: Actors, at most one a tile and one a processor of the cluster.
+        local_rows: Up to this many rows are held in this process, without actors.
+    """
+    n_tiles = -(-source.n_rows // TILE_ROWS)
+    if source.n_rows <= local_rows:
+        holder = _TileHolder(source, list(range(n_tiles)), metric)
+        mean = _mean(holder.total(), source.n_rows, metric)
+        holder.prepare(mean)
+        yield LocalVectors(holder.vectors), mean
+        return
+    # An actor more than the cluster has processors for would be waited for without end.
+    workers = min(workers, n_tiles, max(1, int(ray.cluster_resources().get("CPU", 1))))
+    actors = [
+        _TileActor.remote(source, list(range(first, n_tiles, workers)), metric)  # type: ignore[attr-defined]
+        for first in range(workers)
+    ]
+    try:
+        totals = dict(
+            pair for part in _get([a.total.remote() for a in actors]) for pair in part.items()
+        )
+        mean = _mean(totals, source.n_rows, metric)
+        yield RayVectors(actors, source.n_rows, source.dimension, mean), mean
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+
+
+def _mean(totals: dict[int, NDArray[np.float64]], n_rows: int, metric: str) -> NDArray[np.float64]:
+    # In the order of tiles, since float64 additions depend on it.
+    total = sum(totals[tile] for tile in sorted(totals))
+    mean = np.asarray(total) / n_rows
+    return mean if metric == "squared_l2" else np.zeros_like(mean)
+
+
+class _TileHolder:
+    """Some tiles of a source in a memory map."""
+
+    def __init__(self, source: TileSource, tiles: Sequence[int], metric: str) -> None:
+        self._source, self._tiles, self._metric = source, tiles, metric
+        self._starts = {tile: tile * TILE_ROWS for tile in tiles}
+        rows = [min(TILE_ROWS, source.n_rows - start) for start in self._starts.values()]
+        self._ends = np.cumsum(rows)
+        # Unlinked while open: the file goes with the process.
+        with tempfile.TemporaryDirectory(prefix="hercules_scale_") as folder:
+            shape = (int(self._ends[-1]), source.dimension)
+            self.vectors: Float32 = np.memmap(
+                Path(folder) / "vectors", np.float32, "w+", shape=shape
+            )
+        self._totals: dict[int, NDArray[np.float64]] = {}
+        for tile, part in self._parts():
+            source.read(tile, part)
+            if metric == "cosine":
+                lengths = np.linalg.norm(part, axis=1, keepdims=True)
+                np.divide(part, lengths, out=part, where=lengths > 0)
+            self._totals[tile] = part.sum(axis=0, dtype=np.float64)
+
+    def _parts(self) -> Iterator[tuple[int, Float32]]:
+        for tile, start, stop in zip(self._tiles, [0, *self._ends], self._ends, strict=False):
+            yield tile, self.vectors[start:stop]
+
+    def total(self) -> dict[int, NDArray[np.float64]]:
+        """Sum of each tile's vectors as they were read."""
+        return self._totals
+
+    def prepare(self, mean: NDArray[np.float64]) -> TileSet:
+        """Take the mean off, once."""
+        tiles = []
+        for tile, part in self._parts():
+            part -= mean.astype(np.float32)
+            tiles.append(Tile(self._starts[tile], part, np.ones(len(part), np.int64)))
+        return TileSet(tiles)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One assignment: what it is by, and which it is in the order of all."""
+
+    number: int
+    centroids: Float32
+    offsets: Float32 | None
+
+
+@ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=-1)
+class _TileActor:
+    """Assigns and sums the tiles that it holds.
+
+    Every call brings what is needed to make good for a restart: the mean, and the assignment
+    before.
+    """
+
+    def __init__(self, source: TileSource, tiles: list[int], metric: str) -> None:
+        self._holder = _TileHolder(source, tiles, metric)
+        self._tiles: TileSet | None = None
+        self._last = 0
+
+    def total(self) -> dict[int, NDArray[np.float64]]:
+        return self._holder.total()
+
+    def largest(self, mean: NDArray[np.float64]) -> float:
+        return self._at(mean, None, None).largest()
+
+    def assign(
+        self,
+        mean: NDArray[np.float64],
+        scale: Scale,
+        before: _Step | None,
+        step: _Step,
+        n_parts: int,
+    ) -> list[Any]:
+        sums = self._at(mean, scale, before).assign(step.centroids, step.offsets, scale)
+        self._last = step.number
+        parts = np.array_split(sums.sums, n_parts)
+        return [(sums.counts, sums.objective, sums.n_changed), *parts]
+
+    def map(
+        self,
+        mean: NDArray[np.float64],
+        scale: Scale,
+        before: _Step | None,
+        work: Callable[[Tile], T],
+    ) -> list[tuple[int, T]]:
+        return [(tile.first_row, work(tile)) for tile in self._at(mean, scale, before).tiles]
+
+    def _at(self, mean: NDArray[np.float64], scale: Scale | None, before: _Step | None) -> TileSet:
+        """The tiles as the assignment before left them."""
+        if self._tiles is None:
+            self._tiles = self._holder.prepare(mean)
+        if before is not None and self._last != before.number:
+            assert scale is not None
+            self._tiles.assign(before.centroids, before.offsets, scale)
+            self._last = before.number
+        return self._tiles
+
+
+class RayVectors:
+    """Vectors whose tiles lie with actors.
+
+    Args:
+        actors: They hold all tiles between them.
+        n_rows: Vectors in all.
+        dimension: Length of a vector.
+        mean: What is taken off each vector, shape (d,).
+    """
+
+    def __init__(
+        self, actors: list[Any], n_rows: int, dimension: int, mean: NDArray[np.float64]
+    ) -> None:
+        self.n_rows, self.dimension = n_rows, dimension
+        self._actors = actors
+        self._mean = ray.put(mean)
+        largest = max(_get([actor.largest.remote(self._mean) for actor in actors]))
+        self._scale = Scale.of(n_rows, largest, dimension)
+        self._before: Any = None
+        self._number = 0
+
+    def assign(self, centroids: Float32, offsets: Float32 | None = None) -> Sums:
+        """Assign every vector to its nearest of k centroids and sum each cluster."""
+        self._number += 1
+        step = ray.put(_Step(self._number, centroids, offsets))
+        n_bytes = 8 * centroids.size * len(self._actors)
+        n_parts = min(max(1, -(-n_bytes // DRIVER_SUM_BYTES)), len(centroids))
+        calls = [
+            actor.assign.options(num_returns=n_parts + 1).remote(
+                self._mean, self._scale, self._before, step, n_parts
+            )
+            for actor in self._actors
+        ]
+        if n_parts == 1:
+            sums = _add([_one(call[1]) for call in calls])
+        else:
+            add = ray.remote(num_cpus=0)(_add_parts)
+            ranges = [add.remote(*[call[1 + part] for call in calls]) for part in range(n_parts)]
+            sums = np.concatenate(_get(ranges))
+        small = _get([call[0] for call in calls])
+        counts = _add([each[0] for each in small])
+        objective, n_changed = (sum(each[index] for each in small) for index in (1, 2))
+        self._before = step
+        return Sums(sums, counts, objective, n_changed, self._scale)
+
+    def map(self, work: Callable[[Tile], T]) -> list[T]:
+        """What a pure function makes of each tile, in the order of the rows."""
+        shared = ray.put(work)
+        calls = [
+            actor.map.remote(self._mean, self._scale, self._before, shared)
+            for actor in self._actors
+        ]
+        pairs = [pair for part in _get(calls) for pair in part]
+        return [result for _, result in sorted(pairs, key=lambda pair: pair[0])]
+
+
+def _add(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    total = parts[0].copy()
+    for part in parts[1:]:
+        total += part
+    return total
+
+
+def _add_parts(*parts: NDArray[np.int64]) -> NDArray[np.int64]:
+    return _add(list(parts))
+
+
+def _one(reference: Any) -> Any:
+    return _get([reference])[0]
+
+
+def _get(references: list[Any]) -> list[Any]:
+    try:
+        return list(ray.get(references))
+    except ray.exceptions.RayTaskError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise StageError(
+            f"a worker failed: {reason}; run again, it resumes", stage="cluster"
+        ) from error
+    except ray.exceptions.RayError as error:
+        raise StageError(
+            f"a worker was lost: {error}; run again, it resumes", stage="cluster"
+        ) from error

@@ -1,0 +1,211 @@
+"""The same bits from one process and from any number of actors, whatever becomes of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from hercules_scale.clustering.assign import Float32, Sums
+from hercules_scale.clustering.levels import build_levels
+from hercules_scale.clustering.tiles import (
+    Tile,
+    TileSet,
+    VectorSet,
+    labels_of,
+    nearest_rows,
+    take,
+)
+from hercules_scale.config import HierarchyConfig, ResamplingConfig
+from hercules_scale.errors import StageError
+from hercules_scale.stages import vectors as module
+from hercules_scale.stages.context import Shards
+from hercules_scale.stages.vectors import RayVectors, ShardTiles, open_vectors, read_vectors
+from hercules_scale.storage import layout
+from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import vector_column, write_table
+
+pytestmark = pytest.mark.ray
+# Four whole tiles and a part of one, of few dimensions.
+N_ROWS, DIMENSION = 4 * 65_536 + 5_000, 6
+CONFIG = HierarchyConfig(
+    levels=[24, 6, 2],
+    resampling=ResamplingConfig(rounds=1, points_per_cluster=50),
+    max_iterations=6,
+)
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Vectors around planted centres, made tile by tile."""
+
+    n_rows: int = N_ROWS
+    dimension: int = DIMENSION
+
+    def read(self, tile: int, out: Float32) -> None:
+        draw = np.random.default_rng(tile)
+        centres = np.random.default_rng(99).normal(size=(24, self.dimension))
+        chosen = draw.integers(0, 24, len(out))
+        out[:] = 100 + centres[chosen] + 0.3 * draw.normal(size=out.shape)
+
+
+def build(vectors: VectorSet, config: HierarchyConfig = CONFIG) -> list[bytes]:
+    """Everything that a hierarchy is made of, as bytes."""
+    found = build_levels(vectors, config)
+    arrays: list[np.ndarray] = [level.centroids for level in found.levels]
+    arrays += [level.parents for level in found.levels if level.parents is not None]
+    return [each.tobytes() for each in (*arrays, labels_of(vectors))]
+
+
+@pytest.fixture(scope="module")
+def alone() -> list[bytes]:
+    with open_vectors(Planted(), "squared_l2", 1, local_rows=10**9) as (vectors, mean):
+        np.testing.assert_allclose(mean, 100, atol=1)
+        return build(vectors)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 5])
+def test_any_number_of_actors_gives_the_same_bits(
+    workers: int, alone: list[bytes], local_ray: None
+) -> None:
+    with open_vectors(Planted(), "squared_l2", workers, local_rows=0) as (vectors, _):
+        assert isinstance(vectors, RayVectors)
+        assert build(vectors) == alone
+
+
+def test_any_number_of_threads_and_any_order_of_tiles_gives_the_same_bits(
+    alone: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import faiss
+
+    in_order = TileSet.assign
+
+    def shuffled(self: TileSet, *arguments: Any) -> Sums:
+        np.random.default_rng(0).shuffle(self.tiles)
+        try:
+            return in_order(self, *arguments)
+        finally:
+            self.tiles.sort(key=lambda tile: tile.first_row)
+
+    monkeypatch.setattr(TileSet, "assign", shuffled)
+    threads = faiss.omp_get_max_threads()
+    try:
+        for count in (1, 2):
+            faiss.omp_set_num_threads(count)
+            with open_vectors(Planted(), "squared_l2", 1, local_rows=10**9) as (vectors, _):
+                assert build(vectors) == alone
+    finally:
+        faiss.omp_set_num_threads(threads)
+
+
+def test_the_same_rows_in_other_shards_give_the_same_bits(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(3000, 5)).astype(np.float32)
+    found = []
+    for shard_rows in (64, 1024):
+        store, shards = Store(str(tmp_path / str(shard_rows))), Shards(3000, shard_rows)
+        for shard in range(len(shards)):
+            start, stop = shards.bounds(shard)
+            table = pa.table({"embedding": vector_column(rows[start:stop])})
+            write_table(store, layout.part("embeddings", shard), table)
+        assert (read_vectors(store, 1) == rows[shard_rows : 2 * shard_rows]).all()
+        with open_vectors(ShardTiles(store, shards, 5), "squared_l2", 1) as (vectors, _):
+            found.append(build(vectors))
+    assert found[0] == found[1]
+
+
+def test_a_killed_actor_changes_nothing(alone: list[bytes], local_ray: None) -> None:
+    class Fatal:
+        """Kills an actor in the midst of the clustering, again and again."""
+
+        def __init__(self, vectors: RayVectors) -> None:
+            self._vectors, self._passes = vectors, 0
+            self.n_rows, self.dimension = vectors.n_rows, vectors.dimension
+            self.killed = 0
+
+        def assign(self, centroids: Float32, offsets: Float32 | None = None) -> object:
+            self._passes += 1
+            if self._passes % 7 == 3:
+                self.kill()
+            return self._vectors.assign(centroids, offsets)
+
+        def map(self, work: object) -> object:
+            if self._passes % 5 == 2:
+                self.kill()
+            return self._vectors.map(work)  # type: ignore[arg-type]
+
+        def kill(self) -> None:
+            process = self._vectors.map(process_id)[self.killed % 5]
+            os.kill(process, signal.SIGKILL)
+            self.killed += 1
+
+    with open_vectors(Planted(), "squared_l2", 2, local_rows=0) as (vectors, _):
+        assert isinstance(vectors, RayVectors)
+        fatal = Fatal(vectors)
+        assert build(fatal) == alone  # type: ignore[arg-type]
+        assert fatal.killed >= 3
+
+
+def process_id(tile: Tile) -> int:
+    return os.getpid()
+
+
+def test_sums_by_ranges_of_clusters_are_those_of_the_driver(
+    local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_vectors(Planted(), "squared_l2", 3, local_rows=0) as (vectors, _):
+        centroids, _ = take(vectors, np.arange(7) * 1000)
+        whole = vectors.assign(centroids)
+        monkeypatch.setattr(module, "DRIVER_SUM_BYTES", 300)
+        ranges = vectors.assign(centroids)
+        assert (ranges.sums == whole.sums).all()
+        assert (ranges.counts == whole.counts).all()
+        assert ranges.n_changed == 0
+
+
+def test_the_nearest_rows_over_actors_are_those_of_one_process(local_ray: None) -> None:
+    found = []
+    for local_rows in (0, 10**9):
+        with open_vectors(Planted(), "cosine", 3, local_rows=local_rows) as (vectors, mean):
+            assert (mean == 0).all()
+            centroids, weights = take(vectors, np.array([200_000, 5, 70_000]))
+            np.testing.assert_allclose(np.linalg.norm(centroids, axis=1), 1, atol=1e-5)
+            assert weights.tolist() == [1, 1, 1]
+            vectors.assign(centroids)
+            found.append(nearest_rows(vectors, 40).tolist())
+    assert found[0] == found[1]
+    assert len(found[0]) == 120
+
+
+def test_what_fails_in_an_actor_is_a_stage_error(local_ray: None) -> None:
+    with (
+        pytest.raises(StageError, match=r"stage cluster: a worker failed: .*no such tile"),
+        open_vectors(Planted(), "squared_l2", 2, local_rows=0) as (vectors, _),
+    ):
+        vectors.map(fail)
+
+
+def fail(tile: Tile) -> None:
+    raise RuntimeError("no such tile")
+
+
+def test_actors_end_with_the_vectors(local_ray: None) -> None:
+    with open_vectors(Planted(), "squared_l2", 2, local_rows=0) as (vectors, _):
+        processes = set(vectors.map(process_id))
+        assert len(processes) == 2
+    for _ in range(100):
+        if not any(_alive(process) for process in processes):
+            break
+        time.sleep(0.1)
+    assert not any(_alive(process) for process in processes)
+
+
+def _alive(process: int) -> bool:
+    status = Path(f"/proc/{process}/status")
+    return status.exists() and "zombie" not in status.read_text()
