@@ -87,11 +87,11 @@ def _vectors(table: pa.Table, names: list[str]) -> NDArray[np.float32]:
         data = [each["bytes"] if isinstance(each, dict) else each for each in column]
         pixels = [np.asarray(Image.open(io.BytesIO(png)).convert("L")) for png in data]
         return (np.stack(pixels).reshape(len(pixels), -1) / 255.0).astype(np.float32)
+    # Whole numbers are ids, such as that of the recording, which would give the labels away.
     columns = [
-        table[name].to_numpy().astype(np.float64)
+        table[name].to_numpy()
         for name, kind in zip(names, table.schema.types, strict=True)
-        if str(kind) in ("double", "float", "int64", "int32", "int16", "int8", "uint8")
-        and name != "label"
+        if pa.types.is_floating(kind)
     ]
     values = np.stack(columns, axis=1)
     standard: NDArray[np.float64] = (values - values.mean(axis=0)) / values.std(axis=0)

@@ -92,6 +92,15 @@ class ResamplingConfig(_Section):
     )
 
 
+class SmoothingConfig(_Section):
+    """Neighbourhood smoothing of the vectors before they are clustered."""
+
+    neighbours: Annotated[int, Field(ge=0, le=1000)] | Literal["auto"] = Field(
+        default=0, description="neighbours a vector is averaged with; 0 is off; or auto"
+    )
+    rounds: int = Field(default=3, ge=1, le=100, description="times that this is done")
+
+
 class HierarchyConfig(_Section):
     """How vectors become levels of clusters."""
 
@@ -108,6 +117,7 @@ class HierarchyConfig(_Section):
         description="tree refines all levels together; none is the paper's recursive k-means",
     )
     resampling: ResamplingConfig = ResamplingConfig()
+    smoothing: SmoothingConfig = SmoothingConfig()
     metric: Literal["squared_l2", "cosine"] = Field(
         default="squared_l2",
         description="squared_l2 of the vectors less their mean, or cosine (spherical k-means)",
@@ -136,6 +146,11 @@ class HierarchyConfig(_Section):
         "(farthest), or is left out (drop)",
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="seed of every random choice")
+
+    @field_validator("smoothing", mode="before")
+    @classmethod
+    def _smoothing_has_a_short_form(cls, value: object) -> object:
+        return {"neighbours": "auto"} if value == "auto" else value
 
     @field_validator("levels", mode="before")
     @classmethod

@@ -34,7 +34,9 @@ from hercules_scale.stages.embed import embed_items
 from hercules_scale.stages.evaluate import evaluate_levels
 from hercules_scale.stages.read import read_items
 from hercules_scale.stages.reduce import fit_pca, reduce_items
+from hercules_scale.stages.smooth import smooth_vectors
 from hercules_scale.stages.summarize import Summaries, summarize_clusters
+from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import fingerprint, publish, to_json
 from hercules_scale.storage.store import Store
@@ -259,10 +261,12 @@ def _run_stages(
     items = read_items(context, sources)
     shards = items.shards
     embeddings, dimension = embed_items(context, shards, n_gpus)
-    clustering = cluster_items(context, shards, dimension)
+    smoothing = smooth_vectors(context, shards, dimension)
+    source = ShardTiles(context.store, shards, dimension, smoothing.table)
+    clustering = cluster_items(context, source)
     summaries = summarize_clusters(context, shards, clustering, n_gpus)
-    pca = fit_pca(context, shards, dimension)
-    reductions = reduce_items(context, shards, pca)
+    pca = fit_pca(context, source)
+    reductions = reduce_items(context, source, pca)
     clusters = _write_clusters(context, shards, clustering, summaries, pca)
     evaluations, _ = evaluate_levels(context, shards, clustering.n_levels)
     tables = {
@@ -280,6 +284,7 @@ def _run_stages(
             str(level): clustering.level(level).num_rows
             for level in range(1, clustering.n_levels + 1)
         },
+        "smoothing": smoothing.report,
         "clustering": clustering.report,
         "summary_status": _counts(summaries.table["summary_status"]),
         "tokens": _tokens(context.store, summaries.calls),

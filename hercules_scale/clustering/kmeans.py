@@ -137,14 +137,20 @@ def _warm_start(
 
     A pass over the sample costs little, and leaves the passes over all vectors little to do.
     """
-    fits = WARM_UP_BYTES // (4 * vectors.dimension)
-    size = min(SAMPLE_PER_CLUSTER * k, max(fits, k))
-    if vectors.n_rows < WARM_UP_FROM * size:
+    size = warm_up_size(vectors, k)
+    if size == vectors.n_rows:
         return initial_centroids(vectors, k, config, level, seed)
     rows = np.sort(sample_rows(vectors, size, seed, level))
     sample = LocalVectors(*take(vectors, rows))
     start = initial_centroids(sample, k, config, level, seed)
     return lloyd(sample, start, config, level, seed).centroids
+
+
+def warm_up_size(vectors: VectorSet, k: int) -> int:
+    """Rows of the sample that is clustered first; all rows where that would save little."""
+    fits = WARM_UP_BYTES // (4 * vectors.dimension)
+    size = min(SAMPLE_PER_CLUSTER * k, max(fits, k))
+    return size if vectors.n_rows >= WARM_UP_FROM * size else vectors.n_rows
 
 
 def lloyd(

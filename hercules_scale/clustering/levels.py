@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hercules_scale.clustering.assign import Float32, Int32, nearest
-from hercules_scale.clustering.checkpoints import Checkpoints
-from hercules_scale.clustering.kmeans import KMeansResult, kmeans
+from hercules_scale.clustering.checkpoints import Checkpoints, NoCheckpoints, State
+from hercules_scale.clustering.kmeans import KMeansResult, kmeans, warm_up_size
 from hercules_scale.clustering.refinement import Tree, refine_tree
-from hercules_scale.clustering.tiles import LocalVectors, VectorSet, labels_of
+from hercules_scale.clustering.tiles import (
+    LocalVectors,
+    VectorSet,
+    labels_of,
+    sample_rows,
+    take,
+)
 from hercules_scale.config import HierarchyConfig
+
+# A tree that starts from a sample's is near its optimum, and passes over all vectors are dear.
+SAMPLE_STARTED_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,11 @@ def build_levels(
 
     Source: HERCULES, Algorithm 3 (direct mode).
     """
+    checkpoints = checkpoints or NoCheckpoints()
+    if config.refinement == "tree" and len(config.levels) > 1 and not config.resampling.rounds:
+        size = warm_up_size(vectors, config.levels[0])
+        if size < vectors.n_rows:
+            return _from_sample(vectors, size, config, checkpoints, on_level)
     runs: list[KMeansResult] = []
     parents: list[Int32] = []
     below = vectors
@@ -76,14 +90,70 @@ def build_levels(
         on_level(len(runs), runs[-1])
         weights = runs[-1].counts if config.refinement == "tree" else None
         below = LocalVectors(runs[-1].centroids, weights)
-    centroids = [run.centroids for run in runs]
-    tree = None
     if config.refinement == "tree" and parents:
-        tree = refine_tree(vectors, centroids[0], parents, config.metric, checkpoints)
-        tree = _without_empty(vectors, tree)
-        centroids, parents = tree.centroids, tree.parents
+        leaves = runs[0].centroids
+        tree = refine_tree(vectors, leaves, parents, config.metric, checkpoints, config.tolerance)
+        return _of_tree(vectors, tree, runs)
     above: list[Int32 | None] = [*parents, None]
-    levels = [Level(*level) for level in zip(centroids, above, strict=True)]
+    levels = [Level(run.centroids, parent) for run, parent in zip(runs, above, strict=True)]
+    return Levels(levels, runs)
+
+
+def _from_sample(
+    vectors: VectorSet,
+    size: int,
+    config: HierarchyConfig,
+    checkpoints: Checkpoints,
+    on_level: Callable[[int, KMeansResult], None],
+) -> Levels:
+    """Build the tree of a sample, then refine it over all vectors.
+
+    Passes over the sample cost little, and leave the passes over all vectors little to do.
+    """
+    state = checkpoints.load("sample")
+    if state is None:
+        rows = np.sort(sample_rows(vectors, size, config.seed, 1))
+        found = build_levels(LocalVectors(*take(vectors, rows)), config, on_level=on_level)
+        state = _to_state(found)
+        checkpoints.save("sample", state, last=True)
+    runs, leaf_centroids, parents = _from_state(state)
+    tree = None
+    if parents:
+        tolerance = max(config.tolerance, SAMPLE_STARTED_TOLERANCE)
+        tree = refine_tree(vectors, leaf_centroids, parents, config.metric, checkpoints, tolerance)
+        return _of_tree(vectors, tree, runs)
+    # Too few distinct vectors for a second level.
+    vectors.assign(leaf_centroids)
+    return Levels([Level(leaf_centroids, None)], runs)
+
+
+def _to_state(found: Levels) -> State:
+    arrays = {"leaf_centroids": found.levels[0].centroids}
+    parents = [level.parents for level in found.levels if level.parents is not None]
+    arrays |= {f"parents_{level}": each for level, each in enumerate(parents)}  # type: ignore[misc]
+    runs = []
+    for index, run in enumerate(found.runs):
+        numbers = asdict(run)
+        for name in ("centroids", "counts"):
+            arrays[f"{name}_{index}"] = numbers.pop(name)
+        runs.append(numbers)
+    return State(arrays, {"runs": runs})
+
+
+def _from_state(state: State) -> tuple[list[KMeansResult], Float32, list[Int32]]:
+    arrays = state.arrays
+    runs = [
+        KMeansResult(arrays[f"centroids_{index}"], arrays[f"counts_{index}"], **numbers)
+        for index, numbers in enumerate(state.numbers["runs"])
+    ]
+    parents = [arrays[f"parents_{level}"] for level in range(len(runs) - 1)]
+    return runs, arrays["leaf_centroids"], parents
+
+
+def _of_tree(vectors: VectorSet, tree: Tree, runs: list[KMeansResult]) -> Levels:
+    tree = _without_empty(vectors, tree)
+    above: list[Int32 | None] = [*tree.parents, None]
+    levels = [Level(*level) for level in zip(tree.centroids, above, strict=True)]
     return Levels(levels, runs, tree)
 
 

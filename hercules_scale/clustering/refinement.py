@@ -20,8 +20,6 @@ from hercules_scale.clustering.tiles import VectorSet
 
 FINEST_WEIGHT, UPPER_WEIGHT = 1.0, 4.0
 MAX_ROUNDS = 50
-# Stop when J falls by less than this share in one round.
-TOLERANCE = 1e-5
 
 Float64 = NDArray[np.float64]
 Parents = list[NDArray[np.int32]]
@@ -62,6 +60,7 @@ def refine_tree(
     parents: Parents,
     metric: str = "squared_l2",
     checkpoints: Checkpoints | None = None,
+    tolerance: float = 1e-5,
 ) -> Tree:
     """Lower J from a given tree until it stops falling.
 
@@ -74,6 +73,7 @@ def refine_tree(
         parents: Parent of each cluster of levels 1 to L - 1.
         metric: ``cosine`` keeps centroids at unit length.
         checkpoints: Where the state of each round is kept.
+        tolerance: Stop when J falls by no more than this share in one round.
     """
     checkpoints = checkpoints or NoCheckpoints()
     weights = np.full(len(parents) + 1, UPPER_WEIGHT)
@@ -104,7 +104,7 @@ def refine_tree(
         centroids = _means(counts, totals, centroids, metric)
         path, offsets = path_centroids(centroids, parents, weights)
         sums = vectors.assign(path, offsets)
-        steady = n_rounds > 1 and previous - sums.inertia <= TOLERANCE * previous
+        steady = n_rounds > 1 and previous - sums.inertia <= tolerance * previous
         converged = steady or sums.n_changed == 0
         previous = sums.inertia
         if n_rounds == 1:

@@ -59,12 +59,13 @@ class Clustering:
         return self.clusters.filter(pa.compute.equal(self.clusters["level"], number))
 
 
-def cluster_items(context: RunContext, shards: Shards, dimension: int) -> Clustering:
-    """Build the hierarchy and write the table ``memberships``.
+def cluster_items(context: RunContext, source: ShardTiles) -> Clustering:
+    """Build the hierarchy of some vectors and write the table ``memberships``.
 
     Raises:
         InputError: There are fewer items than clusters asked for.
     """
+    shards = source.shards
     asked = context.config.hierarchy.levels[0]
     if asked > shards.n_items:
         raise InputError(
@@ -75,7 +76,7 @@ def cluster_items(context: RunContext, shards: Shards, dimension: int) -> Cluste
     n_levels = len(context.config.hierarchy.levels)
     with context.reporter.stage(STAGE, n_levels, "levels", n_levels * bool(done)) as progress:
         if not done:
-            commit = _cluster(context, shards, dimension, progress)
+            commit = _cluster(context, source, progress)
             write_commit(context.store, STAGE, commit)
         else:
             commit = done[0]
@@ -85,9 +86,7 @@ def cluster_items(context: RunContext, shards: Shards, dimension: int) -> Cluste
     return Clustering(clusters, commit.info["n_levels"], commit.files, commit.info["report"])
 
 
-def _cluster(
-    context: RunContext, shards: Shards, dimension: int, progress: StageProgress
-) -> Commit:
+def _cluster(context: RunContext, source: ShardTiles, progress: StageProgress) -> Commit:
     def show(number: int, result: KMeansResult) -> None:
         progress.advance(1)
         context.reporter.say(
@@ -98,7 +97,7 @@ def _cluster(
         )
 
     hierarchy = context.config.hierarchy
-    source = ShardTiles(context.store, shards, dimension)
+    shards = source.shards
     workers = context.config.resources.workers
     with open_vectors(source, hierarchy.metric, workers) as (vectors, mean):
         checkpoints = StoreCheckpoints(context.store, context.fingerprint)

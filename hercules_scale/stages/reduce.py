@@ -8,20 +8,21 @@ import pyarrow as pa
 
 from hercules_scale import schemas
 from hercules_scale.reduction.pca import PCA, PCAFit
-from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.context import RunContext
 from hercules_scale.stages.shards import ShardResult, Stage, run_shards
-from hercules_scale.stages.vectors import read_vectors
+from hercules_scale.stages.vectors import ShardTiles, read_vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, read_table, write_table
 
 
-def fit_pca(context: RunContext, shards: Shards, dimension: int) -> PCA:
+def fit_pca(context: RunContext, source: ShardTiles) -> PCA:
     """A PCA of the vectors that were clustered, one shard in memory at a time."""
-    fit = PCAFit(dimension)
+    shards = source.shards
+    fit = PCAFit(source.dimension)
     with context.reporter.stage("fit_pca", shards.n_items, "items") as progress:
         for shard in range(len(shards)):
-            vectors = read_vectors(context.store, shard)
+            vectors = read_vectors(context.store, shard, source.table)
             fit.add(vectors)
             progress.advance(len(vectors))
     return fit.finish(context.config.reduction.components)
@@ -31,10 +32,11 @@ def fit_pca(context: RunContext, shards: Shards, dimension: int) -> PCA:
 class _ReduceWorker:
     store: Store
     pca: PCA
+    table: str
 
     def __call__(self, shard: int) -> ShardResult:
         items = read_table(self.store, layout.part("embeddings", shard), ["row", "item_id"])
-        reduced = self.pca.transform(read_vectors(self.store, shard))
+        reduced = self.pca.transform(read_vectors(self.store, shard, self.table))
         n_components = reduced.shape[1]
         for index in range(n_components):
             items = items.append_column(f"pca_{index + 1}", pa.array(reduced[:, index]))
@@ -43,8 +45,11 @@ class _ReduceWorker:
         return ShardResult([file], units=items.num_rows)
 
 
-def reduce_items(context: RunContext, shards: Shards, pca: PCA) -> list[FileRecord]:
+def reduce_items(context: RunContext, source: ShardTiles, pca: PCA) -> list[FileRecord]:
     """Write the table ``reductions``."""
+    shards = source.shards
     stage = Stage("reduce", "items", shards.n_items, context.config.resources.workers)
-    commits = run_shards(context, stage, len(shards), _ReduceWorker(context.store, pca))
+    commits = run_shards(
+        context, stage, len(shards), _ReduceWorker(context.store, pca, source.table)
+    )
     return [file for commit in commits.values() for file in commit.files]

@@ -100,6 +100,11 @@ class Store:
         """
         return bytes(self.fsspec.cat_file(self.path(name)))
 
+    def read_range(self, name: str, start: int, length: int) -> bytes:
+        """Some bytes of a large file."""
+        with self.arrow.open_input_file(self.path(name)) as stream:
+            return bytes(stream.read_at(length, start))
+
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write a small file at once: readers see the old content or the new."""
         path = self.path(name)

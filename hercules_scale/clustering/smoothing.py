@@ -1,0 +1,148 @@
+"""Neighbourhood smoothing: each vector becomes the mean of itself and its nearest neighbours.
+
+A low-pass filter on the neighbour graph, done several times over with the neighbours of the first;
+compare Zhang et al., Attributed Graph Clustering via Adaptive Graph Convolution (IJCAI 2019).
+Smoothed vectors serve clustering alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+from scipy import sparse
+from sklearn.metrics import adjusted_rand_score
+
+from hercules_scale.clustering.assign import Float32, Int32, Int64, nearest
+from hercules_scale.clustering.hashing import draw_seed, hash_rows
+from hercules_scale.clustering.kmeans import kmeans
+from hercules_scale.clustering.tiles import LocalVectors, labels_of
+from hercules_scale.config import HierarchyConfig
+
+AUTO_NEIGHBOURS = 10
+AUTO_SAMPLE_ROWS = 16_384
+# A finest cluster should hold a few neighbourhoods, or smoothing melts it into the next.
+NEIGHBOURHOODS_PER_CLUSTER = 2
+LEAST_NEIGHBOURS = 3
+# Vectors whose lengths vary less than this are taken for vectors of unit length.
+UNIT_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class SmoothingChoice:
+    """What ``auto`` decided, and by what.
+
+    Attributes:
+        neighbours: Neighbours of each vector; 0 is off.
+        agreement_raw: Agreement (ARI) of two halves that were clustered apart, without smoothing.
+        agreement_smoothed: The same with each half smoothed by itself.
+    """
+
+    neighbours: int
+    agreement_raw: float | None = None
+    agreement_smoothed: float | None = None
+
+
+def find_neighbours(vectors: Float32, candidates: Float32, own: Int64, n_neighbours: int) -> Int64:
+    """The nearest candidates of each vector, itself left out.
+
+    Args:
+        vectors: Shape (n, d).
+        candidates: Shape (c, d); the vectors are among them.
+        own: Where each vector is among the candidates, shape (n,).
+        n_neighbours: At most c - 1.
+
+    Returns:
+        Places among the candidates, nearest first, shape (n, n_neighbours).
+    """
+    _, ids = faiss.knn(vectors, candidates, n_neighbours + 1)
+    # Of many equal vectors a vector may miss itself; then the last one goes.
+    itself = ids == own[:, None]
+    itself[~itself.any(axis=1), -1] = True
+    kept: Int64 = ids[~itself].reshape(len(vectors), n_neighbours)
+    return kept
+
+
+def average(vectors: Float32, neighbours: Int64, candidates: Float32, unit: bool) -> Float32:
+    """The mean of each vector and its neighbours, shape (n, d); of unit length if asked."""
+    n, m = neighbours.shape
+    members = sparse.csr_array(
+        (np.ones(n * m, np.float32), neighbours.ravel(), np.arange(n + 1) * m),
+        shape=(n, len(candidates)),
+    )
+    mean: Float32 = (vectors + members @ candidates) / np.float32(m + 1)
+    return to_unit(mean) if unit else mean
+
+
+def to_unit(vectors: Float32) -> Float32:
+    """Vectors at length 1; zero vectors stay."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.where(lengths > 0, vectors / np.maximum(lengths, np.float32(1e-30)), vectors)
+
+
+def is_unit(vectors: Float32) -> bool:
+    """Whether vectors have unit length, as those of text encoders do."""
+    lengths = np.linalg.norm(vectors, axis=1)
+    return bool(np.abs(lengths - 1).max(initial=0) <= UNIT_TOLERANCE)
+
+
+def smooth(vectors: Float32, n_neighbours: int, rounds: int, unit: bool) -> Float32:
+    """Smooth vectors that fit in memory, with their exact neighbours.
+
+    Args:
+        vectors: Shape (n, d), less their mean.
+        n_neighbours: Neighbours m of each vector.
+        rounds: How many times r.
+        unit: Whether vectors are kept at unit length.
+    """
+    vectors = to_unit(vectors) if unit else vectors
+    neighbours = find_neighbours(
+        vectors, vectors, np.arange(len(vectors)), min(n_neighbours, len(vectors) - 1)
+    )
+    for _ in range(rounds):
+        vectors = average(vectors, neighbours, vectors, unit)
+    return vectors
+
+
+def choose_smoothing(
+    sample: Float32, n_rows: int, k: int, rounds: int, unit: bool, seed: int
+) -> SmoothingChoice:
+    """Whether to smooth, and over how many neighbours, without labels.
+
+    A neighbourhood may be no larger than half a finest cluster of average size. Within that,
+    smoothing is taken if it does not lower the agreement of two halves of a sample that are
+    smoothed and clustered apart: what is there is found in both.
+
+    Args:
+        sample: Vectors of some rows less their mean, shape (n, d).
+        n_rows: Vectors in all.
+        k: Clusters at the finest level.
+        rounds: How many times vectors would be smoothed.
+        unit: Whether vectors are kept at unit length.
+        seed: Seed of the run.
+    """
+    neighbours = min(AUTO_NEIGHBOURS, n_rows // (NEIGHBOURHOODS_PER_CLUSTER * k))
+    # In a half of the sample clusters are smaller too.
+    k = min(k, len(sample) // (4 * max(neighbours, 1)))
+    if neighbours < LEAST_NEIGHBOURS or k < 2:
+        return SmoothingChoice(0)
+    order = np.argsort(hash_rows(seed, 1, "halves", 0, np.arange(len(sample))), kind="stable")
+    halves = [sample[np.sort(half)] for half in np.array_split(order, 2)]
+    raw = _agreement(halves, k, seed)
+    smoothed = _agreement([smooth(half, neighbours, rounds, unit) for half in halves], k, seed)
+    return SmoothingChoice(neighbours if smoothed >= raw else 0, raw, smoothed)
+
+
+def _agreement(halves: list[Float32], k: int, seed: int) -> float:
+    """Mean ARI, over both halves, of a half's own clusters and those of the other's centroids."""
+    found: list[tuple[Float32, Int32]] = []
+    for half in halves:
+        local = LocalVectors(half)
+        config = HierarchyConfig(levels=[k], seed=draw_seed(seed, 1, "halves", 1))
+        found.append((kmeans(local, k, config).centroids, labels_of(local)))
+    scores = [
+        adjusted_rand_score(own, nearest(half, centroids)[1][:, 0])
+        for half, (_, own), (centroids, _) in zip(halves, found, found[::-1], strict=True)
+    ]
+    return float(np.mean(scores))

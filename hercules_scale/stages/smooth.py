@@ -1,0 +1,428 @@
+"""Neighbourhood smoothing of vectors that do not fit in memory.
+
+Vectors are put in the order of cells, which are clusters of a coarse k-means, so that neighbours
+lie near one another in files: each tile is sorted by cell, and buckets of whole cells are gathered
+from the tiles. A cell is cut into blocks, and the neighbours of a block's vectors are searched,
+exactly, in the blocks whose cells lie nearest. Each round reads the blocks that a bucket needs and
+writes the bucket anew; at the end the rows go back to their shards. What is read and written
+depends on the vectors alone, so results do not depend on who does it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from hercules_scale.clustering.assign import Float32, Int64, nearest
+from hercules_scale.clustering.hashing import draw_seed
+from hercules_scale.clustering.kmeans import kmeans
+from hercules_scale.clustering.smoothing import (
+    AUTO_SAMPLE_ROWS,
+    SmoothingChoice,
+    average,
+    choose_smoothing,
+    find_neighbours,
+    is_unit,
+    to_unit,
+)
+from hercules_scale.clustering.tiles import (
+    TILE_ROWS,
+    LocalVectors,
+    Tile,
+    VectorSet,
+    labels_of,
+    sample_rows,
+    take,
+)
+from hercules_scale.config import HierarchyConfig
+from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.shards import ShardResult, ShardWorker, Stage, run_shards
+from hercules_scale.stages.vectors import LOCAL_ROWS, ShardTiles, open_vectors
+from hercules_scale.storage import layout
+from hercules_scale.storage.manifest import Commit, read_commits, write_commit
+from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import vector_column, write_table
+
+STAGE = "smooth"
+SMOOTHED = f"{layout.WORK}/smoothed"
+INDEX = layout.stage_file(STAGE, "index.npz")
+# Up to here all neighbours are searched exactly.
+EXACT_ROWS = 32_768
+CELL_ROWS = 2_048
+# Vectors that each vector is compared with, at least; recall is reported for this.
+CANDIDATE_ROWS = 32_768
+BUCKET_ROWS = 65_536
+RECALL_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """What smoothing came to.
+
+    Attributes:
+        table: The table of vectors to cluster.
+        report: Neighbours, rounds, recall and what ``auto`` saw, for ``run.json``.
+    """
+
+    table: str
+    report: dict[str, Any]
+
+
+def smooth_vectors(context: RunContext, shards: Shards, dimension: int) -> Smoothing:
+    """Write the smoothed vectors, where the configuration or ``auto`` asks for them."""
+    if context.config.hierarchy.smoothing.neighbours == 0:
+        return Smoothing("embeddings", {"neighbours": 0})
+    done = read_commits(context.store, STAGE, context.fingerprint)
+    if not done:
+        with context.reporter.stage(STAGE, shards.n_items, "items", 0) as progress:
+            report = _smooth(context, shards, dimension)
+            progress.advance(shards.n_items)
+        write_commit(context.store, STAGE, Commit(0, context.fingerprint, info=report))
+    else:
+        report = done[0].info
+    return Smoothing(SMOOTHED if report["neighbours"] else "embeddings", report)
+
+
+def _smooth(context: RunContext, shards: Shards, dimension: int) -> dict[str, Any]:
+    config = context.config.hierarchy
+    source = ShardTiles(context.store, shards, dimension)
+    with open_vectors(source, "squared_l2", context.config.resources.workers) as (vectors, mean):
+        sample = np.sort(sample_rows(vectors, AUTO_SAMPLE_ROWS, config.seed, 0))
+        centred, _ = take(vectors, sample)
+        unit = is_unit(centred + mean.astype(np.float32))
+        choice = _choose(config, centred, shards.n_items, unit)
+        report = {"rounds": config.smoothing.rounds, **vars(choice)}
+        if choice.neighbours:
+            _write_index(context.store, vectors, config, choice.neighbours, unit)
+    if not choice.neighbours:
+        return report
+    worker = _Worker(context.store, shards, choice.neighbours, unit, CANDIDATE_ROWS)
+    n_tiles, n_buckets = len(worker.index.counts), len(worker.index.buckets) - 1
+    _run(context, shards, "smooth_gather", n_buckets, replace(worker, step="gather"))
+    hits = wanted = 0
+    for round_ in range(1, config.smoothing.rounds + 1):
+        last = round_ == config.smoothing.rounds
+        step = replace(worker, step="average", round=round_, last=last)
+        for info in _run(context, shards, f"smooth_round_{round_}", n_buckets, step):
+            hits, wanted = hits + info["hits"], wanted + info["wanted"]
+    step = replace(worker, step="scatter", round=config.smoothing.rounds)
+    _run(context, shards, "smooth_scatter", n_tiles, step)
+    return report | {"recall": hits / wanted if wanted else 1.0}
+
+
+def _choose(config: HierarchyConfig, sample: Float32, n_rows: int, unit: bool) -> SmoothingChoice:
+    asked = config.smoothing.neighbours
+    if asked != "auto":
+        return SmoothingChoice(min(asked, n_rows - 1))
+    return choose_smoothing(
+        sample, n_rows, config.levels[0], config.smoothing.rounds, unit, config.seed
+    )
+
+
+def _run(
+    context: RunContext, shards: Shards, name: str, n_parts: int, worker: ShardWorker
+) -> Iterable[dict[str, Any]]:
+    """Every part of a step: on Ray, or in this process where there is little to do."""
+    if shards.n_items <= LOCAL_ROWS:
+        return [worker(part).info for part in range(n_parts)]
+    stage = Stage(name, "parts", n_parts, context.config.resources.workers)
+    return [commit.info for commit in run_shards(context, stage, n_parts, worker).values()]
+
+
+def _write_index(
+    store: Store, vectors: VectorSet, config: HierarchyConfig, neighbours: int, unit: bool
+) -> None:
+    """Sort every tile by cell, and write what all steps have to know."""
+    n_cells = 1 if vectors.n_rows <= EXACT_ROWS else vectors.n_rows // CELL_ROWS
+    coarse = HierarchyConfig(
+        levels=[n_cells],
+        seed=draw_seed(config.seed, 0, "cells", 0),
+        max_iterations=5,
+        tolerance=1e-3,
+    )
+    centroids = kmeans(vectors, n_cells, coarse).centroids
+    order = _near_one_another(centroids, vectors.n_rows, coarse)
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    counts = np.stack(vectors.map(_TileSorter(store, rank, unit)))
+    wanted = np.sort(sample_rows(vectors, RECALL_ROWS, config.seed, 0))
+    queries, _ = take(vectors, wanted)
+    queries = to_unit(queries) if unit else queries
+    work = partial(_nearest_of_tile, queries=queries, own=wanted, n_nearest=neighbours, unit=unit)
+    distances, rows = (np.hstack(each) for each in zip(*vectors.map(work), strict=True))
+    nearest_first = np.lexsort((rows, distances), axis=1)[:, :neighbours]
+    buffer = io.BytesIO()
+    blocks, block_cells, buckets = _cut(counts.sum(axis=0))
+    np.savez(
+        buffer,
+        counts=counts,
+        centroids=centroids[order],
+        blocks=blocks,
+        block_cells=block_cells,
+        buckets=buckets,
+        recall_rows=wanted,
+        recall_neighbours=np.take_along_axis(rows, nearest_first, axis=1),
+    )
+    store.write_bytes(INDEX, buffer.getvalue())
+
+
+def _cut(sizes: Int64) -> tuple[Int64, Int64, Int64]:
+    """Cut cells into blocks and gather them into buckets.
+
+    Returns:
+        First position of each block, and the end; the cell of each block; first block of each
+        bucket, and the end.
+    """
+    starts, cells, buckets = [0], [], [0]
+    for cell, size in enumerate(sizes.tolist()):
+        # A cell of many equal vectors is cut too, so that no search is over too many.
+        for left in range(size, 0, -CANDIDATE_ROWS):
+            starts.append(starts[-1] + min(left, CANDIDATE_ROWS))
+            cells.append(cell)
+        if starts[-1] - starts[buckets[-1]] >= BUCKET_ROWS:
+            buckets.append(len(cells))
+    if buckets[-1] < len(cells):
+        buckets.append(len(cells))
+    return np.array(starts), np.array(cells), np.array(buckets)
+
+
+def _near_one_another(centroids: Float32, n_rows: int, config: HierarchyConfig) -> Int64:
+    """Cells in an order in which those that lie together are numbered together."""
+    n_groups = min(len(centroids), -(-n_rows // BUCKET_ROWS))
+    local = LocalVectors(centroids)
+    kmeans(local, n_groups, config)
+    return np.argsort(labels_of(local), kind="stable")
+
+
+def _nearest_of_tile(
+    tile: Tile, queries: Float32, own: Int64, n_nearest: int, unit: bool
+) -> tuple[Float32, Int64]:
+    """Distances and rows of the nearest of a tile to each query, itself left out."""
+    vectors = to_unit(tile.vectors) if unit else tile.vectors
+    distances, ids = nearest(queries, vectors, min(n_nearest + 1, len(vectors)))
+    rows = ids + tile.first_row
+    return np.where(rows == own[:, None], np.float32(np.inf), distances), rows
+
+
+@dataclass(frozen=True)
+class _TileSorter:
+    """Writes a tile's vectors and rows in the order of their cells."""
+
+    store: Store
+    rank: Int64
+    unit: bool
+
+    def __call__(self, tile: Tile) -> Int64:
+        """Rows of each cell in the tile, shape (cells,)."""
+        cells = self.rank[tile.labels]
+        order = np.argsort(cells, kind="stable")
+        vectors = tile.vectors[order]
+        index = tile.first_row // TILE_ROWS
+        _write_array(self.store, f"tile-{index:06d}", to_unit(vectors) if self.unit else vectors)
+        _write_array(self.store, f"tile-{index:06d}-rows", tile.rows[order])
+        return np.bincount(cells, minlength=len(self.rank)).astype(np.int64)
+
+
+class _Index:
+    """Where every cell, block and bucket lies, in the order of cells.
+
+    Attributes:
+        counts: Rows of each cell in each tile, shape (tiles, cells).
+        first_rows: First row of each tile, shape (tiles,).
+        blocks: First position of each block, and the end, shape (blocks + 1,).
+        buckets: First block of each bucket, and the end, shape (buckets + 1,).
+    """
+
+    def __init__(self, store: Store) -> None:
+        with np.load(io.BytesIO(store.read_bytes(INDEX))) as arrays:
+            self.counts: Int64 = arrays["counts"]
+            self.blocks: Int64 = arrays["blocks"]
+            self.buckets: Int64 = arrays["buckets"]
+            self.recall_rows: Int64 = arrays["recall_rows"]
+            self.recall_neighbours: Int64 = arrays["recall_neighbours"]
+            self._cells: Int64 = arrays["block_cells"]
+            self._centroids: Float32 = arrays["centroids"][self._cells]
+        self.first_rows = np.cumsum(self.counts.sum(axis=1)) - self.counts.sum(axis=1)
+        self.dimension = int(self._centroids.shape[1])
+
+    def cells_of(self, bucket: int) -> tuple[int, int]:
+        """First cell of a bucket, and the one after its last."""
+        first, last = self._cells[self.buckets[bucket]], self._cells[self.buckets[bucket + 1] - 1]
+        return int(first), int(last) + 1
+
+    def candidates(self, block: int, at_least: int) -> Int64:
+        """Blocks that a block's neighbours are searched in, itself among them, in order."""
+        distances = ((self._centroids - self._centroids[block]) ** 2).sum(axis=1)
+        distances[block] = -1
+        order = np.argsort(distances, kind="stable")
+        enough = np.searchsorted(np.cumsum(np.diff(self.blocks)[order]), at_least) + 1
+        return np.sort(order[:enough])
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """One step of smoothing, on one bucket or tile."""
+
+    store: Store
+    shards: Shards
+    neighbours: int
+    unit: bool
+    candidates: int
+    step: str = ""
+    round: int = 0
+    last: bool = False
+
+    @cached_property
+    def index(self) -> _Index:
+        """Read once in each process."""
+        return _Index(self.store)
+
+    def __call__(self, shard: int) -> ShardResult:
+        """Do the step for a bucket, or for a tile."""
+        steps = {"gather": self._gather, "average": self._average, "scatter": self._scatter}
+        return ShardResult(info=steps[self.step](shard))
+
+    def _gather(self, bucket: int) -> dict[str, int]:
+        """Collect a bucket's cells from all tiles."""
+        first, stop = self.index.cells_of(bucket)
+        vectors, rows, cells = [], [], []
+        for tile, counts in enumerate(self.index.counts):
+            start, n_rows = int(counts[:first].sum()), int(counts[first:stop].sum())
+            name = f"tile-{tile:06d}"
+            vectors.append(self._read(name, start, n_rows))
+            rows.append(_read_rows(self.store, f"{name}-rows", start, n_rows))
+            cells.append(np.repeat(np.arange(first, stop), counts[first:stop]))
+        order = np.argsort(np.concatenate(cells), kind="stable")
+        _write_array(self.store, self._name(bucket, 0), np.concatenate(vectors)[order])
+        _write_array(self.store, f"bucket-{bucket:06d}-rows", np.concatenate(rows)[order])
+        return {}
+
+    def _average(self, bucket: int) -> dict[str, int]:
+        """Average a bucket's vectors with their neighbours."""
+        index = self.index
+        own = range(int(index.buckets[bucket]), int(index.buckets[bucket + 1]))
+        candidates = [index.candidates(block, self.candidates) for block in own]
+        needed = np.unique(np.concatenate(candidates))
+        vectors = np.concatenate([self._read_block(block) for block in needed.tolist()])
+        sizes = np.diff(index.blocks)[needed]
+        # Where each needed block begins among the vectors that were read.
+        begins = dict(zip(needed.tolist(), (np.cumsum(sizes) - sizes).tolist(), strict=True))
+        name = f"bucket-{bucket:06d}-neighbours"
+        first, stop = index.blocks[own.start], index.blocks[own.stop]
+        if self.round == 1:
+            found = [
+                self._search(block, blocks, vectors, begins)
+                for block, blocks in zip(own, candidates, strict=True)
+            ]
+            places = np.concatenate(found)
+            block_of = np.searchsorted(np.cumsum(sizes), places, side="right")
+            starts = np.array([begins[block] for block in needed.tolist()])
+            positions = index.blocks[needed][block_of] + places - starts[block_of]
+            _write_array(self.store, name, positions)
+        else:
+            flat = _read_rows(self.store, name, 0, int(stop - first) * self.neighbours)
+            positions = flat.reshape(-1, self.neighbours)
+            block_of = np.searchsorted(index.blocks, positions, side="right") - 1
+            starts = np.zeros(len(index.blocks), np.int64)
+            starts[needed] = [begins[block] for block in needed.tolist()]
+            places = starts[block_of] + positions - index.blocks[block_of]
+        begin = begins[own.start]
+        smoothed = average(vectors[begin : begin + int(stop - first)], places, vectors, self.unit)
+        if self.last:
+            rows = _read_rows(self.store, f"bucket-{bucket:06d}-rows", 0, int(stop - first))
+            order = np.argsort(rows)
+            smoothed = smoothed[order]
+            _write_array(self.store, f"bucket-{bucket:06d}-final-rows", rows[order])
+        _write_array(self.store, self._name(bucket, self.round), smoothed)
+        if self.round > 1:
+            return {"hits": 0, "wanted": 0}
+        return self._count_hits(bucket, positions)
+
+    def _search(self, block: int, blocks: Int64, vectors: Float32, begins: dict[int, int]) -> Int64:
+        """Places of the neighbours of a block's vectors, among all that were read."""
+        sizes = np.diff(self.index.blocks)
+        places = np.concatenate(
+            [np.arange(begins[each], begins[each] + sizes[each]) for each in blocks.tolist()]
+        )
+        begin = begins[block]
+        own = np.arange(begin, begin + sizes[block])
+        among = np.searchsorted(places, own)
+        found = find_neighbours(vectors[own], vectors[places], among, self.neighbours)
+        return places[found]
+
+    def _count_hits(self, bucket: int, positions: Int64) -> dict[str, int]:
+        """How many of the true neighbours of the sampled rows were found."""
+        index = self.index
+        rows = self._rows_at(np.arange(*index.blocks[index.buckets[bucket : bucket + 2]]))
+        here = np.flatnonzero(np.isin(rows, index.recall_rows))
+        hits = 0
+        for place in here.tolist():
+            true = index.recall_neighbours[np.searchsorted(index.recall_rows, rows[place])]
+            hits += int(np.isin(self._rows_at(positions[place]), true).sum())
+        return {"hits": hits, "wanted": len(here) * self.neighbours}
+
+    def _rows_at(self, positions: Int64) -> Int64:
+        """Row ids at some positions."""
+        starts = self.index.blocks[self.index.buckets]
+        rows = np.empty(len(positions), np.int64)
+        bucket_of = np.searchsorted(starts, positions, side="right") - 1
+        for bucket in np.unique(bucket_of).tolist():
+            n_rows = int(starts[bucket + 1] - starts[bucket])
+            all_rows = _read_rows(self.store, f"bucket-{bucket:06d}-rows", 0, n_rows)
+            here = bucket_of == bucket
+            rows[here] = all_rows[positions[here] - starts[bucket]]
+        return rows
+
+    def _scatter(self, tile: int) -> dict[str, int]:
+        """Write the shards of a tile from all buckets."""
+        counts = self.index.counts
+        n_rows, first_row = int(counts[tile].sum()), int(self.index.first_rows[tile])
+        vectors = np.empty((n_rows, self.index.dimension), np.float32)
+        for bucket in range(len(self.index.buckets) - 1):
+            first, stop = self.index.cells_of(bucket)
+            start = int(counts[:tile, first:stop].sum())
+            length = int(counts[tile, first:stop].sum())
+            name = f"bucket-{bucket:06d}-final-rows"
+            rows = _read_rows(self.store, name, start, length) - first_row
+            vectors[rows] = self._read(self._name(bucket, self.round), start, length)
+        for shard in range(first_row // self.shards.rows, len(self.shards)):
+            start, end = (bound - first_row for bound in self.shards.bounds(shard))
+            if start >= n_rows:
+                break
+            table = pa.table({"embedding": vector_column(vectors[start:end])})
+            write_table(self.store, layout.part(SMOOTHED, shard), table)
+        return {}
+
+    def _read(self, name: str, start: int, n_rows: int) -> Float32:
+        data = _read_bytes(self.store, name, start, n_rows, 4 * self.index.dimension)
+        return np.frombuffer(data, np.float32).reshape(n_rows, self.index.dimension)
+
+    def _read_block(self, block: int) -> Float32:
+        index = self.index
+        bucket = int(np.searchsorted(index.buckets, block, side="right")) - 1
+        start = int(index.blocks[block] - index.blocks[index.buckets[bucket]])
+        n_rows = int(index.blocks[block + 1] - index.blocks[block])
+        return self._read(self._name(bucket, self.round - 1), start, n_rows)
+
+    def _name(self, bucket: int, round_: int) -> str:
+        return f"bucket-{bucket:06d}-round-{round_}"
+
+
+def _write_array(store: Store, name: str, array: NDArray[Any]) -> None:
+    with store.open_output(layout.stage_file(STAGE, name)) as stream:
+        stream.write(np.ascontiguousarray(array).data)
+
+
+def _read_rows(store: Store, name: str, start: int, n_rows: int) -> Int64:
+    return np.frombuffer(_read_bytes(store, name, start, n_rows, 8), np.int64)
+
+
+def _read_bytes(store: Store, name: str, start: int, n_rows: int, row_bytes: int) -> bytes:
+    return store.read_range(layout.stage_file(STAGE, name), start * row_bytes, n_rows * row_bytes)

@@ -1,0 +1,146 @@
+"""Smoothing out of core gives what smoothing in memory gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from hercules_scale.clustering.assign import Float32
+from hercules_scale.clustering.smoothing import smooth
+from hercules_scale.config import RunConfig, parse_config
+from hercules_scale.progress import Reporter
+from hercules_scale.stages import smooth as module
+from hercules_scale.stages import vectors as vectors_module
+from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.smooth import Smoothing, smooth_vectors
+from hercules_scale.stages.vectors import read_vectors
+from hercules_scale.storage import layout
+from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import vector_column, write_table
+
+N_ROWS, DIMENSION = 3000, 12
+
+
+def unit_vectors(n_rows: int = N_ROWS, seed: int = 0) -> Float32:
+    draw = np.random.default_rng(seed)
+    centres = draw.normal(size=(30, DIMENSION))
+    rows: np.ndarray = centres[draw.integers(0, 30, n_rows)] + 0.4 * draw.normal(size=(n_rows, DIMENSION))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def config(folder: Path, workers: int = 2, **smoothing: object) -> RunConfig:
+    hierarchy = {"levels": [30, 5], "smoothing": smoothing or {"neighbours": 6, "rounds": 2}}
+    return parse_config(
+        {
+            "input": {"path": str(folder)},
+            "hierarchy": hierarchy,
+            "resources": {"workers": workers},
+            "output": {"path": str(folder)},
+        }
+    )
+
+
+def run(folder: Path, rows: Float32, settings: RunConfig) -> tuple[Smoothing, Float32]:
+    store, shards = Store(str(folder)), Shards(len(rows), 256)
+    for shard in range(len(shards)):
+        start, stop = shards.bounds(shard)
+        table = pa.table({"embedding": vector_column(rows[start:stop])})
+        write_table(store, layout.part("embeddings", shard), table)
+    context = RunContext(settings, store, "test", Reporter())
+    smoothing = smooth_vectors(context, shards, rows.shape[1])
+    found = [read_vectors(store, shard, smoothing.table) for shard in range(len(shards))]
+    return smoothing, np.concatenate(found)
+
+
+@pytest.fixture
+def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many tiles, cells, blocks and buckets for few rows."""
+    monkeypatch.setattr(vectors_module, "TILE_ROWS", 512)
+    monkeypatch.setattr("hercules_scale.clustering.tiles.TILE_ROWS", 512)
+    monkeypatch.setattr(module, "TILE_ROWS", 512)
+    monkeypatch.setattr(module, "EXACT_ROWS", 100)
+    monkeypatch.setattr(module, "CELL_ROWS", 60)
+    monkeypatch.setattr(module, "BUCKET_ROWS", 700)
+    monkeypatch.setattr(module, "CANDIDATE_ROWS", 900)
+
+
+def test_few_rows_are_smoothed_as_in_memory(tmp_path: Path) -> None:
+    rows = unit_vectors()
+    smoothing, found = run(tmp_path, rows, config(tmp_path))
+    assert smoothing.report["recall"] == 1.0
+    expected = smooth(rows - rows.mean(axis=0), 6, 2, unit=True)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+
+
+def test_with_all_rows_as_candidates_cells_and_buckets_change_nothing(
+    tmp_path: Path, small_files: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CANDIDATE_ROWS", N_ROWS)
+    rows = unit_vectors()
+    smoothing, found = run(tmp_path, rows, config(tmp_path))
+    assert smoothing.report["recall"] == 1.0
+    np.testing.assert_allclose(found, smooth(rows - rows.mean(axis=0), 6, 2, True), atol=1e-5)
+
+
+def test_recall_is_reported_and_most_neighbours_are_found(
+    tmp_path: Path, small_files: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CANDIDATE_ROWS", 200)
+    rows = unit_vectors()
+    smoothing, found = run(tmp_path, rows, config(tmp_path))
+    assert 0.9 < smoothing.report["recall"] < 1
+    expected = smooth(rows - rows.mean(axis=0), 6, 2, unit=True)
+    assert float((found * expected).sum(axis=1).mean()) > 0.99
+
+
+def test_numbers_of_any_length_are_averaged_as_they_are(tmp_path: Path) -> None:
+    rows = unit_vectors() * np.float32(3)
+    _, found = run(tmp_path, rows, config(tmp_path))
+    np.testing.assert_allclose(found, smooth(rows - rows.mean(axis=0), 6, 2, False), atol=1e-4)
+
+
+def test_a_thousand_equal_rows_are_smoothed_to_themselves(
+    tmp_path: Path, small_files: None
+) -> None:
+    rows = unit_vectors()
+    rows[500:1500] = rows[0]
+    _, found = run(tmp_path, rows, config(tmp_path))
+    # Float32 cannot tell which of equal rows lies nearest, and any of them is the same.
+    np.testing.assert_allclose(found[500:1500], np.tile(found[0], (1000, 1)), atol=1e-5)
+
+
+@pytest.mark.ray
+def test_any_number_of_workers_gives_the_same_bits(
+    tmp_path: Path, small_files: None, monkeypatch: pytest.MonkeyPatch, local_ray: None
+) -> None:
+    rows = unit_vectors()
+    alone = run(tmp_path / "0", rows, config(tmp_path / "0", 1))[1]
+    monkeypatch.setattr(module, "LOCAL_ROWS", 0)
+    for workers in (1, 3):
+        folder = tmp_path / str(workers)
+        assert run(folder, rows, config(folder, workers))[1].tobytes() == alone.tobytes()
+        assert len(list((folder / "_work/commits/smooth_round_2").iterdir())) > 3
+
+
+def test_auto_says_what_it_saw_and_smooths_planted_clusters(tmp_path: Path) -> None:
+    smoothing, _ = run(tmp_path, unit_vectors(), config(tmp_path, neighbours="auto"))
+    report = smoothing.report
+    assert report["neighbours"] == 10
+    assert report["agreement_smoothed"] >= report["agreement_raw"]
+
+
+def test_auto_leaves_clusters_smaller_than_a_neighbourhood_alone(tmp_path: Path) -> None:
+    settings = config(tmp_path, neighbours="auto")
+    smoothing, found = run(tmp_path, unit_vectors(100), settings)
+    assert smoothing.report["neighbours"] == 0
+    assert smoothing.table == "embeddings"
+    assert len(found) == 100
+
+
+def test_off_is_off(tmp_path: Path) -> None:
+    smoothing, _ = run(tmp_path, unit_vectors(50), config(tmp_path, neighbours=0))
+    assert smoothing == Smoothing("embeddings", {"neighbours": 0})
