@@ -126,7 +126,8 @@ def time_faiss(vectors: Float32, start: Float32, iterations: int) -> tuple[float
     )
     started = time.perf_counter()
     kmeans.train(vectors, init_centroids=start)
-    return time.perf_counter() - started, final_inertia(vectors, kmeans.centroids)
+    taken = time.perf_counter() - started
+    return taken, final_inertia(vectors, np.asarray(kmeans.centroids))
 
 
 def time_sklearn(vectors: Float32, start: Float32, iterations: int) -> tuple[float, float]:

@@ -11,9 +11,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from hercules_scale.errors import ConfigError
+
+Linkage = Literal["ward", "average", "complete", "single"]
+# Their distances, in float64, take 200 MB.
+MAX_AGGLOMERATED = 5_000
 
 
 class _Section(BaseModel):
@@ -122,6 +134,16 @@ class HierarchyConfig(_Section):
         default="squared_l2",
         description="squared_l2 of the vectors less their mean, or cosine (spherical k-means)",
     )
+    method: Literal["kmeans", "agglomerative"] = Field(
+        default="kmeans",
+        description="kmeans level on level, or agglomerative: one dendrogram cut at every level, "
+        "of all items up to 5,000, else of micro-clusters by k-means; refinement is not run on it",
+    )
+    linkage: Linkage = Field(
+        default="ward",
+        description="what agglomerative merges: ward (the least rise of squared distances to "
+        "means), or the least average, largest (complete) or smallest (single) L2 distance",
+    )
     init: Literal["auto", "sample", "kmeans++", "kmeans||"] = Field(
         default="auto",
         description="where centroids start; auto is kmeans++ below 1,000 clusters, else sample",
@@ -164,6 +186,24 @@ class HierarchyConfig(_Section):
     def _levels_fall(cls, value: list[int]) -> list[int]:
         if any(upper >= lower for lower, upper in itertools.pairwise(value)):
             raise ValueError("must fall strictly, finest level first")
+        return value
+
+    @field_validator("method")
+    @classmethod
+    def _method_fits(cls, value: str, others: ValidationInfo) -> str:
+        if value == "kmeans":
+            return value
+        resampling, levels = others.data.get("resampling"), others.data.get("levels", [1])
+        if resampling is not None and resampling.rounds > 0:
+            raise ValueError(
+                f"must be kmeans where resampling.rounds is above 0 ({resampling.rounds} here), "
+                "since only k-means resamples"
+            )
+        if levels[0] > MAX_AGGLOMERATED:
+            raise ValueError(
+                f"must be kmeans where levels ask for more than {MAX_AGGLOMERATED:,} clusters "
+                f"({levels[0]:,} here), which is as many points as are agglomerated"
+            )
         return value
 
     @field_validator("representation")

@@ -133,6 +133,19 @@ def test_a_wrong_type_names_key_rule_value_and_remedy(
             {"hierarchy": {"refinement": "forest"}},
             r"hierarchy\.refinement input should be .tree. or .none.",
         ),
+        (
+            {"hierarchy": {"method": "agglomerative", "resampling": {"rounds": 2}}},
+            r"hierarchy\.method must be kmeans where resampling\.rounds is above 0 \(2 here\).*"
+            r"got 'agglomerative'; give kmeans level on level",
+        ),
+        (
+            {"hierarchy": {"method": "agglomerative", "levels": [5001, 5]}},
+            r"hierarchy\.method must be kmeans where levels ask for more than 5,000 .*5,001 here",
+        ),
+        (
+            {"hierarchy": {"linkage": "centroid"}},
+            r"hierarchy\.linkage input should be 'ward', .*got 'centroid'; give what",
+        ),
         ({"embedding": {"long_text": "window"}}, "not built yet.*use truncate"),
         ({"input": {"path": "x", "modality": "image"}}, "not built yet.*use text"),
         ({"input": {"path": ""}}, r"input\.path must name at least one file"),
@@ -158,6 +171,17 @@ def test_a_wrong_type_names_key_rule_value_and_remedy(
 def test_an_impossible_value_names_its_rule(sections: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse(**sections)
+
+
+@pytest.mark.parametrize(
+    "hierarchy",
+    [
+        {"method": "agglomerative", "levels": [5000, 5], "resampling": {"rounds": 0}},
+        {"method": "kmeans", "levels": [5001, 5], "resampling": {"rounds": 2}},
+    ],
+)
+def test_a_method_that_fits_the_rest_is_taken(hierarchy: dict[str, object]) -> None:
+    assert parse(hierarchy=hierarchy).hierarchy.method == hierarchy["method"]
 
 
 def test_several_mistakes_are_told_at_once() -> None:

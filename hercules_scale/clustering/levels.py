@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hercules_scale.clustering.agglomerative import Agglomeration, CutResult, agglomerate_vectors
 from hercules_scale.clustering.assign import Float32, Int32, nearest
 from hercules_scale.clustering.checkpoints import Checkpoints, NoCheckpoints, State
 from hercules_scale.clustering.kmeans import KMeansResult, kmeans, warm_up_size
-from hercules_scale.clustering.refinement import Tree, refine_tree
+from hercules_scale.clustering.refinement import Parents, Tree, refine_tree
 from hercules_scale.clustering.tiles import (
     LocalVectors,
     VectorSet,
@@ -38,32 +39,41 @@ class Level:
     parents: Int32 | None
 
 
+LevelResult = KMeansResult | CutResult
+
+
 @dataclass(frozen=True)
 class Levels:
-    """A whole hierarchy; the vector set holds the labels of its finest level.
+    """A whole hierarchy; the vector set holds labels that ``leaves`` makes those of level 1.
 
     Attributes:
         levels: Finest first.
-        runs: How each was found, before refinement.
+        runs: How each level was found, before refinement.
+        leaves: Cluster of level 1 of each label of the vector set's last assignment; after k-means
+            the label itself.
         tree: What refinement came to, where there was any.
+        micro: How the micro-clusters below level 1 were found, where there are any.
     """
 
     levels: list[Level]
-    runs: list[KMeansResult]
+    runs: Sequence[LevelResult]
+    leaves: Int32
     tree: Tree | None = None
+    micro: KMeansResult | None = None
 
 
 def build_levels(
     vectors: VectorSet,
     config: HierarchyConfig,
     checkpoints: Checkpoints | None = None,
-    on_level: Callable[[int, KMeansResult], None] = lambda number, result: None,
+    on_level: Callable[[int, LevelResult], None] = lambda number, result: None,
 ) -> Levels:
     """Cluster the items, then the centroids, and so on, finest level first.
 
     With ``refinement: tree`` a centroid weighs as much as it has items, and the tree is refined as
-    a whole at the end; ``none`` is the paper's way. A level that asks for no fewer clusters than
-    the level below turned out to have is left out.
+    a whole at the end; ``none`` is the paper's way. With ``method: agglomerative`` one dendrogram
+    is cut at every level instead. A level that asks for no fewer clusters than the level below
+    turned out to have is left out.
 
     Args:
         vectors: The items.
@@ -74,6 +84,8 @@ def build_levels(
     Source: HERCULES, Algorithm 3 (direct mode).
     """
     checkpoints = checkpoints or NoCheckpoints()
+    if config.method == "agglomerative":
+        return _cut_levels(agglomerate_vectors(vectors, config, checkpoints), on_level)
     if config.refinement == "tree" and len(config.levels) > 1 and not config.resampling.rounds:
         size = warm_up_size(vectors, config.levels[0])
         if size < vectors.n_rows:
@@ -94,9 +106,7 @@ def build_levels(
         leaves = runs[0].centroids
         tree = refine_tree(vectors, leaves, parents, config.metric, checkpoints, config.tolerance)
         return _of_tree(vectors, tree, runs)
-    above: list[Int32 | None] = [*parents, None]
-    levels = [Level(run.centroids, parent) for run, parent in zip(runs, above, strict=True)]
-    return Levels(levels, runs)
+    return _of_kmeans([run.centroids for run in runs], parents, runs)
 
 
 def _from_sample(
@@ -104,7 +114,7 @@ def _from_sample(
     size: int,
     config: HierarchyConfig,
     checkpoints: Checkpoints,
-    on_level: Callable[[int, KMeansResult], None],
+    on_level: Callable[[int, LevelResult], None],
 ) -> Levels:
     """Build the tree of a sample, then refine it over all vectors.
 
@@ -117,14 +127,13 @@ def _from_sample(
         state = _to_state(found)
         checkpoints.save("sample", state, last=True)
     runs, leaf_centroids, parents = _from_state(state)
-    tree = None
     if parents:
         tolerance = max(config.tolerance, SAMPLE_STARTED_TOLERANCE)
         tree = refine_tree(vectors, leaf_centroids, parents, config.metric, checkpoints, tolerance)
         return _of_tree(vectors, tree, runs)
     # Too few distinct vectors for a second level.
     vectors.assign(leaf_centroids)
-    return Levels([Level(leaf_centroids, None)], runs)
+    return _of_kmeans([leaf_centroids], [], runs)
 
 
 def _to_state(found: Levels) -> State:
@@ -152,9 +161,26 @@ def _from_state(state: State) -> tuple[list[KMeansResult], Float32, list[Int32]]
 
 def _of_tree(vectors: VectorSet, tree: Tree, runs: list[KMeansResult]) -> Levels:
     tree = _without_empty(vectors, tree)
-    above: list[Int32 | None] = [*tree.parents, None]
-    levels = [Level(*level) for level in zip(tree.centroids, above, strict=True)]
-    return Levels(levels, runs, tree)
+    return _of_kmeans(tree.centroids, tree.parents, runs, tree)
+
+
+def _of_kmeans(
+    centroids: list[Float32], parents: Parents, runs: list[KMeansResult], tree: Tree | None = None
+) -> Levels:
+    leaves = np.arange(len(centroids[0]), dtype=np.int32)
+    return Levels(_nested(centroids, parents), runs, leaves, tree)
+
+
+def _cut_levels(found: Agglomeration, on_level: Callable[[int, LevelResult], None]) -> Levels:
+    for number, level in enumerate(found.levels, start=1):
+        on_level(number, level)
+    levels = _nested([level.centroids for level in found.levels], found.parents)
+    return Levels(levels, found.levels, found.leaves, micro=found.micro)
+
+
+def _nested(centroids: list[Float32], parents: Parents) -> list[Level]:
+    above: list[Int32 | None] = [*parents, None]
+    return [Level(*level) for level in zip(centroids, above, strict=True)]
 
 
 def _without_empty(vectors: VectorSet, tree: Tree) -> Tree:

@@ -98,10 +98,10 @@ def refine_tree(
         previous = sums.inertia
     while n_rounds < MAX_ROUNDS and not converged:
         n_rounds += 1
-        counts, totals = _add_up(sums.counts, sums.totals(), parents)
+        counts, totals = add_up(sums.counts, sums.totals(), parents)
         for level in range(len(parents)):
             n_moved += reparent(level, parents, counts, totals, weights, metric)
-        centroids = _means(counts, totals, centroids, metric)
+        centroids = means(counts, totals, centroids, metric)
         path, offsets = path_centroids(centroids, parents, weights)
         sums = vectors.assign(path, offsets)
         steady = n_rounds > 1 and previous - sums.inertia <= tolerance * previous
@@ -123,8 +123,8 @@ def refine_tree(
         }
         checkpoints.save("refinement", State(arrays, numbers), last=converged)
     # The means of the last assignment, so that centroids and items agree.
-    counts, totals = _add_up(sums.counts, sums.totals(), parents)
-    centroids = _means(counts, totals, centroids, metric)
+    counts, totals = add_up(sums.counts, sums.totals(), parents)
+    centroids = means(counts, totals, centroids, metric)
     total = float(weights.sum())
     return Tree(
         parents,
@@ -253,7 +253,7 @@ def _move(
         totals[above][new] += total
 
 
-def _add_up(counts: Int64, totals: Float64, parents: Parents) -> tuple[list[Int64], list[Float64]]:
+def add_up(counts: Int64, totals: Float64, parents: Parents) -> tuple[list[Int64], list[Float64]]:
     """Counts and sums of every level's clusters from those of the leaves."""
     all_counts, all_totals = [counts], [totals]
     for level in parents:
@@ -266,13 +266,14 @@ def _add_up(counts: Int64, totals: Float64, parents: Parents) -> tuple[list[Int6
     return all_counts, all_totals
 
 
-def _means(
+def means(
     counts: list[Int64], totals: list[Float64], otherwise: list[Float32], metric: str
 ) -> list[Float32]:
-    means = []
+    """Centroids of every level from their counts and sums; ``otherwise`` where one is empty."""
+    centroids = []
     for level, (count, total) in enumerate(zip(counts, totals, strict=True)):
         mean = (total / np.maximum(count, 1)[:, None]).astype(np.float32)
         if level < len(otherwise):
             mean = np.where(count[:, None] > 0, mean, otherwise[level])
-        means.append(project(mean, metric))
-    return means
+        centroids.append(project(mean, metric))
+    return centroids

@@ -10,10 +10,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from hercules_scale import schemas
-from hercules_scale.clustering.assign import Float32
+from hercules_scale.clustering.agglomerative import EXACT_ROWS, MICRO_PER_CLUSTER, CutResult
+from hercules_scale.clustering.assign import Float32, Int32
 from hercules_scale.clustering.kmeans import KMeansResult
 from hercules_scale.clustering.levels import (
     Level,
+    LevelResult,
     Levels,
     Memberships,
     build_levels,
@@ -87,13 +89,10 @@ def cluster_items(context: RunContext, source: ShardTiles) -> Clustering:
 
 
 def _cluster(context: RunContext, source: ShardTiles, progress: StageProgress) -> Commit:
-    def show(number: int, result: KMeansResult) -> None:
+    def show(number: int, result: LevelResult) -> None:
         progress.advance(1)
         context.reporter.say(
-            f"  level {number}: {len(result.centroids):,} clusters, "
-            f"{result.n_iterations} iterations (stopped by {result.stopped}; objective fell by "
-            f"{result.objective_fall:.1g}, {result.share_changed:.2%} of labels changed), "
-            f"inertia {result.inertia:.5g}"
+            f"  level {number}: {len(result.centroids):,} clusters, {_describe(result)}"
         )
 
     hierarchy = context.config.hierarchy
@@ -109,7 +108,7 @@ def _cluster(context: RunContext, source: ShardTiles, progress: StageProgress) -
                 f"{found.tree.objective:.5g}"
             )
         n_exemplars = context.config.summaries.exemplars
-        writer = _MembershipWriter(context.store, shards, found.levels, n_exemplars)
+        writer = _MembershipWriter(context.store, shards, found.levels, found.leaves, n_exemplars)
         parts = [part for tile in vectors.map(writer) for part in tile]
     summary = _merge([part for _, part in parts], n_exemplars)
     write_table(context.store, CLUSTERS_FILE, _clusters_table(found.levels, summary, mean))
@@ -121,19 +120,37 @@ def _cluster(context: RunContext, source: ShardTiles, progress: StageProgress) -
     return Commit(0, context.fingerprint, [file for file, _ in parts], info)
 
 
+def _describe(result: LevelResult) -> str:
+    if isinstance(result, CutResult):
+        following = "" if result.next_height is None else f", the next at {result.next_height:.5g}"
+        return (
+            f"{result.linkage} linkage of {result.n_points:,} points (last merge at "
+            f"{result.height:.5g}{following})"
+        )
+    return (
+        f"{result.n_iterations} iterations (stopped by {result.stopped}; objective fell by "
+        f"{result.objective_fall:.1g}, {result.share_changed:.2%} of labels changed), "
+        f"inertia {result.inertia:.5g}"
+    )
+
+
 def _report(found: Levels) -> dict[str, Any]:
     """How the clusters were found, for ``run.json``."""
-    levels = []
-    for number, run in enumerate(found.runs, start=1):
-        numbers = asdict(run)
-        for name in ("centroids", "counts"):
-            del numbers[name]
-        levels.append({"level": number, **numbers})
+    levels = [{"level": number, **_numbers(run)} for number, run in enumerate(found.runs, start=1)]
     report: dict[str, Any] = {"levels": levels}
+    if found.micro is not None:
+        report["micro_clusters"] = {"n_clusters": len(found.micro.counts), **_numbers(found.micro)}
     if found.tree is not None:
         names = ("first_objective", "objective", "n_moved", "n_rounds", "converged")
         report["tree"] = {name: getattr(found.tree, name) for name in names}
     return report
+
+
+def _numbers(run: LevelResult) -> dict[str, Any]:
+    numbers = asdict(run)
+    for name in ("centroids", "counts"):
+        del numbers[name]
+    return numbers
 
 
 @dataclass(frozen=True)
@@ -153,6 +170,7 @@ class _MembershipWriter:
     store: Store
     shards: Shards
     levels: list[Level]
+    leaves: Int32
     n_exemplars: int
 
     def __call__(self, tile: Tile) -> list[tuple[FileRecord, _Summary]]:
@@ -164,7 +182,8 @@ class _MembershipWriter:
     def _write(self, tile: Tile, shard: int) -> tuple[FileRecord, _Summary]:
         start, stop = self.shards.bounds(shard)
         part = slice(start - tile.first_row, stop - tile.first_row)
-        members = compute_memberships(tile.vectors[part], tile.labels[part], self.levels)
+        leaves = self.leaves[tile.labels[part]]
+        members = compute_memberships(tile.vectors[part], leaves, self.levels)
         ids = read_table(self.store, layout.part("embeddings", shard), ["item_id"])["item_id"]
         columns = {"row": pa.array(np.arange(start, stop)), "item_id": ids}
         for name, values in (
@@ -256,10 +275,24 @@ def _alarms(asked: list[int], found: Levels, summary: _Summary, n_items: int) ->
                 f"level {number}: cluster {counts.argmax()} holds {counts.max():,} of "
                 f"{n_items:,} items, more than half"
             )
-        if run.n_refilled:
-            alarms.append(f"level {number}: empty clusters were refilled {run.n_refilled} times")
-        if not run.converged:
+        if isinstance(run, KMeansResult):
+            alarms += _kmeans_alarms(f"level {number}", run)
+    if found.micro is not None:
+        alarms += _kmeans_alarms("micro-clusters", found.micro)
+        if MICRO_PER_CLUSTER * asked[0] > EXACT_ROWS:
             alarms.append(
-                f"level {number}: k-means had not converged after {run.n_iterations} iterations"
+                f"level 1: {sizes[0]:,} clusters were made of {len(found.micro.counts):,} "
+                f"micro-clusters, the most there can be; with fewer than {MICRO_PER_CLUSTER} a "
+                f"cluster the linkage counts for little; ask for at most "
+                f"{EXACT_ROWS // MICRO_PER_CLUSTER:,} clusters, or for method kmeans"
             )
+    return alarms
+
+
+def _kmeans_alarms(name: str, run: KMeansResult) -> list[str]:
+    alarms = []
+    if run.n_refilled:
+        alarms.append(f"{name}: empty clusters were refilled {run.n_refilled} times")
+    if not run.converged:
+        alarms.append(f"{name}: k-means had not converged after {run.n_iterations} iterations")
     return alarms

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hercules_scale.clustering.assign import SUM_ROWS, Float32, Scale, move_rows, nearest
@@ -68,6 +68,7 @@ def test_offsets_are_added_to_squared_distances() -> None:
     np.testing.assert_allclose(distances[:, 0], table.min(axis=1), rtol=1e-4, atol=1e-4)
 
 
+@settings(deadline=None)
 @given(n=st.integers(1, 2**36), largest=st.floats(0, 1e6))
 def test_fixed_point_sums_stay_within_64_bits_and_use_them(n: int, largest: float) -> None:
     peak = max(n, 2) * max(largest, 2.0**-40) * 2.0 ** Scale.of(n, largest, 1).vectors

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -31,6 +31,7 @@ def test_the_reference_gives_the_published_first_numbers() -> None:
     assert splitmix(0x9E3779B97F4A7C15) == 0x6E789E6AA1B965F4
 
 
+@settings(deadline=None)
 @given(
     seed=st.integers(0, 2**63 - 1),
     level=st.integers(1, 9),

@@ -8,7 +8,13 @@ from sklearn.metrics import adjusted_rand_score
 
 from hercules_scale.clustering.assign import Float32
 from hercules_scale.clustering.kmeans import KMeansResult
-from hercules_scale.clustering.levels import Level, Memberships, build_levels, compute_memberships
+from hercules_scale.clustering.levels import (
+    Level,
+    LevelResult,
+    Memberships,
+    build_levels,
+    compute_memberships,
+)
 from hercules_scale.clustering.tiles import LocalVectors, labels_of
 from hercules_scale.config import HierarchyConfig, ResamplingConfig
 
@@ -36,8 +42,9 @@ def build(
         levels=sizes, resampling=ResamplingConfig(rounds=rounds), refinement=refinement
     )
     local = LocalVectors(vectors)
-    levels = build_levels(local, config).levels
-    return levels, compute_memberships(vectors, labels_of(local), levels)
+    found = build_levels(local, config)
+    leaves = found.leaves[labels_of(local)]
+    return found.levels, compute_memberships(vectors, leaves, found.levels)
 
 
 def test_a_planted_hierarchy_is_found() -> None:
@@ -86,12 +93,13 @@ def test_a_level_that_would_not_be_coarser_is_left_out() -> None:
     vectors = np.repeat(np.array([[0], [5], [9]], np.float32), 10, axis=0)
     seen: list[tuple[int, int]] = []
 
-    def on_level(number: int, result: KMeansResult) -> None:
+    def on_level(number: int, result: LevelResult) -> None:
         seen.append((number, len(result.centroids)))
 
     config = HierarchyConfig(levels=[8, 4, 2])
     found = build_levels(LocalVectors(vectors), config, on_level=on_level)
     assert [len(level.centroids) for level in found.levels] == [3, 2]
+    assert isinstance(found.runs[0], KMeansResult)
     assert found.runs[0].n_empty == 5
     assert seen == [(1, 3), (2, 2)]
 

@@ -41,11 +41,11 @@ def tree_objective(
 def test_refinement_never_raises_the_objective_and_reports_the_true_one(seed: int) -> None:
     vectors = groups(seed)
     local = LocalVectors(vectors)
-    start = build_levels(local, HierarchyConfig(levels=[24, 6, 2], refinement="none")).levels
-    parents = [level.parents for level in start if level.parents is not None]
-    leaves = labels_of(local)
+    start = build_levels(local, HierarchyConfig(levels=[24, 6, 2], refinement="none"))
+    parents = [level.parents for level in start.levels if level.parents is not None]
+    leaves = start.leaves[labels_of(local)]
     before = tree_objective(vectors, leaves, parents, means(vectors, leaves, parents, [24, 6, 2]))
-    tree = refine_tree(local, start[0].centroids, parents)
+    tree = refine_tree(local, start.levels[0].centroids, parents)
     assert tree.converged
     assert tree.objective <= tree.first_objective * (1 + 1e-6)
     reached = tree_objective(vectors, labels_of(local), tree.parents, tree.centroids)
@@ -72,9 +72,9 @@ def means(
 def test_the_centroids_of_every_level_are_the_means_of_their_items() -> None:
     vectors = groups(3)
     local = LocalVectors(vectors)
-    levels = build_levels(local, HierarchyConfig(levels=[20, 5, 2])).levels
-    members = compute_memberships(vectors, labels_of(local), levels)
-    for number, level in enumerate(levels):
+    found = build_levels(local, HierarchyConfig(levels=[20, 5, 2]))
+    members = compute_memberships(vectors, found.leaves[labels_of(local)], found.levels)
+    for number, level in enumerate(found.levels):
         own = members.labels[:, number]
         assert np.unique(own).tolist() == list(range(len(level.centroids)))
         for cluster, centroid in enumerate(level.centroids):

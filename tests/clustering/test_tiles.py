@@ -76,6 +76,7 @@ def test_the_first_of_each_label_come_by_distance_and_then_row() -> None:
     assert rows[kept].tolist() == [9, 11, 12, 13]
 
 
+@settings(deadline=None)
 @given(tile=st.integers(1, 40), n_nearest=st.integers(1, 6))
 def test_the_nearest_of_all_are_the_nearest_of_the_tiles_nearest(tile: int, n_nearest: int) -> None:
     vectors = np.random.default_rng(0).integers(-2, 3, size=(40, 2)).astype(np.float32)

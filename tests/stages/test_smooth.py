@@ -27,8 +27,9 @@ N_ROWS, DIMENSION = 3000, 12
 def unit_vectors(n_rows: int = N_ROWS, seed: int = 0) -> Float32:
     draw = np.random.default_rng(seed)
     centres = draw.normal(size=(30, DIMENSION))
-    rows: np.ndarray = centres[draw.integers(0, 30, n_rows)] + 0.4 * draw.normal(size=(n_rows, DIMENSION))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    rows = centres[draw.integers(0, 30, n_rows)] + 0.4 * draw.normal(size=(n_rows, DIMENSION))
+    unit: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit.astype(np.float32)
 
 
 def config(folder: Path, workers: int = 2, **smoothing: object) -> RunConfig:

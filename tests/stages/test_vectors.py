@@ -61,7 +61,7 @@ def build(vectors: VectorSet, config: HierarchyConfig = CONFIG) -> list[bytes]:
     found = build_levels(vectors, config)
     arrays: list[np.ndarray] = [level.centroids for level in found.levels]
     arrays += [level.parents for level in found.levels if level.parents is not None]
-    return [each.tobytes() for each in (*arrays, labels_of(vectors))]
+    return [each.tobytes() for each in (*arrays, found.leaves[labels_of(vectors)])]
 
 
 @pytest.fixture(scope="module")
