@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from hercules_scale.errors import ConfigError
 
@@ -92,13 +101,35 @@ class ResamplingConfig(_Section):
     )
 
 
+def _levels_tag(value: object) -> str:
+    return "levels chosen" if value == "auto" else "levels listed"
+
+
+# A mistake is told by the rules of a list alone, not by those of each branch of the union.
+_Levels = Annotated[
+    Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1), Tag(_levels_tag(None))]
+    | Annotated[Literal["auto"], Tag(_levels_tag("auto"))],
+    Discriminator(_levels_tag),
+]
+
+
 class HierarchyConfig(_Section):
     """How vectors become levels of clusters."""
 
-    levels: list[Annotated[int, Field(ge=1)]] = Field(
+    levels: _Levels = Field(
         default=[100, 20, 5],
-        min_length=1,
-        description="clusters a level, finest first, strictly falling, such as [100, 20, 5]",
+        description="clusters a level, finest first, strictly falling, such as [100, 20, 5]; or "
+        "auto, which chooses them from the data",
+    )
+    k_score: Literal[
+        "simplified_silhouette", "silhouette", "davies_bouldin", "calinski_harabasz"
+    ] = Field(
+        default="simplified_silhouette",
+        description="what levels: auto chooses by; silhouette is the paper's, for at most 20,000 "
+        "items",
+    )
+    max_k: int = Field(
+        default=1000, ge=2, le=3125, description="clusters that levels: auto may choose, at most"
     )
     representation: Literal["direct", "description"] = Field(
         default="direct", description="cluster the items' own vectors, or their descriptions'"
@@ -137,16 +168,11 @@ class HierarchyConfig(_Section):
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="seed of every random choice")
 
-    @field_validator("levels", mode="before")
-    @classmethod
-    def _levels_are_listed(cls, value: object) -> object:
-        if value == "auto":
-            raise ValueError("'auto' is not built yet in this version; give a list of counts")
-        return value
-
     @field_validator("levels")
     @classmethod
-    def _levels_fall(cls, value: list[int]) -> list[int]:
+    def _levels_fall(cls, value: list[int] | Literal["auto"]) -> list[int] | Literal["auto"]:
+        if value == "auto":
+            return value
         if any(upper >= lower for lower, upper in itertools.pairwise(value)):
             raise ValueError("must fall strictly, finest level first")
         return value
@@ -347,7 +373,8 @@ _RULES = {
 def _explain(problem: dict[str, Any]) -> str:
     unknown = problem["type"] == "extra_forbidden"
     # Pydantic names the branches of a union such as input.path, which holds no keys.
-    location = [part for part in problem["loc"] if unknown or part not in ("str", "list[str]")]
+    branches = ("str", "list[str]", _levels_tag(None))
+    location = [part for part in problem["loc"] if unknown or part not in branches]
     key = ".".join(str(part) for part in location)
     fields, field = _fields_at(location)
     if unknown:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hercules_scale.clustering.assign import Float32, Int32, nearest
 from hercules_scale.clustering.checkpoints import Checkpoints
+from hercules_scale.clustering.choose_k import CurvePoint, choose_k
 from hercules_scale.clustering.kmeans import KMeansResult, kmeans
 from hercules_scale.clustering.refinement import Tree, refine_tree
 from hercules_scale.clustering.tiles import LocalVectors, VectorSet, labels_of
@@ -37,11 +38,13 @@ class Levels:
         levels: Finest first.
         runs: How each was found, before refinement.
         tree: What refinement came to, where there was any.
+        curve: How counts of clusters were chosen, where they were left to the data.
     """
 
     levels: list[Level]
     runs: list[KMeansResult]
     tree: Tree | None = None
+    curve: list[CurvePoint] = field(default_factory=list)
 
 
 def build_levels(
@@ -54,7 +57,8 @@ def build_levels(
 
     With ``refinement: tree`` a centroid weighs as much as it has items, and the tree is refined as
     a whole at the end; ``none`` is the paper's way. A level that asks for no fewer clusters than
-    the level below turned out to have is left out.
+    the level below turned out to have is left out. With ``levels: auto`` the count of each level
+    is chosen when the level below is there, until a level has few clusters.
 
     Args:
         vectors: The items.
@@ -67,7 +71,18 @@ def build_levels(
     runs: list[KMeansResult] = []
     parents: list[Int32] = []
     below = vectors
-    for k in config.levels:
+    curve: list[CurvePoint] = []
+
+    def counts() -> Iterator[int]:
+        if isinstance(config.levels, list):
+            yield from config.levels
+            return
+        # Each is asked for when the level below is there.
+        while points := choose_k(below, config, len(runs) + 1, checkpoints):
+            curve.extend(points)
+            yield next(point.k for point in points if point.chosen)
+
+    for k in counts():
         if runs and k >= below.n_rows:
             continue
         runs.append(kmeans(below, k, config, len(runs) + 1, checkpoints))
@@ -84,7 +99,7 @@ def build_levels(
         centroids, parents = tree.centroids, tree.parents
     above: list[Int32 | None] = [*parents, None]
     levels = [Level(*level) for level in zip(centroids, above, strict=True)]
-    return Levels(levels, runs, tree)
+    return Levels(levels, runs, tree, curve)
 
 
 def _without_empty(vectors: VectorSet, tree: Tree) -> Tree:
