@@ -14,7 +14,9 @@ import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -113,13 +115,35 @@ class SmoothingConfig(_Section):
     rounds: int = Field(default=3, ge=1, le=100, description="times that this is done")
 
 
+def _levels_tag(value: object) -> str:
+    return "levels chosen" if value == "auto" else "levels listed"
+
+
+# A mistake is told by the rules of a list alone, not by those of each branch of the union.
+_Levels = Annotated[
+    Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1), Tag(_levels_tag(None))]
+    | Annotated[Literal["auto"], Tag(_levels_tag("auto"))],
+    Discriminator(_levels_tag),
+]
+
+
 class HierarchyConfig(_Section):
     """How vectors become levels of clusters."""
 
-    levels: list[Annotated[int, Field(ge=1)]] = Field(
+    levels: _Levels = Field(
         default=[100, 20, 5],
-        min_length=1,
-        description="clusters a level, finest first, strictly falling, such as [100, 20, 5]",
+        description="clusters a level, finest first, strictly falling, such as [100, 20, 5]; or "
+        "auto, which chooses them from the data",
+    )
+    k_score: Literal[
+        "simplified_silhouette", "silhouette", "davies_bouldin", "calinski_harabasz"
+    ] = Field(
+        default="simplified_silhouette",
+        description="what levels: auto chooses by; silhouette is the paper's, for at most 20,000 "
+        "items",
+    )
+    max_k: int = Field(
+        default=1000, ge=2, le=3125, description="clusters that levels: auto may choose, at most"
     )
     representation: Literal["direct", "description"] = Field(
         default="direct", description="cluster the items' own vectors, or their descriptions'"
@@ -174,16 +198,11 @@ class HierarchyConfig(_Section):
     def _smoothing_has_a_short_form(cls, value: object) -> object:
         return {"neighbours": "auto"} if value == "auto" else value
 
-    @field_validator("levels", mode="before")
-    @classmethod
-    def _levels_are_listed(cls, value: object) -> object:
-        if value == "auto":
-            raise ValueError("'auto' is not built yet in this version; give a list of counts")
-        return value
-
     @field_validator("levels")
     @classmethod
-    def _levels_fall(cls, value: list[int]) -> list[int]:
+    def _levels_fall(cls, value: list[int] | Literal["auto"]) -> list[int] | Literal["auto"]:
+        if value == "auto":
+            return value
         if any(upper >= lower for lower, upper in itertools.pairwise(value)):
             raise ValueError("must fall strictly, finest level first")
         return value
@@ -199,12 +218,20 @@ class HierarchyConfig(_Section):
                 f"must be kmeans where resampling.rounds is above 0 ({resampling.rounds} here), "
                 "since only k-means resamples"
             )
+        if levels == "auto":
+            raise ValueError("must be kmeans where levels are auto; list the counts")
         if levels[0] > MAX_AGGLOMERATED:
             raise ValueError(
                 f"must be kmeans where levels ask for more than {MAX_AGGLOMERATED:,} clusters "
                 f"({levels[0]:,} here), which is as many points as are agglomerated"
             )
         return value
+
+    @property
+    def listed_levels(self) -> list[int]:
+        """Levels that are known not to be ``auto``."""
+        assert self.levels != "auto"
+        return self.levels
 
     @field_validator("representation")
     @classmethod
@@ -402,7 +429,8 @@ _RULES = {
 def _explain(problem: dict[str, Any]) -> str:
     unknown = problem["type"] == "extra_forbidden"
     # Pydantic names the branches of a union such as input.path, which holds no keys.
-    location = [part for part in problem["loc"] if unknown or part not in ("str", "list[str]")]
+    branches = ("str", "list[str]", _levels_tag(None))
+    location = [part for part in problem["loc"] if unknown or part not in branches]
     key = ".".join(str(part) for part in location)
     fields, field = _fields_at(location)
     if unknown:

@@ -278,6 +278,8 @@ def _run_stages(
         "evaluations": [evaluations],
         "llm_calls": summaries.calls,
     }
+    if clustering.curve:
+        tables["k_selection"] = clustering.curve
     return tables, {
         "rows": {name: sum(file.rows for file in files) for name, files in tables.items()},
         "clusters_per_level": {

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from hercules_scale.clustering.choose_k import check_score, k_range, largest_counts
 from hercules_scale.clustering.tiles import TILE_ROWS
 from hercules_scale.config import RunConfig
 from hercules_scale.errors import InputError
@@ -53,7 +54,7 @@ def make_plan(config: RunConfig) -> str:
     started = time.monotonic()
     encoder.encode(sample.texts)
     rate = n_tokens / (time.monotonic() - started)
-    levels = config.hierarchy.levels
+    levels, described = _levels(config, n_rows, counted)
     if levels[0] > n_rows and counted:
         raise InputError(
             f"hierarchy.levels asks for {levels[0]:,} clusters at level 1, but the input has "
@@ -72,13 +73,26 @@ def make_plan(config: RunConfig) -> str:
         f"embedding: {config.embedding.model}, {dimension} dimensions, about {tokens:,} tokens; "
         f"{_duration(embed_seconds)} on {workers} workers "
         f"({rate:,.0f} tokens/s each, measured here)",
-        f"clusters per level: {levels}",
+        f"clusters per level: {described}",
         f"memory: {n_rows * dimension * 4 / 2**20:,.0f} MiB of temporary disk for vectors, "
         f"{(3 * tile + centroids) / 2**20:,.0f} MiB for a tile and the centroids",
-        *_language_model(config, n_tokens / len(sample.texts)),
+        *_language_model(config, levels, n_tokens / len(sample.texts)),
         f"output: {config.output.path}, can be written",
     ]
     return "\n".join(lines)
+
+
+def _levels(config: RunConfig, n_rows: int, counted: bool) -> tuple[list[int], str]:
+    """Clusters a level, the most there may be where the data decide, and how to say it."""
+    hierarchy = config.hierarchy
+    if isinstance(hierarchy.levels, list):
+        return hierarchy.levels, str(hierarchy.levels)
+    if counted:
+        check_score(hierarchy, n_rows)
+    smallest, largest = k_range(n_rows, 1, hierarchy.max_k)
+    return largest_counts(n_rows, hierarchy.max_k), (
+        f"chosen from the data by {hierarchy.k_score}, from {smallest:,} to {largest:,} at level 1"
+    )
 
 
 def _sample(config: RunConfig, sources: list[SourceFile]) -> _Sample:
@@ -110,8 +124,8 @@ def _count_rows(sources: list[SourceFile], sample: _Sample) -> tuple[int, bool]:
     return max(int(size * sample.rows_per_byte), 1), False
 
 
-def _language_model(config: RunConfig, tokens_per_item: float) -> list[str]:
-    summaries, levels = config.summaries, config.hierarchy.levels
+def _language_model(config: RunConfig, levels: list[int], tokens_per_item: float) -> list[str]:
+    summaries = config.summaries
     if summaries.engine == "keyphrases":
         return ["language model: none, titles are key phrases"]
     fixed = sum(EstimatedTokens().count(message["content"]) for message in fixed_messages(None))
@@ -121,8 +135,9 @@ def _language_model(config: RunConfig, tokens_per_item: float) -> list[str]:
     n_calls = sum(levels)
     prompt = int(levels[0] * finest + sum(levels[1:]) * upper)
     answer = n_calls * ANSWER_TOKENS
+    about = "at most about" if config.hierarchy.levels == "auto" else "about"
     line = (
-        f"language model: {summaries.model}, about {n_calls:,} calls, {prompt:,} prompt and "
+        f"language model: {summaries.model}, {about} {n_calls:,} calls, {prompt:,} prompt and "
         f"{answer:,} generated tokens"
     )
     if summaries.engine == "vllm":
@@ -131,7 +146,7 @@ def _language_model(config: RunConfig, tokens_per_item: float) -> list[str]:
     lines = [line]
     if summaries.price:
         cost = prompt * summaries.price.prompt + answer * summaries.price.completion
-        lines.append(f"cost: about {cost / 1e6:,.4f} at the price given")
+        lines.append(f"cost: {about} {cost / 1e6:,.4f} at the price given")
     return lines
 
 

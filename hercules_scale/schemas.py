@@ -43,6 +43,20 @@ EVALUATIONS = pa.schema(
     ]
 )
 
+K_SELECTION = pa.schema(
+    [
+        ("level", pa.int16()),
+        ("k", pa.int64()),
+        ("simplified_silhouette", pa.float64()),
+        ("standard_error", pa.float64()),
+        ("silhouette", pa.float64()),
+        ("davies_bouldin", pa.float64()),
+        ("calinski_harabasz", pa.float64()),
+        ("inertia", pa.float64()),
+        ("chosen", pa.bool_()),
+    ]
+)
+
 LLM_CALLS = pa.schema(
     [
         ("level", pa.int16()),

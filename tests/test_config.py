@@ -127,7 +127,9 @@ def test_a_wrong_type_names_key_rule_value_and_remedy(
             {"hierarchy": {"levels": [5, 5]}},
             r"hierarchy\.levels must fall strictly, finest level first, got \[5, 5\]; give",
         ),
-        ({"hierarchy": {"levels": "auto"}}, r"'auto' is not built yet .* give a list of counts"),
+        ({"hierarchy": {"levels": ["auto"]}}, r"hierarchy\.levels\.0 must be a whole number"),
+        ({"hierarchy": {"max_k": 1}}, r"hierarchy\.max_k .*greater than or equal to 2, got 1"),
+        ({"hierarchy": {"k_score": "best"}}, r"hierarchy\.k_score .*'silhouette'.*got 'best'"),
         ({"hierarchy": {"representation": "description"}}, "not built yet.*use direct"),
         (
             {"hierarchy": {"refinement": "forest"}},
@@ -194,6 +196,7 @@ def test_several_mistakes_are_told_at_once() -> None:
     [
         ("hierarchy.seed=3", "hierarchy.seed", 3),
         ("hierarchy.levels=[9, 3]", "hierarchy.levels", [9, 3]),
+        ("hierarchy.levels=auto", "hierarchy.levels", "auto"),
         ("hierarchy.resampling.rounds=1", "hierarchy.resampling.rounds", 1),
         ("summaries.topic=a=b", "summaries.topic", "a=b"),
         ("summaries.topic=", "summaries.topic", None),

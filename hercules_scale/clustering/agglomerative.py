@@ -200,14 +200,15 @@ def agglomerate_vectors(
     Returns:
         A level less for each that would not be coarser than the one below.
     """
-    finest = config.levels[0]
+    asked = config.listed_levels
+    finest = asked[0]
     if finest > vectors.n_rows:
         raise ValueError(f"k must be from 1 to the {vectors.n_rows} vectors, got {finest}")
     sums, micro = _points(vectors, config, checkpoints)
     used = np.flatnonzero(sums.counts)
     counts, totals = sums.counts[used], sums.totals()[used]
     dendrogram = agglomerate(totals / counts[:, None], counts, config.linkage)
-    sizes = sorted({min(k, len(used)) for k in config.levels}, reverse=True)
+    sizes = sorted({min(k, len(used)) for k in asked}, reverse=True)
     labels = [cut(dendrogram, k) for k in sizes]
     parents = [_parents(*pair) for pair in itertools.pairwise(labels)]
     all_counts, all_totals = add_up(counts, totals, [labels[0], *parents])
@@ -227,7 +228,7 @@ def _points(
     """Sums of what is agglomerated, some of it perhaps empty."""
     if vectors.n_rows <= EXACT_ROWS:
         return vectors.assign(take(vectors, np.arange(vectors.n_rows))[0]), None
-    wanted = max(MICRO_CLUSTERS, MICRO_PER_CLUSTER * config.levels[0])
+    wanted = max(MICRO_CLUSTERS, MICRO_PER_CLUSTER * config.listed_levels[0])
     micro = kmeans(vectors, min(wanted, EXACT_ROWS), config, 0, checkpoints)
     return vectors.assign(micro.centroids), micro
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from hercules_scale.clustering.agglomerative import Agglomeration, CutResult, agglomerate_vectors
 from hercules_scale.clustering.assign import Float32, Int32, nearest
 from hercules_scale.clustering.checkpoints import Checkpoints, NoCheckpoints, State
+from hercules_scale.clustering.choose_k import CurvePoint, choose_k
 from hercules_scale.clustering.kmeans import KMeansResult, kmeans, warm_up_size
 from hercules_scale.clustering.refinement import Parents, Tree, refine_tree
 from hercules_scale.clustering.tiles import (
@@ -53,6 +54,7 @@ class Levels:
             the label itself.
         tree: What refinement came to, where there was any.
         micro: How the micro-clusters below level 1 were found, where there are any.
+        curve: How counts of clusters were chosen, where they were left to the data.
     """
 
     levels: list[Level]
@@ -60,6 +62,7 @@ class Levels:
     leaves: Int32
     tree: Tree | None = None
     micro: KMeansResult | None = None
+    curve: list[CurvePoint] = field(default_factory=list)
 
 
 def build_levels(
@@ -73,7 +76,8 @@ def build_levels(
     With ``refinement: tree`` a centroid weighs as much as it has items, and the tree is refined as
     a whole at the end; ``none`` is the paper's way. With ``method: agglomerative`` one dendrogram
     is cut at every level instead. A level that asks for no fewer clusters than the level below
-    turned out to have is left out.
+    turned out to have is left out. With ``levels: auto`` the count of each level is chosen when
+    the level below is there, until a level has few clusters.
 
     Args:
         vectors: The items.
@@ -86,14 +90,26 @@ def build_levels(
     checkpoints = checkpoints or NoCheckpoints()
     if config.method == "agglomerative":
         return _cut_levels(agglomerate_vectors(vectors, config, checkpoints), on_level)
-    if config.refinement == "tree" and len(config.levels) > 1 and not config.resampling.rounds:
+    if config.levels != "auto" and len(config.levels) > 1:
         size = warm_up_size(vectors, config.levels[0])
-        if size < vectors.n_rows:
+        refined = config.refinement == "tree" and not config.resampling.rounds
+        if refined and size < vectors.n_rows:
             return _from_sample(vectors, size, config, checkpoints, on_level)
     runs: list[KMeansResult] = []
     parents: list[Int32] = []
     below = vectors
-    for k in config.levels:
+    curve: list[CurvePoint] = []
+
+    def counts() -> Iterator[int]:
+        if isinstance(config.levels, list):
+            yield from config.levels
+            return
+        # Each is asked for when the level below is there.
+        while points := choose_k(below, config, len(runs) + 1, checkpoints):
+            curve.extend(points)
+            yield next(point.k for point in points if point.chosen)
+
+    for k in counts():
         if runs and k >= below.n_rows:
             continue
         runs.append(kmeans(below, k, config, len(runs) + 1, checkpoints))
@@ -105,8 +121,8 @@ def build_levels(
     if config.refinement == "tree" and parents:
         leaves = runs[0].centroids
         tree = refine_tree(vectors, leaves, parents, config.metric, checkpoints, config.tolerance)
-        return _of_tree(vectors, tree, runs)
-    return _of_kmeans([run.centroids for run in runs], parents, runs)
+        return replace(_of_tree(vectors, tree, runs), curve=curve)
+    return replace(_of_kmeans([run.centroids for run in runs], parents, runs), curve=curve)
 
 
 def _from_sample(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hercules_scale import schemas
 from hercules_scale.clustering.agglomerative import EXACT_ROWS, MICRO_PER_CLUSTER, CutResult
 from hercules_scale.clustering.assign import Float32, Int32
+from hercules_scale.clustering.choose_k import CurvePoint
 from hercules_scale.clustering.kmeans import KMeansResult
 from hercules_scale.clustering.levels import (
     Level,
@@ -26,6 +27,7 @@ from hercules_scale.errors import InputError
 from hercules_scale.progress import StageProgress
 from hercules_scale.stages.checkpoints import StoreCheckpoints
 from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.k_plot import plot_curve
 from hercules_scale.stages.vectors import ShardTiles, open_vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import Commit, read_commits, write_commit
@@ -49,12 +51,14 @@ class Clustering:
         n_levels: Levels, which may be fewer than asked for.
         files: Files of the table ``memberships``, by shard.
         report: How the levels were found, for ``run.json``.
+        curve: Files of the table ``k_selection``; none where counts were given.
     """
 
     clusters: pa.Table
     n_levels: int
     files: list[FileRecord]
     report: dict[str, Any]
+    curve: list[FileRecord]
 
     def level(self, number: int) -> pa.Table:
         """Clusters of one level, by id."""
@@ -68,14 +72,14 @@ def cluster_items(context: RunContext, source: ShardTiles) -> Clustering:
         InputError: There are fewer items than clusters asked for.
     """
     shards = source.shards
-    asked = context.config.hierarchy.levels[0]
-    if asked > shards.n_items:
+    asked = context.config.hierarchy.levels
+    if asked != "auto" and asked[0] > shards.n_items:
         raise InputError(
-            f"hierarchy.levels asks for {asked:,} clusters at level 1, but the input has "
+            f"hierarchy.levels asks for {asked[0]:,} clusters at level 1, but the input has "
             f"{shards.n_items:,} usable items; give at most that many"
         )
     done = read_commits(context.store, STAGE, context.fingerprint)
-    n_levels = len(context.config.hierarchy.levels)
+    n_levels = 1 if asked == "auto" else len(asked)
     with context.reporter.stage(STAGE, n_levels, "levels", n_levels * bool(done)) as progress:
         if not done:
             commit = _cluster(context, source, progress)
@@ -85,11 +89,14 @@ def cluster_items(context: RunContext, source: ShardTiles) -> Clustering:
     for alarm in commit.info["alarms"]:
         context.reporter.alarm(alarm)
     clusters = read_table(context.store, CLUSTERS_FILE)
-    return Clustering(clusters, commit.info["n_levels"], commit.files, commit.info["report"])
+    curve = [FileRecord(**record) for record in commit.info["curve"]]
+    return Clustering(clusters, commit.info["n_levels"], commit.files, commit.info["report"], curve)
 
 
 def _cluster(context: RunContext, source: ShardTiles, progress: StageProgress) -> Commit:
     def show(number: int, result: LevelResult) -> None:
+        # Nobody knows before how many levels the data will have.
+        progress.total = max(progress.total, number)
         progress.advance(1)
         context.reporter.say(
             f"  level {number}: {len(result.centroids):,} clusters, {_describe(result)}"
@@ -116,6 +123,7 @@ def _cluster(context: RunContext, source: ShardTiles, progress: StageProgress) -
         "n_levels": len(found.levels),
         "alarms": _alarms(hierarchy.levels, found, summary, shards.n_items),
         "report": _report(found),
+        "curve": [asdict(file) for file in _write_curve(context, found.curve)],
     }
     return Commit(0, context.fingerprint, [file for file, _ in parts], info)
 
@@ -132,6 +140,20 @@ def _describe(result: LevelResult) -> str:
         f"{result.objective_fall:.1g}, {result.share_changed:.2%} of labels changed), "
         f"inertia {result.inertia:.5g}"
     )
+
+
+def _write_curve(context: RunContext, curve: list[CurvePoint]) -> list[FileRecord]:
+    """The table ``k_selection`` and its plot, where counts were left to the data."""
+    if not curve:
+        return []
+    score = context.config.hierarchy.k_score
+    context.reporter.say(
+        f"  clusters per level {[point.k for point in curve if point.chosen]} chosen by {score}"
+    )
+    table = pa.Table.from_pylist([asdict(point) for point in curve], schemas.K_SELECTION)
+    file = write_table(context.store, layout.part("k_selection", 0), table)
+    context.store.write_bytes(layout.K_SELECTION_PLOT, plot_curve(curve, score))
+    return [file]
 
 
 def _report(found: Levels) -> dict[str, Any]:
@@ -255,9 +277,13 @@ def _clusters_table(levels: list[Level], summary: _Summary, mean: NDArray[np.flo
     return pa.concat_tables(tables)
 
 
-def _alarms(asked: list[int], found: Levels, summary: _Summary, n_items: int) -> list[str]:
+def _alarms(
+    asked: list[int] | Literal["auto"], found: Levels, summary: _Summary, n_items: int
+) -> list[str]:
     """What a user should know about the clusters before trusting them."""
     alarms = []
+    if asked == "auto":
+        asked = [point.k for point in found.curve if point.chosen]
     sizes = [len(level.centroids) for level in found.levels]
     if sizes != asked:
         alarms.append(

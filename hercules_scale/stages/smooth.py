@@ -21,6 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from hercules_scale.clustering.assign import Float32, Int64, nearest
+from hercules_scale.clustering.choose_k import k_range
 from hercules_scale.clustering.hashing import draw_seed
 from hercules_scale.clustering.kmeans import kmeans
 from hercules_scale.clustering.smoothing import (
@@ -121,9 +122,8 @@ def _choose(config: HierarchyConfig, sample: Float32, n_rows: int, unit: bool) -
     asked = config.smoothing.neighbours
     if asked != "auto":
         return SmoothingChoice(min(asked, n_rows - 1))
-    return choose_smoothing(
-        sample, n_rows, config.levels[0], config.smoothing.rounds, unit, config.seed
-    )
+    finest = k_range(n_rows, 1, config.max_k)[0] if config.levels == "auto" else config.levels[0]
+    return choose_smoothing(sample, n_rows, finest, config.smoothing.rounds, unit, config.seed)
 
 
 def _run(

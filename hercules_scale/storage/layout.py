@@ -5,6 +5,7 @@ from __future__ import annotations
 RUN = "run.json"
 MANIFEST = "_manifest.json"
 SUCCESS = "_SUCCESS"
+K_SELECTION_PLOT = "k_selection.png"
 WORK = "_work"
 
 TABLES = (
@@ -17,8 +18,10 @@ TABLES = (
     "evaluations",
     "llm_calls",
     "rejected",
+    "k_selection",
 )
-"""Tables that a finished run publishes; ``labels`` holds ground truth, where there is any."""
+"""Tables that a finished run publishes; ``labels`` holds ground truth, where there is any, and
+``k_selection`` is there where counts of clusters were left to the data."""
 
 
 def part(table: str, shard: int) -> str:

@@ -18,6 +18,7 @@ from hercules_scale import Hierarchy, schemas
 from hercules_scale.config import parse_config
 from hercules_scale.errors import InputError, ManifestMismatchError
 from hercules_scale.pipeline import run
+from hercules_scale.plan import make_plan
 from hercules_scale.storage import layout
 from tests.conftest import small_config
 
@@ -295,3 +296,24 @@ def test_the_tree_shows_every_cluster_under_its_parent(finished: Hierarchy) -> N
     assert re.search(r"\([\d,]+ items, 3/[01]\)$", lines[0])
     with pytest.raises(InputError, match="level must be from 1"):
         finished.tree(level=9)
+
+
+def test_counts_left_to_the_data_are_stored_with_their_curve(
+    corpus: Path, tmp_path: Path, local_ray: None
+) -> None:
+    config = parse_config(small_config(corpus, tmp_path, hierarchy={"levels": "auto", "max_k": 40}))
+    assert "chosen from the data by simplified_silhouette, from 9 to 40" in make_plan(config)
+    run(config)
+    hierarchy = Hierarchy.open(str(tmp_path))
+    assert pq.read_table(tmp_path / "k_selection").schema.equals(schemas.K_SELECTION)
+    curve = hierarchy.table("k_selection")
+    assert curve.query("chosen")["level"].tolist() == list(range(1, hierarchy.n_levels + 1))
+    sizes = hierarchy.clusters().groupby("level").size()
+    assert curve.query("chosen")["k"].tolist() == sizes.tolist()
+    assert curve["silhouette"].isna().all()
+    assert np.isfinite(curve[["simplified_silhouette", "standard_error", "inertia"]]).all(axis=None)
+    assert (tmp_path / layout.K_SELECTION_PLOT).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    # A resumed run reads the curve's files from the stage's record.
+    (tmp_path / layout.SUCCESS).unlink()
+    run(config)
+    assert Hierarchy.open(str(tmp_path)).table("k_selection").equals(curve)
