@@ -259,7 +259,7 @@ def _run_stages(
     items = read_items(context, sources)
     shards = items.shards
     embeddings, dimension = embed_items(context, shards, n_gpus)
-    clustering = cluster_items(context, shards, dimension)
+    clustering = cluster_items(context, shards, dimension, n_gpus)
     summaries = summarize_clusters(context, shards, clustering, n_gpus)
     pca = fit_pca(context, shards, dimension)
     reductions = reduce_items(context, shards, pca)

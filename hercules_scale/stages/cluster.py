@@ -59,7 +59,9 @@ class Clustering:
         return self.clusters.filter(pa.compute.equal(self.clusters["level"], number))
 
 
-def cluster_items(context: RunContext, shards: Shards, dimension: int) -> Clustering:
+def cluster_items(
+    context: RunContext, shards: Shards, dimension: int, n_gpus: int = 0
+) -> Clustering:
     """Build the hierarchy and write the table ``memberships``.
 
     Raises:
@@ -75,7 +77,7 @@ def cluster_items(context: RunContext, shards: Shards, dimension: int) -> Cluste
     n_levels = len(context.config.hierarchy.levels)
     with context.reporter.stage(STAGE, n_levels, "levels", n_levels * bool(done)) as progress:
         if not done:
-            commit = _cluster(context, shards, dimension, progress)
+            commit = _cluster(context, shards, dimension, n_gpus, progress)
             write_commit(context.store, STAGE, commit)
         else:
             commit = done[0]
@@ -86,7 +88,7 @@ def cluster_items(context: RunContext, shards: Shards, dimension: int) -> Cluste
 
 
 def _cluster(
-    context: RunContext, shards: Shards, dimension: int, progress: StageProgress
+    context: RunContext, shards: Shards, dimension: int, n_gpus: int, progress: StageProgress
 ) -> Commit:
     def show(number: int, result: KMeansResult) -> None:
         progress.advance(1)
@@ -100,7 +102,7 @@ def _cluster(
     hierarchy = context.config.hierarchy
     source = ShardTiles(context.store, shards, dimension)
     workers = context.config.resources.workers
-    with open_vectors(source, hierarchy.metric, workers) as (vectors, mean):
+    with open_vectors(source, hierarchy.metric, workers, n_gpus=n_gpus) as (vectors, mean):
         checkpoints = StoreCheckpoints(context.store, context.fingerprint)
         found = build_levels(vectors, hierarchy, checkpoints, show)
         if found.tree is not None:
