@@ -41,6 +41,7 @@ class Planted:
     n_centres: int = 2000
 
     def read(self, tile: int, out: Float32) -> None:
+        """Write the vectors of a tile into ``out``."""
         shared = np.random.default_rng(1)
         coarse = shared.normal(size=(20, self.dimension)).astype(np.float32)
         fine = shared.normal(size=(self.n_centres, self.dimension)).astype(np.float32)
@@ -87,9 +88,7 @@ def main() -> None:
     except ImportError:
         print("SuperKMeans is not installed; left out")
     else:
-        methods["SuperKMeans"] = lambda: time_super(
-            SuperKMeans, vectors, start, options.iterations
-        )
+        methods["SuperKMeans"] = lambda: time_super(SuperKMeans, vectors, start, options.iterations)
     seconds: dict[str, list[float]] = {name: [] for name in methods}
     inertia: dict[str, float] = {}
     for _ in range(options.rounds):

@@ -263,7 +263,7 @@ def _run_stages(
     embeddings, dimension = embed_items(context, shards, n_gpus)
     smoothing = smooth_vectors(context, shards, dimension)
     source = ShardTiles(context.store, shards, dimension, smoothing.table)
-    clustering = cluster_items(context, source)
+    clustering = cluster_items(context, source, n_gpus)
     summaries = summarize_clusters(context, shards, clustering, n_gpus)
     pca = fit_pca(context, source)
     reductions = reduce_items(context, source, pca)

@@ -24,6 +24,7 @@ from hercules_scale.clustering.assign import (
     nearest,
 )
 from hercules_scale.clustering.hashing import hash_rows
+from hercules_scale.clustering.search import Search
 
 TILE_ROWS = 65_536
 
@@ -92,10 +93,12 @@ class TileSet:
 
     Args:
         tiles: In any order.
+        search: Finds the nearest centroids; by default faiss on the CPU.
     """
 
-    def __init__(self, tiles: Sequence[Tile]) -> None:
+    def __init__(self, tiles: Sequence[Tile], search: Search = nearest) -> None:
         self.tiles = list(tiles)
+        self._search = search
         self._sums = np.zeros((0, 0), np.int64)
         self._counts = np.zeros(0, np.int64)
 
@@ -112,7 +115,7 @@ class TileSet:
             self._counts = np.zeros(len(centroids), np.int64)
         objective = n_changed = 0
         for tile in self.tiles:
-            distances, ids = nearest(tile.vectors, centroids, 1, offsets)
+            distances, ids = self._search(tile.vectors, centroids, 1, offsets)
             labels = ids[:, 0].astype(np.int32)
             changed = tile.labels != labels
             n_changed += int(np.count_nonzero(changed))

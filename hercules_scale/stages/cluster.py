@@ -65,7 +65,7 @@ class Clustering:
         return self.clusters.filter(pa.compute.equal(self.clusters["level"], number))
 
 
-def cluster_items(context: RunContext, source: ShardTiles) -> Clustering:
+def cluster_items(context: RunContext, source: ShardTiles, n_gpus: int = 0) -> Clustering:
     """Build the hierarchy of some vectors and write the table ``memberships``.
 
     Raises:
@@ -82,7 +82,7 @@ def cluster_items(context: RunContext, source: ShardTiles) -> Clustering:
     n_levels = 1 if asked == "auto" else len(asked)
     with context.reporter.stage(STAGE, n_levels, "levels", n_levels * bool(done)) as progress:
         if not done:
-            commit = _cluster(context, source, progress)
+            commit = _cluster(context, source, n_gpus, progress)
             write_commit(context.store, STAGE, commit)
         else:
             commit = done[0]
@@ -93,7 +93,9 @@ def cluster_items(context: RunContext, source: ShardTiles) -> Clustering:
     return Clustering(clusters, commit.info["n_levels"], commit.files, commit.info["report"], curve)
 
 
-def _cluster(context: RunContext, source: ShardTiles, progress: StageProgress) -> Commit:
+def _cluster(
+    context: RunContext, source: ShardTiles, n_gpus: int, progress: StageProgress
+) -> Commit:
     def show(number: int, result: LevelResult) -> None:
         # Nobody knows before how many levels the data will have.
         progress.total = max(progress.total, number)
@@ -105,7 +107,7 @@ def _cluster(context: RunContext, source: ShardTiles, progress: StageProgress) -
     hierarchy = context.config.hierarchy
     shards = source.shards
     workers = context.config.resources.workers
-    with open_vectors(source, hierarchy.metric, workers) as (vectors, mean):
+    with open_vectors(source, hierarchy.metric, workers, n_gpus=n_gpus) as (vectors, mean):
         checkpoints = StoreCheckpoints(context.store, context.fingerprint)
         found = build_levels(vectors, hierarchy, checkpoints, show)
         if found.tree is not None:

@@ -18,7 +18,8 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Float32, Scale, Sums
+from hercules_scale.clustering.assign import Float32, Scale, Sums, nearest
+from hercules_scale.clustering.search import Search, choose_search
 from hercules_scale.clustering.tiles import TILE_ROWS, LocalVectors, Tile, TileSet, VectorSet
 from hercules_scale.errors import StageError
 from hercules_scale.stages.context import Shards
@@ -84,7 +85,11 @@ def read_vectors(store: Store, shard: int, table: str = "embeddings") -> Float32
 
 @contextmanager
 def open_vectors(
-    source: TileSource, metric: str, workers: int, local_rows: int = LOCAL_ROWS
+    source: TileSource,
+    metric: str,
+    workers: int,
+    local_rows: int = LOCAL_ROWS,
+    n_gpus: int = 0,
 ) -> Iterator[tuple[VectorSet, NDArray[np.float64]]]:
     """The vectors in the space that is clustered, and the mean that was taken off them.
 
@@ -96,7 +101,8 @@ def open_vectors(
         source: Where they come from.
         metric: ``squared_l2`` or ``cosine``.
         workers: Actors, at most one a tile and one a processor of the cluster.
-        local_rows: Up to this many rows are held in this process, without actors.
+        local_rows: Up to this many rows are held in this process, without actors or GPUs.
+        n_gpus: GPUs of the cluster; where there are any, each actor takes one.
     """
     n_tiles = -(-source.n_rows // TILE_ROWS)
     if source.n_rows <= local_rows:
@@ -107,8 +113,12 @@ def open_vectors(
         return
     # An actor more than the cluster has processors for would be waited for without end.
     workers = min(workers, n_tiles, max(1, int(ray.cluster_resources().get("CPU", 1))))
+    per_actor = 1 if n_gpus else 0
+    if n_gpus:
+        workers = min(workers, n_gpus)
+    actor = _TileActor.options(num_gpus=per_actor)  # type: ignore[attr-defined]
     actors = [
-        _TileActor.remote(source, list(range(first, n_tiles, workers)), metric)  # type: ignore[attr-defined]
+        actor.remote(source, list(range(first, n_tiles, workers)), metric, per_actor)
         for first in range(workers)
     ]
     try:
@@ -159,13 +169,13 @@ class _TileHolder:
         """Sum of each tile's vectors as they were read."""
         return self._totals
 
-    def prepare(self, mean: NDArray[np.float64]) -> TileSet:
+    def prepare(self, mean: NDArray[np.float64], search: Search = nearest) -> TileSet:
         """Take the mean off, once."""
         tiles = []
         for tile, part in self._parts():
             part -= mean.astype(np.float32)
             tiles.append(Tile(self._starts[tile], part, np.ones(len(part), np.int64)))
-        return TileSet(tiles)
+        return TileSet(tiles, search)
 
 
 @dataclass(frozen=True)
@@ -185,8 +195,9 @@ class _TileActor:
     before.
     """
 
-    def __init__(self, source: TileSource, tiles: list[int], metric: str) -> None:
+    def __init__(self, source: TileSource, tiles: list[int], metric: str, n_gpus: int) -> None:
         self._holder = _TileHolder(source, tiles, metric)
+        self._search = choose_search(n_gpus)
         self._tiles: TileSet | None = None
         self._last = 0
 
@@ -221,7 +232,7 @@ class _TileActor:
     def _at(self, mean: NDArray[np.float64], scale: Scale | None, before: _Step | None) -> TileSet:
         """The tiles as the assignment before left them."""
         if self._tiles is None:
-            self._tiles = self._holder.prepare(mean)
+            self._tiles = self._holder.prepare(mean, self._search)
         if before is not None and self._last != before.number:
             assert scale is not None
             self._tiles.assign(before.centroids, before.offsets, scale)

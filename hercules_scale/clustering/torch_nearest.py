@@ -1,0 +1,459 @@
+"""Nearest centroids by torch, on a GPU or a CPU: a bfloat16 product proposes, float64 decides.
+
+The product gives every score |c|² + offset - 2 x·c with a known bound on its error. Only centroids
+whose score lies within that bound of the best can be the nearest. Their distances are computed in
+float32, and in float64 where float32 cannot tell which is least. Both are sums of a fixed order, so
+that the bits of labels and distances depend on neither device, nor the product's type, nor batch.
+
+Only numpy and torch are imported.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Array = Tensor | NDArray[np.float32]
+
+# Scores that are held at a time; larger blocks of rows keep a GPU busy.
+CPU_SCORE_BYTES = 64 << 20
+CUDA_SCORE_BYTES = 4 << 30
+MAX_ROWS = 65_536
+# Pairs of a row and a candidate that are decided at a time, some 60 bytes each.
+MAX_PAIRS = 1 << 24
+# Differences in float64 that are held at a time.
+DIFFERENCE_BYTES = 512 << 20
+# Rows are searched for candidates by the least score of each group of centroids.
+GROUP = 16
+MIN_GROUPS = 64
+# A product's rows have whole 16-byte words, and three columns for a centroid's own term.
+TERM_COLUMNS = 3
+ALIGNMENT = 8
+# Relative error of a float32 sum, per number summed. Tensor cores cut off where others round, and
+# align a few products at a time: at most 1.5 · 2^-23 of the sum of magnitudes each.
+# Source: Fasi, Higham, Mikaitis, Pranesh, Numerical behavior of NVIDIA tensor cores (2021).
+SUM_ERROR = 2.0**-22
+# Two squared distances of float32 that are truly equal differ by less than this share: each number
+# of a difference is rounded, squared, and added at most 25 times, each within 2^-24.
+FLOAT32_MARGIN = 2.0**-17
+
+
+def nearest_torch(
+    vectors: Array,
+    centroids: Array,
+    n_nearest: int = 1,
+    offsets: Array | None = None,
+    device: str | torch.device = "cuda",
+    dtype: torch.dtype = torch.bfloat16,
+) -> tuple[Tensor, Tensor]:
+    """The nearest centroids of each vector, as ``assign.nearest`` gives them.
+
+    Args:
+        vectors: Shape (n, d), float32.
+        centroids: Shape (k, d), float32.
+        n_nearest: Centroids wanted, at most k.
+        offsets: Added to the squared distances to each centroid, not below 0, shape (k,).
+        device: Where to compute.
+        dtype: Type of the product: bfloat16, or float32 where that is no slower.
+
+    Returns:
+        Squared L2 distances, float32, and centroid ids, int64, both (n, n_nearest) on the device,
+        nearest first; of centroids equally near in float64 the one of the lowest id.
+
+    Raises:
+        ValueError: A number is not finite, or float32 products are not of full precision.
+    """
+    device = torch.device(device)
+    rows = _Rows.of(_on(vectors, device), dtype)
+    ready = _Centroids.of(
+        _on(centroids, device),
+        None if offsets is None else _on(offsets, device),
+        rows.longest,
+        n_nearest,
+        dtype,
+    )
+    return _search(rows, ready, n_nearest)
+
+
+class DeviceTiles:
+    """Tiles that stay on a device over the passes of k-means, with the sums of their clusters.
+
+    Memory: 6 bytes a number of the tiles in bfloat16, and ``CUDA_SCORE_BYTES`` besides.
+
+    Args:
+        tiles: Each of shape (rows, d), float32, of equal d; tiles of 65,536 rows do well.
+        places: Binary places of the sums: ``Scale.vectors``.
+        device: Where they are held.
+        dtype: Type of the product.
+    """
+
+    def __init__(
+        self,
+        tiles: Iterable[Array],
+        places: int,
+        device: str | torch.device = "cuda",
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> None:
+        self._device, self._dtype, self._places = torch.device(device), dtype, places
+        self._tiles = [_Rows.of(_on(tile, self._device), dtype) for tile in tiles]
+        self._labels = [_unassigned(tile) for tile in self._tiles]
+        self.sums = torch.zeros(0, 0, dtype=torch.int64, device=self._device)
+        self.counts = torch.zeros(0, dtype=torch.int64, device=self._device)
+
+    def assign(self, centroids: Array, offsets: Array | None = None) -> tuple[Tensor, Tensor]:
+        """Assign every vector to its nearest centroid, and bring the sums up to date.
+
+        ``sums`` (k, d) and ``counts`` (k,) are int64 and to the bit those of ``move_rows``.
+
+        Args:
+            centroids: Shape (k, d), float32.
+            offsets: Added to the squared distances to each centroid, not below 0, shape (k,).
+
+        Returns:
+            Labels, int32, and squared L2 distances, float32, of all rows, on the device.
+        """
+        centroids = _on(centroids, self._device)
+        if len(self.counts) != len(centroids):
+            self.sums = torch.zeros(centroids.shape, dtype=torch.int64, device=self._device)
+            self.counts = torch.zeros(len(centroids), dtype=torch.int64, device=self._device)
+            self._labels = [_unassigned(tile) for tile in self._tiles]
+        longest = max(tile.longest for tile in self._tiles)
+        given = None if offsets is None else _on(offsets, self._device)
+        ready = _Centroids.of(centroids, given, longest, 1, self._dtype)
+        distances = []
+        for index, tile in enumerate(self._tiles):
+            near, ids = _search(tile, ready, 1)
+            distances.append(near[:, 0])
+            new = ids[:, 0].to(torch.int32)
+            self._move(tile.exact, self._labels[index], new)
+            self._labels[index] = new
+        return self.labels(), torch.cat(distances)
+
+    def labels(self) -> Tensor:
+        """Labels of the last assignment, int32; -1 before the first."""
+        return torch.cat(self._labels)
+
+    def _move(self, vectors: Tensor, old: Tensor, new: Tensor) -> None:
+        """Take rows out of their old clusters and into their new ones."""
+        changed = torch.nonzero(old != new)[:, 0]
+        if len(changed) < len(new):
+            vectors, old, new = vectors[changed], old[changed], new[changed]
+        # A power of two leaves float32 digits as they are, so float64 would round to the same.
+        fixed = (vectors * 2.0**self._places).round_().to(torch.int64)
+        ones = torch.ones_like(new, dtype=torch.int64)
+        self.sums.index_add_(0, new, fixed)
+        self.counts.index_add_(0, new, ones)
+        leaving = torch.nonzero(old >= 0)[:, 0]
+        if len(leaving):
+            if len(leaving) < len(old):
+                old, fixed, ones = old[leaving], fixed[leaving], ones[leaving]
+            self.sums.index_add_(0, old, fixed, alpha=-1)
+            self.counts.index_add_(0, old, ones, alpha=-1)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Vectors made ready for the product.
+
+    Attributes:
+        exact: Shape (n, d), float32.
+        product: Rounded, and ones for the centroids' terms, shape (n, width).
+        lengths: L2 norms of the rounded vectors, shape (n,), float64.
+        lost: L2 norms of what rounding took off, shape (n,), float64.
+        longest: No vector is longer.
+    """
+
+    exact: Tensor
+    product: Tensor
+    lengths: Tensor
+    lost: Tensor
+    longest: float
+
+    @classmethod
+    def of(cls, exact: Tensor, dtype: torch.dtype) -> _Rows:
+        d = exact.shape[1]
+        product, lengths, lost = _rounded(exact, dtype, len(exact))
+        product[:, d : d + TERM_COLUMNS] = 1
+        longest = float((lengths + lost).max()) if len(exact) else 0.0
+        if not math.isfinite(longest):
+            raise ValueError("vectors must be finite, got NaN or infinity; leave such rows out")
+        return cls(exact, product, lengths, lost, longest)
+
+    def part(self, start: int, stop: int) -> _Rows:
+        """Some consecutive rows."""
+        rows = slice(start, stop)
+        return replace(
+            self,
+            exact=self.exact[rows],
+            product=self.product[rows],
+            lengths=self.lengths[rows],
+            lost=self.lost[rows],
+        )
+
+
+@dataclass(frozen=True)
+class _Centroids:
+    """Centroids made ready for the product, and what its error is made of.
+
+    Attributes:
+        exact: Shape (k, d), float32.
+        offsets: Shape (k,), float64.
+        product: -2 times the rounded centroids and their own terms in three columns, shape
+            (group · n_groups, width). Centroid ``id`` is member ``id // n_groups`` of group
+            ``id % n_groups``; rows that cannot be nearest have an infinite term.
+        group: Members of a group.
+        length: Largest L2 norm.
+        rounded_length: Largest L2 norm after rounding.
+        lost: Largest L2 norm of what rounding took off.
+        term: Largest sum of a term's magnitudes.
+        term_lost: Largest error of a term.
+    """
+
+    exact: Tensor
+    offsets: Tensor
+    product: Tensor
+    group: int
+    length: float
+    rounded_length: float
+    lost: float
+    term: float
+    term_lost: float
+
+    @classmethod
+    def of(
+        cls,
+        exact: Tensor,
+        offsets: Tensor | None,
+        longest: float,
+        n_nearest: int,
+        dtype: torch.dtype,
+    ) -> _Centroids:
+        k, d = exact.shape
+        if not 1 <= n_nearest <= k:
+            raise ValueError(f"n_nearest must be from 1 to the {k} centroids, got {n_nearest}")
+        own = torch.zeros(k, dtype=torch.float64, device=exact.device)
+        own = own if offsets is None else offsets.double()
+        norms = torch.linalg.vector_norm(exact, dim=1, dtype=torch.float64)
+        terms = norms.square() + own
+        if not bool(torch.isfinite(terms).all()):
+            raise ValueError("centroids and offsets must be finite, got NaN or infinity")
+        near = ~_too_far(terms, 2 * longest * norms, n_nearest)
+        # Each group of the search has a least score, and n_nearest of them are needed.
+        group = GROUP if k >= GROUP * max(MIN_GROUPS, n_nearest) else 1
+        padded = -(-k // (group * ALIGNMENT)) * group * ALIGNMENT
+        product, lengths, lost = _rounded(exact, dtype, padded)
+        product *= -2
+        product[:k][~near] = 0
+        pieces = _pieces(torch.where(near, terms - terms[near].min(), torch.inf), dtype)
+        product[:, d] = torch.inf
+        product[:k, d : d + TERM_COLUMNS] = pieces
+        kept = pieces[near].double()
+        return cls(
+            exact,
+            own,
+            product,
+            group,
+            float(norms[near].max()),
+            float(lengths[near].max()),
+            float(lost[near].max()),
+            float(kept.abs().sum(dim=1).max()),
+            float((terms[near] - terms[near].min() - kept.sum(dim=1)).abs().max()),
+        )
+
+    def error(self, rows: _Rows) -> Tensor:
+        """Bound on the error of any score of each row, shape (n,), float64.
+
+        With x = x' + r and c = c' + s, x' and c' rounded: x·c - x'·c' = r·c + x'·s, at most
+        |r||c| + |x'||s| by Cauchy and Schwarz. The product's own sums add ``SUM_ERROR`` a number.
+        """
+        width = self.product.shape[1]
+        rounding = 2 * (rows.lost * self.length + rows.lengths * self.lost)
+        summed = 2 * rows.lengths * self.rounded_length + self.term
+        tiny = width * torch.finfo(torch.float32).tiny
+        return rounding + self.term_lost + SUM_ERROR * width * summed + tiny
+
+
+def _on(array: Array, device: torch.device) -> Tensor:
+    if isinstance(array, np.ndarray) and not array.flags.writeable:
+        # torch warns of memory that cannot be written, even where it only reads.
+        array = array.copy()
+    return torch.as_tensor(array, dtype=torch.float32, device=device)
+
+
+def _unassigned(tile: _Rows) -> Tensor:
+    return torch.full((len(tile.exact),), -1, dtype=torch.int32, device=tile.exact.device)
+
+
+def _rounded(exact: Tensor, dtype: torch.dtype, n_rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Vectors in the product's type and width, their norms, and the norms of what was lost."""
+    d = exact.shape[1]
+    width = -(-(d + TERM_COLUMNS) // ALIGNMENT) * ALIGNMENT
+    product = torch.zeros(n_rows, width, dtype=dtype, device=exact.device)
+    product[: len(exact), :d] = exact
+    back = product[: len(exact), :d].float()
+    lengths = torch.linalg.vector_norm(back, dim=1, dtype=torch.float64)
+    # Exact: float32 holds what 8 of its 24 digits leave.
+    lost = torch.linalg.vector_norm(exact - back, dim=1, dtype=torch.float64)
+    return product, lengths, lost
+
+
+def _pieces(terms: Tensor, dtype: torch.dtype) -> Tensor:
+    """Terms as sums of three numbers of a type, shape (k, 3)."""
+    pieces = []
+    for _ in range(TERM_COLUMNS):
+        pieces.append(terms.to(dtype))
+        left = terms - pieces[-1].double()
+        terms = torch.where(torch.isfinite(terms), left, 0.0)
+    return torch.stack(pieces, dim=1)
+
+
+def _too_far(terms: Tensor, reach: Tensor, n_nearest: int) -> Tensor:
+    """Centroids that are nearest to no row: their large terms and norms would widen the bound.
+
+    A score lies within ``reach`` = 2 max|x| |c| of the term.
+    """
+    upper = terms + reach
+    bound = torch.kthvalue(upper, n_nearest).values
+    # Far above the rounding of float64.
+    return terms - reach - bound > 1e-9 * (upper + bound)
+
+
+def _search(rows: _Rows, centroids: _Centroids, n_nearest: int) -> tuple[Tensor, Tensor]:
+    """Distances and ids of the nearest, both of shape (n, n_nearest)."""
+    found = [_search_block(part, centroids, n_nearest) for part in _blocks(rows, centroids)]
+    none = torch.zeros(0, n_nearest, device=rows.exact.device)
+    return (
+        torch.cat([none, *(part[0] for part in found)]),
+        torch.cat([none.long(), *(part[1] for part in found)]),
+    )
+
+
+def _blocks(rows: _Rows, centroids: _Centroids) -> Iterator[_Rows]:
+    """Blocks of nearly equal size, so many that the scores of each fit."""
+    n, padded = len(rows.exact), len(centroids.product)
+    held = (CUDA_SCORE_BYTES if rows.exact.is_cuda else CPU_SCORE_BYTES) // (4 * padded)
+    n_blocks = -(-n // min(max(held, 1), MAX_ROWS))
+    for block in range(n_blocks):
+        yield rows.part(n * block // n_blocks, n * (block + 1) // n_blocks)
+
+
+def _search_block(rows: _Rows, centroids: _Centroids, n_nearest: int) -> tuple[Tensor, Tensor]:
+    scores = _scores(rows.product, centroids.product)
+    scores = scores.view(len(scores), centroids.group, -1)
+    # Along the middle, so that neighbouring threads read neighbouring numbers.
+    minima = scores.amin(dim=1)
+    # The n-th least minimum is no less than the n-th least score.
+    if n_nearest == 1:
+        worst = minima.amin(dim=1)
+    else:
+        worst = torch.kthvalue(minima, n_nearest, dim=1).values
+    # A centroid above this is farther than n others, errors of both taken at their bound. The
+    # finite maximum leaves out centroids of infinite terms.
+    limits = (worst + 2 * centroids.error(rows)).float().clamp(max=torch.finfo(torch.float32).max)
+    return _settle(rows.exact, scores, minima, limits, centroids, n_nearest)
+
+
+def _scores(rows: Tensor, centroids: Tensor) -> Tensor:
+    """Products summed and kept in float32."""
+    if rows.is_cuda and rows.dtype != torch.float32:
+        return torch.mm(rows, centroids.T, out_dtype=torch.float32)
+    if (precision := torch.get_float32_matmul_precision()) != "highest":
+        raise ValueError(
+            "float32 products must be of full precision, got "
+            f"torch.get_float32_matmul_precision() {precision!r}; set it to 'highest'"
+        )
+    return rows.float() @ centroids.float().T
+
+
+def _settle(
+    vectors: Tensor,
+    scores: Tensor,
+    minima: Tensor,
+    limits: Tensor,
+    centroids: _Centroids,
+    n_nearest: int,
+) -> tuple[Tensor, Tensor]:
+    """Distances and ids of the nearest among the centroids whose scores are within the limits."""
+    n, group, n_groups = scores.shape
+    row, which = torch.nonzero(minima <= limits[:, None]).T
+    if n > 1 and len(row) * group > MAX_PAIRS:
+        parts = [
+            _settle(vectors[half], scores[half], minima[half], limits[half], centroids, n_nearest)
+            for half in (slice(0, n // 2), slice(n // 2, n))
+        ]
+        return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+    pair, member = torch.nonzero(scores[row, :, which] <= limits[row, None]).T
+    row, ids = row[pair], member * n_groups + which[pair]
+    near = _pair_distances(vectors, centroids, row, ids, torch.float32)
+    # What float32 cannot tell from the n-th nearest, float64 decides.
+    bound = _lowest(row, ids, near, n, n_nearest)[0][:, -1]
+    bound = bound * (1 + FLOAT32_MARGIN) + torch.finfo(torch.float32).tiny
+    kept = torch.nonzero(near <= bound[row])[:, 0]
+    row, ids, near = row[kept], ids[kept], near[kept]
+    exact = near.double()
+    tied = torch.nonzero(torch.bincount(row, minlength=n)[row] > 1)[:, 0]
+    exact[tied] = _pair_distances(vectors, centroids, row[tied], ids[tied], torch.float64)
+    found = _lowest(row, ids, exact, n, n_nearest)[1]
+    # A distance is that of float32 however it was decided, lest it depend on the candidates.
+    distances = torch.stack([_value_of(column, row, ids, near) for column in found.T], dim=1)
+    # Two that float32 takes for the other way round become equal.
+    return distances.cummax(dim=1).values, found
+
+
+def _lowest(
+    row: Tensor, ids: Tensor, distances: Tensor, n: int, n_nearest: int
+) -> tuple[Tensor, Tensor]:
+    """The least distances of each row and their ids, by (distance, id), shape (n, n_nearest)."""
+    none = torch.iinfo(torch.int64).max
+    values, found = [], []
+    for _ in range(n_nearest):
+        least = torch.full((n,), torch.inf, dtype=distances.dtype, device=row.device)
+        least.scatter_reduce_(0, row, distances, "amin")
+        tied = torch.where(distances == least[row], ids, none)
+        lowest = torch.full((n,), none, device=row.device).scatter_reduce_(0, row, tied, "amin")
+        values.append(least)
+        found.append(lowest)
+        distances = torch.where(lowest[row] == ids, torch.inf, distances)
+    return torch.stack(values, dim=1), torch.stack(found, dim=1)
+
+
+def _value_of(wanted: Tensor, row: Tensor, ids: Tensor, values: Tensor) -> Tensor:
+    """The value of one pair of each row, shape (n,)."""
+    here = torch.nonzero(wanted[row] == ids)[:, 0]
+    return torch.empty(len(wanted), device=row.device).index_copy_(0, row[here], values[here])
+
+
+def _pair_distances(
+    vectors: Tensor, centroids: _Centroids, row: Tensor, ids: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """Squared L2 distances of pairs, with offsets, shape (pairs,)."""
+    step = max(1, DIFFERENCE_BYTES // (8 * vectors.shape[1]))
+    parts = [torch.zeros(0, dtype=dtype, device=row.device)]
+    for start in range(0, len(row), step):
+        which = ids[start : start + step]
+        wide = vectors[row[start : start + step]].to(dtype)
+        squared = _squared_l2(wide, centroids.exact[which])
+        parts.append(squared + centroids.offsets[which].to(dtype))
+    return torch.cat(parts)
+
+
+def _squared_l2(vectors: Tensor, centroids: Tensor) -> Tensor:
+    """Squared L2 distances of pairs, in the type of the vectors, which are overwritten.
+
+    Halves are added up one after another, since the order of torch's own sums depends on the
+    device and the batch, and equal distances must be equal to the bit.
+    """
+    vectors -= centroids
+    squares = vectors.mul_(vectors)
+    width = squares.shape[1]
+    while width > 1:
+        half = width // 2
+        squares[:, :half] += squares[:, width - half : width]
+        width -= half
+    return squares[:, 0].clone()
