@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from hercules_scale.clustering.smoothing import is_unit
+
 
 @dataclass(frozen=True)
 class Labelled:
@@ -26,12 +28,14 @@ class Labelled:
         vectors: Shape (n, d), less their mean.
         labels: True classes by column, each of shape (n,).
         levels: Clusters a level that are asked for, finest first.
+        unit: Whether the vectors had unit length before their mean was taken off.
     """
 
     name: str
     vectors: NDArray[np.float32]
     labels: dict[str, NDArray[np.int64]]
     levels: list[int]
+    unit: bool
 
 
 # Counts near those of the labels, where the labels are a tree; else around the labels' count.
@@ -71,7 +75,7 @@ def load_labelled(name: str, folder: str, cache: str) -> Labelled:
             if not any((classes == other).all() for other in labels.values()):
                 labels[column] = classes
     centred = (vectors - vectors.mean(axis=0, dtype=np.float64)).astype(np.float32)
-    return Labelled(name, centred, labels, LEVELS[name])
+    return Labelled(name, centred, labels, LEVELS[name], is_unit(vectors))
 
 
 def _vectors(table: pa.Table, names: list[str]) -> NDArray[np.float32]:

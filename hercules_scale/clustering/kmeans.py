@@ -24,7 +24,7 @@ from hercules_scale.config import HierarchyConfig
 
 PERTURBATION = 1e-3
 # A sample is clustered first where there are this many times more vectors than it holds.
-WARM_UP_FROM = 4
+WARM_UP_FROM = 2
 WARM_UP_BYTES = 512 << 20
 
 

@@ -25,6 +25,8 @@ from hercules_scale.config import HierarchyConfig
 
 # A tree that starts from a sample's is near its optimum, and passes over all vectors are dear.
 SAMPLE_STARTED_TOLERANCE = 1e-4
+# Starts of each level above the first, of which the best is kept.
+UPPER_STARTS = 10
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ def build_levels(
             return _from_sample(vectors, size, config, checkpoints, on_level)
     runs: list[KMeansResult] = []
     parents: list[Int32] = []
+    # Centroids are few, and what their best start costs is soon repaid in the tree.
+    upper = config.model_copy(update={"n_init": max(config.n_init, UPPER_STARTS)})
     below = vectors
     curve: list[CurvePoint] = []
 
@@ -112,7 +116,7 @@ def build_levels(
     for k in counts():
         if runs and k >= below.n_rows:
             continue
-        runs.append(kmeans(below, k, config, len(runs) + 1, checkpoints))
+        runs.append(kmeans(below, k, upper if runs else config, len(runs) + 1, checkpoints))
         if len(runs) > 1:
             parents.append(labels_of(below))
         on_level(len(runs), runs[-1])

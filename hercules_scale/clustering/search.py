@@ -84,14 +84,14 @@ def decide(
         Squared L2 distances and centroid ids, both (n, n_nearest), nearest first; of centroids
         equally near in float64 the one of the lowest id.
     """
-    errors = _errors(vectors, centroids, offsets)
+    errors = error_bounds(vector_lengths(vectors), vectors.shape[1], centroids, offsets)
     gaps = np.diff(distances[:, : n_nearest + 1].astype(np.float64), axis=1)
     unsure = np.flatnonzero((gaps <= 2 * errors[:, None]).any(axis=1))
     best = np.maximum(distances[:, :n_nearest], 0.0)
     best_ids = ids[:, :n_nearest].copy()
     for start in range(0, len(unsure), DECIDED_ROWS):
         rows = unsure[start : start + DECIDED_ROWS]
-        exact = _exact(vectors[rows], centroids, offsets, ids[rows])
+        exact = exact_distances(vectors[rows], centroids, offsets, ids[rows])
         order = np.lexsort((ids[rows], exact))[:, :n_nearest]
         best[rows] = np.take_along_axis(exact, order, axis=1)
         best_ids[rows] = np.take_along_axis(ids[rows], order, axis=1)
@@ -103,17 +103,26 @@ def decide(
     return best, best_ids
 
 
-def _errors(vectors: Float32, centroids: Float32, offsets: Float32 | None) -> NDArray[np.float64]:
-    """Bound on the error of a float32 distance of each row, as |x|² + |c|² - 2 x·c."""
-    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+def vector_lengths(vectors: Float32) -> NDArray[np.float64]:
+    """L2 norms, shape (n,)."""
+    return np.asarray(np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)))
+
+
+def error_bounds(
+    lengths: NDArray[np.float64], dimension: int, centroids: Float32, offsets: Float32 | None
+) -> NDArray[np.float64]:
+    """Bound on the error of a float32 distance of vectors of some lengths to any centroid.
+
+    Distances are taken as |x|² + |c|² - 2 x·c.
+    """
     squares = np.einsum("ij,ij->i", centroids, centroids, dtype=np.float64)
     if offsets is not None:
         squares = squares + offsets
     summed = (lengths + np.sqrt(squares.max())) ** 2
-    return np.asarray(SUM_ERROR * (vectors.shape[1] + 4) * summed)
+    return np.asarray(SUM_ERROR * (dimension + 4) * summed)
 
 
-def _exact(
+def exact_distances(
     vectors: Float32, centroids: Float32, offsets: Float32 | None, ids: Int64
 ) -> NDArray[np.float64]:
     """Squared L2 distances in float64 to some centroids of each row, shape (n, m)."""

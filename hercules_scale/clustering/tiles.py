@@ -23,8 +23,9 @@ from hercules_scale.clustering.assign import (
     move_rows,
     nearest,
 )
+from hercules_scale.clustering.exact import Pass, find_labels
 from hercules_scale.clustering.hashing import hash_rows
-from hercules_scale.clustering.search import Search
+from hercules_scale.clustering.search import Search, vector_lengths
 
 TILE_ROWS = 65_536
 
@@ -41,6 +42,8 @@ class Tile:
         weights: How many items each stands for, shape (n,).
         labels: Clusters of the last assignment, shape (n,); -1 before the first.
         distances: Squared L2 distances of the last assignment, shape (n,).
+        bounds: Lower bounds on the L2 distances to all centroids but the own, shape (n,).
+        lengths: L2 norms of the vectors, shape (n,).
     """
 
     first_row: int
@@ -48,10 +51,14 @@ class Tile:
     weights: Int64
     labels: Int32 = field(init=False)
     distances: Float32 = field(init=False)
+    bounds: NDArray[np.float64] = field(init=False)
+    lengths: NDArray[np.float64] = field(init=False)
 
     def __post_init__(self) -> None:
         self.labels = np.full(len(self.vectors), -1, np.int32)
         self.distances = np.zeros(len(self.vectors), np.float32)
+        self.bounds = np.zeros(len(self.vectors))
+        self.lengths = vector_lengths(self.vectors)
 
     @property
     def rows(self) -> Int64:
@@ -99,6 +106,7 @@ class TileSet:
     def __init__(self, tiles: Sequence[Tile], search: Search = nearest) -> None:
         self.tiles = list(tiles)
         self._search = search
+        self._before: Pass | None = None
         self._sums = np.zeros((0, 0), np.int64)
         self._counts = np.zeros(0, np.int64)
 
@@ -113,10 +121,13 @@ class TileSet:
         if fresh:
             self._sums = np.zeros(centroids.shape, np.int64)
             self._counts = np.zeros(len(centroids), np.int64)
+        step = Pass.of(centroids, offsets, self._before)
+        self._before = step
         objective = n_changed = 0
         for tile in self.tiles:
-            distances, ids = self._search(tile.vectors, centroids, 1, offsets)
-            labels = ids[:, 0].astype(np.int32)
+            labels, distances, tile.bounds = find_labels(
+                tile.vectors, tile.lengths, tile.labels, tile.bounds, step, self._search
+            )
             changed = tile.labels != labels
             n_changed += int(np.count_nonzero(changed))
             old = tile.labels
@@ -134,7 +145,7 @@ class TileSet:
                 tile.weights[moved],
                 scale,
             )
-            tile.labels, tile.distances = labels, distances[:, 0]
+            tile.labels, tile.distances = labels, distances
             fixed = np.rint(tile.distances.astype(np.float64) * 2.0**scale.distances)
             objective += int((fixed.astype(np.int64) * tile.weights).sum())
         return Sums(self._sums.copy(), self._counts.copy(), objective, n_changed, scale)

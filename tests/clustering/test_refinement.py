@@ -117,17 +117,25 @@ def test_reparenting_moves_a_misplaced_cluster_and_never_the_last_child() -> Non
     assert reparent(0, alone, counts, totals, np.array([1.0, 4.0])) == 0
 
 
-def test_spherical_reparenting_lowers_the_sum_of_squares() -> None:
-    vectors = groups(5, dimension=3)
+def test_spherical_reparenting_lowers_the_sum_of_squares_by_what_it_reckons() -> None:
+    draw = np.random.default_rng(0)
+    vectors = draw.normal(size=(60, 3))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    local = LocalVectors(vectors)
-    config = HierarchyConfig(levels=[16, 4], metric="cosine", refinement="none")
-    start = build_levels(local, config).levels
-    assert start[0].parents is not None
-    wrong = np.roll(start[0].parents, 3)
-    tree = refine_tree(local, start[0].centroids, [wrong], "cosine")
-    assert tree.n_moved > 0
-    for centroids in tree.centroids:
-        np.testing.assert_allclose(np.linalg.norm(centroids, axis=1), 1, atol=1e-5)
-    unmoved = refine_tree(local, start[0].centroids, [start[0].parents], "cosine")
-    assert tree.objective <= unmoved.objective * 1.1
+    children = draw.integers(0, 12, 60)
+    parents = [draw.integers(0, 4, 12).astype(np.int32)]
+    counts = [np.bincount(children, minlength=12)]
+    totals = [np.stack([vectors[children == each].sum(axis=0) for each in range(12)])]
+    counts.append(np.bincount(parents[0], counts[0], 4).astype(np.int64))
+    totals.append(np.stack([totals[0][parents[0] == each].sum(axis=0) for each in range(4)]))
+
+    def sum_of_squares() -> float:
+        of_items = parents[0][children]
+        centroids = np.stack([vectors[of_items == each].sum(axis=0) for each in range(4)])
+        centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
+        return float(((vectors - centroids[of_items]) ** 2).sum())
+
+    before = sum_of_squares()
+    assert reparent(0, parents, counts, totals, np.array([1.0, 4.0]), "cosine") > 0
+    assert sum_of_squares() < before
+    lengths = np.linalg.norm(totals[1], axis=1)
+    assert sum_of_squares() == pytest.approx(2 * 60 - 2 * lengths.sum())

@@ -112,6 +112,8 @@ def test_a_gpu_gives_the_labels_of_the_cpu_but_where_float32_cannot_tell(
     exact = table(vectors[differ], centroids, offsets * np.float32(with_offsets))
     rows = np.arange(len(differ))
     ours, theirs = exact[rows, ids[differ, 0]], exact[rows, cpu_ids[differ, 0]]
-    errors = search._errors(vectors[differ], centroids, given)
+    errors = search.error_bounds(
+        search.vector_lengths(vectors[differ]), vectors.shape[1], centroids, given
+    )
     assert (ours <= theirs).all()
     assert (theirs - ours <= 2 * errors).all()

@@ -1,0 +1,182 @@
+"""The nearest centroid of every vector, exact in float64, without searching most vectors again.
+
+A float32 search proposes; where two centroids are so near to a vector that float32 cannot tell them
+apart, float64 decides, ties to the lowest id. So labels are a function of the vector and the
+centroids alone: not of the batch, the threads, the search or what was known before.
+
+From pass to pass each vector keeps a lower bound on its distance to any centroid but its own,
+which falls by what centroids moved. While the own centroid is nearer than that, no search is
+needed. The few centroids that moved farthest would spoil the bounds of all, so those are searched
+by themselves.
+
+Source: Hamerly, Making k-means even faster (SDM 2010); compare the groups of Ding et al., Yinyang
+K-Means (ICML 2015).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from hercules_scale.clustering.assign import Float32, Int32, Int64
+from hercules_scale.clustering.search import Search, error_bounds, exact_distances
+
+Float64 = NDArray[np.float64]
+
+BLOCK_ROWS = 8_192
+# Near-ties are decided among this many; only many near-equal centroids need more.
+DECIDED_AMONG = 8
+# A search of nearly all rows is no cheaper than one of all, which need not be copied.
+SEARCH_ALL_FROM = 0.8
+DIFFERENCE_BYTES = 256 << 20
+# One centroid in so many is searched by itself, those that moved farthest.
+FAST_SHARE = 8
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One assignment, made ready once for all tiles.
+
+    Attributes:
+        centroids: Shape (k, d).
+        offsets: Added to the squared distances to each centroid, shape (k,).
+        distinct: Ids of the centroids without later copies of them.
+        fast: Ids of the centroids that moved farthest since the pass before; nothing where bounds
+            of that pass are of no use.
+        moved: How far any other centroid went.
+    """
+
+    centroids: Float32
+    offsets: Float32
+    distinct: Int64
+    fast: Int64 | None = None
+    moved: float = 0.0
+
+    @classmethod
+    def of(cls, centroids: Float32, offsets: Float32 | None, before: Pass | None) -> Pass:
+        """A pass that follows another."""
+        if offsets is None:
+            offsets = np.zeros(len(centroids), np.float32)
+        wide = _wide(centroids, offsets)
+        distinct = np.sort(np.unique(wide, axis=0, return_index=True)[1])
+        k = len(centroids)
+        if before is None or len(before.centroids) != k or len(distinct) < k:
+            return cls(centroids, offsets, distinct)
+        step = wide.astype(np.float64) - _wide(before.centroids, before.offsets)
+        moved = np.sqrt(np.einsum("ij,ij->i", step, step))
+        order = np.argsort(moved, kind="stable")
+        slow = k - k // FAST_SHARE
+        return cls(centroids, offsets, distinct, order[slow:], float(moved[order[slow - 1]]))
+
+
+def _wide(centroids: Float32, offsets: Float32) -> Float32:
+    # An offset is a squared distance along one more dimension, where vectors lie at 0.
+    return np.hstack([centroids, np.sqrt(offsets)[:, None]])
+
+
+def own_distances(vectors: Float32, labels: Int32, step: Pass) -> Float32:
+    """Squared L2 distances to the own centroids and their offsets, shape (n,)."""
+    distances = np.empty(len(vectors), np.float32)
+    for start in range(0, len(vectors), BLOCK_ROWS):
+        part = slice(start, start + BLOCK_ROWS)
+        difference = step.centroids[labels[part]]
+        np.subtract(vectors[part], difference, out=difference)
+        distances[part] = np.einsum("ij,ij->i", difference, difference)
+    distances += step.offsets[labels]
+    return distances
+
+
+def find_labels(
+    vectors: Float32, lengths: Float64, labels: Int32, bounds: Float64, step: Pass, search: Search
+) -> tuple[Int32, Float32, Float64]:
+    """The exact nearest centroids.
+
+    Args:
+        vectors: Shape (n, d).
+        lengths: L2 norms of the vectors, shape (n,).
+        labels: Of the pass before, shape (n,).
+        bounds: Lower bounds on the L2 distances to all centroids but the own, after the pass
+            before, shape (n,).
+        step: The pass.
+        search: Proposes in float32.
+
+    Returns:
+        Labels, squared L2 distances (with offsets) and the bounds for the next pass.
+    """
+    errors = error_bounds(lengths, vectors.shape[1], step.centroids, step.offsets)
+    if step.fast is None:
+        todo = np.arange(len(vectors))
+    else:
+        bounds = np.maximum(bounds - step.moved * (1 + 1e-12), 0)
+        if len(step.fast):
+            bounds = np.minimum(bounds, _nearest_fast(vectors, errors, labels, step, search))
+        own = own_distances(vectors, labels, step)
+        todo = np.flatnonzero(bounds * bounds <= own + 2 * errors)
+        if len(todo) == 0:
+            return labels, own, bounds
+    labels, bounds = labels.copy(), bounds.copy()
+    if len(todo) >= SEARCH_ALL_FROM * len(vectors):
+        labels[:], bounds[:] = _search(vectors, errors, step, search)
+    else:
+        labels[todo], bounds[todo] = _search(vectors[todo], errors[todo], step, search)
+    return labels, own_distances(vectors, labels, step), bounds
+
+
+def _nearest_fast(
+    vectors: Float32, errors: Float64, labels: Int32, step: Pass, search: Search
+) -> Float64:
+    """Lower bounds on the L2 distances to the centroids that moved farthest, but the own."""
+    assert step.fast is not None
+    given = step.offsets[step.fast]
+    found = min(2, len(step.fast))
+    distances, ids = search(
+        vectors, step.centroids[step.fast], found, given if given.any() else None
+    )
+    squares = distances[:, 0].astype(np.float64)
+    own_first = step.fast[ids[:, 0]] == labels
+    squares[own_first] = distances[own_first, 1] if found == 2 else np.inf
+    return np.asarray(np.sqrt(np.maximum(squares - errors, 0)))
+
+
+def _search(vectors: Float32, errors: Float64, step: Pass, search: Search) -> tuple[Int32, Float64]:
+    """Labels and bounds of some vectors."""
+    centroids, offsets = step.centroids[step.distinct], step.offsets[step.distinct]
+    given = offsets if offsets.any() else None
+    k = len(centroids)
+    distances, ids = search(vectors, centroids, min(2, k), given)
+    labels = ids[:, 0].copy()
+    if k == 1:
+        return step.distinct[labels].astype(np.int32), np.full(len(vectors), np.inf)
+    squares = distances[:, 1].astype(np.float64) - errors
+    unsure = np.flatnonzero(distances[:, 1] - distances[:, 0] <= 2 * errors)
+    if len(unsure):
+        labels[unsure] = _decide(vectors[unsure], errors[unsure], centroids, offsets)
+        squares[unsure] = distances[unsure, 0] - errors[unsure]
+    if len(step.distinct) < len(step.centroids):
+        # A copy of the own centroid lies as near as itself.
+        squares[:] = 0
+    return step.distinct[labels].astype(np.int32), np.sqrt(np.maximum(squares, 0))
+
+
+def _decide(vectors: Float32, errors: Float64, centroids: Float32, offsets: Float32) -> Int64:
+    """The nearest in float64, ties to the lowest id."""
+    n_found = min(DECIDED_AMONG, len(centroids))
+    wide = np.pad(vectors, ((0, 0), (0, 1)))
+    distances, ids = faiss.knn(wide, _wide(centroids, offsets), n_found)
+    best = np.empty(len(vectors), np.int64)
+    rows = max(1, DIFFERENCE_BYTES // (8 * n_found * centroids.shape[1]))
+    for start in range(0, len(vectors), rows):
+        part = slice(start, start + rows)
+        exact = exact_distances(vectors[part], centroids, offsets, ids[part])
+        first = np.lexsort((ids[part], exact))[:, 0]
+        best[part] = ids[part][np.arange(len(first)), first]
+    if n_found < len(centroids):
+        # What was not found is no nearer than the last that was.
+        for row in np.flatnonzero(distances[:, -1] - distances[:, 0] <= 2 * errors).tolist():
+            difference = centroids.astype(np.float64) - vectors[row]
+            every = np.einsum("ij,ij->i", difference, difference) + offsets
+            best[row] = int(every.argmin())
+    return best

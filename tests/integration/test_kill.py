@@ -1,0 +1,158 @@
+"""A driver that is killed in any phase of the clustering: run again, it ends with the same bits."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from hercules_scale.stages.context import Shards
+from hercules_scale.storage import layout
+from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import vector_column, write_table
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+N_ROWS, DIMENSION, SHARD_ROWS = 65_536 + 4_000, 8, 16_384
+
+# The cluster stage alone, in a process of its own with actors, that kills itself when a loop has
+# saved its n-th state: once the record is written, or between the arrays and their record.
+DRIVER = """
+import os, signal, sys
+import ray
+from hercules_scale.config import parse_config
+from hercules_scale.progress import Reporter
+from hercules_scale.stages import checkpoints, cluster, vectors
+from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.vectors import ShardTiles
+from hercules_scale.storage.store import Store
+
+folder, loop, count, torn, n_rows, shard_rows, dimension, resampling = sys.argv[1:]
+checkpoints.EVERY_SECONDS = 0.0
+vectors.open_vectors.__wrapped__.__defaults__ = (0, 0)
+saved = 0
+write_bytes = Store.write_bytes
+
+def write(self, name, data):
+    global saved
+    if f"checkpoints/{loop}" in name and name.endswith(".json"):
+        saved += 1
+        if saved == int(count):
+            if torn == "no":
+                write_bytes(self, name, data)
+            os.kill(os.getpid(), signal.SIGKILL)
+    write_bytes(self, name, data)
+
+Store.write_bytes = write
+config = parse_config({
+    "input": {"path": folder},
+    "hierarchy": {
+        "levels": [40, 8, 3],
+        "init": "kmeans||",
+        "n_init": 2,
+        "resampling": {"rounds": 2 * int(resampling), "points_per_cluster": 50},
+    },
+    "output": {"path": folder},
+})
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+shards = Shards(int(n_rows), int(shard_rows))
+store = Store(folder)
+context = RunContext(config, store, "kill", Reporter())
+clustering = cluster.cluster_items(context, ShardTiles(store, shards, int(dimension)))
+print("clusters", clustering.clusters.num_rows)
+ray.shutdown()
+"""
+
+
+@pytest.fixture(scope="module")
+def vectors() -> np.ndarray:
+    draw = np.random.default_rng(0)
+    centres = draw.normal(size=(60, DIMENSION))
+    own = draw.integers(0, 60, N_ROWS)
+    rows: np.ndarray = centres[own] + 0.5 * draw.normal(size=(N_ROWS, DIMENSION))
+    return rows.astype(np.float32)
+
+
+def prepare(folder: Path, vectors: np.ndarray) -> None:
+    store, shards = Store(str(folder)), Shards(N_ROWS, SHARD_ROWS)
+    for shard in range(len(shards)):
+        start, stop = shards.bounds(shard)
+        columns = {
+            "item_id": pa.array([str(row) for row in range(start, stop)]),
+            "embedding": vector_column(vectors[start:stop]),
+        }
+        write_table(store, layout.part("embeddings", shard), pa.table(columns))
+
+
+def drive(folder: Path, loop: str, count: int, torn: bool, resampling: bool) -> int:
+    numbers = [str(number) for number in (N_ROWS, SHARD_ROWS, DIMENSION, int(resampling))]
+    arguments = [str(folder), loop, str(count), "yes" if torn else "no", *numbers]
+    return subprocess.run([sys.executable, "-c", DRIVER, *arguments], check=False).returncode
+
+
+def digest(folder: Path) -> str:
+    hashed = hashlib.sha256()
+    for path in sorted(folder.glob("memberships/*.parquet")):
+        hashed.update(path.read_bytes())
+    hashed.update((folder / "_work/cluster/clusters.parquet").read_bytes())
+    return hashed.hexdigest()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(vectors: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> dict[bool, str]:
+    digests = {}
+    for resampling in (False, True):
+        folder = tmp_path_factory.mktemp("undisturbed")
+        prepare(folder, vectors)
+        assert drive(folder, "none", 0, False, resampling) == 0
+        digests[resampling] = digest(folder)
+    return digests
+
+
+@pytest.mark.parametrize(
+    ("loop", "count", "torn", "resampling"),
+    [
+        ("sample", 1, False, False),
+        ("refinement", 2, True, False),
+        ("level-1-start-1", 3, True, True),
+        ("level-1-resampling", 1, False, True),
+        ("level-2-start-0", 1, True, True),
+        ("refinement", 3, False, True),
+    ],
+)
+def test_a_driver_killed_in_any_phase_resumes_to_the_same_bits(
+    loop: str,
+    count: int,
+    torn: bool,
+    resampling: bool,
+    vectors: np.ndarray,
+    undisturbed: dict[bool, str],
+    tmp_path: Path,
+) -> None:
+    prepare(tmp_path, vectors)
+    assert drive(tmp_path, loop, count, torn, resampling) == -signal.SIGKILL
+    assert not (tmp_path / "_work/commits/cluster").exists()
+    assert drive(tmp_path, "none", 0, False, resampling) == 0
+    assert digest(tmp_path) == undisturbed[resampling]
+
+
+def test_a_driver_killed_while_it_writes_memberships_resumes_to_the_same_bits(
+    vectors: np.ndarray, undisturbed: dict[bool, str], tmp_path: Path
+) -> None:
+    prepare(tmp_path, vectors)
+    numbers = [str(number) for number in (N_ROWS, SHARD_ROWS, DIMENSION, 0)]
+    arguments = [str(tmp_path), "none", "0", "no", *numbers]
+    with subprocess.Popen([sys.executable, "-c", DRIVER, *arguments]) as driver:
+        while not list(tmp_path.glob("memberships/*.parquet")):
+            assert driver.poll() is None
+            time.sleep(0.02)
+        os.kill(driver.pid, signal.SIGKILL)
+    assert drive(tmp_path, "none", 0, False, False) == 0
+    assert digest(tmp_path) == undisturbed[False]
