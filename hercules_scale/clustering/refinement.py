@@ -18,7 +18,7 @@ from hercules_scale.clustering.checkpoints import Checkpoints, NoCheckpoints, St
 from hercules_scale.clustering.kmeans import project
 from hercules_scale.clustering.tiles import VectorSet
 
-# Of 1, 2 and 4 for upper levels, 2 was best over labelled sets, raw and smoothed (docs/benchmarks.md).
+# Of 1, 2 and 4 for upper levels, 2 was best over labelled sets, raw and smoothed.
 FINEST_WEIGHT, UPPER_WEIGHT = 1.0, 2.0
 MAX_ROUNDS = 50
 
