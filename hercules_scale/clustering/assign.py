@@ -37,11 +37,24 @@ def nearest(
         near centroids the one of the lowest id.
     """
     if offsets is not None:
-        # An offset is a squared distance along one more dimension, where vectors lie at 0.
-        centroids = np.hstack([centroids, np.sqrt(offsets)[:, None]])
+        centroids = with_offsets(centroids, offsets)
         vectors = np.pad(vectors, ((0, 0), (0, 1)))
     distances, ids = faiss.knn(vectors, centroids, n_nearest)
     return np.maximum(distances, 0.0), ids
+
+
+def with_offsets(centroids: Float32, offsets: Float32) -> Float32:
+    """Centroids of one more dimension, along which an offset is a squared distance.
+
+    Vectors lie at 0 there.
+    """
+    return np.hstack([centroids, np.sqrt(offsets)[:, None]])
+
+
+def to_unit(vectors: Float32) -> Float32:
+    """Vectors at length 1; zero vectors stay."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.where(lengths > 0, vectors / np.maximum(lengths, np.float32(1e-30)), vectors)
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,7 @@ MAX_SILHOUETTE_ROWS = 20_000
 RATIO = math.sqrt(2)
 # Clusters whose distances to all others are held at a time.
 PAIRS_OF = 1024
-# Each of m vectors pulls their centroid its way, so that even noise has a simplified silhouette
-# of about 1/m: 0.20 was measured at 6 a cluster. Hence a ladder of items ends at 16 a cluster.
-# So max_k is at most SAMPLE_ROWS / 16.
+# Scores of clusters of few vectors say little. So max_k is at most SAMPLE_ROWS / 16.
 ITEMS_PER_CLUSTER, CHILDREN_PER_CLUSTER = 16, 3
 # A level of at most so many clusters is the top.
 TOP_CLUSTERS = 8
@@ -54,7 +52,8 @@ class CurvePoint:
         level: Level that is built.
         k: Clusters that were found.
         simplified_silhouette: Mean over clusters of the mean over vectors of (b - a) / max(a, b),
-            a and b the Euclidean distances to the own and the second nearest centroid.
+            a and b the Euclidean distances to the mean of the cluster's other vectors and to the
+            nearest centroid of another cluster.
         standard_error: Of ``silhouette`` over vectors where that was asked for, else of
             ``simplified_silhouette`` over clusters.
         silhouette: The full one, where it was asked for.

@@ -21,7 +21,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Float32, Int32, Int64
+from hercules_scale.clustering.assign import Float32, Int32, Int64, with_offsets
 from hercules_scale.clustering.search import Search, error_bounds, exact_distances
 
 Float64 = NDArray[np.float64]
@@ -60,21 +60,16 @@ class Pass:
         """A pass that follows another."""
         if offsets is None:
             offsets = np.zeros(len(centroids), np.float32)
-        wide = _wide(centroids, offsets)
+        wide = with_offsets(centroids, offsets)
         distinct = np.sort(np.unique(wide, axis=0, return_index=True)[1])
         k = len(centroids)
         if before is None or len(before.centroids) != k or len(distinct) < k:
             return cls(centroids, offsets, distinct)
-        step = wide.astype(np.float64) - _wide(before.centroids, before.offsets)
+        step = wide.astype(np.float64) - with_offsets(before.centroids, before.offsets)
         moved = np.sqrt(np.einsum("ij,ij->i", step, step))
         order = np.argsort(moved, kind="stable")
         slow = k - k // FAST_SHARE
         return cls(centroids, offsets, distinct, order[slow:], float(moved[order[slow - 1]]))
-
-
-def _wide(centroids: Float32, offsets: Float32) -> Float32:
-    # An offset is a squared distance along one more dimension, where vectors lie at 0.
-    return np.hstack([centroids, np.sqrt(offsets)[:, None]])
 
 
 def own_distances(vectors: Float32, labels: Int32, step: Pass) -> Float32:
@@ -165,7 +160,7 @@ def _decide(vectors: Float32, errors: Float64, centroids: Float32, offsets: Floa
     """The nearest in float64, ties to the lowest id."""
     n_found = min(DECIDED_AMONG, len(centroids))
     wide = np.pad(vectors, ((0, 0), (0, 1)))
-    distances, ids = faiss.knn(wide, _wide(centroids, offsets), n_found)
+    distances, ids = faiss.knn(wide, with_offsets(centroids, offsets), n_found)
     best = np.empty(len(vectors), np.int64)
     rows = max(1, DIFFERENCE_BYTES // (8 * n_found * centroids.shape[1]))
     for start in range(0, len(vectors), rows):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hercules_scale.clustering.assign import Float32, Int64, Sums
+from hercules_scale.clustering.assign import Float32, Int64, Sums, to_unit
 from hercules_scale.clustering.checkpoints import Checkpoints, NoCheckpoints, State
 from hercules_scale.clustering.hashing import draw_seed, hash_rows
 from hercules_scale.clustering.init import SAMPLE_PER_CLUSTER, initial_centroids
@@ -225,10 +225,7 @@ def lloyd(
 
 def project(centroids: Float32, metric: str) -> Float32:
     """Centroids as the metric has them: of unit length for ``cosine`` (spherical k-means)."""
-    if metric == "squared_l2":
-        return centroids
-    lengths = np.linalg.norm(centroids, axis=1, keepdims=True)
-    return np.where(lengths > 0, centroids / np.maximum(lengths, 1e-30), centroids)
+    return centroids if metric == "squared_l2" else to_unit(centroids)
 
 
 def _assigned(vectors: VectorSet, centroids: Float32, result: KMeansResult) -> KMeansResult:

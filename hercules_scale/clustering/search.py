@@ -1,7 +1,7 @@
 """Which search for nearest centroids a process uses: on a GPU where it has one.
 
-Labels of all searches are the same but for vectors so near to two centroids that float32 cannot
-tell which is nearer: there a search on a GPU decides in float64, ``assign.nearest`` in float32.
+A search proposes; ``exact.find_labels`` decides in float64 where float32 cannot, so labels are the
+same by any of them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Float32, Int64, nearest
+from hercules_scale.clustering.assign import Float32, Int64, nearest, with_offsets
 
 Search = Callable[[Float32, Float32, int, Float32 | None], tuple[Float32, Int64]]
 
@@ -55,8 +55,7 @@ def _nearest_faiss_gpu(
     n_found = min(n_nearest + EXTRA, len(centroids))
     wide, wide_centroids = vectors, centroids
     if offsets is not None:
-        # An offset is a squared distance along one more dimension, where vectors lie at 0.
-        wide_centroids = np.hstack([centroids, np.sqrt(offsets)[:, None]])
+        wide_centroids = with_offsets(centroids, offsets)
         wide = np.pad(vectors, ((0, 0), (0, 1)))
     found = faiss.knn_gpu(faiss.StandardGpuResources(), wide, wide_centroids, n_found)
     return decide(vectors, centroids, n_nearest, offsets, *found)

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
 
-from hercules_scale.clustering.assign import Float32, Int32, Int64, nearest
+from hercules_scale.clustering.assign import Float32, Int32, Int64, nearest, to_unit
 from hercules_scale.clustering.hashing import draw_seed, hash_rows
 from hercules_scale.clustering.kmeans import kmeans
 from hercules_scale.clustering.tiles import LocalVectors, labels_of
@@ -73,12 +73,6 @@ def average(vectors: Float32, neighbours: Int64, candidates: Float32, unit: bool
     )
     mean: Float32 = (vectors + members @ candidates) / np.float32(m + 1)
     return to_unit(mean) if unit else mean
-
-
-def to_unit(vectors: Float32) -> Float32:
-    """Vectors at length 1; zero vectors stay."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.where(lengths > 0, vectors / np.maximum(lengths, np.float32(1e-30)), vectors)
 
 
 def is_unit(vectors: Float32) -> bool:

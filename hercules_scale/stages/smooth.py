@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Float32, Int64, nearest
+from hercules_scale.clustering.assign import Float32, Int64, nearest, to_unit
 from hercules_scale.clustering.choose_k import k_range
 from hercules_scale.clustering.hashing import draw_seed
 from hercules_scale.clustering.kmeans import kmeans
@@ -31,7 +31,6 @@ from hercules_scale.clustering.smoothing import (
     choose_smoothing,
     find_neighbours,
     is_unit,
-    to_unit,
 )
 from hercules_scale.clustering.tiles import (
     TILE_ROWS,
