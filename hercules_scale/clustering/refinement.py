@@ -112,6 +112,7 @@ def refine_tree(
             first = previous
         numbers = {
             "first": first,
+            "objective": previous,
             "n_rounds": n_rounds,
             "n_moved": n_moved,
             "converged": converged,

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
+import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,9 +26,20 @@ from hercules_scale.clustering.assign import (
 )
 from hercules_scale.clustering.exact import Pass, find_labels
 from hercules_scale.clustering.hashing import hash_rows
-from hercules_scale.clustering.search import Search, vector_lengths
+from hercules_scale.clustering.search import (
+    Search,
+    nearest_faiss_gpu,
+    nearest_torch_gpu,
+    vector_lengths,
+)
+from hercules_scale.errors import InputError
+
+if TYPE_CHECKING:
+    from hercules_scale.clustering.torch_nearest import DeviceTiles
 
 TILE_ROWS = 65_536
+# Rows at fault that a message names.
+NAMED_ROWS = 5
 
 T = TypeVar("T")
 
@@ -64,6 +76,23 @@ class Tile:
     def rows(self) -> Int64:
         """Row ids, shape (n,)."""
         return np.arange(self.first_row, self.first_row + len(self.vectors))
+
+
+def check_finite(vectors: Float32, first_row: int) -> None:
+    """Refuse vectors that hold NaN or infinity, since one would spoil every mean.
+
+    Raises:
+        InputError: It names the rows.
+    """
+    if np.isfinite(vectors.sum(dtype=np.float64)):
+        return
+    rows = first_row + np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    named = ", ".join(map(str, rows[:NAMED_ROWS].tolist()))
+    more = f" and {len(rows) - NAMED_ROWS} more" if len(rows) > NAMED_ROWS else ""
+    raise InputError(
+        f"vectors of rows {named}{more}: every number must be finite, got NaN or infinity; leave "
+        "those rows out or mend them"
+    )
 
 
 class VectorSet(Protocol):
@@ -146,9 +175,68 @@ class TileSet:
                 scale,
             )
             tile.labels, tile.distances = labels, distances
-            fixed = np.rint(tile.distances.astype(np.float64) * 2.0**scale.distances)
-            objective += int((fixed.astype(np.int64) * tile.weights).sum())
+            objective += _objective(tile, scale)
         return Sums(self._sums.copy(), self._counts.copy(), objective, n_changed, scale)
+
+
+class DeviceTileSet(TileSet):
+    """Tiles whose vectors stay on a GPU over all passes; labels and sums are those of the CPU.
+
+    Args:
+        tiles: In any order; each vector weighs one.
+        device: Where torch holds them.
+    """
+
+    def __init__(self, tiles: Sequence[Tile], device: str = "cuda") -> None:
+        super().__init__(tiles)
+        self._device = device
+        self._held: DeviceTiles | None = None
+
+    def assign(self, centroids: Float32, offsets: Float32 | None, scale: Scale) -> Sums:
+        """Assign every vector to its nearest centroid and sum each cluster."""
+        if self._held is None:
+            # torch takes seconds to load, and a process without a GPU has no need of it here.
+            from hercules_scale.clustering.torch_nearest import DeviceTiles
+
+            vectors = [tile.vectors for tile in self.tiles]
+            self._held = DeviceTiles(vectors, scale.vectors, self._device)
+        found = [each.cpu().numpy() for each in self._held.assign(centroids, offsets)]
+        ends = np.cumsum([len(tile.vectors) for tile in self.tiles])
+        labels, distances = (np.split(each, ends[:-1]) for each in found)
+        objective = n_changed = 0
+        for tile, new, near in zip(self.tiles, labels, distances, strict=True):
+            n_changed += int(np.count_nonzero(tile.labels != new))
+            tile.labels, tile.distances = new, near
+            objective += _objective(tile, scale)
+        sums, counts = self._held.sums.cpu().numpy(), self._held.counts.cpu().numpy()
+        return Sums(sums.copy(), counts.copy(), objective, n_changed, scale)
+
+
+def _objective(tile: Tile, scale: Scale) -> int:
+    """Weighted sum of a tile's squared distances, fixed point."""
+    fixed = np.rint(tile.distances.astype(np.float64) * 2.0**scale.distances)
+    return int((fixed.astype(np.int64) * tile.weights).sum())
+
+
+def hold_tiles(tiles: Sequence[Tile], n_gpus: int) -> TileSet:
+    """The tile set of a process that was given some GPUs.
+
+    faiss on a GPU where faiss is built for it, else torch on a GPU, else faiss on the CPU: a
+    cluster's GPUs need not be of a kind that either can use. With torch the tiles stay on the GPU
+    where they fit, else each goes there for its search.
+    """
+    if n_gpus < 1:
+        return TileSet(tiles)
+    if faiss.get_num_gpus() > 0:
+        return TileSet(tiles, nearest_faiss_gpu)
+    import torch
+
+    if not torch.cuda.is_available():
+        return TileSet(tiles)
+    from hercules_scale.clustering.torch_nearest import device_bytes
+
+    fits = device_bytes(sum(tile.vectors.size for tile in tiles)) <= torch.cuda.mem_get_info()[0]
+    return DeviceTileSet(tiles) if fits else TileSet(tiles, nearest_torch_gpu)
 
 
 class LocalVectors:
@@ -157,9 +245,13 @@ class LocalVectors:
     Args:
         vectors: Shape (n, d), float32.
         weights: How many items each vector stands for, shape (n,); by default one.
+
+    Raises:
+        InputError: A number is NaN or infinite; it names the rows.
     """
 
     def __init__(self, vectors: Float32, weights: Int64 | None = None) -> None:
+        check_finite(vectors, 0)
         if weights is None:
             weights = np.ones(len(vectors), np.int64)
         self.n_rows, self.dimension = len(vectors), int(vectors.shape[1])

@@ -81,10 +81,15 @@ def nearest_torch(
     return _search(rows, ready, n_nearest)
 
 
+def device_bytes(n_numbers: int) -> int:
+    """Memory of a GPU that ``DeviceTiles`` of so many numbers take: float32, bfloat16, scores."""
+    return 6 * n_numbers + 2 * CUDA_SCORE_BYTES
+
+
 class DeviceTiles:
     """Tiles that stay on a device over the passes of k-means, with the sums of their clusters.
 
-    Memory: 6 bytes a number of the tiles in bfloat16, and ``CUDA_SCORE_BYTES`` besides.
+    Memory: ``device_bytes``.
 
     Args:
         tiles: Each of shape (rows, d), float32, of equal d; tiles of 65,536 rows do well.

@@ -37,7 +37,7 @@ class ShardResult:
 class ShardWorker(Protocol):
     """Work on one shard at a time, in a task or an actor; heavy parts load at the first shard."""
 
-    def __call__(self, shard: int) -> ShardResult:
+    def __call__(self, shard: int, /) -> ShardResult:
         """Write the shard's files and say what they hold."""
         ...
 

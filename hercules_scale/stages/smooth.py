@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
@@ -91,6 +91,31 @@ def smooth_vectors(context: RunContext, shards: Shards, dimension: int) -> Smoot
 
 
 def _smooth(context: RunContext, shards: Shards, dimension: int) -> dict[str, Any]:
+    report = _index(context, shards, dimension)
+    neighbours, rounds = report["neighbours"], report["rounds"]
+    if not neighbours:
+        return report
+    store = context.store
+    place = _Place(store)
+    n_tiles, n_buckets = len(place.index.counts), len(place.index.buckets) - 1
+    _run(context, shards, "smooth_gather", n_buckets, _Gather(place))
+    store.delete_files(_file("tile"))
+    hits = wanted = 0
+    for round_ in range(1, rounds + 1):
+        worker = _Average(place, neighbours, report["unit"], CANDIDATE_ROWS, round_, rounds)
+        for info in _run(context, shards, f"smooth_round_{round_}", n_buckets, worker):
+            hits, wanted = hits + info["hits"], wanted + info["wanted"]
+        store.delete_files(_file(f"round-{round_ - 1}"))
+    _run(context, shards, "smooth_scatter", n_tiles, _Scatter(place, shards, rounds))
+    store.delete_files(_file(f"round-{rounds}"))
+    return report | {"recall": hits / wanted if wanted else 1.0}
+
+
+def _index(context: RunContext, shards: Shards, dimension: int) -> dict[str, Any]:
+    """Decide how to smooth, and sort the tiles by cell if at all."""
+    done = read_commits(context.store, "smooth_index", context.fingerprint)
+    if done:
+        return done[0].info
     config = context.config.hierarchy
     source = ShardTiles(context.store, shards, dimension)
     with open_vectors(source, "squared_l2", context.config.resources.workers) as (vectors, mean):
@@ -98,23 +123,11 @@ def _smooth(context: RunContext, shards: Shards, dimension: int) -> dict[str, An
         centred, _ = take(vectors, sample)
         unit = is_unit(centred + mean.astype(np.float32))
         choice = _choose(config, centred, shards.n_items, unit)
-        report = {"rounds": config.smoothing.rounds, **vars(choice)}
+        report = {"rounds": config.smoothing.rounds, "unit": unit, **vars(choice)}
         if choice.neighbours:
             _write_index(context.store, vectors, config, choice.neighbours, unit)
-    if not choice.neighbours:
-        return report
-    worker = _Worker(context.store, shards, choice.neighbours, unit, CANDIDATE_ROWS)
-    n_tiles, n_buckets = len(worker.index.counts), len(worker.index.buckets) - 1
-    _run(context, shards, "smooth_gather", n_buckets, replace(worker, step="gather"))
-    hits = wanted = 0
-    for round_ in range(1, config.smoothing.rounds + 1):
-        last = round_ == config.smoothing.rounds
-        step = replace(worker, step="average", round=round_, last=last)
-        for info in _run(context, shards, f"smooth_round_{round_}", n_buckets, step):
-            hits, wanted = hits + info["hits"], wanted + info["wanted"]
-    step = replace(worker, step="scatter", round=config.smoothing.rounds)
-    _run(context, shards, "smooth_scatter", n_tiles, step)
-    return report | {"recall": hits / wanted if wanted else 1.0}
+    write_commit(context.store, "smooth_index", Commit(0, context.fingerprint, info=report))
+    return report
 
 
 def _choose(config: HierarchyConfig, sample: Float32, n_rows: int, unit: bool) -> SmoothingChoice:
@@ -130,9 +143,15 @@ def _run(
 ) -> Iterable[dict[str, Any]]:
     """Every part of a step: on Ray, or in this process where there is little to do."""
     if shards.n_items <= LOCAL_ROWS:
-        return [worker(part).info for part in range(n_parts)]
-    stage = Stage(name, "parts", n_parts, context.config.resources.workers)
-    return [commit.info for commit in run_shards(context, stage, n_parts, worker).values()]
+        done = read_commits(context.store, name, context.fingerprint)
+        for part in range(n_parts):
+            if part not in done:
+                done[part] = Commit(part, context.fingerprint, info=worker(part).info)
+                write_commit(context.store, name, done[part])
+    else:
+        stage = Stage(name, "parts", n_parts, context.config.resources.workers)
+        done = run_shards(context, stage, n_parts, worker)
+    return [commit.info for commit in done.values()]
 
 
 def _write_index(
@@ -224,8 +243,8 @@ class _TileSorter:
         order = np.argsort(cells, kind="stable")
         vectors = tile.vectors[order]
         index = tile.first_row // TILE_ROWS
-        _write_array(self.store, f"tile-{index:06d}", to_unit(vectors) if self.unit else vectors)
-        _write_array(self.store, f"tile-{index:06d}-rows", tile.rows[order])
+        _write_array(self.store, _tile(index), to_unit(vectors) if self.unit else vectors)
+        _write_array(self.store, _tile(index, "rows"), tile.rows[order])
         return np.bincount(cells, minlength=len(self.rank)).astype(np.int64)
 
 
@@ -266,162 +285,202 @@ class _Index:
 
 
 @dataclass(frozen=True)
-class _Worker:
-    """One step of smoothing, on one bucket or tile."""
+class _Place:
+    """Where the files of smoothing lie, and how to read them."""
 
     store: Store
-    shards: Shards
-    neighbours: int
-    unit: bool
-    candidates: int
-    step: str = ""
-    round: int = 0
-    last: bool = False
 
     @cached_property
     def index(self) -> _Index:
         """Read once in each process."""
         return _Index(self.store)
 
-    def __call__(self, shard: int) -> ShardResult:
-        """Do the step for a bucket, or for a tile."""
-        steps = {"gather": self._gather, "average": self._average, "scatter": self._scatter}
-        return ShardResult(info=steps[self.step](shard))
+    def vectors(self, name: str, start: int, n_rows: int) -> Float32:
+        """Some vectors of a file."""
+        data = _read_bytes(self.store, name, start, n_rows, 4 * self.index.dimension)
+        return np.frombuffer(data, np.float32).reshape(n_rows, self.index.dimension)
 
-    def _gather(self, bucket: int) -> dict[str, int]:
-        """Collect a bucket's cells from all tiles."""
-        first, stop = self.index.cells_of(bucket)
+    def rows(self, name: str, start: int, n_rows: int) -> Int64:
+        """Some integers of a file."""
+        return np.frombuffer(_read_bytes(self.store, name, start, n_rows, 8), np.int64)
+
+    def write(self, name: str, array: NDArray[Any]) -> None:
+        """Write a file."""
+        _write_array(self.store, name, array)
+
+
+@dataclass(frozen=True)
+class _Gather:
+    """Collects a bucket's cells from all tiles."""
+
+    place: _Place
+
+    def __call__(self, bucket: int) -> ShardResult:
+        """Write the bucket's vectors and rows."""
+        place, index = self.place, self.place.index
+        first, stop = index.cells_of(bucket)
         vectors, rows, cells = [], [], []
-        for tile, counts in enumerate(self.index.counts):
+        for tile, counts in enumerate(index.counts):
             start, n_rows = int(counts[:first].sum()), int(counts[first:stop].sum())
-            name = f"tile-{tile:06d}"
-            vectors.append(self._read(name, start, n_rows))
-            rows.append(_read_rows(self.store, f"{name}-rows", start, n_rows))
+            vectors.append(place.vectors(_tile(tile), start, n_rows))
+            rows.append(place.rows(_tile(tile, "rows"), start, n_rows))
             cells.append(np.repeat(np.arange(first, stop), counts[first:stop]))
         order = np.argsort(np.concatenate(cells), kind="stable")
-        _write_array(self.store, self._name(bucket, 0), np.concatenate(vectors)[order])
-        _write_array(self.store, f"bucket-{bucket:06d}-rows", np.concatenate(rows)[order])
-        return {}
+        place.write(_round(0, bucket), np.concatenate(vectors)[order])
+        place.write(_bucket(bucket, "rows"), np.concatenate(rows)[order])
+        return ShardResult()
 
-    def _average(self, bucket: int) -> dict[str, int]:
-        """Average a bucket's vectors with their neighbours."""
-        index = self.index
+
+@dataclass(frozen=True)
+class _Average:
+    """Averages a bucket's vectors with their neighbours.
+
+    Attributes:
+        place: Where the files lie.
+        neighbours: Of each vector.
+        unit: Whether vectors have unit length.
+        candidates: Vectors that each is compared with, at least.
+        round: This round.
+        rounds: Rounds in all.
+    """
+
+    place: _Place
+    neighbours: int
+    unit: bool
+    candidates: int
+    round: int
+    rounds: int
+
+    def __call__(self, bucket: int) -> ShardResult:
+        """Write the bucket's averages, and in the first round its neighbours."""
+        place, index = self.place, self.place.index
         own = range(int(index.buckets[bucket]), int(index.buckets[bucket + 1]))
         candidates = [index.candidates(block, self.candidates) for block in own]
         needed = np.unique(np.concatenate(candidates))
         vectors = np.concatenate([self._read_block(block) for block in needed.tolist()])
-        sizes = np.diff(index.blocks)[needed]
         # Where each needed block begins among the vectors that were read.
-        begins = dict(zip(needed.tolist(), (np.cumsum(sizes) - sizes).tolist(), strict=True))
-        name = f"bucket-{bucket:06d}-neighbours"
-        first, stop = index.blocks[own.start], index.blocks[own.stop]
+        sizes = np.diff(index.blocks)
+        begins = np.zeros(len(sizes), np.int64)
+        begins[needed] = np.cumsum(sizes[needed]) - sizes[needed]
+        first, stop = int(index.blocks[own.start]), int(index.blocks[own.stop])
+        info = {"hits": 0, "wanted": 0}
         if self.round == 1:
-            found = [
-                self._search(block, blocks, vectors, begins)
-                for block, blocks in zip(own, candidates, strict=True)
-            ]
-            places = np.concatenate(found)
-            block_of = np.searchsorted(np.cumsum(sizes), places, side="right")
-            starts = np.array([begins[block] for block in needed.tolist()])
-            positions = index.blocks[needed][block_of] + places - starts[block_of]
-            _write_array(self.store, name, positions)
+            places = np.concatenate(
+                [
+                    self._search(block, blocks, vectors, begins)
+                    for block, blocks in zip(own, candidates, strict=True)
+                ]
+            )
+            block_of = needed[np.searchsorted(begins[needed], places, side="right") - 1]
+            positions = index.blocks[block_of] + places - begins[block_of]
+            place.write(_bucket(bucket, "neighbours"), positions)
+            info = self._count_hits(bucket, positions)
         else:
-            flat = _read_rows(self.store, name, 0, int(stop - first) * self.neighbours)
-            positions = flat.reshape(-1, self.neighbours)
+            n_numbers = (stop - first) * self.neighbours
+            positions = place.rows(_bucket(bucket, "neighbours"), 0, n_numbers)
+            positions = positions.reshape(-1, self.neighbours)
             block_of = np.searchsorted(index.blocks, positions, side="right") - 1
-            starts = np.zeros(len(index.blocks), np.int64)
-            starts[needed] = [begins[block] for block in needed.tolist()]
-            places = starts[block_of] + positions - index.blocks[block_of]
-        begin = begins[own.start]
-        smoothed = average(vectors[begin : begin + int(stop - first)], places, vectors, self.unit)
-        if self.last:
-            rows = _read_rows(self.store, f"bucket-{bucket:06d}-rows", 0, int(stop - first))
+            places = begins[block_of] + positions - index.blocks[block_of]
+        begin = int(begins[own.start])
+        smoothed = average(vectors[begin : begin + stop - first], places, vectors, self.unit)
+        if self.round == self.rounds:
+            rows = place.rows(_bucket(bucket, "rows"), 0, stop - first)
             order = np.argsort(rows)
             smoothed = smoothed[order]
-            _write_array(self.store, f"bucket-{bucket:06d}-final-rows", rows[order])
-        _write_array(self.store, self._name(bucket, self.round), smoothed)
-        if self.round > 1:
-            return {"hits": 0, "wanted": 0}
-        return self._count_hits(bucket, positions)
+            place.write(_bucket(bucket, "final-rows"), rows[order])
+        place.write(_round(self.round, bucket), smoothed)
+        return ShardResult(info=info)
 
-    def _search(self, block: int, blocks: Int64, vectors: Float32, begins: dict[int, int]) -> Int64:
+    def _read_block(self, block: int) -> Float32:
+        index = self.place.index
+        bucket = int(np.searchsorted(index.buckets, block, side="right")) - 1
+        start = int(index.blocks[block] - index.blocks[index.buckets[bucket]])
+        n_rows = int(index.blocks[block + 1] - index.blocks[block])
+        return self.place.vectors(_round(self.round - 1, bucket), start, n_rows)
+
+    def _search(self, block: int, blocks: Int64, vectors: Float32, begins: Int64) -> Int64:
         """Places of the neighbours of a block's vectors, among all that were read."""
-        sizes = np.diff(self.index.blocks)
+        sizes = np.diff(self.place.index.blocks)
         places = np.concatenate(
             [np.arange(begins[each], begins[each] + sizes[each]) for each in blocks.tolist()]
         )
-        begin = begins[block]
-        own = np.arange(begin, begin + sizes[block])
+        own = np.arange(begins[block], begins[block] + sizes[block])
         among = np.searchsorted(places, own)
         found = find_neighbours(vectors[own], vectors[places], among, self.neighbours)
         return places[found]
 
     def _count_hits(self, bucket: int, positions: Int64) -> dict[str, int]:
         """How many of the true neighbours of the sampled rows were found."""
-        index = self.index
+        index = self.place.index
         rows = self._rows_at(np.arange(*index.blocks[index.buckets[bucket : bucket + 2]]))
         here = np.flatnonzero(np.isin(rows, index.recall_rows))
-        hits = 0
-        for place in here.tolist():
-            true = index.recall_neighbours[np.searchsorted(index.recall_rows, rows[place])]
-            hits += int(np.isin(self._rows_at(positions[place]), true).sum())
-        return {"hits": hits, "wanted": len(here) * self.neighbours}
+        true = index.recall_neighbours[np.searchsorted(index.recall_rows, rows[here])]
+        found = self._rows_at(positions[here].reshape(-1)).reshape(true.shape)
+        hits = int((found[:, :, None] == true[:, None, :]).any(axis=2).sum())
+        return {"hits": hits, "wanted": found.size}
 
     def _rows_at(self, positions: Int64) -> Int64:
         """Row ids at some positions."""
-        starts = self.index.blocks[self.index.buckets]
+        starts = self.place.index.blocks[self.place.index.buckets]
         rows = np.empty(len(positions), np.int64)
         bucket_of = np.searchsorted(starts, positions, side="right") - 1
         for bucket in np.unique(bucket_of).tolist():
             n_rows = int(starts[bucket + 1] - starts[bucket])
-            all_rows = _read_rows(self.store, f"bucket-{bucket:06d}-rows", 0, n_rows)
+            all_rows = self.place.rows(_bucket(bucket, "rows"), 0, n_rows)
             here = bucket_of == bucket
             rows[here] = all_rows[positions[here] - starts[bucket]]
         return rows
 
-    def _scatter(self, tile: int) -> dict[str, int]:
-        """Write the shards of a tile from all buckets."""
-        counts = self.index.counts
-        n_rows, first_row = int(counts[tile].sum()), int(self.index.first_rows[tile])
-        vectors = np.empty((n_rows, self.index.dimension), np.float32)
-        for bucket in range(len(self.index.buckets) - 1):
-            first, stop = self.index.cells_of(bucket)
+
+@dataclass(frozen=True)
+class _Scatter:
+    """Writes the shards of a tile from all buckets."""
+
+    place: _Place
+    shards: Shards
+    rounds: int
+
+    def __call__(self, tile: int) -> ShardResult:
+        """Write the tile's shards of the table."""
+        place, index = self.place, self.place.index
+        counts = index.counts
+        n_rows, first_row = int(counts[tile].sum()), int(index.first_rows[tile])
+        vectors = np.empty((n_rows, index.dimension), np.float32)
+        for bucket in range(len(index.buckets) - 1):
+            first, stop = index.cells_of(bucket)
             start = int(counts[:tile, first:stop].sum())
             length = int(counts[tile, first:stop].sum())
-            name = f"bucket-{bucket:06d}-final-rows"
-            rows = _read_rows(self.store, name, start, length) - first_row
-            vectors[rows] = self._read(self._name(bucket, self.round), start, length)
+            rows = place.rows(_bucket(bucket, "final-rows"), start, length) - first_row
+            vectors[rows] = place.vectors(_round(self.rounds, bucket), start, length)
         for shard in range(first_row // self.shards.rows, len(self.shards)):
             start, end = (bound - first_row for bound in self.shards.bounds(shard))
             if start >= n_rows:
                 break
             table = pa.table({"embedding": vector_column(vectors[start:end])})
-            write_table(self.store, layout.part(SMOOTHED, shard), table)
-        return {}
+            write_table(place.store, layout.part(SMOOTHED, shard), table)
+        return ShardResult()
 
-    def _read(self, name: str, start: int, n_rows: int) -> Float32:
-        data = _read_bytes(self.store, name, start, n_rows, 4 * self.index.dimension)
-        return np.frombuffer(data, np.float32).reshape(n_rows, self.index.dimension)
 
-    def _read_block(self, block: int) -> Float32:
-        index = self.index
-        bucket = int(np.searchsorted(index.buckets, block, side="right")) - 1
-        start = int(index.blocks[block] - index.blocks[index.buckets[bucket]])
-        n_rows = int(index.blocks[block + 1] - index.blocks[block])
-        return self._read(self._name(bucket, self.round - 1), start, n_rows)
+def _tile(tile: int, kind: str = "vectors") -> str:
+    return f"tile/{tile:06d}-{kind}"
 
-    def _name(self, bucket: int, round_: int) -> str:
-        return f"bucket-{bucket:06d}-round-{round_}"
+
+def _bucket(bucket: int, kind: str) -> str:
+    return f"bucket/{bucket:06d}-{kind}"
+
+
+def _round(round_: int, bucket: int) -> str:
+    return f"round-{round_}/{bucket:06d}"
+
+
+def _file(name: str) -> str:
+    return layout.stage_file(STAGE, name)
 
 
 def _write_array(store: Store, name: str, array: NDArray[Any]) -> None:
-    with store.open_output(layout.stage_file(STAGE, name)) as stream:
+    with store.open_output(_file(name)) as stream:
         stream.write(np.ascontiguousarray(array).data)
 
 
-def _read_rows(store: Store, name: str, start: int, n_rows: int) -> Int64:
-    return np.frombuffer(_read_bytes(store, name, start, n_rows, 8), np.int64)
-
-
 def _read_bytes(store: Store, name: str, start: int, n_rows: int, row_bytes: int) -> bytes:
-    return store.read_range(layout.stage_file(STAGE, name), start * row_bytes, n_rows * row_bytes)
+    return store.read_range(_file(name), start * row_bytes, n_rows * row_bytes)

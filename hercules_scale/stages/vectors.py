@@ -18,10 +18,17 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Float32, Scale, Sums, nearest
-from hercules_scale.clustering.search import Search, choose_search
-from hercules_scale.clustering.tiles import TILE_ROWS, LocalVectors, Tile, TileSet, VectorSet
-from hercules_scale.errors import StageError
+from hercules_scale.clustering.assign import Float32, Scale, Sums, to_unit
+from hercules_scale.clustering.tiles import (
+    TILE_ROWS,
+    LocalVectors,
+    Tile,
+    TileSet,
+    VectorSet,
+    check_finite,
+    hold_tiles,
+)
+from hercules_scale.errors import HerculesScaleError, StageError
 from hercules_scale.stages.context import Shards
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
@@ -103,6 +110,9 @@ def open_vectors(
         workers: Actors, at most one a tile and one a processor of the cluster.
         local_rows: Up to this many rows are held in this process, without actors or GPUs.
         n_gpus: GPUs of the cluster; where there are any, each actor takes one.
+
+    Raises:
+        InputError: A number is NaN or infinite; it names the rows.
     """
     n_tiles = -(-source.n_rows // TILE_ROWS)
     if source.n_rows <= local_rows:
@@ -157,8 +167,7 @@ class _TileHolder:
         for tile, part in self._parts():
             source.read(tile, part)
             if metric == "cosine":
-                lengths = np.linalg.norm(part, axis=1, keepdims=True)
-                np.divide(part, lengths, out=part, where=lengths > 0)
+                part[:] = to_unit(part)
             self._totals[tile] = part.sum(axis=0, dtype=np.float64)
 
     def _parts(self) -> Iterator[tuple[int, Float32]]:
@@ -166,16 +175,24 @@ class _TileHolder:
             yield tile, self.vectors[start:stop]
 
     def total(self) -> dict[int, NDArray[np.float64]]:
-        """Sum of each tile's vectors as they were read."""
+        """Sum of each tile's vectors as they were read.
+
+        Raises:
+            InputError: A number is NaN or infinite. Here and not at the start, because an error in
+                the start of an actor would come without its type.
+        """
+        for tile, part in self._parts():
+            if not np.isfinite(self._totals[tile]).all():
+                check_finite(part, self._starts[tile])
         return self._totals
 
-    def prepare(self, mean: NDArray[np.float64], search: Search = nearest) -> TileSet:
+    def prepare(self, mean: NDArray[np.float64]) -> list[Tile]:
         """Take the mean off, once."""
         tiles = []
         for tile, part in self._parts():
             part -= mean.astype(np.float32)
             tiles.append(Tile(self._starts[tile], part, np.ones(len(part), np.int64)))
-        return TileSet(tiles, search)
+        return tiles
 
 
 @dataclass(frozen=True)
@@ -197,7 +214,7 @@ class _TileActor:
 
     def __init__(self, source: TileSource, tiles: list[int], metric: str, n_gpus: int) -> None:
         self._holder = _TileHolder(source, tiles, metric)
-        self._search = choose_search(n_gpus)
+        self._n_gpus = n_gpus
         self._tiles: TileSet | None = None
         self._last = 0
 
@@ -232,7 +249,7 @@ class _TileActor:
     def _at(self, mean: NDArray[np.float64], scale: Scale | None, before: _Step | None) -> TileSet:
         """The tiles as the assignment before left them."""
         if self._tiles is None:
-            self._tiles = self._holder.prepare(mean, self._search)
+            self._tiles = hold_tiles(self._holder.prepare(mean), self._n_gpus)
         if before is not None and self._last != before.number:
             assert scale is not None
             self._tiles.assign(before.centroids, before.offsets, scale)
@@ -315,6 +332,8 @@ def _get(references: list[Any]) -> list[Any]:
     try:
         return list(ray.get(references))
     except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, HerculesScaleError):
+            raise error.cause from error
         reason = str(error).strip().splitlines()[-1]
         raise StageError(
             f"a worker failed: {reason}; run again, it resumes", stage="cluster"

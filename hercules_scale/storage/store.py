@@ -145,6 +145,11 @@ class Store:
             return []
         return sorted(str(path)[len(self.root) + 1 :] for path in found)
 
+    def delete_files(self, folder: str) -> None:
+        """Delete a folder with all its files, if there is one."""
+        if self.exists(folder):
+            self.fsspec.rm(self.path(folder), recursive=True)
+
     def open_output(self, name: str) -> Any:
         """A binary stream to write a large file; it is whole once closed."""
         if self.is_local:

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from hercules_scale.clustering.assign import to_unit
+from hercules_scale.clustering.checkpoints import NoCheckpoints, State
 from hercules_scale.clustering.levels import build_levels, compute_memberships
 from hercules_scale.clustering.refinement import (
     FINEST_WEIGHT,
@@ -53,6 +59,50 @@ def test_refinement_never_raises_the_objective_and_reports_the_true_one(seed: in
     assert reached <= tree.objective * (1 + 1e-5)
     assert reached >= tree.objective * 0.98
     assert reached <= before * (1 + 1e-6)
+
+
+class Kept(NoCheckpoints):
+    """Keeps the objective of every round."""
+
+    def __init__(self) -> None:
+        self.objectives: list[float] = []
+
+    def save(self, loop: str, state: State, last: bool = False) -> None:
+        self.objectives.append(state.numbers["objective"])
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    n=st.integers(60, 400),
+    dimension=st.integers(1, 10),
+    levels=st.sampled_from([[8, 3], [20, 6, 2], [30, 12, 5, 2]]),
+    metric=st.sampled_from(["squared_l2", "cosine"]),
+)
+def test_no_round_raises_the_objective_and_the_tree_stays_whole(
+    seed: int, n: int, dimension: int, levels: list[int], metric: str
+) -> None:
+    vectors = groups(seed, n, dimension)
+    if metric == "cosine":
+        vectors = to_unit(vectors)
+    rng = np.random.default_rng(seed)
+    # A poor start, so that there is much to mend: random leaves under random parents.
+    leaves = vectors[rng.choice(n, levels[0], replace=False)]
+    parents = [
+        rng.permutation(np.arange(below) % above).astype(np.int32)
+        for below, above in pairwise(levels)
+    ]
+    local, kept = LocalVectors(vectors), Kept()
+    tree = refine_tree(local, leaves, parents, metric, kept)
+    objectives = np.array(kept.objectives)
+    assert (np.diff(objectives) <= 1e-6 * objectives[:-1]).all()
+    node = labels_of(local)
+    for level, k in enumerate(levels):
+        if level > 0:
+            assert set(tree.parents[level - 1]) == set(range(k))
+            node = tree.parents[level - 1][node]
+        assert (np.bincount(node, minlength=k) == tree.counts[level]).all()
+    assert all(counts.sum() == n for counts in tree.counts)
 
 
 def means(

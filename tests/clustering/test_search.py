@@ -11,10 +11,11 @@ import torch
 
 from hercules_scale.clustering import search
 from hercules_scale.clustering.assign import Float32, Scale, nearest
-from hercules_scale.clustering.search import choose_search, decide
-from hercules_scale.clustering.tiles import Tile, TileSet
+from hercules_scale.clustering.search import nearest_faiss_gpu, nearest_torch_gpu
+from hercules_scale.clustering.tiles import DeviceTileSet, Tile, TileSet, hold_tiles
 
 HAS_GPU = torch.cuda.is_available() or faiss.get_num_gpus() > 0
+needs_gpu = pytest.mark.skipif(not HAS_GPU, reason="there is no GPU")
 
 
 def normal(n: int, d: int, seed: int = 0) -> Float32:
@@ -36,33 +37,42 @@ def near_ties(d: int) -> tuple[Float32, Float32]:
 
 
 def test_a_process_without_a_gpu_searches_on_the_cpu() -> None:
-    assert choose_search(0) is nearest
+    tiles = [Tile(0, normal(50, 4), np.ones(50, np.int64))]
+    assert type(hold_tiles(tiles, 0)) is TileSet
     if not HAS_GPU:
-        assert choose_search(1) is nearest
+        assert type(hold_tiles(tiles, 1)) is TileSet
 
 
-@pytest.mark.parametrize("n_nearest", [1, 2, 3])
-@pytest.mark.parametrize("n_found", [1, 4, 12])
-def test_near_ties_of_float32_are_decided_in_float64(n_nearest: int, n_found: int) -> None:
-    vectors, centroids = near_ties(64)
-    vectors = np.concatenate([vectors, normal(40, 64, seed=3)])
-    offsets = np.random.default_rng(4).uniform(0, 1e-6, len(centroids)).astype(np.float32)
-    found = faiss.knn(vectors, centroids, n_nearest + n_found)
-    distances, ids = decide(vectors, centroids, n_nearest, offsets, *found)
-    exact = table(vectors, centroids, offsets)
-    expected = exact.argsort(axis=1, kind="stable")[:, :n_nearest]
-    assert ids.tolist() == expected.tolist()
-    np.testing.assert_allclose(
-        distances, np.take_along_axis(exact, expected, axis=1), rtol=1e-3, atol=1e-5
-    )
+@pytest.mark.parametrize(
+    "device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, needs_gpu])]
+)
+def test_tiles_on_a_device_are_assigned_and_summed_as_on_the_cpu(device: str) -> None:
+    vectors = np.concatenate([normal(700, 20) * 3, near_ties(20)[0]])
+    scale = Scale.of(len(vectors), float(np.abs(vectors).max()), 20)
 
+    def tiles() -> list[Tile]:
+        starts = [256, 0, 512]
+        parts = [vectors[start : start + 256] for start in starts]
+        return [
+            Tile(start, part, np.ones(len(part), np.int64))
+            for start, part in zip(starts, parts, strict=True)
+        ]
 
-def test_all_centroids_may_be_found() -> None:
-    vectors, centroids = normal(20, 5), normal(2, 5, seed=1)
-    for n_nearest in (1, 2):
-        found = faiss.knn(vectors, centroids, 2)
-        ids = decide(vectors, centroids, n_nearest, None, *found)[1]
-        assert (ids == nearest(vectors, centroids, n_nearest)[1]).all()
+    ours, theirs = DeviceTileSet(tiles(), device), TileSet(tiles())
+    for k, seed in [(30, 1), (30, 2), (30, 2), (12, 3)]:
+        centroids = normal(k, 20, seed)
+        centroids[: k // 2] = near_ties(20)[1][: k // 2]
+        offsets = np.random.default_rng(seed).uniform(0, 5, k).astype(np.float32)
+        for given in (None, offsets):
+            found = ours.assign(centroids, given, scale)
+            expected = theirs.assign(centroids, given, scale)
+            assert (found.sums == expected.sums).all()
+            assert (found.counts == expected.counts).all()
+            assert found.n_changed == expected.n_changed
+            assert found.inertia == pytest.approx(expected.inertia, rel=1e-6)
+            for own, other in zip(ours.tiles, theirs.tiles, strict=True):
+                assert (own.labels == other.labels).all()
+                np.testing.assert_allclose(own.distances, other.distances, rtol=1e-4, atol=1e-6)
 
 
 def test_a_tile_set_uses_the_search_it_was_given() -> None:
@@ -93,13 +103,12 @@ def test_the_search_on_a_gpu_needs_numpy_and_torch_alone() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not HAS_GPU, reason="there is no GPU")
+@needs_gpu
 @pytest.mark.parametrize("with_offsets", [False, True])
 def test_a_gpu_gives_the_labels_of_the_cpu_but_where_float32_cannot_tell(
     with_offsets: bool,
 ) -> None:
-    chosen = choose_search(1)
-    assert chosen is not nearest
+    chosen = nearest_faiss_gpu if faiss.get_num_gpus() > 0 else nearest_torch_gpu
     ties, tied_centroids = near_ties(768)
     vectors = np.concatenate([ties, normal(20_000, 768, seed=5)])
     centroids = np.concatenate([tied_centroids, normal(1200, 768, seed=6)])

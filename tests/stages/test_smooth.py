@@ -127,6 +127,35 @@ def test_any_number_of_workers_gives_the_same_bits(
         assert len(list((folder / "_work/commits/smooth_round_2").iterdir())) > 3
 
 
+@pytest.mark.parametrize("stopped_after", range(1, 9))
+def test_smoothing_resumes_where_it_stopped_and_leaves_no_files_of_its_steps(
+    tmp_path: Path, small_files: None, monkeypatch: pytest.MonkeyPatch, stopped_after: int
+) -> None:
+    rows = unit_vectors()
+    whole = run(tmp_path / "whole", rows, config(tmp_path / "whole"))
+    calls = []
+
+    def stop(store: Store, folder: str) -> None:
+        calls.append(folder)
+        if len(calls) * 2 == stopped_after:
+            raise KeyboardInterrupt
+        original(store, folder)
+        if len(calls) * 2 - 1 == stopped_after:
+            raise KeyboardInterrupt
+
+    original = Store.delete_files
+    folder = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "delete_files", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, rows, config(folder))
+    smoothing, found = run(folder, rows, config(folder))
+    assert found.tobytes() == whole[1].tobytes()
+    assert smoothing.report == whole[0].report
+    kept = {path.name for path in (folder / "_work/smooth").iterdir()}
+    assert kept == {"index.npz", "bucket"}
+
+
 def test_auto_says_what_it_saw_and_smooths_planted_clusters(tmp_path: Path) -> None:
     smoothing, _ = run(tmp_path, unit_vectors(), config(tmp_path, neighbours="auto"))
     report = smoothing.report

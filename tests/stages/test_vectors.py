@@ -16,6 +16,7 @@ import pytest
 from hercules_scale.clustering.assign import Float32, Sums
 from hercules_scale.clustering.levels import build_levels
 from hercules_scale.clustering.tiles import (
+    TILE_ROWS,
     Tile,
     TileSet,
     VectorSet,
@@ -24,7 +25,7 @@ from hercules_scale.clustering.tiles import (
     take,
 )
 from hercules_scale.config import HierarchyConfig, ResamplingConfig
-from hercules_scale.errors import StageError
+from hercules_scale.errors import InputError, StageError
 from hercules_scale.stages import vectors as module
 from hercules_scale.stages.context import Shards
 from hercules_scale.stages.vectors import RayVectors, ShardTiles, open_vectors, read_vectors
@@ -193,6 +194,29 @@ def test_what_fails_in_an_actor_is_a_stage_error(local_ray: None) -> None:
 
 def fail(tile: Tile) -> None:
     raise RuntimeError("no such tile")
+
+
+@dataclass(frozen=True)
+class Spoilt(Planted):
+    """Planted vectors of which some are not finite."""
+
+    def read(self, tile: int, out: Float32) -> None:
+        super().read(tile, out)
+        if tile == 1:
+            out[[3, 7], 2] = np.nan, -np.inf
+
+
+@pytest.mark.parametrize("metric", ["squared_l2", "cosine"])
+@pytest.mark.parametrize("local_rows", [0, 10**9])
+def test_vectors_that_are_not_finite_are_refused_by_row(
+    metric: str, local_rows: int, local_ray: None
+) -> None:
+    named = f"rows {TILE_ROWS + 3}, {TILE_ROWS + 7}: every number must be finite"
+    with (
+        pytest.raises(InputError, match=named),
+        open_vectors(Spoilt(), metric, 2, local_rows=local_rows),
+    ):
+        pass
 
 
 def test_actors_end_with_the_vectors(local_ray: None) -> None:
