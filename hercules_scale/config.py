@@ -110,7 +110,8 @@ class SmoothingConfig(_Section):
     """Neighbourhood smoothing of the vectors before they are clustered."""
 
     neighbours: Annotated[int, Field(ge=0, le=1000)] | Literal["auto"] = Field(
-        default=0, description="neighbours a vector is averaged with; 0 is off; or auto"
+        default="auto",
+        description="neighbours a vector is averaged with; 0 is off; auto tries it on a sample",
     )
     rounds: int = Field(default=3, ge=1, le=100, description="times that this is done")
 
