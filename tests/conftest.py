@@ -91,6 +91,9 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 "-s3",
                 f"-s3.port={ports['s3']}",
                 f"-s3.port.grpc={free_port()}",
+                # Two test sessions at once on one machine would meet at their fixed ports.
+                "-s3.port.iceberg=0",
+                "-s3.port.lance=0",
                 f"-s3.config={folder / 'identities.json'}",
                 "-volume.max=20",
                 "-master.volumeSizeLimitMB=64",

@@ -62,9 +62,15 @@ def test_every_item_is_in_one_cluster_a_level_and_parents_nest(
     assert below.tolist() == clusters[clusters["level"] == 2]["n_children"].tolist()
 
 
-def test_distances_and_margins_are_those_of_the_published_vectors(finished: Hierarchy) -> None:
+def test_distances_and_margins_are_those_of_the_vectors_that_were_clustered(
+    finished: Hierarchy,
+) -> None:
     members = finished.memberships()
-    vectors = np.stack(finished.table("embeddings")["embedding"].to_list()).astype(np.float64)
+    embeddings = np.stack(finished.table("embeddings")["embedding"].to_list())
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-5)
+    assert finished.run["smoothing"]["neighbours"] > 0
+    smoothed = pq.read_table(f"{finished.uri}/_work/smoothed")["embedding"]
+    vectors = np.stack(smoothed.to_pylist()).astype(np.float64)
     for level in (1, 2, 3):
         centroids = np.stack(finished.clusters(level)["centroid"].to_list()).astype(np.float64)
         distances = ((vectors[:, None] - centroids[None]) ** 2).sum(axis=2)
@@ -77,7 +83,6 @@ def test_distances_and_margins_are_those_of_the_published_vectors(finished: Hier
         np.testing.assert_allclose(
             members[f"margin_{level}"], distances.min(axis=1) - mine, rtol=1e-2, atol=1e-4
         )
-    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
 
 def test_the_tables_have_the_columns_of_the_contract(finished: Hierarchy) -> None:

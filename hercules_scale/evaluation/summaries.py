@@ -1,0 +1,99 @@
+"""How good titles and descriptions are, measured on items that had no part in them.
+
+Source: HERCULES, section 3.7, for the metrics on description embeddings.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from sklearn.metrics import (
+    calinski_harabasz_score,
+    davies_bouldin_score,
+    silhouette_score,
+)
+
+from hercules_scale.clustering.assign import Float32, Int64, to_unit
+from hercules_scale.summarization.choosing import Items, label_accuracy
+from hercules_scale.summarization.distinct import title_key
+
+Measured = dict[str, tuple[float, int]]
+# A silhouette compares all pairs; of more clusters a sample is taken.
+SILHOUETTE_ROWS = 20_000
+
+
+def held_out_accuracy(
+    vectors: Float32, centroids: Float32, items: Items, sizes: Int64, groups: list[Int64]
+) -> Measured:
+    """Whether held-out items lie nearest to their own cluster's label among its siblings'.
+
+    Args:
+        vectors: Embedded "title. description" of each cluster, shape (k, d), of unit length.
+        centroids: Means of each cluster's items, shape (k, d), for the most that can be reached.
+        items: Items that were neither in a prompt nor chosen by.
+        sizes: Items of each cluster, shape (k,).
+        groups: Clusters that are siblings.
+
+    Returns:
+        Metrics, each with the clusters that it is of; none where no cluster has siblings. The
+        plain one is the mean over clusters, ``_weighted`` that over all items.
+    """
+    with_siblings = np.zeros(len(vectors), bool)
+    chance = np.ones(len(vectors))
+    for group in groups:
+        with_siblings[group] = len(group) > 1
+        chance[group] = 1 / len(group)
+    own = label_accuracy(vectors, items, groups)
+    ceiling = label_accuracy(to_unit(centroids), items, groups)
+    kept = np.flatnonzero(with_siblings & ~np.isnan(own))
+    if not len(kept):
+        return {}
+    n = len(kept)
+    return {
+        "label_accuracy": (float(own[kept].mean()), n),
+        "label_accuracy_weighted": (float(np.average(own[kept], weights=sizes[kept])), n),
+        "label_accuracy_ceiling": (float(ceiling[kept].mean()), n),
+        "label_accuracy_chance": (float(chance[kept].mean()), n),
+    }
+
+
+def summary_shares(level: pa.Table, groups: list[Int64]) -> Measured:
+    """Shares of clusters with a usable answer, and with a title that no other has."""
+    keys = [title_key(title) for title in level["title"].to_pylist()]
+    n = len(keys)
+    among_siblings = sum(_n_alone([keys[each] for each in group]) for group in groups)
+    ok = sum(status == "ok" for status in level["summary_status"].to_pylist())
+    return {
+        "share_ok": (ok / n, n),
+        "share_distinct_siblings": (among_siblings / n, n),
+        "share_distinct_level": (_n_alone(keys) / n, n),
+    }
+
+
+def _n_alone(keys: list[str]) -> int:
+    _, counts = np.unique(keys, return_counts=True)
+    return int((counts == 1).sum())
+
+
+def description_metrics(vectors: Float32, parents: NDArray[np.int32]) -> Measured:
+    """Internal metrics of the clusters of a level, by the labels of their children.
+
+    Args:
+        vectors: Embedded labels of the level below, shape (n, d), of unit length.
+        parents: Cluster of each, shape (n,).
+
+    Returns:
+        Silhouette (cosine), Davies-Bouldin and Calinski-Harabasz; none where every cluster has one
+        child, or there is one cluster.
+    """
+    n, k = len(vectors), len(np.unique(parents))
+    if not 1 < k < n:
+        return {}
+    sample = {"sample_size": SILHOUETTE_ROWS, "random_state": 0} if n > SILHOUETTE_ROWS else {}
+    silhouette = silhouette_score(vectors, parents, metric="cosine", **sample)
+    return {
+        "llm_silhouette": (float(silhouette), n),
+        "llm_davies_bouldin": (float(davies_bouldin_score(vectors, parents)), n),
+        "llm_calinski_harabasz": (float(calinski_harabasz_score(vectors, parents)), n),
+    }

@@ -1,0 +1,139 @@
+"""Titles and descriptions of every item by a language model, where the user asks for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+
+import pyarrow as pa
+
+from hercules_scale import schemas
+from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.summarize import prompt_limits
+from hercules_scale.storage import layout
+from hercules_scale.storage.manifest import Commit, read_commits, write_commit
+from hercules_scale.storage.tables import FileRecord, read_table, write_table
+from hercules_scale.summarization.asking import Asker
+from hercules_scale.summarization.clients import Model
+from hercules_scale.summarization.label import Labeller
+from hercules_scale.summarization.ledger import Ledger
+from hercules_scale.summarization.prompts import ClusterFacts
+
+STAGE = "describe"
+# Calls about items come after those about clusters among the files of ``llm_calls``.
+FIRST_CALLS_PART = 1_000
+
+
+@dataclass(frozen=True)
+class Descriptions:
+    """What describing the items came to.
+
+    Attributes:
+        items: Files of the table ``items``, now with the model's titles and descriptions.
+        calls: Files of the table ``llm_calls``.
+        n_kept: Items that keep the title from their own text, since the model gave nothing of use.
+        spent: Prompt and completion tokens.
+    """
+
+    items: list[FileRecord]
+    calls: list[FileRecord]
+    n_kept: int
+    spent: tuple[int, int]
+
+
+def describe_items(
+    context: RunContext, shards: Shards, model: AbstractContextManager[Model | None]
+) -> Descriptions:
+    """Put a model's titles and descriptions in the place of those from the items' own words.
+
+    Shards are taken in turn and their items many at a time, so what is held does not grow with the
+    items.
+
+    Raises:
+        StageError: The model does not answer at all, or the budget is spent.
+    """
+    done = read_commits(context.store, STAGE, context.fingerprint)
+    todo = [shard for shard in range(len(shards)) if shard not in done]
+    n_before = sum(commit.info["n_items"] for commit in done.values())
+    with context.reporter.stage(STAGE, shards.n_items, "items", n_before) as progress:
+        if todo:
+            with model as opened:
+                assert opened is not None
+                spent = _spent(done)
+                asyncio.run(_describe(context, opened, todo, spent, lambda: progress.advance(1)))
+        commits = read_commits(context.store, STAGE, context.fingerprint).values()
+        n_kept = sum(commit.info["n_kept"] for commit in commits)
+        progress.note = f", {n_kept:,} keep their own words" if n_kept else ""
+    return Descriptions(
+        [commit.files[0] for commit in commits],
+        [commit.files[1] for commit in commits],
+        n_kept,
+        _spent({commit.shard: commit for commit in commits}),
+    )
+
+
+def _spent(commits: dict[int, Commit]) -> tuple[int, int]:
+    return (
+        sum(commit.info["prompt_tokens"] for commit in commits.values()),
+        sum(commit.info["completion_tokens"] for commit in commits.values()),
+    )
+
+
+async def _describe(
+    context: RunContext,
+    model: Model,
+    shards: list[int],
+    spent: tuple[int, int],
+    on_done: Callable[[], None],
+) -> None:
+    config = context.config.summaries
+    limits = prompt_limits(context, model.tokens)
+    try:
+        for shard in shards:
+            ledger = Ledger(context.store, f"items-{shard:06d}")
+            asker = Asker(model.client, ledger, config, limits, model.in_flight, spent)
+            seed = context.config.hierarchy.seed
+            labeller = Labeller(asker, config.for_items, limits, seed, on_done)
+            commit = await _describe_shard(context, shard, labeller, ledger)
+            spent = (spent[0] + ledger.tokens[0], spent[1] + ledger.tokens[1])
+            write_commit(context.store, STAGE, commit)
+    finally:
+        await model.client.close()
+
+
+async def _describe_shard(
+    context: RunContext, shard: int, labeller: Labeller, ledger: Ledger
+) -> Commit:
+    name = layout.part("items", shard)
+    items = read_table(context.store, name)
+    facts = [
+        ClusterFacts(0, row, 1, exemplars=[text])
+        for row, text in zip(items["row"].to_pylist(), items["text"].to_pylist(), strict=True)
+    ]
+    found = await labeller.label(facts)
+    titles, descriptions = items["title"].to_pylist(), items["description"].to_pylist()
+    n_kept = 0
+    for place, row in enumerate(items["row"].to_pylist()):
+        if found[row].summaries:
+            summary = found[row].summaries[0]
+            titles[place], descriptions[place] = summary.title, summary.description
+        else:
+            n_kept += 1
+    for column, values in (("title", titles), ("description", descriptions)):
+        place = items.schema.get_field_index(column)
+        items = items.set_column(place, column, pa.array(values, pa.string()))
+    calls = pa.Table.from_pylist([asdict(call) for call in ledger.calls], schemas.LLM_CALLS)
+    files = [
+        write_table(context.store, name, items),
+        write_table(context.store, layout.part("llm_calls", FIRST_CALLS_PART + shard), calls),
+    ]
+    prompt, completion = ledger.tokens
+    info = {
+        "n_items": len(facts),
+        "n_kept": n_kept,
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+    }
+    return Commit(shard, context.fingerprint, files, info)

@@ -1,0 +1,121 @@
+"""Items that labels are chosen by, and others that they are measured on; no prompt shows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from hercules_scale.clustering.assign import Int64, to_unit
+from hercules_scale.clustering.hashing import hash_rows, uniform
+from hercules_scale.stages.cluster import Clustering
+from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.shards import ShardResult, Stage, run_shards
+from hercules_scale.storage import layout
+from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import (
+    column_vectors,
+    read_table,
+    read_tables,
+    vector_column,
+    write_table,
+)
+from hercules_scale.summarization.choosing import Items
+
+STAGE = "label_items"
+# Items of a finest cluster, half to choose by and half to measure on.
+PER_CLUSTER, LEAST_PER_CLUSTER = 64, 8
+# Numbers in all their vectors; 400 MB.
+MOST_NUMBERS = 100_000_000
+
+
+@dataclass(frozen=True)
+class LabelItems:
+    """Items of the finest clusters.
+
+    Attributes:
+        to_choose: Items that the labels of a level may be chosen by.
+        to_measure: Items that they are measured on.
+    """
+
+    to_choose: Items
+    to_measure: Items
+
+    def of_level(self, ancestors: NDArray[np.int32]) -> LabelItems:
+        """The same items by their clusters of an upper level."""
+        return LabelItems(
+            *(
+                replace(items, labels=ancestors[items.labels].astype(np.int64))
+                for items in (self.to_choose, self.to_measure)
+            )
+        )
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """Draws items of one shard, each with a chance that gives every finest cluster about as many.
+
+    Attributes:
+        store: Output of the run.
+        seed: Of the run.
+        shares: Chance of an item of each finest cluster.
+        shown: Rows that prompts may show, in order; they are left out.
+    """
+
+    store: Store
+    seed: int
+    shares: NDArray[np.float64]
+    shown: Int64
+
+    def __call__(self, shard: int) -> ShardResult:
+        """Write the drawn items' vectors and clusters."""
+        members = read_table(self.store, layout.part("memberships", shard), ["row", "level_1"])
+        rows, leaves = members["row"].to_numpy(), members["level_1"].to_numpy()
+        drawn = uniform(self.seed, 1, "label items", 0, rows) < self.shares[leaves]
+        drawn &= ~np.isin(rows, self.shown)
+        vectors = read_table(self.store, layout.part("embeddings", shard), ["embedding"])
+        table = pa.table(
+            {
+                "row": rows[drawn],
+                "leaf": leaves[drawn],
+                "embedding": vector_column(
+                    column_vectors(vectors["embedding"].filter(pa.array(drawn)))
+                ),
+            }
+        )
+        file = write_table(self.store, layout.work_part(STAGE, shard), table)
+        return ShardResult([file], units=members.num_rows)
+
+
+def draw_label_items(context: RunContext, shards: Shards, clustering: Clustering) -> LabelItems:
+    """Draw items of every finest cluster, fewer where there are very many clusters."""
+    clusters = clustering.level(1)
+    sizes = clusters["n_items"].to_numpy()
+    dimension = clusters["centroid"].type.list_size
+    most = MOST_NUMBERS // (dimension * len(sizes))
+    wanted = min(max(most, LEAST_PER_CLUSTER), PER_CLUSTER)
+    shown = np.unique(
+        np.concatenate(
+            [
+                pc.list_flatten(clustering.clusters[name]).to_numpy()
+                for name in ("exemplar_rows", "random_rows")
+            ]
+        )
+    )
+    worker = _Worker(context.store, context.config.hierarchy.seed, wanted / sizes, shown)
+    stage = Stage(STAGE, "items", shards.n_items, context.config.resources.workers)
+    commits = run_shards(context, stage, len(shards), worker)
+    table = read_tables(
+        context.store, [file.path for commit in commits.values() for file in commit.files]
+    )
+    rows, leaves = table["row"].to_numpy(), table["leaf"].to_numpy().astype(np.int64)
+    vectors = to_unit(column_vectors(table["embedding"]))
+    odd = hash_rows(context.config.hierarchy.seed, 1, "measured", 0, rows) & np.uint64(1) == 1
+    halves = []
+    for half in (~odd, odd):
+        drawn = np.maximum(np.bincount(leaves[half], minlength=len(sizes)), 1)
+        halves.append(Items(vectors[half], leaves[half], (sizes / drawn)[leaves[half]], rows[half]))
+    return LabelItems(*halves)

@@ -1,0 +1,64 @@
+"""Titles by which siblings can be told apart."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+
+from hercules_scale.clustering.assign import Int64
+from hercules_scale.summarization.parsing import clean_title
+from hercules_scale.summarization.prompts import TITLE_WORDS, ClusterFacts, plain_text
+
+_SMALL_WORDS = frozenset(
+    ("a", "an", "and", "at", "by", "for", "from", "in", "of", "on", "or", "the", "to", "with")
+)
+
+
+def title_key(title: str) -> str:
+    """What titles that say the same have in common: their words in any order and number."""
+    words = re.findall(r"\w+", title.casefold())
+    kept = {_singular(word) for word in words if word not in _SMALL_WORDS}
+    return " ".join(sorted(kept or words)) or title
+
+
+def _singular(word: str) -> str:
+    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
+
+
+def alike_titles(titles: list[str], group: Int64) -> list[list[int]]:
+    """Those of some siblings whose titles say the same, by what they say."""
+    by_key: dict[str, list[int]] = {}
+    for cluster in group.tolist():
+        by_key.setdefault(title_key(titles[cluster]), []).append(cluster)
+    return [same for same in by_key.values() if len(same) > 1]
+
+
+def told_apart(titles: list[str], facts: list[ClusterFacts], groups: list[Int64]) -> list[str]:
+    """Titles of which no two siblings' say the same.
+
+    The largest of siblings that share a title keeps it. Others get a key phrase of their own, or
+    where that does not help their number.
+    """
+    found = list(titles)
+    for group in groups:
+        taken: set[str] = set()
+        for cluster in sorted(group.tolist(), key=lambda each: (-facts[each].n_items, each)):
+            options = _options(titles[cluster], facts[cluster])
+            found[cluster] = next(each for each in options if title_key(each) not in taken)
+            taken.add(title_key(found[cluster]))
+    return found
+
+
+def _options(title: str, facts: ClusterFacts) -> Iterator[str]:
+    """A title, then others that say more; there is always one more."""
+    yield title
+    for phrase in map(plain_text, facts.keyphrases):
+        n_words = TITLE_WORDS - len(phrase.split())
+        if n_words > 0:
+            start = clean_title(" ".join(title.split()[:n_words]))
+            yield f"{start} ({phrase})"
+    start = " ".join(title.split()[: TITLE_WORDS - 1])
+    yield f"{start} ({facts.name})"
+    for number in itertools.count(2):
+        yield f"{start} ({facts.name}-{number})"

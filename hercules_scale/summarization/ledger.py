@@ -1,0 +1,108 @@
+"""Every call to a model, kept before its answer is used, so that nothing is paid for twice.
+
+Calls are appended as small files of JSON lines. Those that end while a file is being written share
+the next one, so a slow store costs no call its turn, and a killed run loses only calls in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from dataclasses import asdict, dataclass
+
+from hercules_scale.storage import layout
+from hercules_scale.storage.store import Store
+from hercules_scale.summarization.clients import Answer, ChatReply
+
+FOLDER = f"{layout.WORK}/ledger"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One attempt, a row of ``llm_calls``.
+
+    Attributes:
+        level: Of the cluster asked about; 0 is an item.
+        cluster_id: The cluster; nothing where several shared the request.
+        attempt: From 1.
+        prompt_hash: Of model, prompt and parameters.
+        model: Its name.
+        prompt_tokens: As the model counted them.
+        completion_tokens: The same, of all answers.
+        seconds: From the request to the answer.
+        outcome: ``ok``, ``invalid``, ``error`` or ``timeout``.
+        prompt: Where the user asks for it.
+        response: Where the user asks for it.
+    """
+
+    level: int
+    cluster_id: int | None
+    attempt: int
+    prompt_hash: str
+    model: str
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    outcome: str
+    prompt: str | None = None
+    response: str | None = None
+
+
+class Ledger:
+    """The calls of a run, and the answers by the hash of what was asked.
+
+    Args:
+        store: The output of the run; calls that it holds are known.
+        name: Of the ledger; large runs keep several.
+    """
+
+    def __init__(self, store: Store, name: str = "clusters") -> None:
+        self._store, self._folder = store, f"{FOLDER}/{name}"
+        self._replies: dict[str, ChatReply] = {}
+        self._unwritten: list[str] = []
+        self._writing = asyncio.Lock()
+        self.calls: list[Call] = []
+        for file in store.list_files(self._folder):
+            for line in store.read_bytes(file).splitlines():
+                values = json.loads(line)
+                answers = values.pop("answers")
+                call = Call(**values)
+                self._keep(call, _reply(call, answers))
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Prompt and completion tokens of all calls."""
+        return (
+            sum(call.prompt_tokens for call in self.calls),
+            sum(call.completion_tokens for call in self.calls),
+        )
+
+    def find(self, prompt_hash: str) -> ChatReply | None:
+        """The reply to a question that was asked before."""
+        return self._replies.get(prompt_hash)
+
+    async def add(self, call: Call, reply: ChatReply | None) -> None:
+        """Keep a call; once this returns, it is stored."""
+        self._keep(call, reply)
+        answers = None if reply is None else [[a.text, a.finish_reason] for a in reply.answers]
+        self._unwritten.append(json.dumps({**asdict(call), "answers": answers}))
+        async with self._writing:
+            # Whoever waited here before may have written this call too.
+            lines, self._unwritten = self._unwritten, []
+            if lines:
+                name = f"{self._folder}/{uuid.uuid4().hex}.jsonl"
+                data = "\n".join(lines).encode()
+                await asyncio.to_thread(self._store.write_bytes, name, data)
+
+    def _keep(self, call: Call, reply: ChatReply | None) -> None:
+        self.calls.append(call)
+        if reply is not None:
+            self._replies[call.prompt_hash] = reply
+
+
+def _reply(call: Call, answers: list[list[str]] | None) -> ChatReply | None:
+    if answers is None:
+        return None
+    kept = [Answer(text, reason) for text, reason in answers]
+    return ChatReply(kept, call.prompt_tokens, call.completion_tokens)
