@@ -1,4 +1,4 @@
-"""What each part of summarising adds to titles and descriptions, and how fast they are asked for.
+"""What each part of summarising adds to titles and descriptions.
 
     python benchmarks/labels.py --data ../shared/data [--sets 20newsgroups] [--json OUT]
 
@@ -16,7 +16,6 @@ import argparse
 import json
 import shutil
 import sys
-import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from labelled import LEVELS
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -52,8 +50,9 @@ from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import read_tables
 from hercules_scale.summarization.choosing import Items
 from hercules_scale.summarization.clients import Model
+from hercules_scale.summarization.ledger import FOLDER
 
-SETS = ["20newsgroups", "dbpedia", "banking77"]
+LEVELS = {"20newsgroups": [100, 20, 5], "dbpedia": [70, 9], "banking77": [77, 12]}
 # Each way has the parts of those before it.
 FIRST = {"engine": "vllm", "contrast": 0, "candidates": 1, "exemplar_strategy": "nearest"}
 WAYS: dict[str, dict[str, Any]] = {
@@ -93,7 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="../shared/data", help="folder of the labelled sets")
     parser.add_argument("--cache", default="/tmp/hercules_scale_labels", help="what can be reused")
-    parser.add_argument("--sets", nargs="*", default=SETS)
+    parser.add_argument("--sets", nargs="*", default=list(LEVELS))
     parser.add_argument("--ways", nargs="*", default=list(WAYS))
     parser.add_argument("--json", help="where to write the figures")
     options = parser.parse_args()
@@ -155,12 +154,14 @@ def measure(
     """Label the clusters one way, and measure the labels."""
     context = context_of(base, options, way)
     folder = Path(context.store.root)
+    # What was asked before in the same words, by another way or an earlier run, is not asked again.
+    for earlier in (folder, *sorted(folder.parent.iterdir())):
+        if (earlier / FOLDER).exists():
+            shutil.copytree(earlier / FOLDER, base.folder / FOLDER, dirs_exist_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(base.folder, folder)
-    started = time.perf_counter()
     of_way = model if context.config.summaries.engine == "vllm" else None
     summaries = summarize_clusters(context, base.shards, base.clustering, nullcontext(of_way))
-    seconds = time.perf_counter() - started
     table = summaries.table
     titles, descriptions = table["title"].to_pylist(), table["description"].to_pylist()
     if way == "first answer":
@@ -169,7 +170,6 @@ def measure(
     vectors = to_unit(encoder.encode(texts))
     status = table["summary_status"].to_pylist()
     figures: dict[str, Any] = {
-        "seconds": seconds,
         "share_ok": status.count("ok") / len(status),
         "share_from_model": table["summary_source"].to_pylist().count("model") / len(status),
         "titles": titles,
@@ -235,17 +235,14 @@ def show(base: Base, ways: dict[str, Any]) -> None:
     print(
         f"{'':<26}"
         + "".join(f"{f'accuracy {n}':>12}{f'lexical {n}':>12}" for n in levels)
-        + f"{'ok':>8}{'model':>8}{'seconds':>9}"
+        + f"{'ok':>8}{'model':>8}"
     )
     for way, figures in ways.items():
         columns = "".join(
             f"{figures[str(n)]['label_accuracy']:>12.3f}{figures[str(n)]['lexical']:>12.3f}"
             for n in levels
         )
-        print(
-            f"{way:<26}{columns}{figures['share_ok']:>8.3f}{figures['share_from_model']:>8.3f}"
-            f"{figures['seconds']:>9.0f}"
-        )
+        print(f"{way:<26}{columns}{figures['share_ok']:>8.3f}{figures['share_from_model']:>8.3f}")
 
 
 if __name__ == "__main__":

@@ -54,6 +54,11 @@ def _parser() -> argparse.ArgumentParser:
 
     plan = commands.add_parser("plan", help="check everything and say what a run will take")
     _add_config_arguments(plan)
+    plan.add_argument(
+        "--show-prompt",
+        metavar="LEVEL/ID",
+        help="print the prompt for one cluster of the run at output.path, finished or not",
+    )
     plan.set_defaults(command=_plan)
 
     show = commands.add_parser("show", help="print the tree, or one cluster")
@@ -103,9 +108,12 @@ def _run(options: argparse.Namespace) -> None:
 
 def _plan(options: argparse.Namespace) -> None:
     config = _load(options)
-    from hercules_scale.plan import make_plan
+    from hercules_scale.plan import make_plan, show_prompt
 
-    print(make_plan(config))
+    if options.show_prompt is None:
+        print(make_plan(config))
+    else:
+        print(show_prompt(config, *_cluster_name("--show-prompt", options.show_prompt)))
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -128,13 +136,13 @@ def _show(options: argparse.Namespace) -> None:
     else:
         from hercules_scale.show import describe_cluster
 
-        print(describe_cluster(hierarchy, *_cluster_name(options.cluster)))
+        print(describe_cluster(hierarchy, *_cluster_name("--cluster", options.cluster)))
 
 
-def _cluster_name(name: str) -> tuple[int, int]:
+def _cluster_name(option: str, name: str) -> tuple[int, int]:
     level, slash, cluster_id = name.partition("/")
     if not (slash and level.isdigit() and cluster_id.isdigit()):
-        raise InputError(f"--cluster must be LEVEL/ID such as 2/17, got {name!r}")
+        raise InputError(f"{option} must be LEVEL/ID such as 2/17, got {name!r}")
     return int(level), int(cluster_id)
 
 

@@ -234,19 +234,16 @@ class HierarchyConfig(_Section):
         assert self.levels != "auto"
         return self.levels
 
-    @field_validator("representation")
-    @classmethod
-    def _representation_is_built(cls, value: str) -> str:
-        if value == "description":
-            raise ValueError("'description' is not built yet in this version; use direct")
-        return value
-
 
 class PriceConfig(_Section):
     """What the language model costs, for the plan."""
 
     prompt: float = Field(ge=0, description="price of a million prompt tokens")
     completion: float = Field(ge=0, description="price of a million generated tokens")
+
+    def of(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """What some tokens cost."""
+        return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
 
 
 class SummariesConfig(_Section):
@@ -268,6 +265,11 @@ class SummariesConfig(_Section):
     )
     topic: str | None = Field(default=None, description="the paper's topic seed")
     exemplars: int = Field(default=4, ge=1, le=100, description="items shown in a prompt")
+    exemplar_strategy: Literal["nearest", "diverse", "random"] = Field(
+        default="nearest",
+        description="the items nearest to the centroid, those of them that are not near one "
+        "another, or a random draw",
+    )
     exemplar_tokens: int = Field(
         default=32, ge=8, le=4096, description="tokens of an item that a prompt shows"
     )
@@ -276,8 +278,40 @@ class SummariesConfig(_Section):
     )
     max_answer_tokens: int = Field(default=128, ge=32, le=4096, description="tokens of an answer")
     temperature: float = Field(default=0.0, ge=0, le=2, description="0 is the likeliest answer")
-    requests_in_flight: int = Field(
-        default=32, ge=1, le=100_000, description="requests sent and not yet answered"
+    contrast: int = Field(
+        default=2, ge=0, le=20, description="nearest clusters outside that a prompt sets it against"
+    )
+    candidates: int = Field(
+        default=1,
+        ge=1,
+        le=32,
+        description="answers to each question; the one that stands best for its own cluster "
+        "against its siblings is taken",
+    )
+    clusters_per_request: int = Field(
+        default=1,
+        ge=1,
+        le=100,
+        description="clusters that share a request, at most; fewer after an answer that cannot "
+        "be used",
+    )
+    describe_items: bool = Field(
+        default=False,
+        description="title and describe every item too; hierarchy.representation "
+        "description does so by itself",
+    )
+    max_total_tokens: int | None = Field(
+        default=None, ge=1, description="stop before more tokens than this; more resumes the run"
+    )
+    max_cost: float | None = Field(
+        default=None, gt=0, description="the same for the cost, by summaries.price"
+    )
+    requests_in_flight: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="requests sent and not yet answered; left out: 32, or for each replica on "
+        "GPUs 256",
     )
     max_attempts: int = Field(default=4, ge=1, le=20, description="requests a cluster, at most")
     timeout_seconds: float = Field(default=300, gt=0, description="wait for one answer")
@@ -285,6 +319,20 @@ class SummariesConfig(_Section):
         default=False, description="keep prompts and responses in llm_calls"
     )
     price: PriceConfig | None = None
+
+    @property
+    def for_items(self) -> SummariesConfig:
+        """The same for items: each has one answer, since there is nothing to choose it by."""
+        return self.model_copy(update={"candidates": 1})
+
+    @model_validator(mode="after")
+    def _cost_has_a_price(self) -> SummariesConfig:
+        if self.max_cost is not None and self.price is None:
+            raise ValueError(
+                f"max_cost {self.max_cost:g} needs summaries.price, such as "
+                "{prompt: 0.1, completion: 0.4} for a million tokens"
+            )
+        return self
 
     @field_validator("endpoint")
     @classmethod
@@ -318,7 +366,13 @@ class ResourcesConfig(_Section):
     workers: int = Field(
         default=2, ge=1, le=100_000, description="actors that embed, of one CPU (or GPU) each"
     )
-    llm_replicas: int = Field(default=1, ge=1, le=10_000, description="vLLM replicas")
+    llm_replicas: int = Field(default=1, ge=1, le=10_000, description="vLLM replicas, at least")
+    llm_max_replicas: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="vLLM replicas where requests wait; left out: llm_replicas",
+    )
     llm_tensor_parallel: int = Field(
         default=1, ge=1, le=64, description="GPUs that share one replica"
     )
@@ -353,6 +407,26 @@ class RunConfig(_Section):
                 "ground truth is never seen by clustering"
             )
         return self
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> RunConfig:
+        if self.describes_items and self.summaries.engine == "keyphrases":
+            raise ValueError(
+                "summaries.engine keyphrases describes no items, which "
+                "hierarchy.representation description or summaries.describe_items asks for; take "
+                "engine vllm or openai"
+            )
+        most, least = self.resources.llm_max_replicas, self.resources.llm_replicas
+        if most is not None and most < least:
+            raise ValueError(
+                f"resources.llm_max_replicas must be at least llm_replicas ({least}), got {most}"
+            )
+        return self
+
+    @property
+    def describes_items(self) -> bool:
+        """Whether a language model titles and describes every item."""
+        return self.summaries.describe_items or self.hierarchy.representation == "description"
 
 
 def load_config(path: str, overrides: list[str] | None = None) -> RunConfig:

@@ -30,12 +30,13 @@ from hercules_scale.reading.sources import SourceFile, list_sources
 from hercules_scale.reduction.pca import PCA
 from hercules_scale.stages.cluster import Clustering, cluster_items
 from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.describe import describe_items
 from hercules_scale.stages.embed import embed_items
 from hercules_scale.stages.evaluate import evaluate_levels
 from hercules_scale.stages.read import read_items
 from hercules_scale.stages.reduce import fit_pca, reduce_items
 from hercules_scale.stages.smooth import smooth_vectors
-from hercules_scale.stages.summarize import Summaries, summarize_clusters
+from hercules_scale.stages.summarize import Summaries, open_model, summarize_clusters
 from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import fingerprint, publish, to_json
@@ -49,9 +50,27 @@ from hercules_scale.storage.tables import (
     write_table,
 )
 
+SUMMARY_COLUMNS = (
+    "title",
+    "description",
+    "summary_status",
+    "summary_error",
+    "summary_source",
+    "summary_score",
+    "keyphrases",
+)
 VERSIONS_RECORDED = ("ray", "faiss-cpu", "torch", "sentence-transformers", "pyarrow", "numpy")
-# Sections that do not change what the tables hold.
-NOT_FINGERPRINTED = ("output", "resources")
+# Sections and keys that do not change what the tables hold, or that may grow to resume a run.
+NOT_FINGERPRINTED = (
+    "output",
+    "resources",
+    "summaries.endpoint",
+    "summaries.requests_in_flight",
+    "summaries.timeout_seconds",
+    "summaries.max_total_tokens",
+    "summaries.max_cost",
+    "summaries.price",
+)
 
 
 def run(config: RunConfig, reporter: Reporter | None = None) -> Store:
@@ -145,7 +164,11 @@ def check(config: RunConfig) -> list[SourceFile]:
 def _fingerprint(config: RunConfig, sources: list[SourceFile]) -> str:
     return fingerprint(
         {
-            "config": config.model_dump(exclude=set(NOT_FINGERPRINTED)),
+            "config": {
+                key: value
+                for key, value in _flatten(config.model_dump()).items()
+                if not _not_fingerprinted(key)
+            },
             "inputs": [asdict(source) for source in sources],
         }
     )
@@ -168,7 +191,7 @@ def _earlier_run(
     differs = [
         f"{key} was {old.get(key)!r} and is {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and key.split(".")[0] not in NOT_FINGERPRINTED
+        if old.get(key) != new.get(key) and not _not_fingerprinted(key)
     ]
     if [asdict(source) for source in sources] != record["inputs"]:
         differs.append("the input files have changed")
@@ -177,6 +200,10 @@ def _earlier_run(
         f"{'; '.join(differs) or 'it was made by another version'}; give another output, or "
         "remove the old one"
     )
+
+
+def _not_fingerprinted(key: str) -> bool:
+    return any(f"{key}.".startswith(f"{each}.") for each in NOT_FINGERPRINTED)
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -259,24 +286,32 @@ def _run_stages(
             "resources.profile gpu needs a GPU, and the Ray cluster has none; take auto or cpu"
         )
     items = read_items(context, sources)
-    shards = items.shards
+    shards, files = items.shards, dict(items.files)
+    calls: list[FileRecord] = []
+    spent, described = (0, 0), {}
+    if config.describes_items:
+        descriptions = describe_items(context, shards, open_model(context, n_gpus))
+        files["items"], calls, spent = descriptions.items, descriptions.calls, descriptions.spent
+        described = {"described_items": {"not_described": descriptions.n_kept}}
     embeddings, dimension = embed_items(context, shards, n_gpus)
     smoothing = smooth_vectors(context, shards, dimension)
     source = ShardTiles(context.store, shards, dimension, smoothing.table)
     clustering = cluster_items(context, source, n_gpus)
-    summaries = summarize_clusters(context, shards, clustering, n_gpus)
+    model = open_model(context, n_gpus)
+    summaries = summarize_clusters(context, shards, clustering, model, spent)
+    calls = [*summaries.calls, *calls]
     pca = fit_pca(context, source)
     reductions = reduce_items(context, source, pca)
     clusters = _write_clusters(context, shards, clustering, summaries, pca)
-    evaluations, _ = evaluate_levels(context, shards, clustering.n_levels)
+    evaluations = evaluate_levels(context, shards, clustering, summaries)
     tables = {
-        **items.files,
+        **files,
         "embeddings": embeddings,
         "memberships": clustering.files,
         "clusters": [clusters],
         "reductions": reductions,
         "evaluations": [evaluations],
-        "llm_calls": summaries.calls,
+        "llm_calls": calls,
     }
     if clustering.curve:
         tables["k_selection"] = clustering.curve
@@ -289,7 +324,8 @@ def _run_stages(
         "smoothing": smoothing.report,
         "clustering": clustering.report,
         "summary_status": _counts(summaries.table["summary_status"]),
-        "tokens": _tokens(context.store, summaries.calls),
+        "tokens": _tokens(context.store, calls),
+        **described,
     }
 
 
@@ -300,10 +336,11 @@ def _write_clusters(
     clusters = clustering.clusters
     centroids = column_vectors(clusters["centroid"])
     reduced = pca.transform(centroids)
-    rows = clusters["exemplar_rows"].to_pylist()
+    n_exemplars = context.config.summaries.exemplars
+    rows = [near[:n_exemplars] for near in clusters["exemplar_rows"].to_pylist()]
     ids = _item_ids(context.store, shards, {row for exemplars in rows for row in exemplars})
-    table = clusters.drop_columns(["exemplar_rows"])
-    for name in ("title", "description", "summary_status", "summary_error", "keyphrases"):
+    table = clusters.drop_columns(["exemplar_rows", "random_rows"])
+    for name in SUMMARY_COLUMNS:
         table = table.append_column(name, summaries.table[name])
     extra = {
         "exemplar_item_ids": pa.array([[ids[row] for row in exemplars] for exemplars in rows]),

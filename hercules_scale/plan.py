@@ -6,6 +6,7 @@ are the ones of ``docs/benchmarks.md``.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,10 +15,17 @@ from hercules_scale.clustering.choose_k import check_score, k_range, largest_cou
 from hercules_scale.clustering.tiles import TILE_ROWS
 from hercules_scale.config import RunConfig
 from hercules_scale.errors import InputError
-from hercules_scale.pipeline import check
+from hercules_scale.hierarchy import printable
+from hercules_scale.pipeline import check, local_or_cluster_ray
+from hercules_scale.progress import Reporter
 from hercules_scale.reading.items import read_piece
 from hercules_scale.reading.sources import SourceFile, parquet_file, split_into_pieces
+from hercules_scale.stages.cluster import read_clustering
+from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.embed import load_encoder
+from hercules_scale.stages.summarize import prompt_of
+from hercules_scale.storage import layout
+from hercules_scale.storage.store import Store
 from hercules_scale.summarization.prompts import EstimatedTokens, fixed_messages
 
 SAMPLE_TEXTS = 128
@@ -26,6 +34,7 @@ LLM_START_SECONDS, LLM_PROMPT_RATE, LLM_ANSWER_RATE = 90, 660, 86
 ANSWER_TOKENS = 65
 FACTS_TOKENS = 60
 CHILDREN_TOKENS = 120
+CONTRAST_TOKENS = 12
 
 
 @dataclass(frozen=True)
@@ -76,10 +85,50 @@ def make_plan(config: RunConfig) -> str:
         f"clusters per level: {described}",
         f"memory: {n_rows * dimension * 4 / 2**20:,.0f} MiB of temporary disk for vectors, "
         f"{(3 * tile + centroids) / 2**20:,.0f} MiB for a tile and the centroids",
-        *_language_model(config, levels, n_tokens / len(sample.texts)),
+        *_language_model(config, levels, n_rows, n_tokens / len(sample.texts)),
         f"output: {config.output.path}, can be written",
     ]
     return "\n".join(lines)
+
+
+def show_prompt(config: RunConfig, level: int, cluster_id: int) -> str:
+    """The prompt for one cluster of a finished or partial run, as the configuration has it.
+
+    Raises:
+        InputError: The output holds no clusters yet, or not that one.
+    """
+    store = Store(config.output.path)
+    if not store.exists(layout.RUN):
+        raise InputError(
+            f"output.path {store.uri}: holds no run; prompts can be looked at once there are "
+            "clusters, with summaries.engine keyphrases without a language model"
+        )
+    fingerprint = json.loads(store.read_bytes(layout.RUN))["fingerprint"]
+    context = RunContext(config, store, fingerprint, Reporter())
+    clustering = read_clustering(context)
+    if clustering is None:
+        raise InputError(f"{store.uri}: the run has no clusters yet; run it on")
+    if not 1 <= level <= clustering.n_levels:
+        raise InputError(
+            f"--show-prompt: level must be from 1 (finest) to {clustering.n_levels}, got {level}"
+        )
+    sizes = clustering.level(level)["n_items"].to_pylist()
+    if cluster_id >= len(sizes):
+        raise InputError(
+            f"--show-prompt: level {level} has clusters 0 to {len(sizes) - 1}, got {cluster_id}"
+        )
+    with local_or_cluster_ray(config):
+        messages, n_tokens = prompt_of(
+            context, Shards.of(sum(sizes)), clustering, level, cluster_id
+        )
+    lines = [f"[{message['role']}]\n{printable_lines(message['content'])}" for message in messages]
+    lines.append(f"{n_tokens:,} tokens of at most {config.summaries.max_prompt_tokens:,}")
+    return "\n\n".join(lines)
+
+
+def printable_lines(text: str) -> str:
+    """Lines whose control characters are shown and not obeyed."""
+    return "\n".join(printable(line) for line in text.splitlines())
 
 
 def _levels(config: RunConfig, n_rows: int, counted: bool) -> tuple[list[int], str]:
@@ -124,17 +173,31 @@ def _count_rows(sources: list[SourceFile], sample: _Sample) -> tuple[int, bool]:
     return max(int(size * sample.rows_per_byte), 1), False
 
 
-def _language_model(config: RunConfig, levels: list[int], tokens_per_item: float) -> list[str]:
+def _fixed_tokens(of_item: bool) -> int:
+    messages = fixed_messages(None, of_item)
+    return sum(EstimatedTokens().count(message["content"]) for message in messages)
+
+
+def _language_model(
+    config: RunConfig, levels: list[int], n_rows: int, tokens_per_item: float
+) -> list[str]:
     summaries = config.summaries
     if summaries.engine == "keyphrases":
         return ["language model: none, titles are key phrases"]
-    fixed = sum(EstimatedTokens().count(message["content"]) for message in fixed_messages(None))
+    fixed = _fixed_tokens(of_item=False)
     shown = summaries.exemplars * min(tokens_per_item, summaries.exemplar_tokens)
-    finest = min(fixed + shown + FACTS_TOKENS, summaries.max_prompt_tokens)
+    contrast = CONTRAST_TOKENS * summaries.contrast
+    finest = min(fixed + shown + FACTS_TOKENS + contrast, summaries.max_prompt_tokens)
     upper = min(finest + CHILDREN_TOKENS, summaries.max_prompt_tokens)
-    n_calls = sum(levels)
+    n_clusters = sum(levels)
     prompt = int(levels[0] * finest + sum(levels[1:]) * upper)
-    answer = n_calls * ANSWER_TOKENS
+    answer = n_clusters * ANSWER_TOKENS * summaries.candidates
+    n_calls = -(-n_clusters // summaries.clusters_per_request)
+    if config.describes_items:
+        of_item = min(_fixed_tokens(of_item=True) + tokens_per_item, summaries.max_prompt_tokens)
+        n_calls += -(-n_rows // summaries.clusters_per_request)
+        prompt += int(n_rows * of_item)
+        answer += n_rows * ANSWER_TOKENS
     about = "at most about" if config.hierarchy.levels == "auto" else "about"
     line = (
         f"language model: {summaries.model}, {about} {n_calls:,} calls, {prompt:,} prompt and "
@@ -145,8 +208,8 @@ def _language_model(config: RunConfig, levels: list[int], tokens_per_item: float
         line += f"; {_duration(seconds)} with SmolLM2-135M on 2 cores"
     lines = [line]
     if summaries.price:
-        cost = prompt * summaries.price.prompt + answer * summaries.price.completion
-        lines.append(f"cost: {about} {cost / 1e6:,.4f} at the price given")
+        cost = summaries.price.of(prompt, answer)
+        lines.append(f"cost: {about} {cost:,.4f} at the price given")
     return lines
 
 

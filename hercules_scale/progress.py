@@ -108,7 +108,10 @@ class StageProgress:
     def rate(self) -> str:
         """Units a second since this process began on the stage."""
         seconds = time.monotonic() - self._started
-        return f"{(self.done - self._before) / seconds:,.0f} {self.unit}/s" if seconds else ""
+        if not seconds:
+            return ""
+        rate = (self.done - self._before) / seconds
+        return f"{rate:,.1f} {self.unit}/s" if rate < 10 else f"{rate:,.0f} {self.unit}/s"
 
     def advance(self, count: int, worker_peak_bytes: int = 0) -> None:
         """Say that ``count`` more units are done."""

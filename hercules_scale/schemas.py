@@ -120,6 +120,10 @@ def clusters(dimension: int, description_dimension: int, components: int) -> pa.
             ("description", pa.string()),
             ("summary_status", pa.string()),
             ("summary_error", pa.string()),
+            # model, or keyphrases where they stand better for the cluster or the model failed.
+            ("summary_source", pa.string()),
+            # Share of items, none of them in a prompt, that lie nearer to it than to its siblings.
+            ("summary_score", pa.float32()),
             ("keyphrases", pa.list_(pa.string())),
             ("exemplar_item_ids", pa.list_(pa.string())),
             ("inertia", pa.float64()),

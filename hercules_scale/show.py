@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hercules_scale.errors import InputError
 from hercules_scale.hierarchy import Hierarchy, printable
 from hercules_scale.storage import layout
@@ -35,15 +37,18 @@ def describe_run(hierarchy: Hierarchy) -> str:
 
 
 def _metrics(hierarchy: Hierarchy) -> list[str]:
-    """Metrics against ground truth, a line a level and label column."""
+    """Metrics, a line a level: against ground truth, and of titles and descriptions."""
     frame = hierarchy.evaluations()
-    if frame.empty:
-        return []
-    table = frame.pivot_table(
-        index=["basis", "level"], columns="metric", values="value", sort=False
-    )
-    text = table.round(3).reset_index().to_string(index=False)
-    return ["", *text.splitlines()]
+    of_labels = frame["basis"].str.startswith("labels:")
+    lines = []
+    for part in (frame[of_labels], frame[~of_labels]):
+        if not part.empty:
+            table = part.pivot_table(
+                index=["basis", "level"], columns="metric", values="value", sort=False
+            )
+            text = table.round(3).reset_index().to_string(index=False, na_rep="")
+            lines += ["", *text.splitlines()]
+    return lines
 
 
 def describe_cluster(hierarchy: Hierarchy, level: int, cluster_id: int) -> str:
@@ -64,8 +69,13 @@ def describe_cluster(hierarchy: Hierarchy, level: int, cluster_id: int) -> str:
         printable(cluster["description"]),
         "",
         f"items: {cluster['n_items']:,}   inertia: {cluster['inertia']:.4g}   "
-        f"label: {cluster['summary_status']}",
+        f"label: {cluster['summary_status']}, from {cluster['summary_source']}",
     ]
+    if not math.isnan(cluster["summary_score"]):
+        lines.append(
+            f"label score: {cluster['summary_score']:.2f} of its items lie nearer to it than to "
+            "its siblings' labels"
+        )
     if isinstance(cluster["summary_error"], str):
         lines.append(f"label error: {printable(cluster['summary_error'])}")
     lines.append("key phrases: " + ", ".join(printable(text) for text in cluster["keyphrases"]))

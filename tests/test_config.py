@@ -106,7 +106,7 @@ def test_an_unknown_key_may_be_called_like_a_type(name: str) -> None:
         ),
         (
             {"summaries": 3},
-            r"summaries must be a section of keys, got 3; its keys are endpoint, engine",
+            r"summaries must be a section of keys, got 3; its keys are candidates, clusters_per",
         ),
         ({"input": {}}, r"input\.path is required; give a file, folder, glob"),
     ],
@@ -130,7 +130,15 @@ def test_a_wrong_type_names_key_rule_value_and_remedy(
         ({"hierarchy": {"levels": ["auto"]}}, r"hierarchy\.levels\.0 must be a whole number"),
         ({"hierarchy": {"max_k": 1}}, r"hierarchy\.max_k .*greater than or equal to 2, got 1"),
         ({"hierarchy": {"k_score": "best"}}, r"hierarchy\.k_score .*'silhouette'.*got 'best'"),
-        ({"hierarchy": {"representation": "description"}}, "not built yet.*use direct"),
+        (
+            {"hierarchy": {"representation": "description"}, "summaries": {"engine": "keyphrases"}},
+            "keyphrases describes no items.*take engine vllm or openai",
+        ),
+        ({"summaries": {"max_cost": 1}}, "max_cost 1 needs summaries.price"),
+        (
+            {"resources": {"llm_replicas": 3, "llm_max_replicas": 2}},
+            r"llm_max_replicas must be at least llm_replicas \(3\), got 2",
+        ),
         (
             {"hierarchy": {"refinement": "forest"}},
             r"hierarchy\.refinement input should be .tree. or .none.",

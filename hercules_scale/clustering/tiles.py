@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import faiss
 import numpy as np
@@ -336,9 +336,9 @@ def _nearest_of_tile(tile: Tile, n_nearest: int) -> tuple[Int32, Int64, Float32]
     return tile.labels[kept], tile.rows[kept], tile.distances[kept]
 
 
-def first_of_each(labels: Int32, distances: Float32, rows: Int64, n_first: int) -> Int64:
-    """Positions of the ``n_first`` of each label by (distance, row), by label, nearest first."""
-    order = np.lexsort((rows, distances, labels))
+def first_of_each(labels: Int32, keys: NDArray[Any], rows: Int64, n_first: int) -> Int64:
+    """Positions of the ``n_first`` of each label by (key, row), by label, least key first."""
+    order = np.lexsort((rows, keys, labels))
     ordered = labels[order]
     rank = np.arange(len(order)) - np.searchsorted(ordered, ordered, side="left")
     first: Int64 = order[rank < n_first]

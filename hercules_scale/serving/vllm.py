@@ -16,9 +16,16 @@ from hercules_scale.summarization.clients import (
     ChatReply,
     ChatRequest,
     ModelUnavailableError,
+    read_completion,
 )
 
 CPU_KV_CACHE_GIB = "2"
+# Requests that a replica takes at a time.
+CPU_REQUESTS, GPU_REQUESTS = 32, 256
+# Answers that a CPU works on at a time; several to one question count each.
+CPU_SEQUENCES = 64
+# Small models fall into loops; against 4 to 45% of their answers cut off or looping without it.
+REPETITION_PENALTY = 1.1
 PROMPT_MARGIN_TOKENS = 128
 
 
@@ -42,18 +49,14 @@ class ServeClient:
         """
         from ray.serve.llm.openai_api_models import ChatCompletionRequest, ErrorResponse
 
-        asked = ChatCompletionRequest(**request.payload(self._model))
+        asked = ChatCompletionRequest(
+            **request.payload(self._model), repetition_penalty=REPETITION_PENALTY
+        )
         try:
             async for response in self._chat.remote(asked):
                 if isinstance(response, ErrorResponse):
                     raise ModelUnavailableError(f"vLLM: {response}"[:300])
-                choice = response.choices[0]
-                return ChatReply(
-                    choice.message.content or "",
-                    choice.finish_reason or "",
-                    response.usage.prompt_tokens,
-                    response.usage.completion_tokens or 0,
-                )
+                return read_completion(response)
         except (ray.exceptions.RayError, serve.exceptions.RayServeException) as error:
             reason = str(error).strip().splitlines()[-1]
             raise ModelUnavailableError(f"{type(error).__name__}: {reason}") from error
@@ -105,48 +108,68 @@ def serve_vllm(config: RunConfig, source: str, n_gpus: int, app: str) -> Iterato
         serve.delete(app)
 
 
-def _hardware(config: RunConfig, n_gpus: int) -> dict[str, Any]:
-    """What differs between CPU and GPU replicas."""
-    summaries, resources = config.summaries, config.resources
-    engine: dict[str, Any] = {
+def most_replicas(config: RunConfig) -> int:
+    """Replicas that there may be."""
+    return config.resources.llm_max_replicas or config.resources.llm_replicas
+
+
+def requests_in_flight(config: RunConfig, n_gpus: int) -> int:
+    """Requests sent and not yet answered: as many as the replicas take, unless the user says."""
+    each = GPU_REQUESTS if n_gpus else CPU_REQUESTS
+    return config.summaries.requests_in_flight or each * most_replicas(config)
+
+
+def engine_arguments(config: RunConfig, n_gpus: int) -> tuple[dict[str, Any], dict[str, str]]:
+    """VLLM's arguments for a run's model, and the environment that it needs."""
+    summaries = config.summaries
+    arguments: dict[str, Any] = {
         "max_model_len": (
-            summaries.max_prompt_tokens + summaries.max_answer_tokens + PROMPT_MARGIN_TOKENS
+            summaries.max_prompt_tokens
+            + summaries.max_answer_tokens * summaries.clusters_per_request
+            + PROMPT_MARGIN_TOKENS
         ),
         "enable_prefix_caching": True,
         # White space between keys is free in JSON, and small models get lost in it.
         "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
         "disable_log_stats": True,
     }
-    # Ray's own builder allows a thousand million requests, so that queues never push back.
-    deployment: dict[str, Any] = {
-        "num_replicas": resources.llm_replicas,
-        "max_ongoing_requests": summaries.requests_in_flight,
-    }
     environment = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
     if n_gpus:
-        engine["tensor_parallel_size"] = resources.llm_tensor_parallel
-        return {
-            "engine_kwargs": engine,
-            "deployment_config": deployment,
-            "runtime_env": {"env_vars": environment},
-        }
-    engine |= {
-        "max_num_seqs": min(summaries.requests_in_flight, 64),
-        "dtype": "bfloat16",
-        "enforce_eager": True,
-    }
-    # One logical CPU in all, that of the engine; the replica around it only waits.
-    deployment["ray_actor_options"] = {"num_cpus": 0}
+        arguments["tensor_parallel_size"] = config.resources.llm_tensor_parallel
+        return arguments, environment
+    on_cpu = {"max_num_seqs": CPU_SEQUENCES, "dtype": "bfloat16", "enforce_eager": True}
     environment |= {
         "VLLM_CPU_KVCACHE_SPACE": CPU_KV_CACHE_GIB,
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     }
-    return {
-        "engine_kwargs": engine,
+    return arguments | on_cpu, environment
+
+
+def _hardware(config: RunConfig, n_gpus: int) -> dict[str, Any]:
+    """Replicas and what each may take."""
+    arguments, environment = engine_arguments(config, n_gpus)
+    least, most = config.resources.llm_replicas, most_replicas(config)
+    n_requests = -(-requests_in_flight(config, n_gpus) // most)
+    # Ray's own builder allows a thousand million requests, so that queues never push back.
+    deployment: dict[str, Any] = {"max_ongoing_requests": n_requests}
+    if most == least:
+        deployment["num_replicas"] = least
+    else:
+        deployment["autoscaling_config"] = {
+            "min_replicas": least,
+            "max_replicas": most,
+            "target_ongoing_requests": max(n_requests // 2, 1),
+        }
+    found: dict[str, Any] = {
+        "engine_kwargs": arguments,
         "deployment_config": deployment,
-        "placement_group_config": {"bundles": [{"CPU": 1}]},
         "runtime_env": {"env_vars": environment},
     }
+    if not n_gpus:
+        # One logical CPU in all, that of the engine; the replica around it only waits.
+        deployment["ray_actor_options"] = {"num_cpus": 0}
+        found["placement_group_config"] = {"bundles": [{"CPU": 1}]}
+    return found
 
 
 def _check_resources(config: RunConfig, n_gpus: int) -> None:

@@ -13,6 +13,7 @@ from hercules_scale import schemas
 from hercules_scale.clustering.agglomerative import EXACT_ROWS, MICRO_PER_CLUSTER, CutResult
 from hercules_scale.clustering.assign import Float32, Int32
 from hercules_scale.clustering.choose_k import CurvePoint
+from hercules_scale.clustering.hashing import uniform
 from hercules_scale.clustering.kmeans import KMeansResult
 from hercules_scale.clustering.levels import (
     Level,
@@ -35,6 +36,8 @@ from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, read_table, vector_column, write_table
 
 STAGE = "cluster"
+# Rows nearest to a centroid that diverse examples are taken from, for each one wanted.
+EXEMPLAR_POOL = 4
 CLUSTERS_FILE = layout.stage_file(STAGE, "clusters.parquet")
 # Squared distance to the own centroid, as a share of that to the mean of all.
 NEAR_IDENTICAL = 1e-6
@@ -88,7 +91,17 @@ def cluster_items(context: RunContext, source: ShardTiles, n_gpus: int = 0) -> C
             commit = done[0]
     for alarm in commit.info["alarms"]:
         context.reporter.alarm(alarm)
-    clusters = read_table(context.store, CLUSTERS_FILE)
+    return _read(context.store, commit)
+
+
+def read_clustering(context: RunContext) -> Clustering | None:
+    """The hierarchy of a run that has come so far."""
+    done = read_commits(context.store, STAGE, context.fingerprint)
+    return _read(context.store, done[0]) if done else None
+
+
+def _read(store: Store, commit: Commit) -> Clustering:
+    clusters = read_table(store, CLUSTERS_FILE)
     curve = [FileRecord(**record) for record in commit.info["curve"]]
     return Clustering(clusters, commit.info["n_levels"], commit.files, commit.info["report"], curve)
 
@@ -116,10 +129,14 @@ def _cluster(
                 f"moved to other parents, objective {found.tree.first_objective:.5g} to "
                 f"{found.tree.objective:.5g}"
             )
-        n_exemplars = context.config.summaries.exemplars
-        writer = _MembershipWriter(context.store, shards, found.levels, found.leaves, n_exemplars)
+        summaries = context.config.summaries
+        pool = EXEMPLAR_POOL if summaries.exemplar_strategy == "diverse" else 1
+        n_near = pool * summaries.exemplars
+        writer = _MembershipWriter(
+            context.store, shards, found.levels, found.leaves, n_near, hierarchy.seed
+        )
         parts = [part for tile in vectors.map(writer) for part in tile]
-    summary = _merge([part for _, part in parts], n_exemplars)
+    summary = _merge([part for _, part in parts], n_near)
     write_table(context.store, CLUSTERS_FILE, _clusters_table(found.levels, summary, mean))
     info = {
         "n_levels": len(found.levels),
@@ -177,13 +194,18 @@ def _numbers(run: LevelResult) -> dict[str, Any]:
     return numbers
 
 
+# Of some rows: their clusters, the rows, and what they are ordered by.
+_Ranked = tuple[NDArray[np.int32], NDArray[np.int64], NDArray[Any]]
+
+
 @dataclass(frozen=True)
 class _Summary:
-    """Of each level: items, inertia and nearest rows of every cluster."""
+    """Of each level: items and inertia of every cluster, its nearest rows and some at random."""
 
     counts: list[NDArray[np.int64]]
     inertia: list[NDArray[np.float64]]
-    nearest: list[tuple[NDArray[np.int32], NDArray[np.int64], Float32]]
+    nearest: list[_Ranked]
+    drawn: list[_Ranked]
     n_near_identical: int = 0
 
 
@@ -196,6 +218,7 @@ class _MembershipWriter:
     levels: list[Level]
     leaves: Int32
     n_exemplars: int
+    seed: int
 
     def __call__(self, tile: Tile) -> list[tuple[FileRecord, _Summary]]:
         """The file of each shard, and what it adds to the clusters."""
@@ -226,30 +249,48 @@ class _MembershipWriter:
         self, rows: NDArray[np.int64], vectors: Float32, members: Memberships
     ) -> _Summary:
         counts: list[NDArray[np.int64]] = []
-        nearest = []
+        nearest, drawn = [], []
         inertia: list[NDArray[np.float64]] = []
+        hashes = uniform(self.seed, 1, "exemplar", 0, rows)
         for index, level in enumerate(self.levels):
             own, distances = members.labels[:, index], members.distances[:, index]
             k = len(level.centroids)
             counts.append(np.bincount(own, minlength=k).astype(np.int64))
             inertia.append(np.bincount(own, distances.astype(np.float64), k).astype(np.float64))
-            kept = first_of_each(own, distances, rows, self.n_exemplars)
-            nearest.append((own[kept], rows[kept], distances[kept]))
+            nearest.append(_first(own, rows, distances, self.n_exemplars))
+            drawn.append(_first(own, rows, hashes, self.n_exemplars))
         lengths = np.einsum("ij,ij->i", vectors, vectors)
         identical = members.distances[:, 0] <= NEAR_IDENTICAL * lengths
-        return _Summary(counts, inertia, nearest, int(np.count_nonzero(identical)))
+        return _Summary(counts, inertia, nearest, drawn, int(np.count_nonzero(identical)))
+
+
+def _first(
+    labels: NDArray[np.int32], rows: NDArray[np.int64], keys: NDArray[Any], n_first: int
+) -> _Ranked:
+    """The ``n_first`` rows of each cluster by key, and what ranks them."""
+    kept = first_of_each(labels, keys, rows, n_first)
+    return labels[kept], rows[kept], keys[kept]
 
 
 def _merge(parts: list[_Summary], n_exemplars: int) -> _Summary:
     """One summary of all shards, added in their order."""
     counts = [np.sum(level, axis=0) for level in zip(*(p.counts for p in parts), strict=True)]
     inertia = [np.sum(level, axis=0) for level in zip(*(p.inertia for p in parts), strict=True)]
-    nearest = []
-    for level in zip(*(part.nearest for part in parts), strict=True):
-        labels, rows, distances = (np.concatenate(each) for each in zip(*level, strict=True))
-        kept = first_of_each(labels, distances, rows, n_exemplars)
-        nearest.append((labels[kept], rows[kept], distances[kept]))
-    return _Summary(counts, inertia, nearest, sum(part.n_near_identical for part in parts))
+
+    def merged(ranked: list[list[_Ranked]]) -> list[_Ranked]:
+        levels = []
+        for level in zip(*ranked, strict=True):
+            labels, rows, keys = (np.concatenate(each) for each in zip(*level, strict=True))
+            levels.append(_first(labels, rows, keys, n_exemplars))
+        return levels
+
+    return _Summary(
+        counts,
+        inertia,
+        merged([part.nearest for part in parts]),
+        merged([part.drawn for part in parts]),
+        sum(part.n_near_identical for part in parts),
+    )
 
 
 def _clusters_table(levels: list[Level], summary: _Summary, mean: NDArray[np.float64]) -> pa.Table:
@@ -259,8 +300,10 @@ def _clusters_table(levels: list[Level], summary: _Summary, mean: NDArray[np.flo
     for index, level in enumerate(levels):
         k = len(level.centroids)
         ids = np.arange(k, dtype=np.int32)
-        labels, rows, _ = summary.nearest[index]
-        exemplars = np.split(rows, np.searchsorted(labels, ids[1:]))
+        near, drawn = (
+            pa.array(np.split(rows, np.searchsorted(labels, ids[1:])), pa.list_(pa.int64()))
+            for labels, rows, _ in (summary.nearest[index], summary.drawn[index])
+        )
         top = level.parents is None
         parents = pa.nulls(k, pa.int32()) if top else pa.array(level.parents)
         columns = {
@@ -270,7 +313,8 @@ def _clusters_table(levels: list[Level], summary: _Summary, mean: NDArray[np.flo
             "n_items": pa.array(summary.counts[index]),
             "n_children": pa.array(children.astype(np.int32)),
             "inertia": pa.array(summary.inertia[index]),
-            "exemplar_rows": pa.array(exemplars, pa.list_(pa.int64())),
+            "exemplar_rows": near,
+            "random_rows": drawn,
             "centroid": vector_column((level.centroids + mean).astype(np.float32)),
         }
         tables.append(pa.table(columns))

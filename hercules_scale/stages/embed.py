@@ -30,10 +30,11 @@ def load_encoder(config: EmbeddingConfig) -> TextEncoder:
 
 @dataclass(frozen=True)
 class EmbedWorker:
-    """Encodes the texts of one shard of ``items``."""
+    """Encodes the texts of one shard of ``items``, or their titles and descriptions."""
 
     store: Store
     config: EmbeddingConfig
+    descriptions: bool = False
 
     @cached_property
     def encoder(self) -> TextEncoder:
@@ -42,8 +43,10 @@ class EmbedWorker:
 
     def __call__(self, shard: int) -> ShardResult:
         """Write the shard's vectors."""
-        items = read_table(self.store, layout.part("items", shard), ["row", "item_id", "text"])
-        vectors = self.encoder.encode(items["text"].to_pylist())
+        names = ["title", "description"] if self.descriptions else ["text"]
+        items = read_table(self.store, layout.part("items", shard), ["row", "item_id", *names])
+        columns = [items[name].to_pylist() for name in names]
+        vectors = self.encoder.encode([". ".join(texts) for texts in zip(*columns, strict=True)])
         if not np.isfinite(vectors).all():
             row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
             raise ValueError(
@@ -51,7 +54,7 @@ class EmbedWorker:
                 f"{items['item_id'][row].as_py()!r}; try embedding.precision float32",
             )
         dimension = vectors.shape[1]
-        table = items.drop_columns(["text"]).append_column("embedding", vector_column(vectors))
+        table = items.drop_columns(names).append_column("embedding", vector_column(vectors))
         table = table.cast(schemas.embeddings(dimension))
         file = write_table(self.store, layout.part("embeddings", shard), table)
         return ShardResult([file], {"dimension": dimension}, units=items.num_rows)
@@ -66,7 +69,8 @@ def embed_items(context: RunContext, shards: Shards, n_gpus: int) -> tuple[list[
     workers = context.config.resources.workers
     actors = min(workers, n_gpus) if n_gpus else workers
     stage = Stage("embed", "items", shards.n_items, actors, True, 1 if n_gpus else 0)
-    worker = EmbedWorker(context.store, context.config.embedding)
+    described = context.config.hierarchy.representation == "description"
+    worker = EmbedWorker(context.store, context.config.embedding, described)
     commits = run_shards(context, stage, len(shards), worker)
     files = [file for commit in commits.values() for file in commit.files]
     return files, int(next(iter(commits.values())).info["dimension"])

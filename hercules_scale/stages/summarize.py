@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
+import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import ray
 from numpy.typing import NDArray
 
 from hercules_scale import schemas
+from hercules_scale.clustering.assign import Float32, to_unit
 from hercules_scale.clustering.hashing import uniform
 from hercules_scale.config import EmbeddingConfig
-from hercules_scale.embedding.encoder import TextEncoder
+from hercules_scale.errors import InputError
 from hercules_scale.models import resolve_chat_model
 from hercules_scale.stages.cluster import Clustering
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.embed import load_encoder
+from hercules_scale.stages.label_items import LabelItems, draw_label_items
 from hercules_scale.stages.shards import ShardResult, Stage, run_shards
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import Commit, read_commits, write_commit
@@ -33,16 +37,32 @@ from hercules_scale.storage.tables import (
     vector_column,
     write_table,
 )
-from hercules_scale.summarization.clients import ChatClient, OpenAIClient
+from hercules_scale.summarization.asking import Asker
+from hercules_scale.summarization.choosing import (
+    choose_labels,
+    label_accuracy,
+    reading_penalty,
+    sibling_groups,
+)
+from hercules_scale.summarization.clients import Model, OpenAIClient
+from hercules_scale.summarization.distinct import alike_titles, told_apart
 from hercules_scale.summarization.keyphrases import COUNTS, PhraseCounts, count_phrases
-from hercules_scale.summarization.label import Labeller, Labelling
-from hercules_scale.summarization.parsing import summary_from_keyphrases
+from hercules_scale.summarization.label import Candidates, Labeller
+from hercules_scale.summarization.ledger import Ledger
+from hercules_scale.summarization.parsing import (
+    Summary,
+    summary_from_keyphrases,
+    with_keyphrases,
+)
 from hercules_scale.summarization.prompts import (
     Child,
     ClusterFacts,
     EstimatedTokens,
+    Message,
     ModelTokens,
+    PromptLimits,
     Tokens,
+    build_messages,
 )
 
 STAGE = "summarize"
@@ -50,7 +70,13 @@ STAGE = "summarize"
 SAMPLE_PER_CLUSTER = 500
 KEYPHRASES = 8
 CHILDREN_SHOWN = 12
-PHRASES, SUMMARIES, DESCRIPTIONS = "phrases", "summaries", "description_embeddings"
+PHRASES, SUMMARIES = "phrases", "summaries"
+# What a badly reading title is held to cost, in nats of the mean log-likelihood of its items.
+READING_WEIGHT = 0.5
+# Requests that an endpoint is sent at a time, unless the user says.
+ENDPOINT_REQUESTS = 32
+# A cosine from which an example says nothing that one before it did not.
+NEAR_DUPLICATE = 0.9
 
 _SUMMARY_SCHEMA = pa.schema(
     [
@@ -60,6 +86,8 @@ _SUMMARY_SCHEMA = pa.schema(
         ("description", pa.string()),
         ("summary_status", pa.string()),
         ("summary_error", pa.string()),
+        ("summary_source", pa.string()),
+        ("summary_score", pa.float32()),
         ("keyphrases", pa.list_(pa.string())),
     ]
 )
@@ -71,75 +99,301 @@ class Summaries:
 
     Attributes:
         table: A row a cluster, in the order of the clusters.
-        embeddings: Vectors of the descriptions in the same order, shape (n, d).
+        embeddings: Vectors of "title. description" in the same order, shape (n, d).
         calls: Files of the table ``llm_calls``.
+        items: Items that labels are measured on.
+        topic_alignment: Of each level, mean cosine of the labels to the topic; none without one.
     """
 
     table: pa.Table
-    embeddings: NDArray[np.float32]
+    embeddings: Float32
     calls: list[FileRecord]
+    items: LabelItems
+    topic_alignment: list[float]
 
 
 def summarize_clusters(
-    context: RunContext, shards: Shards, clustering: Clustering, n_gpus: int
+    context: RunContext,
+    shards: Shards,
+    clustering: Clustering,
+    model: AbstractContextManager[Model | None],
+    spent: tuple[int, int] = (0, 0),
 ) -> Summaries:
     """Give every cluster a title, a description and a status.
 
+    Args:
+        context: The run.
+        shards: Its items.
+        clustering: Its clusters.
+        model: The language model, started where something is left to ask; see ``open_model``.
+        spent: Prompt and completion tokens that the run has taken before.
+
     Raises:
-        StageError: The model does not start or does not answer at all.
+        StageError: The model does not start or does not answer at all, or the budget is spent.
     """
-    phrases = _count_phrases(context, shards, clustering)
-    done = read_commits(context.store, STAGE, context.fingerprint)
+    phrases = count_run_phrases(context, shards, clustering)
+    items = draw_label_items(context, shards, clustering)
     levels = range(1, clustering.n_levels + 1)
+    done = read_commits(context.store, STAGE, context.fingerprint)
+    todo = [level for level in levels if level not in done]
     n_before = sum(clustering.level(level).num_rows for level in done)
     n_clusters = clustering.clusters.num_rows
     with context.reporter.stage(STAGE, n_clusters, "clusters", n_before) as progress:
-        todo = [level for level in levels if level not in done]
-        engine = context.config.summaries.engine
-        if todo and engine == "keyphrases":
-            for level in todo:
-                facts = _facts(context, shards, clustering, phrases, level)
-                summaries = {each.cluster_id: summary_from_keyphrases(each) for each in facts}
-                _commit_level(context, facts, Labelling(summaries))
-                progress.advance(len(facts))
-        elif todo:
-            with _model(context, n_gpus) as (client, tokens):
-                seed = context.config.hierarchy.seed
-                labeller = Labeller(
-                    client, context.config.summaries, tokens, seed, lambda: progress.advance(1)
-                )
-
-                async def label() -> None:
-                    # One event loop for all levels: connections belong to the loop.
-                    for level in todo:
-                        facts = _facts(context, shards, clustering, phrases, level)
-                        _commit_level(context, facts, await labeller.label(facts))
-                    await client.close()
-
-                asyncio.run(label())
-        paths = [layout.work_part(SUMMARIES, level) for level in levels]
-        table = read_tables(context.store, paths)
+        if todo:
+            with _encoder(context.config.embedding) as encode, model as opened:
+                work = _Work(context, shards, clustering, phrases, items, encode, spent)
+                asyncio.run(_label_levels(work, todo, opened, lambda: progress.advance(1)))
+        table = read_tables(context.store, [layout.work_part(SUMMARIES, level) for level in levels])
         n_ok = pc.sum(pc.equal(table["summary_status"], "ok")).as_py()
         progress.note = f", {n_ok:,} of them ok"
-    embeddings = _embed_descriptions(context, clustering, n_gpus)
     commits = read_commits(context.store, STAGE, context.fingerprint)
-    calls = [commit.files[1] for commit in commits.values()]
-    return Summaries(table, embeddings, calls)
+    return Summaries(
+        table.drop_columns(["embedding"]),
+        column_vectors(table["embedding"]),
+        [commit.files[1] for commit in commits.values()],
+        items,
+        [commit.info["topic"] for commit in commits.values() if "topic" in commit.info],
+    )
 
 
 @contextmanager
-def _model(context: RunContext, n_gpus: int) -> Iterator[tuple[ChatClient, Tokens]]:
+def open_model(context: RunContext, n_gpus: int) -> Iterator[Model | None]:
     """The model that a configuration names, ready to answer, and its tokenizer."""
     config = context.config
-    if config.summaries.engine == "openai":
-        yield OpenAIClient(config.summaries), EstimatedTokens()
+    if config.summaries.engine == "keyphrases":
+        yield None
         return
-    from hercules_scale.serving.vllm import serve_vllm
+    if config.summaries.engine == "openai":
+        in_flight = config.summaries.requests_in_flight or ENDPOINT_REQUESTS
+        yield Model(OpenAIClient(config.summaries), EstimatedTokens(), in_flight)
+        return
+    from hercules_scale.serving.vllm import requests_in_flight, serve_vllm
 
     source = resolve_chat_model(config.summaries.model)
     app = f"hercules_scale_{context.fingerprint}"
     with serve_vllm(config, source, n_gpus, app) as client:
-        yield client, ModelTokens(source)
+        yield Model(client, ModelTokens(source), requests_in_flight(config, n_gpus))
+
+
+Encode = Callable[[list[str]], Float32]
+
+
+@ray.remote(num_cpus=0)
+class _Encoder:
+    """The model that embedded the items, for the few texts that labels are."""
+
+    def __init__(self, config: EmbeddingConfig) -> None:
+        self._encoder = load_encoder(config)
+
+    def encode(self, texts: list[str]) -> Float32:
+        return to_unit(self._encoder.encode(texts))
+
+
+@contextmanager
+def _encoder(config: EmbeddingConfig) -> Iterator[Encode]:
+    """Embeds texts in a process of its own, with vectors of unit length."""
+    # The actor starts while the language model does.
+    actor = _Encoder.remote(config)  # type: ignore[attr-defined]
+    try:
+        yield lambda texts: np.asarray(ray.get(actor.encode.remote(texts)))
+    finally:
+        ray.kill(actor)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What labels are made from."""
+
+    context: RunContext
+    shards: Shards
+    clustering: Clustering
+    phrases: PhraseCounts
+    items: LabelItems
+    encode: Encode
+    spent: tuple[int, int]
+
+
+async def _label_levels(
+    work: _Work,
+    levels: list[int],
+    model: Model | None,
+    on_done: Callable[[], None],
+) -> None:
+    """Label level on level; one event loop for all, since connections belong to it."""
+    context = work.context
+    ledger = Ledger(context.store)
+    labeller = None
+    if model is not None:
+        config = context.config.summaries
+        limits = prompt_limits(context, model.tokens)
+        asker = Asker(model.client, ledger, config, limits, model.in_flight, work.spent)
+        labeller = Labeller(asker, config, limits, context.config.hierarchy.seed, on_done)
+    try:
+        for level in levels:
+            facts = cluster_facts(context, work.shards, work.clustering, work.phrases, level)
+            if labeller is None:
+                found = {each.cluster_id: Candidates() for each in facts}
+            else:
+                found = await labeller.label(facts)
+            labels = _choose(work, facts, found)
+            labels = await _tell_apart(work, facts, labels, labeller)
+            _commit_level(work, facts, labels, ledger)
+            if labeller is None:
+                for _ in facts:
+                    on_done()
+    finally:
+        if model is not None:
+            await model.client.close()
+
+
+def prompt_of(
+    context: RunContext, shards: Shards, clustering: Clustering, level: int, cluster_id: int
+) -> tuple[list[Message], int]:
+    """The messages that ask about one cluster, and how many tokens they are.
+
+    Raises:
+        InputError: The level below has no titles yet.
+    """
+    config = context.config.summaries
+    below = level - 1
+    if below and below not in read_commits(context.store, STAGE, context.fingerprint):
+        raise InputError(
+            f"{context.store.uri}: prompts of level {level} show the titles of level {below}, "
+            "which the run does not have yet; look at level 1, or run it on"
+        )
+    phrases = count_run_phrases(context, shards, clustering)
+    facts = cluster_facts(context, shards, clustering, phrases, level)[cluster_id]
+    tokens: Tokens = EstimatedTokens()
+    if config.engine == "vllm":
+        tokens = ModelTokens(resolve_chat_model(config.model))
+    limits = prompt_limits(context, tokens)
+    messages = build_messages(facts, config.topic, limits)
+    return messages, limits.count(messages)
+
+
+def prompt_limits(context: RunContext, tokens: Tokens) -> PromptLimits:
+    """How long the prompts of a run may be."""
+    config = context.config.summaries
+    return PromptLimits(tokens, config.max_prompt_tokens, config.exemplar_tokens)
+
+
+def siblings(clustering: Clustering, level: int) -> list[NDArray[np.int64]]:
+    """Siblings among the clusters of a level."""
+    clusters = clustering.level(level)
+    top = level == clustering.n_levels
+    parents = None if top else clusters["parent_cluster_id"].to_numpy()
+    return sibling_groups(parents, clusters.num_rows)
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """The labels of a level, by cluster."""
+
+    summaries: list[Summary]
+    vectors: Float32
+
+
+def _choose(work: _Work, facts: list[ClusterFacts], found: dict[int, Candidates]) -> _Labels:
+    """The best candidate of each cluster; its key phrases are a candidate too."""
+    several = work.context.config.summaries.candidates > 1
+    candidates: list[list[Summary]] = []
+    for each in facts:
+        own = found[each.cluster_id]
+        from_phrases = summary_from_keyphrases(each, own.problem or None)
+        options = [with_keyphrases(summary, each) for summary in own.summaries]
+        # One answer is taken as it is; several are a choice, and a fallback is none.
+        if not options or several:
+            options.append(from_phrases)
+        candidates.append(options)
+    level = facts[0].level
+    vectors = work.encode([label_text(each) for options in candidates for each in options])
+    ends = np.cumsum([len(options) for options in candidates])
+    by_cluster = np.split(vectors, ends[:-1])
+    penalties = [
+        READING_WEIGHT * np.array([reading_penalty(option, each) for option in options])
+        for options, each in zip(candidates, facts, strict=True)
+    ]
+    items = work.items.of_level(ancestors(work.clustering, level)).to_choose
+    groups = siblings(work.clustering, level)
+    chosen = choose_labels(by_cluster, penalties, items, groups)
+    return _Labels(
+        [options[index] for options, index in zip(candidates, chosen, strict=True)],
+        np.stack([own[index] for own, index in zip(by_cluster, chosen, strict=True)]),
+    )
+
+
+def label_text(summary: Summary) -> str:
+    """What stands for a label when it is embedded."""
+    return f"{summary.title}. {summary.description}"
+
+
+async def _tell_apart(
+    work: _Work, facts: list[ClusterFacts], labels: _Labels, labeller: Labeller | None
+) -> _Labels:
+    """Labels of which no two siblings have the same title."""
+    groups = siblings(work.clustering, facts[0].level)
+    summaries = list(labels.summaries)
+    if labeller is not None:
+        titles = [summary.title for summary in summaries]
+        alike = [same for group in groups for same in alike_titles(titles, group)]
+        asked = [[(facts[each], titles[each]) for each in same] for same in alike]
+        for answer in await labeller.rename(asked):
+            for cluster, title in answer.items():
+                renamed = replace(summaries[cluster], title=title)
+                if reading_penalty(renamed, facts[cluster]) <= reading_penalty(
+                    summaries[cluster], facts[cluster]
+                ):
+                    summaries[cluster] = renamed
+    titles = told_apart([summary.title for summary in summaries], facts, groups)
+    summaries = [
+        replace(summary, title=title) for summary, title in zip(summaries, titles, strict=True)
+    ]
+    changed = [
+        index
+        for index, (old, new) in enumerate(zip(labels.summaries, summaries, strict=True))
+        if old != new
+    ]
+    vectors = labels.vectors.copy()
+    if changed:
+        vectors[changed] = work.encode([label_text(summaries[index]) for index in changed])
+    return _Labels(summaries, vectors)
+
+
+def _commit_level(work: _Work, facts: list[ClusterFacts], labels: _Labels, ledger: Ledger) -> None:
+    """Write the summaries and calls of one level, then its commit record."""
+    context, level = work.context, facts[0].level
+    items = work.items.of_level(ancestors(work.clustering, level)).to_choose
+    scores = label_accuracy(labels.vectors, items, siblings(work.clustering, level))
+    rows = [
+        {
+            "level": level,
+            "cluster_id": each.cluster_id,
+            "title": summary.title,
+            "description": summary.description,
+            "summary_status": summary.status,
+            "summary_error": summary.error,
+            "summary_source": summary.source,
+            "summary_score": None if np.isnan(score) else float(score),
+            "keyphrases": each.keyphrases,
+        }
+        for each, summary, score in zip(facts, labels.summaries, scores, strict=True)
+    ]
+    table = pa.Table.from_pylist(rows, _SUMMARY_SCHEMA)
+    table = table.append_column("embedding", vector_column(labels.vectors))
+    own = sorted(
+        (call for call in ledger.calls if call.level == level),
+        key=lambda call: (call.cluster_id is None, call.cluster_id or 0, call.attempt),
+    )
+    calls = pa.Table.from_pylist([asdict(call) for call in own], schemas.LLM_CALLS)
+    files = [
+        write_table(context.store, layout.work_part(SUMMARIES, level), table),
+        write_table(context.store, layout.part("llm_calls", level), calls),
+    ]
+    info = {}
+    if context.config.summaries.topic:
+        topic = work.encode([context.config.summaries.topic])[0]
+        info["topic"] = float((labels.vectors @ topic).mean())
+    write_commit(context.store, STAGE, Commit(level, context.fingerprint, files, info))
 
 
 @dataclass(frozen=True)
@@ -165,7 +419,8 @@ class _PhraseWorker:
         return ShardResult([file], units=members.num_rows)
 
 
-def _count_phrases(context: RunContext, shards: Shards, clustering: Clustering) -> PhraseCounts:
+def count_run_phrases(context: RunContext, shards: Shards, clustering: Clustering) -> PhraseCounts:
+    """How often phrases occur in each finest cluster."""
     sizes = tuple(clustering.level(1)["n_items"].to_pylist())
     worker = _PhraseWorker(context.store, context.config.hierarchy.seed, sizes)
     stage = Stage(PHRASES, "items", shards.n_items, context.config.resources.workers)
@@ -175,7 +430,7 @@ def _count_phrases(context: RunContext, shards: Shards, clustering: Clustering) 
     return PhraseCounts(counts, len(sizes))
 
 
-def _facts(
+def cluster_facts(
     context: RunContext,
     shards: Shards,
     clustering: Clustering,
@@ -184,20 +439,69 @@ def _facts(
 ) -> list[ClusterFacts]:
     """What is known of each cluster of a level, by id."""
     clusters = clustering.level(level)
+    config = context.config.summaries
     keyphrases = phrases.of_level(ancestors(clustering, level), KEYPHRASES)
-    texts = _texts(context.store, shards, clusters["exemplar_rows"])
+    exemplars = _exemplars(context, shards, clusters)
+    texts = _texts(context.store, shards, exemplars)
     children = _children(context, clustering, level)
+    outside = nearest_outside(column_vectors(clusters["centroid"]), config.contrast)
     return [
         ClusterFacts(
             level,
             row["cluster_id"],
             row["n_items"],
             keyphrases[row["cluster_id"]],
-            [texts[item] for item in row["exemplar_rows"]],
+            [texts[item] for item in exemplars[row["cluster_id"]]],
             children.get(row["cluster_id"], [])[:CHILDREN_SHOWN],
+            [keyphrases[other] for other in outside[row["cluster_id"]]],
         )
-        for row in clusters.select(["cluster_id", "n_items", "exemplar_rows"]).to_pylist()
+        for row in clusters.select(["cluster_id", "n_items"]).to_pylist()
     ]
+
+
+def nearest_outside(centroids: Float32, n_nearest: int) -> list[list[int]]:
+    """The nearest other clusters of each cluster."""
+    n_nearest = min(n_nearest, len(centroids) - 1)
+    # The common mean would cost float32 its digits.
+    centred = (centroids - centroids.mean(axis=0, dtype=np.float64)).astype(np.float32)
+    _, ids = faiss.knn(centred, centred, n_nearest + 1)
+    return [
+        [other for other in own.tolist() if other != cluster][:n_nearest]
+        for cluster, own in enumerate(ids)
+    ]
+
+
+def _exemplars(context: RunContext, shards: Shards, clusters: pa.Table) -> list[list[int]]:
+    """Rows of the items that a prompt shows of each cluster."""
+    config = context.config.summaries
+    if config.exemplar_strategy == "random":
+        return [rows[: config.exemplars] for rows in clusters["random_rows"].to_pylist()]
+    near: list[list[int]] = clusters["exemplar_rows"].to_pylist()
+    if config.exemplar_strategy == "nearest":
+        return [rows[: config.exemplars] for rows in near]
+    vectors = _vectors(context.store, shards, near)
+    return [
+        [rows[at] for at in diverse(np.stack([vectors[row] for row in rows]), config.exemplars)]
+        for rows in near
+    ]
+
+
+def diverse(vectors: Float32, n_wanted: int) -> list[int]:
+    """The first vectors that are not near duplicates of one before; then the others.
+
+    Args:
+        vectors: Nearest to the centroid first, shape (n, d), of unit length.
+        n_wanted: How many.
+
+    Returns:
+        Their positions.
+    """
+    chosen: list[int] = []
+    for place in range(len(vectors)):
+        if not chosen or float((vectors[chosen] @ vectors[place]).max()) < NEAR_DUPLICATE:
+            chosen.append(place)
+    others = [place for place in range(len(vectors)) if place not in chosen]
+    return (chosen + others)[:n_wanted]
 
 
 def ancestors(clustering: Clustering, level: int) -> NDArray[np.int32]:
@@ -208,16 +512,32 @@ def ancestors(clustering: Clustering, level: int) -> NDArray[np.int32]:
     return held
 
 
-def _texts(store: Store, shards: Shards, rows: pa.ChunkedArray) -> dict[int, str]:
+def _texts(store: Store, shards: Shards, rows: list[list[int]]) -> dict[int, str]:
     """Texts of some items by row."""
-    wanted = np.unique(pc.list_flatten(rows).to_numpy())
     texts: dict[int, str] = {}
+    for here, column in _columns(store, shards, rows, "items", "text"):
+        texts.update(zip(here, column.to_pylist(), strict=True))
+    return texts
+
+
+def _vectors(store: Store, shards: Shards, rows: list[list[int]]) -> dict[int, Float32]:
+    """Vectors of some items by row, of unit length."""
+    vectors: dict[int, Float32] = {}
+    for here, column in _columns(store, shards, rows, "embeddings", "embedding"):
+        vectors.update(zip(here, to_unit(column_vectors(column)), strict=True))
+    return vectors
+
+
+def _columns(
+    store: Store, shards: Shards, rows: list[list[int]], table: str, column: str
+) -> Iterator[tuple[list[int], Any]]:
+    """A column of some rows of a table, shard by shard, and which they are."""
+    wanted = np.unique(np.concatenate([np.array(each, np.int64) for each in rows]))
     for shard in np.unique(wanted // shards.rows).tolist():
         start, stop = shards.bounds(shard)
         here = wanted[(wanted >= start) & (wanted < stop)]
-        table = read_table(store, layout.part("items", shard), ["text"])
-        texts.update(zip(here.tolist(), table["text"].take(here - start).to_pylist(), strict=True))
-    return texts
+        found = read_table(store, layout.part(table, shard), [column])[column]
+        yield here.tolist(), found.take(pa.array(here - start))
 
 
 def _children(context: RunContext, clustering: Clustering, level: int) -> dict[int, list[Child]]:
@@ -238,61 +558,3 @@ def _children(context: RunContext, clustering: Clustering, level: int) -> dict[i
     for siblings in children.values():
         siblings.sort(key=lambda child: -child.n_items)
     return children
-
-
-def _commit_level(context: RunContext, facts: list[ClusterFacts], labelling: Labelling) -> None:
-    """Write the summaries and calls of one level, then its commit record."""
-    level = facts[0].level
-    rows = []
-    for each in facts:
-        summary = labelling.summaries[each.cluster_id]
-        rows.append(
-            {
-                "level": level,
-                "cluster_id": each.cluster_id,
-                "title": summary.title,
-                "description": summary.description,
-                "summary_status": summary.status,
-                "summary_error": summary.error,
-                "keyphrases": each.keyphrases,
-            }
-        )
-    table = pa.Table.from_pylist(rows, _SUMMARY_SCHEMA)
-    calls = pa.Table.from_pylist([asdict(call) for call in labelling.calls], schemas.LLM_CALLS)
-    files = [
-        write_table(context.store, layout.work_part(SUMMARIES, level), table),
-        write_table(context.store, layout.part("llm_calls", level), calls),
-    ]
-    write_commit(context.store, STAGE, Commit(level, context.fingerprint, files))
-
-
-@dataclass(frozen=True)
-class _DescriptionWorker:
-    """Encodes the descriptions of one level."""
-
-    store: Store
-    config: EmbeddingConfig
-
-    @cached_property
-    def encoder(self) -> TextEncoder:
-        """Loaded at the first level, in the actor."""
-        return load_encoder(self.config)
-
-    def __call__(self, shard: int) -> ShardResult:
-        path = layout.work_part(SUMMARIES, shard + 1)
-        descriptions = read_table(self.store, path, ["description"])["description"].to_pylist()
-        vectors = self.encoder.encode(descriptions)
-        table = pa.table({"embedding": vector_column(vectors)})
-        file = write_table(self.store, layout.work_part(DESCRIPTIONS, shard), table)
-        return ShardResult([file], units=len(descriptions))
-
-
-def _embed_descriptions(
-    context: RunContext, clustering: Clustering, n_gpus: int
-) -> NDArray[np.float32]:
-    n_clusters = clustering.clusters.num_rows
-    stage = Stage(DESCRIPTIONS, "clusters", n_clusters, 1, True, 1 if n_gpus else 0)
-    worker = _DescriptionWorker(context.store, context.config.embedding)
-    commits = run_shards(context, stage, clustering.n_levels, worker)
-    paths = [file.path for commit in commits.values() for file in commit.files]
-    return column_vectors(read_tables(context.store, paths)["embedding"])

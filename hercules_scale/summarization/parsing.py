@@ -5,7 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
+
+import json_repair
 
 from hercules_scale.errors import SummaryError
 from hercules_scale.summarization.prompts import (
@@ -17,6 +20,7 @@ from hercules_scale.summarization.prompts import (
     plain_text,
 )
 
+PHRASES_LISTED = 6
 # fmt: off
 _DANGLING = frozenset((
     "a", "an", "and", "are", "as", "at", "by", "for", "from", "how", "in", "into", "is", "its",
@@ -34,29 +38,112 @@ class Summary:
         description: One or two sentences.
         status: ``ok``, or ``fallback`` where the key phrases stand in for the model.
         error: Why the model's answer could not be used.
+        source: ``model`` or ``keyphrases``.
     """
 
     title: str
     description: str
     status: str = "ok"
     error: str | None = None
+    source: str = "model"
 
 
 def parse_answer(text: str, facts: ClusterFacts) -> Summary:
-    """Read a model's JSON answer about a cluster.
+    """Read a model's JSON answer about one cluster.
 
     Raises:
         SummaryError: It holds no usable title and description; the message says what is wrong.
     """
-    start, end = text.find("{"), text.rfind("}")
+    answer = _read_json(text)
+    if isinstance(answer, list) and answer:
+        answer = answer[0]
+    if isinstance(answer, dict) and "title" not in answer and len(answer) == 1:
+        # As in an answer about several clusters.
+        answer = next(iter(answer.values()))
+    return _to_summary(answer, facts)
+
+
+def parse_joint_answer(text: str, group: list[ClusterFacts]) -> dict[int, Summary | SummaryError]:
+    """Read a model's JSON answer about several clusters; a bad entry harms no other.
+
+    Returns:
+        By cluster id a summary, or what is wrong with it.
+
+    Raises:
+        SummaryError: The answer holds nothing of use.
+    """
+    entries = _by_id(_read_json(text), [facts.cluster_id for facts in group])
+    found: dict[int, Summary | SummaryError] = {}
+    for facts in group:
+        try:
+            found[facts.cluster_id] = _to_summary(entries.get(str(facts.cluster_id)), facts)
+        except SummaryError as error:
+            found[facts.cluster_id] = error
+    return found
+
+
+def parse_titles(text: str, group: list[ClusterFacts]) -> dict[int, str]:
+    """Read a model's new titles by cluster; those of no use are left out.
+
+    Raises:
+        SummaryError: The answer holds nothing of use.
+    """
+    entries = _by_id(_read_json(text), [facts.cluster_id for facts in group])
+    titles = {}
+    for facts in group:
+        entry = entries.get(str(facts.cluster_id))
+        entry = entry.get("title") if isinstance(entry, dict) else entry
+        if isinstance(entry, str):
+            title = clean_title(plain_text(entry))
+            if re.search(r"\w\w", title) and not _repeats_itself(title):
+                titles[facts.cluster_id] = title
+    return titles
+
+
+def _read_json(text: str) -> Any:
+    """The JSON in an answer: within fences or prose, with slips that can be mended, or cut off.
+
+    Raises:
+        SummaryError: There is none.
+    """
+    start = min((at for at in (text.find("{"), text.find("[")) if at >= 0), default=-1)
     if start < 0:
         raise SummaryError("the answer holds no JSON object")
-    if end < start:
-        raise SummaryError("the JSON is cut off; answer shorter")
     try:
-        answer = json.loads(text[start : end + 1], strict=False)
+        return json.JSONDecoder(strict=False).raw_decode(text, start)[0]
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return json_repair.loads(text[start:], skip_json_loads=True)
     except (ValueError, RecursionError) as error:
         raise SummaryError(f"the answer is not valid JSON: {error}") from None
+
+
+def _by_id(answer: Any, ids: list[int]) -> dict[str, Any]:
+    """Entries of an answer by the id that was asked for."""
+    names = [str(each) for each in ids]
+    if isinstance(answer, dict) and len(answer) == 1 and not answer.keys() & set(names):
+        # Such as {"groups": {...}}.
+        answer = next(iter(answer.values()))
+    if isinstance(answer, dict):
+        # Such as "Group 7" for 7.
+        numbers = {key: re.findall(r"\d+", str(key)) for key in answer}
+        return {found[-1]: answer[key] for key, found in numbers.items() if found}
+    if not isinstance(answer, list):
+        raise SummaryError("the answer holds no JSON object by group")
+    with_ids = {
+        str(entry[key]): entry
+        for entry in answer
+        if isinstance(entry, dict)
+        for key in ("id", "ID", "group")
+        if key in entry
+    }
+    if with_ids or len(answer) != len(ids):
+        return with_ids
+    return dict(zip(names, answer, strict=True))
+
+
+def _to_summary(answer: Any, facts: ClusterFacts) -> Summary:
     values = {}
     for name in ("title", "description"):
         value = answer.get(name) if isinstance(answer, dict) else None
@@ -81,14 +168,15 @@ def _repeats_itself(text: str) -> bool:
 
 
 def _repeats_prompt(title: str, facts: ClusterFacts) -> bool:
-    """Whether a title takes its words from the fixed part of the prompt and none from the facts.
+    """Whether a title has words of the worked examples or of other clusters and none of its own.
 
     Small models copy the worked examples where they do not know what to say.
     """
-    children = [text for child in facts.children for text in (child.title, child.description)]
+    children = [child.title for child in facts.children]
     of_cluster = _content_words(" ".join([*facts.keyphrases, *facts.exemplars, *children]))
+    of_others = _content_words(" ".join(phrase for other in facts.contrast for phrase in other))
     words = _content_words(title)
-    return not words & of_cluster and bool(words & _FIXED_WORDS)
+    return not words & of_cluster and bool(words & (_FIXED_WORDS | of_others))
 
 
 def _content_words(text: str) -> set[str]:
@@ -135,7 +223,8 @@ def summary_from_keyphrases(facts: ClusterFacts, error: str | None = None) -> Su
     if not phrases:
         exemplar = plain_text(facts.exemplars[0]) if facts.exemplars else ""
         title = clean_title(exemplar[:60]) or f"Cluster {facts.name}"
-        return Summary(title, f"{facts.n_items:,} items such as: {exemplar[:200]}", status, error)
+        description = f"{facts.n_items:,} items such as: {exemplar[:200]}"
+        return Summary(title, description, status, error, "keyphrases")
     words = 0
     names: list[str] = []
     for phrase in phrases[:4]:
@@ -149,4 +238,13 @@ def summary_from_keyphrases(facts: ClusterFacts, error: str | None = None) -> Su
         f"{facts.n_items:,} items about {listed}.",
         status,
         error,
+        "keyphrases",
     )
+
+
+def with_keyphrases(summary: Summary, facts: ClusterFacts) -> Summary:
+    """A model's description with the key phrases after it, which ground it in the items."""
+    if not facts.keyphrases:
+        return summary
+    listed = ", ".join(plain_text(phrase) for phrase in facts.keyphrases[:PHRASES_LISTED])
+    return replace(summary, description=f"{summary.description} Key phrases: {listed}.")

@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from hercules_scale import Hierarchy
-from hercules_scale.config import parse_config
+from hercules_scale.config import SummariesConfig, parse_config
 from hercules_scale.errors import ConfigError, StageError
 from hercules_scale.pipeline import check, run
+from hercules_scale.storage.store import Store
 from hercules_scale.summarization import label
+from hercules_scale.summarization.asking import Asker
+from hercules_scale.summarization.clients import OpenAIClient
+from hercules_scale.summarization.distinct import title_key
+from hercules_scale.summarization.label import Candidates, Labeller
+from hercules_scale.summarization.ledger import Ledger
+from hercules_scale.summarization.prompts import ClusterFacts, EstimatedTokens, PromptLimits
 from tests.conftest import small_config
 
 pytestmark = pytest.mark.ray
-ANSWER = json.dumps({"title": "Codes of diseases", "description": "Codes of several diseases."})
+N_CLUSTERS = 7
+GOOD = '{"title": "Codes of TITLE", "description": "Codes of several diseases."}'
+# A failure: a status, a status and its headers, seconds to stall, or the text of an answer in which
+# TITLE stands for the cluster's first key phrase.
+Failure = int | tuple[int, dict[str, str]] | float | str
 
 
 class Endpoint(ThreadingHTTPServer):
@@ -28,10 +48,20 @@ class Endpoint(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.failures: list[int | str] = []
-        self.requests: list[dict[str, object]] = []
+        self.failures: list[Failure] = []
+        self.requests: list[dict[str, Any]] = []
         self.keys: set[str] = set()
         self.lock = threading.Lock()
+        self.seconds = 0.0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    @property
+    def prompts(self) -> Counter[str]:
+        """How often each question was asked."""
+        return Counter(json.dumps(request, sort_keys=True) for request in self.requests)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -42,22 +72,43 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.requests.append(body)
             self.server.keys.add(self.headers["Authorization"])
-            failure = self.server.failures.pop(0) if self.server.failures else ANSWER
+            failure = self.server.failures.pop(0) if self.server.failures else GOOD
+        time.sleep(self.server.seconds)
+        if isinstance(failure, float):
+            time.sleep(failure)
+            failure = GOOD
         if isinstance(failure, int):
-            self._reply(failure, {"error": {"message": "planned failure"}})
+            failure = (failure, {})
+        if isinstance(failure, tuple):
+            self._reply(failure[0], {"error": {"message": "planned failure"}}, failure[1])
             return
-        choice = {
-            "index": 0,
-            "finish_reason": "stop",
-            "message": {"role": "assistant", "content": failure},
-        }
+        question = body["messages"][-1]["content"]
+        lines = [line for line in question.splitlines() if line.startswith("Group ")]
+        if lines:
+            names = {line.split()[1].strip(","): line.rpartition(": ")[2] for line in lines}
+            text = json.dumps({key: f"Codes of {name}" for key, name in names.items()})
+        else:
+            name = question.partition("Key phrases: ")[2].partition(",")[0]
+            text = failure.replace("TITLE", name or question[6:40])
+        choices = [
+            {
+                "index": index,
+                "finish_reason": "stop",
+                "message": {"role": "assistant", "content": text},
+            }
+            for index in range(body["n"])
+        ]
         usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
         answer = {"id": "1", "object": "chat.completion", "created": 0, "model": body["model"]}
-        self._reply(200, {**answer, "choices": [choice], "usage": usage})
+        if text == "no choices":
+            choices = []
+        self._reply(200, {**answer, "choices": choices, "usage": usage}, {})
 
-    def _reply(self, status: int, value: object) -> None:
+    def _reply(self, status: int, value: object, headers: dict[str, str]) -> None:
         data = json.dumps(value).encode()
         self.send_response(status)
+        for name, content in headers.items():
+            self.send_header(name, content)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -83,10 +134,9 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
 
 
 @pytest.fixture
-def values(icd: pa.Table, tmp_path: Path, endpoint: Endpoint) -> dict[str, object]:
+def values(icd: pa.Table, tmp_path: Path, endpoint: Endpoint) -> dict[str, Any]:
     pq.write_table(icd.slice(0, 80), tmp_path / "icd.parquet")
-    url = f"http://127.0.0.1:{endpoint.server_address[1]}/v1"
-    summaries = {"engine": "openai", "model": "tester", "endpoint": url}
+    summaries = {"engine": "openai", "model": "tester", "endpoint": endpoint.url}
     return small_config(
         tmp_path / "icd.parquet",
         tmp_path / "run",
@@ -95,51 +145,210 @@ def values(icd: pa.Table, tmp_path: Path, endpoint: Endpoint) -> dict[str, objec
     )
 
 
+def is_joint(request: dict[str, Any]) -> bool:
+    """Whether a request is about several clusters."""
+    return str(request["messages"][-1]["content"]).startswith("Group ")
+
+
+def with_summaries(values: dict[str, Any], **keys: object) -> dict[str, Any]:
+    return {**values, "summaries": {**values["summaries"], **keys}}
+
+
+def opened(tmp_path: Path) -> Hierarchy:
+    return Hierarchy.open(str(tmp_path / "run"))
+
+
 def test_failures_are_retried_and_kept_in_the_ledger(
-    values: dict[str, object], endpoint: Endpoint, local_ray: None, tmp_path: Path
+    values: dict[str, Any], endpoint: Endpoint, local_ray: None, tmp_path: Path
 ) -> None:
     endpoint.failures = [429, 500, "no JSON here", '{"title": "cut']
     run(parse_config(values))
-    hierarchy = Hierarchy.open(str(tmp_path / "run"))
+    hierarchy = opened(tmp_path)
     assert set(hierarchy.clusters()["summary_status"]) == {"ok"}
-    outcomes = hierarchy.table("llm_calls")["outcome"].value_counts().to_dict()
+    calls = hierarchy.table("llm_calls")
+    outcomes = calls[calls["cluster_id"].notna()]["outcome"].value_counts().to_dict()
     assert outcomes == {"ok": 7, "error": 2, "invalid": 2}
-    assert len(endpoint.requests) == 11
+    assert len(endpoint.requests) == len(calls)
     assert endpoint.keys == {"Bearer canary-key"}
     for path in (tmp_path / "run").rglob("*"):
         assert not path.is_file() or b"canary-key" not in path.read_bytes(), path
 
 
-def test_a_model_that_never_makes_sense_leaves_key_phrases_and_the_reason(
-    values: dict[str, object], endpoint: Endpoint, local_ray: None, tmp_path: Path
+# What users of other packages lost runs to.
+MENDED = [
+    f"```json\n{GOOD}\n```",
+    f"Sure, here it is: {GOOD}",
+    GOOD.replace("}", ",}"),
+    GOOD[:-1],
+    f"[{GOOD}]",
+]
+USELESS: list[Failure] = [
+    "",
+    "no idea",
+    "{}",
+    '{"title": "", "description": ""}',
+    '{"title": 5, "description": null}',
+    "[1, 2]",
+    '{"title": "Ferries", "desc',
+    "no choices",
+]
+
+
+def ask(endpoint: Endpoint, folder: Path, **keys: object) -> dict[int, Candidates]:
+    """Ask the endpoint about some clusters, without a whole run around it."""
+    values = {"engine": "openai", "model": "tester", "endpoint": endpoint.url, **keys}
+    config = SummariesConfig.model_validate(values)
+    limits = PromptLimits(EstimatedTokens(), config.max_prompt_tokens, config.exemplar_tokens)
+    facts = [
+        ClusterFacts(1, cluster, 9, [f"ferry number {cluster}"]) for cluster in range(N_CLUSTERS)
+    ]
+
+    async def label() -> dict[int, Candidates]:
+        client = OpenAIClient(config)
+        asker = Asker(client, Ledger(Store(str(folder))), config, limits, 4)
+        try:
+            return await Labeller(asker, config, limits, 0).label(facts)
+        finally:
+            await client.close()
+
+    return asyncio.run(label())
+
+
+@pytest.mark.parametrize("text", MENDED)
+def test_slips_of_a_reply_are_mended(text: str, endpoint: Endpoint, tmp_path: Path) -> None:
+    endpoint.failures = [text] * N_CLUSTERS
+    found = ask(endpoint, tmp_path)
+    titles = {key: [each.title for each in own.summaries] for key, own in found.items()}
+    assert titles == {key: [f"Codes of ferry number {key}"] for key in range(N_CLUSTERS)}
+    assert len(endpoint.requests) == N_CLUSTERS
+
+
+@pytest.mark.parametrize(
+    "failure", [*USELESS, 429, (429, {"Retry-After-Ms": "20"}), 500, 503, 0.6], ids=str
+)
+def test_an_endpoint_that_never_serves_ends_within_a_bound(
+    failure: Failure, endpoint: Endpoint, tmp_path: Path
 ) -> None:
-    endpoint.failures = ["nonsense"] * 100
+    endpoint.failures = [failure] * 1000
+    found = ask(endpoint, tmp_path, max_attempts=2, timeout_seconds=0.3)
+    assert not any(own.summaries for own in found.values())
+    assert all(own.problem for own in found.values())
+    assert len(endpoint.requests) == 2 * N_CLUSTERS
+    # Well again, it is asked about all once more; what it answered of no use is known.
+    endpoint.failures = []
+    endpoint.requests.clear()
+    again = ask(endpoint, tmp_path, max_attempts=3, timeout_seconds=30)
+    assert all(own.summaries for own in again.values())
+    assert len(endpoint.requests) == N_CLUSTERS
+
+
+def test_no_two_siblings_share_a_title(
+    values: dict[str, Any], endpoint: Endpoint, local_ray: None, tmp_path: Path
+) -> None:
+    endpoint.failures = ['{"title": "Diseases", "description": "Of many kinds."}'] * 100
     run(parse_config(values))
-    clusters = Hierarchy.open(str(tmp_path / "run")).clusters()
-    assert set(clusters["summary_status"]) == {"fallback"}
-    assert set(clusters["summary_error"]) == {"the answer holds no JSON object"}
-    assert clusters["title"].str.len().min() > 0
-    assert len(endpoint.requests) == 7 * 4
+    clusters = opened(tmp_path).clusters()
+    for _, siblings in clusters.groupby(["level", clusters["parent_cluster_id"].fillna(-1)]):
+        assert siblings["title"].map(title_key).is_unique
+    assert set(clusters["summary_status"]) == {"ok"}
 
 
-def test_an_outage_stops_the_run_and_a_second_call_ends_it(
-    values: dict[str, object], endpoint: Endpoint, local_ray: None, tmp_path: Path
+def test_several_answers_are_one_request_and_the_best_is_taken(
+    values: dict[str, Any], endpoint: Endpoint, local_ray: None, tmp_path: Path
 ) -> None:
-    endpoint.failures = [503] * 1000
-    values["summaries"] = {**values["summaries"], "max_attempts": 20}  # type: ignore[dict-item]
-    config = parse_config(values)
+    run(parse_config(with_summaries(values, candidates=3)))
+    assert {request["n"] for request in endpoint.requests} == {3}
+    clusters = opened(tmp_path).clusters()
+    assert set(clusters["summary_source"]) <= {"model", "keyphrases"}
+    assert clusters["summary_score"].between(0, 1).all()
+
+
+def test_an_outage_stops_the_run_and_a_second_call_asks_for_what_is_missing(
+    values: dict[str, Any], endpoint: Endpoint, local_ray: None, tmp_path: Path
+) -> None:
+    endpoint.failures = [GOOD, GOOD, *[503] * 1000]
+    config = parse_config(with_summaries(values, max_attempts=20))
     with pytest.raises(StageError, match=r"'tester' failed 20 times in a row.*the run resumes"):
         run(config)
-    assert len(endpoint.requests) <= 30
+    assert len(endpoint.requests) <= 2 + 30
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
     endpoint.failures = []
+    endpoint.requests.clear()
     run(config)
-    assert set(Hierarchy.open(str(tmp_path / "run")).clusters()["summary_status"]) == {"ok"}
+    assert set(opened(tmp_path).clusters()["summary_status"]) == {"ok"}
+    asked = [request for request in endpoint.requests if not is_joint(request)]
+    assert len(asked) == N_CLUSTERS - 2
+    endpoint.requests.clear()
+    run(config)
+    assert endpoint.requests == []
+
+
+def test_a_budget_stops_the_run_and_more_ends_it(
+    values: dict[str, Any], endpoint: Endpoint, local_ray: None, tmp_path: Path
+) -> None:
+    few = with_summaries(values, max_total_tokens=1500, requests_in_flight=1)
+    with pytest.raises(StageError, match=r"max_total_tokens 1,500 leaves no room"):
+        run(parse_config(few))
+    n_before = len(endpoint.requests)
+    assert 0 < n_before < N_CLUSTERS
+    run(parse_config(with_summaries(values, max_total_tokens=100_000)))
+    asked = [request for request in endpoint.requests if not is_joint(request)]
+    assert len(asked) == N_CLUSTERS
+    assert opened(tmp_path).run["tokens"]["prompt_tokens"] == 100 * len(endpoint.requests)
+
+
+def test_items_are_described_and_clustered_by_their_descriptions(
+    values: dict[str, Any], endpoint: Endpoint, local_ray: None, tmp_path: Path
+) -> None:
+    values["hierarchy"]["representation"] = "description"
+    endpoint.failures = ["no idea"] * 4
+    run(parse_config(with_summaries(values, max_attempts=1, requests_in_flight=1)))
+    hierarchy = opened(tmp_path)
+    items = hierarchy.table("items")
+    described = items["title"].str.startswith("Codes of ")
+    assert described.sum() == len(items) - 4
+    assert hierarchy.run["described_items"] == {"not_described": 4}
+    calls = hierarchy.table("llm_calls")
+    assert (calls["level"] == 0).sum() == len(items)
+    assert len(calls) == len(endpoint.requests) == hierarchy.run["tokens"]["calls"]
+    question = endpoint.requests[0]["messages"][-1]["content"]
+    assert question.startswith("<item>")
+    assert len(hierarchy.clusters()) == N_CLUSTERS
 
 
 def test_a_missing_key_is_refused_before_anything_starts(
-    values: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(ConfigError, match="OPENAI_API_KEY, which is not set"):
         check(parse_config(values))
+
+
+@pytest.mark.slow
+def test_a_run_killed_among_its_summaries_repeats_only_calls_in_flight(
+    values: dict[str, Any], endpoint: Endpoint, tmp_path: Path
+) -> None:
+    endpoint.seconds = 0.3
+    in_flight = 2
+    values["hierarchy"]["levels"] = [20, 4]
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(with_summaries(values, requests_in_flight=in_flight)))
+    command = [sys.executable, "-m", "hercules_scale", "run", str(config)]
+    environment = {**os.environ, "RAY_ADDRESS": ""}
+    first = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
+        until = time.monotonic() + 300
+        while len(endpoint.requests) < 9 and first.poll() is None and time.monotonic() < until:
+            time.sleep(0.05)
+        assert first.poll() is None
+    finally:
+        # Ray's processes of this run are of its session.
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+    n_before = len(endpoint.requests)
+    assert n_before >= 9
+    endpoint.seconds = 0.0
+    subprocess.run(command, env=environment, check=True, timeout=300)
+    repeated = sum(count - 1 for count in endpoint.prompts.values())
+    assert repeated <= in_flight
+    assert set(opened(tmp_path).clusters()["summary_status"]) == {"ok"}

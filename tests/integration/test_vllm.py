@@ -28,7 +28,12 @@ def test_the_model_titles_and_describes_every_cluster(
         path,
         tmp_path / "run",
         hierarchy={"levels": [10, 2]},
-        summaries={"engine": "vllm", "record_prompts": True, "topic": "diseases"},
+        summaries={
+            "engine": "vllm",
+            "record_prompts": True,
+            "topic": "diseases",
+            "candidates": 2,
+        },
     )
     run(parse_config(config))
     hierarchy = Hierarchy.open(str(tmp_path / "run"))
@@ -41,10 +46,16 @@ def test_the_model_titles_and_describes_every_cluster(
     failed = clusters[clusters["summary_status"] == "fallback"]
     assert failed["summary_error"].notna().all()
 
-    calls = hierarchy.table("llm_calls")
+    assert clusters["summary_score"].between(0, 1).all()
+    assert (clusters["summary_source"] == "model").any()
+
+    every_call = hierarchy.table("llm_calls")
+    # Siblings with like titles share a request.
+    calls = every_call[every_call["cluster_id"].notna()]
     assert len(calls) >= len(clusters)
     answered = calls[calls["outcome"] == "ok"]
     assert len(answered) == (clusters["summary_status"] == "ok").sum()
+    assert len(json.loads(answered["response"].iloc[0])) == 2
     assert (answered["prompt_tokens"] > 100).all()
     assert (answered["completion_tokens"] > 5).all()
     prompt = json.loads(calls["prompt"].iloc[0])
@@ -53,8 +64,17 @@ def test_the_model_titles_and_describes_every_cluster(
     upper = json.loads(calls[calls["level"] == 2]["prompt"].iloc[0])
     assert "Parts: " in upper[-1]["content"]
     tokens = hierarchy.run["tokens"]
-    assert tokens["calls"] == len(calls)
-    assert tokens["prompt_tokens"] == calls["prompt_tokens"].sum()
+    assert tokens["calls"] == len(every_call)
+    assert tokens["prompt_tokens"] == every_call["prompt_tokens"].sum()
+    measured = hierarchy.evaluations().set_index(["level", "metric"])["value"]
+    assert (
+        measured[1, "share_ok"]
+        == (clusters[clusters["level"] == 1]["summary_status"] == "ok").mean()
+    )
+    for level in (1, 2):
+        assert measured[level, "label_accuracy_chance"] < measured[level, "label_accuracy_ceiling"]
+        assert -1 <= measured[level, "topic_alignment"] <= 1
+    assert -1 <= measured[2, "llm_silhouette"] <= 1
     # The deployment goes when the run ends.
     assert not serve.status().applications
     serve.shutdown()

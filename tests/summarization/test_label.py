@@ -1,19 +1,31 @@
 import asyncio
+import itertools
 import json
+import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hercules_scale.config import SummariesConfig
 from hercules_scale.errors import StageError
+from hercules_scale.storage.store import Store
 from hercules_scale.summarization import label as module
-from hercules_scale.summarization.clients import ChatReply, ChatRequest, ModelUnavailableError
-from hercules_scale.summarization.label import OUTAGE_CALLS, Labeller, Labelling
-from hercules_scale.summarization.prompts import ClusterFacts, EstimatedTokens
+from hercules_scale.summarization.asking import OUTAGE_CALLS, Asker
+from hercules_scale.summarization.clients import (
+    Answer,
+    ChatReply,
+    ChatRequest,
+    ModelUnavailableError,
+)
+from hercules_scale.summarization.label import Candidates, Labeller
+from hercules_scale.summarization.ledger import Call, Ledger
+from hercules_scale.summarization.prompts import ClusterFacts, EstimatedTokens, PromptLimits
 
 GOOD = '{"title": "Ferries of the north", "description": "When ferries leave."}'
-# What the stand-in answers to the n-th question about a cluster.
-Script = Callable[[int, int], str]
+# What the stand-in answers to the n-th question about a cluster: one text, or several.
+Script = Callable[[int, int], str | list[str]]
 
 
 class StandIn:
@@ -27,20 +39,32 @@ class StandIn:
 
     async def answer(self, request: ChatRequest) -> ChatReply:
         self.requests.append(request)
-        cluster = int(request.messages[-1]["content"].split("ferry number ")[1].split("<")[0])
+        question = request.messages[-1]["content"]
+        if "Group " in question:
+            return ChatReply([Answer(self.joint(question), "stop")], 100, 10)
+        cluster = int(question.split("ferry number ")[1].split("<")[0])
         self.asked[cluster] = self.asked.get(cluster, 0) + 1
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:
             await asyncio.sleep(0)
-            text = self.script(cluster, self.asked[cluster])
-            if text == "silence":
+            texts = self.script(cluster, self.asked[cluster])
+            if texts == "silence":
                 await asyncio.sleep(60)
-            if text == "refused":
+            if texts == "refused":
                 raise ModelUnavailableError("connection refused")
+            if texts == "too much":
+                raise ModelUnavailableError("429", wait_seconds=0.05)
         finally:
             self.running -= 1
-        return ChatReply(text, self.finish_reason, 100, 10)
+        texts = [texts] if isinstance(texts, str) else texts
+        return ChatReply([Answer(text, self.finish_reason) for text in texts], 100, 10)
+
+    def joint(self, question: str) -> str:
+        """An answer about several clusters; those that the script refuses are not in it."""
+        ids = [int(line.split()[1]) for line in question.splitlines() if line.startswith("Group ")]
+        entries = {each: self.script(each, len(ids)) for each in ids}
+        return json.dumps({key: json.loads(text) for key, text in entries.items() if text == GOOD})
 
     async def close(self) -> None:
         pass
@@ -51,132 +75,324 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FIRST_DELAY_SECONDS", 0.0)
 
 
-def label(model: StandIn, n_clusters: int = 1, **options: object) -> Labelling:
-    config = SummariesConfig.model_validate({"max_attempts": 3, **options})
-    labeller = Labeller(model, config, EstimatedTokens(), seed=7)
-    facts = [
-        ClusterFacts(2, cluster, 5, ["ferry"], [f"ferry number {cluster}"])
-        for cluster in range(n_clusters)
-    ]
-    return asyncio.run(labeller.label(facts))
+class KilledError(Exception):
+    """The run ends here."""
 
 
-def outcomes(labelling: Labelling) -> list[tuple[int, int, str]]:
-    return [(call.cluster_id, call.attempt, call.outcome) for call in labelling.calls]
+class Run:
+    """Labels clusters with a model over one folder, as a run and its resumptions do."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = Store(str(folder))
+
+    def label(
+        self,
+        model: StandIn,
+        n_clusters: int = 1,
+        on_done: Callable[[], None] = lambda: None,
+        in_flight: int = 32,
+        **options: Any,
+    ) -> dict[int, Candidates]:
+        config = SummariesConfig.model_validate({"max_attempts": 3, **options})
+        limits = PromptLimits(EstimatedTokens(), config.max_prompt_tokens, config.exemplar_tokens)
+        facts = [
+            ClusterFacts(2, cluster, 5, ["ferry"], [f"ferry number {cluster}"])
+            for cluster in range(n_clusters)
+        ]
+
+        async def label() -> dict[int, Candidates]:
+            self.ledger = Ledger(self.store)
+            asker = Asker(model, self.ledger, config, limits, in_flight)
+            return await Labeller(asker, config, limits, 7, on_done).label(facts)
+
+        return asyncio.run(label())
+
+    @property
+    def calls(self) -> list[Call]:
+        """Calls that are stored, in the order of the clusters."""
+
+        async def read() -> Ledger:
+            return Ledger(self.store)
+
+        calls = asyncio.run(read()).calls
+        return sorted(calls, key=lambda call: (call.cluster_id or 0, call.attempt))
+
+    @property
+    def outcomes(self) -> list[tuple[int | None, int, str]]:
+        return [(call.cluster_id, call.attempt, call.outcome) for call in self.calls]
 
 
-def test_every_cluster_gets_the_models_answer() -> None:
-    found = label(StandIn(lambda cluster, attempt: GOOD), 5)
-    assert sorted(found.summaries) == list(range(5))
-    assert {summary.title for summary in found.summaries.values()} == {"Ferries of the north"}
-    assert outcomes(found) == [(cluster, 1, "ok") for cluster in range(5)]
-    assert {(call.level, call.prompt_tokens, call.completion_tokens) for call in found.calls} == {
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path)
+
+
+def test_every_cluster_gets_the_models_answer(run: Run) -> None:
+    found = run.label(StandIn(lambda cluster, attempt: GOOD), 5)
+    assert sorted(found) == list(range(5))
+    titles = {summary.title for each in found.values() for summary in each.summaries}
+    assert titles == {"Ferries of the north"}
+    assert run.outcomes == [(cluster, 1, "ok") for cluster in range(5)]
+    assert {(call.level, call.prompt_tokens, call.completion_tokens) for call in run.calls} == {
         (2, 100, 10)
     }
 
 
-def test_a_bad_answer_is_asked_for_again_at_another_draw() -> None:
+def test_of_several_answers_those_of_use_are_kept_once(run: Run) -> None:
+    other = GOOD.replace("north", "south")
+    model = StandIn(lambda cluster, attempt: [GOOD, "no idea", other, GOOD])
+    found = run.label(model, candidates=4)
+    titles = [summary.title for summary in found[0].summaries]
+    assert titles == ["Ferries of the north", "Ferries of the south"]
+    payload = model.requests[0].payload("m")
+    assert payload["n"] == 4
+    # Answers of temperature 0 would all be the same.
+    assert payload["temperature"] > 0
+
+
+def test_a_bad_answer_is_asked_for_again_at_another_draw(run: Run) -> None:
     model = StandIn(lambda cluster, attempt: GOOD if attempt == 3 else "no idea")
-    found = label(model)
-    assert found.summaries[0].status == "ok"
-    assert outcomes(found) == [(0, 1, "invalid"), (0, 2, "invalid"), (0, 3, "ok")]
+    found = run.label(model)
+    assert len(found[0].summaries) == 1
+    assert run.outcomes == [(0, 1, "invalid"), (0, 2, "invalid"), (0, 3, "ok")]
     assert len({request.seed for request in model.requests}) == 3
     assert model.requests[0].temperature == 0
     assert model.requests[1].temperature > 0
 
 
-def test_key_phrases_stand_in_after_the_last_attempt() -> None:
-    found = label(StandIn(lambda cluster, attempt: "no idea"))
-    summary = found.summaries[0]
-    assert (summary.title, summary.status) == ("Ferry", "fallback")
-    assert summary.error is not None
-    assert "no JSON object" in summary.error
-    assert len(found.calls) == 3
+def test_a_cluster_without_an_answer_says_why(run: Run) -> None:
+    found = run.label(StandIn(lambda cluster, attempt: "no idea"))
+    assert found[0].summaries == []
+    assert "no JSON object" in found[0].problem
+    assert len(run.calls) == 3
 
 
-def test_one_bad_cluster_does_not_touch_its_neighbours() -> None:
-    found = label(StandIn(lambda cluster, attempt: "no idea" if cluster == 2 else GOOD), 4)
-    assert [found.summaries[cluster].status for cluster in range(4)] == [
-        "ok",
-        "ok",
-        "fallback",
-        "ok",
-    ]
+def test_one_bad_cluster_does_not_touch_its_neighbours(run: Run) -> None:
+    found = run.label(StandIn(lambda cluster, attempt: "no idea" if cluster == 2 else GOOD), 4)
+    assert [len(found[cluster].summaries) for cluster in range(4)] == [1, 1, 0, 1]
 
 
-def test_an_answer_that_was_cut_off_says_so() -> None:
-    found = label(StandIn(lambda cluster, attempt: '{"title": "Fer', "length"))
-    assert found.summaries[0].error == "it was too long and was cut off"
+def test_an_answer_that_was_cut_off_says_so(run: Run) -> None:
+    found = run.label(StandIn(lambda cluster, attempt: '{"title": "Fer', "length"))
+    assert found[0].problem == "it was too long and was cut off"
 
 
 @pytest.mark.parametrize(("failure", "outcome"), [("refused", "error"), ("silence", "timeout")])
-def test_a_call_without_an_answer_is_made_again(failure: str, outcome: str) -> None:
+def test_a_call_without_an_answer_is_made_again(run: Run, failure: str, outcome: str) -> None:
     model = StandIn(lambda cluster, attempt: failure if attempt == 1 else GOOD)
-    found = label(model, timeout_seconds=0.05)
-    assert found.summaries[0].status == "ok"
-    assert outcomes(found) == [(0, 1, outcome), (0, 2, "ok")]
-    assert found.calls[0].completion_tokens == 0
+    found = run.label(model, timeout_seconds=0.05)
+    assert len(found[0].summaries) == 1
+    assert run.outcomes == [(0, 1, outcome), (0, 2, "ok")]
+    assert run.calls[0].completion_tokens == 0
 
 
-def test_a_model_that_never_answers_stops_the_stage_early() -> None:
+def test_a_model_that_never_answers_stops_the_stage_early(run: Run) -> None:
     model = StandIn(lambda cluster, attempt: "refused")
     with pytest.raises(StageError, match=r"stage summarize, level 2: .*connection refused; run ag"):
-        label(model, 200, requests_in_flight=4)
+        run.label(model, 200, in_flight=4)
     assert OUTAGE_CALLS <= len(model.requests) <= OUTAGE_CALLS + 4
 
 
-def test_scattered_failures_are_no_outage() -> None:
+def test_scattered_failures_are_no_outage(run: Run) -> None:
     model = StandIn(lambda cluster, attempt: "refused" if cluster % 2 and attempt < 3 else GOOD)
-    found = label(model, 60, requests_in_flight=1)
-    assert {summary.status for summary in found.summaries.values()} == {"ok"}
+    found = run.label(model, 60, in_flight=1)
+    assert all(each.summaries for each in found.values())
 
 
 @pytest.mark.parametrize("in_flight", [1, 3])
-def test_no_more_requests_than_allowed_are_in_flight(in_flight: int) -> None:
+def test_no_more_requests_than_allowed_are_in_flight(run: Run, in_flight: int) -> None:
     model = StandIn(lambda cluster, attempt: GOOD)
-    label(model, 10, requests_in_flight=in_flight)
+    run.label(model, 10, in_flight=in_flight)
     assert model.most_running == in_flight
 
 
 @pytest.mark.parametrize("in_flight", [1, 8])
-def test_the_ledger_does_not_depend_on_how_many_run_at_a_time(in_flight: int) -> None:
-    model = StandIn(lambda cluster, attempt: GOOD if attempt > cluster % 3 else "no idea")
-    found = label(model, 9, requests_in_flight=in_flight)
+def test_the_ledger_does_not_depend_on_how_many_run_at_a_time(
+    tmp_path: Path, in_flight: int
+) -> None:
+    def script(cluster: int, attempt: int) -> str:
+        return GOOD if attempt > cluster % 3 else "no idea"
+
+    one, two = Run(tmp_path / "1"), Run(tmp_path / "2")
+    one.label(StandIn(script), 9, in_flight=in_flight)
     expected = [(cluster, attempt) for cluster in range(9) for attempt in range(1, cluster % 3 + 2)]
-    assert [(cluster, attempt) for cluster, attempt, _ in outcomes(found)] == expected
-    hashes = [call.prompt_hash for call in found.calls]
-    again = label(StandIn(model.script), 9, requests_in_flight=2)
-    assert [call.prompt_hash for call in again.calls] == hashes
+    assert [(cluster, attempt) for cluster, attempt, _ in one.outcomes] == expected
+    hashes = [call.prompt_hash for call in one.calls]
+    two.label(StandIn(script), 9, in_flight=2)
+    assert [call.prompt_hash for call in two.calls] == hashes
     assert len(set(hashes)) == len(hashes)
 
 
-def test_prompts_are_kept_only_if_asked() -> None:
-    (call,) = label(StandIn(lambda cluster, attempt: GOOD)).calls
-    assert (call.prompt, call.response) == (None, None)
-    (call,) = label(StandIn(lambda cluster, attempt: GOOD), record_prompts=True).calls
-    assert call.response == GOOD
-    assert call.prompt is not None
-    assert "ferry number 0" in json.loads(call.prompt)[-1]["content"]
+def test_prompts_are_kept_only_if_asked(tmp_path: Path) -> None:
+    model = StandIn(lambda cluster, attempt: GOOD)
+    one, two = Run(tmp_path / "1"), Run(tmp_path / "2")
+    one.label(model)
+    assert (one.calls[0].prompt, one.calls[0].response) == (None, None)
+    two.label(model, record_prompts=True)
+    (call,) = two.calls
+    assert json.loads(call.response or "") == [GOOD]
+    assert "ferry number 0" in json.loads(call.prompt or "")[-1]["content"]
 
 
-def test_progress_is_told_after_each_cluster() -> None:
+def test_progress_is_told_after_each_cluster(run: Run) -> None:
     done: list[int] = []
     model = StandIn(lambda cluster, attempt: "no idea" if cluster else GOOD)
-    config = SummariesConfig(max_attempts=1)
-    labeller = Labeller(model, config, EstimatedTokens(), 0, lambda: done.append(1))
-    facts = [ClusterFacts(1, cluster, 5, [], [f"ferry number {cluster}"]) for cluster in range(3)]
-    asyncio.run(labeller.label(facts))
+    run.label(model, 3, lambda: done.append(1), max_attempts=1)
     assert len(done) == 3
 
 
-def test_a_request_asks_for_the_schema_and_the_likeliest_answer() -> None:
+def test_a_request_asks_for_the_schema_and_the_likeliest_answer(run: Run) -> None:
     model = StandIn(lambda cluster, attempt: GOOD)
-    label(model, max_answer_tokens=64)
+    run.label(model, max_answer_tokens=64)
     payload = model.requests[0].payload("some-model")
-    assert (payload["model"], payload["temperature"], payload["max_tokens"]) == (
-        "some-model",
-        0,
-        64,
-    )
+    asked = (payload["model"], payload["temperature"], payload["max_tokens"])
+    assert asked == ("some-model", 0, 64)
     schema = payload["response_format"]["json_schema"]["schema"]
     assert schema["required"] == ["title", "description"]
+
+
+class TestAgain:
+    """What was asked before is not asked again."""
+
+    def test_a_second_run_over_the_same_output_asks_nothing(self, run: Run) -> None:
+        first = StandIn(lambda cluster, attempt: GOOD if attempt > cluster % 2 else "no idea")
+        found = run.label(first, 6)
+        second = StandIn(lambda cluster, attempt: "refused")
+        assert run.label(second, 6) == found
+        assert second.requests == []
+        assert len(run.calls) == 9
+
+    def test_a_killed_run_repeats_only_calls_in_flight(self, run: Run) -> None:
+        model = StandIn(lambda cluster, attempt: "silence" if cluster == 7 else GOOD)
+
+        done = []
+
+        def kill() -> None:
+            done.append(1)
+            if len(done) == 5:
+                raise KilledError
+
+        with pytest.raises(KilledError):
+            run.label(model, 8, kill, in_flight=2, timeout_seconds=0.2)
+        kept = {call.cluster_id for call in run.calls if call.outcome == "ok"}
+        again = StandIn(lambda cluster, attempt: GOOD)
+        found = run.label(again, 8)
+        assert all(each.summaries for each in found.values())
+        assert len(kept) >= 5
+        assert set(again.asked) == set(range(8)) - kept
+
+    def test_after_an_outage_only_what_is_missing_is_asked(self, run: Run) -> None:
+        model = StandIn(lambda cluster, attempt: GOOD if cluster < 12 else "refused")
+        with pytest.raises(StageError):
+            run.label(model, 60, in_flight=1)
+        again = StandIn(lambda cluster, attempt: GOOD)
+        run.label(again, 60)
+        assert set(again.asked) == set(range(12, 60))
+
+    def test_other_parameters_are_another_question(self, run: Run) -> None:
+        run.label(StandIn(lambda cluster, attempt: GOOD))
+        again = StandIn(lambda cluster, attempt: GOOD)
+        run.label(again, temperature=0.5)
+        assert len(again.requests) == 1
+
+
+class TestBudget:
+    """Spending stops before the limit, keeps what was made, and goes on with more."""
+
+    def test_tokens(self, run: Run) -> None:
+        model = StandIn(lambda cluster, attempt: GOOD)
+        limit = 2_000
+        with pytest.raises(StageError, match=r"max_total_tokens 2,000 leaves no room.*resumes"):
+            run.label(model, 30, max_total_tokens=limit, in_flight=3)
+        spent = sum(call.prompt_tokens + call.completion_tokens for call in run.calls)
+        assert 0 < spent <= limit
+        n_before = len(run.calls)
+        again = StandIn(lambda cluster, attempt: GOOD)
+        found = run.label(again, 30, max_total_tokens=100_000)
+        assert all(each.summaries for each in found.values())
+        assert len(again.requests) == 30 - n_before
+
+    def test_calls_in_flight_end_and_are_kept(self, run: Run) -> None:
+        model = StandIn(lambda cluster, attempt: GOOD)
+        with pytest.raises(StageError):
+            run.label(model, 30, max_total_tokens=3_000, in_flight=8)
+        assert len(run.calls) == len(model.requests)
+
+    def test_cost(self, run: Run) -> None:
+        price = {"prompt": 1000, "completion": 2000}
+        with pytest.raises(StageError, match=r"max_cost 2 leaves no room"):
+            run.label(
+                StandIn(lambda cluster, attempt: GOOD),
+                30,
+                max_cost=2,
+                price=price,
+                in_flight=1,
+            )
+        cost = sum(call.prompt_tokens + 2 * call.completion_tokens for call in run.calls) / 1000
+        assert 0 < cost <= 2
+
+
+class TestTogether:
+    """Several clusters in a request."""
+
+    def test_they_share_requests(self, run: Run) -> None:
+        model = StandIn(lambda cluster, size: GOOD)
+        found = run.label(model, 20, clusters_per_request=5, in_flight=1)
+        assert all(each.summaries for each in found.values())
+        assert len(model.requests) == 4
+        assert run.outcomes == [(None, 1, "ok")] * 4
+        assert model.requests[0].max_tokens == 5 * 128
+
+    def test_halves_are_asked_again_until_the_bad_one_is_alone(self, run: Run) -> None:
+        model = StandIn(lambda cluster, size: "no idea" if cluster == 3 else GOOD)
+        found = run.label(model, 8, clusters_per_request=8, max_attempts=2)
+        assert [len(found[cluster].summaries) for cluster in range(8)] == [1, 1, 1, 0] + [1] * 4
+        # One for all, then the one that was left, alone, as often as is allowed.
+        assert len(model.requests) == 3
+
+    def test_a_reply_of_no_use_is_halved_within_a_bound(self, run: Run) -> None:
+        model = StandIn(lambda cluster, size: "no idea")
+        found = run.label(model, 8, clusters_per_request=8, max_attempts=2)
+        assert not any(each.summaries for each in found.values())
+        assert len(model.requests) <= 2 * 8 - 1 + 8 * 2
+
+    def test_groups_grow_smaller_after_a_failure_and_larger_after_answers(self, run: Run) -> None:
+        model = StandIn(lambda cluster, size: "no idea" if cluster < 8 and size > 2 else GOOD)
+        run.label(model, 40, clusters_per_request=8, in_flight=1)
+        sizes = [request.messages[-1]["content"].count("Group ") or 1 for request in model.requests]
+        assert sizes[0] == 8
+        assert min(sizes) <= 2
+        assert max(sizes[sizes.index(min(sizes)) :]) > 2
+
+
+def test_an_endpoint_that_is_asked_too_much_is_left_alone_for_a_while(run: Run) -> None:
+    asked_at: list[float] = []
+
+    def script(cluster: int, attempt: int) -> str:
+        asked_at.append(time.monotonic())
+        return "too much" if cluster == 0 and attempt == 1 else GOOD
+
+    model = StandIn(script)
+    found = run.label(model, 12, in_flight=4)
+    assert all(each.summaries for each in found.values())
+    gaps = [later - earlier for earlier, later in itertools.pairwise(asked_at)]
+    assert max(gaps) >= 0.04
+
+
+def test_new_titles_are_asked_for_together(run: Run) -> None:
+    class Renamer(StandIn):
+        def joint(self, question: str) -> str:
+            return '{"0": "Ferries of the north", "1": "..."}'
+
+    model = Renamer(lambda cluster, attempt: GOOD)
+    config = SummariesConfig()
+    limits = PromptLimits(EstimatedTokens(), 1024, 32)
+    facts = [ClusterFacts(1, cluster, 5, ["ferry"]) for cluster in range(2)]
+
+    async def rename() -> list[dict[int, str]]:
+        asker = Asker(model, Ledger(run.store), config, limits, 4)
+        groups = [[(each, "Ferries") for each in facts]]
+        return await Labeller(asker, config, limits, 0).rename(groups)
+
+    assert asyncio.run(rename()) == [{0: "Ferries of the north"}]
+    assert len(model.requests) == 1

@@ -6,9 +6,13 @@ from hypothesis import strategies as st
 
 from hercules_scale.errors import SummaryError
 from hercules_scale.summarization.parsing import (
+    Summary,
     clean_title,
     parse_answer,
+    parse_joint_answer,
+    parse_titles,
     summary_from_keyphrases,
+    with_keyphrases,
 )
 from hercules_scale.summarization.prompts import (
     DESCRIPTION_CHARACTERS,
@@ -34,6 +38,14 @@ def answer(title: object, description: object = "When ferries leave.") -> str:
         ANSWER.replace("{", '{"note": null, '),
         ANSWER.replace("Ferries and", "Ferries\nand"),
         ANSWER.replace("Ferries and harbours", '\\"Ferries and harbours.\\"'),
+        ANSWER.replace("}", ",}"),
+        ANSWER.replace('", "desc', '" "desc'),
+        ANSWER.replace('"', "'"),
+        ANSWER[:-1],
+        ANSWER[:-2],
+        f"[{ANSWER}]",
+        f'{{"summary": {ANSWER}}}',
+        f"{ANSWER}\n{ANSWER}",
     ],
 )
 def test_an_answer_is_found_in_what_surrounds_it(text: str) -> None:
@@ -47,9 +59,9 @@ def test_an_answer_is_found_in_what_surrounds_it(text: str) -> None:
     [
         ("", "holds no JSON object"),
         ("I do not know", "holds no JSON object"),
-        ('["title", "description"]', "holds no JSON object"),
-        ('{"title": "Ferries", "descr', "cut off"),
-        ('{"title": "Ferries",}', "not valid JSON"),
+        ('["title", "description"]', "no title in words"),
+        ('{"title": "Ferries", "descr', "no description in words"),
+        ('{"title": "Ferries",}', "no description in words"),
         ("{" * 5000 + "}", "not valid JSON"),
         ("{}", "no title in words"),
         (answer(7), "no title in words"),
@@ -124,6 +136,68 @@ def test_any_answer_gives_a_summary_or_a_summary_error(text: str) -> None:
     assert 1 <= len(summary.title.split()) <= TITLE_WORDS
     assert 1 <= len(summary.description) <= DESCRIPTION_CHARACTERS + 1
     assert "\n" not in summary.title + summary.description
+
+
+GROUP = [FACTS, ClusterFacts(1, 7, 10, ["train"], ["the train is late"])]
+ENTRIES = {
+    "4": {"title": "Ferries", "description": "When ferries leave."},
+    "7": {"title": "Trains", "description": "Trains that are late."},
+}
+BOTH = json.dumps(ENTRIES)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BOTH,
+        f"```json\n{BOTH}\n```",
+        f"Here: {BOTH} Done.",
+        BOTH.replace('"4"', '"Group 4"').replace('"7"', '"cluster_7"'),
+        json.dumps({"groups": ENTRIES}),
+        json.dumps([{"id": int(key), **entry} for key, entry in ENTRIES.items()]),
+        json.dumps([{"group": key, **entry} for key, entry in ENTRIES.items()]),
+        json.dumps(list(ENTRIES.values())),
+        BOTH.replace("}}", "},}"),
+        BOTH[:-2],
+    ],
+)
+def test_an_answer_about_several_clusters_is_read_by_id(text: str) -> None:
+    found = parse_joint_answer(text, GROUP)
+    titles = {key: entry.title for key, entry in found.items() if isinstance(entry, Summary)}
+    assert titles == {4: "Ferries", 7: "Trains"}
+
+
+def test_a_bad_entry_harms_no_other() -> None:
+    cut = BOTH[: BOTH.index("Trains that") - 20]
+    for text in (cut, json.dumps({**ENTRIES, "7": 5}), json.dumps({"4": ENTRIES["4"]})):
+        found = parse_joint_answer(text, GROUP)
+        assert isinstance(found[4], Summary)
+        assert isinstance(found[7], SummaryError)
+    with pytest.raises(SummaryError, match="no JSON object"):
+        parse_joint_answer("nothing", GROUP)
+    assert all(isinstance(each, SummaryError) for each in parse_joint_answer("{", GROUP).values())
+
+
+def test_new_titles_are_read_by_id_and_empty_ones_left_out() -> None:
+    assert parse_titles('{"4": "Ferries!", "7": "Late trains"}', GROUP) == {
+        4: "Ferries!",
+        7: "Late trains",
+    }
+    assert parse_titles('{"4": "...", "7": {"title": "Late trains"}}', GROUP) == {7: "Late trains"}
+
+
+def test_key_phrases_after_a_description_ground_it() -> None:
+    summary = with_keyphrases(parse_answer(ANSWER, FACTS), FACTS)
+    assert summary.description == "When ferries leave. Key phrases: ferry, harbour fees."
+    bare = ClusterFacts(1, 0, 1)
+    assert with_keyphrases(summary, bare) == summary
+
+
+def test_a_title_of_other_clusters_words_alone_is_refused() -> None:
+    facts = ClusterFacts(1, 4, 5, ["ferry"], ["the ferry"], [], [["airport gate"]])
+    with pytest.raises(SummaryError, match="repeats the instructions"):
+        parse_answer(answer("Airport gates and airport gate"), facts)
+    assert parse_answer(answer("Ferry to the airport"), facts).status == "ok"
 
 
 def test_key_phrases_stand_in_for_a_model() -> None:

@@ -5,16 +5,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hercules_scale.summarization.prompts import (
-    ANSWER_SCHEMA,
     Child,
     ClusterFacts,
     EstimatedTokens,
+    PromptLimits,
+    answer_schema,
+    build_joint_messages,
     build_messages,
+    build_rename_messages,
     fixed_messages,
     plain_text,
 )
 
 TOKENS = EstimatedTokens()
+LIMITS = PromptLimits(TOKENS, 1024, 48)
 FACTS = ClusterFacts(
     level=2,
     cluster_id=3,
@@ -22,25 +26,47 @@ FACTS = ClusterFacts(
     keyphrases=["ferry", "harbour"],
     exemplars=["The ferry\nleaves at nine.", "Harbour fees"],
     children=[Child("Ferry times", "When ferries leave.", 50), Child("Fees", "Costs.", 20)],
+    contrast=[["airport", "gate"], ["railway"]],
 )
 
 
 def question(facts: ClusterFacts, exemplar_tokens: int = 48, max_tokens: int = 1024) -> str:
-    return build_messages(facts, None, TOKENS, exemplar_tokens, max_tokens)[-1]["content"]
+    limits = PromptLimits(TOKENS, max_tokens, exemplar_tokens)
+    return build_messages(facts, None, limits)[-1]["content"]
 
 
-def test_a_prompt_holds_phrases_children_and_examples() -> None:
-    lines = question(FACTS).splitlines()
-    assert "ferry, harbour" in lines[0]
-    assert any("Ferry times" in line and "Fees" in line for line in lines) or (
-        sum("Ferry times" in line or "Fees" in line for line in lines) >= 2
-    )
-    assert lines[-2:] == ["<item>The ferry leaves at nine.</item>", "<item>Harbour fees</item>"]
+def test_a_prompt_holds_phrases_parts_contrast_and_examples() -> None:
+    assert question(FACTS).splitlines() == [
+        "Key phrases: ferry, harbour",
+        "Parts: Ferry times (71%); Fees (29%)",
+        "Not about: airport, gate; railway",
+        "<item>The ferry leaves at nine.</item>",
+        "<item>Harbour fees</item>",
+    ]
+
+
+def test_several_clusters_share_a_prompt_and_each_keeps_to_its_part() -> None:
+    giant = ClusterFacts(2, 4, 9, ["word"] * 500, ["word " * 9000], [], [["word"] * 500])
+    messages = build_joint_messages([FACTS, giant], "boats", LIMITS)
+    assert "topic in mind: boats" in messages[0]["content"]
+    text = messages[-1]["content"]
+    alone = question(FACTS)
+    assert f"Group 3\n{alone}\n\nGroup 4\nKey phrases: word" in text
+    assert LIMITS.count(messages) <= LIMITS.prompt
+
+
+def test_titles_that_are_alike_are_shown_side_by_side() -> None:
+    other = ClusterFacts(2, 4, 9, ["ferry", "crew"])
+    messages = build_rename_messages([(FACTS, "Ferries"), (other, "Ferries")], None, LIMITS)
+    assert messages[-1]["content"].splitlines() == [
+        "Group 3, now Ferries: ferry, harbour",
+        "Group 4, now Ferries: ferry, crew",
+    ]
 
 
 def test_every_prompt_of_a_run_begins_alike() -> None:
-    one = build_messages(FACTS, "boats", TOKENS, 48, 1024)
-    two = build_messages(ClusterFacts(1, 0, 1, exemplars=["x"]), "boats", TOKENS, 48, 1024)
+    one = build_messages(FACTS, "boats", LIMITS)
+    two = build_messages(ClusterFacts(1, 0, 1, exemplars=["x"]), "boats", LIMITS)
     assert one[:-1] == two[:-1] == fixed_messages("boats")
     assert [message["role"] for message in one[:2]] == ["system", "user"]
     assert one[-1]["role"] == "user"
@@ -56,7 +82,7 @@ def test_worked_examples_answer_as_the_schema_wants() -> None:
     answers = [m["content"] for m in fixed_messages(None) if m["role"] == "assistant"]
     assert answers
     for answer in map(json.loads, answers):
-        assert list(answer) == ANSWER_SCHEMA["required"]
+        assert list(answer) == answer_schema()["required"]
         assert len(answer["title"].split()) <= 7
 
 
@@ -107,6 +133,7 @@ TEXTS = st.lists(st.text(max_size=400), max_size=8)
     keyphrases=st.lists(st.text(max_size=80), max_size=10),
     exemplars=TEXTS,
     titles=st.lists(st.text(max_size=60), max_size=40),
+    contrast=st.lists(st.lists(st.text(max_size=80), max_size=5), max_size=5),
     exemplar_tokens=st.integers(8, 100),
     max_tokens=st.integers(512, 2048),
 )
@@ -114,13 +141,19 @@ def test_a_prompt_stays_within_its_tokens(
     keyphrases: list[str],
     exemplars: list[str],
     titles: list[str],
+    contrast: list[list[str]],
     exemplar_tokens: int,
     max_tokens: int,
 ) -> None:
     children = [Child(title, title, 5) for title in titles]
-    facts = ClusterFacts(1, 0, 9, keyphrases, exemplars, children)
-    messages = build_messages(facts, None, TOKENS, exemplar_tokens, max_tokens)
-    assert sum(TOKENS.count(message["content"]) for message in messages) <= max_tokens
+    facts = ClusterFacts(1, 0, 9, keyphrases, exemplars, children, contrast)
+    limits = PromptLimits(TOKENS, max_tokens, exemplar_tokens)
+    for messages in (
+        build_messages(facts, None, limits),
+        build_joint_messages([facts, FACTS, facts], None, limits),
+        build_rename_messages([(facts, "a title")] * 12, None, limits),
+    ):
+        assert limits.count(messages) <= max_tokens
 
 
 def test_examples_are_left_out_first() -> None:

@@ -1,0 +1,130 @@
+"""What prompts are made of, and which items labels are chosen by and measured on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from hercules_scale.clustering.assign import Float32, to_unit
+from hercules_scale.config import parse_config
+from hercules_scale.progress import Reporter
+from hercules_scale.stages import label_items as module
+from hercules_scale.stages.cluster import Clustering, cluster_items
+from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.label_items import draw_label_items
+from hercules_scale.stages.summarize import ancestors, diverse, nearest_outside
+from hercules_scale.stages.vectors import ShardTiles
+from hercules_scale.storage import layout
+from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import vector_column, write_table
+
+pytestmark = pytest.mark.ray
+N_ROWS, DIMENSION = 3_000, 8
+
+
+@pytest.fixture
+def vectors() -> Float32:
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(12, DIMENSION))
+    rows = centres[rng.integers(0, 12, N_ROWS)] + 0.3 * rng.normal(size=(N_ROWS, DIMENSION))
+    return to_unit(rows.astype(np.float32))
+
+
+def cluster(
+    folder: Path, vectors: Float32, workers: int, **summaries: object
+) -> tuple[RunContext, Shards, Clustering]:
+    config = parse_config(
+        {
+            "input": {"path": str(folder)},
+            "hierarchy": {"levels": [12, 3], "smoothing": {"neighbours": 0}},
+            "summaries": {"engine": "keyphrases", "exemplars": 5, **summaries},
+            "resources": {"workers": workers},
+            "output": {"path": str(folder)},
+        }
+    )
+    store, shards = Store(str(folder)), Shards(N_ROWS, 512)
+    for shard in range(len(shards)):
+        start, stop = shards.bounds(shard)
+        columns = {
+            "item_id": pa.array([str(row) for row in range(start, stop)]),
+            "embedding": vector_column(vectors[start:stop]),
+        }
+        write_table(store, layout.part("embeddings", shard), pa.table(columns))
+    context = RunContext(config, store, "test", Reporter())
+    return context, shards, cluster_items(context, ShardTiles(store, shards, DIMENSION))
+
+
+def test_items_to_choose_by_and_to_measure_on_are_apart_and_were_never_shown(
+    tmp_path: Path, vectors: Float32, local_ray: None
+) -> None:
+    context, shards, clustering = cluster(tmp_path, vectors, 2)
+    items = draw_label_items(context, shards, clustering)
+    chosen, measured = set(items.to_choose.rows), set(items.to_measure.rows)
+    assert chosen.isdisjoint(measured)
+    shown = clustering.clusters["exemplar_rows"].to_pylist()
+    shown += clustering.clusters["random_rows"].to_pylist()
+    assert (chosen | measured).isdisjoint({row for rows in shown for row in rows})
+    sizes = clustering.level(1)["n_items"].to_numpy()
+    for half in (items.to_choose, items.to_measure):
+        np.testing.assert_allclose(half.vectors, vectors[half.rows], atol=1e-6)
+        counts = np.bincount(half.labels, minlength=12)
+        assert (counts > 10).all()
+        # Each stands for its share of the cluster.
+        totals = np.bincount(half.labels, half.weights, minlength=12)
+        np.testing.assert_allclose(totals, sizes)
+    upper = items.of_level(ancestors(clustering, 2)).to_choose
+    parents = clustering.level(1)["parent_cluster_id"].to_numpy()
+    assert (upper.labels == parents[items.to_choose.labels]).all()
+
+
+def test_the_same_items_are_drawn_by_any_number_of_workers(
+    tmp_path: Path, vectors: Float32, local_ray: None
+) -> None:
+    drawn = [
+        draw_label_items(*cluster(tmp_path / str(workers), vectors, workers)).to_choose.rows
+        for workers in (1, 3)
+    ]
+    assert drawn[0].tolist() == drawn[1].tolist()
+
+
+def test_of_very_many_clusters_fewer_items_are_drawn(
+    tmp_path: Path, vectors: Float32, local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_NUMBERS", 0)
+    items = draw_label_items(*cluster(tmp_path, vectors, 2))
+    n_drawn = len(items.to_choose.rows) + len(items.to_measure.rows)
+    assert 0 < n_drawn < 12 * 2 * module.LEAST_PER_CLUSTER
+
+
+@pytest.mark.parametrize(("strategy", "pool"), [("nearest", 1), ("diverse", 4)])
+def test_examples_come_from_a_pool_of_the_nearest_and_of_all(
+    tmp_path: Path, vectors: Float32, local_ray: None, strategy: str, pool: int
+) -> None:
+    _, _, clustering = cluster(tmp_path, vectors, 2, exemplar_strategy=strategy)
+    near = clustering.level(1)["exemplar_rows"].to_pylist()
+    drawn = clustering.level(1)["random_rows"].to_pylist()
+    assert {len(rows) for rows in near} == {5 * pool}
+    assert all(len(rows) >= 5 for rows in drawn)
+    assert not any(
+        set(rows[:5]) == set(others[:5]) for rows, others in zip(near, drawn, strict=True)
+    )
+
+
+def test_diverse_examples_skip_near_duplicates() -> None:
+    angles = np.array([0, 0.01, 0.02, 1.0, 1.01, 2.0])
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    assert diverse(vectors, 3) == [0, 3, 5]
+    # Where there are no others, the nearest are taken.
+    assert diverse(vectors, 5) == [0, 3, 5, 1, 2]
+    assert diverse(vectors[:1], 5) == [0]
+
+
+def test_the_nearest_clusters_outside() -> None:
+    centroids = 100 + np.array([[0, 0], [1, 0], [3, 0], [7, 0]], np.float32)
+    assert nearest_outside(centroids, 2) == [[1, 2], [0, 2], [1, 0], [2, 1]]
+    assert nearest_outside(centroids, 9)[0] == [1, 2, 3]
+    assert nearest_outside(centroids, 0) == [[], [], [], []]
+    assert nearest_outside(centroids[:1], 2) == [[]]
