@@ -155,8 +155,8 @@ def measure(
     context = context_of(base, options, way)
     folder = Path(context.store.root)
     # What was asked before in the same words, by another way or an earlier run, is not asked again.
-    for earlier in (folder, *sorted(folder.parent.iterdir())):
-        if (earlier / FOLDER).exists():
+    for earlier in folder.parent.iterdir():
+        if earlier != base.folder and (earlier / FOLDER).exists():
             shutil.copytree(earlier / FOLDER, base.folder / FOLDER, dirs_exist_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(base.folder, folder)

@@ -99,8 +99,9 @@ _ITEM_EXAMPLES = (
     ),
 )
 
-_TEMPLATE_TOKENS = re.compile(
-    r"<\|[^|<>]{0,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|</?(?:start|end)_of_turn>|</?item>", re.I
+_MARKS = re.compile(
+    r"<\|[^|<>]{0,40}\|>|<\||\|>|</?\s*(?:s|item)\s*>|\[/?INST\]|<</?SYS>>|</?(?:start|end)_of_turn>",
+    re.I,
 )
 
 
@@ -195,9 +196,14 @@ class EstimatedTokens:
 
 
 def plain_text(text: str) -> str:
-    """Text on one line, without control characters or tokens of chat templates."""
+    """Text on one line, without control characters, our marks, or tokens of chat templates."""
     text = "".join(" " if unicodedata.category(char)[0] == "C" else char for char in text)
-    return " ".join(_TEMPLATE_TOKENS.sub(" ", text).split())
+    while True:
+        # What is left after a mark went may be a mark.
+        cleaned = " ".join(_MARKS.sub(" ", text).split())
+        if cleaned == text:
+            return text
+        text = cleaned
 
 
 @dataclass(frozen=True)
@@ -311,13 +317,15 @@ def _on_topic(topic: str | None) -> str:
 
 
 def _phrases(phrases: list[str]) -> str:
-    return ", ".join(plain_text(phrase)[:PHRASE_CHARACTERS] for phrase in phrases)
+    return ", ".join(
+        plain_text(phrase[: 2 * PHRASE_CHARACTERS])[:PHRASE_CHARACTERS] for phrase in phrases
+    )
 
 
 def _question(facts: ClusterFacts, limits: PromptLimits, budget: int) -> str:
     """What is known of a cluster, in at most ``budget`` tokens."""
     parts = "; ".join(
-        f"{child.title} ({max(round(100 * child.n_items / max(facts.n_items, 1)), 1)}%)"
+        f"{plain_text(child.title)} ({max(round(100 * child.n_items / max(facts.n_items, 1)), 1)}%)"
         for child in facts.children
     )
     contrast = "; ".join(_phrases(other[:CONTRAST_PHRASES]) for other in facts.contrast if other)
