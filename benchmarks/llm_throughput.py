@@ -3,7 +3,8 @@
     python benchmarks/llm_throughput.py [--prompts 100] [--rounds 3] [--json OUT]
 
 Prompts are those of clusters of ICD-10 codes, made as a run makes them. Both ways have the same
-model, engine settings and sampling, and their own fresh engine; the first round is left out. The endpoint is a local HTTP server that takes a second to answer.
+model, engine settings and sampling, and their own fresh engine; the first round is left out. The
+endpoint is a local HTTP server that takes a second to answer.
 """
 
 from __future__ import annotations

@@ -282,7 +282,7 @@ class SummariesConfig(_Section):
         default=2, ge=0, le=20, description="nearest clusters outside that a prompt sets it against"
     )
     candidates: int = Field(
-        default=1,
+        default=4,
         ge=1,
         le=32,
         description="answers to each question; the one that stands best for its own cluster "

@@ -72,7 +72,7 @@ KEYPHRASES = 8
 CHILDREN_SHOWN = 12
 PHRASES, SUMMARIES = "phrases", "summaries"
 # What a badly reading title is held to cost, in nats of the mean log-likelihood of its items.
-READING_WEIGHT = 0.5
+READING_WEIGHT = 1.0
 # Requests that an endpoint is sent at a time, unless the user says.
 ENDPOINT_REQUESTS = 32
 # A cosine from which an example says nothing that one before it did not.
@@ -299,12 +299,7 @@ def _choose(work: _Work, facts: list[ClusterFacts], found: dict[int, Candidates]
     candidates: list[list[Summary]] = []
     for each in facts:
         own = found[each.cluster_id]
-        from_phrases = summary_from_keyphrases(each, own.problem or None)
-        options = [with_keyphrases(summary, each) for summary in own.summaries]
-        # One answer is taken as it is; several are a choice, and a fallback is none.
-        if not options or several:
-            options.append(from_phrases)
-        candidates.append(options)
+        candidates.append(label_options(own.summaries, each, own.problem, several))
     level = facts[0].level
     vectors = work.encode([label_text(each) for options in candidates for each in options])
     ends = np.cumsum([len(options) for options in candidates])
@@ -320,6 +315,30 @@ def _choose(work: _Work, facts: list[ClusterFacts], found: dict[int, Candidates]
         [options[index] for options, index in zip(candidates, chosen, strict=True)],
         np.stack([own[index] for own, index in zip(by_cluster, chosen, strict=True)]),
     )
+
+
+def label_options(
+    answers: list[Summary], facts: ClusterFacts, problem: str, several: bool
+) -> list[Summary]:
+    """What a cluster may be called.
+
+    Args:
+        answers: Of the model.
+        facts: The cluster.
+        problem: Why there is no answer.
+        several: Whether there is a choice: of the model's titles and descriptions, and those of the
+            key phrases in their place. Else the first answer is taken.
+    """
+    from_phrases = summary_from_keyphrases(facts, None if answers else problem or None)
+    grounded = [with_keyphrases(answer, facts) for answer in answers]
+    if not several:
+        return grounded[:1] or [from_phrases]
+    return [
+        *grounded,
+        *(replace(answer, description=from_phrases.description) for answer in answers),
+        *(replace(from_phrases, description=each.description) for each in grounded),
+        from_phrases,
+    ]
 
 
 def label_text(summary: Summary) -> str:

@@ -20,7 +20,6 @@ from hercules_scale.summarization.prompts import (
     plain_text,
 )
 
-PHRASES_LISTED = 6
 # fmt: off
 _DANGLING = frozenset((
     "a", "an", "and", "are", "as", "at", "by", "for", "from", "how", "in", "into", "is", "its",
@@ -246,5 +245,5 @@ def with_keyphrases(summary: Summary, facts: ClusterFacts) -> Summary:
     """A model's description with the key phrases after it, which ground it in the items."""
     if not facts.keyphrases:
         return summary
-    listed = ", ".join(plain_text(phrase) for phrase in facts.keyphrases[:PHRASES_LISTED])
+    listed = ", ".join(plain_text(phrase) for phrase in facts.keyphrases)
     return replace(summary, description=f"{summary.description} Key phrases: {listed}.")

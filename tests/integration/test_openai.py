@@ -136,7 +136,7 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
 @pytest.fixture
 def values(icd: pa.Table, tmp_path: Path, endpoint: Endpoint) -> dict[str, Any]:
     pq.write_table(icd.slice(0, 80), tmp_path / "icd.parquet")
-    summaries = {"engine": "openai", "model": "tester", "endpoint": endpoint.url}
+    summaries = {"engine": "openai", "model": "tester", "endpoint": endpoint.url, "candidates": 1}
     return small_config(
         tmp_path / "icd.parquet",
         tmp_path / "run",
@@ -196,7 +196,8 @@ USELESS: list[Failure] = [
 
 def ask(endpoint: Endpoint, folder: Path, **keys: object) -> dict[int, Candidates]:
     """Ask the endpoint about some clusters, without a whole run around it."""
-    values = {"engine": "openai", "model": "tester", "endpoint": endpoint.url, **keys}
+    summaries = {"engine": "openai", "model": "tester", "candidates": 1}
+    values = {**summaries, "endpoint": endpoint.url, **keys}
     config = SummariesConfig.model_validate(values)
     limits = PromptLimits(EstimatedTokens(), config.max_prompt_tokens, config.exemplar_tokens)
     facts = [
@@ -286,8 +287,8 @@ def test_an_outage_stops_the_run_and_a_second_call_asks_for_what_is_missing(
 def test_a_budget_stops_the_run_and_more_ends_it(
     values: dict[str, Any], endpoint: Endpoint, local_ray: None, tmp_path: Path
 ) -> None:
-    few = with_summaries(values, max_total_tokens=1500, requests_in_flight=1)
-    with pytest.raises(StageError, match=r"max_total_tokens 1,500 leaves no room"):
+    few = with_summaries(values, max_total_tokens=1200, requests_in_flight=1)
+    with pytest.raises(StageError, match=r"max_total_tokens 1,200 leaves no room"):
         run(parse_config(few))
     n_before = len(endpoint.requests)
     assert 0 < n_before < N_CLUSTERS

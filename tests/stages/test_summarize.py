@@ -15,11 +15,13 @@ from hercules_scale.stages import label_items as module
 from hercules_scale.stages.cluster import Clustering, cluster_items
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.label_items import draw_label_items
-from hercules_scale.stages.summarize import ancestors, diverse, nearest_outside
+from hercules_scale.stages.summarize import ancestors, diverse, label_options, nearest_outside
 from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import vector_column, write_table
+from hercules_scale.summarization.parsing import Summary
+from hercules_scale.summarization.prompts import ClusterFacts
 
 pytestmark = pytest.mark.ray
 N_ROWS, DIMENSION = 3_000, 8
@@ -128,3 +130,35 @@ def test_the_nearest_clusters_outside() -> None:
     assert nearest_outside(centroids, 9)[0] == [1, 2, 3]
     assert nearest_outside(centroids, 0) == [[], [], [], []]
     assert nearest_outside(centroids[:1], 2) == [[]]
+
+
+FACTS = ClusterFacts(1, 0, 9, ["ferry", "harbour"])
+NAMES = ("title", "description")
+
+
+def test_titles_and_descriptions_are_chosen_apart() -> None:
+    answers = [Summary("Ferries", "Ships."), Summary("Harbours", "Places.")]
+    options = label_options(answers, FACTS, "", several=True)
+    titles, descriptions = ({getattr(each, name) for each in options} for name in NAMES)
+    assert titles == {"Ferries", "Harbours", "Ferry, harbour"}
+    assert descriptions == {
+        "Ships. Key phrases: ferry, harbour.",
+        "Places. Key phrases: ferry, harbour.",
+        "9 items about ferry and harbour.",
+    }
+    assert {each.status for each in options} == {"ok"}
+    assert {each.source for each in options if each.title in ("Ferries", "Harbours")} == {"model"}
+    assert {each.source for each in options if each.title == "Ferry, harbour"} == {"keyphrases"}
+
+
+def test_without_a_choice_the_first_answer_is_taken() -> None:
+    answers = [Summary("Ferries", "Ships."), Summary("Harbours", "Places.")]
+    (option,) = label_options(answers, FACTS, "", several=False)
+    assert option.title == "Ferries"
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_where_the_model_failed_key_phrases_stand_in_with_the_reason(several: bool) -> None:
+    (option,) = label_options([], FACTS, "no answer in time", several)
+    assert (option.status, option.error) == ("fallback", "no answer in time")
+    assert label_options([], FACTS, "", several)[0].status == "ok"

@@ -93,7 +93,7 @@ class Run:
         in_flight: int = 32,
         **options: Any,
     ) -> dict[int, Candidates]:
-        config = SummariesConfig.model_validate({"max_attempts": 3, **options})
+        config = SummariesConfig.model_validate({"max_attempts": 3, "candidates": 1, **options})
         limits = PromptLimits(EstimatedTokens(), config.max_prompt_tokens, config.exemplar_tokens)
         facts = [
             ClusterFacts(2, cluster, 5, ["ferry"], [f"ferry number {cluster}"])
