@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +15,7 @@ import ray
 from numpy.typing import NDArray
 
 from hercules_scale import schemas
-from hercules_scale.clustering.assign import Float32, to_unit
+from hercules_scale.clustering.assign import Float32, nearest, to_unit
 from hercules_scale.clustering.hashing import uniform
 from hercules_scale.config import EmbeddingConfig
 from hercules_scale.errors import InputError
@@ -483,7 +482,7 @@ def nearest_outside(centroids: Float32, n_nearest: int) -> list[list[int]]:
     n_nearest = min(n_nearest, len(centroids) - 1)
     # The common mean would cost float32 its digits.
     centred = (centroids - centroids.mean(axis=0, dtype=np.float64)).astype(np.float32)
-    _, ids = faiss.knn(centred, centred, n_nearest + 1)
+    _, ids = nearest(centred, centred, n_nearest + 1)
     return [
         [other for other in own.tolist() if other != cluster][:n_nearest]
         for cluster, own in enumerate(ids)

@@ -10,11 +10,10 @@ import itertools
 import re
 from dataclasses import dataclass
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Float32, Int32, Int64
+from hercules_scale.clustering.assign import Float32, Int32, Int64, nearest
 from hercules_scale.summarization.parsing import Summary
 from hercules_scale.summarization.prompts import ClusterFacts
 
@@ -105,8 +104,7 @@ def nearest_siblings(means: Float32, group: Int64) -> list[Int64]:
     """The nearest siblings of each cluster of a group, itself left out."""
     if len(group) - 1 <= SIBLINGS:
         return [group[group != cluster] for cluster in group]
-    vectors = np.ascontiguousarray(means[group])
-    _, ids = faiss.knn(vectors, vectors, SIBLINGS + 1)
+    _, ids = nearest(means[group], means[group], SIBLINGS + 1)
     return [group[own[own != place][:SIBLINGS]] for place, own in enumerate(ids)]
 
 
