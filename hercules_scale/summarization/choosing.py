@@ -7,14 +7,13 @@ the items of its cluster lie nearer to it than to the labels of the siblings.
 from __future__ import annotations
 
 import itertools
-import re
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hercules_scale.clustering.assign import Float32, Int32, Int64, nearest
-from hercules_scale.summarization.parsing import Summary
+from hercules_scale.summarization.parsing import Summary, content_words
 from hercules_scale.summarization.prompts import ClusterFacts
 
 Float64 = NDArray[np.float64]
@@ -24,6 +23,9 @@ SIBLINGS = 32
 # Cosines of items to labels differ by some hundredths; times this they are log-odds.
 SHARPNESS = 25.0
 ROUNDS = 5
+# Set beside the share of a title's words that are invented. More for lists costs accuracy, less
+# leaves hardly a title of a small model.
+SHORT_PENALTY, LIST_PENALTY = 0.5, 0.1
 
 
 @dataclass(frozen=True)
@@ -165,14 +167,15 @@ def label_accuracy(vectors: Float32, items: Items, groups: list[Int64]) -> Float
 def reading_penalty(summary: Summary, facts: ClusterFacts) -> float:
     """How badly a label reads, from 0.
 
-    A title of words that the cluster does not have is invented; one word says little; a list is no
-    title.
+    A title of words that the cluster does not have is invented; one word says little; key phrases
+    side by side are a list and no title.
     """
-    words = re.findall(r"\w{3,}", summary.title.lower())
+    words = content_words(summary.title)
     known = " ".join(
         [*facts.keyphrases, *facts.exemplars, *(child.title for child in facts.children)]
     ).lower()
     # The beginning of a word, for its other forms.
     invented = sum(word[:4] not in known for word in words) / max(len(words), 1)
-    short = 0.5 if len(summary.title.split()) < 2 else 0.0
-    return invented + short
+    short = SHORT_PENALTY if len(summary.title.split()) < 2 else 0.0
+    listed = LIST_PENALTY if summary.source == "keyphrases" else 0.0
+    return invented + short + listed

@@ -26,6 +26,8 @@ _DANGLING = frozenset((
     "of", "on", "or", "that", "the", "their", "to", "was", "were", "which", "with",
 ))
 # fmt: on
+# No title ends with one of these, even where the model ended it.
+_ARTICLES = frozenset(("a", "an", "and", "of", "or", "the", "to", "with"))
 
 
 @dataclass(frozen=True)
@@ -172,17 +174,18 @@ def _repeats_prompt(title: str, facts: ClusterFacts) -> bool:
     Small models copy the worked examples where they do not know what to say.
     """
     children = [child.title for child in facts.children]
-    of_cluster = _content_words(" ".join([*facts.keyphrases, *facts.exemplars, *children]))
-    of_others = _content_words(" ".join(phrase for other in facts.contrast for phrase in other))
-    words = _content_words(title)
+    of_cluster = content_words(" ".join([*facts.keyphrases, *facts.exemplars, *children]))
+    of_others = content_words(" ".join(phrase for other in facts.contrast for phrase in other))
+    words = content_words(title)
     return not words & of_cluster and bool(words & (_FIXED_WORDS | of_others))
 
 
-def _content_words(text: str) -> set[str]:
+def content_words(text: str) -> set[str]:
+    """Words of three letters or more that say something by themselves."""
     return set(re.findall(r"\w{3,}", text.lower())) - _DANGLING
 
 
-_FIXED_WORDS = _content_words(" ".join(message["content"] for message in fixed_messages(None)))
+_FIXED_WORDS = content_words(" ".join(message["content"] for message in fixed_messages(None)))
 
 
 def clean_title(title: str) -> str:
@@ -194,7 +197,7 @@ def clean_title(title: str) -> str:
         words.pop()
         cut = True
     words = words[:TITLE_WORDS]
-    while cut and words and words[-1].lower().strip(",:;") in _DANGLING:
+    while words and words[-1].lower().strip(",:;") in (_DANGLING if cut else _ARTICLES):
         words.pop()
     return " ".join(words).strip(" \"'.,:;-–—")
 

@@ -137,3 +137,5 @@ def test_invented_words_and_single_words_read_badly() -> None:
 
     assert penalty("Ferries and harbours") < penalty("Ferry") < penalty("Zebra") + 1
     assert penalty("Ferries and zebras") > penalty("Ferries and harbours")
+    listed = Summary("Ferry, harbour", "Something.", source="keyphrases")
+    assert penalty("Ferries and harbours") < reading_penalty(listed, FACTS) < penalty("Ferry")

@@ -99,6 +99,8 @@ def test_a_title_copied_from_a_worked_example_is_refused() -> None:
         ("One two three four five six and seven", "One two three four five six"),
         ("One two three four of the and more", "One two three four"),
         ("Ferries – ", "Ferries"),
+        ("The story of a", "The story"),
+        ("What ferries are for", "What ferries are for"),
     ],
 )
 def test_a_title_is_short_and_does_not_end_in_the_middle(title: str, cleaned: str) -> None:
