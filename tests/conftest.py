@@ -16,6 +16,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from hercules_scale.clustering.assign import Float32
+from hercules_scale.stages.context import Shards
+from hercules_scale.storage import layout
+from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import vector_column, write_table
+
 # Nothing in a test may look for a model hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -150,3 +156,14 @@ def small_config(path: Path | str, output: Path | str, /, **sections: Any) -> di
     for name, section in sections.items():
         values[name] = {**values.get(name, {}), **section}
     return values
+
+
+def write_embeddings(store: Store, shards: Shards, vectors: Float32) -> None:
+    """The table ``embeddings`` as the embedding stage leaves it, with row numbers for ids."""
+    for shard in range(len(shards)):
+        start, stop = shards.bounds(shard)
+        columns = {
+            "item_id": pa.array([str(row) for row in range(start, stop)]),
+            "embedding": vector_column(vectors[start:stop]),
+        }
+        write_table(store, layout.part("embeddings", shard), pa.table(columns))

@@ -63,14 +63,14 @@ def describe_items(
                 assert opened is not None
                 spent = _spent(done)
                 asyncio.run(_describe(context, opened, todo, spent, lambda: progress.advance(1)))
-        commits = read_commits(context.store, STAGE, context.fingerprint).values()
-        n_kept = sum(commit.info["n_kept"] for commit in commits)
+        done = read_commits(context.store, STAGE, context.fingerprint)
+        n_kept = sum(commit.info["n_kept"] for commit in done.values())
         progress.note = f", {n_kept:,} keep their own words" if n_kept else ""
     return Descriptions(
-        [commit.files[0] for commit in commits],
-        [commit.files[1] for commit in commits],
+        [commit.files[0] for commit in done.values()],
+        [commit.files[1] for commit in done.values()],
         n_kept,
-        _spent({commit.shard: commit for commit in commits}),
+        _spent(done),
     )
 
 

@@ -38,6 +38,7 @@ from hercules_scale.storage.tables import (
 )
 from hercules_scale.summarization.asking import Asker
 from hercules_scale.summarization.choosing import (
+    Items,
     choose_labels,
     label_accuracy,
     reading_penalty,
@@ -212,6 +213,16 @@ class _Work:
     spent: tuple[int, int]
 
 
+@dataclass(frozen=True)
+class _Level:
+    """The clusters of one level, which of them are siblings, and items to choose labels by."""
+
+    number: int
+    facts: list[ClusterFacts]
+    groups: list[NDArray[np.int64]]
+    to_choose: Items
+
+
 async def _label_levels(
     work: _Work,
     levels: list[int],
@@ -230,13 +241,15 @@ async def _label_levels(
     try:
         for level in levels:
             facts = cluster_facts(context, work.shards, work.clustering, work.phrases, level)
+            to_choose = work.items.of_level(ancestors(work.clustering, level)).to_choose
+            of_level = _Level(level, facts, siblings(work.clustering, level), to_choose)
             if labeller is None:
                 found = {each.cluster_id: Candidates() for each in facts}
             else:
                 found = await labeller.label(facts)
-            labels = _choose(work, facts, found)
-            labels = await _tell_apart(work, facts, labels, labeller)
-            _commit_level(work, facts, labels, ledger)
+            labels = _choose(work, of_level, found)
+            labels = await _tell_apart(work, of_level, labels, labeller)
+            _commit_level(work, of_level, labels, ledger)
             if labeller is None:
                 for _ in facts:
                     on_done()
@@ -292,14 +305,14 @@ class _Labels:
     vectors: Float32
 
 
-def _choose(work: _Work, facts: list[ClusterFacts], found: dict[int, Candidates]) -> _Labels:
+def _choose(work: _Work, level: _Level, found: dict[int, Candidates]) -> _Labels:
     """The best candidate of each cluster; its key phrases are a candidate too."""
+    facts = level.facts
     several = work.context.config.summaries.candidates > 1
     candidates: list[list[Summary]] = []
     for each in facts:
         own = found[each.cluster_id]
         candidates.append(label_options(own.summaries, each, own.problem, several))
-    level = facts[0].level
     vectors = work.encode([label_text(each) for options in candidates for each in options])
     ends = np.cumsum([len(options) for options in candidates])
     by_cluster = np.split(vectors, ends[:-1])
@@ -307,9 +320,7 @@ def _choose(work: _Work, facts: list[ClusterFacts], found: dict[int, Candidates]
         READING_WEIGHT * np.array([reading_penalty(option, each) for option in options])
         for options, each in zip(candidates, facts, strict=True)
     ]
-    items = work.items.of_level(ancestors(work.clustering, level)).to_choose
-    groups = siblings(work.clustering, level)
-    chosen = choose_labels(by_cluster, penalties, items, groups)
+    chosen = choose_labels(by_cluster, penalties, level.to_choose, level.groups)
     return _Labels(
         [options[index] for options, index in zip(candidates, chosen, strict=True)],
         np.stack([own[index] for own, index in zip(by_cluster, chosen, strict=True)]),
@@ -346,10 +357,10 @@ def label_text(summary: Summary) -> str:
 
 
 async def _tell_apart(
-    work: _Work, facts: list[ClusterFacts], labels: _Labels, labeller: Labeller | None
+    work: _Work, level: _Level, labels: _Labels, labeller: Labeller | None
 ) -> _Labels:
     """Labels of which no two siblings have the same title."""
-    groups = siblings(work.clustering, facts[0].level)
+    facts, groups = level.facts, level.groups
     summaries = list(labels.summaries)
     if labeller is not None:
         titles = [summary.title for summary in summaries]
@@ -377,11 +388,10 @@ async def _tell_apart(
     return _Labels(summaries, vectors)
 
 
-def _commit_level(work: _Work, facts: list[ClusterFacts], labels: _Labels, ledger: Ledger) -> None:
+def _commit_level(work: _Work, of_level: _Level, labels: _Labels, ledger: Ledger) -> None:
     """Write the summaries and calls of one level, then its commit record."""
-    context, level = work.context, facts[0].level
-    items = work.items.of_level(ancestors(work.clustering, level)).to_choose
-    scores = label_accuracy(labels.vectors, items, siblings(work.clustering, level))
+    context, level = work.context, of_level.number
+    scores = label_accuracy(labels.vectors, of_level.to_choose, of_level.groups)
     rows = [
         {
             "level": level,
@@ -394,7 +404,7 @@ def _commit_level(work: _Work, facts: list[ClusterFacts], labels: _Labels, ledge
             "summary_score": None if np.isnan(score) else float(score),
             "keyphrases": each.keyphrases,
         }
-        for each, summary, score in zip(facts, labels.summaries, scores, strict=True)
+        for each, summary, score in zip(of_level.facts, labels.summaries, scores, strict=True)
     ]
     table = pa.Table.from_pylist(rows, _SUMMARY_SCHEMA)
     table = table.append_column("embedding", vector_column(labels.vectors))

@@ -11,13 +11,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from hercules_scale.stages.context import Shards
-from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
-from hercules_scale.storage.tables import vector_column, write_table
+from tests.conftest import write_embeddings
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 N_ROWS, DIMENSION, SHARD_ROWS = 65_536 + 4_000, 8, 16_384
@@ -82,13 +80,7 @@ def vectors() -> np.ndarray:
 
 def prepare(folder: Path, vectors: np.ndarray) -> None:
     store, shards = Store(str(folder)), Shards(N_ROWS, SHARD_ROWS)
-    for shard in range(len(shards)):
-        start, stop = shards.bounds(shard)
-        columns = {
-            "item_id": pa.array([str(row) for row in range(start, stop)]),
-            "embedding": vector_column(vectors[start:stop]),
-        }
-        write_table(store, layout.part("embeddings", shard), pa.table(columns))
+    write_embeddings(store, shards, vectors)
 
 
 def drive(folder: Path, loop: str, count: int, torn: bool, resampling: bool) -> int:

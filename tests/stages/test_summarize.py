@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from hercules_scale.clustering.assign import Float32, to_unit
@@ -17,11 +16,10 @@ from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.label_items import draw_label_items
 from hercules_scale.stages.summarize import ancestors, diverse, label_options, nearest_outside
 from hercules_scale.stages.vectors import ShardTiles
-from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
-from hercules_scale.storage.tables import vector_column, write_table
 from hercules_scale.summarization.parsing import Summary
 from hercules_scale.summarization.prompts import ClusterFacts
+from tests.conftest import write_embeddings
 
 pytestmark = pytest.mark.ray
 N_ROWS, DIMENSION = 3_000, 8
@@ -48,13 +46,7 @@ def cluster(
         }
     )
     store, shards = Store(str(folder)), Shards(N_ROWS, 512)
-    for shard in range(len(shards)):
-        start, stop = shards.bounds(shard)
-        columns = {
-            "item_id": pa.array([str(row) for row in range(start, stop)]),
-            "embedding": vector_column(vectors[start:stop]),
-        }
-        write_table(store, layout.part("embeddings", shard), pa.table(columns))
+    write_embeddings(store, shards, vectors)
     context = RunContext(config, store, "test", Reporter())
     return context, shards, cluster_items(context, ShardTiles(store, shards, DIMENSION))
 
