@@ -310,8 +310,8 @@ class SummariesConfig(_Section):
         default=None,
         ge=1,
         le=100_000,
-        description="requests sent and not yet answered; left out: 32, or for each replica on "
-        "GPUs 256",
+        description="requests sent and not yet answered; left out: 32, or for each replica 64, "
+        "on GPUs 256",
     )
     max_attempts: int = Field(default=4, ge=1, le=20, description="requests a cluster, at most")
     timeout_seconds: float = Field(default=300, gt=0, description="wait for one answer")

@@ -6,7 +6,8 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from hercules_scale.config import SummariesConfig
@@ -22,6 +23,9 @@ from hercules_scale.summarization.prompts import PromptLimits
 
 # So many failed calls in a row, with no answer between, are an outage and no bad luck.
 OUTAGE_CALLS = 20
+# An outage of this length is not waited for; a replica that died is back in about a minute.
+OUTAGE_SECONDS = 60.0
+FIRST_PROBE_SECONDS = 1.0
 # However long an endpoint asks to be left alone.
 LONGEST_WAIT_SECONDS = 600.0
 # Answers in a row after which one more request in flight is tried again.
@@ -69,6 +73,51 @@ class _Gate:
             self._free.release()
 
 
+class _Breaker:
+    """Holds calls back from a model that has stopped answering.
+
+    After some failures in a row calls go one at a time and after growing delays. The first answer
+    ends that.
+    """
+
+    def __init__(self) -> None:
+        self._failed_in_a_row = 0
+        self._delay = FIRST_PROBE_SECONDS
+        self._open_since: float | None = None
+        self._one = asyncio.Lock()
+
+    @asynccontextmanager
+    async def passage(self) -> AsyncIterator[None]:
+        """Wait for a call's turn."""
+        if self._open_since is None:
+            yield
+            return
+        async with self._one:
+            if self._open_since is not None:
+                await asyncio.sleep(self._delay)
+                self._delay *= 2
+            yield
+
+    def answered(self) -> None:
+        """Count an answer."""
+        self._failed_in_a_row, self._open_since = 0, None
+        self._delay = FIRST_PROBE_SECONDS
+
+    def failed(self, started: float) -> bool:
+        """Count a call that failed; True where the model has been out for too long."""
+        now = time.monotonic()
+        if self._open_since is None:
+            self._failed_in_a_row += 1
+            if self._failed_in_a_row >= OUTAGE_CALLS:
+                self._open_since = now
+            return False
+        # What was on its way when the outage was seen says nothing new.
+        if started < self._open_since or now - self._open_since < OUTAGE_SECONDS:
+            return False
+        self._open_since = None  # Nobody waits any longer.
+        return True
+
+
 class Asker:
     """A model behind a ledger.
 
@@ -94,7 +143,7 @@ class Asker:
         self._config, self._limits = config, limits
         self.in_flight = in_flight
         self._gate = _Gate(in_flight)
-        self._failed_in_a_row = 0
+        self._breaker = _Breaker()
         self._stopped = ""
         prompt, completion = ledger.tokens
         self._prompt_tokens, self._completion_tokens = prompt + spent[0], completion + spent[1]
@@ -119,7 +168,7 @@ class Asker:
         known = self._ledger.find(prompt_hash)
         if known is not None:
             return read(known)
-        async with self._gate:
+        async with self._gate, self._breaker.passage():
             reserved = self._reserve(request, level)
             started = time.monotonic()
             reply: ChatReply | None = None
@@ -161,12 +210,19 @@ class Asker:
                 else None,
             )
             await self._ledger.add(call, reply)
+            if isinstance(problem, ModelUnavailableError):
+                if self._breaker.failed(started):
+                    self._stopped = (
+                        f"the model {self._config.model!r} failed {OUTAGE_CALLS} times in a row "
+                        f"and for {OUTAGE_SECONDS:g} s after that, last with: "
+                        f"{str(problem)[:300]}; run again when it answers, the run resumes"
+                    )
+            else:
+                self._breaker.answered()
         if isinstance(problem, ModelUnavailableError):
-            self._count_failure(problem)
             if problem.wait_seconds:
                 await self._gate.close_for(problem.wait_seconds)
         else:
-            self._failed_in_a_row = 0
             self._gate.answered()
         if problem is not None:
             raise problem
@@ -199,11 +255,3 @@ class Asker:
             "again with more, the run resumes"
         )
         raise StageError(self._stopped, stage="summarize", level=level)
-
-    def _count_failure(self, problem: ModelUnavailableError) -> None:
-        self._failed_in_a_row += 1
-        if self._failed_in_a_row >= OUTAGE_CALLS:
-            self._stopped = (
-                f"the model {self._config.model!r} failed {OUTAGE_CALLS} times in a row, last "
-                f"with: {str(problem)[:300]}; run again when it answers, the run resumes"
-            )

@@ -26,7 +26,7 @@ from hercules_scale.config import SummariesConfig, parse_config
 from hercules_scale.errors import ConfigError, StageError
 from hercules_scale.pipeline import check, run
 from hercules_scale.storage.store import Store
-from hercules_scale.summarization import label
+from hercules_scale.summarization import asking, label
 from hercules_scale.summarization.asking import Asker
 from hercules_scale.summarization.clients import OpenAIClient
 from hercules_scale.summarization.distinct import title_key
@@ -122,6 +122,8 @@ class _Handler(BaseHTTPRequestHandler):
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
     monkeypatch.setenv("OPENAI_API_KEY", "canary-key")
     monkeypatch.setattr(label, "FIRST_DELAY_SECONDS", 0.01)
+    monkeypatch.setattr(asking, "FIRST_PROBE_SECONDS", 0.01)
+    monkeypatch.setattr(asking, "OUTAGE_SECONDS", 0.1)
     server = Endpoint()
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -271,7 +273,7 @@ def test_an_outage_stops_the_run_and_a_second_call_asks_for_what_is_missing(
     config = parse_config(with_summaries(values, max_attempts=20))
     with pytest.raises(StageError, match=r"'tester' failed 20 times in a row.*the run resumes"):
         run(config)
-    assert len(endpoint.requests) <= 2 + 30
+    assert len(endpoint.requests) <= 2 + 40
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
     endpoint.failures = []
     endpoint.requests.clear()

@@ -11,6 +11,7 @@ import pytest
 from hercules_scale.config import SummariesConfig
 from hercules_scale.errors import StageError
 from hercules_scale.storage.store import Store
+from hercules_scale.summarization import asking
 from hercules_scale.summarization import label as module
 from hercules_scale.summarization.asking import OUTAGE_CALLS, Asker
 from hercules_scale.summarization.clients import (
@@ -73,6 +74,8 @@ class StandIn:
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FIRST_DELAY_SECONDS", 0.0)
+    monkeypatch.setattr(asking, "FIRST_PROBE_SECONDS", 0.001)
+    monkeypatch.setattr(asking, "OUTAGE_SECONDS", 0.01)
 
 
 class KilledError(Exception):
@@ -190,7 +193,23 @@ def test_a_model_that_never_answers_stops_the_stage_early(run: Run) -> None:
     model = StandIn(lambda cluster, attempt: "refused")
     with pytest.raises(StageError, match=r"stage summarize, level 2: .*connection refused; run ag"):
         run.label(model, 200, in_flight=4)
-    assert OUTAGE_CALLS <= len(model.requests) <= OUTAGE_CALLS + 4
+    # Those in flight, and a few one after another at growing delays.
+    assert OUTAGE_CALLS < len(model.requests) <= OUTAGE_CALLS + 4 + 6
+
+
+def test_a_model_that_dies_under_many_requests_is_waited_for(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "OUTAGE_SECONDS", 60.0)
+    in_flight, dead = 2 * OUTAGE_CALLS, 2 * OUTAGE_CALLS + 3
+
+    def script(cluster: int, attempt: int) -> str:
+        return "refused" if len(model.requests) <= dead else GOOD
+
+    model = StandIn(script)
+    found = run.label(model, 100, in_flight=in_flight, max_attempts=8)
+    assert all(each.summaries for each in found.values())
+    assert len(model.requests) == 100 + dead
 
 
 def test_scattered_failures_are_no_outage(run: Run) -> None:
