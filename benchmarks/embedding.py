@@ -32,20 +32,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hercules_scale import schemas
 from hercules_scale.config import EmbeddingConfig, RunConfig, parse_config
 from hercules_scale.demo import icd_table
 from hercules_scale.models import resolve_embedding_model
 from hercules_scale.pipeline import local_or_cluster_ray
 from hercules_scale.progress import Reporter
+from hercules_scale.reading.columns import Columns
+from hercules_scale.reading.items import Layout
+from hercules_scale.schemas import items as items_schema
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.embed import EmbedWorker, embed_items
+from hercules_scale.stages.read import Items
 from hercules_scale.stages.vectors import read_vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import write_table
 
 WORKERS = os.cpu_count() or 1
+TEXT_ITEMS = items_schema("text", (), with_text=True)
 
 
 def main() -> None:
@@ -152,9 +156,7 @@ def write_items(folder: str, texts: list[str]) -> tuple[Store, Shards]:
         rows = list(range(start, stop))
         part = texts[start:stop]
         columns = [rows, [str(row) for row in rows], part, part, part]
-        table = pa.table(
-            dict(zip(schemas.TEXT_ITEMS.names, columns, strict=True)), schemas.TEXT_ITEMS
-        )
+        table = pa.table(dict(zip(TEXT_ITEMS.names, columns, strict=True)), TEXT_ITEMS)
         write_table(store, layout.part("items", shard), table)
     return store, shards
 
@@ -196,7 +198,7 @@ def time_stage(store: Store, shards: Shards) -> tuple[float, float]:
     with local_or_cluster_ray(config):
         context = RunContext(config, store, "benchmark", Reporter())
         started = time.perf_counter()
-        embed_items(context, shards, n_gpus=0)
+        embed_items(context, Items(shards, {}, 0, Layout(Columns("text")), None), n_gpus=0)
         seconds = time.perf_counter() - started
     finished = [
         (shard, Path(store.path(layout.commit("embed", shard))).stat().st_mtime)

@@ -141,8 +141,9 @@ def prepare(name: str, options: argparse.Namespace) -> Base:
     # Diverse examples are taken from a larger pool, which is made with the clusters.
     config = configure(name, options, "+ diverse examples", folder)
     context = RunContext(config, Store(str(folder)), FINGERPRINT, Reporter())
-    shards = read_items(context, list_sources(config.input.paths)).shards
-    _, dimension = embed_items(context, shards, 0)
+    items = read_items(context, list_sources(config.input.paths))
+    shards = items.shards
+    _, dimension = embed_items(context, items, 0)
     smoothing = smooth_vectors(context, shards, dimension)
     source = ShardTiles(context.store, shards, dimension, smoothing.table)
     return Base(name, folder, shards, cluster_items(context, source))

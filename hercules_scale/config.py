@@ -34,14 +34,23 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+class VariableConfig(_Section):
+    """What a numeric column holds, for statistics and prompts."""
+
+    name: str | None = Field(default=None, description="what people call it")
+    unit: str | None = Field(default=None, description="such as cm")
+    description: str | None = Field(default=None, description="such as length of a petal")
+
+
 class InputConfig(_Section):
     """What is read."""
 
     path: str | list[str] = Field(
-        description="a file, folder, glob or list of them (parquet, csv, jsonl, txt)"
+        description="a file, folder, glob or list of them (parquet, csv, jsonl, txt, npy, or "
+        "images)"
     )
-    modality: Literal["text", "image", "numeric", "embedding"] = Field(
-        default="text", description="what an item is; this version reads text"
+    modality: Literal["text", "image", "numeric", "embedding"] | None = Field(
+        default=None, description="what an item is; left out: detected"
     )
     id_column: str | None = Field(
         default=None, description="column that names each item; left out: the row number"
@@ -49,16 +58,21 @@ class InputConfig(_Section):
     text_column: str | None = Field(
         default=None, description="column that holds the text; left out: detected"
     )
+    image_column: str | None = Field(
+        default=None, description="column that holds images: their bytes, paths or URIs"
+    )
+    embedding_column: str | None = Field(
+        default=None, description="column that holds vectors of numbers, all of one length"
+    )
+    columns: list[str] = Field(
+        default=[], description="numeric columns; left out: all that hold numbers"
+    )
+    metadata: dict[str, VariableConfig] = Field(
+        default={}, description="names, units and descriptions of numeric columns"
+    )
     label_columns: list[str] = Field(
         default=[], description="ground truth, for evaluation only; a list of column names"
     )
-
-    @field_validator("modality")
-    @classmethod
-    def _modality_is_built(cls, value: str) -> str:
-        if value != "text":
-            raise ValueError(f"{value!r} is not built yet in this version; use text")
-        return value
 
     @field_validator("path")
     @classmethod
@@ -66,6 +80,12 @@ class InputConfig(_Section):
         if not value or (isinstance(value, list) and not all(value)):
             raise ValueError("must name at least one file, folder or glob")
         return value
+
+    @property
+    def words_column(self) -> str:
+        """Column of the table ``items`` that says in words what an item is."""
+        told = self.text_column is not None or self.modality in (None, "text")
+        return "text" if told else "description"
 
     @property
     def paths(self) -> list[str]:
@@ -76,22 +96,30 @@ class InputConfig(_Section):
 class EmbeddingConfig(_Section):
     """How items become vectors."""
 
-    model: str = Field(
-        default="minilm", min_length=1, description="an alias, a local folder or a model-hub id"
+    model: str | None = Field(
+        default=None,
+        min_length=1,
+        description="an alias, a local folder or a model-hub id; left out: minilm, or for images "
+        "efficientnet-lite0",
+    )
+    text_model: str = Field(
+        default="minilm",
+        min_length=1,
+        description="embeds titles and descriptions where the items are no texts",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="auto takes bfloat16 where the processor computes in it"
     )
-    long_text: Literal["truncate", "window"] = Field(
-        default="truncate", description="what is done with texts longer than the model reads"
+    cache: str | None = Field(
+        default=None,
+        min_length=1,
+        description="a folder, path or URI, that keeps vectors for other runs over the same items",
     )
-
-    @field_validator("long_text")
-    @classmethod
-    def _long_text_is_built(cls, value: str) -> str:
-        if value == "window":
-            raise ValueError("'window' is not built yet in this version; use truncate")
-        return value
+    long_text: Literal["truncate", "window"] = Field(
+        default="truncate",
+        description="texts longer than the model reads are cut, or read in windows (64 at most) "
+        "whose vectors are averaged",
+    )
 
 
 class ResamplingConfig(_Section):
@@ -398,14 +426,26 @@ class RunConfig(_Section):
 
     @model_validator(mode="after")
     def _columns_have_one_role(self) -> RunConfig:
-        labels = self.input.label_columns
+        labels, own = self.input.label_columns, self.input
         if len(set(labels)) < len(labels):
             raise ValueError("input.label_columns must name each column once")
-        if self.input.text_column in labels:
-            raise ValueError(
-                f"input.label_columns must not hold the text column {self.input.text_column!r}: "
-                "ground truth is never seen by clustering"
-            )
+        if len(set(own.columns)) < len(own.columns):
+            raise ValueError("input.columns must name each column once")
+        used = [own.text_column, own.image_column, own.embedding_column, *own.columns]
+        for name in labels:
+            if name in used:
+                raise ValueError(
+                    f"input.label_columns must not hold {name!r}, a column that is clustered: "
+                    "ground truth is never seen by clustering"
+                )
+        kinds = {
+            "columns": bool(own.columns),
+            "embedding_column": own.embedding_column is not None,
+            "image_column": own.image_column is not None,
+        }
+        named = [f"input.{name}" for name, given in kinds.items() if given]
+        if len(named) > 1:
+            raise ValueError(f"{' and '.join(named)} exclude one another: a run has one modality")
         return self
 
     @model_validator(mode="after")
@@ -422,6 +462,19 @@ class RunConfig(_Section):
                 f"resources.llm_max_replicas must be at least llm_replicas ({least}), got {most}"
             )
         return self
+
+    @property
+    def text_embedding(self) -> EmbeddingConfig:
+        """How titles and descriptions are embedded: as the items are, where they are texts."""
+        if self.input.modality in (None, "text"):
+            return self.embedding
+        return self.embedding.model_copy(update={"model": self.embedding.text_model})
+
+    @property
+    def labels_share_space(self) -> bool:
+        """Whether items and labels are embedded by one model, so that they can be compared."""
+        of_text = self.input.modality in (None, "text")
+        return of_text or self.hierarchy.representation == "description"
 
     @property
     def describes_items(self) -> bool:

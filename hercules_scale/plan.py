@@ -11,24 +11,33 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from hercules_scale.clustering.choose_k import check_score, k_range, largest_counts
 from hercules_scale.clustering.tiles import TILE_ROWS
-from hercules_scale.config import RunConfig
+from hercules_scale.config import InputConfig, RunConfig
 from hercules_scale.errors import InputError
 from hercules_scale.hierarchy import printable
+from hercules_scale.models import DEFAULT_IMAGE_MODEL, DEFAULT_TEXT_MODEL
 from hercules_scale.pipeline import check, local_or_cluster_ray
 from hercules_scale.progress import Reporter
-from hercules_scale.reading.items import read_piece
-from hercules_scale.reading.sources import SourceFile, parquet_file, split_into_pieces
+from hercules_scale.reading.items import Batch, Layout, read_layout, read_piece
+from hercules_scale.reading.numbers import verbalise_rows
+from hercules_scale.reading.sources import (
+    SourceFile,
+    npy_header,
+    parquet_file,
+    split_into_pieces,
+)
 from hercules_scale.stages.cluster import read_clustering
 from hercules_scale.stages.context import RunContext, Shards
-from hercules_scale.stages.embed import load_encoder
+from hercules_scale.stages.embed import load_encoder, load_image_encoder
 from hercules_scale.stages.summarize import prompt_of
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.summarization.prompts import EstimatedTokens, fixed_messages
 
-SAMPLE_TEXTS = 128
+SAMPLE_TEXTS, SAMPLE_IMAGES = 128, 32
 # Two cores, SmolLM2-135M on vLLM; seconds until the replica answers, tokens a second.
 LLM_START_SECONDS, LLM_PROMPT_RATE, LLM_ANSWER_RATE = 90, 660, 86
 ANSWER_TOKENS = 65
@@ -39,8 +48,19 @@ CONTRAST_TOKENS = 12
 
 @dataclass(frozen=True)
 class _Sample:
-    texts: list[str]
+    """Items from the beginning of the input.
+
+    Attributes:
+        items: As the scan leaves them.
+        words: What they are in words.
+        rows_per_byte: Of a file of texts.
+        dimension: Length of their vectors, where no model is needed to tell.
+    """
+
+    items: pa.Table
+    words: list[str]
     rows_per_byte: float
+    dimension: int
 
 
 def make_plan(config: RunConfig) -> str:
@@ -52,43 +72,75 @@ def make_plan(config: RunConfig) -> str:
     Raises:
         HerculesScaleError: As the run itself would.
     """
-    import torch
-
-    sources = check(config)
+    config, sources = check(config)
     sample = _sample(config, sources)
     n_rows, counted = _count_rows(sources, sample)
-    torch.set_num_threads(1)  # as each worker has
-    encoder = load_encoder(config.embedding)
-    n_tokens = int(encoder.count_tokens(sample.texts).sum())
-    started = time.monotonic()
-    encoder.encode(sample.texts)
-    rate = n_tokens / (time.monotonic() - started)
     levels, described = _levels(config, n_rows, counted)
     if levels[0] > n_rows and counted:
         raise InputError(
             f"hierarchy.levels asks for {levels[0]:,} clusters at level 1, but the input has "
             f"{n_rows:,} rows; give at most that many"
         )
-    tokens = n_tokens * n_rows // len(sample.texts)
-    workers = config.resources.workers
-    embed_seconds = tokens / (rate * workers)
-    dimension = encoder.dimension
+    dimension, embedding = _embedding(config, sample, n_rows)
     tile = TILE_ROWS * dimension * 4
     centroids = 12 * levels[0] * dimension
     about = "" if counted else "about "
+    tokens_per_item = sum(map(EstimatedTokens().count, sample.words)) / len(sample.words)
     lines = [
         f"input: {len(sources):,} {sources[0].format} files, "
-        f"{sum(source.size_bytes for source in sources) / 2**20:,.1f} MiB, {about}{n_rows:,} rows",
-        f"embedding: {config.embedding.model}, {dimension} dimensions, about {tokens:,} tokens; "
-        f"{_duration(embed_seconds)} on {workers} workers "
-        f"({rate:,.0f} tokens/s each, measured here)",
+        f"{sum(source.size_bytes for source in sources) / 2**20:,.1f} MiB, {about}{n_rows:,} "
+        f"items of modality {config.input.modality}{_of_columns(config)}",
+        f"embedding: {embedding}",
         f"clusters per level: {described}",
         f"memory: {n_rows * dimension * 4 / 2**20:,.0f} MiB of temporary disk for vectors, "
         f"{(3 * tile + centroids) / 2**20:,.0f} MiB for a tile and the centroids",
-        *_language_model(config, levels, n_rows, n_tokens / len(sample.texts)),
+        *_language_model(config, levels, n_rows, tokens_per_item),
         f"output: {config.output.path}, can be written",
     ]
     return "\n".join(lines)
+
+
+def _of_columns(config: RunConfig) -> str:
+    asked = config.input
+    single = [asked.text_column, asked.image_column, asked.embedding_column]
+    names = [*(name for name in single if name), *asked.columns]
+    shown = ", ".join(printable(name) for name in names[:8])
+    more = f" and {len(names) - 8:,} more" if len(names) > 8 else ""
+    return f" ({shown}{more})"
+
+
+def _embedding(config: RunConfig, sample: _Sample, n_rows: int) -> tuple[int, str]:
+    """Length of the vectors, and how they are made; rates are measured on the sample."""
+    import torch
+
+    modality, workers = config.input.modality, config.resources.workers
+    by_text = config.labels_share_space
+    if not by_text and modality != "image":
+        made = "standardised variables" if modality == "numeric" else "vectors of the input"
+        return sample.dimension, f"{made}, {sample.dimension} dimensions"
+    torch.set_num_threads(1)  # as each worker has
+    n_sampled = len(sample.words)
+    if by_text:
+        encoder = load_encoder(config.text_embedding)
+        n_units, unit = int(encoder.count_tokens(sample.words).sum()), "tokens"
+        name = config.text_embedding.model or DEFAULT_TEXT_MODEL
+        dimension = encoder.dimension
+        started = time.monotonic()
+        encoder.encode(sample.words)
+    else:
+        images = load_image_encoder(config.embedding)
+        n_units, unit = n_sampled, "images"
+        name = config.embedding.model or DEFAULT_IMAGE_MODEL
+        dimension = images.dimension
+        started = time.monotonic()
+        images.encode(sample.items["thumbnail"].to_pylist())
+    rate = n_units / (time.monotonic() - started)
+    total = n_units * n_rows // n_sampled
+    seconds = total / (rate * workers)
+    return dimension, (
+        f"{name}, {dimension} dimensions, about {total:,} {unit}; {_duration(seconds)} on "
+        f"{workers} workers ({rate:,.0f} {unit}/s each, measured here)"
+    )
 
 
 def show_prompt(config: RunConfig, level: int, cluster_id: int) -> str:
@@ -103,7 +155,11 @@ def show_prompt(config: RunConfig, level: int, cluster_id: int) -> str:
             f"output.path {store.uri}: holds no run; prompts can be looked at once there are "
             "clusters, with summaries.engine keyphrases without a language model"
         )
-    fingerprint = json.loads(store.read_bytes(layout.RUN))["fingerprint"]
+    record = json.loads(store.read_bytes(layout.RUN))
+    fingerprint = record["fingerprint"]
+    # Its modality and columns, which may have been detected.
+    asked = InputConfig.model_validate(record["config"]["input"])
+    config = config.model_copy(update={"input": asked})
     context = RunContext(config, store, fingerprint, Reporter())
     clustering = read_clustering(context)
     if clustering is None:
@@ -145,30 +201,43 @@ def _levels(config: RunConfig, n_rows: int, counted: bool) -> tuple[list[int], s
 
 
 def _sample(config: RunConfig, sources: list[SourceFile]) -> _Sample:
-    """Usable texts from the beginning of the input."""
-    texts: list[str] = []
-    n_bytes = 0
-    for text in _texts(config, sources):
-        texts.append(text)
-        n_bytes += len(text.encode())
-        if len(texts) == SAMPLE_TEXTS:
+    """Usable items from the beginning of the input."""
+    of_items = read_layout(config.input, sources)
+    n_wanted = SAMPLE_IMAGES if of_items.columns.modality == "image" else SAMPLE_TEXTS
+    parts: list[pa.Table] = []
+    for batch in _batches(config, of_items, sources):
+        parts.append(batch.items)
+        if sum(part.num_rows for part in parts) >= n_wanted:
             break
-    if not texts:
-        raise InputError("input.path: the first rows hold no usable text; check the columns")
-    return _Sample(texts, len(texts) / max(n_bytes, 1))
+    items = pa.concat_tables([of_items.schema.empty_table(), *parts]).slice(0, n_wanted)
+    if not items.num_rows:
+        raise InputError("input.path: the first rows hold no item that can be used; check columns")
+    columns = of_items.columns
+    if columns.text:
+        words = items["text"].to_pylist()
+    elif columns.modality == "numeric":
+        words = verbalise_rows(items, columns.numbers, config.input.metadata)
+    else:
+        words = [""] * items.num_rows
+    n_bytes = sum(len(text.encode()) for text in words)
+    dimension = of_items.dimension or len(columns.numbers)
+    return _Sample(items, words, len(words) / max(n_bytes, 1), dimension)
 
 
-def _texts(config: RunConfig, sources: list[SourceFile]) -> Iterator[str]:
+def _batches(config: RunConfig, of_items: Layout, sources: list[SourceFile]) -> Iterator[Batch]:
     for source in sources:
-        for piece in split_into_pieces(source):
-            for batch in read_piece(config.input, piece):
-                yield from batch.items["text"].to_pylist()
+        for piece in split_into_pieces([source]):
+            yield from read_piece(config.input, of_items, piece)
 
 
 def _count_rows(sources: list[SourceFile], sample: _Sample) -> tuple[int, bool]:
     """Rows of the input, and whether they were counted or estimated from the bytes."""
     if sources[0].format == "parquet":
         return sum(parquet_file(source).metadata.num_rows for source in sources), True
+    if sources[0].format == "npy":
+        return sum(npy_header(source).n_rows for source in sources), True
+    if sources[0].format == "image":
+        return len(sources), True
     size = sum(source.size_bytes for source in sources)
     return max(int(size * sample.rows_per_byte), 1), False
 

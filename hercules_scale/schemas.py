@@ -4,25 +4,6 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCANNED_TEXT = pa.schema(
-    [
-        # Place in the piece of input that was scanned, rejected rows counted too.
-        ("position", pa.int64()),
-        ("item_id", pa.string()),
-        ("text", pa.large_string()),
-    ]
-)
-
-TEXT_ITEMS = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("item_id", pa.string()),
-        ("title", pa.string()),
-        ("description", pa.string()),
-        ("text", pa.large_string()),
-    ]
-)
-
 REJECTED = pa.schema(
     [
         ("item_id", pa.string()),
@@ -84,6 +65,44 @@ NUMERIC_STATS = pa.list_(
         ]
     )
 )
+
+
+# Of a piece of the input; the positions of its rows count rejected ones too.
+SCANNED_REJECTED = pa.schema([("position", pa.int64()), *REJECTED])
+
+
+def _of_items(
+    modality: str, numbers: tuple[str, ...], dimension: int, with_text: bool
+) -> list[tuple[str, pa.DataType]]:
+    """What items of a modality are made of."""
+    found: list[tuple[str, pa.DataType]] = [(name, pa.float64()) for name in numbers]
+    if modality == "embedding" and dimension:
+        found.append(("embedding", pa.list_(pa.float32(), dimension)))
+    if modality == "image":
+        found += [("image_uri", pa.string()), ("thumbnail", pa.binary())]
+    if with_text:
+        found.append(("text", pa.large_string()))
+    return found
+
+
+def scanned(modality: str, numbers: tuple[str, ...], dimension: int, with_text: bool) -> pa.Schema:
+    """Usable items of one piece of the input.
+
+    Args:
+        modality: What an item is.
+        numbers: Its numeric columns.
+        dimension: Length of the vectors that the user brings; else 0.
+        with_text: Whether there are texts.
+    """
+    own = _of_items(modality, numbers, dimension, with_text)
+    return pa.schema([("position", pa.int64()), ("item_id", pa.string()), *own])
+
+
+def items(modality: str, numbers: tuple[str, ...], with_text: bool) -> pa.Schema:
+    """The items; vectors that the user brought are in ``embeddings``."""
+    names = ("item_id", "title", "description")
+    own = _of_items(modality, numbers, 0, with_text)
+    return pa.schema([("row", pa.int64()), *((name, pa.string()) for name in names), *own])
 
 
 def scanned_labels(label_columns: list[str]) -> pa.Schema:

@@ -156,8 +156,16 @@ def test_a_wrong_type_names_key_rule_value_and_remedy(
             {"hierarchy": {"linkage": "centroid"}},
             r"hierarchy\.linkage input should be 'ward', .*got 'centroid'; give what",
         ),
-        ({"embedding": {"long_text": "window"}}, "not built yet.*use truncate"),
-        ({"input": {"path": "x", "modality": "image"}}, "not built yet.*use text"),
+        ({"embedding": {"long_text": "split"}}, "long_text input should be 'truncate' or 'window'"),
+        (
+            {"input": {"path": "x", "modality": "sound"}},
+            "modality input should be .text., .im",
+        ),
+        (
+            {"input": {"path": "x", "columns": ["a"], "image_column": "b"}},
+            r"input\.columns and input\.image_column exclude one another: a run has one modality",
+        ),
+        ({"input": {"path": "x", "columns": ["a", "a"]}}, "columns must name each column once"),
         ({"input": {"path": ""}}, r"input\.path must name at least one file"),
         ({"input": {"path": []}}, r"input\.path must name at least one file"),
         ({"input": {"path": ["a", ""]}}, r"input\.path must name at least one file"),
@@ -170,7 +178,7 @@ def test_a_wrong_type_names_key_rule_value_and_remedy(
         ({"reduction": {"components": 4}}, r"reduction\.components .*less than or equal to 3"),
         (
             {"input": {"path": "x", "text_column": "t", "label_columns": ["t"]}},
-            "label_columns must not hold the text column 't'",
+            "label_columns must not hold 't', a column that is clustered",
         ),
         (
             {"input": {"path": "x", "label_columns": ["a", "a"]}},

@@ -16,7 +16,7 @@ ALLOWED = {
 # Parts of the package from the bottom up; a part imports those below it alone.
 LAYERS = [
     {"errors"},
-    {"config", "schemas", "models", "progress"},
+    {"config", "schemas", "models", "moments", "progress"},
     {"storage"},
     {"reading", "embedding", "clustering", "reduction", "hierarchy"},
     # Labels are chosen by vectors, and measured by what chose them.

@@ -28,3 +28,16 @@ class TextEncoder(Protocol):
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of unit length, shape (n, d), in the order of the texts."""
         ...
+
+
+class ImageEncoder(Protocol):
+    """Turns images into vectors, each whatever else is in the call."""
+
+    @property
+    def dimension(self) -> int:
+        """Length d of a vector."""
+        ...
+
+    def encode(self, images: Sequence[bytes]) -> NDArray[np.float32]:
+        """Vectors of unit length of RGB images, as PNG or JPEG, shape (n, d)."""
+        ...

@@ -14,6 +14,10 @@ from hercules_scale.models import resolve_embedding_model
 
 CPU_BATCH_TOKENS = 1024
 GPU_BATCH_TOKENS = 65_536
+# Windows of a text that are read; one of 10 MB would cost as much as thousands of others.
+WINDOWS = 64
+# Few tokens are longer.
+CHARACTERS_PER_TOKEN = 16
 # Beyond this length the quadratic memory of plain attention costs more than it saves.
 PLAIN_ATTENTION_TOKENS = 512
 
@@ -28,6 +32,8 @@ class SentenceTransformerEncoder:
     Args:
         model: An alias, a local folder or a model-hub id.
         precision: ``auto`` takes bfloat16 where the device computes in it.
+        long_text: Texts longer than the model reads are cut (``truncate``), or read in windows of
+            that length whose vectors are averaged by their tokens (``window``).
         device: ``cpu`` or ``cuda``; by default CUDA where there is a GPU.
 
     Raises:
@@ -38,6 +44,7 @@ class SentenceTransformerEncoder:
         self,
         model: str,
         precision: Literal["auto", "float32", "bfloat16"] = "auto",
+        long_text: Literal["truncate", "window"] = "truncate",
         device: str | None = None,
     ) -> None:
         import torch
@@ -46,6 +53,7 @@ class SentenceTransformerEncoder:
 
         logging.disable_progress_bar()
         source = resolve_embedding_model(model)
+        self._in_windows = long_text == "window"
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.precision = choose_precision(self.device) if precision == "auto" else precision
         options: dict[str, Any] = {"dtype": getattr(torch, self.precision)}
@@ -70,39 +78,54 @@ class SentenceTransformerEncoder:
 
     def count_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Tokens that the model reads of each text, shape (n,), after truncation."""
-        return np.array([len(ids) for ids in self._tokenize(texts)], dtype=np.int64)
+        windows, owners = self._tokenize(texts)
+        lengths = [len(ids) for ids in windows]
+        return np.bincount(owners, lengths, len(texts)).astype(np.int64)
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of unit length, shape (n, d), in the order of the texts."""
         import torch
 
-        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
-        if not texts:
-            return vectors
-        tokens = self._tokenize(texts)
-        lengths = np.array([len(ids) for ids in tokens])
+        windows, owners = self._tokenize(texts)
+        lengths = np.array([len(ids) for ids in windows], np.int64)
+        vectors = np.empty((len(windows), self.dimension), dtype=np.float32)
         with torch.inference_mode():
             for rows in length_batches(lengths, self._batch_tokens):
                 batch = self._tokenizer.pad(
-                    {"input_ids": [tokens[row] for row in rows]}, return_tensors="pt"
+                    {"input_ids": [windows[row] for row in rows]}, return_tensors="pt"
                 ).to(self.device)
                 output = self._model(dict(batch))["sentence_embedding"]
                 unit = torch.nn.functional.normalize(output.float(), dim=1)
                 vectors[rows] = unit.cpu().numpy()
-        return vectors
+        if len(windows) == len(texts):
+            return vectors
+        starts = np.searchsorted(owners, np.arange(len(texts)))
+        sums = np.add.reduceat(vectors * lengths[:, None], starts, axis=0)
+        return np.asarray(sums / np.linalg.norm(sums, axis=1, keepdims=True), np.float32)
 
-    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+    def _tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], NDArray[np.int64]]:
+        """Windows of tokens, and the text that each is of; one a text unless windows are wanted."""
         if not texts:
-            return []
-        ids = self._tokenizer(
-            list(texts),
+            return [], np.zeros(0, np.int64)
+        limit = WINDOWS * self.max_tokens * CHARACTERS_PER_TOKEN
+        found = self._tokenizer(
+            [text[:limit] for text in texts],
             truncation=True,
             max_length=self.max_tokens,
             padding=False,
             return_attention_mask=False,
             return_token_type_ids=False,
-        )["input_ids"]
-        return list(ids)
+            return_overflowing_tokens=self._in_windows,
+        )
+        owners = found.get("overflow_to_sample_mapping", range(len(texts)))
+        ids = [list(window) for window in found["input_ids"]]
+        kept = []
+        counts = np.zeros(len(texts), np.int64)
+        for place, owner in enumerate(owners):
+            counts[owner] += 1
+            if counts[owner] <= WINDOWS:
+                kept.append(place)
+        return [ids[place] for place in kept], np.array([owners[place] for place in kept], np.int64)
 
 
 def choose_precision(device: str) -> Literal["float32", "bfloat16"]:

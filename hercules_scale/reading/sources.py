@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import fnmatch
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import numpy.lib.format as npy
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -18,8 +21,12 @@ FORMATS = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".txt": "txt",
+    ".npy": "npy",
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"), "image"),
 }
+COMPRESSED = ("csv", "jsonl", "txt")
 PIECE_ROWS = 65_536
+PIECE_IMAGES = 1_024
 PIECE_BYTES = 128 * 2**20
 
 
@@ -30,7 +37,7 @@ class SourceFile:
     Attributes:
         folder: URI of the folder that holds it.
         name: Its name in that folder.
-        format: ``parquet``, ``csv``, ``jsonl`` or ``txt``.
+        format: ``parquet``, ``csv``, ``jsonl``, ``txt``, ``npy`` or ``image``.
         size_bytes: Its length.
         version: Entity tag or time of change, so that a changed input is noticed.
     """
@@ -49,11 +56,47 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of one file that one task reads: some row groups of Parquet, or a whole file."""
+    """A part of the input that one task reads.
 
-    source: SourceFile
+    Attributes:
+        sources: One file, or several images of an item each.
+        row_groups: Row groups of a Parquet file.
+        first_row: Where the piece begins in its file.
+        n_rows: Rows, where they are known beforehand.
+    """
+
+    sources: tuple[SourceFile, ...]
     row_groups: tuple[int, ...] | None = None
     first_row: int = 0
+    n_rows: int = 0
+
+    @property
+    def source(self) -> SourceFile:
+        """The file, or the first of them."""
+        return self.sources[0]
+
+    def place(self, position: int) -> tuple[str, int]:
+        """The file and row of an item by its position in the piece."""
+        if len(self.sources) > 1:
+            return self.sources[position].uri, 0
+        return self.source.uri, self.first_row + position
+
+
+@dataclass(frozen=True)
+class NpyHeader:
+    """What a ``.npy`` file says of itself.
+
+    Attributes:
+        n_rows: Rows.
+        width: Numbers of a row.
+        dtype: Their type.
+        offset: Byte at which they begin.
+    """
+
+    n_rows: int
+    width: int
+    dtype: np.dtype[Any]
+    offset: int
 
 
 def list_sources(paths: list[str]) -> list[SourceFile]:
@@ -115,7 +158,7 @@ def _source(store: Store, path: str, entry: dict[str, object]) -> SourceFile:
     name = path[len(store.root) + 1 :]
     stem = name.lower().removesuffix(".gz")
     format_ = next((value for end, value in FORMATS.items() if stem.endswith(end)), None)
-    if format_ is None or (format_ == "parquet" and name.lower().endswith(".gz")):
+    if format_ is None or (format_ not in COMPRESSED and name.lower().endswith(".gz")):
         raise InputError(
             f"{store.uri}/{name}: the format must be one of {', '.join(FORMATS)} (csv, jsonl and "
             "txt also as .gz); rename the file or leave it out with a glob"
@@ -126,14 +169,25 @@ def _source(store: Store, path: str, entry: dict[str, object]) -> SourceFile:
     return SourceFile(store.uri, name, format_, size, str(version).strip('"'))
 
 
-def split_into_pieces(source: SourceFile) -> list[Piece]:
-    """Pieces of one file, in row order.
+def split_into_pieces(sources: list[SourceFile]) -> list[Piece]:
+    """Pieces of the input, in the order of its rows.
 
     Raises:
-        InputError: A Parquet file cannot be read.
+        InputError: A Parquet or npy file cannot be read.
     """
+    if sources[0].format == "image":
+        starts = range(0, len(sources), PIECE_IMAGES)
+        return [Piece(tuple(sources[start : start + PIECE_IMAGES])) for start in starts]
+    return [piece for source in sources for piece in _split(source)]
+
+
+def _split(source: SourceFile) -> list[Piece]:
+    if source.format == "npy":
+        n_rows = npy_header(source).n_rows
+        starts = range(0, max(n_rows, 1), PIECE_ROWS)
+        return [Piece((source,), None, start, min(PIECE_ROWS, n_rows - start)) for start in starts]
     if source.format != "parquet":
-        return [Piece(source)]
+        return [Piece((source,))]
     metadata = parquet_file(source).metadata
     pieces: list[Piece] = []
     groups: list[int] = []
@@ -141,12 +195,12 @@ def split_into_pieces(source: SourceFile) -> list[Piece]:
     for index in range(metadata.num_row_groups):
         group = metadata.row_group(index)
         if groups and (rows + group.num_rows > PIECE_ROWS or size > PIECE_BYTES):
-            pieces.append(Piece(source, tuple(groups), first_row))
+            pieces.append(Piece((source,), tuple(groups), first_row))
             first_row, groups, rows, size = first_row + rows, [], 0, 0
         groups.append(index)
         rows += group.num_rows
         size += group.total_byte_size
-    return [*pieces, Piece(source, tuple(groups), first_row)]
+    return [*pieces, Piece((source,), tuple(groups), first_row)]
 
 
 def parquet_file(source: SourceFile) -> pq.ParquetFile:
@@ -163,3 +217,40 @@ def parquet_file(source: SourceFile) -> pq.ParquetFile:
         raise InputError(
             f"{source.uri}: cannot be read as Parquet ({reason}); replace the file or leave it out"
         ) from None
+
+
+def npy_header(source: SourceFile) -> NpyHeader:
+    """The header of a NumPy file of one row an item.
+
+    Raises:
+        InputError: It is no such file, or does not hold rows of real numbers.
+    """
+    store = Store(source.folder)
+    try:
+        with store.arrow.open_input_file(store.path(source.name)) as file:
+            version = npy.read_magic(file)  # type: ignore[no-untyped-call]
+            read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+            shape, by_column, dtype = read(file)  # type: ignore[no-untyped-call]
+            offset = file.tell()
+    except (ValueError, EOFError, OSError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{source.uri}: cannot be read as npy ({reason}); replace the file or leave it out"
+        ) from None
+    problem = ""
+    if dtype.kind not in "fiub" or dtype.itemsize > 8:
+        problem = f"numbers of a plain type, got {dtype}"
+    elif by_column:
+        problem = "rows one after another (C order), got columns (Fortran order)"
+    elif len(shape) not in (1, 2) or (len(shape) == 2 and shape[1] == 0):
+        problem = f"an array of shape (items, numbers), got {shape}"
+    if problem:
+        raise InputError(
+            f"{source.uri}: must hold {problem}; save it as numpy.ascontiguousarray(x, 'float32')"
+        )
+    width = shape[1] if len(shape) == 2 else 1
+    if source.size_bytes < offset + shape[0] * width * dtype.itemsize:
+        raise InputError(
+            f"{source.uri}: is cut off, its header says {shape[0]:,} rows; replace the file"
+        )
+    return NpyHeader(shape[0], width, dtype, offset)

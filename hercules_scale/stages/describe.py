@@ -108,9 +108,10 @@ async def _describe_shard(
 ) -> Commit:
     name = layout.part("items", shard)
     items = read_table(context.store, name)
+    words = context.config.input.words_column
     facts = [
         ClusterFacts(0, row, 1, exemplars=[text])
-        for row, text in zip(items["row"].to_pylist(), items["text"].to_pylist(), strict=True)
+        for row, text in zip(items["row"].to_pylist(), items[words].to_pylist(), strict=True)
     ]
     found = await labeller.label(facts)
     titles, descriptions = items["title"].to_pylist(), items["description"].to_pylist()

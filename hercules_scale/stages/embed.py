@@ -2,30 +2,59 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.metadata
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from hercules_scale import schemas
 from hercules_scale.config import EmbeddingConfig
-from hercules_scale.embedding.encoder import TextEncoder
-from hercules_scale.stages.context import RunContext, Shards
-from hercules_scale.stages.shards import ShardResult, Stage, run_shards
+from hercules_scale.embedding.encoder import ImageEncoder, TextEncoder
+from hercules_scale.models import DEFAULT_IMAGE_MODEL, DEFAULT_TEXT_MODEL, model_identity
+from hercules_scale.moments import Moments
+from hercules_scale.stages.context import RunContext
+from hercules_scale.stages.read import Items
+from hercules_scale.stages.shards import ShardResult, ShardWorker, Stage, run_shards
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
-from hercules_scale.storage.tables import FileRecord, read_table, vector_column, write_table
+from hercules_scale.storage.tables import (
+    FileRecord,
+    column_numbers,
+    column_vectors,
+    read_table,
+    vector_column,
+    write_table,
+)
+
+Vectors = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 
 
 def load_encoder(config: EmbeddingConfig) -> TextEncoder:
-    """The encoder that a configuration names, loaded.
+    """The text encoder that a configuration names, loaded.
 
     Raises:
         ConfigError: The model cannot be loaded.
     """
     from hercules_scale.embedding.sentence_transformer import SentenceTransformerEncoder
 
-    return SentenceTransformerEncoder(config.model, config.precision)
+    name = config.model or DEFAULT_TEXT_MODEL
+    return SentenceTransformerEncoder(name, config.precision, config.long_text)
+
+
+def load_image_encoder(config: EmbeddingConfig) -> ImageEncoder:
+    """The image encoder that a configuration names, loaded.
+
+    Raises:
+        ConfigError: The model cannot be loaded.
+    """
+    from hercules_scale.embedding.image import load_image_encoder
+
+    return load_image_encoder(config.model, config.precision)
 
 
 @dataclass(frozen=True)
@@ -43,34 +72,170 @@ class EmbedWorker:
 
     def __call__(self, shard: int) -> ShardResult:
         """Write the shard's vectors."""
-        names = ["title", "description"] if self.descriptions else ["text"]
-        items = read_table(self.store, layout.part("items", shard), ["row", "item_id", *names])
-        columns = [items[name].to_pylist() for name in names]
-        vectors = self.encoder.encode([". ".join(texts) for texts in zip(*columns, strict=True)])
-        if not np.isfinite(vectors).all():
-            row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
-            raise ValueError(
-                f"the model gave a vector that is not finite for item "
-                f"{items['item_id'][row].as_py()!r}; try embedding.precision float32",
-            )
-        dimension = vectors.shape[1]
-        table = items.drop_columns(names).append_column("embedding", vector_column(vectors))
-        table = table.cast(schemas.embeddings(dimension))
-        file = write_table(self.store, layout.part("embeddings", shard), table)
-        return ShardResult([file], {"dimension": dimension}, units=items.num_rows)
+        return write_embeddings(
+            self.store,
+            shard,
+            ["title", "description"] if self.descriptions else ["text"],
+            cached(
+                self.config,
+                DEFAULT_TEXT_MODEL,
+                lambda items: self.encoder.encode(
+                    [". ".join(texts) for texts in zip(*_lists(items), strict=True)]
+                ),
+            ),
+        )
 
 
-def embed_items(context: RunContext, shards: Shards, n_gpus: int) -> tuple[list[FileRecord], int]:
-    """Write the table ``embeddings``.
+@dataclass(frozen=True)
+class EmbedImagesWorker:
+    """Encodes the images of one shard of ``items``."""
+
+    store: Store
+    config: EmbeddingConfig
+
+    @cached_property
+    def encoder(self) -> ImageEncoder:
+        """Loaded at the first shard, in the actor."""
+        return load_image_encoder(self.config)
+
+    def __call__(self, shard: int) -> ShardResult:
+        """Write the shard's vectors."""
+        return write_embeddings(
+            self.store,
+            shard,
+            ["thumbnail"],
+            cached(
+                self.config,
+                DEFAULT_IMAGE_MODEL,
+                lambda items: self.encoder.encode(*_lists(items)),
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class StandardiseWorker:
+    """Sets the variables of one shard of ``items`` to mean 0 and standard deviation 1."""
+
+    store: Store
+    columns: tuple[str, ...]
+    moments: Moments
+
+    def __call__(self, shard: int) -> ShardResult:
+        """Write the shard's vectors."""
+        names = list(self.columns)
+        return write_embeddings(
+            self.store,
+            shard,
+            names,
+            lambda items: (
+                (column_numbers(items, names) - self.moments.mean) / self.moments.std
+            ).astype(np.float32),
+        )
+
+
+def _lists(items: pa.Table) -> list[list[Any]]:
+    return [column.to_pylist() for column in items.columns]
+
+
+Embed = Callable[[pa.Table], Vectors]
+
+
+def cached(config: EmbeddingConfig, default_model: str, embed: Embed) -> Embed:
+    """Looks into the cache that a configuration names before it embeds, and adds to it.
+
+    Vectors are kept by the content of the shard and all that they depend on: the model, its
+    version, the precision and the packages that compute.
+    """
+    if config.cache is None:
+        return embed
+    cache = Store(config.cache)
+
+    def look_up(items: pa.Table) -> Vectors:
+        digest = hashlib.sha256(_identity(config, default_model).encode())
+        for column in items.columns:
+            for cell in column.to_pylist():
+                data = cell if isinstance(cell, bytes) else cell.encode()
+                digest.update(len(data).to_bytes(8))
+                digest.update(data)
+        name = f"{digest.hexdigest()}.parquet"
+        if cache.exists(name):
+            return column_vectors(read_table(cache, name)["embedding"])
+        vectors = embed(items)
+        write_table(cache, name, pa.table({"embedding": vector_column(vectors)}))
+        return vectors
+
+    return look_up
+
+
+def _identity(config: EmbeddingConfig, default_model: str) -> str:
+    """What vectors depend on besides the items."""
+    import torch
+
+    from hercules_scale.embedding.sentence_transformer import choose_precision
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    precision = choose_precision(device) if config.precision == "auto" else config.precision
+    versions = [importlib.metadata.version(name) for name in ("torch", "sentence-transformers")]
+    model = model_identity(config.model or default_model)
+    return "\n".join([model, device, precision, config.long_text, *versions])
+
+
+def write_embeddings(store: Store, shard: int, names: list[str], embed: Embed) -> ShardResult:
+    """Write the vectors of one shard.
+
+    Args:
+        store: Output of the run.
+        shard: The shard.
+        names: Columns of its items that are embedded.
+        embed: Turns these columns into vectors, shape (n, d).
+
+    Raises:
+        ValueError: A vector is not finite.
+    """
+    items = read_table(store, layout.part("items", shard), ["row", "item_id", *names])
+    vectors = embed(items.select(names))
+    if not np.isfinite(vectors).all():
+        row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
+        raise ValueError(
+            f"the model gave a vector that is not finite for item "
+            f"{items['item_id'][row].as_py()!r}; try embedding.precision float32",
+        )
+    dimension = vectors.shape[1]
+    table = items.select(["row", "item_id"]).append_column("embedding", vector_column(vectors))
+    table = table.cast(schemas.embeddings(dimension))
+    file = write_table(store, layout.part("embeddings", shard), table)
+    return ShardResult([file], {"dimension": dimension}, units=items.num_rows)
+
+
+def embed_items(context: RunContext, items: Items, n_gpus: int) -> tuple[list[FileRecord], int]:
+    """Write the table ``embeddings``, unless the user brought the vectors.
 
     Returns:
         Its files in row order, and the vectors' dimension.
     """
+    worker = _worker(context, items)
+    if worker is None:
+        return items.files["embeddings"], items.layout.dimension
     workers = context.config.resources.workers
-    actors = min(workers, n_gpus) if n_gpus else workers
-    stage = Stage("embed", "items", shards.n_items, actors, True, 1 if n_gpus else 0)
-    described = context.config.hierarchy.representation == "description"
-    worker = EmbedWorker(context.store, context.config.embedding, described)
-    commits = run_shards(context, stage, len(shards), worker)
+    # Numbers need no model, and no GPU.
+    on_gpus = n_gpus > 0 and not isinstance(worker, StandardiseWorker)
+    actors = min(workers, n_gpus) if on_gpus else workers
+    stage = Stage("embed", "items", items.shards.n_items, actors, True, 1 if on_gpus else 0)
+    commits = run_shards(context, stage, len(items.shards), worker)
     files = [file for commit in commits.values() for file in commit.files]
     return files, int(next(iter(commits.values())).info["dimension"])
+
+
+def _worker(context: RunContext, items: Items) -> ShardWorker | None:
+    config, store = context.config, context.store
+    columns = items.layout.columns
+    if config.hierarchy.representation == "description":
+        return EmbedWorker(store, config.text_embedding, descriptions=True)
+    if columns.modality == "embedding":
+        return None
+    if columns.modality == "numeric":
+        assert items.moments is not None
+        return StandardiseWorker(store, columns.numbers, items.moments)
+    if columns.modality == "image":
+        return EmbedImagesWorker(store, config.embedding)
+    return EmbedWorker(store, config.embedding)

@@ -91,7 +91,15 @@ class _Worker:
 
 
 def draw_label_items(context: RunContext, shards: Shards, clustering: Clustering) -> LabelItems:
-    """Draw items of every finest cluster, fewer where there are very many clusters."""
+    """Draw items of every finest cluster, fewer where there are very many clusters.
+
+    None where labels are embedded by another model than the items: nothing can compare them.
+    """
+    if not context.config.labels_share_space:
+        nothing = Items(
+            np.zeros((0, 1), np.float32), np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64)
+        )
+        return LabelItems(nothing, nothing)
     clusters = clustering.level(1)
     sizes = clusters["n_items"].to_numpy()
     dimension = clusters["centroid"].type.list_size

@@ -8,7 +8,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,15 +21,19 @@ import pyarrow.compute as pc
 from hercules_scale import schemas
 from hercules_scale.config import InputConfig
 from hercules_scale.errors import InputError
-from hercules_scale.reading.items import read_piece
+from hercules_scale.moments import Moments
+from hercules_scale.reading.images import image_title
+from hercules_scale.reading.items import Layout, read_layout, read_piece
+from hercules_scale.reading.numbers import verbalise_rows
 from hercules_scale.reading.sources import Piece, SourceFile, split_into_pieces
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.shards import ShardResult, Stage, run_shards
 from hercules_scale.storage import layout
-from hercules_scale.storage.manifest import Commit
+from hercules_scale.storage.manifest import Commit, read_commits
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
     FileRecord,
+    column_numbers,
     iterate_batches,
     read_rows,
     read_table,
@@ -38,6 +44,7 @@ from hercules_scale.storage.tables import (
 IDS_PER_BUCKET = 4_000_000
 TITLE_CHARACTERS = 80
 DESCRIPTION_CHARACTERS = 300
+SCAN = "scan"
 SCANNED, SCANNED_LABELS, SCANNED_REJECTED = "scanned", "scanned_labels", "scanned_rejected"
 
 
@@ -47,13 +54,18 @@ class Items:
 
     Attributes:
         shards: How the items are cut.
-        files: Files of the tables ``items``, ``labels`` and ``rejected``.
+        files: Files of the tables ``items``, ``labels`` and ``rejected``; of ``embeddings`` where
+            the user brought vectors.
         n_rejected: Rows of the input that could not be used.
+        layout: What the items are made of.
+        moments: Of numeric items, figures of all of them by column; else none.
     """
 
     shards: Shards
     files: dict[str, list[FileRecord]]
     n_rejected: int
+    layout: Layout
+    moments: Moments | None
 
 
 def read_items(context: RunContext, sources: list[SourceFile]) -> Items:
@@ -65,9 +77,11 @@ def read_items(context: RunContext, sources: list[SourceFile]) -> Items:
     """
     config, store = context.config.input, context.store
     workers = context.config.resources.workers
-    pieces = [piece for source in sources for piece in split_into_pieces(source)]
-    scan = Stage("scan", "pieces", len(pieces), workers)
-    scanned = run_shards(context, scan, len(pieces), _ScanWorker(store, config, tuple(pieces)))
+    pieces = split_into_pieces(sources)
+    of_items = read_layout(config, sources)
+    scan = Stage(SCAN, "pieces", len(pieces), workers)
+    worker = _ScanWorker(store, config, of_items, tuple(pieces))
+    scanned = run_shards(context, scan, len(pieces), worker)
     accepted = np.array([commit.info["accepted"] for commit in scanned.values()], np.int64)
     n_rows = np.array([commit.info["n_rows"] for commit in scanned.values()], np.int64)
     n_items, n_rejected = int(accepted.sum()), int(n_rows.sum() - accepted.sum())
@@ -75,48 +89,92 @@ def read_items(context: RunContext, sources: list[SourceFile]) -> Items:
         raise InputError(_nothing_usable(context, scanned, n_rejected))
     if config.id_column:
         _check_ids(context, pieces, n_items)
+    moments = _check_numbers(of_items, scanned)
 
     shards = Shards.of(n_items)
     starts = _Starts.of(accepted, n_rows)
     stage = Stage("number", "items", n_items, workers)
-    numbered = run_shards(context, stage, len(shards), _NumberWorker(store, config, shards, starts))
+    number = _NumberWorker(store, config, of_items, shards, starts)
+    numbered = run_shards(context, stage, len(shards), number)
     files = {
-        table: [file for commit in numbered.values() for file in commit.files if table in file.path]
-        for table in ("items", "labels")
+        table: [
+            file
+            for commit in numbered.values()
+            for file in commit.files
+            if file.path.startswith(f"{table}/")
+        ]
+        for table in ("items", "labels", "embeddings")
     }
-    files["rejected"] = _write_rejected(store, config, pieces, scanned, starts)
+    files["rejected"] = _write_rejected(store, config, scanned, starts)
     if n_rejected:
         context.reporter.say(f"rejected: {n_rejected:,} rows, see {store.uri}/rejected")
-    return Items(shards, files, n_rejected)
+    return Items(shards, files, n_rejected, of_items, moments)
 
 
 @dataclass(frozen=True)
 class _ScanWorker:
     store: Store
     config: InputConfig
+    of_items: Layout
     pieces: tuple[Piece, ...]
 
     def __call__(self, shard: int) -> ShardResult:
-        labels_schema = schemas.scanned_labels(self.config.label_columns)
+        numbers = list(self.of_items.columns.numbers)
+        moments = Moments.of(np.zeros((0, len(numbers))))
         n_rows = 0
-        with (
-            table_writer(
-                self.store, layout.work_part(SCANNED, shard), schemas.SCANNED_TEXT
-            ) as items,
-            table_writer(
-                self.store, layout.work_part(SCANNED_LABELS, shard), labels_schema
-            ) as labels,
-            table_writer(
-                self.store, layout.work_part(SCANNED_REJECTED, shard), schemas.REJECTED
-            ) as rejected,
-        ):
-            for batch in read_piece(self.config, self.pieces[shard]):
+        with ExitStack() as stack:
+            items, labels, rejected = (
+                stack.enter_context(
+                    table_writer(self.store, layout.work_part(table, shard), schema)
+                )
+                for table, schema in (
+                    (SCANNED, self.of_items.schema),
+                    (SCANNED_LABELS, schemas.scanned_labels(self.config.label_columns)),
+                    (SCANNED_REJECTED, schemas.SCANNED_REJECTED),
+                )
+            )
+            for batch in read_piece(self.config, self.of_items, self.pieces[shard]):
                 items.write(batch.items)
                 labels.write(batch.labels)
                 rejected.write(batch.rejected)
                 n_rows += batch.n_rows
+                if numbers:
+                    moments = moments.add(Moments.of(column_numbers(batch.items, numbers)))
             files = [items.finish(), labels.finish(), rejected.finish()]
-        return ShardResult(files, {"accepted": files[0].rows, "n_rows": n_rows})
+        info = {"accepted": files[0].rows, "n_rows": n_rows, "moments": moments.to_lists()}
+        return ShardResult(files, info)
+
+
+def run_moments(context: RunContext) -> Moments | None:
+    """Figures of all items of a run that has been read; none where they are not numeric."""
+    if context.config.input.modality != "numeric":
+        return None
+    scanned = read_commits(context.store, SCAN, context.fingerprint)
+    return _all_moments(scanned)
+
+
+def _all_moments(scanned: dict[int, Commit]) -> Moments:
+    parts = [Moments.from_lists(commit.info["moments"]) for commit in scanned.values()]
+    return functools.reduce(Moments.add, parts)
+
+
+def _check_numbers(of_items: Layout, scanned: dict[int, Commit]) -> Moments | None:
+    """Figures of every numeric column; refuse those that tell no item from another."""
+    numbers = of_items.columns.numbers
+    if not numbers:
+        return None
+    moments = _all_moments(scanned)
+    constant = [
+        f"{name!r} (always {low:g})"
+        for name, low, high in zip(numbers, moments.low[0], moments.high[0], strict=True)
+        if low == high
+    ]
+    if constant:
+        raise InputError(
+            f"input.columns must vary, but {', '.join(constant[:5])} is the same in all "
+            f"{moments.n[0]:,} usable rows; name the other columns in input.columns"
+        )
+    return moments
 
 
 def _nothing_usable(context: RunContext, scanned: dict[int, Commit], n_rejected: int) -> str:
@@ -178,10 +236,15 @@ def _places(store: Store, pieces: list[Piece], item_id: str) -> str:
     for shard, piece in enumerate(pieces):
         table = read_table(store, layout.work_part(SCANNED, shard), ["position", "item_id"])
         found = table.filter(pc.equal(table["item_id"], item_id))["position"].to_pylist()
-        places += [f"{piece.source.name} row {piece.first_row + row}" for row in found]
+        places += [_place(piece, row) for row in found]
         if len(places) >= 2:
             break
     return " and ".join(places[:2])
+
+
+def _place(piece: Piece, position: int) -> str:
+    uri, row = piece.place(position)
+    return f"{uri.rpartition('/')[2]} row {row}"
 
 
 @dataclass(frozen=True)
@@ -202,34 +265,67 @@ class _Starts:
 class _NumberWorker:
     store: Store
     config: InputConfig
+    of_items: Layout
     shards: Shards
     starts: _Starts
 
     def __call__(self, shard: int) -> ShardResult:
         start, stop = self.shards.bounds(shard)
         rows = pa.array(np.arange(start, stop))
-        items = self._slices(SCANNED, start, stop)
-        text = items["text"].combine_chunks()
-        snippet = pc.utf8_trim_whitespace(
-            pc.replace_substring_regex(
-                pc.utf8_slice_codeunits(text, 0, 4 * DESCRIPTION_CHARACTERS), r"\s+", " "
-            )
+        scanned = self._slices(SCANNED, start, stop)
+        titles, descriptions = self._own_words(scanned)
+        columns = self.of_items.columns
+        schema = schemas.items(columns.modality, columns.numbers, columns.text is not None)
+        made = {"row": rows, "title": titles, "description": descriptions}
+        table = pa.table(
+            [made[name] if name in made else scanned[name] for name in schema.names], schema.names
         )
-        columns = {
-            "row": rows,
-            "item_id": items["item_id"],
-            "title": pa.array([_title(value) for value in snippet.to_pylist()], pa.string()),
-            "description": pc.utf8_slice_codeunits(snippet, 0, DESCRIPTION_CHARACTERS),
-            "text": text,
-        }
-        table = pa.table(columns).cast(schemas.TEXT_ITEMS)
-        files = [write_table(self.store, layout.part("items", shard), table)]
+        files = [write_table(self.store, layout.part("items", shard), table.cast(schema))]
+        if self.of_items.dimension:
+            vectors = scanned.select(["item_id", "embedding"]).add_column(0, "row", rows)
+            vectors = vectors.cast(schemas.embeddings(self.of_items.dimension))
+            files.append(write_table(self.store, layout.part("embeddings", shard), vectors))
         if self.config.label_columns:
             truth = self._slices(SCANNED_LABELS, start, stop)
             truth = truth.drop_columns(["position"]).add_column(0, "row", rows)
             truth = truth.cast(schemas.labels(self.config.label_columns))
             files.append(write_table(self.store, layout.part("labels", shard), truth))
         return ShardResult(files, units=stop - start)
+
+    def _own_words(self, items: pa.Table) -> tuple[pa.Array, pa.Array]:
+        """A title and a description of each item without a model.
+
+        Source: HERCULES, section 3.1.
+        """
+        ids = pc.fill_null(items["item_id"], "").to_pylist()
+        columns = self.of_items.columns
+        if columns.modality == "numeric":
+            return ids, verbalise_rows(items, columns.numbers, self.config.metadata)
+        titles, descriptions = ids, ids
+        if columns.modality == "image":
+            titles = [
+                image_title(uri) if uri else own
+                for uri, own in zip(items["image_uri"].to_pylist(), ids, strict=True)
+            ]
+            descriptions = titles
+        if columns.text is None:
+            return titles, descriptions
+        snippets = pc.utf8_trim_whitespace(
+            pc.replace_substring_regex(
+                pc.utf8_slice_codeunits(
+                    items["text"].combine_chunks(), 0, 4 * DESCRIPTION_CHARACTERS
+                ),
+                r"\s+",
+                " ",
+            )
+        ).to_pylist()
+        return (
+            [_title(text) or own for text, own in zip(snippets, titles, strict=True)],
+            [
+                text[:DESCRIPTION_CHARACTERS] or own
+                for text, own in zip(snippets, descriptions, strict=True)
+            ],
+        )
 
     def _slices(self, table: str, start: int, stop: int) -> pa.Table:
         starts = self.starts.items
@@ -259,11 +355,7 @@ def _title(snippet: str) -> str:
 
 
 def _write_rejected(
-    store: Store,
-    config: InputConfig,
-    pieces: list[Piece],
-    scanned: dict[int, Commit],
-    starts: _Starts,
+    store: Store, config: InputConfig, scanned: dict[int, Commit], starts: _Starts
 ) -> list[FileRecord]:
     """The table ``rejected``, a file for each piece that has any; always at least one file."""
     files: list[FileRecord] = []
@@ -274,9 +366,8 @@ def _write_rejected(
             for batch in iterate_batches(store, layout.work_part(SCANNED_REJECTED, shard)):
                 table = pa.table(batch)
                 if not config.id_column:
-                    offset = starts.rows[shard] - pieces[shard].first_row
-                    ids = pc.add(table["source_row"], offset).cast(pa.string())
-                    table = table.set_column(0, "item_id", ids)
-                writer.write(table)
+                    ids = pc.add(table["position"], starts.rows[shard]).cast(pa.string())
+                    table = table.set_column(1, "item_id", ids)
+                writer.write(table.drop_columns(["position"]))
             files.append(writer.finish())
     return files

@@ -24,7 +24,9 @@ from hercules_scale.stages.cluster import Clustering
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.embed import load_encoder
 from hercules_scale.stages.label_items import LabelItems, draw_label_items
+from hercules_scale.stages.read import run_moments
 from hercules_scale.stages.shards import ShardResult, Stage, run_shards
+from hercules_scale.stages.statistics import Statistics, measure_statistics
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import Commit, read_commits, write_commit
 from hercules_scale.storage.store import Store
@@ -118,6 +120,7 @@ def summarize_clusters(
     clustering: Clustering,
     model: AbstractContextManager[Model | None],
     spent: tuple[int, int] = (0, 0),
+    statistics: Statistics | None = None,
 ) -> Summaries:
     """Give every cluster a title, a description and a status.
 
@@ -127,11 +130,12 @@ def summarize_clusters(
         clustering: Its clusters.
         model: The language model, started where something is left to ask; see ``open_model``.
         spent: Prompt and completion tokens that the run has taken before.
+        statistics: Figures of the clusters of numeric items.
 
     Raises:
         StageError: The model does not start or does not answer at all, or the budget is spent.
     """
-    phrases = count_run_phrases(context, shards, clustering)
+    source = _source(context, shards, clustering, statistics)
     items = draw_label_items(context, shards, clustering)
     levels = range(1, clustering.n_levels + 1)
     done = read_commits(context.store, STAGE, context.fingerprint)
@@ -140,8 +144,8 @@ def summarize_clusters(
     n_clusters = clustering.clusters.num_rows
     with context.reporter.stage(STAGE, n_clusters, "clusters", n_before) as progress:
         if todo:
-            with _encoder(context.config.embedding) as encode, model as opened:
-                work = _Work(context, shards, clustering, phrases, items, encode, spent)
+            with _encoder(context.config.text_embedding) as encode, model as opened:
+                work = _Work(context, shards, clustering, source, items, encode, spent)
                 asyncio.run(_label_levels(work, todo, opened, lambda: progress.advance(1)))
         table = read_tables(context.store, [layout.work_part(SUMMARIES, level) for level in levels])
         n_ok = pc.sum(pc.equal(table["summary_status"], "ok")).as_py()
@@ -207,7 +211,7 @@ class _Work:
     context: RunContext
     shards: Shards
     clustering: Clustering
-    phrases: PhraseCounts
+    source: FactsSource
     items: LabelItems
     encode: Encode
     spent: tuple[int, int]
@@ -240,7 +244,7 @@ async def _label_levels(
         labeller = Labeller(asker, config, limits, context.config.hierarchy.seed, on_done)
     try:
         for level in levels:
-            facts = cluster_facts(context, work.shards, work.clustering, work.phrases, level)
+            facts = cluster_facts(context, work.shards, work.clustering, work.source, level)
             to_choose = work.items.of_level(ancestors(work.clustering, level)).to_choose
             of_level = _Level(level, facts, siblings(work.clustering, level), to_choose)
             if labeller is None:
@@ -273,8 +277,10 @@ def prompt_of(
             f"{context.store.uri}: prompts of level {level} show the titles of level {below}, "
             "which the run does not have yet; look at level 1, or run it on"
         )
-    phrases = count_run_phrases(context, shards, clustering)
-    facts = cluster_facts(context, shards, clustering, phrases, level)[cluster_id]
+    moments = run_moments(context)
+    statistics = measure_statistics(context, shards, clustering, moments)
+    source = _source(context, shards, clustering, statistics)
+    facts = cluster_facts(context, shards, clustering, source, level)[cluster_id]
     tokens: Tokens = EstimatedTokens()
     if config.engine == "vllm":
         tokens = ModelTokens(resolve_chat_model(config.model))
@@ -434,23 +440,51 @@ class _PhraseWorker:
     store: Store
     seed: int
     sizes: tuple[int, ...]
+    words: str
 
     def __call__(self, shard: int) -> ShardResult:
         members = read_table(self.store, layout.part("memberships", shard), ["row", "level_1"])
         clusters = members["level_1"].to_numpy()
         share = SAMPLE_PER_CLUSTER / np.asarray(self.sizes)[clusters]
         chosen = uniform(self.seed, 1, "phrases", 0, members["row"].to_numpy()) < share
-        texts = read_table(self.store, layout.part("items", shard), ["text"])["text"]
+        texts = read_table(self.store, layout.part("items", shard), [self.words])[self.words]
         sample = texts.filter(pa.array(chosen)).to_pylist()
         counts = count_phrases(sample, clusters[chosen])
         file = write_table(self.store, layout.work_part(PHRASES, shard), counts)
         return ShardResult([file], units=members.num_rows)
 
 
+@dataclass(frozen=True)
+class FactsSource:
+    """Where what sets clusters apart comes from: words of the items, or figures of variables."""
+
+    phrases: PhraseCounts | None
+    statistics: Statistics | None
+
+    def keyphrases(self, clustering: Clustering, level: int) -> list[list[str]]:
+        """Of each cluster of a level, most telling first."""
+        if self.statistics is not None:
+            return self.statistics.phrases(level, KEYPHRASES)
+        if self.phrases is not None:
+            return self.phrases.of_level(ancestors(clustering, level), KEYPHRASES)
+        return [[] for _ in range(clustering.level(level).num_rows)]
+
+
+def _source(
+    context: RunContext, shards: Shards, clustering: Clustering, statistics: Statistics | None
+) -> FactsSource:
+    asked = context.config.input
+    wordless = asked.modality == "embedding" and asked.text_column is None
+    if statistics is not None or wordless:
+        return FactsSource(None, statistics)
+    return FactsSource(count_run_phrases(context, shards, clustering), None)
+
+
 def count_run_phrases(context: RunContext, shards: Shards, clustering: Clustering) -> PhraseCounts:
     """How often phrases occur in each finest cluster."""
     sizes = tuple(clustering.level(1)["n_items"].to_pylist())
-    worker = _PhraseWorker(context.store, context.config.hierarchy.seed, sizes)
+    words = context.config.input.words_column
+    worker = _PhraseWorker(context.store, context.config.hierarchy.seed, sizes, words)
     stage = Stage(PHRASES, "items", shards.n_items, context.config.resources.workers)
     commits = run_shards(context, stage, len(shards), worker)
     paths = [file.path for commit in commits.values() for file in commit.files]
@@ -462,15 +496,16 @@ def cluster_facts(
     context: RunContext,
     shards: Shards,
     clustering: Clustering,
-    phrases: PhraseCounts,
+    source: FactsSource,
     level: int,
 ) -> list[ClusterFacts]:
     """What is known of each cluster of a level, by id."""
     clusters = clustering.level(level)
     config = context.config.summaries
-    keyphrases = phrases.of_level(ancestors(clustering, level), KEYPHRASES)
+    keyphrases = source.keyphrases(clustering, level)
     exemplars = _exemplars(context, shards, clusters)
-    texts = _texts(context.store, shards, exemplars)
+    texts = _texts(context, shards, exemplars)
+    statistics = None if source.statistics is None else source.statistics.sentences(level)
     children = _children(context, clustering, level)
     outside = nearest_outside(column_vectors(clusters["centroid"]), config.contrast)
     return [
@@ -482,6 +517,7 @@ def cluster_facts(
             [texts[item] for item in exemplars[row["cluster_id"]]],
             children.get(row["cluster_id"], [])[:CHILDREN_SHOWN],
             [keyphrases[other] for other in outside[row["cluster_id"]]],
+            [] if statistics is None else statistics[row["cluster_id"]],
         )
         for row in clusters.select(["cluster_id", "n_items"]).to_pylist()
     ]
@@ -540,10 +576,11 @@ def ancestors(clustering: Clustering, level: int) -> NDArray[np.int32]:
     return held
 
 
-def _texts(store: Store, shards: Shards, rows: list[list[int]]) -> dict[int, str]:
-    """Texts of some items by row."""
+def _texts(context: RunContext, shards: Shards, rows: list[list[int]]) -> dict[int, str]:
+    """What some items are in words, by row."""
     texts: dict[int, str] = {}
-    for here, column in _columns(store, shards, rows, "items", "text"):
+    words = context.config.input.words_column
+    for here, column in _columns(context.store, shards, rows, "items", words):
         texts.update(zip(here, column.to_pylist(), strict=True))
     return texts
 

@@ -30,6 +30,12 @@ def column_vectors(column: pa.ChunkedArray) -> NDArray[np.float32]:
     return np.asarray(flat.reshape(len(array), array.type.list_size), np.float32)
 
 
+def column_numbers(table: pa.Table, names: list[str]) -> NDArray[np.float64]:
+    """Numeric columns side by side, shape (n, p)."""
+    columns = [table[name].to_numpy() for name in names]
+    return np.stack(columns, axis=1) if columns else np.zeros((table.num_rows, 0))
+
+
 @dataclass(frozen=True)
 class FileRecord:
     """One data file that was written whole.

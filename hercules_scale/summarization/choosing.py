@@ -172,7 +172,12 @@ def reading_penalty(summary: Summary, facts: ClusterFacts) -> float:
     """
     words = content_words(summary.title)
     known = " ".join(
-        [*facts.keyphrases, *facts.exemplars, *(child.title for child in facts.children)]
+        [
+            *facts.keyphrases,
+            *facts.exemplars,
+            *facts.statistics,
+            *(child.title for child in facts.children),
+        ]
     ).lower()
     # The beginning of a word, for its other forms.
     invented = sum(word[:4] not in known for word in words) / max(len(words), 1)

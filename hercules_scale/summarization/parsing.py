@@ -237,7 +237,7 @@ def summary_from_keyphrases(facts: ClusterFacts, error: str | None = None) -> Su
     heading = ", ".join(names)
     return Summary(
         heading[:1].upper() + heading[1:],
-        f"{facts.n_items:,} items about {listed}.",
+        f"{facts.n_items:,} items {'with' if facts.statistics else 'about'} {listed}.",
         status,
         error,
         "keyphrases",

@@ -20,7 +20,7 @@ DESCRIPTION_CHARACTERS = 240
 MESSAGE_TOKENS = 8
 ITEM_MARK_TOKENS = 8
 # Shares of what the fixed part leaves of a prompt; examples take the rest.
-PHRASES_SHARE, PARTS_SHARE, CONTRAST_SHARE = 0.25, 0.35, 0.2
+PHRASES_SHARE, PARTS_SHARE, CONTRAST_SHARE, VALUES_SHARE = 0.25, 0.35, 0.2, 0.35
 PHRASE_CHARACTERS = 60
 # Key phrases of each cluster outside that a prompt shows.
 CONTRAST_PHRASES = 4
@@ -126,6 +126,7 @@ class ClusterFacts:
         exemplars: Texts of items that stand for it.
         children: Largest first; none at level 1.
         contrast: Key phrases of the nearest clusters outside it, nearest first.
+        statistics: Of numeric items each variable in words, most telling first.
     """
 
     level: int
@@ -135,6 +136,7 @@ class ClusterFacts:
     exemplars: list[str] = field(default_factory=list)
     children: list[Child] = field(default_factory=list)
     contrast: list[list[str]] = field(default_factory=list)
+    statistics: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -334,6 +336,7 @@ def _question(facts: ClusterFacts, limits: PromptLimits, budget: int) -> str:
         f"{name}: {tokens.cut(text, max(int(budget * share), 1))}"
         for name, text, share in (
             ("Key phrases", _phrases(facts.keyphrases), PHRASES_SHARE),
+            ("Values", plain_text("; ".join(facts.statistics)), VALUES_SHARE),
             ("Parts", parts, PARTS_SHARE),
             ("Not about", contrast, CONTRAST_SHARE),
         )

@@ -25,7 +25,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def encoder() -> SentenceTransformerEncoder:
-    return SentenceTransformerEncoder("minilm", "float32", "cpu")
+    return SentenceTransformerEncoder("minilm", "float32", device="cpu")
 
 
 def test_vectors_have_unit_length(encoder: SentenceTransformerEncoder) -> None:

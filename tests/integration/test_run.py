@@ -87,7 +87,7 @@ def test_distances_and_margins_are_those_of_the_vectors_that_were_clustered(
 
 def test_the_tables_have_the_columns_of_the_contract(finished: Hierarchy) -> None:
     expected = {
-        "items": schemas.TEXT_ITEMS,
+        "items": schemas.items("text", (), with_text=True),
         "labels": schemas.labels(["chapter"]),
         "embeddings": schemas.embeddings(384),
         "clusters": schemas.clusters(384, 384, 2),

@@ -3,6 +3,7 @@ import json
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,8 +14,8 @@ from hypothesis import strategies as st
 from hercules_scale import schemas
 from hercules_scale.config import InputConfig
 from hercules_scale.errors import InputError, SchemaError
-from hercules_scale.reading import items, sources
-from hercules_scale.reading.items import read_piece
+from hercules_scale.reading import files, sources
+from hercules_scale.reading.items import read_layout, read_piece
 from hercules_scale.reading.sources import list_sources, split_into_pieces
 
 Item = tuple[int, str | None, str]
@@ -46,29 +47,32 @@ def read(
     id_column: str | None = None,
     text_column: str | None = None,
     label_columns: tuple[str, ...] = (),
+    modality: Literal["text"] | None = None,
 ) -> Found:
     config = InputConfig(
+        modality=modality,
         path=str(path),
         id_column=id_column,
         text_column=text_column,
         label_columns=list(label_columns),
     )
     found = Found()
-    for source in list_sources(config.paths):
-        for piece in split_into_pieces(source):
-            for batch in read_piece(config, piece):
-                assert batch.items.schema == schemas.SCANNED_TEXT
-                assert batch.labels.schema == schemas.scanned_labels(config.label_columns)
-                assert batch.rejected.schema == schemas.REJECTED
-                assert batch.items.num_rows + batch.rejected.num_rows == batch.n_rows
-                assert batch.labels["position"].equals(batch.items["position"])
-                found.n_rows += batch.n_rows
-                found.labels += batch.labels.drop_columns(["position"]).to_pylist()
-                found.items += [tuple(row.values()) for row in batch.items.to_pylist()]
-                for row in batch.rejected.to_pylist():
-                    assert row["source_file"] == source.uri
-                    found.rejected[row["source_row"]] = row["reason"]
-                    found.rejected_ids.append(row["item_id"])
+    named = list_sources(config.paths)
+    of_items = read_layout(config, named)
+    for piece in split_into_pieces(named):
+        for batch in read_piece(config, of_items, piece):
+            assert batch.items.schema == of_items.schema
+            assert batch.labels.schema == schemas.scanned_labels(config.label_columns)
+            assert batch.rejected.schema == schemas.SCANNED_REJECTED
+            assert batch.items.num_rows + batch.rejected.num_rows == batch.n_rows
+            assert batch.labels["position"].equals(batch.items["position"])
+            found.n_rows += batch.n_rows
+            found.labels += batch.labels.drop_columns(["position"]).to_pylist()
+            found.items += [tuple(row.values()) for row in batch.items.to_pylist()]
+            for row in batch.rejected.to_pylist():
+                assert row["source_file"] == piece.source.uri
+                found.rejected[row["source_row"]] = row["reason"]
+                found.rejected_ids.append(row["item_id"])
     return found
 
 
@@ -301,9 +305,9 @@ def test_a_column_without_values_is_not_taken_for_the_text(tmp_path: Path, form:
 
 
 def test_a_column_of_numbers_is_no_text(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"a": [1], "b": [0.5]}), tmp_path / "t.parquet")
+    pq.write_table(pa.table({"a": [1], "b": [True]}), tmp_path / "t.parquet")
     with pytest.raises(SchemaError, match=r"0 others hold text \(none\)"):
-        read(tmp_path / "t.parquet")
+        read(tmp_path / "t.parquet", modality="text")
     with pytest.raises(SchemaError, match=r"text_column 'a' must hold text, got int64; name anot"):
         read(tmp_path / "t.parquet", text_column="a")
 
@@ -319,7 +323,7 @@ def test_source_rows_count_on_over_pieces_and_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "PIECE_ROWS", 6)
-    monkeypatch.setattr(items, "BATCH_ROWS", 2)
+    monkeypatch.setattr(files, "BATCH_ROWS", 2)
     bad = {0, 5, 6, 11, 19}
     texts = [None if row in bad else str(row) for row in range(20)]
     pq.write_table(pa.table({"text": texts}), tmp_path / "t.parquet", row_group_size=3)
@@ -336,7 +340,7 @@ def test_source_rows_count_on_over_pieces_and_batches(
 def test_source_rows_count_on_over_batches_of_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    monkeypatch.setattr(items, "BATCH_ROWS", 3)
+    monkeypatch.setattr(files, "BATCH_ROWS", 3)
     path = write_rows(tmp_path, form, [{"text": "" if row % 4 == 0 else "a"} for row in range(10)])
     found = read(path)
     assert found.rejected.keys() == {0, 4, 8}

@@ -114,7 +114,7 @@ def test_a_file_named_twice_is_refused(tmp_path: Path, second: str) -> None:
 
 def test_a_file_of_lines_is_one_piece(tmp_path: Path) -> None:
     make(tmp_path, "a.csv")
-    (piece,) = split_into_pieces(list_sources([str(tmp_path)])[0])
+    (piece,) = split_into_pieces(list_sources([str(tmp_path)]))
     assert (piece.row_groups, piece.first_row) == (None, 0)
 
 
@@ -122,7 +122,7 @@ def test_row_groups_are_gathered_into_pieces_that_cover_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "PIECE_ROWS", 7)
-    pieces = split_into_pieces(parquet(tmp_path, rows=20, row_group_size=3))
+    pieces = split_into_pieces([parquet(tmp_path, rows=20, row_group_size=3)])
     assert [piece.row_groups for piece in pieces] == [(0, 1), (2, 3), (4, 5), (6,)]
     assert [piece.first_row for piece in pieces] == [0, 6, 12, 18]
 
@@ -131,13 +131,13 @@ def test_a_row_group_larger_than_a_piece_stays_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "PIECE_ROWS", 2)
-    pieces = split_into_pieces(parquet(tmp_path, rows=10, row_group_size=5))
+    pieces = split_into_pieces([parquet(tmp_path, rows=10, row_group_size=5)])
     assert [(piece.row_groups, piece.first_row) for piece in pieces] == [((0,), 0), ((1,), 5)]
 
 
 def test_pieces_are_limited_in_bytes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "PIECE_BYTES", 1)
-    pieces = split_into_pieces(parquet(tmp_path, rows=9, row_group_size=3))
+    pieces = split_into_pieces([parquet(tmp_path, rows=9, row_group_size=3)])
     assert [piece.first_row for piece in pieces] == [0, 3, 6]
 
 
@@ -147,4 +147,4 @@ def test_a_cut_off_parquet_file_is_refused(tmp_path: Path, keep: int) -> None:
     path = tmp_path / "t.parquet"
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(InputError, match=r"t\.parquet: cannot be read as Parquet .* replace the"):
-        split_into_pieces(source)
+        split_into_pieces([source])

@@ -1,0 +1,248 @@
+"""Which columns of an input hold what, and the modality that follows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+from hercules_scale.config import InputConfig
+from hercules_scale.errors import SchemaError
+
+Modality = Literal["text", "image", "numeric", "embedding"]
+# Names of columns of our own.
+RESERVED_LABELS = ("position", "row")
+RESERVED_NUMBERS = ("position", "row", "item_id", "title", "description")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns of the input by role.
+
+    Attributes:
+        modality: What an item is.
+        item_id: Column of the ids; none for row numbers.
+        labels: Columns of ground truth.
+        text: Column of the texts; beside vectors or images, of what is said of them.
+        image: Column of the images.
+        embedding: Column of the vectors.
+        numbers: Columns of the variables.
+    """
+
+    modality: Modality
+    item_id: str | None = None
+    labels: tuple[str, ...] = ()
+    text: str | None = None
+    image: str | None = None
+    embedding: str | None = None
+    numbers: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """Every column that is read."""
+        single = [self.text, self.image, self.embedding, self.item_id]
+        names = [*(name for name in single if name), *self.numbers, *self.labels]
+        return list(dict.fromkeys(names))
+
+
+def choose_columns(
+    config: InputConfig, available: dict[str, pa.DataType], where: str, typed: bool = True
+) -> Columns:
+    """Columns by role, from the configuration or, where it is silent, by what there is.
+
+    Args:
+        config: The input section.
+        available: Columns of the input and their types.
+        where: The file, for messages.
+        typed: Whether the file says its types; in a csv file every column holds text.
+
+    Raises:
+        SchemaError: A column is missing or of a wrong type, or the modality cannot be told.
+    """
+    _check_names(config, available, where)
+    modality = config.modality or _detect(config, available)
+    labels = tuple(config.label_columns)
+    text, image, embedding = config.text_column, config.image_column, config.embedding_column
+    if modality != "numeric" and text and typed and not is_text(available[text]):
+        raise SchemaError(
+            f"{where}: input.text_column {text!r} must hold text, got {available[text]}; "
+            "name another column or convert it"
+        )
+    if modality == "text":
+        _refuse_others(config, modality, ("image_column", "embedding_column", "columns"), where)
+        text = text or _the_one(config, available, where, "text")
+    elif modality == "image":
+        _refuse_others(config, modality, ("embedding_column", "columns"), where)
+        image = image or _the_one(config, available, where, "image")
+    elif modality == "embedding":
+        _refuse_others(config, modality, ("image_column", "columns"), where)
+        embedding = embedding or _the_one(config, available, where, "embedding")
+        if typed and not (is_vector(available[embedding]) or is_text(available[embedding])):
+            raise SchemaError(
+                f"{where}: input.embedding_column {embedding!r} must hold lists of numbers, got "
+                f"{available[embedding]}; name another column"
+            )
+    else:
+        _refuse_others(config, modality, ("text_column", "image_column", "embedding_column"), where)
+        numbers = tuple(config.columns) or _numbers(config, available)
+        _check_numbers(config, numbers, available, where, typed)
+        return Columns("numeric", config.id_column, labels, numbers=numbers)
+    return Columns(modality, config.id_column, labels, text, image, embedding)
+
+
+def with_columns(config: InputConfig, columns: Columns) -> InputConfig:
+    """The input section with the modality and the columns that were found."""
+    return config.model_copy(
+        update={
+            "modality": columns.modality,
+            "text_column": columns.text,
+            "image_column": columns.image,
+            "embedding_column": columns.embedding,
+            "columns": list(columns.numbers),
+        }
+    )
+
+
+def _check_names(config: InputConfig, available: dict[str, pa.DataType], where: str) -> None:
+    named = [
+        ("input.id_column", config.id_column),
+        ("input.text_column", config.text_column),
+        ("input.image_column", config.image_column),
+        ("input.embedding_column", config.embedding_column),
+        *(("input.columns", name) for name in config.columns),
+        *(("input.label_columns", name) for name in config.label_columns),
+    ]
+    for key, name in named:
+        if name is not None and name not in available:
+            raise SchemaError(
+                f"{where}: {key} names {name!r}, which is not there; "
+                f"columns are {', '.join(sorted(available))}"
+            )
+    for label in config.label_columns:
+        if label in RESERVED_LABELS:
+            raise SchemaError(
+                f"{where}: input.label_columns must not hold {label!r}, the name of a column of "
+                "our own; rename it in the input"
+            )
+
+
+def _refuse_others(config: InputConfig, modality: str, keys: tuple[str, ...], where: str) -> None:
+    for key in keys:
+        if getattr(config, key):
+            raise SchemaError(
+                f"{where}: input.{key} has no meaning for input.modality {modality}; leave one out"
+            )
+
+
+def _detect(config: InputConfig, available: dict[str, pa.DataType]) -> Modality:
+    """What the items are, by the columns that are named, else by what there is."""
+    if config.columns:
+        return "numeric"
+    if config.embedding_column:
+        return "embedding"
+    if config.image_column:
+        return "image"
+    free = _free(config, available)
+    if config.text_column or "text" in free:
+        return "text"
+    if any(is_vector(kind) for kind in free.values()):
+        return "embedding"
+    if any(is_image(name, kind) for name, kind in free.items()):
+        return "image"
+    if any(is_text(kind) and not pa.types.is_null(kind) for kind in free.values()):
+        return "text"
+    return "numeric" if any(is_number(kind) for kind in free.values()) else "text"
+
+
+def _free(config: InputConfig, available: dict[str, pa.DataType]) -> dict[str, pa.DataType]:
+    taken = {config.id_column, *config.label_columns}
+    return {name: kind for name, kind in available.items() if name not in taken}
+
+
+def _the_one(config: InputConfig, available: dict[str, pa.DataType], where: str, role: str) -> str:
+    """The only column that can play a role, or the one that is called so."""
+    free = _free(config, available)
+    fits = {"text": lambda _, kind: is_text(kind), "image": is_image}
+    fit = fits.get(role, lambda _, kind: is_vector(kind))
+    names = [name for name, kind in free.items() if fit(name, kind)]
+    if role in names:
+        return role
+    # A column without values may hold anything.
+    names = [name for name in names if not pa.types.is_null(available[name])]
+    if len(names) == 1:
+        return names[0]
+    holds = {"text": "text", "image": "images", "embedding": "lists of numbers"}[role]
+    raise SchemaError(
+        f"{where}: input.{role}_column must be given, since there is no column {role!r} and "
+        f"{len(names)} others hold {holds} ({', '.join(sorted(names)) or 'none'})"
+    )
+
+
+def _numbers(config: InputConfig, available: dict[str, pa.DataType]) -> tuple[str, ...]:
+    return tuple(name for name, kind in _free(config, available).items() if is_number(kind))
+
+
+def _check_numbers(
+    config: InputConfig,
+    numbers: tuple[str, ...],
+    available: dict[str, pa.DataType],
+    where: str,
+    typed: bool,
+) -> None:
+    if not numbers:
+        raise SchemaError(
+            f"{where}: input.columns must be given, since no column holds numbers; columns are "
+            f"{', '.join(sorted(available))}"
+        )
+    for name in numbers:
+        if name in RESERVED_NUMBERS:
+            raise SchemaError(
+                f"{where}: input.columns must not hold {name!r}, the name of a column of our own; "
+                "rename it in the input"
+            )
+        if typed and not (is_number(available[name]) or is_text(available[name])):
+            raise SchemaError(
+                f"{where}: input.columns {name!r} must hold numbers, got {available[name]}; leave "
+                "it out or convert it"
+            )
+    for name in config.metadata:
+        if name not in numbers:
+            raise SchemaError(
+                f"{where}: input.metadata names {name!r}, which is not among the numeric columns "
+                f"{', '.join(numbers)}; mend the name"
+            )
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column may hold texts; one without values may."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_string_view(kind)
+        or pa.types.is_binary(kind)
+        or pa.types.is_null(kind)
+    )
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Whether a column holds single numbers."""
+    return bool(
+        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    )
+
+
+def is_vector(kind: pa.DataType) -> bool:
+    """Whether a column holds lists of numbers."""
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(test(kind) for test in lists) and is_number(kind.value_type)
+
+
+def is_image(name: str, kind: pa.DataType) -> bool:
+    """Whether a column holds images: bytes, or a record of bytes and path, called so."""
+    if pa.types.is_struct(kind):
+        return any(field.name == "bytes" for field in kind)
+    binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return name in ("image", "img") and bool(binary or is_text(kind))

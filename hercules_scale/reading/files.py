@@ -1,0 +1,270 @@
+"""Rows of input files as they are, by format, before anybody judges them."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+
+from hercules_scale.config import InputConfig
+from hercules_scale.errors import InputError
+from hercules_scale.reading.columns import Columns, choose_columns
+from hercules_scale.reading.sources import Piece, SourceFile, npy_header, parquet_file
+from hercules_scale.storage.store import Store
+
+BATCH_ROWS = 8_192
+# Decoded images of a batch are held together.
+BATCH_IMAGES = 64
+TEXT_COLUMN_OF_LINES = "text"
+# Columns of files that have none.
+VECTOR_COLUMN, IMAGE_COLUMN = "embedding", "image"
+# A row of CSV must fit in a block; the longest text that is read is so long.
+CSV_BLOCK_BYTES = 16 * 2**20
+SNIFFED_LINES = 1_000
+
+
+def read_columns(config: InputConfig, source: SourceFile) -> Columns:
+    """Columns by role of one file, from its schema or first rows.
+
+    Raises:
+        InputError: The file cannot be read.
+        SchemaError: A column is missing.
+    """
+    with _reading(source):
+        return choose_columns(
+            config, _available(config, source), source.uri, source.format != "csv"
+        )
+
+
+def _available(config: InputConfig, source: SourceFile) -> dict[str, pa.DataType]:
+    """Columns of a file and their types."""
+    if source.format == "parquet":
+        schema = parquet_file(source).schema_arrow
+        return dict(zip(schema.names, schema.types, strict=True))
+    if source.format == "csv":
+        with _open_csv(source, None) as reader:
+            return dict(zip(reader.schema.names, reader.schema.types, strict=True))
+    if source.format == "jsonl":
+        return _jsonl_columns(source)
+    if source.format == "npy":
+        width = npy_header(source).width
+        if config.modality == "numeric":
+            return {f"column_{index}": pa.float64() for index in range(width)}
+        return {VECTOR_COLUMN: pa.list_(pa.float32(), width)}
+    if source.format == "image":
+        return {IMAGE_COLUMN: pa.binary()}
+    return {TEXT_COLUMN_OF_LINES: pa.string()}
+
+
+@contextmanager
+def _reading(source: SourceFile) -> Iterator[None]:
+    """Names the file in what its libraries raise."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{source.uri}: cannot be read as {source.format} ({reason}); "
+            "mend the file or leave it out"
+        ) from None
+
+
+def raw_batches(piece: Piece, columns: Columns) -> Iterator[tuple[pa.Table, dict[int, str]]]:
+    """Columns as they are read, and a reason for each row that could not even be read."""
+    source = piece.source
+    with _reading(source):
+        if source.format == "parquet":
+            size = BATCH_ROWS if columns.image is None else BATCH_IMAGES
+            batches = parquet_file(source).iter_batches(
+                size, row_groups=list(piece.row_groups or ()), columns=columns.names
+            )
+            for batch in batches:
+                yield pa.table(batch), {}
+        elif source.format == "csv":
+            yield from _csv_batches(source, columns)
+        elif source.format == "jsonl":
+            yield from _jsonl_batches(source, columns)
+        elif source.format == "npy":
+            yield from _npy_batches(piece, columns)
+        elif source.format == "image":
+            yield from _image_batches(piece)
+        else:
+            for lines in _lines(source):
+                yield pa.table({TEXT_COLUMN_OF_LINES: pa.array(lines, pa.binary())}), {}
+
+
+def _csv_batches(source: SourceFile, columns: Columns) -> Iterator[tuple[pa.Table, dict[int, str]]]:
+    broken: list[str] = []
+    with _open_csv(source, columns, broken) as reader:
+        for batch in reader:
+            for start in range(0, batch.num_rows, BATCH_ROWS):
+                yield pa.table(batch.slice(start, BATCH_ROWS)), {}
+    # The reader sets malformed rows aside, so they come after the others.
+    empty = {name: pa.nulls(len(broken), pa.binary()) for name in columns.names}
+    yield pa.table(empty), dict(enumerate(broken))
+
+
+@contextmanager
+def _open_csv(
+    source: SourceFile, columns: Columns | None, broken: list[str] | None = None
+) -> Iterator[pacsv.CSVStreamingReader]:
+    """A reader of chosen columns; reasons for rows of a wrong width go to ``broken``."""
+
+    def set_aside(row: pacsv.InvalidRow) -> str:
+        if broken is not None:
+            broken.append(
+                f"line {row.number} has {row.actual_columns} columns, "
+                f"not {row.expected_columns}: {row.text[:100]}"
+            )
+        return "skip"
+
+    # As bytes, so that one row of invalid UTF-8 is rejected alone, and 007 stays 007.
+    convert = pacsv.ConvertOptions()
+    if columns is not None:
+        convert = pacsv.ConvertOptions(
+            column_types=dict.fromkeys(columns.names, pa.binary()),
+            include_columns=columns.names,
+            strings_can_be_null=True,
+            null_values=[""],
+            quoted_strings_can_be_null=False,
+        )
+    parse = pacsv.ParseOptions(newlines_in_values=True, invalid_row_handler=set_aside)
+    # Line numbers of malformed rows are known to a single-threaded reader alone.
+    read = pacsv.ReadOptions(use_threads=False, block_size=CSV_BLOCK_BYTES)
+    with _open_stream(source) as stream:
+        try:
+            reader = pacsv.open_csv(stream, read, parse, convert)
+        except pa.ArrowInvalid as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"{source.uri}: cannot be read as csv with a header line ({reason})"
+            ) from None
+        with reader:
+            yield reader
+
+
+def _open_stream(source: SourceFile) -> Any:
+    store = Store(source.folder)
+    stream = store.arrow.open_input_stream(store.path(source.name), compression=None)
+    return gzip.open(stream) if source.name.lower().endswith(".gz") else stream
+
+
+def _lines(source: SourceFile) -> Iterator[list[bytes]]:
+    lines: list[bytes] = []
+    with _open_stream(source) as stream:
+        for line in io.BufferedReader(stream, 2**20) if _is_raw(stream) else stream:
+            lines.append(line.rstrip(b"\r\n"))
+            if len(lines) == BATCH_ROWS:
+                yield lines
+                lines = []
+    if lines:
+        yield lines
+
+
+def _is_raw(stream: Any) -> bool:
+    return isinstance(stream, pa.NativeFile)
+
+
+def _jsonl_columns(source: SourceFile) -> dict[str, pa.DataType]:
+    """Columns of the first lines that are objects; one that ever holds text is a text column."""
+    for lines in _lines(source):
+        found: dict[str, pa.DataType] = {}
+        for line in lines[:SNIFFED_LINES]:
+            value, _ = _parse_object(line)
+            for name, cell in (value or {}).items():
+                if isinstance(cell, str):
+                    found[name] = pa.string()
+                elif cell is not None and found.get(name) != pa.string():
+                    found[name] = _json_type(cell)
+                else:
+                    found.setdefault(name, pa.null())
+        if found:
+            return found
+        break
+    raise InputError(
+        f"{source.uri}: the first {SNIFFED_LINES:,} lines hold no JSON object; give one a line, "
+        "or leave the file out"
+    )
+
+
+def _json_type(cell: object) -> pa.DataType:
+    if isinstance(cell, list) and all(isinstance(each, int | float) for each in cell):
+        return pa.list_(pa.float64())
+    number = isinstance(cell, int | float) and not isinstance(cell, bool)
+    return pa.float64() if number else pa.bool_()
+
+
+def _jsonl_batches(
+    source: SourceFile, columns: Columns
+) -> Iterator[tuple[pa.Table, dict[int, str]]]:
+    for lines in _lines(source):
+        cells: dict[str, list[bytes | None]] = {name: [] for name in columns.names}
+        broken: dict[int, str] = {}
+        for index, line in enumerate(lines):
+            value, reason = _parse_object(line)
+            for name in columns.names:
+                cell = (value or {}).get(name)
+                if name == columns.text and cell is not None and not isinstance(cell, str):
+                    reason = reason or f"column {name!r} holds {type(cell).__name__}, not text"
+                    cell = None
+                cells[name].append(_to_bytes(cell))
+            if reason:
+                broken[index] = reason
+        yield pa.table({name: pa.array(cells[name], pa.binary()) for name in cells}), broken
+
+
+def _parse_object(line: bytes) -> tuple[dict[str, Any] | None, str]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None, "not valid JSON"
+    if not isinstance(value, dict):
+        return None, f"the line holds {type(value).__name__}, not a JSON object"
+    return value, ""
+
+
+def _to_bytes(cell: object) -> bytes | None:
+    if cell is None:
+        return None
+    text = cell if isinstance(cell, str) else json.dumps(cell)
+    # A lone surrogate has no UTF-8 form; what comes out fails the check for valid UTF-8.
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _npy_batches(piece: Piece, columns: Columns) -> Iterator[tuple[pa.Table, dict[int, str]]]:
+    header = npy_header(piece.source)
+    store = Store(piece.source.folder)
+    row_bytes = header.width * header.dtype.itemsize
+    with store.arrow.open_input_file(store.path(piece.source.name)) as file:
+        file.seek(header.offset + piece.first_row * row_bytes)
+        left = piece.n_rows
+        while left:
+            n_rows = min(left, BATCH_ROWS)
+            data = file.read(n_rows * row_bytes)
+            if len(data) < n_rows * row_bytes:
+                raise EOFError("the file is shorter than its header says")
+            values = np.frombuffer(data, header.dtype).reshape(n_rows, header.width)
+            if columns.numbers:
+                # In the names' order, which may leave columns out.
+                places = [int(name.removeprefix("column_")) for name in columns.numbers]
+                arrays = [pa.array(values[:, place].astype(np.float64)) for place in places]
+                yield pa.table(arrays, names=list(columns.numbers)), {}
+            else:
+                flat = pa.array(values.astype(np.float32).reshape(-1))
+                vectors = pa.FixedSizeListArray.from_arrays(flat, header.width)
+                yield pa.table({VECTOR_COLUMN: vectors}), {}
+            left -= n_rows
+
+
+def _image_batches(piece: Piece) -> Iterator[tuple[pa.Table, dict[int, str]]]:
+    for start in range(0, len(piece.sources), BATCH_IMAGES):
+        uris = [source.uri for source in piece.sources[start : start + BATCH_IMAGES]]
+        yield pa.table({IMAGE_COLUMN: pa.array(uris, pa.binary())}), {}

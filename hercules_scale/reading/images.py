@@ -1,0 +1,113 @@
+"""Images decoded once, and kept small."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path, PurePosixPath
+
+import fsspec
+
+from hercules_scale.storage.store import Store
+
+# Decoded, 300 MB; more is a bomb or a map.
+MOST_PIXELS = 100_000_000
+# What the encoders look at; the explorer shows it too.
+THUMBNAIL_PIXELS = 256
+JPEG_QUALITY = 92
+
+
+class UnusableImageError(Exception):
+    """An image that cannot be used; the message says why."""
+
+
+def thumbnail(data: bytes) -> bytes:
+    """An image made small, as PNG where it was small already, else as JPEG.
+
+    Args:
+        data: The file, of any format that Pillow reads; of an animation the first frame.
+
+    Returns:
+        RGB, upright, at most 256 pixels on its shorter side and four times that on the longer.
+
+    Raises:
+        UnusableImageError: It is no image, is cut off, or has too many pixels.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    if not data:
+        raise UnusableImageError("the image is empty")
+    # We judge the number of pixels ourselves, before any is decoded.
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            opened = Image.open(io.BytesIO(data))
+            width, height = opened.size
+            if width * height > MOST_PIXELS:
+                raise UnusableImageError(
+                    f"the image has {width:,} x {height:,} pixels, more than {MOST_PIXELS:,}"
+                )
+            shortest = min(width, height)
+            small = shortest <= THUMBNAIL_PIXELS and max(width, height) <= 4 * THUMBNAIL_PIXELS
+            if not small:
+                # JPEG decodes to an eighth, a quarter or a half as it goes.
+                opened.draft("RGB", (2 * THUMBNAIL_PIXELS, 2 * THUMBNAIL_PIXELS))
+            upright = ImageOps.exif_transpose(opened)
+            if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
+                with_alpha = upright.convert("RGBA")
+                ground = Image.new("RGBA", with_alpha.size, "white")
+                upright = Image.alpha_composite(ground, with_alpha)
+            image = upright.convert("RGB")
+            if not small:
+                scale = THUMBNAIL_PIXELS / min(image.size)
+                size = [
+                    min(max(round(side * scale), 1), 4 * THUMBNAIL_PIXELS) for side in image.size
+                ]
+                image = image.resize((size[0], size[1]), Image.Resampling.BICUBIC)
+    except UnidentifiedImageError:
+        raise UnusableImageError("the file is not an image that can be read") from None
+    except UnusableImageError:
+        raise
+    except Exception as error:
+        # Decoders of damaged files raise what they like: SyntaxError, struct.error, IndexError.
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UnusableImageError(f"the image cannot be decoded ({reason})") from None
+    out = io.BytesIO()
+    if small:
+        image.save(out, "PNG")
+    else:
+        image.save(out, "JPEG", quality=JPEG_QUALITY)
+    return out.getvalue()
+
+
+def read_image(location: str, folder: str) -> tuple[bytes, str]:
+    """Bytes of an image by path or URI, and its full URI.
+
+    Args:
+        location: A URI, an absolute path, or a path in ``folder``.
+        folder: URI of the folder that holds the list.
+
+    Raises:
+        UnusableImageError: There is none, or it cannot be read.
+    """
+    if "://" not in location and not Path(location).is_absolute():
+        location = f"{folder}/{location}"
+    parent, _, name = location.rpartition("/")
+    try:
+        if location.startswith(("http://", "https://")):
+            return bytes(fsspec.filesystem("http").cat_file(location)), location
+        store = Store(parent or "/")
+        return bytes(store.fsspec.cat_file(store.path(name))), location
+    except FileNotFoundError:
+        raise UnusableImageError(f"there is no file {location}") from None
+    except Exception as error:
+        # Every file system has exceptions of its own.
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UnusableImageError(f"{location} cannot be read ({reason})") from None
+
+
+def image_title(uri: str) -> str:
+    """What a file name says of an image."""
+    stem = PurePosixPath(uri.rpartition("://")[2]).stem
+    return " ".join(stem.replace("_", " ").replace("-", " ").split())

@@ -1,0 +1,38 @@
+"""Numeric items in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+
+from hercules_scale.config import VariableConfig
+
+# Variables of an item that its description has.
+VARIABLES_TOLD = 24
+
+
+def variable_name(column: str, metadata: Mapping[str, VariableConfig]) -> str:
+    """What people call a column."""
+    return (metadata[column].name if column in metadata else None) or column.replace("_", " ")
+
+
+def with_unit(value: float, column: str, metadata: Mapping[str, VariableConfig]) -> str:
+    """A value of four digits with its unit."""
+    unit = metadata[column].unit if column in metadata else None
+    return f"{value:.4g} {unit}" if unit else f"{value:.4g}"
+
+
+def verbalise_rows(
+    items: pa.Table, columns: Sequence[str], metadata: Mapping[str, VariableConfig]
+) -> list[str]:
+    """Each row as "variable value unit, ..."."""
+    told = [(variable_name(column, metadata), column) for column in columns[:VARIABLES_TOLD]]
+    rows = zip(*(items[column].to_pylist() for _, column in told), strict=True)
+    return [
+        ", ".join(
+            f"{name} {with_unit(value, column, metadata)}"
+            for (name, column), value in zip(told, row, strict=True)
+        )
+        for row in rows
+    ]

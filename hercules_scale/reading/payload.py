@@ -1,0 +1,240 @@
+"""What an item is made of, out of columns of any type, and why some rows cannot be used."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hercules_scale.errors import SchemaError
+from hercules_scale.reading.columns import Columns, is_number, is_text, is_vector
+from hercules_scale.reading.images import UnusableImageError, read_image, thumbnail
+from hercules_scale.reading.sources import SourceFile
+from hercules_scale.storage.tables import vector_column
+
+# Object stores answer many requests at a time; decoders leave Python's lock.
+IMAGE_THREADS = 8
+# Of float32; what is beyond becomes infinite.
+LARGEST = 1e308
+
+Reasons = dict[int, str]
+# The item's columns in order, and a reason for each row that cannot be used.
+Payload = tuple[dict[str, pa.Array], Reasons]
+
+
+def payload(raw: pa.Table, columns: Columns, source: SourceFile, dimension: int) -> Payload:
+    """The columns of the items of some rows, by modality.
+
+    Args:
+        raw: Rows as they were read.
+        columns: Their roles.
+        source: The file, for messages.
+        dimension: Length of a vector.
+
+    Raises:
+        SchemaError: A column has a type that cannot be used.
+    """
+    if columns.modality == "numeric":
+        return _numbers(raw, columns, source)
+    reasons: Reasons = {}
+    found: dict[str, pa.Array] = {}
+    if columns.modality == "embedding":
+        assert columns.embedding
+        found["embedding"], reasons = _vectors(raw.column(columns.embedding), dimension)
+    if columns.modality == "image":
+        assert columns.image
+        found, reasons = _images(raw.column(columns.image), columns.image, source)
+    if columns.text:
+        text, bad = as_text(raw.column(columns.text), columns.text, source)
+        if columns.modality == "text":
+            reasons = _text_reasons(text, bad)
+        found["text"] = text if columns.modality == "text" else pc.fill_null(text, "")
+    return found, reasons
+
+
+def _text_reasons(text: pa.Array, bad: list[int]) -> Reasons:
+    reasons: Reasons = {}
+    for index in true_rows(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(text)), 0)):
+        reasons[index] = "the text is empty"
+    for index in true_rows(pc.is_null(text)):
+        reasons[index] = "the text is missing"
+    for index in bad:
+        reasons[index] = "the text is not valid UTF-8"
+    return reasons
+
+
+def _numbers(raw: pa.Table, columns: Columns, source: SourceFile) -> Payload:
+    found: dict[str, pa.Array] = {}
+    reasons: Reasons = {}
+    for name in columns.numbers:
+        values, unreadable = _as_numbers(flatten(raw.column(name)), name, source)
+        missing = pc.is_null(values)
+        for index in true_rows(missing):
+            reasons.setdefault(index, f"column {name!r} is missing")
+        for index in true_rows(pc.invert(pc.is_finite(values))):
+            reasons[index] = f"column {name!r} is not finite"
+        reasons |= unreadable
+        found[name] = values
+    return found, reasons
+
+
+def _as_numbers(array: pa.Array, name: str, source: SourceFile) -> tuple[pa.Array, Reasons]:
+    """A column as numbers, and the rows that hold something else (null in the result)."""
+    if is_number(array.type):
+        return array.cast(pa.float64(), safe=False), {}
+    if not is_text(array.type):
+        raise SchemaError(
+            f"{source.uri}: input.columns {name!r} must hold numbers, got {array.type}; leave it "
+            "out or convert it"
+        )
+    values: list[float | None] = []
+    reasons: Reasons = {}
+    for index, cell in enumerate(array.cast(pa.large_binary()).to_pylist()):
+        text = (cell or b"").strip()
+        try:
+            # Python takes 1_000 for a number, data files do not.
+            values.append(float(text) if text and b"_" not in text else None)
+        except ValueError:
+            values.append(None)
+        if values[-1] is None and text:
+            shown = text[:40].decode("utf-8", "replace")
+            reasons[index] = f"column {name!r} holds {shown!r}, not a number"
+    return pa.array(values, pa.float64()), reasons
+
+
+def vector_length(column: pa.ChunkedArray) -> int:
+    """Length of most of the vectors of a column; 0 where there is none."""
+    lists, _ = _as_lists(flatten(column))
+    if pa.types.is_fixed_size_list(lists.type):
+        return int(lists.type.list_size)
+    counts = pc.value_counts(pc.list_value_length(lists).drop_null()).to_pylist()
+    # Of equally many the longer, whatever the order of rows.
+    most = max(counts, key=lambda each: (each["counts"], each["values"]), default={"values": 0})
+    return int(most["values"])
+
+
+def _vectors(column: pa.ChunkedArray, dimension: int) -> tuple[pa.Array, Reasons]:
+    """Vectors of one length, and the rows that hold others (zeros in the result)."""
+    lists, reasons = _as_lists(flatten(column))
+    lengths = pc.list_value_length(lists)
+    vectors = np.zeros((len(lists), dimension), np.float32)
+    fits = pc.fill_null(pc.equal(lengths, dimension), False)
+    values = lists.filter(fits).flatten().to_numpy(zero_copy_only=False)
+    vectors[fits.to_numpy(zero_copy_only=False)] = values.reshape(-1, dimension)
+    for index in true_rows(pc.invert(fits)):
+        length = lengths[index].as_py()
+        missing = "the embedding is missing"
+        other = f"the embedding has {length} numbers, not {dimension}"
+        reasons.setdefault(index, missing if length is None else other)
+    for index in np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist():
+        reasons[index] = "the embedding is not finite"
+    return vector_column(vectors), reasons
+
+
+def _as_lists(array: pa.Array) -> tuple[pa.Array, Reasons]:
+    """A column as lists of numbers; texts are read as JSON, and null where that fails."""
+    if is_vector(array.type):
+        return array, {}
+    rows: list[list[float] | None] = []
+    reasons: Reasons = {}
+    for index, cell in enumerate(array.cast(pa.large_binary()).to_pylist()):
+        row = None
+        if cell is not None:
+            try:
+                row = json.loads(cell)
+            except (ValueError, RecursionError):
+                reasons[index] = "the embedding is not a list of numbers"
+        if row is not None and not _is_numbers(row):
+            row, reasons[index] = None, "the embedding is not a list of numbers"
+        rows.append(row)
+    return pa.array(rows, pa.list_(pa.float64())), reasons
+
+
+def _is_numbers(row: object) -> bool:
+    return isinstance(row, list) and all(
+        isinstance(each, int | float) and not isinstance(each, bool) and not abs(each) >= LARGEST
+        for each in row
+    )
+
+
+def _images(column: pa.ChunkedArray, name: str, source: SourceFile) -> Payload:
+    """Thumbnails and where the images are, and the rows that hold none."""
+    array = flatten(column)
+    data: list[bytes | None] = [None] * len(array)
+    places: list[str | None] = [None] * len(array)
+    in_table = source.format == "parquet"
+    if pa.types.is_struct(array.type):
+        fields = {array.type.field(place).name for place in range(array.type.num_fields)}
+        for index, cell in enumerate(array.to_pylist()):
+            data[index] = (cell or {}).get("bytes")
+            places[index] = (cell or {}).get("path") if "path" in fields else None
+    elif in_table and (pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type)):
+        data = array.to_pylist()
+    elif is_text(array.type):
+        text, _ = as_text(column, name, source)
+        places = text.to_pylist()
+    else:
+        raise SchemaError(
+            f"{source.uri}: input.image_column {name!r} must hold bytes, paths or URIs, got "
+            f"{array.type}; name another column"
+        )
+
+    def load(index: int) -> tuple[bytes | None, str | None, str]:
+        place = places[index]
+        try:
+            content = data[index]
+            if content is None:
+                if not place:
+                    return None, None, "the image is missing"
+                content, place = read_image(place, source.folder)
+            return thumbnail(content), place, ""
+        except UnusableImageError as error:
+            return None, place, str(error)
+
+    with ThreadPoolExecutor(IMAGE_THREADS) as threads:
+        loaded = list(threads.map(load, range(len(array))))
+    found: dict[str, pa.Array] = {
+        "image_uri": pa.array([place for _, place, _ in loaded], pa.string()),
+        "thumbnail": pa.array([small for small, _, _ in loaded], pa.binary()),
+    }
+    return found, {index: reason for index, (_, _, reason) in enumerate(loaded) if reason}
+
+
+def true_rows(mask: pa.Array) -> list[int]:
+    """Rows of a mask that are true."""
+    return list(pc.indices_nonzero(pc.fill_null(mask, False)).to_pylist())
+
+
+def flatten(column: pa.ChunkedArray) -> pa.Array:
+    """A column in one piece, its dictionary decoded."""
+    array = column.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks) if array.chunks else pa.array([], column.type)
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    return array
+
+
+def as_text(column: pa.ChunkedArray, name: str, source: SourceFile) -> tuple[pa.Array, list[int]]:
+    """A column as strings, and the rows whose bytes are no valid UTF-8 (null in the result)."""
+    array = flatten(column)
+    if not is_text(array.type):
+        raise SchemaError(
+            f"{source.uri}: column {name!r} must hold text, got {array.type}; convert it"
+        )
+    raw = array.cast(pa.large_binary())
+    try:
+        return raw.cast(pa.large_string()), []
+    except pa.ArrowInvalid:
+        values: list[str | None] = []
+        bad = []
+        for index, cell in enumerate(raw.to_pylist()):
+            try:
+                values.append(None if cell is None else cell.decode("utf-8"))
+            except UnicodeDecodeError:
+                values.append(None)
+                bad.append(index)
+        return pa.array(values, pa.large_string()), bad

@@ -1,0 +1,180 @@
+"""Statistics of numeric variables by cluster, in original units."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from hercules_scale import schemas
+from hercules_scale.config import VariableConfig
+from hercules_scale.moments import Moments
+from hercules_scale.reading.numbers import variable_name, with_unit
+from hercules_scale.stages.cluster import Clustering
+from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.shards import ShardResult, Stage, run_shards
+from hercules_scale.storage import layout
+from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import column_numbers, read_table, write_table
+
+STAGE = "statistics"
+# Standard deviations from which a mean is called high or low.
+TELLING = 0.25
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Figures of numeric variables.
+
+    Attributes:
+        columns: Names of the variables.
+        metadata: What people call them.
+        whole: Figures of all items.
+        levels: Figures of the clusters of each level, finest first.
+    """
+
+    columns: list[str]
+    metadata: Mapping[str, VariableConfig]
+    whole: Moments
+    levels: list[Moments]
+
+    def deviations(self, level: int) -> NDArray[np.float64]:
+        """How far each cluster's means lie from those of all, in standard deviations of all."""
+        return (self.levels[level - 1].mean - self.whole.mean) / self.whole.std
+
+    def phrases(self, level: int, n_phrases: int) -> list[list[str]]:
+        """Of each cluster of a level, variables that set it apart, most telling first."""
+        names = [variable_name(column, self.metadata) for column in self.columns]
+        found = []
+        for own in self.deviations(level):
+            order = np.argsort(-np.abs(own), kind="stable")[:n_phrases].tolist()
+            telling = [place for place in order if abs(own[place]) >= TELLING] or order[:1]
+            found.append(
+                [f"{'high' if own[place] > 0 else 'low'} {names[place]}" for place in telling]
+            )
+        return found
+
+    def sentences(self, level: int) -> list[list[str]]:
+        """Of each cluster of a level its variables in words, most telling first.
+
+        Source: HERCULES, section 3.4, on statistics in prompts.
+        """
+        figures = self.levels[level - 1]
+        found = []
+        for cluster, own in enumerate(self.deviations(level)):
+            order = np.argsort(-np.abs(own), kind="stable").tolist()
+            found.append([self._sentence(figures, cluster, place, own[place]) for place in order])
+        return found
+
+    def _sentence(self, figures: Moments, cluster: int, place: int, deviation: float) -> str:
+        column = self.columns[place]
+        name = variable_name(column, self.metadata)
+        known = self.metadata.get(column)
+        if known is not None and known.description:
+            name += f" ({known.description})"
+        mean, low, high = (
+            with_unit(values[cluster, place], column, self.metadata)
+            for values in (figures.mean, figures.low, figures.high)
+        )
+        std = figures.std[cluster, place]
+        side = "above" if deviation > 0 else "below"
+        return (
+            f"{name} {mean} on average, {low} to {high}, standard deviation {std:.3g}; "
+            f"{abs(deviation):.1f} {side} the mean of all"
+        )
+
+    def column(self) -> pa.Array:
+        """``numeric_stats`` of the table ``clusters``, by level and id."""
+        rows = [
+            [
+                {
+                    "variable": column,
+                    "mean": level.mean[cluster, place],
+                    "min": level.low[cluster, place],
+                    "max": level.high[cluster, place],
+                    "std": level.std[cluster, place],
+                }
+                for place, column in enumerate(self.columns)
+            ]
+            for level in self.levels
+            for cluster in range(len(level.n))
+        ]
+        return pa.array(rows, schemas.NUMERIC_STATS)
+
+    def variables(self) -> dict[str, Any]:
+        """Figures of all items, for ``run.json``; items are standardised by mean and std."""
+        whole = self.whole
+        return {
+            column: {
+                "mean": whole.mean[0, place],
+                "std": whole.std[0, place],
+                "min": whole.low[0, place],
+                "max": whole.high[0, place],
+            }
+            for place, column in enumerate(self.columns)
+        }
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """Figures of one shard's items by finest cluster."""
+
+    store: Store
+    columns: tuple[str, ...]
+    k: int
+
+    def __call__(self, shard: int) -> ShardResult:
+        """Write a row a cluster and variable that the shard has."""
+        items = read_table(self.store, layout.part("items", shard), list(self.columns))
+        members = read_table(self.store, layout.part("memberships", shard), ["level_1"])
+        leaves = members["level_1"].to_numpy().astype(np.int64)
+        figures = Moments.of(column_numbers(items, list(self.columns)), leaves, self.k)
+        held = np.flatnonzero(figures.n)
+        columns = {"cluster": held, "n": figures.n[held]}
+        table = pa.table(
+            columns
+            | {
+                name: pa.array(list(getattr(figures, name)[held]), pa.list_(pa.float64()))
+                for name in ("mean", "squares", "low", "high")
+            }
+        )
+        file = write_table(self.store, layout.work_part(STAGE, shard), table)
+        return ShardResult([file], units=items.num_rows)
+
+
+def measure_statistics(
+    context: RunContext, shards: Shards, clustering: Clustering, whole: Moments | None
+) -> Statistics | None:
+    """Statistics of every cluster of every level; none where the items are not numeric."""
+    if whole is None:
+        return None
+    columns = list(context.config.input.columns)
+    k = clustering.level(1).num_rows
+    worker = _Worker(context.store, tuple(columns), k)
+    stage = Stage(STAGE, "items", shards.n_items, context.config.resources.workers)
+    commits = run_shards(context, stage, len(shards), worker)
+    parts = (
+        _read_part(context.store, file.path, k, len(columns))
+        for commit in commits.values()
+        for file in commit.files
+    )
+    levels = [functools.reduce(Moments.add, parts)]
+    for level in range(1, clustering.n_levels):
+        parents = clustering.level(level)["parent_cluster_id"].to_numpy().astype(np.int32)
+        levels.append(levels[-1].grouped(parents, clustering.level(level + 1).num_rows))
+    return Statistics(columns, context.config.input.metadata, whole, levels)
+
+
+def _read_part(store: Store, path: str, k: int, p: int) -> Moments:
+    table = read_table(store, path)
+    figures = Moments.of(np.zeros((0, p)), np.zeros(0, np.int64), k)
+    held = table["cluster"].to_numpy()
+    figures.n[held] = table["n"].to_numpy()
+    for name in ("mean", "squares", "low", "high"):
+        getattr(figures, name)[held] = np.array(table[name].to_pylist()).reshape(-1, p)
+    return figures

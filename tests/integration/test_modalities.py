@@ -1,0 +1,219 @@
+"""Whole runs over numbers, vectors and images, on a local Ray with the real models."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits, load_wine
+
+from hercules_scale import Hierarchy
+from hercules_scale.config import parse_config
+from hercules_scale.errors import ConfigError, InputError
+from hercules_scale.pipeline import check, run
+from hercules_scale.plan import make_plan, show_prompt
+from hercules_scale.storage.tables import column_vectors
+
+pytestmark = pytest.mark.ray
+
+
+def configure(path: Path, output: Path, levels: list[int], /, **sections: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "input": {"path": str(path)},
+        "hierarchy": {"levels": levels},
+        "summaries": {"engine": "keyphrases"},
+        "output": {"path": str(output)},
+    }
+    for name, section in sections.items():
+        values[name] = {**values.get(name, {}), **section}
+    return values
+
+
+@pytest.fixture(scope="module")
+def wine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = load_wine(as_frame=True)
+    path = tmp_path_factory.mktemp("wine") / "wine.csv"
+    names = ["class 0", "class 1", "class 2"]
+    frame = data.data.assign(kind=[names[each] for each in data.target])
+    frame.to_csv(path, index=False)
+    return path
+
+
+def wine_config(wine: Path, output: Path, **sections: Any) -> dict[str, Any]:
+    metadata = {"alcohol": {"unit": "%", "description": "by volume"}, "hue": {"name": "hue of red"}}
+    section = {"path": str(wine), "label_columns": ["kind"], "metadata": metadata}
+    return configure(wine, output, [9, 3], input=section, **sections)
+
+
+def test_numbers_are_standardised_and_clusters_have_statistics_in_original_units(
+    wine: Path, local_ray: None, tmp_path: Path
+) -> None:
+    config = parse_config(wine_config(wine, tmp_path / "run"))
+    run(config)
+    hierarchy = Hierarchy.open(str(tmp_path / "run"))
+    frame = pd.read_csv(wine)
+    numbers = frame.drop(columns="kind")
+    items = hierarchy.table("items")
+    pd.testing.assert_frame_equal(items[numbers.columns], numbers.astype(float))
+    assert items["description"][0].startswith("alcohol 14.23 %, malic acid 1.71, ash 2.43")
+    vectors = np.stack(hierarchy.table("embeddings")["embedding"].to_list())
+    expected = (numbers - numbers.mean()) / numbers.std(ddof=0)
+    np.testing.assert_allclose(vectors, expected, atol=1e-6)
+
+    members = hierarchy.memberships()
+    for level in (1, 2):
+        groups = numbers.groupby(members[f"level_{level}"])
+        for cluster in hierarchy.clusters(level).to_dict("records"):
+            stats = pd.DataFrame(list(cluster["numeric_stats"])).set_index("variable")
+            own = groups.get_group(cluster["cluster_id"])
+            np.testing.assert_allclose(stats["mean"], own.mean())
+            np.testing.assert_allclose(stats["std"], own.std(ddof=0), atol=1e-9)
+            np.testing.assert_allclose(stats["min"], own.min())
+            np.testing.assert_allclose(stats["max"], own.max())
+            # The first phrase is of the variable that lies farthest from the mean of all.
+            apart = ((own.mean() - numbers.mean()) / numbers.std(ddof=0)).sort_values(key=np.abs)
+            side = "high" if apart.iloc[-1] > 0 else "low"
+            name = str(apart.index[-1]).replace("_", " ")
+            first = cluster["keyphrases"][0]
+            assert first == f"{side} {'hue of red' if name == 'hue' else name}"
+    metrics = hierarchy.evaluations().set_index(["level", "basis", "metric"])["value"]
+    assert metrics[2, "labels:kind", "ari"] > 0.75
+    known = hierarchy.run["variables"]
+    assert known["alcohol"]["mean"] == pytest.approx(numbers["alcohol"].mean())
+
+    prompt = show_prompt(config, 2, 0)
+    assert "Values: " in prompt
+    assert "alcohol (by volume) 1" in prompt
+    assert " % on average" in prompt
+    assert "class 0" not in prompt
+
+
+def test_numbers_give_the_same_tables_from_any_number_of_workers(
+    wine: Path, local_ray: None, tmp_path: Path
+) -> None:
+    tables = []
+    for workers in (1, 3):
+        output = tmp_path / str(workers)
+        run(parse_config(wine_config(wine, output, resources={"workers": workers})))
+        hierarchy = Hierarchy.open(str(output))
+        tables.append([hierarchy.table(name) for name in ("embeddings", "clusters", "memberships")])
+    for one, other in zip(*tables, strict=True):
+        pd.testing.assert_frame_equal(one, other)
+
+
+def test_a_column_that_never_varies_is_refused_by_name(
+    wine: Path, local_ray: None, tmp_path: Path
+) -> None:
+    pd.read_csv(wine).assign(site=3, year=2020.0).to_csv(tmp_path / "t.csv", index=False)
+    config = parse_config(wine_config(tmp_path / "t.csv", tmp_path / "run"))
+    with pytest.raises(InputError, match=r"'site' \(always 3\), 'year' \(always 2020\) is "):
+        run(config)
+
+
+@pytest.mark.parametrize("form", ["npy", "parquet"])
+def test_vectors_of_the_user_are_clustered_as_they_are(
+    form: str, local_ray: None, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    truth = np.repeat(np.arange(4), 30)
+    vectors = (rng.normal(size=(4, 8))[truth] * 9 + rng.normal(size=(120, 8))).astype(np.float32)
+    path = tmp_path / f"vectors.{form}"
+    if form == "npy":
+        np.save(path, vectors)
+    else:
+        words = [f"boat number {each}" if each < 2 else "" for each in truth]
+        pq.write_table(pa.table({"embedding": list(vectors), "words": words}), path)
+    words_column = {} if form == "npy" else {"text_column": "words", "modality": "embedding"}
+    run(
+        parse_config(
+            configure(path, tmp_path / "run", [4, 2], input={"path": str(path)} | words_column)
+        )
+    )
+    hierarchy = Hierarchy.open(str(tmp_path / "run"))
+    table = pq.read_table(tmp_path / "run" / "embeddings")
+    np.testing.assert_array_equal(column_vectors(table["embedding"]), vectors)
+    members = hierarchy.memberships()
+    for each in range(4):
+        assert members["level_1"][truth == each].nunique() == 1
+    clusters = hierarchy.clusters()
+    assert clusters["title"].str.len().min() > 0
+    assert clusters["numeric_stats"].isna().all()
+    if form == "parquet":
+        assert "boat" in clusters["title"].str.lower().str.cat()
+        assert hierarchy.table("items")["text"][0] == "boat number 0"
+
+
+@pytest.mark.slow
+def test_images_are_embedded_and_bad_ones_set_aside(local_ray: None, tmp_path: Path) -> None:
+    digits = load_digits()
+    folder = tmp_path / "digits"
+    folder.mkdir()
+    keep = np.flatnonzero(digits.target < 3)[:150]
+    for row in keep:
+        pixels = (digits.images[row] * 15.9).astype(np.uint8)
+        image = Image.fromarray(pixels).resize((32, 32))
+        image.save(folder / f"{['zero', 'one', 'two'][digits.target[row]]}_{row}.png")
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n")
+    cache = {"cache": str(tmp_path / "cache")}
+    values = configure(folder, tmp_path / "run", [12, 3], embedding=cache)
+    assert "about 151 images" in make_plan(parse_config(values))
+    run(parse_config(values))
+    hierarchy = Hierarchy.open(str(tmp_path / "run"))
+    items = hierarchy.table("items")
+    assert len(items) == len(keep)
+    assert hierarchy.table("rejected")["reason"].tolist() == [
+        "the file is not an image that can be read"
+    ]
+    assert items["title"].str.match("(zero|one|two) [0-9]+").all()
+    assert Image.open(io.BytesIO(items["thumbnail"][0])).size == (32, 32)
+    assert np.stack(hierarchy.table("embeddings")["embedding"].to_list()).shape == (150, 1280)
+    # Titles come from file names.
+    finest = hierarchy.clusters(1)
+    words = finest["title"].str.lower().str.extract("(zero|one|two)")[0]
+    assert words.notna().all()
+
+    again = {**values, "hierarchy": {"levels": [6, 2]}, "output": {"path": str(tmp_path / "again")}}
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
+    assert kept
+    run(parse_config(again))
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()} == kept
+    pd.testing.assert_frame_equal(
+        Hierarchy.open(str(tmp_path / "again")).table("embeddings"), hierarchy.table("embeddings")
+    )
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        (
+            {"embedding": {"model": "minilm"}},
+            "embedding.model 'minilm' has no meaning for inp",
+        ),
+        ({"embedding": {"text_model": "ghost"}}, "embedding.text_model must be an alias"),
+    ],
+)
+def test_models_that_do_not_fit_the_modality_are_refused(
+    wine: Path, tmp_path: Path, sections: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check(parse_config(wine_config(wine, tmp_path / "run", **sections)))
+
+
+def test_vectors_without_words_cannot_be_described(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.eye(3, dtype=np.float32))
+    values = configure(
+        tmp_path / "a.npy",
+        tmp_path / "run",
+        [2],
+        hierarchy={"levels": [2], "representation": "description"},
+        summaries={"engine": "vllm"},
+    )
+    with pytest.raises(ConfigError, match=r"need words to describe items by.*input\.text_column"):
+        check(parse_config(values))
