@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from hercules_scale.api import Hercules
     from hercules_scale.hierarchy import Hierarchy
 
 __version__ = "0.1.0"
-__all__ = ["Hierarchy", "__version__"]
+__all__ = ["Hercules", "Hierarchy", "__version__"]
 
 
 def __getattr__(name: str) -> object:
@@ -21,4 +22,8 @@ def __getattr__(name: str) -> object:
         from hercules_scale.hierarchy import Hierarchy
 
         return Hierarchy
+    if name == "Hercules":
+        from hercules_scale.api import Hercules
+
+        return Hercules
     raise AttributeError(f"module 'hercules_scale' has no attribute {name!r}")

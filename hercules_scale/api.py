@@ -1,0 +1,224 @@
+"""The whole job from Python, as people who know scikit-learn expect it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from sklearn.base import BaseEstimator, ClusterMixin
+
+from hercules_scale.config import RunConfig, parse_config
+from hercules_scale.errors import ConfigError
+from hercules_scale.hierarchy import Hierarchy
+from hercules_scale.pipeline import run
+from hercules_scale.progress import Reporter
+from hercules_scale.reading.memory import IMAGE_ENDINGS, write_items
+from hercules_scale.storage import layout
+from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import read_table
+
+INPUT_FOLDER = f"{layout.WORK}/input"
+WRITTEN = "input_written"
+# Label of an item that could not be used, as scikit-learn has it for noise.
+REJECTED = -1
+
+
+class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
+    """Clusters items into a hierarchy, with a title and a description of every cluster.
+
+    The parameters are those of the configuration; sections may be given whole, as mappings.
+
+    Args:
+        levels: Clusters a level, finest first, strictly falling; or ``auto``.
+        embedding: Model that embeds the items, or the section ``embedding``.
+        summaries: Model that writes titles and descriptions, ``keyphrases`` for none, or the
+            section ``summaries``.
+        topic: What the titles should dwell on, the paper's topic seed.
+        modality: What an item is: text, image, numeric or embedding; left out, it is detected.
+        representation: ``direct`` clusters the items' own vectors, ``description`` those of
+            descriptions that a model writes of each.
+        seed: Seed of every random choice.
+        workers: Processes that embed and cluster.
+        hierarchy: Other keys of the section ``hierarchy``.
+        input: Other keys of the section ``input``, such as ``id_column`` or ``metadata``.
+        reduction: The section ``reduction``.
+        evaluation: The section ``evaluation``.
+        resources: Other keys of the section ``resources``.
+        verbose: Whether progress is shown.
+
+    Attributes:
+        hierarchy_: The result of ``fit``.
+        labels_: Finest cluster of each item in the order given, shape (n,); -1 for one that could
+            not be used. Of files, in the order of their rows.
+    """
+
+    def __init__(
+        self,
+        levels: list[int] | Literal["auto"] = [100, 20, 5],  # noqa: B006 (never changed)
+        *,
+        embedding: str | dict[str, Any] | None = None,
+        summaries: str | dict[str, Any] | None = None,
+        topic: str | None = None,
+        modality: Literal["text", "image", "numeric", "embedding"] | None = None,
+        representation: Literal["direct", "description"] = "direct",
+        seed: int = 0,
+        workers: int = 2,
+        hierarchy: dict[str, Any] | None = None,
+        input: dict[str, Any] | None = None,  # noqa: A002 (the section's name)
+        reduction: dict[str, Any] | None = None,
+        evaluation: dict[str, Any] | None = None,
+        resources: dict[str, Any] | None = None,
+        verbose: bool = True,
+    ) -> None:
+        self.levels = levels
+        self.embedding = embedding
+        self.summaries = summaries
+        self.topic = topic
+        self.modality = modality
+        self.representation = representation
+        self.seed = seed
+        self.workers = workers
+        self.hierarchy = hierarchy
+        self.input = input
+        self.reduction = reduction
+        self.evaluation = evaluation
+        self.resources = resources
+        self.verbose = verbose
+
+    def fit(self, data: Any, y: Any = None, output: str | Path | None = None) -> Hierarchy:
+        """Build the hierarchy of some items.
+
+        Args:
+            data: The path or URI of files, or of several; or items in memory: a list, tuple,
+                Series, array or mapping by id of texts, images, numbers or vectors, a DataFrame,
+                an Arrow table or a Ray Dataset.
+            y: Ground truth of each item, for evaluation only; a DataFrame has several.
+            output: Where the tables go, a path or URI; run again, it resumes. Left out, a
+                temporary folder that goes with the result.
+
+        Returns:
+            The hierarchy, which is also kept as ``hierarchy_``.
+
+        Raises:
+            HerculesScaleError: Of the type that says what went wrong.
+        """
+        scratch = None
+        if output is None:
+            scratch = tempfile.mkdtemp(prefix="hercules_scale-")
+            output = f"{scratch}/run"
+        try:
+            section = self._input(data, y, str(output))
+            console = None if self.verbose else Console(quiet=True)
+            store = run(self._config(section, str(output)), Reporter(console))
+            found = Hierarchy.open(store.uri)
+        except BaseException:
+            if scratch is not None:
+                shutil.rmtree(scratch, ignore_errors=True)
+            raise
+        if scratch is not None:
+            # The files go when nobody can read them any more.
+            weakref.finalize(found, shutil.rmtree, scratch, ignore_errors=True)
+        self.hierarchy_ = found
+        self.labels_ = _labels(found, section)
+        return found
+
+    def fit_predict(self, data: Any, y: Any = None, **fit_params: Any) -> NDArray[np.int32]:
+        """Build the hierarchy, and give the finest cluster of each item; see ``labels_``."""
+        self.fit(data, y, **fit_params)
+        return self.labels_
+
+    def _input(self, data: Any, y: Any, output: str) -> dict[str, Any]:
+        """The section ``input`` for some data; what is in memory is written first."""
+        section = dict(self.input or {})
+        if self.modality is not None:
+            section["modality"] = self.modality
+        folder = f"{output.rstrip('/')}/{INPUT_FOLDER}"
+        if hasattr(data, "write_parquet") and hasattr(data, "iter_batches"):
+            _write_dataset(data, folder)
+            return section | {"path": folder}
+        if _names_files(data, self.modality):
+            if y is not None:
+                raise ConfigError(
+                    "y must be given in input.label_columns where the items are files; name the "
+                    "columns that hold it"
+                )
+            paths = [data] if isinstance(data, str | Path) else list(data)
+            return section | {"path": [str(path) for path in paths]}
+        path, found = write_items(data, folder, self.modality, y)
+        return {**found, **section, "path": path}
+
+    def _config(self, section: dict[str, Any], output: str) -> RunConfig:
+        levels = self.levels if isinstance(self.levels, str) else [int(k) for k in self.levels]
+        summaries = self.summaries
+        if isinstance(summaries, str):
+            summaries = (
+                {"engine": "keyphrases"} if summaries == "keyphrases" else {"model": summaries}
+            )
+        topic = {} if self.topic is None else {"topic": self.topic}
+        embedding = self.embedding or {}
+        if isinstance(embedding, str):
+            embedding = {"model": embedding}
+        return parse_config(
+            {
+                "input": section,
+                "embedding": {"model": embedding}
+                if isinstance(embedding, str)
+                else embedding or {},
+                "hierarchy": {
+                    "levels": levels,
+                    "representation": self.representation,
+                    "seed": self.seed,
+                    **(self.hierarchy or {}),
+                },
+                "summaries": {**(summaries or {}), **topic},
+                "reduction": self.reduction or {},
+                "evaluation": self.evaluation or {},
+                "resources": {"workers": self.workers, **(self.resources or {})},
+                "output": {"path": output},
+            }
+        )
+
+
+def _names_files(data: Any, modality: str | None) -> bool:
+    """Whether data are the path, URI or paths of files; a list of strings is of texts."""
+    if isinstance(data, str | Path):
+        return True
+    if not isinstance(data, list | tuple) or modality == "image" or not data:
+        return False
+    return all(isinstance(each, Path) for each in data) and not all(
+        each.suffix.lower() in IMAGE_ENDINGS for each in data
+    )
+
+
+def _write_dataset(dataset: Any, folder: str) -> None:
+    """A Ray Dataset as Parquet, once: a resumed run takes up what was written."""
+    store, beside = Store(folder), Store(folder.rpartition("/")[0])
+    if not beside.exists(WRITTEN):
+        store.delete_files("")
+        dataset.write_parquet(store.root, filesystem=store.arrow)
+        beside.write_bytes(WRITTEN, b"")
+
+
+def _labels(hierarchy: Hierarchy, section: dict[str, Any]) -> NDArray[np.int32]:
+    """Finest cluster of each item in the order given."""
+    members = hierarchy.table("memberships", ["item_id", "level_1"])
+    labels = members["level_1"].to_numpy(np.int32)
+    rejected = hierarchy.table("rejected", ["item_id"])
+    id_column = section.get("id_column")
+    if id_column is None:
+        # Ids are the numbers of the rows, those of rejected ones too.
+        found = np.full(len(labels) + len(rejected), REJECTED, np.int32)
+        found[members["item_id"].to_numpy(np.int64)] = labels
+        return found
+    if rejected.empty or INPUT_FOLDER not in str(section["path"]):
+        return labels
+    folder, _, name = section["path"].rpartition("/")
+    given = read_table(Store(folder), name, [id_column])[id_column].to_pylist()
+    by_id = dict(zip(members["item_id"], labels.tolist(), strict=True))
+    return np.array([by_id.get(str(each), REJECTED) for each in given], np.int32)

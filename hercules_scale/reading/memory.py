@@ -1,0 +1,275 @@
+"""Items in memory, of the forms that people have them in, into a file that the stages read."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hercules_scale.errors import InputError
+from hercules_scale.reading.columns import Modality
+from hercules_scale.reading.sources import FORMATS
+from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import vector_column
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ID_COLUMN = "item_id"
+# Strings that are looked at to tell paths of images from texts.
+SNIFFED = 20
+IMAGE_ENDINGS = tuple(ending for ending, kind in FORMATS.items() if kind == "image")
+# Columns of an array, which has no names.
+ARRAY_COLUMN = "column_{}"
+PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
+
+
+def write_items(
+    data: Any, folder: str, modality: Modality | None = None, labels: object = None
+) -> tuple[str, dict[str, Any]]:
+    """Write items as one Parquet file, named by its content, so that a resumed run finds it.
+
+    Args:
+        data: Texts, images (paths, URIs, bytes, PIL images), numbers or vectors in a list, tuple,
+            Series or array, which get row numbers for ids; or any of these by id, as a mapping; or
+            a table: a DataFrame, an Arrow table, a list of mappings. The index of a Series or
+            DataFrame that is not the default one holds its ids.
+        folder: A path or URI.
+        modality: What an item is; left out, it is told from the data. A 2-D array is numeric
+            unless it is said to be of embeddings.
+        labels: Ground truth of each item, in order, for evaluation only.
+
+    Returns:
+        The file's URI, and the keys of the section ``input`` that say how to read it.
+
+    Raises:
+        InputError: There is no item, or an id or item is of a wrong type.
+    """
+    ids, values = _split_ids(data)
+    table, section = _table(values, modality)
+    if not table.num_rows:
+        raise InputError("items must hold at least one item, got none")
+    if ids is not None:
+        if ID_COLUMN in table.schema.names:
+            raise InputError(f"items must not have a column {ID_COLUMN!r} beside an index of ids")
+        table = table.append_column(ID_COLUMN, _ids(ids))
+        section["id_column"] = ID_COLUMN
+    if labels is not None:
+        table, section["label_columns"] = _with_labels(table, labels)
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    content = buffer.getvalue()
+    name = f"items-{hashlib.sha256(content).hexdigest()[:16]}.parquet"
+    store = Store(folder)
+    # A resumed run must find the file as it was, time of change and all.
+    if not store.exists(name):
+        store.write_bytes(name, content)
+    return f"{store.uri}/{name}", section
+
+
+def _split_ids(data: Any) -> tuple[list[object] | None, Any]:
+    """The ids of items that have any, and the items."""
+    import pandas as pd
+
+    if isinstance(data, Mapping):
+        return list(data), list(data.values())
+    if isinstance(data, pd.Series | pd.DataFrame):
+        default = isinstance(data.index, pd.RangeIndex) and data.index.start == 0
+        ids = None if default else data.index.tolist()
+        return ids, data if isinstance(data, pd.DataFrame) else data.to_list()
+    if isinstance(data, str | bytes) or not isinstance(data, Iterable | pa.Table):
+        raise InputError(
+            "items must be a list, mapping, Series, DataFrame, array or Arrow table, or the path "
+            f"or URI of files, got {type(data).__name__}"
+        )
+    return None, data
+
+
+def _table(values: Any, modality: Modality | None) -> tuple[pa.Table, dict[str, Any]]:
+    """Items as a table, and how to read it."""
+    import pandas as pd
+
+    if isinstance(values, pa.Table):
+        return values, {"modality": modality} if modality else {}
+    if isinstance(values, pd.DataFrame):
+        return _frame(values, modality)
+    if isinstance(values, np.ndarray) and values.dtype.kind in "fiu":
+        return _array(values, modality)
+    items = list(values)
+    first = next((each for each in items if not _is_missing(each)), None)
+    if isinstance(first, Mapping):
+        return _frame(pd.DataFrame(items), modality)
+    if isinstance(first, int | float | np.number) and not isinstance(first, bool):
+        numbers = [math.nan if _is_missing(each) else each for each in items]
+        try:
+            return _array(np.asarray(numbers, np.float64), modality)
+        except (TypeError, ValueError):
+            raise _of_wrong_type(items, "a number", (int, float, np.number)) from None
+    if isinstance(first, Sequence | np.ndarray) and not isinstance(first, str | bytes):
+        return _lists(items, modality)
+    if _are_images(items, first, modality):
+        return pa.table({"image": _images(items)}), {"modality": "image", "image_column": "image"}
+    if first is not None and not isinstance(first, str):
+        raise _of_wrong_type(items, "text, an image, a number or a list of numbers", (str,))
+    return pa.table({"text": _texts(items)}), {"modality": "text", "text_column": "text"}
+
+
+def _frame(frame: pd.DataFrame, modality: Modality | None) -> tuple[pa.Table, dict[str, Any]]:
+    frame = frame.rename(columns=str)
+    try:
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+    except (pa.ArrowException, UnicodeEncodeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"items: a column holds values of several types ({reason})") from None
+    return table, {"modality": modality} if modality else {}
+
+
+def _array(
+    values: np.ndarray[Any, Any], modality: Modality | None
+) -> tuple[pa.Table, dict[str, Any]]:
+    if values.ndim not in (1, 2):
+        raise InputError(
+            f"items must be an array of shape (items, numbers), got {values.shape}; reshape it"
+        )
+    matrix = values.reshape(len(values), -1)
+    if modality == "embedding":
+        vectors = vector_column(np.ascontiguousarray(matrix, np.float32))
+        return pa.table({"embedding": vectors}), {
+            "modality": "embedding",
+            "embedding_column": "embedding",
+        }
+    names = [ARRAY_COLUMN.format(place) for place in range(matrix.shape[1])]
+    columns = [pa.array(np.ascontiguousarray(column, np.float64)) for column in matrix.T]
+    return pa.table(columns, names=names), {"modality": "numeric", "columns": names}
+
+
+def _lists(items: list[Any], modality: Modality | None) -> tuple[pa.Table, dict[str, Any]]:
+    """Vectors in a list: numeric rows where all have one length, unless said otherwise."""
+    rows = [None if _is_missing(each) else list(each) for each in items]
+    lengths = {len(row) for row in rows if row is not None}
+    if modality != "embedding" and len(lengths) == 1 and None not in rows:
+        try:
+            return _array(np.asarray(rows, np.float64), modality)
+        except (TypeError, ValueError):
+            raise InputError("items must be lists of numbers; convert what is not") from None
+    try:
+        vectors = pa.array(rows, pa.list_(pa.float64()))
+    except (pa.ArrowException, TypeError):
+        raise InputError("items must be lists of numbers; convert what is not") from None
+    return pa.table({"embedding": vectors}), {
+        "modality": "embedding",
+        "embedding_column": "embedding",
+    }
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _are_images(items: list[Any], first: object, modality: Modality | None) -> bool:
+    if modality is not None:
+        return modality == "image"
+    if isinstance(first, bytes | Path) or hasattr(first, "getbands"):
+        return True
+    texts = [each for each in items[:SNIFFED] if isinstance(each, str)]
+    return bool(texts) and all(each.lower().endswith(IMAGE_ENDINGS) for each in texts)
+
+
+def _images(items: list[Any]) -> pa.Array:
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    rows: list[dict[str, object] | None] = []
+    for place, item in enumerate(items):
+        if _is_missing(item):
+            rows.append(None)
+        elif isinstance(item, str | Path):
+            path = str(item)
+            rows.append({"path": path if "://" in path else str(Path(path).absolute())})
+        elif isinstance(item, bytes):
+            rows.append({"bytes": item})
+        elif hasattr(item, "getbands"):
+            data = io.BytesIO()
+            # Modes that PNG has no room for, such as CMYK.
+            plain = (
+                item if item.mode in ("1", "L", "LA", "P", "RGB", "RGBA") else item.convert("RGB")
+            )
+            plain.save(data, "PNG")
+            rows.append({"bytes": data.getvalue()})
+        else:
+            raise InputError(
+                f"item {place} must be an image's path, bytes or PIL image, got "
+                f"{type(item).__name__}"
+            )
+    return pa.array(rows, kind)
+
+
+def _texts(values: list[Any]) -> pa.Array:
+    texts: list[str | None] = []
+    for place, value in enumerate(values):
+        if _is_missing(value):
+            texts.append(None)
+        elif isinstance(value, str):
+            texts.append(value)
+        else:
+            raise InputError(
+                f"item {place} must be text, got {type(value).__name__} {value!r:.80}; convert it"
+            )
+    return _strings(texts)
+
+
+def _of_wrong_type(items: list[Any], what: str, kinds: tuple[type, ...]) -> InputError:
+    place = next(
+        place
+        for place, each in enumerate(items)
+        if not _is_missing(each) and (isinstance(each, bool) or not isinstance(each, kinds))
+    )
+    wrong = items[place]
+    return InputError(
+        f"item {place} must be {what}, got {type(wrong).__name__} {wrong!r:.80}; convert it"
+    )
+
+
+def _ids(ids: list[object]) -> pa.Array:
+    """Ids of one scalar type as texts."""
+    kinds = {type(each) for each in ids}
+    if len(kinds) > 1:
+        names = " and ".join(sorted(kind.__name__ for kind in kinds))
+        raise InputError(f"ids of items must be of one type, got {names}; convert them")
+    return _strings([str(each) for each in ids])
+
+
+def _with_labels(table: pa.Table, labels: Any) -> tuple[pa.Table, list[str]]:
+    """Columns of ground truth beside the items."""
+    import pandas as pd
+
+    named = (
+        labels
+        if isinstance(labels, pd.DataFrame)
+        else pd.DataFrame({"label": pd.Series(list(labels), dtype=object)})
+    )
+    names = [str(name) for name in named.columns]
+    for place, name in enumerate(names):
+        values = [None if _is_missing(each) else str(each) for each in named.iloc[:, place]]
+        if len(values) != table.num_rows:
+            raise InputError(
+                f"labels must be as many as the items ({table.num_rows:,}), got {len(values):,}"
+            )
+        if name in table.schema.names:
+            raise InputError(f"labels must not have the name of a column of the items, {name!r}")
+        table = table.append_column(name, _strings(values))
+    return table, names
+
+
+def _strings(values: Sequence[str | None]) -> pa.Array:
+    """Texts; those that are no valid Unicode come as bytes that reading sets aside."""
+    try:
+        return pa.array(values, pa.large_string())
+    except UnicodeEncodeError:
+        coded = [None if each is None else each.encode("utf-8", "surrogatepass") for each in values]
+        return pa.array(coded, pa.binary())
