@@ -68,6 +68,16 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--cluster", metavar="LEVEL/ID", help="one cluster in full")
     show.set_defaults(command=_show)
 
+    evaluate = commands.add_parser("evaluate", help="measure a finished run again")
+    evaluate.add_argument("run", metavar="RUN", help="output of a finished run, a path or URI")
+    evaluate.add_argument(
+        "--labels",
+        action="append",
+        metavar="COLUMN",
+        help="ground truth of the run to compare with; may be repeated; default: all it has",
+    )
+    evaluate.set_defaults(command=_evaluate)
+
     demo = commands.add_parser("demo", help="run the job on a real corpus from installed packages")
     demo.add_argument("--output", default=DEMO_OUTPUT, metavar="URI", help="default: runs/demo")
     demo.set_defaults(command=_demo)
@@ -137,6 +147,17 @@ def _show(options: argparse.Namespace) -> None:
         from hercules_scale.show import describe_cluster
 
         print(describe_cluster(hierarchy, *_cluster_name("--cluster", options.cluster)))
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from hercules_scale.hierarchy import Hierarchy
+    from hercules_scale.measure import evaluate_run
+    from hercules_scale.show import describe_metrics
+
+    notes = evaluate_run(options.run, options.labels)
+    lines = [*describe_metrics(Hierarchy.open(options.run).evaluations()), ""]
+    lines += [f"! {note}" for note in notes]
+    print("\n".join([*lines, f"written: {options.run.rstrip('/')}/evaluations"]))
 
 
 def _cluster_name(option: str, name: str) -> tuple[int, int]:

@@ -94,6 +94,34 @@ class Hierarchy:
         """Metrics by level."""
         return self.table("evaluations")
 
+    def evaluate(self, labels: Any = None) -> pd.DataFrame:
+        """Measure the hierarchy again in this process, against ground truth of any kind.
+
+        Shards are read one at a time, so it takes memory for one of them and for the clusters'
+        sums; a run of many millions of items is measured faster by ``hercules-scale evaluate``, on
+        Ray. Nothing is written.
+
+        Args:
+            labels: True classes: the name of a column of the table ``labels``; or a list, array or
+                Series in the order of the rows; or a dict, or a Series with an index of its own,
+                by ``item_id``. None, NaN and items that a dict leaves out have no class. By
+                default every column of the table ``labels``.
+
+        Returns:
+            ``level``, ``metric``, ``basis`` (``items``, ``children``, ``summaries``,
+            ``labels:`` and a name), ``value``, ``n``, and ``low`` and ``high``, the ends of a 95%
+            confidence interval where the figure is of a sample.
+
+        Raises:
+            InputError: There is no such column, the length is another than that of the items, or
+                an id is unknown.
+
+        Source: HERCULES, section 3.7.
+        """
+        from hercules_scale.measure import evaluate_here
+
+        return evaluate_here(self._store, labels)
+
     def tree(self, depth: int | None = None, level: int | None = None) -> str:
         """The hierarchy as indented text, coarsest clusters first, larger before smaller.
 

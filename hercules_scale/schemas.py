@@ -20,7 +20,11 @@ EVALUATIONS = pa.schema(
         ("metric", pa.string()),
         ("basis", pa.string()),
         ("value", pa.float64()),
+        # Items, clusters or labelled items that the figure is of.
         ("n", pa.int64()),
+        # Ends of its 95% confidence interval; null where it is exact.
+        ("low", pa.float64()),
+        ("high", pa.float64()),
     ]
 )
 

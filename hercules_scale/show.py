@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from hercules_scale.errors import InputError
 from hercules_scale.hierarchy import Hierarchy, printable
 from hercules_scale.storage import layout
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def describe_run(hierarchy: Hierarchy) -> str:
@@ -26,7 +30,7 @@ def describe_run(hierarchy: Hierarchy) -> str:
             "language model: {calls:,} calls, {prompt_tokens:,} prompt and "
             "{completion_tokens:,} generated tokens".format(**record["tokens"])
         )
-    lines += _metrics(hierarchy)
+    lines += describe_metrics(hierarchy.evaluations())
     lines += ["", f"{'stage':<24}{'seconds':>9}{'driver MiB':>12}{'worker MiB':>12}"]
     for stage in record["stages"]:
         driver, worker = stage["driver_peak_bytes"] >> 20, stage["worker_peak_bytes"] >> 20
@@ -36,18 +40,25 @@ def describe_run(hierarchy: Hierarchy) -> str:
     return "\n".join(lines)
 
 
-def _metrics(hierarchy: Hierarchy) -> list[str]:
-    """Metrics, a line a level: against ground truth, and of titles and descriptions."""
-    frame = hierarchy.evaluations()
-    of_labels = frame["basis"].str.startswith("labels:")
+def describe_metrics(evaluations: pd.DataFrame) -> list[str]:
+    """Metrics, a line a level: against ground truth, of clusters, of titles and descriptions."""
+    basis = evaluations["basis"]
+    of_labels, of_vectors = basis.str.startswith("labels:"), basis.isin(["items", "children"])
     lines = []
-    for part in (frame[of_labels], frame[~of_labels]):
+    for chosen in (of_labels, of_vectors, ~of_labels & ~of_vectors):
+        part = evaluations[chosen]
         if not part.empty:
+            part = part.assign(basis=part["basis"].map(printable))
             table = part.pivot_table(
                 index=["basis", "level"], columns="metric", values="value", sort=False
             )
             text = table.round(3).reset_index().to_string(index=False, na_rep="")
             lines += ["", *text.splitlines()]
+    lines += [
+        f"level {row['level']}: {row['metric']} is of a sample of {row['n']:,} {row['basis']}, "
+        f"95% confidence {row['low']:.3f} to {row['high']:.3f}"
+        for row in evaluations[evaluations["low"].notna()].to_dict("records")
+    ]
     return lines
 
 

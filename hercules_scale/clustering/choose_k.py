@@ -249,8 +249,8 @@ def score_clusters(
         simplified_silhouette=float(of_clusters.mean()),
         standard_error=float(error),
         silhouette=silhouette,
-        davies_bouldin=_davies_bouldin(means, spread),
-        calinski_harabasz=_calinski_harabasz(means, sums.counts.astype(np.float64), within),
+        davies_bouldin=davies_bouldin(means, spread),
+        calinski_harabasz=calinski_harabasz(means, sums.counts.astype(np.float64), within),
     )
 
 
@@ -313,8 +313,14 @@ def _silhouettes(vectors: VectorSet, labels: NDArray[np.int32]) -> Float64:
     return np.asarray(silhouette_samples(points, labels), np.float64)
 
 
-def _calinski_harabasz(means: Float64, counts: Float64, within: float) -> float:
-    """Variance between clusters over that within, each by its degrees of freedom."""
+def calinski_harabasz(means: Float64, counts: Float64, within: float) -> float:
+    """Variance between clusters over that within, each by its degrees of freedom.
+
+    Args:
+        means: Shape (k, d).
+        counts: Vectors of each cluster, shape (k,).
+        within: Sum of squared L2 distances to the own mean.
+    """
     if within == 0:
         return 1.0
     n, k = counts.sum(), len(means)
@@ -323,8 +329,13 @@ def _calinski_harabasz(means: Float64, counts: Float64, within: float) -> float:
     return float(between * (n - k) / (within * (k - 1)))
 
 
-def _davies_bouldin(means: Float64, spread: Float64) -> float:
-    """Mean over clusters of the worst (s_i + s_j) / |c_i - c_j|."""
+def davies_bouldin(means: Float64, spread: Float64) -> float:
+    """Mean over clusters of the worst (s_i + s_j) / |c_i - c_j|.
+
+    Args:
+        means: Shape (k, d).
+        spread: Mean Euclidean distance to the own mean, shape (k,).
+    """
     if np.allclose(spread, 0):
         return 0.0
     worst = []

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 
-def external_metrics(contingency: NDArray[np.int64]) -> dict[str, float]:
+def external_metrics(contingency: NDArray[np.int64] | sparse.coo_array) -> dict[str, float]:
     """Metrics of a table of counts, equal to scikit-learn's on the labels themselves.
 
     Args:
-        contingency: Items of each class in each cluster, shape (classes, clusters).
+        contingency: Items of each class in each cluster, shape (classes, clusters); sparse where
+            there are many of both.
 
     Returns:
         ``ari``, ``nmi`` (arithmetic mean), ``homogeneity``, ``completeness``, ``v_measure``.
 
     Source: HERCULES, section 3.7; Hubert and Arabie (1985); Rosenberg and Hirschberg (2007).
     """
-    counts = contingency.astype(np.float64)
-    n = counts.sum()
+    counts = sparse.coo_array(contingency).astype(np.float64)
+    n = float(counts.sum())
     classes, clusters = counts.sum(axis=1), counts.sum(axis=0)
     class_entropy, cluster_entropy = _entropy(classes), _entropy(clusters)
-    row, column = np.nonzero(counts)
-    cells = counts[row, column]
+    (row, column), cells = counts.coords, counts.data
     mutual = float((cells / n * np.log(cells * n / (classes[row] * clusters[column]))).sum())
     mutual = max(mutual, 0.0)
     homogeneity = mutual / class_entropy if class_entropy else 1.0

@@ -8,19 +8,13 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from sklearn.metrics import (
-    calinski_harabasz_score,
-    davies_bouldin_score,
-    silhouette_score,
-)
 
 from hercules_scale.clustering.assign import Float32, Int64, to_unit
+from hercules_scale.evaluation.internal import internal_metrics
 from hercules_scale.summarization.choosing import Items, label_accuracy
 from hercules_scale.summarization.distinct import title_key
 
 Measured = dict[str, tuple[float, int]]
-# A silhouette compares all pairs; of more clusters a sample is taken.
-SILHOUETTE_ROWS = 20_000
 
 
 def held_out_accuracy(
@@ -87,13 +81,5 @@ def description_metrics(vectors: Float32, parents: NDArray[np.int32]) -> Measure
         Silhouette (cosine), Davies-Bouldin and Calinski-Harabasz; none where every cluster has one
         child, or there is one cluster.
     """
-    n, k = len(vectors), len(np.unique(parents))
-    if not 1 < k < n:
-        return {}
-    sample = {"sample_size": SILHOUETTE_ROWS, "random_state": 0} if n > SILHOUETTE_ROWS else {}
-    silhouette = silhouette_score(vectors, parents, metric="cosine", **sample)
-    return {
-        "llm_silhouette": (float(silhouette), n),
-        "llm_davies_bouldin": (float(davies_bouldin_score(vectors, parents)), n),
-        "llm_calinski_harabasz": (float(calinski_harabasz_score(vectors, parents)), n),
-    }
+    found = internal_metrics(vectors, parents, "cosine")
+    return {f"llm_{metric}": (figure.value, figure.n) for metric, figure in found.items()}

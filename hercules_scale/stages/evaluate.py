@@ -1,15 +1,19 @@
-"""Measures the hierarchy level by level: its labels, and its clusters against ground truth.
+"""Measures the hierarchy level by level: its clusters, its labels, and both against ground truth.
 
 This is the only stage that reads the table ``labels``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 import pyarrow as pa
 
 from hercules_scale import schemas
-from hercules_scale.evaluation.external import external_metrics
+from hercules_scale.config import RunConfig
+from hercules_scale.evaluation.internal import Figure
 from hercules_scale.evaluation.summaries import (
     Measured,
     description_metrics,
@@ -18,45 +22,117 @@ from hercules_scale.evaluation.summaries import (
 )
 from hercules_scale.stages.cluster import Clustering
 from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.ground_truth import Truth, external_figures
+from hercules_scale.stages.item_metrics import ClusteredItems, item_metrics
+from hercules_scale.stages.partials import Gather, GatherOnRay
 from hercules_scale.stages.summarize import Summaries, ancestors, siblings
 from hercules_scale.storage import layout
+from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, column_vectors, read_table, write_table
+
+Row = dict[str, object]
 
 
 def evaluate_levels(
     context: RunContext, shards: Shards, clustering: Clustering, summaries: Summaries
 ) -> FileRecord:
-    """Write the table ``evaluations``: of titles and descriptions, and beside ground truth."""
-    wanted = context.config.evaluation.metrics == "all"
-    columns = context.config.input.label_columns if wanted else []
-    n_steps = len(columns) + clustering.n_levels if wanted else 0
-    rows: list[dict[str, object]] = []
-    with context.reporter.stage("evaluate", n_steps, "measurements") as progress:
-        if wanted:
-            for level in range(1, clustering.n_levels + 1):
-                rows += _rows(level, "summaries", _of_summaries(clustering, summaries, level))
-                progress.advance(1)
-        for column in columns:
-            for level in range(1, clustering.n_levels + 1):
-                contingency = _contingency(context, shards, column, level)
-                n = int(contingency.sum())
-                if n == 0:
-                    context.reporter.alarm(
-                        f"input.label_columns {column!r} holds no value; nothing to measure"
-                    )
-                    break
-                metrics = external_metrics(contingency)
-                measured = {metric: (value, n) for metric, value in metrics.items()}
-                rows += _rows(level, f"labels:{column}", measured)
-            progress.advance(1)
+    """Write the table ``evaluations``, empty where the configuration wants no metrics."""
+    rows: list[Row] = []
+    if context.config.evaluation.metrics == "all":
+        gather = GatherOnRay(context, shards)
+        items = clustered_items(context.store, context.config, shards, clustering)
+        truth = StoredTruth(context.store, tuple(context.config.input.label_columns))
+        rows += measure_items(items, gather)
+        rows += measure_summaries(clustering, summaries)
+        for_truth, without = measure_truth(items, truth, gather)
+        rows += for_truth
+        for column in without:
+            context.reporter.alarm(
+                f"input.label_columns {column!r} holds no value; nothing to measure"
+            )
+        gather.forget()
+    return write_evaluations(context.store, rows, 0)
+
+
+def write_evaluations(store: Store, rows: list[Row], part: int) -> FileRecord:
+    """Write rows as one file of the table ``evaluations``."""
     table = pa.Table.from_pylist(rows, schemas.EVALUATIONS)
-    return write_table(context.store, layout.part("evaluations", 0), table)
+    return write_table(store, layout.part("evaluations", part), table)
 
 
-def _rows(level: int, basis: str, measured: Measured) -> list[dict[str, object]]:
+@dataclass(frozen=True)
+class StoredTruth:
+    """The ground truth that came with the items.
+
+    Attributes:
+        store: Output of the run.
+        names: Columns of the table ``labels``.
+    """
+
+    store: Store
+    names: tuple[str, ...]
+
+    @property
+    def columns(self) -> list[str]:
+        """The names."""
+        return list(self.names)
+
+    def read(self, shard: int) -> pa.Table:
+        """The columns of one shard's items."""
+        return read_table(self.store, layout.part("labels", shard), self.columns)
+
+
+def clustered_items(
+    store: Store, config: RunConfig, shards: Shards, clustering: Clustering
+) -> ClusteredItems:
+    """What the metrics of items are taken of."""
+    levels = range(1, clustering.n_levels + 1)
+    return ClusteredItems(
+        store,
+        shards,
+        clustering.clusters["centroid"].type.list_size,
+        tuple(ancestors(clustering, level) for level in levels),
+        "euclidean" if config.input.modality == "numeric" else "cosine",
+        config.hierarchy.seed,
+    )
+
+
+def measure_items(items: ClusteredItems, gather: Gather) -> list[Row]:
+    """Rows of the table ``evaluations`` on items and on children."""
+    rows: list[Row] = []
+    for level, by_basis in enumerate(item_metrics(items, gather), start=1):
+        for basis, measured in by_basis.items():
+            rows += _rows(level, basis, measured)
+    return rows
+
+
+def measure_summaries(clustering: Clustering, summaries: Summaries) -> list[Row]:
+    """Rows on titles and descriptions."""
+    rows: list[Row] = []
+    for level in range(1, clustering.n_levels + 1):
+        measured = _of_summaries(clustering, summaries, level)
+        rows += _rows(level, "summaries", {name: Figure(*pair) for name, pair in measured.items()})
+    return rows
+
+
+def measure_truth(
+    items: ClusteredItems, truth: Truth, gather: Gather
+) -> tuple[list[Row], list[str]]:
+    """Rows on each classification, and the classifications without any class."""
+    found = external_figures(items, truth, gather)
+    rows = [
+        row
+        for column, levels in found.items()
+        for level, measured in enumerate(levels, start=1)
+        for row in _rows(level, f"labels:{column}", measured)
+    ]
+    return rows, [column for column, levels in found.items() if not levels]
+
+
+def _rows(level: int, basis: str, measured: Mapping[str, Figure]) -> list[Row]:
     return [
-        {"level": level, "metric": metric, "basis": basis, "value": value, "n": n}
-        for metric, (value, n) in measured.items()
+        {"level": level, "metric": metric, "basis": basis, **figure._asdict()}
+        for metric, figure in measured.items()
     ]
 
 
@@ -86,23 +162,3 @@ def _of_summaries(clustering: Clustering, summaries: Summaries, level: int) -> M
     if summaries.topic_alignment:
         measured["topic_alignment"] = (summaries.topic_alignment[level - 1], len(groups))
     return measured
-
-
-def _contingency(
-    context: RunContext, shards: Shards, column: str, level: int
-) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
-    """Items of each label in each cluster; items without a label are left out."""
-    cluster = f"level_{level}"
-    counted = []
-    for shard in range(len(shards)):
-        labels = read_table(context.store, layout.part("labels", shard), [column])
-        members = read_table(context.store, layout.part("memberships", shard), [cluster])
-        pairs = pa.table({"label": labels[column], "cluster": members[cluster]}).drop_null()
-        counted.append(pairs.group_by(["label", "cluster"]).aggregate([([], "count_all")]))
-    pairs = pa.concat_tables(counted)
-    pairs = pairs.group_by(["label", "cluster"]).aggregate([("count_all", "sum")])
-    names, row = np.unique(np.asarray(pairs["label"].to_pylist(), dtype=str), return_inverse=True)
-    clusters, col = np.unique(pairs["cluster"].to_numpy(), return_inverse=True)
-    table = np.zeros((len(names), len(clusters)), np.int64)
-    np.add.at(table, (row, col), pairs["count_all_sum"].to_numpy())
-    return table

@@ -15,6 +15,7 @@ from hercules_scale.stages.cluster import Clustering
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.shards import ShardResult, Stage, run_shards
 from hercules_scale.storage import layout
+from hercules_scale.storage.manifest import Commit, read_commits
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
     column_vectors,
@@ -116,6 +117,21 @@ def draw_label_items(context: RunContext, shards: Shards, clustering: Clustering
     worker = _Worker(context.store, context.config.hierarchy.seed, wanted / sizes, shown)
     stage = Stage(STAGE, "items", shards.n_items, context.config.resources.workers)
     commits = run_shards(context, stage, len(shards), worker)
+    return _halves(context, sizes, commits)
+
+
+def read_label_items(
+    context: RunContext, shards: Shards, clustering: Clustering
+) -> LabelItems | None:
+    """The items that were drawn for a run; nothing where its work files are gone."""
+    commits = read_commits(context.store, STAGE, context.fingerprint)
+    drawn = [file.path for commit in commits.values() for file in commit.files]
+    if len(commits) != len(shards) or not all(context.store.exists(path) for path in drawn):
+        return None
+    return _halves(context, clustering.level(1)["n_items"].to_numpy(), commits)
+
+
+def _halves(context: RunContext, sizes: Int64, commits: dict[int, Commit]) -> LabelItems:
     table = read_tables(
         context.store, [file.path for commit in commits.values() for file in commit.files]
     )

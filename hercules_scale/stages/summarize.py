@@ -156,8 +156,14 @@ def summarize_clusters(
         column_vectors(table["embedding"]),
         [commit.files[1] for commit in commits.values()],
         items,
-        [commit.info["topic"] for commit in commits.values() if "topic" in commit.info],
+        topic_alignment(context),
     )
+
+
+def topic_alignment(context: RunContext) -> list[float]:
+    """Of each level that is labelled, mean cosine of the labels to the topic; none without one."""
+    commits = read_commits(context.store, STAGE, context.fingerprint)
+    return [commit.info["topic"] for commit in commits.values() if "topic" in commit.info]
 
 
 @contextmanager

@@ -73,6 +73,22 @@ def publish(store: Store, tables: dict[str, list[FileRecord]], run_fingerprint: 
     store.create(layout.SUCCESS, b"")
 
 
+def replace_table(store: Store, table: str, files: list[FileRecord]) -> None:
+    """Have the manifest of a finished run list other files of a table, then delete the old ones.
+
+    Args:
+        store: Output of the run.
+        table: Name of the table.
+        files: Its new files, written under names that none of the old ones has.
+    """
+    manifest = json.loads(store.read_bytes(layout.MANIFEST))
+    old = manifest["tables"].get(table, [])
+    manifest["tables"][table] = [asdict(file) for file in files]
+    store.write_bytes(layout.MANIFEST, to_json(manifest))
+    for record in old:
+        store.delete_files(record["path"])
+
+
 def published_files(store: Store) -> dict[str, list[FileRecord]]:
     """Files of each table of a finished run.
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 from sklearn.metrics.cluster import contingency_matrix
@@ -16,6 +16,7 @@ REFERENCES = {
 }
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=60))
 def test_metrics_are_those_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     classes, clusters = zip(*pairs, strict=True)
