@@ -97,10 +97,7 @@ def draw_label_items(context: RunContext, shards: Shards, clustering: Clustering
     None where labels are embedded by another model than the items: nothing can compare them.
     """
     if not context.config.labels_share_space:
-        nothing = Items(
-            np.zeros((0, 1), np.float32), np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64)
-        )
-        return LabelItems(nothing, nothing)
+        return _nothing()
     clusters = clustering.level(1)
     sizes = clusters["n_items"].to_numpy()
     dimension = clusters["centroid"].type.list_size
@@ -124,11 +121,19 @@ def read_label_items(
     context: RunContext, shards: Shards, clustering: Clustering
 ) -> LabelItems | None:
     """The items that were drawn for a run; nothing where its work files are gone."""
+    if not context.config.labels_share_space:
+        return _nothing()
     commits = read_commits(context.store, STAGE, context.fingerprint)
     drawn = [file.path for commit in commits.values() for file in commit.files]
     if len(commits) != len(shards) or not all(context.store.exists(path) for path in drawn):
         return None
     return _halves(context, clustering.level(1)["n_items"].to_numpy(), commits)
+
+
+def _nothing() -> LabelItems:
+    rows = np.zeros(0, np.int64)
+    nothing = Items(np.zeros((0, 1), np.float32), rows, np.zeros(0), rows)
+    return LabelItems(nothing, nothing)
 
 
 def _halves(context: RunContext, sizes: Int64, commits: dict[int, Commit]) -> LabelItems:
