@@ -69,7 +69,15 @@ def _reading(source: SourceFile) -> Iterator[None]:
     """Names the file in what its libraries raise."""
     try:
         yield
-    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+    except (
+        pa.ArrowException,
+        OSError,
+        EOFError,
+        UnicodeDecodeError,
+        KeyError,
+        zlib.error,
+    ) as error:
+        # pyarrow raises KeyError for a name with a NUL byte.
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"{source.uri}: cannot be read as {source.format} ({reason}); "

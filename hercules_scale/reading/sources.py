@@ -232,7 +232,8 @@ def npy_header(source: SourceFile) -> NpyHeader:
             read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
             shape, by_column, dtype = read(file)  # type: ignore[no-untyped-call]
             offset = file.tell()
-    except (ValueError, EOFError, OSError, pa.ArrowException) as error:
+    except Exception as error:
+        # NumPy reads a header as Python, so a damaged one raises SyntaxError, TokenError and others.
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"{source.uri}: cannot be read as npy ({reason}); replace the file or leave it out"
