@@ -15,8 +15,8 @@ from hercules_scale.clustering.choose_k import check_score, k_range, largest_cou
 from hercules_scale.clustering.tiles import TILE_ROWS
 from hercules_scale.config import RunConfig
 from hercules_scale.errors import InputError
-from hercules_scale.hierarchy import printable
 from hercules_scale.pipeline import check, local_or_cluster_ray
+from hercules_scale.printable import printable
 from hercules_scale.progress import Reporter
 from hercules_scale.reading.items import read_piece
 from hercules_scale.reading.sources import SourceFile, parquet_file, split_into_pieces

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from hercules_scale.errors import InputError
-from hercules_scale.hierarchy import Hierarchy, printable
+from hercules_scale.hierarchy import Hierarchy
+from hercules_scale.printable import printable
 from hercules_scale.storage import layout
 
 
