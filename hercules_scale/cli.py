@@ -78,6 +78,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.set_defaults(command=_evaluate)
 
+    export = commands.add_parser("export", help="write the tree or the memberships as one file")
+    export.add_argument("run", metavar="RUN", help="output of a finished run, a path or URI")
+    export.add_argument(
+        "--format",
+        required=True,
+        choices=["json", "csv", "html"],
+        help="json: the tree; csv: a row an item; html: a page to read the tree in",
+    )
+    export.add_argument("--output", metavar="PATH", help="default: the run's name, in this folder")
+    export.add_argument(
+        "--layout",
+        choices=["tree", "pyhercules"],
+        help="of json: our own, or the model that pyhercules 1.1.1 loads; default: tree",
+    )
+    export.add_argument("--items", action="store_true", help="json: every item's clusters too")
+    export.add_argument("--force", action="store_true", help="replace a file that is there")
+    export.set_defaults(command=_export)
+
+    import_ = commands.add_parser("import", help="read a model that pyhercules saved as JSON")
+    import_.add_argument("model", metavar="MODEL.json", help="path or URI of the model")
+    import_.add_argument("--output", required=True, metavar="URI", help="where the tables go")
+    import_.set_defaults(command=_import)
+
     demo = commands.add_parser("demo", help="run the job on a real corpus from installed packages")
     demo.add_argument("--output", default=DEMO_OUTPUT, metavar="URI", help="default: runs/demo")
     demo.set_defaults(command=_demo)
@@ -158,6 +181,35 @@ def _evaluate(options: argparse.Namespace) -> None:
     lines = [*describe_metrics(Hierarchy.open(options.run).evaluations()), ""]
     lines += [f"! {note}" for note in notes]
     print("\n".join([*lines, f"written: {options.run.rstrip('/')}/evaluations"]))
+
+
+def _export(options: argparse.Namespace) -> None:
+    from hercules_scale.hierarchy import Hierarchy
+
+    for option in ("layout", "items"):
+        if getattr(options, option) and options.format != "json":
+            raise InputError(f"--{option} goes with --format json alone, got {options.format}")
+    if options.items and options.layout == "pyhercules":
+        raise InputError("--items: layout pyhercules holds the items already; leave it out")
+    hierarchy = Hierarchy.open(options.run)
+    path = options.output
+    if path is None:
+        suffix = ".pyhercules" if options.layout == "pyhercules" else ""
+        path = f"{hierarchy.name}{suffix}.{options.format}"
+    if options.format == "json":
+        layout = options.layout or "tree"
+        hierarchy.to_json(path, items=options.items, layout=layout, overwrite=options.force)
+    elif options.format == "csv":
+        hierarchy.to_csv(path, overwrite=options.force)
+    else:
+        hierarchy.to_html(path, overwrite=options.force)
+    print(f"wrote {path}")
+
+
+def _import(options: argparse.Namespace) -> None:
+    from hercules_scale.hierarchy import Hierarchy
+
+    _print_result(Hierarchy.from_pyhercules(options.model, options.output).uri)
 
 
 def _cluster_name(option: str, name: str) -> tuple[int, int]:

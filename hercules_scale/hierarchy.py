@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hercules_scale.errors import InputError
+from hercules_scale.exchange.destination import open_destination
+from hercules_scale.exchange.source import FinishedRun
+from hercules_scale.printable import printable
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import published_files
 from hercules_scale.storage.store import Store
@@ -13,6 +17,8 @@ from hercules_scale.storage.tables import read_tables
 
 if TYPE_CHECKING:
     import pandas as pd
+
+JSON_LAYOUTS = ("tree", "pyhercules")
 
 
 class Hierarchy:
@@ -38,10 +44,30 @@ class Hierarchy:
         """
         return cls(Store(uri))
 
+    @classmethod
+    def from_pyhercules(cls, path: str, output: str) -> Hierarchy:
+        """Write a model that pyhercules saved as the tables of a finished run, and open it.
+
+        Args:
+            path: Path or URI of the model's JSON.
+            output: Where the tables go, a path or URI.
+
+        Raises:
+            InputError: The file is no such model, or there is a run at the output.
+        """
+        from hercules_scale.exchange.import_model import import_model
+
+        return cls(import_model(path, output))
+
     @property
     def uri(self) -> str:
         """Where the output lies."""
         return self._store.uri
+
+    @property
+    def name(self) -> str:
+        """The last part of where the output lies."""
+        return self._finished.name
 
     @property
     def run(self) -> dict[str, Any]:
@@ -167,6 +193,73 @@ class Hierarchy:
             show(root, 0)
         return "\n".join(lines)
 
+    def to_json(
+        self, path: str, *, items: bool = False, layout: str = "tree", overwrite: bool = False
+    ) -> None:
+        """Write the tree as one JSON file, as a stream.
+
+        Args:
+            path: Path or URI of the file.
+            items: Whether to add every item's clusters and distances.
+            layout: ``tree``, or ``pyhercules`` for the model JSON of that package, which holds the
+                items, their texts and their vectors in any case.
+            overwrite: Whether a file that is there may be replaced.
+
+        Raises:
+            InputError: The file exists or cannot be written, or the layout cannot hold the items.
+        """
+        from hercules_scale.exchange.to_pyhercules import write_model
+        from hercules_scale.exchange.tree_json import write_tree
+
+        if layout not in JSON_LAYOUTS:
+            raise InputError(f"layout must be one of {', '.join(JSON_LAYOUTS)}, got {layout!r}")
+        with open_destination(path, overwrite) as stream:
+            if layout == "pyhercules":
+                write_model(self._finished, stream)
+            else:
+                write_tree(self._finished, stream, items)
+
+    def to_csv(self, path: str, *, overwrite: bool = False) -> None:
+        """Write memberships with titles as CSV, a row an item, as a stream.
+
+        Texts that a spreadsheet would take for a formula get an apostrophe in front.
+
+        Args:
+            path: Path or URI of the file.
+            overwrite: Whether a file that is there may be replaced.
+
+        Raises:
+            InputError: The file exists or cannot be written.
+        """
+        from hercules_scale.exchange.rows_csv import write_rows
+
+        with open_destination(path, overwrite) as stream:
+            write_rows(self._finished, stream)
+
+    def to_html(self, path: str, *, overwrite: bool = False) -> None:
+        """Write the tree as one HTML page that needs no network.
+
+        Args:
+            path: Path or URI of the file.
+            overwrite: Whether a file that is there may be replaced.
+
+        Raises:
+            InputError: The file exists or cannot be written.
+        """
+        from hercules_scale.exchange.page import write_page
+
+        with open_destination(path, overwrite) as stream:
+            write_page(self._finished, stream)
+
+    def _repr_html_(self) -> str:
+        from hercules_scale.exchange.page import notebook_tree
+
+        return notebook_tree(self._finished)
+
+    @cached_property
+    def _finished(self) -> FinishedRun:
+        return FinishedRun(self._store, self._files)
+
     def _check_level(self, level: int) -> None:
         if not 1 <= level <= self.n_levels:
             raise InputError(
@@ -176,8 +269,3 @@ class Hierarchy:
     def __repr__(self) -> str:
         sizes = self.clusters().groupby("level").size().tolist()
         return f"Hierarchy({self.uri!r}, clusters per level {sizes})"
-
-
-def printable(text: str) -> str:
-    """Text whose control characters, such as a terminal's escapes, are shown and not obeyed."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

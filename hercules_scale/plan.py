@@ -17,9 +17,9 @@ from hercules_scale.clustering.choose_k import check_score, k_range, largest_cou
 from hercules_scale.clustering.tiles import TILE_ROWS
 from hercules_scale.config import InputConfig, RunConfig
 from hercules_scale.errors import InputError
-from hercules_scale.hierarchy import printable
 from hercules_scale.models import DEFAULT_IMAGE_MODEL, DEFAULT_TEXT_MODEL
 from hercules_scale.pipeline import check, local_or_cluster_ray
+from hercules_scale.printable import printable
 from hercules_scale.progress import Reporter
 from hercules_scale.reading.items import Batch, Layout, read_layout, read_piece
 from hercules_scale.reading.numbers import verbalise_rows

@@ -6,7 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 from hercules_scale.errors import InputError
-from hercules_scale.hierarchy import Hierarchy, printable
+from hercules_scale.hierarchy import Hierarchy
+from hercules_scale.printable import printable
 from hercules_scale.storage import layout
 
 if TYPE_CHECKING:

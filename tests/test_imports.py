@@ -15,10 +15,11 @@ ALLOWED = {
 }
 # Parts of the package from the bottom up; a part imports those below it alone.
 LAYERS = [
-    {"errors"},
+    {"errors", "printable"},
     {"config", "schemas", "models", "moments", "progress"},
     {"storage"},
     {"reading", "embedding", "clustering", "reduction"},
+    {"exchange"},
     # Labels are chosen by vectors, and measured by what chose them.
     {"summarization"},
     {"evaluation"},

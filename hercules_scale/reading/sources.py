@@ -233,7 +233,7 @@ def npy_header(source: SourceFile) -> NpyHeader:
             shape, by_column, dtype = read(file)  # type: ignore[no-untyped-call]
             offset = file.tell()
     except Exception as error:
-        # NumPy reads a header as Python, so a damaged one raises SyntaxError, TokenError and others.
+        # NumPy reads a header as Python, so a damaged one raises what Python does.
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"{source.uri}: cannot be read as npy ({reason}); replace the file or leave it out"

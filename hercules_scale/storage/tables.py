@@ -125,6 +125,11 @@ def read_table(store: Store, path: str, columns: list[str] | None = None) -> pa.
     return pq.read_table(store.path(path), filesystem=store.arrow, columns=columns)
 
 
+def read_schema(store: Store, path: str) -> pa.Schema:
+    """Columns of one Parquet file; only its footer is read."""
+    return pq.read_schema(store.path(path), filesystem=store.arrow)
+
+
 def read_tables(store: Store, paths: Iterable[str], columns: list[str] | None = None) -> pa.Table:
     """Several Parquet files of one schema as one table, in the order given."""
     return pa.concat_tables([read_table(store, path, columns) for path in paths])

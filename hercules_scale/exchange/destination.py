@@ -1,0 +1,63 @@
+"""The one file that an export writes, on a disk or an object store."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hercules_scale.errors import InputError
+from hercules_scale.storage.store import Store
+
+
+@contextmanager
+def open_destination(uri: str, overwrite: bool) -> Iterator[Any]:
+    """Open a file to write as a binary stream.
+
+    A local file appears whole, at the end; what failed leaves nothing behind. Memory stays at the
+    stream's buffer.
+
+    Args:
+        uri: Path or URI of the file.
+        overwrite: Whether a file that is there may be replaced.
+
+    Raises:
+        InputError: The URI names a folder, a file that may not be replaced, or a place that cannot
+            be written.
+    """
+    store, name = split_file(uri)
+    # A name of its own, so that two exports at a time do not write into one file.
+    written = f".{name}.{uuid.uuid4().hex}.tmp" if store.is_local else name
+    try:
+        if store.fsspec.isdir(store.path(name)):
+            raise InputError(f"{uri}: is a folder; name a file in it")
+        if not overwrite and store.exists(name):
+            raise InputError(f"{uri}: exists; give another name, or --force to replace it")
+        stream = store.open_output(written)
+    except OSError as error:
+        reason = error.strerror or " ".join(str(error).split())[:200]
+        raise InputError(f"{uri}: cannot be written ({reason}); give another place") from None
+    try:
+        with stream:
+            yield stream
+        if store.is_local:
+            os.replace(store.path(written), store.path(name))
+    except BaseException:
+        # An object store publishes what was written so far when a stream is closed.
+        if store.exists(written):
+            store.fsspec.rm_file(store.path(written))
+        raise
+
+
+def split_file(uri: str) -> tuple[Store, str]:
+    """The folder of a file, and its name there.
+
+    Raises:
+        InputError: The URI names no file.
+    """
+    folder, slash, name = uri.rpartition("/")
+    if name in ("", ".", "..") or folder.endswith(":/"):
+        raise InputError(f"{uri or repr(uri)}: names no file; give one, such as tree.json")
+    return Store(folder or ("/" if slash else ".")), name

@@ -1,0 +1,103 @@
+"""A finished run as exports read it: clusters whole, items shard by shard."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hercules_scale.storage import layout
+from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import FileRecord, read_schema, read_table, read_tables
+
+VECTORS = ("centroid", "description_embedding", "reduction")
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """Tables of a finished run.
+
+    Attributes:
+        store: Output of the run.
+        files: Files of each table, as the manifest lists them.
+    """
+
+    store: Store
+    files: dict[str, list[FileRecord]]
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """What ``run.json`` holds."""
+        record: dict[str, Any] = json.loads(self.store.read_bytes(layout.RUN))
+        return record
+
+    @cached_property
+    def clusters(self) -> pa.Table:
+        """Every cluster, coarsest level first, ids rising; some kilobytes each."""
+        paths = [file.path for file in self.files["clusters"]]
+        table = read_tables(self.store, paths)
+        return table.sort_by([("level", "descending"), ("cluster_id", "ascending")])
+
+    @cached_property
+    def cluster_rows(self) -> list[dict[str, Any]]:
+        """Every cluster without its vectors, in the same order."""
+        kept = [name for name in self.clusters.schema.names if name not in VECTORS]
+        rows: list[dict[str, Any]] = self.clusters.select(kept).to_pylist()
+        return rows
+
+    @property
+    def name(self) -> str:
+        """The last part of the output's path."""
+        return self.store.root.rpartition("/")[2] or "run"
+
+    @property
+    def n_levels(self) -> int:
+        """Levels of clusters."""
+        return int(pc.max(self.clusters["level"]).as_py())
+
+    @property
+    def n_items(self) -> int:
+        """Items in all."""
+        return sum(file.rows for file in self.files["memberships"])
+
+    def level(self, level: int) -> pa.Table:
+        """Clusters of one level, ids rising."""
+        return self.clusters.filter(pc.equal(self.clusters["level"], level))
+
+    def config(self, section: str) -> dict[str, Any]:
+        """One section of the run's configuration; empty where there is none."""
+        values: dict[str, Any] = self.record.get("config", {}).get(section) or {}
+        return values
+
+    def columns(self, table: str) -> list[str]:
+        """Names of the columns of a table; none where it was not published."""
+        if not self.files.get(table):
+            return []
+        names: list[str] = read_schema(self.store, self.files[table][0].path).names
+        return names
+
+    def shards(self, tables: dict[str, list[str]]) -> Iterator[pa.Table]:
+        """Columns of tables with a row an item, side by side, a shard at a time.
+
+        Args:
+            tables: Columns to read by table; a table that was not published is left out.
+        """
+        files = {name: self.files[name] for name in tables if self.files.get(name)}
+        for shard in zip(*files.values(), strict=True):
+            columns: dict[str, pa.ChunkedArray] = {}
+            for name, file in zip(files, shard, strict=True):
+                part = read_table(self.store, file.path, tables[name])
+                columns.update(zip(part.column_names, part.columns, strict=True))
+            yield pa.table(columns)
+
+
+def json_numbers(values: pa.ChunkedArray | pa.Array) -> list[str]:
+    """Numbers as JSON, each as short as its type allows; what is no finite number is ``null``."""
+    finite = pc.fill_null(pc.is_finite(values), False)
+    texts: list[str] = pc.if_else(finite, values.cast(pa.string()), "null").to_pylist()
+    return texts
