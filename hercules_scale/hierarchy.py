@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from typing import TYPE_CHECKING, Any
 
 from hercules_scale.errors import InputError
@@ -13,6 +14,8 @@ from hercules_scale.storage.tables import read_tables
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from hercules_scale.reading.memory import Items
 
 
 class Hierarchy:
@@ -93,6 +96,37 @@ class Hierarchy:
     def evaluations(self) -> pd.DataFrame:
         """Metrics by level."""
         return self.table("evaluations")
+
+    def assign(self, items: str | Items, output: str | None = None) -> pd.DataFrame:
+        """Put items into the clusters, at every level.
+
+        Args:
+            items: Texts in a list or Series, which get row numbers for ids, or in a dict by id;
+                or the path or URI of files with the columns of the run's input.
+            output: Where the tables are kept, ``drift`` among them; by default nowhere.
+
+        Returns:
+            A row an item: the columns of ``memberships``, and the title of the cluster at each
+            level, ``title_1`` and so on. Whole in memory, so for millions of items take the
+            command ``assign``.
+
+        Raises:
+            HerculesScaleError: As a run would.
+        """
+        from hercules_scale.assign import assign
+        from hercules_scale.reading.memory import write_items
+
+        with tempfile.TemporaryDirectory(prefix="hercules_scale_") as scratch:
+            place = output or f"{scratch}/output"
+            path, columns = items, None
+            if not isinstance(items, str):
+                path, columns = write_items(items, f"{place}/{layout.WORK}/input")
+            assert isinstance(path, str)
+            members = Hierarchy(assign(self.uri, path, place, columns)).memberships()
+        for level in range(1, self.n_levels + 1):
+            titles = self.clusters(level)["title"].to_numpy()
+            members[f"title_{level}"] = titles[members[f"level_{level}"]]
+        return members
 
     def tree(self, depth: int | None = None, level: int | None = None) -> str:
         """The hierarchy as indented text, coarsest clusters first, larger before smaller.
