@@ -101,6 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     import_.add_argument("--output", required=True, metavar="URI", help="where the tables go")
     import_.set_defaults(command=_import)
 
+    assign = commands.add_parser("assign", help="put new items into the clusters of a run")
+    assign.add_argument("run", metavar="RUN", help="output of a finished run, a path or URI")
+    assign.add_argument("input", metavar="INPUT", help="new items: a file, folder or glob")
+    assign.add_argument("--output", metavar="URI", required=True, help="a new folder")
+    assign.set_defaults(command=_assign)
+
     demo = commands.add_parser("demo", help="run the job on a real corpus from installed packages")
     demo.add_argument("--output", default=DEMO_OUTPUT, metavar="URI", help="default: runs/demo")
     demo.set_defaults(command=_demo)
@@ -210,6 +216,16 @@ def _import(options: argparse.Namespace) -> None:
     from hercules_scale.hierarchy import Hierarchy
 
     _print_result(Hierarchy.from_pyhercules(options.model, options.output).uri)
+
+
+def _assign(options: argparse.Namespace) -> None:
+    from hercules_scale.assign import assign
+
+    assign(options.run, {"path": options.input}, options.output)
+    from hercules_scale.hierarchy import Hierarchy
+    from hercules_scale.show import describe_assignment
+
+    print(describe_assignment(Hierarchy.open(options.output), Hierarchy.open(options.run)))
 
 
 def _cluster_name(option: str, name: str) -> tuple[int, int]:

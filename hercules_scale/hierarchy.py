@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hercules_scale.errors import InputError
@@ -147,6 +149,39 @@ class Hierarchy:
         from hercules_scale.measure import evaluate_here
 
         return evaluate_here(self._store, labels)
+
+    def assign(self, items: Any, output: str | None = None) -> pd.DataFrame:
+        """Put items into the clusters, at every level.
+
+        Args:
+            items: The path or URI of files with the columns of the run's input; or items in memory
+                of any form that ``Hercules.fit`` takes.
+            output: Where the tables are kept, ``drift`` among them; by default nowhere.
+
+        Returns:
+            A row an item: the columns of ``memberships``, and the title of the cluster at each
+            level, ``title_1`` and so on. Whole in memory, so for millions of items take the
+            command ``assign``.
+
+        Raises:
+            HerculesScaleError: As a run would.
+        """
+        from hercules_scale.assign import assign
+        from hercules_scale.reading.memory import write_items
+
+        with tempfile.TemporaryDirectory(prefix="hercules_scale_") as scratch:
+            place = output or f"{scratch}/output"
+            section: dict[str, Any] = {"path": str(items)}
+            if not isinstance(items, str | Path):
+                asked = self.run["config"]["input"]
+                path, found = write_items(items, f"{place}/{layout.WORK}/input", asked["modality"])
+                # The run's own columns, since a table may have more.
+                section = {"id_column": None, **found, "columns": asked["columns"], "path": path}
+            members = Hierarchy(assign(self.uri, section, place)).memberships()
+        for level in range(1, self.n_levels + 1):
+            titles = self.clusters(level)["title"].to_numpy()
+            members[f"title_{level}"] = titles[members[f"level_{level}"]]
+        return members
 
     def tree(self, depth: int | None = None, level: int | None = None) -> str:
         """The hierarchy as indented text, coarsest clusters first, larger before smaller.

@@ -8,7 +8,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -34,6 +34,7 @@ from hercules_scale.reading.columns import Columns, with_columns
 from hercules_scale.reading.files import read_columns
 from hercules_scale.reading.sources import SourceFile, list_sources
 from hercules_scale.reduction.pca import PCA
+from hercules_scale.stages.assigner import keep_assigner
 from hercules_scale.stages.cluster import Clustering, cluster_items
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.describe import describe_items
@@ -94,11 +95,40 @@ def run(config: RunConfig, reporter: Reporter | None = None) -> Store:
     Raises:
         HerculesScaleError: Of the type that says what went wrong.
     """
-    reporter = reporter or Reporter()
     config, sources = check(config)
+    return carry_out(config, sources, lambda context: _run_stages(context, sources), reporter)
+
+
+Results = tuple[dict[str, list[FileRecord]], dict[str, Any]]
+"""The files of each table, and what ``run.json`` says of them."""
+
+
+def carry_out(
+    config: RunConfig,
+    sources: list[SourceFile],
+    stages: Callable[[RunContext], Results],
+    reporter: Reporter | None = None,
+    assigned_to: str | None = None,
+) -> Store:
+    """Start or resume the stages of one output, keep its record, and publish what they made.
+
+    Args:
+        config: The run.
+        sources: Its input files.
+        stages: What is done, on Ray.
+        reporter: What progress is shown on; by default the terminal.
+        assigned_to: Fingerprint of the run whose clusters the items are put into, if any.
+
+    Returns:
+        The output, finished.
+
+    Raises:
+        ManifestMismatchError: The output holds another run.
+    """
+    reporter = reporter or Reporter()
     store = Store(config.output.path)
-    run_fingerprint = _fingerprint(config, sources)
-    earlier = _earlier_run(store, config, sources, run_fingerprint)
+    run_fingerprint = _fingerprint(config, sources, assigned_to)
+    earlier = _earlier_run(store, config, sources, run_fingerprint, assigned_to)
     if earlier is not None and store.exists(layout.SUCCESS):
         reporter.say(f"{store.uri}: finished before, nothing to do")
         return store
@@ -109,6 +139,7 @@ def run(config: RunConfig, reporter: Reporter | None = None) -> Store:
         "fingerprint": run_fingerprint,
         "config": config.model_dump(),
         "inputs": [asdict(source) for source in sources],
+        "assigned_to": assigned_to,
         "versions": _versions(),
         "machine": {"processors": os.cpu_count(), "platform": platform.platform()},
         "started_at": _now(),
@@ -118,7 +149,7 @@ def run(config: RunConfig, reporter: Reporter | None = None) -> Store:
     store.write_bytes(layout.RUN, to_json(record))
     try:
         with local_or_cluster_ray(config):
-            tables, results = _run_stages(context, sources)
+            tables, results = stages(context)
         record |= results
         record["status"] = "finished"
     except BaseException as error:
@@ -154,7 +185,8 @@ def check(config: RunConfig) -> tuple[RunConfig, list[SourceFile]]:
         OpenAIClient(config.summaries)
     sources = list_sources(config.input.paths)
     for source in sources:
-        if source.size_bytes == 0:
+        # An empty image is one item that cannot be used.
+        if source.size_bytes == 0 and source.format != "image":
             raise InputError(f"{source.uri}: the file is empty; replace it or leave it out")
     columns = read_columns(config.input, sources[0])
     config = _resolved(config, columns)
@@ -205,21 +237,26 @@ def _check_models(config: RunConfig) -> None:
         )
 
 
-def _fingerprint(config: RunConfig, sources: list[SourceFile]) -> str:
-    return fingerprint(
-        {
-            "config": {
-                key: value
-                for key, value in _flatten(config.model_dump()).items()
-                if not _not_fingerprinted(key)
-            },
-            "inputs": [asdict(source) for source in sources],
-        }
-    )
+def _fingerprint(config: RunConfig, sources: list[SourceFile], assigned_to: str | None) -> str:
+    values: dict[str, Any] = {
+        "config": {
+            key: value
+            for key, value in _flatten(config.model_dump()).items()
+            if not _not_fingerprinted(key)
+        },
+        "inputs": [asdict(source) for source in sources],
+    }
+    if assigned_to is not None:
+        values["assigned_to"] = assigned_to
+    return fingerprint(values)
 
 
 def _earlier_run(
-    store: Store, config: RunConfig, sources: list[SourceFile], run_fingerprint: str
+    store: Store,
+    config: RunConfig,
+    sources: list[SourceFile],
+    run_fingerprint: str,
+    assigned_to: str | None,
 ) -> dict[str, Any] | None:
     """The record of an earlier attempt at the same run.
 
@@ -239,6 +276,8 @@ def _earlier_run(
     ]
     if [asdict(source) for source in sources] != record["inputs"]:
         differs.append("the input files have changed")
+    if record.get("assigned_to") != assigned_to:
+        differs.append("its items were put into clusters of its own or of another run")
     raise ManifestMismatchError(
         f"output.path {store.uri} holds a run of another configuration: "
         f"{'; '.join(differs) or 'it was made by another version'}; give another output, or "
@@ -313,15 +352,12 @@ def local_or_cluster_ray(config: RunConfig) -> Iterator[None]:
             ray.shutdown()
 
 
-def _run_stages(
-    context: RunContext, sources: list[SourceFile]
-) -> tuple[dict[str, list[FileRecord]], dict[str, Any]]:
-    """Every stage in order.
+def count_gpus(config: RunConfig) -> int:
+    """GPUs of the Ray cluster that a run may use.
 
-    Returns:
-        The files of each table, and what ``run.json`` says of them.
+    Raises:
+        InputError: It asks for some, and there are none.
     """
-    config = context.config
     n_gpus = 0
     if config.resources.profile != "cpu":
         n_gpus = int(ray.cluster_resources().get("GPU", 0))
@@ -329,6 +365,13 @@ def _run_stages(
         raise InputError(
             "resources.profile gpu needs a GPU, and the Ray cluster has none; take auto or cpu"
         )
+    return n_gpus
+
+
+def _run_stages(context: RunContext, sources: list[SourceFile]) -> Results:
+    """Every stage in order."""
+    config = context.config
+    n_gpus = count_gpus(config)
     items = read_items(context, sources)
     shards, files = items.shards, dict(items.files)
     calls: list[FileRecord] = []
@@ -356,6 +399,7 @@ def _run_stages(
         "reductions": reductions,
         "evaluations": [evaluations],
         "llm_calls": calls,
+        **keep_assigner(context, shards, smoothed=source.table != "embeddings"),
     }
     if clustering.curve:
         tables["k_selection"] = clustering.curve

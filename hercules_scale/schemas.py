@@ -58,6 +58,38 @@ LLM_CALLS = pa.schema(
     ]
 )
 
+ITEM_KEYS = pa.schema([("key", pa.binary(16))])
+
+# Distances are squared L2 to the own centroid; cluster_id is null for a level as a whole.
+REFERENCE = pa.schema(
+    [
+        ("level", pa.int16()),
+        ("cluster_id", pa.int32()),
+        ("n_items", pa.int64()),
+        ("mean_distance", pa.float64()),
+        ("p90_distance", pa.float64()),
+        ("p99_distance", pa.float64()),
+    ]
+)
+
+DRIFT = pa.schema(
+    [
+        ("level", pa.int16()),
+        ("cluster_id", pa.int32()),
+        ("n_items", pa.int64()),
+        ("share_new", pa.float64()),
+        ("share_old", pa.float64()),
+        ("mean_distance_new", pa.float64()),
+        ("mean_distance_old", pa.float64()),
+        ("distance_ratio", pa.float64()),
+        ("p90_distance_new", pa.float64()),
+        ("p90_distance_old", pa.float64()),
+        # Share of the new items that lie farther out than 99% of the old items of the level.
+        ("share_beyond_p99", pa.float64()),
+        ("jensen_shannon", pa.float64()),
+    ]
+)
+
 NUMERIC_STATS = pa.list_(
     pa.struct(
         [
@@ -126,6 +158,23 @@ def embeddings(dimension: int) -> pa.Schema:
             ("row", pa.int64()),
             ("item_id", pa.string()),
             ("embedding", pa.list_(pa.float32(), dimension)),
+        ]
+    )
+
+
+def assigner(dimension: int) -> pa.Schema:
+    """What gives an embedding its clusters."""
+    return pa.schema(
+        [
+            # mean: what is taken off an embedding; cell: what it is assigned by, with the cluster
+            # of level 1 that comes of it; cluster: a centroid, less the mean.
+            ("role", pa.string()),
+            ("level", pa.int16()),
+            ("cluster_id", pa.int32()),
+            ("parent_cluster_id", pa.int32()),
+            # Added to the squared L2 distance to a cell.
+            ("offset", pa.float32()),
+            ("vector", pa.list_(pa.float32(), dimension)),
         ]
     )
 

@@ -13,6 +13,9 @@ from hercules_scale.storage import layout
 if TYPE_CHECKING:
     import pandas as pd
 
+# Clusters that are named among those that grew.
+N_GROWN = 3
+
 
 def describe_run(hierarchy: Hierarchy) -> str:
     """Where the output is, what it holds, what was measured and how long each stage took."""
@@ -38,6 +41,36 @@ def describe_run(hierarchy: Hierarchy) -> str:
         lines.append(f"{stage['name']:<24}{stage['seconds']:>9.1f}{driver:>12,}{worker or '':>12}")
     lines += [f"! {alarm}" for alarm in record["alarms"]]
     lines += ["", f"next: hercules-scale show {hierarchy.uri} --depth 2"]
+    return "\n".join(lines)
+
+
+def describe_assignment(assigned: Hierarchy, run: Hierarchy) -> str:
+    """How many items were put into the clusters of a run, and how they differ from its own."""
+    counts, rejected = assigned.run["assigned"], assigned.run["rows"]["rejected"]
+    drift = assigned.table("drift")
+    lines = [
+        "",
+        f"output: {assigned.uri}",
+        f"items: {counts['items']:,} assigned, {counts['known']:,} of them already in the run; "
+        f"{rejected:,} rejected",
+    ]
+    for level in range(1, run.n_levels + 1):
+        own = drift[drift["level"] == level]
+        whole, clusters = own.iloc[0], own.iloc[1:]
+        lines.append(
+            f"level {level}: mean squared distance {whole['distance_ratio']:.2f} times the run's, "
+            f"{whole['share_beyond_p99']:.1%} of items beyond its 99th percentile, shares differ "
+            f"by {whole['jensen_shannon']:.3f} bits"
+        )
+        titles = run.clusters(level)["title"]
+        growth = clusters["share_new"] - clusters["share_old"]
+        for row in growth[growth > 0].nlargest(N_GROWN).index:
+            cluster = clusters.loc[row]
+            number = int(cluster["cluster_id"])
+            lines.append(
+                f"  grew from {cluster['share_old']:.1%} to {cluster['share_new']:.1%}: "
+                f"{printable(titles[number])} ({level}/{number})"
+            )
     return "\n".join(lines)
 
 

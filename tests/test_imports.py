@@ -26,7 +26,7 @@ LAYERS = [
     {"serving"},
     {"stages"},
     {"pipeline"},
-    {"measure"},
+    {"measure", "assign"},
     {"hierarchy"},
     {"show", "plan", "demo", "api"},
     {"cli"},

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from hercules_scale.clustering.assign import Float32, Int32, Int64, Sums
+from hercules_scale.clustering.assign import Float32, Int32, Int64
 from hercules_scale.clustering.checkpoints import Checkpoints
 from hercules_scale.clustering.kmeans import KMeansResult, kmeans
 from hercules_scale.clustering.refinement import Parents, add_up, means
@@ -174,12 +174,14 @@ class Agglomeration:
         parents: Parent of each cluster of levels 1 to L - 1.
         leaves: Cluster of level 1 of each label that the vector set holds; -1 for labels that no
             vector has.
+        points: What labels are assigned by: the nearest, shape (number of labels, d).
         micro: How the micro-clusters were found, where there are any.
     """
 
     levels: list[CutResult]
     parents: Parents
     leaves: Int32
+    points: Float32
     micro: KMeansResult | None
 
 
@@ -204,7 +206,8 @@ def agglomerate_vectors(
     finest = asked[0]
     if finest > vectors.n_rows:
         raise ValueError(f"k must be from 1 to the {vectors.n_rows} vectors, got {finest}")
-    sums, micro = _points(vectors, config, checkpoints)
+    points, micro = _points(vectors, config, checkpoints)
+    sums = vectors.assign(points)
     used = np.flatnonzero(sums.counts)
     counts, totals = sums.counts[used], sums.totals()[used]
     dendrogram = agglomerate(totals / counts[:, None], counts, config.linkage)
@@ -219,18 +222,18 @@ def agglomerate_vectors(
     ]
     leaves = np.full(len(sums.counts), -1, np.int32)
     leaves[used] = labels[0]
-    return Agglomeration(levels, parents, leaves, micro)
+    return Agglomeration(levels, parents, leaves, points, micro)
 
 
 def _points(
     vectors: VectorSet, config: HierarchyConfig, checkpoints: Checkpoints | None
-) -> tuple[Sums, KMeansResult | None]:
-    """Sums of what is agglomerated, some of it perhaps empty."""
+) -> tuple[Float32, KMeansResult | None]:
+    """What is agglomerated, some of it perhaps empty, shape (points, d)."""
     if vectors.n_rows <= EXACT_ROWS:
-        return vectors.assign(take(vectors, np.arange(vectors.n_rows))[0]), None
+        return take(vectors, np.arange(vectors.n_rows))[0], None
     wanted = max(MICRO_CLUSTERS, MICRO_PER_CLUSTER * config.listed_levels[0])
     micro = kmeans(vectors, min(wanted, EXACT_ROWS), config, 0, checkpoints)
-    return vectors.assign(micro.centroids), micro
+    return micro.centroids, micro
 
 
 def _parents(finer: Int32, coarser: Int32) -> Int32:

@@ -54,6 +54,8 @@ class Levels:
         runs: How each level was found, before refinement.
         leaves: Cluster of level 1 of each label of the vector set's last assignment; after k-means
             the label itself.
+        path: What that assignment was by, a vector a label, shape (number of labels, d).
+        offsets: Added to the squared distances to each of them, shape (number of labels,).
         tree: What refinement came to, where there was any.
         micro: How the micro-clusters below level 1 were found, where there are any.
         curve: How counts of clusters were chosen, where they were left to the data.
@@ -62,6 +64,8 @@ class Levels:
     levels: list[Level]
     runs: Sequence[LevelResult]
     leaves: Int32
+    path: Float32
+    offsets: Float32
     tree: Tree | None = None
     micro: KMeansResult | None = None
     curve: list[CurvePoint] = field(default_factory=list)
@@ -188,14 +192,18 @@ def _of_kmeans(
     centroids: list[Float32], parents: Parents, runs: list[KMeansResult], tree: Tree | None = None
 ) -> Levels:
     leaves = np.arange(len(centroids[0]), dtype=np.int32)
-    return Levels(_nested(centroids, parents), runs, leaves, tree)
+    path, offsets = centroids[0], np.zeros(len(leaves), np.float32)
+    if tree is not None:
+        path, offsets = tree.path, tree.offsets
+    return Levels(_nested(centroids, parents), runs, leaves, path, offsets, tree)
 
 
 def _cut_levels(found: Agglomeration, on_level: Callable[[int, LevelResult], None]) -> Levels:
     for number, level in enumerate(found.levels, start=1):
         on_level(number, level)
     levels = _nested([level.centroids for level in found.levels], found.parents)
-    return Levels(levels, found.levels, found.leaves, micro=found.micro)
+    offsets = np.zeros(len(found.leaves), np.float32)
+    return Levels(levels, found.levels, found.leaves, found.points, offsets, micro=found.micro)
 
 
 def _nested(centroids: list[Float32], parents: Parents) -> list[Level]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hercules_scale import schemas
 from hercules_scale.clustering.agglomerative import EXACT_ROWS, MICRO_PER_CLUSTER, CutResult
 from hercules_scale.clustering.assign import Float32, Int32
+from hercules_scale.clustering.assigner import Assigner
 from hercules_scale.clustering.choose_k import CurvePoint
 from hercules_scale.clustering.hashing import uniform
 from hercules_scale.clustering.kmeans import KMeansResult
@@ -26,6 +27,7 @@ from hercules_scale.clustering.levels import (
 from hercules_scale.clustering.tiles import Tile, first_of_each
 from hercules_scale.errors import InputError
 from hercules_scale.progress import StageProgress
+from hercules_scale.stages.assigner import CLUSTERED, write_assigner
 from hercules_scale.stages.checkpoints import StoreCheckpoints
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.k_plot import plot_curve
@@ -138,6 +140,8 @@ def _cluster(
         parts = [part for tile in vectors.map(writer) for part in tile]
     summary = _merge([part for _, part in parts], n_near)
     write_table(context.store, CLUSTERS_FILE, _clusters_table(found.levels, summary, mean))
+    assigner = Assigner.of_levels(found, mean, hierarchy.metric)
+    write_assigner(context.store, CLUSTERED, assigner)
     info = {
         "n_levels": len(found.levels),
         "alarms": _alarms(hierarchy.levels, found, summary, shards.n_items),
@@ -232,16 +236,7 @@ class _MembershipWriter:
         leaves = self.leaves[tile.labels[part]]
         members = compute_memberships(tile.vectors[part], leaves, self.levels)
         ids = read_table(self.store, layout.part("embeddings", shard), ["item_id"])["item_id"]
-        columns = {"row": pa.array(np.arange(start, stop)), "item_id": ids}
-        for name, values in (
-            ("level", members.labels),
-            ("distance", members.distances),
-            ("margin", members.margins),
-        ):
-            for index in range(len(self.levels)):
-                # from_pandas turns the NaN of a level with one cluster into null.
-                columns[f"{name}_{index + 1}"] = pa.array(values[:, index], from_pandas=True)
-        table = pa.table(columns).cast(schemas.memberships(len(self.levels)))
+        table = memberships_table(np.arange(start, stop), ids, members)
         file = write_table(self.store, layout.part("memberships", shard), table)
         return file, self._summarize(np.arange(start, stop), tile.vectors[part], members)
 
@@ -262,6 +257,23 @@ class _MembershipWriter:
         lengths = np.einsum("ij,ij->i", vectors, vectors)
         identical = members.distances[:, 0] <= NEAR_IDENTICAL * lengths
         return _Summary(counts, inertia, nearest, drawn, int(np.count_nonzero(identical)))
+
+
+def memberships_table(
+    rows: NDArray[np.int64], ids: pa.ChunkedArray, members: Memberships
+) -> pa.Table:
+    """Rows of the table ``memberships``."""
+    n_levels = members.labels.shape[1]
+    columns = {"row": pa.array(rows), "item_id": ids}
+    for name, values in (
+        ("level", members.labels),
+        ("distance", members.distances),
+        ("margin", members.margins),
+    ):
+        for index in range(n_levels):
+            # from_pandas turns the NaN of a level with one cluster into null.
+            columns[f"{name}_{index + 1}"] = pa.array(values[:, index], from_pandas=True)
+    return pa.table(columns).cast(schemas.memberships(n_levels))
 
 
 def _first(

@@ -68,8 +68,15 @@ class Items:
     moments: Moments | None
 
 
-def read_items(context: RunContext, sources: list[SourceFile]) -> Items:
+def read_items(
+    context: RunContext, sources: list[SourceFile], moments: Moments | None = None
+) -> Items:
     """Write the tables ``items``, ``labels`` and ``rejected``.
+
+    Args:
+        context: The run.
+        sources: The input files.
+        moments: Figures of numeric columns, where they are those of other items.
 
     Raises:
         InputError: A file cannot be read, an id occurs twice, or no row can be used.
@@ -89,7 +96,7 @@ def read_items(context: RunContext, sources: list[SourceFile]) -> Items:
         raise InputError(_nothing_usable(context, scanned, n_rejected))
     if config.id_column:
         _check_ids(context, pieces, n_items)
-    moments = _check_numbers(of_items, scanned)
+    moments = moments or _check_numbers(of_items, scanned)
 
     shards = Shards.of(n_items)
     starts = _Starts.of(accepted, n_rows)

@@ -120,6 +120,17 @@ class Statistics:
         }
 
 
+def known_moments(variables: dict[str, dict[str, float]]) -> Moments | None:
+    """Figures of all items as ``run.json`` holds them, without their number; none of no numbers."""
+    if not variables:
+        return None
+    mean, std, low, high = (
+        np.array([[figures[name] for figures in variables.values()]])
+        for name in ("mean", "std", "min", "max")
+    )
+    return Moments(np.ones(1, np.int64), mean, std**2, low, high)
+
+
 @dataclass(frozen=True)
 class _Worker:
     """Figures of one shard's items by finest cluster."""

@@ -19,9 +19,14 @@ TABLES = (
     "llm_calls",
     "rejected",
     "k_selection",
+    "assigner",
+    "reference",
+    "item_keys",
+    "drift",
 )
-"""Tables that a finished run publishes; ``labels`` holds ground truth, where there is any, and
-``k_selection`` is there where counts of clusters were left to the data."""
+"""Tables that a finished run publishes; ``labels`` holds ground truth, where there is any,
+``k_selection`` is there where counts of clusters were left to the data, and ``drift`` where items
+were assigned to the clusters of another run."""
 
 
 def part(table: str, shard: int) -> str:

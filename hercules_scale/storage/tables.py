@@ -120,9 +120,17 @@ def write_table(store: Store, path: str, table: pa.Table) -> FileRecord:
         return writer.finish()
 
 
-def read_table(store: Store, path: str, columns: list[str] | None = None) -> pa.Table:
-    """One Parquet file, whole."""
-    return pq.read_table(store.path(path), filesystem=store.arrow, columns=columns)
+def read_table(
+    store: Store,
+    path: str,
+    columns: list[str] | None = None,
+    where: list[tuple[str, str, int]] | None = None,
+) -> pa.Table:
+    """One Parquet file, whole, or the rows for which all of some comparisons hold.
+
+    Row groups whose statistics rule a comparison out are not read.
+    """
+    return pq.read_table(store.path(path), filesystem=store.arrow, columns=columns, filters=where)
 
 
 def read_schema(store: Store, path: str) -> pa.Schema:

@@ -135,7 +135,7 @@ def test_run_show_and_plan_from_the_command_line(
 
 
 def test_help_of_every_command_names_its_arguments() -> None:
-    for command in ("run", "plan", "show", "evaluate", "export", "import", "demo"):
+    for command in ("run", "plan", "show", "evaluate", "assign", "export", "import", "demo"):
         done = subprocess.run(
             [sys.executable, "-m", "hercules_scale", command, "--help"],
             capture_output=True,

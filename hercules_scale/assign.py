@@ -1,0 +1,132 @@
+"""The order of the stages that put new items into the clusters of a finished run."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hercules_scale.config import RunConfig, parse_config
+from hercules_scale.errors import InputError, SchemaError
+from hercules_scale.moments import Moments
+from hercules_scale.pipeline import Results, carry_out, check, count_gpus
+from hercules_scale.progress import Reporter
+from hercules_scale.reading.files import read_columns
+from hercules_scale.reading.sources import SourceFile, list_sources
+from hercules_scale.stages.assign import FinishedRun, assign_items
+from hercules_scale.stages.context import RunContext
+from hercules_scale.stages.describe import describe_items
+from hercules_scale.stages.embed import embed_items
+from hercules_scale.stages.read import read_items
+from hercules_scale.stages.statistics import known_moments
+from hercules_scale.stages.summarize import open_model
+from hercules_scale.storage import layout
+from hercules_scale.storage.manifest import published_files
+from hercules_scale.storage.store import Store
+
+NEEDED = ("memberships", "assigner", "reference", "item_keys")
+
+
+def assign(
+    run: str,
+    section: dict[str, Any],
+    output: str,
+    reporter: Reporter | None = None,
+) -> Store:
+    """Put items into the clusters of a finished run, at every level; resumes like a run.
+
+    Writes the tables ``items``, ``labels`` where the input has the run's label columns,
+    ``embeddings``, ``memberships``, ``rejected`` and ``drift``.
+
+    Args:
+        run: Output of the run.
+        section: The ``path`` of the items, and keys of the section ``input`` that differ from the
+            run's.
+        output: Where the tables go.
+        reporter: What progress is shown on; by default the terminal.
+
+    Returns:
+        The output, finished.
+
+    Raises:
+        InputError: The run is not finished or holds nothing to assign by, the input names no file
+            or lacks a column, or the output is not empty.
+        ManifestMismatchError: The output holds something else.
+    """
+    reporter = reporter or Reporter()
+    store = Store(run)
+    tables = published_files(store)
+    missing = [name for name in NEEDED if not tables.get(name)]
+    if missing:
+        raise InputError(
+            f"{run}: holds no table {missing[0]!r}, which items are assigned by; give the output "
+            "of a run, made by this version"
+        )
+    _check_output(Store(output), store)
+    record = json.loads(store.read_bytes(layout.RUN))
+    config = _configure(record["config"], section, output, reporter)
+    config, sources = check(config)
+    finished = FinishedRun.of(store, tables, config.hierarchy.metric)
+
+    def stages(context: RunContext) -> Results:
+        return _run_stages(context, sources, finished, known_moments(record["variables"]))
+
+    return carry_out(config, sources, stages, reporter, assigned_to=record["fingerprint"])
+
+
+def _check_output(output: Store, run: Store) -> None:
+    if (output.scheme, output.root) == (run.scheme, run.root):
+        raise InputError(f"--output {output.uri} is the run itself; give a new folder")
+    if output.exists(layout.RUN):
+        return
+    others = [name for name in output.list_files("") if not name.startswith(f"{layout.WORK}/")]
+    if others:
+        raise InputError(
+            f"--output {output.uri}: must be a new or empty folder, but holds {others[0]!r}"
+            f"{f' and {len(others) - 1:,} more files' * (len(others) > 1)}; give another one"
+        )
+
+
+def _configure(
+    values: dict[str, Any], section: dict[str, Any], output: str, reporter: Reporter
+) -> RunConfig:
+    """The run's configuration for other items, without what only titles of clusters need."""
+    labels = values["input"]["label_columns"]
+    values["input"] |= {"label_columns": [], **section}
+    values["output"] = {"path": output}
+    values["summaries"]["describe_items"] = False
+    if values["hierarchy"]["representation"] == "direct":
+        values["summaries"]["engine"] = "keyphrases"
+    config = parse_config(values)
+    source = list_sources(config.input.paths)[0]
+    read_columns(config.input, source)
+    there = [name for name in labels if _has_label(config, source, name)]
+    if absent := [name for name in labels if name not in there]:
+        reporter.say(f"the input has no label column {', '.join(absent)}: assigned without it")
+    values["input"]["label_columns"] = there
+    return parse_config(values)
+
+
+def _has_label(config: RunConfig, source: SourceFile, name: str) -> bool:
+    try:
+        read_columns(config.input.model_copy(update={"label_columns": [name]}), source)
+    except SchemaError:
+        return False
+    return True
+
+
+def _run_stages(
+    context: RunContext, sources: list[SourceFile], run: FinishedRun, moments: Moments | None
+) -> Results:
+    n_gpus = count_gpus(context.config)
+    items = read_items(context, sources, moments)
+    shards, tables = items.shards, dict(items.files)
+    if context.config.describes_items:
+        descriptions = describe_items(context, shards, open_model(context, n_gpus))
+        tables |= {"items": descriptions.items, "llm_calls": descriptions.calls}
+    tables["embeddings"], dimension = embed_items(context, items, n_gpus)
+    assigned = assign_items(context, shards, dimension, run)
+    tables |= {"memberships": assigned.memberships, "drift": [assigned.drift]}
+    return tables, {
+        "rows": {name: sum(file.rows for file in files) for name, files in tables.items()},
+        "assigned": {"run": run.store.uri, "items": shards.n_items, "known": assigned.n_known},
+    }

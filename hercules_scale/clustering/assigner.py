@@ -1,0 +1,115 @@
+"""What puts an item into the clusters of a finished hierarchy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hercules_scale.clustering.assign import Float32, Int32, Int64, nearest, to_unit
+from hercules_scale.clustering.exact import Pass, find_labels
+from hercules_scale.clustering.kmeans import project
+from hercules_scale.clustering.levels import Level, Levels, Memberships, compute_memberships
+from hercules_scale.clustering.refinement import Parents, add_up
+from hercules_scale.clustering.search import vector_lengths
+
+
+@dataclass(frozen=True)
+class Assigner:
+    """The function of a vector that gave the clustered vectors their labels.
+
+    An item goes to the cluster of level 1 that the nearest cell belongs to, and on up the tree.
+    Cells are centroids after k-means, one vector for each path after tree refinement, and the
+    points that were merged after agglomeration.
+
+    Attributes:
+        metric: ``squared_l2`` or ``cosine``.
+        mean: What is taken off each vector, shape (d,); zeros for ``cosine``.
+        cells: Shape (m, d).
+        offsets: Added to the squared distances to each cell, shape (m,).
+        leaves: Cluster of level 1 that each cell belongs to, shape (m,).
+        levels: Finest first.
+    """
+
+    metric: str
+    mean: Float32
+    cells: Float32
+    offsets: Float32
+    leaves: Int32
+    levels: list[Level]
+
+    @classmethod
+    def of_levels(cls, found: Levels, mean: NDArray[np.float64], metric: str) -> Assigner:
+        """The assigner that gives the vectors of a hierarchy the labels that they have in it.
+
+        Args:
+            found: The hierarchy.
+            mean: What was taken off the vectors, shape (d,).
+            metric: Of the hierarchy.
+        """
+        # A cell that no vector had a label of belongs to no cluster.
+        used = np.flatnonzero(found.leaves >= 0)
+        return cls(
+            metric,
+            mean.astype(np.float32),
+            found.path[used],
+            found.offsets[used],
+            found.leaves[used],
+            found.levels,
+        )
+
+    @classmethod
+    def of_means(
+        cls, counts: Int64, totals: NDArray[np.float64], parents: Parents, metric: str
+    ) -> Assigner:
+        """An assigner to the nearest mean of level 1.
+
+        Args:
+            counts: Items of each cluster of level 1, shape (k_1,).
+            totals: Sum of their vectors, of unit length for ``cosine``, shape (k_1, d).
+            parents: Parent of each cluster of levels 1 to L - 1.
+            metric: ``cosine`` has centroids of unit length.
+        """
+        mean = totals.sum(axis=0) / counts.sum()
+        if metric == "cosine":
+            mean[:] = 0
+        centroids = [
+            project((total / np.maximum(count, 1)[:, None] - mean).astype(np.float32), metric)
+            for count, total in zip(*add_up(counts, totals, parents), strict=True)
+        ]
+        above: list[Int32 | None] = [*parents, None]
+        levels = [Level(*level) for level in zip(centroids, above, strict=True)]
+        used = np.flatnonzero(counts).astype(np.int32)
+        offsets = np.zeros(len(used), np.float32)
+        return cls(metric, mean.astype(np.float32), centroids[0][used], offsets, used, levels)
+
+    @property
+    def dimension(self) -> int:
+        """Length d of a vector."""
+        return len(self.mean)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Clusters of each level, finest first."""
+        return [len(level.centroids) for level in self.levels]
+
+    def to_space(self, vectors: Float32) -> Float32:
+        """Embeddings, shape (n, d), in the space that clusters lie in."""
+        return (to_unit(vectors) if self.metric == "cosine" else vectors) - self.mean
+
+    def find_leaves(self, vectors: Float32) -> Int32:
+        """Clusters of level 1 of vectors in that space, shape (n,)."""
+        unknown, unbounded = np.full(len(vectors), -1, np.int32), np.zeros(len(vectors))
+        lengths = vector_lengths(vectors)
+        cells, _, _ = find_labels(vectors, lengths, unknown, unbounded, self._pass, nearest)
+        return self.leaves[cells]
+
+    def memberships(self, vectors: Float32, leaves: Int32) -> Memberships:
+        """Clusters, distances and margins at every level of vectors in that space."""
+        return compute_memberships(vectors, leaves, self.levels)
+
+    @cached_property
+    def _pass(self) -> Pass:
+        return Pass.of(self.cells, self.offsets, None)

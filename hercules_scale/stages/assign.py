@@ -1,0 +1,228 @@
+"""Puts items into the clusters of a finished run, shard by shard.
+
+An item that the run holds, of the same id and content, keeps the row that it has there; its
+embedding may differ in the last bits, since encoders round by the batch. Keys of items are joined
+in buckets, so nothing of the size of either set is held anywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from hercules_scale import schemas
+from hercules_scale.clustering.assign import Int64
+from hercules_scale.clustering.assigner import Assigner
+from hercules_scale.clustering.levels import Memberships
+from hercules_scale.errors import InputError
+from hercules_scale.evaluation.drift import Distances, drift_table, level_limits
+from hercules_scale.stages.assigner import (
+    columns_of_levels,
+    read_assigner,
+    sampled_rows,
+    write_keys,
+)
+from hercules_scale.stages.cluster import memberships_table
+from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.shards import ShardResult, Stage, run_shards
+from hercules_scale.stages.vectors import read_vectors
+from hercules_scale.storage import layout
+from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import FileRecord, read_rows, read_table, write_table
+
+KEYS, KNOWN = "item_keys", "known"
+KEYS_PER_BUCKET = 4_000_000
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """The run whose clusters items are put into.
+
+    Attributes:
+        store: Its output.
+        files: Paths of the files of each table, in row order.
+        shards: Of its items.
+        metric: That it was clustered by.
+    """
+
+    store: Store
+    files: dict[str, list[str]]
+    shards: Shards
+    metric: str
+
+    @classmethod
+    def of(cls, store: Store, tables: dict[str, list[FileRecord]], metric: str) -> FinishedRun:
+        """A run, from the files of its manifest."""
+        members = tables["memberships"]
+        n_items = sum(file.rows for file in members)
+        files = {name: [file.path for file in records] for name, records in tables.items()}
+        return cls(store, files, Shards(n_items, members[0].rows), metric)
+
+    def assigner(self) -> Assigner:
+        """What puts items into its clusters."""
+        return read_assigner(self.store, self.files["assigner"][0], self.metric)
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """What assigning came to.
+
+    Attributes:
+        memberships: Files of the table.
+        drift: The table's file.
+        n_known: Items that kept a row of the run.
+    """
+
+    memberships: list[FileRecord]
+    drift: FileRecord
+    n_known: int
+
+
+def assign_items(context: RunContext, shards: Shards, dimension: int, run: FinishedRun) -> Assigned:
+    """Write the tables ``memberships`` and ``drift`` of embedded items.
+
+    Raises:
+        InputError: Embeddings are not of the dimension of the run's.
+    """
+    store, workers = context.store, context.config.resources.workers
+    assigner = run.assigner()
+    if dimension != assigner.dimension:
+        raise InputError(
+            f"embedding.model {context.config.embedding.model!r} gives {dimension} numbers an "
+            f"item, and the run at {run.store.uri} has {assigner.dimension}; give the model that "
+            "the run was made with"
+        )
+    keys = Stage("keys", "items", shards.n_items, workers)
+    of_vectors = context.config.input.modality == "embedding"
+    run_shards(context, keys, len(shards), _KeyWorker(store, of_vectors))
+    n_buckets = -(-shards.n_items // KEYS_PER_BUCKET)
+    join = Stage("known", "buckets", n_buckets, workers)
+    run_shards(context, join, n_buckets, _KnownWorker(store, shards, run, n_buckets))
+    reference = read_table(run.store, run.files["reference"][0])
+    stage = Stage("assign", "items", shards.n_items, workers)
+    seed = context.config.hierarchy.seed
+    worker = _AssignWorker(store, shards, run, n_buckets, level_limits(reference), seed)
+    commits = run_shards(context, stage, len(shards), worker)
+    parts = (Distances.from_bytes(store.read_bytes(_distances(shard))) for shard in commits)
+    table = drift_table(reference, Distances.merge(parts))
+    return Assigned(
+        [file for commit in commits.values() for file in commit.files],
+        write_table(store, layout.part("drift", 0), table),
+        sum(commit.info["n_known"] for commit in commits.values()),
+    )
+
+
+@dataclass(frozen=True)
+class _KeyWorker:
+    store: Store
+    of_vectors: bool
+
+    def __call__(self, shard: int) -> ShardResult:
+        file = write_keys(self.store, shard, layout.work_part(KEYS, shard), self.of_vectors)
+        return ShardResult([file], units=file.rows)
+
+
+@dataclass(frozen=True)
+class _KnownWorker:
+    """Finds the run's rows of items whose keys fall into one bucket."""
+
+    store: Store
+    shards: Shards
+    run: FinishedRun
+    n_buckets: int
+
+    def __call__(self, bucket: int) -> ShardResult:
+        wanted, rows = [], []
+        for shard in range(len(self.shards)):
+            path = layout.work_part(KEYS, shard)
+            keys, own = _keys_of_bucket(self.store, path, bucket, self.n_buckets)
+            wanted.append(keys)
+            rows.append(own + self.shards.bounds(shard)[0])
+        wanted_keys, wanted_rows = pa.concat_arrays(wanted), np.concatenate(rows)
+        found: list[Int64] = []
+        known: list[Int64] = []
+        for shard, path in enumerate(self.run.files[KEYS]):
+            keys, own = _keys_of_bucket(self.run.store, path, bucket, self.n_buckets)
+            places = pc.index_in(keys, value_set=wanted_keys)
+            here = np.flatnonzero(places.is_valid().to_numpy(zero_copy_only=False))
+            found.append(wanted_rows[places.drop_null().to_numpy()])
+            known.append(own[here] + self.run.shards.bounds(shard)[0])
+        pairs = pa.table({"row": np.concatenate(found), "known_row": np.concatenate(known)})
+        file = write_table(self.store, layout.work_part(KNOWN, bucket), pairs.sort_by("row"))
+        return ShardResult([file])
+
+
+def _keys_of_bucket(
+    store: Store, path: str, bucket: int, n_buckets: int
+) -> tuple[pa.FixedSizeBinaryArray, Int64]:
+    """Keys of one bucket in a file, and their places there."""
+    keys = pa.concat_arrays(read_table(store, path)["key"].chunks)
+    # Keys are two words each, and well mixed.
+    words = np.frombuffer(keys.buffers()[1], np.uint64)[2 * keys.offset :][: 2 * len(keys) : 2]
+    places: Int64 = np.flatnonzero(words % np.uint64(n_buckets) == bucket)
+    return keys.take(pa.array(places)), places
+
+
+@dataclass(frozen=True)
+class _AssignWorker:
+    """Writes one shard of ``memberships``, and its distances for ``drift``."""
+
+    store: Store
+    shards: Shards
+    run: FinishedRun
+    n_buckets: int
+    limits: NDArray[np.float64]
+    seed: int
+
+    def __call__(self, shard: int) -> ShardResult:
+        assigner = self.run.assigner()
+        vectors = assigner.to_space(read_vectors(self.store, shard))
+        leaves = assigner.find_leaves(vectors)
+        places, stored = self._known(shard, schemas.memberships(len(assigner.levels)))
+        leaves[places] = stored["level_1"].to_numpy()
+        members = assigner.memberships(vectors, leaves)
+        sizes, in_sample = assigner.sizes, sampled_rows(self.seed, self.shards, shard)
+        found = Distances.of(members.labels, members.distances, sizes, in_sample, self.limits)
+        self.store.write_bytes(_distances(shard), found.to_bytes())
+        members = _with_rows(members, places, stored)
+        path = layout.part("embeddings", shard)
+        ids = read_table(self.store, path, ["item_id"])["item_id"]
+        table = memberships_table(np.arange(*self.shards.bounds(shard)), ids, members)
+        file = write_table(self.store, layout.part("memberships", shard), table)
+        return ShardResult([file], {"n_known": len(places)}, units=len(vectors))
+
+    def _known(self, shard: int, schema: pa.Schema) -> tuple[Int64, pa.Table]:
+        """Places of known items in a shard, and the rows that they have in the run."""
+        start, stop = self.shards.bounds(shard)
+        here = [("row", ">=", start), ("row", "<", stop)]
+        pairs = pa.concat_tables(
+            read_table(self.store, layout.work_part(KNOWN, bucket), where=here)
+            for bucket in range(self.n_buckets)
+        ).sort_by("known_row")
+        known = pairs["known_row"].to_numpy()
+        stored = [schema.empty_table()]
+        for source in np.unique(known // self.run.shards.rows).tolist():
+            first = source * self.run.shards.rows
+            rows = known[known // self.run.shards.rows == source] - first
+            path = self.run.files["memberships"][source]
+            near = read_rows(self.run.store, path, int(rows[0]), int(rows[-1]) + 1)
+            stored.append(near.take(pa.array(rows - rows[0])).cast(schema))
+        return pairs["row"].to_numpy() - start, pa.concat_tables(stored).combine_chunks()
+
+
+def _with_rows(members: Memberships, places: Int64, stored: pa.Table) -> Memberships:
+    """Memberships with rows of a table put in at some places."""
+    labels, distances = members.labels.copy(), members.distances.copy()
+    margins = members.margins.copy()
+    labels[places] = columns_of_levels(stored, "level")
+    distances[places] = columns_of_levels(stored, "distance")
+    margins[places] = columns_of_levels(stored, "margin")
+    return Memberships(labels, distances, margins)
+
+
+def _distances(shard: int) -> str:
+    return layout.stage_file("assign", f"{shard:06d}.npz")

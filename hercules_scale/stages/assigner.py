@@ -1,0 +1,248 @@
+"""Keeps with a finished run what later assigns new items to its clusters.
+
+``assigner`` holds the function of an embedding that gives its clusters, ``reference`` how far the
+run's own items lie from their centroids by it, and ``item_keys`` what the run's own items are known
+by. Where smoothed vectors were clustered, which new items have none of, the function is to the
+nearest mean of the embeddings themselves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy import sparse
+
+from hercules_scale import schemas
+from hercules_scale.clustering.assign import SUM_ROWS, Float32, Int32, to_unit
+from hercules_scale.clustering.assigner import Assigner
+from hercules_scale.clustering.hashing import uniform
+from hercules_scale.clustering.levels import Level
+from hercules_scale.evaluation.drift import SAMPLE_ITEMS, Distances, reference_table
+from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.shards import ShardResult, Stage, run_shards
+from hercules_scale.stages.vectors import read_vectors
+from hercules_scale.storage import layout
+from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import (
+    FileRecord,
+    column_vectors,
+    read_table,
+    vector_column,
+    write_table,
+)
+
+# Columns of items that their source does not give: our number, and what a model may have written.
+NOT_IN_KEY = ("row", "title", "description")
+KEY_BYTES = 16
+# Sums of so many runs of shards are held on storage, each of k_1 vectors.
+SUM_PARTS = 64
+CLUSTERED = layout.stage_file("cluster", "assigner.parquet")
+
+
+def write_assigner(store: Store, path: str, assigner: Assigner) -> FileRecord:
+    """Write an assigner as a Parquet file; see ``schemas.assigner``."""
+    roles = [_rows("mean", assigner.mean[None])]
+    roles.append(_rows("cell", assigner.cells, cluster_id=assigner.leaves, offset=assigner.offsets))
+    for number, level in enumerate(assigner.levels, start=1):
+        ids = np.arange(len(level.centroids), dtype=np.int32)
+        roles.append(
+            _rows("cluster", level.centroids, number, cluster_id=ids, parent=level.parents)
+        )
+    return write_table(store, path, pa.concat_tables(roles))
+
+
+def _rows(
+    role: str,
+    vectors: Float32,
+    level: int | None = None,
+    cluster_id: Int32 | None = None,
+    parent: Int32 | None = None,
+    offset: Float32 | None = None,
+) -> pa.Table:
+    n = len(vectors)
+    columns = {
+        "role": pa.repeat(role, n),
+        "level": pa.nulls(n) if level is None else pa.repeat(level, n),
+        "cluster_id": pa.nulls(n) if cluster_id is None else pa.array(cluster_id),
+        "parent_cluster_id": pa.nulls(n) if parent is None else pa.array(parent),
+        "offset": pa.nulls(n) if offset is None else pa.array(offset),
+        "vector": vector_column(np.ascontiguousarray(vectors)),
+    }
+    return pa.table(columns).cast(schemas.assigner(vectors.shape[1]))
+
+
+def read_assigner(store: Store, path: str, metric: str) -> Assigner:
+    """What ``write_assigner`` wrote."""
+    table = read_table(store, path)
+    roles = {
+        role: table.filter(pa.compute.equal(table["role"], role))
+        for role in ("mean", "cell", "cluster")
+    }
+    cells, clusters = roles["cell"], roles["cluster"]
+    levels = []
+    for number in range(1, pa.compute.max(clusters["level"]).as_py() + 1):
+        own = clusters.filter(pa.compute.equal(clusters["level"], number))
+        parents = own["parent_cluster_id"]
+        top = parents.null_count > 0
+        levels.append(Level(column_vectors(own["vector"]), None if top else parents.to_numpy()))
+    return Assigner(
+        metric,
+        column_vectors(roles["mean"]["vector"])[0],
+        column_vectors(cells["vector"]),
+        cells["offset"].to_numpy(),
+        cells["cluster_id"].to_numpy(),
+        levels,
+    )
+
+
+def keep_assigner(
+    context: RunContext, shards: Shards, smoothed: bool
+) -> dict[str, list[FileRecord]]:
+    """Write the tables ``assigner``, ``reference`` and ``item_keys`` of a clustered run.
+
+    Args:
+        context: The run.
+        shards: Of its items.
+        smoothed: Whether smoothed vectors were clustered.
+    """
+    store, metric = context.store, context.config.hierarchy.metric
+    assigner = read_assigner(store, CLUSTERED, metric)
+    if smoothed:
+        assigner = _assigner_of_means(context, shards, assigner)
+    files = {"assigner": [write_assigner(store, layout.part("assigner", 0), assigner)]}
+    stage = Stage("reference", "items", shards.n_items, context.config.resources.workers)
+    seed = context.config.hierarchy.seed
+    of_vectors = context.config.input.modality == "embedding"
+    measured_by = metric if smoothed else None
+    worker = _ReferenceWorker(store, shards, assigner.sizes, seed, measured_by, of_vectors)
+    commits = run_shards(context, stage, len(shards), worker)
+    files["item_keys"] = [file for commit in commits.values() for file in commit.files]
+    parts = (Distances.from_bytes(store.read_bytes(_reference(shard))) for shard in commits)
+    table = reference_table(Distances.merge(parts))
+    files["reference"] = [write_table(store, layout.part("reference", 0), table)]
+    return files
+
+
+def _reference(shard: int) -> str:
+    return layout.stage_file("reference", f"{shard:06d}.npz")
+
+
+def columns_of_levels(memberships: pa.Table, name: str) -> NDArray[Any]:
+    """Columns such as ``level_1`` to ``level_L``, shape (n, L); NaN where one holds null."""
+    columns = [each for each in memberships.column_names if each.rpartition("_")[0] == name]
+    return np.stack([memberships[each].to_numpy() for each in columns], axis=1)
+
+
+def sampled_rows(seed: int, shards: Shards, shard: int) -> NDArray[np.bool_]:
+    """Which rows of a shard are in the sample that quantiles come from, shape (rows,)."""
+    rows = np.arange(*shards.bounds(shard))
+    return uniform(seed, 0, "drift", 0, rows) < SAMPLE_ITEMS / shards.n_items
+
+
+@dataclass(frozen=True)
+class _ReferenceWorker:
+    """Keys and distances of the run's own items.
+
+    Attributes:
+        metric: Where the embeddings have to be measured, since others were clustered.
+        of_vectors: Whether the items are vectors of the user.
+    """
+
+    store: Store
+    shards: Shards
+    sizes: list[int]
+    seed: int
+    metric: str | None
+    of_vectors: bool
+
+    def __call__(self, shard: int) -> ShardResult:
+        levels = range(1, len(self.sizes) + 1)
+        columns = [f"{name}_{level}" for name in ("level", "distance") for level in levels]
+        table = read_table(self.store, layout.part("memberships", shard), columns)
+        labels = columns_of_levels(table, "level")
+        distances = columns_of_levels(table, "distance")
+        if self.metric is not None:
+            assigner = read_assigner(self.store, layout.part("assigner", 0), self.metric)
+            vectors = assigner.to_space(read_vectors(self.store, shard))
+            distances = assigner.memberships(vectors, labels[:, 0]).distances
+        in_sample = sampled_rows(self.seed, self.shards, shard)
+        found = Distances.of(labels, distances, self.sizes, in_sample)
+        self.store.write_bytes(_reference(shard), found.to_bytes())
+        keys = write_keys(self.store, shard, layout.part("item_keys", shard), self.of_vectors)
+        return ShardResult([keys], units=len(labels))
+
+
+def write_keys(store: Store, shard: int, path: str, of_vectors: bool) -> FileRecord:
+    """Write a key of 16 bytes for each item of a shard: a hash of its id and content."""
+    items = read_table(store, layout.part("items", shard))
+    names = [name for name in items.column_names if name not in NOT_IN_KEY]
+    if of_vectors:
+        vectors = pa.array([row.tobytes() for row in read_vectors(store, shard)], pa.binary())
+        items, names = items.append_column("embedding", vectors), [*names, "embedding"]
+    keys = [
+        hashlib.blake2b(
+            json.dumps(values, default=bytes.hex).encode(), digest_size=KEY_BYTES
+        ).digest()
+        for values in zip(*(items[name].to_pylist() for name in names), strict=True)
+    ]
+    return write_table(store, path, pa.table([keys], schemas.ITEM_KEYS))
+
+
+def _assigner_of_means(context: RunContext, shards: Shards, clustered: Assigner) -> Assigner:
+    """An assigner to the means of the embeddings in each cluster of level 1."""
+    parts = tuple(
+        tuple(part.tolist())
+        for part in np.array_split(np.arange(len(shards)), min(SUM_PARTS, len(shards)))
+    )
+    k = clustered.sizes[0]
+    worker = _SumWorker(context.store, parts, k, clustered.dimension, clustered.metric)
+    stage = Stage("means", "parts", len(parts), context.config.resources.workers)
+    counts, totals = np.zeros(k, np.int64), np.zeros((k, clustered.dimension))
+    # In the order of parts, since float64 additions depend on it.
+    for part in run_shards(context, stage, len(parts), worker):
+        with np.load(io.BytesIO(context.store.read_bytes(_sums(part)))) as arrays:
+            counts += arrays["counts"]
+            totals += arrays["totals"]
+    parents = [level.parents for level in clustered.levels if level.parents is not None]
+    return Assigner.of_means(counts, totals, parents, clustered.metric)
+
+
+def _sums(part: int) -> str:
+    return layout.stage_file("means", f"{part:06d}.npz")
+
+
+@dataclass(frozen=True)
+class _SumWorker:
+    """Sums of the embeddings in each cluster of level 1, over some shards."""
+
+    store: Store
+    parts: tuple[tuple[int, ...], ...]
+    k: int
+    dimension: int
+    metric: str
+
+    def __call__(self, part: int) -> ShardResult:
+        counts, totals = np.zeros(self.k, np.int64), np.zeros((self.k, self.dimension))
+        for shard in self.parts[part]:
+            vectors = read_vectors(self.store, shard)
+            members = read_table(self.store, layout.part("memberships", shard), ["level_1"])
+            own = members["level_1"].to_numpy()
+            counts += np.bincount(own, minlength=self.k)
+            for start in range(0, len(vectors), SUM_ROWS):
+                block = vectors[start : start + SUM_ROWS]
+                block = to_unit(block) if self.metric == "cosine" else block
+                used, places = np.unique(own[start : start + SUM_ROWS], return_inverse=True)
+                entries = (np.ones(len(block)), (places, np.arange(len(block))))
+                members_of = sparse.csr_array(entries, (len(used), len(block)))
+                totals[used] += members_of @ block.astype(np.float64)
+        buffer = io.BytesIO()
+        np.savez(buffer, counts=counts, totals=totals)
+        self.store.write_bytes(_sums(part), buffer.getvalue())
+        return ShardResult()
