@@ -17,7 +17,7 @@ metadata = {
 model = Hercules([9, 3], summaries="keyphrases", input={"metadata": metadata}, verbose=False)
 hierarchy = model.fit(wine.data, wine.target)
 
-print(hierarchy.tree())
+hierarchy.tree()
 largest = hierarchy.clusters(2).sort_values("n_items").iloc[-1]
 print(f"\n{largest['title']}, in original units:")
 print(pd.DataFrame(list(largest["numeric_stats"])).round(2).to_string(index=False))

@@ -9,7 +9,7 @@ from hercules_scale.demo import icd_table
 codes = icd_table().slice(0, 1500).to_pandas().set_index("code")
 hierarchy = Hercules([30, 6], topic="diseases").fit(codes["text"], codes["chapter"])
 
-print(hierarchy.tree())
+hierarchy.tree()
 print(
     hierarchy.evaluations().pivot_table(index=["basis", "metric"], columns="level").value.round(3)
 )

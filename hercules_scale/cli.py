@@ -162,7 +162,7 @@ def _demo(options: argparse.Namespace) -> None:
 
     config = demo_config(options.output)
     run(config)
-    print(Hierarchy.open(options.output).tree())
+    Hierarchy.open(options.output).tree()
     _print_result(options.output)
 
 
@@ -171,7 +171,7 @@ def _show(options: argparse.Namespace) -> None:
 
     hierarchy = Hierarchy.open(options.run)
     if options.cluster is None:
-        print(hierarchy.tree(options.depth, options.level))
+        hierarchy.tree(options.depth, options.level)
     else:
         from hercules_scale.show import describe_cluster
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from functools import cached_property
 from pathlib import Path
@@ -175,15 +176,36 @@ class Hierarchy:
             if not isinstance(items, str | Path):
                 asked = self.run["config"]["input"]
                 path, found = write_items(items, f"{place}/{layout.WORK}/input", asked["modality"])
-                # The run's own columns, since a table may have more.
-                section = {"id_column": None, **found, "columns": asked["columns"], "path": path}
+                section = {"id_column": None, "text_column": None, **found, "path": path}
+                if set(found) <= {"modality", "id_column"}:
+                    # A table, which may have more columns than the run's.
+                    del section["text_column"]
+                section["columns"] = asked["columns"]
             members = Hierarchy(assign(self.uri, section, place)).memberships()
         for level in range(1, self.n_levels + 1):
             titles = self.clusters(level)["title"].to_numpy()
             members[f"title_{level}"] = titles[members[f"level_{level}"]]
         return members
 
-    def tree(self, depth: int | None = None, level: int | None = None) -> str:
+    def tree(self, depth: int | None = None, level: int | None = None) -> None:
+        """Print the hierarchy, coarsest clusters first; in a notebook the whole of it unfolds.
+
+        Args:
+            depth: Levels shown; by default all.
+            level: Level to begin at; by default the coarsest.
+
+        Raises:
+            InputError: There is no such level, or the depth is below 1.
+        """
+        notebook = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+        if hasattr(notebook, "kernel") and depth is None and level is None:
+            from IPython.display import display
+
+            display(self)
+        else:
+            print(self.tree_text(depth, level))
+
+    def tree_text(self, depth: int | None = None, level: int | None = None) -> str:
         """The hierarchy as indented text, coarsest clusters first, larger before smaller.
 
         Args:

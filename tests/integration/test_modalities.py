@@ -88,6 +88,14 @@ def test_numbers_are_standardised_and_clusters_have_statistics_in_original_units
     known = hierarchy.run["variables"]
     assert known["alcohol"]["mean"] == pytest.approx(numbers["alcohol"].mean())
 
+    again = hierarchy.assign(str(wine))
+    pd.testing.assert_frame_equal(again[members.columns], members)
+    near = hierarchy.assign(numbers.iloc[[5]] * 1.0001)
+    assert near["item_id"].tolist() == ["5"]
+    assert near["level_1"][0] == members["level_1"][5]
+    # By the run's own mean and deviation, not those of one item.
+    assert near["distance_1"][0] == pytest.approx(members["distance_1"][5], rel=0.01)
+
     prompt = show_prompt(config, 2, 0)
     assert "Values: " in prompt
     assert "alcohol (by volume) 1" in prompt
@@ -142,6 +150,10 @@ def test_vectors_of_the_user_are_clustered_as_they_are(
     members = hierarchy.memberships()
     for each in range(4):
         assert members["level_1"][truth == each].nunique() == 1
+    again = hierarchy.assign(vectors[:7])
+    pd.testing.assert_frame_equal(again[members.columns], members[:7])
+    other = hierarchy.assign([vectors[0] + 0.01])
+    assert other["level_1"][0] == members["level_1"][0]
     clusters = hierarchy.clusters()
     assert clusters["title"].str.len().min() > 0
     assert clusters["numeric_stats"].isna().all()
@@ -179,6 +191,8 @@ def test_images_are_embedded_and_bad_ones_set_aside(local_ray: None, tmp_path: P
     words = finest["title"].str.lower().str.extract("(zero|one|two)")[0]
     assert words.notna().all()
 
+    one = next(folder.glob("two_*.png"))
+    assert hierarchy.assign([one])["title_2"][0] in set(hierarchy.clusters(2)["title"])
     again = {**values, "hierarchy": {"levels": [6, 2]}, "output": {"path": str(tmp_path / "again")}}
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
     assert kept

@@ -294,10 +294,10 @@ def test_resampling_keeps_every_item_and_changes_the_centroids(
 
 
 def test_the_tree_shows_every_cluster_under_its_parent(finished: Hierarchy) -> None:
-    lines = finished.tree().splitlines()
+    lines = finished.tree_text().splitlines()
     assert len(lines) == len(finished.clusters())
     assert sum(not line.startswith(" ") for line in lines) == 2
-    assert len(finished.tree(depth=1).splitlines()) == 2
+    assert len(finished.tree_text(depth=1).splitlines()) == 2
     assert re.search(r"\([\d,]+ items, 3/[01]\)$", lines[0])
     with pytest.raises(InputError, match="level must be from 1"):
         finished.tree(level=9)

@@ -37,7 +37,7 @@ def test_a_run_on_s3_equals_a_run_on_local_files(
     pd.testing.assert_frame_equal(remote.memberships(), local.memberships())
     pd.testing.assert_frame_equal(remote.clusters(), local.clusters())
     assert main(["show", f"{s3}/runs/icd", "--depth", "1"]) == 0
-    assert capsys.readouterr().out.strip() == local.tree(depth=1)
+    assert capsys.readouterr().out.strip() == local.tree_text(depth=1)
 
 
 def test_a_missing_bucket_is_one_clear_line(
