@@ -323,6 +323,11 @@ class SummariesConfig(_Section):
         description="clusters that share a request, at most; fewer after an answer that cannot "
         "be used",
     )
+    show_images: bool = Field(
+        default=False,
+        description="show the images themselves to the model, which must be one that sees; with "
+        "describe_items it captions every image",
+    )
     describe_items: bool = Field(
         default=False,
         description="title and describe every item too; hierarchy.representation "
@@ -355,6 +360,10 @@ class SummariesConfig(_Section):
 
     @model_validator(mode="after")
     def _cost_has_a_price(self) -> SummariesConfig:
+        if self.show_images and self.clusters_per_request > 1:
+            raise ValueError(
+                f"show_images needs clusters_per_request 1, got {self.clusters_per_request}"
+            )
         if self.max_cost is not None and self.price is None:
             raise ValueError(
                 f"max_cost {self.max_cost:g} needs summaries.price, such as "

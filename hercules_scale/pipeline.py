@@ -230,6 +230,10 @@ def _check_models(config: RunConfig) -> None:
             f"embedding.model {embedding.model!r} has no meaning for input.modality {modality}, "
             "whose items are vectors already; leave it out, embedding.text_model embeds titles"
         )
+    if config.summaries.show_images and modality != "image":
+        raise ConfigError(
+            f"summaries.show_images has no meaning for input.modality {modality}; leave it out"
+        )
     if config.describes_items and modality == "embedding" and config.input.text_column is None:
         raise ConfigError(
             "hierarchy.representation description and summaries.describe_items need words to "
@@ -411,6 +415,7 @@ def _run_stages(context: RunContext, sources: list[SourceFile]) -> Results:
         },
         "variables": {} if statistics is None else statistics.variables(),
         "smoothing": smoothing.report,
+        "pca": {"mean": pca.mean.tolist(), "components": pca.components.tolist()},
         "clustering": clustering.report,
         "summary_status": _counts(summaries.table["summary_status"]),
         "tokens": _tokens(context.store, calls),

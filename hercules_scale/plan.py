@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -177,9 +178,18 @@ def show_prompt(config: RunConfig, level: int, cluster_id: int) -> str:
         messages, n_tokens = prompt_of(
             context, Shards.of(sum(sizes)), clustering, level, cluster_id
         )
-    lines = [f"[{message['role']}]\n{printable_lines(message['content'])}" for message in messages]
+    lines = [f"[{message['role']}]\n{_as_text(message['content'])}" for message in messages]
     lines.append(f"{n_tokens:,} tokens of at most {config.summaries.max_prompt_tokens:,}")
     return "\n\n".join(lines)
+
+
+def _as_text(content: str | list[dict[str, Any]]) -> str:
+    """The content of a message, its images as marks."""
+    if isinstance(content, str):
+        return printable_lines(content)
+    return "\n".join(
+        printable_lines(part["text"]) if part["type"] == "text" else "[image]" for part in content
+    )
 
 
 def printable_lines(text: str) -> str:

@@ -109,9 +109,14 @@ async def _describe_shard(
     name = layout.part("items", shard)
     items = read_table(context.store, name)
     words = context.config.input.words_column
+    pictures: list[list[bytes]] = [[] for _ in range(items.num_rows)]
+    if context.config.summaries.show_images:
+        pictures = [[data] for data in items["thumbnail"].to_pylist()]
     facts = [
-        ClusterFacts(0, row, 1, exemplars=[text])
-        for row, text in zip(items["row"].to_pylist(), items[words].to_pylist(), strict=True)
+        ClusterFacts(0, row, 1, exemplars=[text], images=images)
+        for row, text, images in zip(
+            items["row"].to_pylist(), items[words].to_pylist(), pictures, strict=True
+        )
     ]
     found = await labeller.label(facts)
     titles, descriptions = items["title"].to_pylist(), items["description"].to_pylist()

@@ -511,6 +511,7 @@ def cluster_facts(
     keyphrases = source.keyphrases(clustering, level)
     exemplars = _exemplars(context, shards, clusters)
     texts = _texts(context, shards, exemplars)
+    pictures = _pictures(context, shards, exemplars) if config.show_images else {}
     statistics = None if source.statistics is None else source.statistics.sentences(level)
     children = _children(context, clustering, level)
     outside = nearest_outside(column_vectors(clusters["centroid"]), config.contrast)
@@ -524,6 +525,7 @@ def cluster_facts(
             children.get(row["cluster_id"], [])[:CHILDREN_SHOWN],
             [keyphrases[other] for other in outside[row["cluster_id"]]],
             [] if statistics is None else statistics[row["cluster_id"]],
+            [pictures[item] for item in exemplars[row["cluster_id"]] if item in pictures],
         )
         for row in clusters.select(["cluster_id", "n_items"]).to_pylist()
     ]
@@ -589,6 +591,14 @@ def _texts(context: RunContext, shards: Shards, rows: list[list[int]]) -> dict[i
     for here, column in _columns(context.store, shards, rows, "items", words):
         texts.update(zip(here, column.to_pylist(), strict=True))
     return texts
+
+
+def _pictures(context: RunContext, shards: Shards, rows: list[list[int]]) -> dict[int, bytes]:
+    """Thumbnails of some items by row."""
+    found: dict[int, bytes] = {}
+    for here, column in _columns(context.store, shards, rows, "items", "thumbnail"):
+        found.update(zip(here, column.to_pylist(), strict=True))
+    return found
 
 
 def _vectors(store: Store, shards: Shards, rows: list[list[int]]) -> dict[int, Float32]:

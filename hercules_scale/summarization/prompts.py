@@ -8,6 +8,7 @@ Source: HERCULES, section 3.4 and Appendix A.
 
 from __future__ import annotations
 
+import base64
 import re
 import unicodedata
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ MESSAGE_TOKENS = 8
 ITEM_MARK_TOKENS = 8
 # Shares of what the fixed part leaves of a prompt; examples take the rest.
 PHRASES_SHARE, PARTS_SHARE, CONTRAST_SHARE, VALUES_SHARE = 0.25, 0.35, 0.2, 0.35
+# Of a thumbnail, in the models that see; images take at most a share of a prompt.
+IMAGE_TOKENS, IMAGES_SHARE = 256, 0.7
 PHRASE_CHARACTERS = 60
 # Key phrases of each cluster outside that a prompt shows.
 CONTRAST_PHRASES = 4
@@ -127,6 +130,7 @@ class ClusterFacts:
         children: Largest first; none at level 1.
         contrast: Key phrases of the nearest clusters outside it, nearest first.
         statistics: Of numeric items each variable in words, most telling first.
+        images: Pictures of items that stand for it, as PNG or JPEG, for a model that sees.
     """
 
     level: int
@@ -137,6 +141,7 @@ class ClusterFacts:
     children: list[Child] = field(default_factory=list)
     contrast: list[list[str]] = field(default_factory=list)
     statistics: list[str] = field(default_factory=list)
+    images: list[bytes] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -144,7 +149,8 @@ class ClusterFacts:
         return f"{self.level}/{self.cluster_id}"
 
 
-Message = dict[str, str]
+# Of a role and a content: text, or with images a list of parts as OpenAI's API takes them.
+Message = dict[str, Any]
 
 
 class Tokens(Protocol):
@@ -224,7 +230,15 @@ class PromptLimits:
 
     def count(self, messages: list[Message]) -> int:
         """Tokens of a prompt, at most."""
-        return sum(self.tokens.count(each["content"]) + MESSAGE_TOKENS for each in messages)
+        return sum(self._of_content(each["content"]) + MESSAGE_TOKENS for each in messages)
+
+    def _of_content(self, content: str | list[dict[str, Any]]) -> int:
+        if isinstance(content, str):
+            return self.tokens.count(content)
+        return sum(
+            self.tokens.count(part["text"]) if part["type"] == "text" else IMAGE_TOKENS
+            for part in content
+        )
 
 
 def answer_schema(ids: list[int] | None = None) -> dict[str, Any]:
@@ -256,11 +270,22 @@ def build_messages(facts: ClusterFacts, topic: str | None, limits: PromptLimits)
     of_item = facts.level == 0
     messages = fixed_messages(topic, of_item)
     left = limits.prompt - limits.count(messages) - MESSAGE_TOKENS
+    images = facts.images[: max(int(left * IMAGES_SHARE) // IMAGE_TOKENS, 0)]
+    left -= len(images) * IMAGE_TOKENS
     if of_item:
         question = _shown(facts.exemplars[0], limits.tokens, left - ITEM_MARK_TOKENS)
     else:
         question = _question(facts, limits, left)
-    return [*messages, {"role": "user", "content": question}]
+    if not images:
+        return [*messages, {"role": "user", "content": question}]
+    parts = [*(_image_part(image) for image in images), {"type": "text", "text": question}]
+    return [*messages, {"role": "user", "content": parts}]
+
+
+def _image_part(image: bytes) -> dict[str, Any]:
+    kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
+    url = f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
+    return {"type": "image_url", "image_url": {"url": url}}
 
 
 def build_joint_messages(

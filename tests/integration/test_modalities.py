@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,24 @@ def test_numbers_give_the_same_tables_from_any_number_of_workers(
         tables.append([hierarchy.table(name) for name in ("embeddings", "clusters", "memberships")])
     for one, other in zip(*tables, strict=True):
         pd.testing.assert_frame_equal(one, other)
+
+
+def test_two_runs_at_once_equal_two_in_turn(wine: Path, local_ray: None, tmp_path: Path) -> None:
+    def go(name: str, seed: int) -> None:
+        hierarchy = {"levels": [9, 3], "seed": seed}
+        run(parse_config(wine_config(wine, tmp_path / name, hierarchy=hierarchy)))
+
+    for seed in (1, 2):
+        go(f"turn {seed}", seed)
+    threads = [Thread(target=go, args=(f"once {seed}", seed)) for seed in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for seed in (1, 2):
+        one, other = (Hierarchy.open(str(tmp_path / f"{way} {seed}")) for way in ("turn", "once"))
+        pd.testing.assert_frame_equal(one.memberships(), other.memberships())
+        pd.testing.assert_frame_equal(one.clusters(), other.clusters())
 
 
 def test_a_column_that_never_varies_is_refused_by_name(

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from PIL import Image
 
 from hercules_scale import Hierarchy
 from hercules_scale.config import SummariesConfig, parse_config
@@ -83,6 +84,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(failure[0], {"error": {"message": "planned failure"}}, failure[1])
             return
         question = body["messages"][-1]["content"]
+        if not isinstance(question, str):
+            question = question[-1]["text"]
         lines = [line for line in question.splitlines() if line.startswith("Group ")]
         if lines:
             names = {line.split()[1].strip(","): line.rpartition(": ")[2] for line in lines}
@@ -317,6 +320,52 @@ def test_items_are_described_and_clustered_by_their_descriptions(
     question = endpoint.requests[0]["messages"][-1]["content"]
     assert question.startswith("<item>")
     assert len(hierarchy.clusters()) == N_CLUSTERS
+
+
+def test_rows_of_numbers_are_described_and_clustered_by_their_descriptions(
+    values: dict[str, Any], endpoint: Endpoint, local_ray: None, tmp_path: Path
+) -> None:
+    table = {"width": [1.0, 1.5, 8.0, 9.0] * 5, "height": [float(row) for row in range(20)]}
+    pq.write_table(pa.table(table), tmp_path / "numbers.parquet")
+    values["input"] = {
+        "path": str(tmp_path / "numbers.parquet"),
+        "metadata": {"width": {"unit": "cm"}},
+    }
+    values["hierarchy"] = {"levels": [4, 2], "representation": "description"}
+    run(parse_config(values))
+    hierarchy = opened(tmp_path)
+    asked = [request["messages"][-1]["content"] for request in endpoint.requests]
+    assert asked[0] == "<item>width 1 cm, height 0</item>"
+    assert any("Values: " in question for question in asked[20:])
+    assert hierarchy.table("items")["title"].str.startswith("Codes of ").all()
+    assert (
+        pq.read_schema(next((tmp_path / "run/embeddings").iterdir())).field(2).type.list_size == 384
+    )
+    assert hierarchy.clusters()["numeric_stats"].notna().all()
+
+
+def test_images_are_shown_to_a_model_that_sees_and_captioned(
+    values: dict[str, Any], endpoint: Endpoint, local_ray: None, tmp_path: Path
+) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for row in range(12):
+        Image.new("RGB", (16, 16), (20 * row, 0, 255 - 20 * row)).save(folder / f"colour_{row}.png")
+    values["input"] = {"path": str(folder)}
+    values["hierarchy"] = {"levels": [3]}
+    run(parse_config(with_summaries(values, describe_items=True, show_images=True)))
+    hierarchy = opened(tmp_path)
+    assert hierarchy.table("items")["title"].str.startswith("Codes of ").all()
+    captions, of_clusters = endpoint.requests[:12], endpoint.requests[12:]
+    for request in captions:
+        image, text = request["messages"][-1]["content"]
+        assert image["image_url"]["url"].startswith("data:image/png;base64,")
+        assert text["text"].startswith("<item>colour ")
+    for request in of_clusters:
+        kinds = [part["type"] for part in request["messages"][-1]["content"]]
+        assert kinds.count("image_url") >= 1
+        # Captions stand for the images in words.
+        assert "Codes of" in request["messages"][-1]["content"][-1]["text"]
 
 
 def test_a_missing_key_is_refused_before_anything_starts(

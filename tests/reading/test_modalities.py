@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import math
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +235,24 @@ def test_images_in_tables_are_bytes_records_or_paths(tmp_path: Path, form: str) 
     assert items.num_rows == 1
     assert list(rejected) == [("t.parquet", 1), ("t.parquet", 2)]
     assert rejected[("t.parquet", 1)] == "the image is missing"
+
+
+def test_images_are_read_by_url(tmp_path: Path) -> None:
+    (tmp_path / "one.png").write_bytes(image_bytes((20, 20)))
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        (tmp_path / "list.csv").write_text(f"image\n{url}/one.png\n{url}/gone.png\n")
+        items, rejected = read(tmp_path / "list.csv", modality="image")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert items["image_uri"].to_pylist() == [f"{url}/one.png"]
+    assert rejected[("list.csv", 1)].startswith(f"there is no file {url}/gone.png")
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK"])

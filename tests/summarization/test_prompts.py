@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -32,7 +33,7 @@ FACTS = ClusterFacts(
 
 def question(facts: ClusterFacts, exemplar_tokens: int = 48, max_tokens: int = 1024) -> str:
     limits = PromptLimits(TOKENS, max_tokens, exemplar_tokens)
-    return build_messages(facts, None, limits)[-1]["content"]
+    return str(build_messages(facts, None, limits)[-1]["content"])
 
 
 def test_a_prompt_holds_phrases_parts_contrast_and_examples() -> None:
@@ -177,3 +178,15 @@ def test_a_cut_text_has_no_more_tokens_than_asked_for(text: str, n_tokens: int) 
     found = TOKENS.cut(text, n_tokens)
     assert TOKENS.count(found) <= n_tokens
     assert found == text or text.startswith(found[:-1])
+
+
+def test_images_stand_beside_the_words_within_their_share_of_the_prompt() -> None:
+    facts = dataclasses.replace(FACTS, images=[b"\x89PNG1", b"\xff\xd8jpeg", *[b"x"] * 30])
+    limits = PromptLimits(TOKENS, 1600, 48)
+    messages = build_messages(facts, None, limits)
+    *pictures, words = messages[-1]["content"]
+    assert pictures[0]["image_url"]["url"] == "data:image/png;base64,iVBORzE="
+    assert pictures[1]["image_url"]["url"].startswith("data:image/jpeg;base64,")
+    assert 2 <= len(pictures) < 32
+    assert words["text"] == question(FACTS)
+    assert limits.count(messages) <= 1600
