@@ -90,7 +90,7 @@ def make_plan(config: RunConfig) -> str:
     lines = [
         f"input: {len(sources):,} {sources[0].format} files, "
         f"{sum(source.size_bytes for source in sources) / 2**20:,.1f} MiB, {about}{n_rows:,} "
-        f"items of modality {config.input.modality}{_of_columns(config)}",
+        f"rows, modality {config.input.modality}{_of_columns(config)}",
         f"embedding: {embedding}",
         f"clusters per level: {described}",
         f"memory: {n_rows * dimension * 4 / 2**20:,.0f} MiB of temporary disk for vectors, "
