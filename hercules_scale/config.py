@@ -323,6 +323,12 @@ class SummariesConfig(_Section):
         description="clusters that share a request, at most; fewer after an answer that cannot "
         "be used",
     )
+    vocabulary: str | None = Field(
+        default=None,
+        min_length=1,
+        description="a text file of words, one a line, that clusters of images are named from, "
+        "where embedding.model reads texts too",
+    )
     show_images: bool = Field(
         default=False,
         description="show the images themselves to the model, which must be one that sees; with "

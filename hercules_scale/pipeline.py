@@ -25,6 +25,7 @@ from hercules_scale.config import RunConfig
 from hercules_scale.errors import ConfigError, InputError, ManifestMismatchError
 from hercules_scale.models import (
     DEFAULT_MODELS,
+    IMAGE_ALIASES,
     check_chat_model,
     resolve_embedding_model,
     resolve_image_model,
@@ -46,6 +47,7 @@ from hercules_scale.stages.smooth import smooth_vectors
 from hercules_scale.stages.statistics import Statistics, measure_statistics
 from hercules_scale.stages.summarize import Summaries, open_model, summarize_clusters
 from hercules_scale.stages.vectors import ShardTiles
+from hercules_scale.stages.vocabulary import read_vocabulary
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import fingerprint, publish, to_json
 from hercules_scale.storage.store import Store
@@ -234,6 +236,14 @@ def _check_models(config: RunConfig) -> None:
         raise ConfigError(
             f"summaries.show_images has no meaning for input.modality {modality}; leave it out"
         )
+    if config.summaries.vocabulary is not None:
+        if modality != "image" or embedding.model in IMAGE_ALIASES or config.describes_items:
+            raise ConfigError(
+                "summaries.vocabulary needs images that are not described otherwise, and an "
+                "embedding.model whose texts share their space, such as a CLIP; got modality "
+                f"{modality} and {embedding.model}"
+            )
+        read_vocabulary(config.summaries.vocabulary)
     if config.describes_items and modality == "embedding" and config.input.text_column is None:
         raise ConfigError(
             "hierarchy.representation description and summaries.describe_items need words to "

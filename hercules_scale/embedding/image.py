@@ -166,6 +166,16 @@ class SharedSpaceEncoder:
             )
         return np.asarray(np.concatenate(parts), np.float32)
 
+    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors of unit length in the images' space, shape (n, d)."""
+        found = self._model.encode(
+            list(texts),
+            batch_size=BATCH_IMAGES,
+            normalize_embeddings=True,
+            show_progress_bar=False,
+        )
+        return np.asarray(found, np.float32)
+
 
 def _blank() -> bytes:
     from PIL import Image

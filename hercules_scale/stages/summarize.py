@@ -27,6 +27,7 @@ from hercules_scale.stages.label_items import LabelItems, draw_label_items
 from hercules_scale.stages.read import run_moments
 from hercules_scale.stages.shards import ShardResult, Stage, run_shards
 from hercules_scale.stages.statistics import Statistics, measure_statistics
+from hercules_scale.stages.vocabulary import Vocabulary, load_vocabulary
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import Commit, read_commits, write_commit
 from hercules_scale.storage.store import Store
@@ -462,15 +463,19 @@ class _PhraseWorker:
 
 @dataclass(frozen=True)
 class FactsSource:
-    """Where what sets clusters apart comes from: words of the items, or figures of variables."""
+    """Where what sets clusters apart comes from: words of the items or of a vocabulary, or figures
+    of variables."""
 
-    phrases: PhraseCounts | None
-    statistics: Statistics | None
+    phrases: PhraseCounts | None = None
+    statistics: Statistics | None = None
+    vocabulary: Vocabulary | None = None
 
     def keyphrases(self, clustering: Clustering, level: int) -> list[list[str]]:
         """Of each cluster of a level, most telling first."""
         if self.statistics is not None:
             return self.statistics.phrases(level, KEYPHRASES)
+        if self.vocabulary is not None:
+            return self.vocabulary.of_level(clustering.level(level), KEYPHRASES)
         if self.phrases is not None:
             return self.phrases.of_level(ancestors(clustering, level), KEYPHRASES)
         return [[] for _ in range(clustering.level(level).num_rows)]
@@ -482,8 +487,11 @@ def _source(
     asked = context.config.input
     wordless = asked.modality == "embedding" and asked.text_column is None
     if statistics is not None or wordless:
-        return FactsSource(None, statistics)
-    return FactsSource(count_run_phrases(context, shards, clustering), None)
+        return FactsSource(statistics=statistics)
+    vocabulary = load_vocabulary(context)
+    if vocabulary is not None:
+        return FactsSource(vocabulary=vocabulary)
+    return FactsSource(count_run_phrases(context, shards, clustering))
 
 
 def count_run_phrases(context: RunContext, shards: Shards, clustering: Clustering) -> PhraseCounts:

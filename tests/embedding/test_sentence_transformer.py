@@ -101,3 +101,21 @@ def test_batches_hold_every_row_once_within_the_budget(lengths: list[int], budge
     for rows, following in itertools.pairwise(batches):
         # Another row would not have fitted.
         assert lengths[following[0]] * (len(rows) + 1) > budget
+
+
+def test_windows_of_a_long_text_are_averaged_by_their_tokens() -> None:
+    windows = SentenceTransformerEncoder("minilm", "float32", "window", device="cpu")
+    cut = SentenceTransformerEncoder("minilm", "float32", device="cpu")
+    boats, houses = "The boat sails from the port. " * 60, "House prices fall in cities. " * 60
+    texts = [TEXTS[0], boats + houses, houses]
+    found, beginning = windows.encode(texts), cut.encode(texts)
+    # A text that fits is the same either way.
+    np.testing.assert_allclose(found[0], beginning[0], atol=1e-6)
+    of_houses = beginning[2]
+    assert found[1] @ of_houses > beginning[1] @ of_houses + 0.1
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+    lengths = windows.count_tokens(texts)
+    assert lengths[1] > 2 * windows.max_tokens
+    assert cut.count_tokens(texts)[1] == cut.max_tokens
+    # Neighbours in the call change nothing.
+    np.testing.assert_allclose(windows.encode([texts[1]])[0], found[1], atol=1e-5)

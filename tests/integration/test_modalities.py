@@ -21,6 +21,7 @@ from hercules_scale.errors import ConfigError, InputError
 from hercules_scale.pipeline import check, run
 from hercules_scale.plan import make_plan, show_prompt
 from hercules_scale.storage.tables import column_vectors
+from tests.embedding.test_image import make_clip
 
 pytestmark = pytest.mark.ray
 
@@ -220,6 +221,27 @@ def test_images_are_embedded_and_bad_ones_set_aside(local_ray: None, tmp_path: P
     pd.testing.assert_frame_equal(
         Hierarchy.open(str(tmp_path / "again")).table("embeddings"), hierarchy.table("embeddings")
     )
+
+
+def test_clusters_of_images_are_named_from_a_vocabulary(local_ray: None, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for row in range(30):
+        colour = [(250, row, 0), (0, 250, row), (row, 0, 250)][row % 3]
+        Image.new("RGB", (32, 32), colour).save(folder / f"{row:03d}.png")
+    (tmp_path / "words.txt").write_text("cat\ndog\n\nboat\nhouse\ncat\n")
+    values = configure(folder, tmp_path / "run", [3])
+    values["embedding"] = {"model": str(make_clip(tmp_path / "clip")), "precision": "float32"}
+    values["summaries"]["vocabulary"] = str(tmp_path / "words.txt")
+    run(parse_config(values))
+    clusters = Hierarchy.open(str(tmp_path / "run")).clusters()
+    for words in clusters["keyphrases"]:
+        assert sorted(words) == ["boat", "cat", "dog", "house"]
+    # Three colours lie in three directions, so their nearest words are not all the same.
+    assert len({tuple(words) for words in clusters["keyphrases"]}) > 1
+    del values["embedding"]
+    with pytest.raises(ConfigError, match=r"vocabulary needs images .* got modality image and eff"):
+        check(parse_config(values))
 
 
 @pytest.mark.parametrize(
