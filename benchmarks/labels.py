@@ -36,14 +36,10 @@ from hercules_scale.reading.sources import list_sources
 from hercules_scale.stages.cluster import Clustering, cluster_items
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.embed import embed_items, load_encoder
+from hercules_scale.stages.facts import ancestors, siblings
 from hercules_scale.stages.read import read_items
 from hercules_scale.stages.smooth import smooth_vectors
-from hercules_scale.stages.summarize import (
-    ancestors,
-    open_model,
-    siblings,
-    summarize_clusters,
-)
+from hercules_scale.stages.summarize import open_model, summarize_clusters
 from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store

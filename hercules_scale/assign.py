@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from hercules_scale.checks import check
 from hercules_scale.config import RunConfig, parse_config
 from hercules_scale.errors import InputError, SchemaError
 from hercules_scale.moments import Moments
-from hercules_scale.pipeline import Results, carry_out, check, count_gpus
+from hercules_scale.pipeline import Results, carry_out, count_gpus
 from hercules_scale.progress import Reporter
 from hercules_scale.reading.files import read_columns
 from hercules_scale.reading.sources import SourceFile, list_sources

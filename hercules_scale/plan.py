@@ -14,12 +14,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from hercules_scale.checks import check
 from hercules_scale.clustering.choose_k import check_score, k_range, largest_counts
 from hercules_scale.clustering.tiles import TILE_ROWS
 from hercules_scale.config import InputConfig, RunConfig
 from hercules_scale.errors import InputError
 from hercules_scale.models import DEFAULT_IMAGE_MODEL, DEFAULT_TEXT_MODEL
-from hercules_scale.pipeline import check, local_or_cluster_ray
+from hercules_scale.pipeline import local_or_cluster_ray
 from hercules_scale.printable import printable
 from hercules_scale.progress import Reporter
 from hercules_scale.reading.items import Batch, Layout, read_layout, read_piece

@@ -25,6 +25,7 @@ LAYERS = [
     {"evaluation"},
     {"serving"},
     {"stages"},
+    {"checks"},
     {"pipeline"},
     {"measure", "assign"},
     {"hierarchy"},

@@ -22,10 +22,11 @@ from hercules_scale.evaluation.summaries import (
 )
 from hercules_scale.stages.cluster import Clustering
 from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.facts import ancestors, siblings
 from hercules_scale.stages.ground_truth import Truth, external_figures
 from hercules_scale.stages.item_metrics import ClusteredItems, item_metrics
 from hercules_scale.stages.partials import Gather, GatherOnRay
-from hercules_scale.stages.summarize import Summaries, ancestors, siblings
+from hercules_scale.stages.summarize import Summaries
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, column_vectors, read_table, write_table

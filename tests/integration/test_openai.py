@@ -23,9 +23,10 @@ import yaml
 from PIL import Image
 
 from hercules_scale import Hierarchy
+from hercules_scale.checks import check
 from hercules_scale.config import SummariesConfig, parse_config
 from hercules_scale.errors import ConfigError, StageError
-from hercules_scale.pipeline import check, run
+from hercules_scale.pipeline import run
 from hercules_scale.storage.store import Store
 from hercules_scale.summarization import asking, label
 from hercules_scale.summarization.asking import Asker

@@ -13,8 +13,9 @@ from hercules_scale.progress import Reporter
 from hercules_scale.stages import label_items as module
 from hercules_scale.stages.cluster import Clustering, cluster_items
 from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.facts import ancestors, diverse, nearest_outside
 from hercules_scale.stages.label_items import draw_label_items
-from hercules_scale.stages.summarize import ancestors, diverse, label_options, nearest_outside
+from hercules_scale.stages.summarize import label_options
 from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage.store import Store
 from hercules_scale.summarization.parsing import Summary

@@ -1,0 +1,102 @@
+"""What can be checked of a run before anything starts."""
+
+from __future__ import annotations
+
+from hercules_scale.config import RunConfig
+from hercules_scale.errors import ConfigError, InputError
+from hercules_scale.models import (
+    DEFAULT_MODELS,
+    IMAGE_ALIASES,
+    check_chat_model,
+    resolve_embedding_model,
+    resolve_image_model,
+)
+from hercules_scale.reading.columns import Columns, with_columns
+from hercules_scale.reading.files import read_columns
+from hercules_scale.reading.sources import SourceFile, list_sources
+from hercules_scale.stages.vocabulary import read_vocabulary
+from hercules_scale.storage import layout
+from hercules_scale.storage.store import Store
+
+
+def check(config: RunConfig) -> tuple[RunConfig, list[SourceFile]]:
+    """Check what can be checked before anything starts, and list the input files.
+
+    Returns:
+        The configuration with the modality and the columns that were detected, and the files.
+
+    Raises:
+        InputError: A path names nothing or cannot be read, or the output cannot be written.
+        SchemaError: A column is missing.
+        ConfigError: A model's alias or folder does not exist.
+    """
+    if config.summaries.engine == "vllm":
+        check_chat_model(config.summaries.model)
+    if config.summaries.engine == "openai":
+        from hercules_scale.summarization.clients import OpenAIClient
+
+        OpenAIClient(config.summaries)
+    sources = list_sources(config.input.paths)
+    for source in sources:
+        # An empty image is one item that cannot be used.
+        if source.size_bytes == 0 and source.format != "image":
+            raise InputError(f"{source.uri}: the file is empty; replace it or leave it out")
+    columns = read_columns(config.input, sources[0])
+    config = _resolved(config, columns)
+    _check_models(config)
+    store = Store(config.output.path)
+    probe = layout.stage_file("probe", "writable")
+    try:
+        store.write_bytes(probe, b"")
+        store.fsspec.rm_file(store.path(probe))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"output.path {store.uri}: cannot be written ({type(error).__name__}: {reason}); "
+            "check the path, the bucket and the credentials"
+        ) from None
+    return config, sources
+
+
+def _resolved(config: RunConfig, columns: Columns) -> RunConfig:
+    """The configuration with the modality, the columns and the model that follow from the input."""
+    model = config.embedding.model or DEFAULT_MODELS.get(columns.modality)
+    return config.model_copy(
+        update={
+            "input": with_columns(config.input, columns),
+            "embedding": config.embedding.model_copy(update={"model": model}),
+        }
+    )
+
+
+def _check_models(config: RunConfig) -> None:
+    """Refuse models that do not exist, and modes that the modality does not allow."""
+    modality, embedding = config.input.modality, config.embedding
+    if modality == "text":
+        resolve_embedding_model(embedding.model or "")
+    else:
+        resolve_embedding_model(embedding.text_model, "embedding.text_model")
+    if modality == "image":
+        resolve_image_model(embedding.model or "")
+    elif modality in ("numeric", "embedding") and embedding.model is not None:
+        raise ConfigError(
+            f"embedding.model {embedding.model!r} has no meaning for input.modality {modality}, "
+            "whose items are vectors already; leave it out, embedding.text_model embeds titles"
+        )
+    if config.summaries.show_images and modality != "image":
+        raise ConfigError(
+            f"summaries.show_images has no meaning for input.modality {modality}; leave it out"
+        )
+    if config.summaries.vocabulary is not None:
+        if modality != "image" or embedding.model in IMAGE_ALIASES or config.describes_items:
+            raise ConfigError(
+                "summaries.vocabulary needs images that are not described otherwise, and an "
+                "embedding.model whose texts share their space, such as a CLIP; got modality "
+                f"{modality} and {embedding.model}"
+            )
+        read_vocabulary(config.summaries.vocabulary)
+    if config.describes_items and modality == "embedding" and config.input.text_column is None:
+        raise ConfigError(
+            "hierarchy.representation description and summaries.describe_items need words to "
+            "describe items by, which vectors have not; name input.text_column"
+        )

@@ -1,0 +1,258 @@
+"""What is known of clusters before they have titles: phrases, figures, examples, children.
+
+Source: HERCULES, section 3.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from hercules_scale.clustering.assign import Float32, nearest, to_unit
+from hercules_scale.clustering.hashing import uniform
+from hercules_scale.stages.cluster import Clustering
+from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.shards import ShardResult, Stage, run_shards
+from hercules_scale.stages.statistics import Statistics
+from hercules_scale.stages.vocabulary import Vocabulary, load_vocabulary
+from hercules_scale.storage import layout
+from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import column_vectors, read_table, read_tables, write_table
+from hercules_scale.summarization.choosing import sibling_groups
+from hercules_scale.summarization.keyphrases import COUNTS, PhraseCounts, count_phrases
+from hercules_scale.summarization.prompts import Child, ClusterFacts
+
+# Items of a finest cluster whose phrases are counted; more change the order of the best little.
+SAMPLE_PER_CLUSTER = 500
+KEYPHRASES = 8
+CHILDREN_SHOWN = 12
+# Shards of phrase counts, and of the levels' labels.
+PHRASES, LABELLED = "phrases", "summaries"
+# A cosine from which an example says nothing that one before it did not.
+NEAR_DUPLICATE = 0.9
+
+
+@dataclass(frozen=True)
+class _PhraseWorker:
+    """Counts phrases in a sample of one shard's items.
+
+    The sample takes each item with a chance that gives every finest cluster about as many.
+    """
+
+    store: Store
+    seed: int
+    sizes: tuple[int, ...]
+    words: str
+
+    def __call__(self, shard: int) -> ShardResult:
+        members = read_table(self.store, layout.part("memberships", shard), ["row", "level_1"])
+        clusters = members["level_1"].to_numpy()
+        share = SAMPLE_PER_CLUSTER / np.asarray(self.sizes)[clusters]
+        chosen = uniform(self.seed, 1, "phrases", 0, members["row"].to_numpy()) < share
+        texts = read_table(self.store, layout.part("items", shard), [self.words])[self.words]
+        sample = texts.filter(pa.array(chosen)).to_pylist()
+        counts = count_phrases(sample, clusters[chosen])
+        file = write_table(self.store, layout.work_part(PHRASES, shard), counts)
+        return ShardResult([file], units=members.num_rows)
+
+
+@dataclass(frozen=True)
+class FactsSource:
+    """Where what sets clusters apart comes from: words of the items or of a vocabulary, or figures
+    of variables."""
+
+    phrases: PhraseCounts | None = None
+    statistics: Statistics | None = None
+    vocabulary: Vocabulary | None = None
+
+    def keyphrases(self, clustering: Clustering, level: int) -> list[list[str]]:
+        """Of each cluster of a level, most telling first."""
+        if self.statistics is not None:
+            return self.statistics.phrases(level, KEYPHRASES)
+        if self.vocabulary is not None:
+            return self.vocabulary.of_level(clustering.level(level), KEYPHRASES)
+        if self.phrases is not None:
+            return self.phrases.of_level(ancestors(clustering, level), KEYPHRASES)
+        return [[] for _ in range(clustering.level(level).num_rows)]
+
+
+def facts_source(
+    context: RunContext, shards: Shards, clustering: Clustering, statistics: Statistics | None
+) -> FactsSource:
+    """What sets the clusters of a run apart; nothing where items are vectors without words."""
+    asked = context.config.input
+    wordless = asked.modality == "embedding" and asked.text_column is None
+    if statistics is not None or wordless:
+        return FactsSource(statistics=statistics)
+    vocabulary = load_vocabulary(context)
+    if vocabulary is not None:
+        return FactsSource(vocabulary=vocabulary)
+    return FactsSource(count_run_phrases(context, shards, clustering))
+
+
+def count_run_phrases(context: RunContext, shards: Shards, clustering: Clustering) -> PhraseCounts:
+    """How often phrases occur in each finest cluster."""
+    sizes = tuple(clustering.level(1)["n_items"].to_pylist())
+    words = context.config.input.words_column
+    worker = _PhraseWorker(context.store, context.config.hierarchy.seed, sizes, words)
+    stage = Stage(PHRASES, "items", shards.n_items, context.config.resources.workers)
+    commits = run_shards(context, stage, len(shards), worker)
+    paths = [file.path for commit in commits.values() for file in commit.files]
+    counts = pa.concat_tables([COUNTS.empty_table(), read_tables(context.store, paths)])
+    return PhraseCounts(counts, len(sizes))
+
+
+def cluster_facts(
+    context: RunContext,
+    shards: Shards,
+    clustering: Clustering,
+    source: FactsSource,
+    level: int,
+) -> list[ClusterFacts]:
+    """What is known of each cluster of a level, by id."""
+    clusters = clustering.level(level)
+    config = context.config.summaries
+    keyphrases = source.keyphrases(clustering, level)
+    exemplars = _exemplars(context, shards, clusters)
+    texts = _texts(context, shards, exemplars)
+    pictures = _pictures(context, shards, exemplars) if config.show_images else {}
+    statistics = None if source.statistics is None else source.statistics.sentences(level)
+    children = _children(context, clustering, level)
+    outside = nearest_outside(column_vectors(clusters["centroid"]), config.contrast)
+    return [
+        ClusterFacts(
+            level,
+            row["cluster_id"],
+            row["n_items"],
+            keyphrases[row["cluster_id"]],
+            [texts[item] for item in exemplars[row["cluster_id"]]],
+            children.get(row["cluster_id"], [])[:CHILDREN_SHOWN],
+            [keyphrases[other] for other in outside[row["cluster_id"]]],
+            [] if statistics is None else statistics[row["cluster_id"]],
+            [pictures[item] for item in exemplars[row["cluster_id"]] if item in pictures],
+        )
+        for row in clusters.select(["cluster_id", "n_items"]).to_pylist()
+    ]
+
+
+def nearest_outside(centroids: Float32, n_nearest: int) -> list[list[int]]:
+    """The nearest other clusters of each cluster."""
+    n_nearest = min(n_nearest, len(centroids) - 1)
+    # The common mean would cost float32 its digits.
+    centred = (centroids - centroids.mean(axis=0, dtype=np.float64)).astype(np.float32)
+    _, ids = nearest(centred, centred, n_nearest + 1)
+    return [
+        [other for other in own.tolist() if other != cluster][:n_nearest]
+        for cluster, own in enumerate(ids)
+    ]
+
+
+def _exemplars(context: RunContext, shards: Shards, clusters: pa.Table) -> list[list[int]]:
+    """Rows of the items that a prompt shows of each cluster."""
+    config = context.config.summaries
+    if config.exemplar_strategy == "random":
+        return [rows[: config.exemplars] for rows in clusters["random_rows"].to_pylist()]
+    near: list[list[int]] = clusters["exemplar_rows"].to_pylist()
+    if config.exemplar_strategy == "nearest":
+        return [rows[: config.exemplars] for rows in near]
+    vectors = _vectors(context.store, shards, near)
+    return [
+        [rows[at] for at in diverse(np.stack([vectors[row] for row in rows]), config.exemplars)]
+        for rows in near
+    ]
+
+
+def diverse(vectors: Float32, n_wanted: int) -> list[int]:
+    """The first vectors that are not near duplicates of one before; then the others.
+
+    Args:
+        vectors: Nearest to the centroid first, shape (n, d), of unit length.
+        n_wanted: How many.
+
+    Returns:
+        Their positions.
+    """
+    chosen: list[int] = []
+    for place in range(len(vectors)):
+        if not chosen or float((vectors[chosen] @ vectors[place]).max()) < NEAR_DUPLICATE:
+            chosen.append(place)
+    others = [place for place in range(len(vectors)) if place not in chosen]
+    return (chosen + others)[:n_wanted]
+
+
+def ancestors(clustering: Clustering, level: int) -> NDArray[np.int32]:
+    """Cluster of a level that holds each finest cluster, shape (k_1,)."""
+    held = np.arange(clustering.level(1).num_rows, dtype=np.int32)
+    for below in range(1, level):
+        held = clustering.level(below)["parent_cluster_id"].to_numpy().astype(np.int32)[held]
+    return held
+
+
+def _texts(context: RunContext, shards: Shards, rows: list[list[int]]) -> dict[int, str]:
+    """What some items are in words, by row."""
+    texts: dict[int, str] = {}
+    words = context.config.input.words_column
+    for here, column in _columns(context.store, shards, rows, "items", words):
+        texts.update(zip(here, column.to_pylist(), strict=True))
+    return texts
+
+
+def _pictures(context: RunContext, shards: Shards, rows: list[list[int]]) -> dict[int, bytes]:
+    """Thumbnails of some items by row."""
+    found: dict[int, bytes] = {}
+    for here, column in _columns(context.store, shards, rows, "items", "thumbnail"):
+        found.update(zip(here, column.to_pylist(), strict=True))
+    return found
+
+
+def _vectors(store: Store, shards: Shards, rows: list[list[int]]) -> dict[int, Float32]:
+    """Vectors of some items by row, of unit length."""
+    vectors: dict[int, Float32] = {}
+    for here, column in _columns(store, shards, rows, "embeddings", "embedding"):
+        vectors.update(zip(here, to_unit(column_vectors(column)), strict=True))
+    return vectors
+
+
+def _columns(
+    store: Store, shards: Shards, rows: list[list[int]], table: str, column: str
+) -> Iterator[tuple[list[int], Any]]:
+    """A column of some rows of a table, shard by shard, and which they are."""
+    wanted = np.unique(np.concatenate([np.array(each, np.int64) for each in rows]))
+    for shard in np.unique(wanted // shards.rows).tolist():
+        start, stop = shards.bounds(shard)
+        here = wanted[(wanted >= start) & (wanted < stop)]
+        found = read_table(store, layout.part(table, shard), [column])[column]
+        yield here.tolist(), found.take(pa.array(here - start))
+
+
+def _children(context: RunContext, clustering: Clustering, level: int) -> dict[int, list[Child]]:
+    """Children of each cluster of a level, largest first; none for the finest level."""
+    if level == 1:
+        return {}
+    below = clustering.level(level - 1)
+    summaries = read_table(context.store, layout.work_part(LABELLED, level - 1))
+    children: dict[int, list[Child]] = {}
+    for parent, n_items, title, description in zip(
+        below["parent_cluster_id"].to_pylist(),
+        below["n_items"].to_pylist(),
+        summaries["title"].to_pylist(),
+        summaries["description"].to_pylist(),
+        strict=True,
+    ):
+        children.setdefault(parent, []).append(Child(title, description, n_items))
+    for siblings in children.values():
+        siblings.sort(key=lambda child: -child.n_items)
+    return children
+
+
+def siblings(clustering: Clustering, level: int) -> list[NDArray[np.int64]]:
+    """Siblings among the clusters of a level."""
+    clusters = clustering.level(level)
+    top = level == clustering.n_levels
+    parents = None if top else clusters["parent_cluster_id"].to_numpy()
+    return sibling_groups(parents, clusters.num_rows)
