@@ -69,7 +69,9 @@ def assign(
     finished = FinishedRun.of(store, tables, config.hierarchy.metric)
 
     def stages(context: RunContext) -> Results:
-        return _run_stages(context, sources, finished, known_moments(record["variables"]))
+        return _run_stages(
+            context, sources, finished, known_moments(record["variables"], config.input.columns)
+        )
 
     return carry_out(config, sources, stages, reporter, assigned_to=record["fingerprint"])
 

@@ -185,7 +185,8 @@ def write_keys(store: Store, shard: int, path: str, of_vectors: bool) -> FileRec
     names = [name for name in items.column_names if name not in NOT_IN_KEY]
     if of_vectors:
         vectors = pa.array([row.tobytes() for row in read_vectors(store, shard)], pa.binary())
-        items, names = items.append_column("embedding", vectors), [*names, "embedding"]
+        # Not the words beside them, which have no part in the clusters.
+        items, names = items.append_column("embedding", vectors), ["item_id", "embedding"]
     keys = [
         hashlib.blake2b(
             json.dumps(values, default=bytes.hex).encode(), digest_size=KEY_BYTES

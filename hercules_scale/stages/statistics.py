@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,12 +120,17 @@ class Statistics:
         }
 
 
-def known_moments(variables: dict[str, dict[str, float]]) -> Moments | None:
-    """Figures of all items as ``run.json`` holds them, without their number; none of no numbers."""
-    if not variables:
+def known_moments(variables: dict[str, dict[str, float]], columns: Sequence[str]) -> Moments | None:
+    """Figures of all items as ``run.json`` holds them, without their number; none of no numbers.
+
+    Args:
+        variables: Figures by column, in any order.
+        columns: Numeric columns of the run.
+    """
+    if not columns:
         return None
     mean, std, low, high = (
-        np.array([[figures[name] for figures in variables.values()]])
+        np.array([[variables[column][name] for column in columns]])
         for name in ("mean", "std", "min", "max")
     )
     return Moments(np.ones(1, np.int64), mean, std**2, low, high)

@@ -336,7 +336,7 @@ def test_rows_of_numbers_are_described_and_clustered_by_their_descriptions(
     run(parse_config(values))
     hierarchy = opened(tmp_path)
     asked = [request["messages"][-1]["content"] for request in endpoint.requests]
-    assert asked[0] == "<item>width 1 cm, height 0</item>"
+    assert "<item>width 1 cm, height 0</item>" in asked[:20]
     assert any("Values: " in question for question in asked[20:])
     assert hierarchy.table("items")["title"].str.startswith("Codes of ").all()
     assert len(hierarchy.table("embeddings")["embedding"][0]) == 384
