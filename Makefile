@@ -1,5 +1,6 @@
 # make demo    set up .venv and run the main job on a real corpus with real models
-# make test    set up .venv, then lint, type checks and tests
+# make test    set up .venv, then lint, type checks and all but the slowest tests
+# make test-slow   the slowest tests
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -7,7 +8,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 CODE := hercules_scale jobs benchmarks tests examples
 
-.PHONY: demo test lint types pytest clean
+.PHONY: demo test test-slow lint types pytest clean
 
 demo: .venv/installed
 	$(BIN)/hercules-scale demo
@@ -22,7 +23,10 @@ types: .venv/installed-dev
 	$(BIN)/mypy
 
 pytest: .venv/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: .venv/installed-dev
+	$(BIN)/python -m pytest -m slow
 
 .venv/installed: requirements-cpu.txt pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -17,7 +17,7 @@ from hercules_scale.config import parse_config
 from hercules_scale.pipeline import run
 from tests.conftest import small_config
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 N_ITEMS = 300
 
 

@@ -120,6 +120,7 @@ def test_numbers_give_the_same_tables_from_any_number_of_workers(
         pd.testing.assert_frame_equal(one, other)
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_equal_two_in_turn(wine: Path, local_ray: None, tmp_path: Path) -> None:
     def go(name: str, seed: int) -> None:
         hierarchy = {"levels": [9, 3], "seed": seed}

@@ -37,7 +37,7 @@ from hercules_scale.summarization.ledger import Ledger
 from hercules_scale.summarization.prompts import ClusterFacts, EstimatedTokens, PromptLimits
 from tests.conftest import small_config
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 N_CLUSTERS = 7
 GOOD = '{"title": "Codes of TITLE", "description": "Codes of several diseases."}'
 # A failure: a status, a status and its headers, seconds to stall, or the text of an answer in which
@@ -376,7 +376,6 @@ def test_a_missing_key_is_refused_before_anything_starts(
         check(parse_config(values))
 
 
-@pytest.mark.slow
 def test_a_run_killed_among_its_summaries_repeats_only_calls_in_flight(
     values: dict[str, Any], endpoint: Endpoint, tmp_path: Path
 ) -> None:

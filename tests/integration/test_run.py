@@ -202,6 +202,7 @@ def test_a_changed_input_over_an_old_output_is_refused(
         run(config)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_redoes_only_what_has_no_commit(
     finished: Hierarchy, corpus: Path, tmp_path: Path
 ) -> None:
@@ -257,6 +258,7 @@ def test_rejected_rows_are_kept_with_their_reason_and_place(
     assert hierarchy.memberships()["item_id"].tolist() == [str(row) for row in range(1, 41)]
 
 
+@pytest.mark.slow
 def test_csv_jsonl_and_text_give_the_same_clusters_as_parquet(
     tmp_path: Path, icd: pa.Table, local_ray: None
 ) -> None:

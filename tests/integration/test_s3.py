@@ -18,7 +18,7 @@ from hercules_scale.pipeline import run
 from hercules_scale.storage.store import Store
 from tests.conftest import small_config
 
-pytestmark = [pytest.mark.ray, pytest.mark.s3]
+pytestmark = [pytest.mark.ray, pytest.mark.s3, pytest.mark.slow]
 
 
 def test_a_run_on_s3_equals_a_run_on_local_files(
