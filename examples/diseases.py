@@ -1,6 +1,6 @@
 """Texts: descriptions of diseases, titled by a small language model.
 
-python examples/texts.py
+python examples/diseases.py
 """
 
 from hercules_scale import Hercules

@@ -1,6 +1,6 @@
 """Numbers: wines and what was measured of them, with names and units.
 
-python examples/numbers.py
+python examples/wine.py
 """
 
 import pandas as pd

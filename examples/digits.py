@@ -1,6 +1,6 @@
 """Images: handwritten digits as pictures, embedded by a small convolutional network.
 
-python examples/images.py
+python examples/digits.py
 """
 
 import numpy as np
