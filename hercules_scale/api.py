@@ -23,7 +23,6 @@ from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import read_table
 
-INPUT_FOLDER = f"{layout.WORK}/input"
 WRITTEN = "input_written"
 # Label of an item that could not be used, as scikit-learn has it for noise.
 REJECTED = -1
@@ -138,7 +137,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         section = dict(self.input or {})
         if self.modality is not None:
             section["modality"] = self.modality
-        folder = f"{output.rstrip('/')}/{INPUT_FOLDER}"
+        folder = f"{output.rstrip('/')}/{layout.INPUT}"
         if hasattr(data, "write_parquet") and hasattr(data, "iter_batches"):
             _write_dataset(data, folder)
             return section | {"path": folder}
@@ -157,9 +156,8 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         levels = self.levels if isinstance(self.levels, str) else [int(k) for k in self.levels]
         summaries = self.summaries
         if isinstance(summaries, str):
-            summaries = (
-                {"engine": "keyphrases"} if summaries == "keyphrases" else {"model": summaries}
-            )
+            key = "engine" if summaries == "keyphrases" else "model"
+            summaries = {key: summaries}
         topic = {} if self.topic is None else {"topic": self.topic}
         embedding = self.embedding or {}
         if isinstance(embedding, str):
@@ -167,9 +165,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         return parse_config(
             {
                 "input": section,
-                "embedding": {"model": embedding}
-                if isinstance(embedding, str)
-                else embedding or {},
+                "embedding": embedding,
                 "hierarchy": {
                     "levels": levels,
                     "representation": self.representation,
@@ -216,7 +212,7 @@ def _labels(hierarchy: Hierarchy, section: dict[str, Any]) -> NDArray[np.int32]:
         found = np.full(len(labels) + len(rejected), REJECTED, np.int32)
         found[members["item_id"].to_numpy(np.int64)] = labels
         return found
-    if rejected.empty or INPUT_FOLDER not in str(section["path"]):
+    if rejected.empty or layout.INPUT not in str(section["path"]):
         return labels
     folder, _, name = section["path"].rpartition("/")
     given = read_table(Store(folder), name, [id_column])[id_column].to_pylist()

@@ -175,12 +175,9 @@ class Hierarchy:
             section: dict[str, Any] = {"path": str(items)}
             if not isinstance(items, str | Path):
                 asked = self.run["config"]["input"]
-                path, found = write_items(items, f"{place}/{layout.WORK}/input", asked["modality"])
-                section = {"id_column": None, "text_column": None, **found, "path": path}
-                if set(found) <= {"modality", "id_column"}:
-                    # A table, which may have more columns than the run's.
-                    del section["text_column"]
-                section["columns"] = asked["columns"]
+                path, found = write_items(items, f"{place}/{layout.INPUT}", asked["modality"])
+                # The numeric columns of the run, since a table may have more.
+                section = {"id_column": None, **found, "columns": asked["columns"], "path": path}
             members = Hierarchy(assign(self.uri, section, place)).memberships()
         for level in range(1, self.n_levels + 1):
             titles = self.clusters(level)["title"].to_numpy()

@@ -6,6 +6,7 @@ squares that lose no digits.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,6 +98,18 @@ class Moments:
     def std(self) -> Float64:
         """Standard deviations over all rows, shape (k, p); 0 for a group without rows."""
         return np.asarray(np.sqrt(self.squares / np.maximum(self.n, 1)[:, None]))
+
+    def of_variables(self, names: Sequence[str]) -> list[list[dict[str, str | float]]]:
+        """Of each group the figures of each variable, as ``numeric_stats`` holds them."""
+        figures = {"mean": self.mean, "min": self.low, "max": self.high, "std": self.std}
+        return [
+            [
+                {"variable": name}
+                | {key: float(values[group, place]) for key, values in figures.items()}
+                for place, name in enumerate(names)
+            ]
+            for group in range(len(self.n))
+        ]
 
     def to_lists(self) -> dict[str, list[object]]:
         """As JSON holds it."""

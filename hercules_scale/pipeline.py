@@ -7,13 +7,11 @@ import json
 import logging
 import os
 import platform
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
@@ -33,6 +31,7 @@ from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.describe import describe_items
 from hercules_scale.stages.embed import embed_items
 from hercules_scale.stages.evaluate import evaluate_levels
+from hercules_scale.stages.facts import cells
 from hercules_scale.stages.read import read_items
 from hercules_scale.stages.reduce import fit_pca, reduce_items
 from hercules_scale.stages.smooth import smooth_vectors
@@ -40,12 +39,11 @@ from hercules_scale.stages.statistics import Statistics, measure_statistics
 from hercules_scale.stages.summarize import Summaries, open_model, summarize_clusters
 from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage import layout
-from hercules_scale.storage.manifest import fingerprint, publish, to_json
+from hercules_scale.storage.manifest import fingerprint, publish, timestamp, to_json
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
     FileRecord,
     column_vectors,
-    read_table,
     read_tables,
     vector_column,
     write_table,
@@ -135,7 +133,7 @@ def carry_out(
         "assigned_to": assigned_to,
         "versions": _versions(),
         "machine": {"processors": os.cpu_count(), "platform": platform.platform()},
-        "started_at": _now(),
+        "started_at": timestamp(),
         "attempts": 0,
     }
     record |= {"status": "running", "attempts": record["attempts"] + 1}
@@ -150,7 +148,7 @@ def carry_out(
         raise
     finally:
         record |= {
-            "ended_at": _now(),
+            "ended_at": timestamp(),
             "alarms": reporter.alarms,
             "stages": [asdict(stage) for stage in reporter.stages.values()],
         }
@@ -219,10 +217,6 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _versions() -> dict[str, str]:
@@ -313,6 +307,8 @@ def _run_stages(context: RunContext, sources: list[SourceFile]) -> Results:
     pca = fit_pca(context, source)
     reductions = reduce_items(context, source, pca)
     clusters = _write_clusters(context, shards, clustering, summaries, statistics, pca)
+    # Before the metrics, which take up its sums.
+    assigning = keep_assigner(context, shards, smoothed=source.table != "embeddings")
     evaluations = evaluate_levels(context, shards, clustering, summaries)
     tables = files | {
         "embeddings": embeddings,
@@ -321,7 +317,7 @@ def _run_stages(context: RunContext, sources: list[SourceFile]) -> Results:
         "reductions": reductions,
         "evaluations": [evaluations],
         "llm_calls": calls,
-        **keep_assigner(context, shards, smoothed=source.table != "embeddings"),
+        **assigning,
     }
     if clustering.curve:
         tables["k_selection"] = clustering.curve
@@ -355,7 +351,7 @@ def _write_clusters(
     reduced = pca.transform(centroids)
     n_exemplars = context.config.summaries.exemplars
     rows = [near[:n_exemplars] for near in clusters["exemplar_rows"].to_pylist()]
-    ids = _item_ids(context.store, shards, {row for exemplars in rows for row in exemplars})
+    ids = cells(context.store, shards, rows, "item_id")
     table = clusters.drop_columns(["exemplar_rows", "random_rows"])
     for name in SUMMARY_COLUMNS:
         table = table.append_column(name, summaries.table[name])
@@ -372,17 +368,6 @@ def _write_clusters(
     schema = schemas.clusters(centroids.shape[1], summaries.embeddings.shape[1], reduced.shape[1])
     table = table.select(schema.names).cast(schema)
     return write_table(context.store, layout.part("clusters", 0), table)
-
-
-def _item_ids(store: Store, shards: Shards, rows: set[int]) -> dict[int, str]:
-    ids: dict[int, str] = {}
-    wanted = np.array(sorted(rows))
-    for shard in np.unique(wanted // shards.rows).tolist():
-        here = wanted[wanted // shards.rows == shard]
-        column = read_table(store, layout.part("items", shard), ["item_id"])["item_id"]
-        taken = column.take(pa.array(here - shard * shards.rows)).to_pylist()
-        ids.update(zip(here.tolist(), taken, strict=True))
-    return ids
 
 
 def _counts(column: pa.ChunkedArray) -> dict[str, int]:

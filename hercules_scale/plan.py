@@ -19,7 +19,6 @@ from hercules_scale.clustering.choose_k import check_score, k_range, largest_cou
 from hercules_scale.clustering.tiles import TILE_ROWS
 from hercules_scale.config import InputConfig, RunConfig
 from hercules_scale.errors import InputError
-from hercules_scale.models import DEFAULT_IMAGE_MODEL, DEFAULT_TEXT_MODEL
 from hercules_scale.pipeline import local_or_cluster_ray
 from hercules_scale.printable import printable
 from hercules_scale.progress import Reporter
@@ -125,14 +124,14 @@ def _embedding(config: RunConfig, sample: _Sample, n_rows: int) -> tuple[int, st
     if by_text:
         encoder = load_encoder(config.text_embedding)
         n_units, unit = int(encoder.count_tokens(sample.words).sum()), "tokens"
-        name = config.text_embedding.model or DEFAULT_TEXT_MODEL
+        name = config.text_embedding.model
         dimension = encoder.dimension
         started = time.monotonic()
         encoder.encode(sample.words)
     else:
         images = load_image_encoder(config.embedding)
         n_units, unit = n_sampled, "images"
-        name = config.embedding.model or DEFAULT_IMAGE_MODEL
+        name = config.embedding.model
         dimension = images.dimension
         started = time.monotonic()
         images.encode(sample.items["thumbnail"].to_pylist())

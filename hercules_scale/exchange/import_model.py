@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -15,7 +14,7 @@ from hercules_scale.errors import InputError
 from hercules_scale.exchange.from_pyhercules import Item, Model, Rejected, read_items, read_model
 from hercules_scale.exchange.imported_tables import STATUSES, clusters_table, item_tables, open_tree
 from hercules_scale.storage import layout
-from hercules_scale.storage.manifest import fingerprint, publish, to_json
+from hercules_scale.storage.manifest import fingerprint, publish, timestamp, to_json
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, write_table
 
@@ -43,7 +42,7 @@ def import_model(path: str, output: str) -> Store:
         raise InputError(f"{store.uri}: holds a run already; give another output")
     model = read_model(path)
     tree = open_tree(model)
-    started = _now()
+    started = timestamp()
     files: dict[str, list[FileRecord]] = {}
     rejected: list[Rejected] = []
     items = _accepted(model, rejected)
@@ -102,7 +101,7 @@ def _record(
         alarms.append(f"{len(rejected):,} of {rows['items'] + len(rejected):,} items were rejected")
     return {
         "status": "finished",
-        "ended_at": _now(),
+        "ended_at": timestamp(),
         "fingerprint": fingerprint({"imported": [file.sha256 for file in files["clusters"]]}),
         "imported": {
             "from": "pyhercules",
@@ -139,7 +138,3 @@ def _function_name(functions: dict[str, Any], key: str) -> str | None:
     function = functions.get(key)
     name = function.get("name") if isinstance(function, dict) else None
     return name if isinstance(name, str) else None
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -14,7 +14,8 @@ from hercules_scale.clustering.assign import Float32, Int32
 from hercules_scale.clustering.levels import Level, compute_memberships
 from hercules_scale.exchange.from_pyhercules import Item, Model, Node, finite_numbers
 from hercules_scale.exchange.to_pyhercules import OURS
-from hercules_scale.storage.tables import vector_column
+from hercules_scale.moments import Moments
+from hercules_scale.storage.tables import memberships_table, vector_column
 
 EXEMPLARS = 4
 STATUSES = ("ok", "fallback", "failed")
@@ -127,11 +128,6 @@ def _memberships(
             path.append(level.parents[path[-1]])
         labels = np.stack(path, axis=1)
         distances = margins = np.full((len(items), n_levels), np.nan, np.float32)
-    columns = dict(names)
-    for prefix, values in {"level": labels, "distance": distances, "margin": margins}.items():
-        for number, column in enumerate(values.T, start=1):
-            # What is not known is null, not NaN.
-            columns[f"{prefix}_{number}"] = pa.array(np.ascontiguousarray(column), from_pandas=True)
     for counts, own, distance in zip(
         tree.counts, labels.T, np.nan_to_num(distances.T), strict=True
     ):
@@ -144,8 +140,7 @@ def _memberships(
             near.append((float(distance[index]), int(names["row"][index]), items[index].item_id))
             near.sort()
             del near[EXEMPLARS:]
-    schema = schemas.memberships(n_levels)
-    return pa.table({name: columns[name] for name in schema.names}).cast(schema)
+    return memberships_table(names["row"], names["item_id"], labels, distances, margins)
 
 
 def clusters_table(tree: ImportedTree) -> pa.Table:
@@ -224,17 +219,9 @@ def _labels(node: Node, level: int, place: int) -> dict[str, Any]:
     }
 
 
-def _statistics(node: Node, variables: list[str]) -> list[dict[str, Any]] | None:
+def _statistics(node: Node, variables: list[str]) -> list[dict[str, str | float]] | None:
     """Mean, bounds and standard deviation of each variable, in its own unit."""
     if node.numbers is None or node.numbers.shape[1] != len(variables) or not len(node.numbers):
         return None
-    return [
-        {
-            "variable": name,
-            "mean": float(column.mean()),
-            "min": float(column.min()),
-            "max": float(column.max()),
-            "std": float(column.std()),
-        }
-        for name, column in zip(variables, node.numbers.T, strict=True)
-    ]
+    (figures,) = Moments.of(node.numbers).of_variables(variables)
+    return figures

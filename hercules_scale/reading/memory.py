@@ -115,10 +115,16 @@ def _table(values: Any, modality: Modality | None) -> tuple[pa.Table, dict[str, 
     if isinstance(first, Sequence | np.ndarray) and not isinstance(first, str | bytes):
         return _lists(items, modality)
     if _are_images(items, first, modality):
-        return pa.table({"image": _images(items)}), {"modality": "image", "image_column": "image"}
+        return pa.table({"image": _images(items)}), _section("image", image_column="image")
     if first is not None and not isinstance(first, str):
         raise _of_wrong_type(items, "text, an image, a number or a list of numbers", (str,))
-    return pa.table({"text": _texts(items)}), {"modality": "text", "text_column": "text"}
+    return pa.table({"text": _texts(items)}), _section("text", text_column="text")
+
+
+def _section(modality: Modality, **columns: Any) -> dict[str, Any]:
+    """How to read items whose columns are ours, each of a role or none."""
+    roles = dict.fromkeys(("text_column", "image_column", "embedding_column"))
+    return {"modality": modality, **roles, **columns}
 
 
 def _frame(frame: pd.DataFrame, modality: Modality | None) -> tuple[pa.Table, dict[str, Any]]:
@@ -141,13 +147,10 @@ def _array(
     matrix = values.reshape(len(values), -1)
     if modality == "embedding":
         vectors = vector_column(np.ascontiguousarray(matrix, np.float32))
-        return pa.table({"embedding": vectors}), {
-            "modality": "embedding",
-            "embedding_column": "embedding",
-        }
+        return pa.table({"embedding": vectors}), _section("embedding", embedding_column="embedding")
     names = [ARRAY_COLUMN.format(place) for place in range(matrix.shape[1])]
     columns = [pa.array(np.ascontiguousarray(column, np.float64)) for column in matrix.T]
-    return pa.table(columns, names=names), {"modality": "numeric", "columns": names}
+    return pa.table(columns, names=names), _section("numeric", columns=names)
 
 
 def _lists(items: list[Any], modality: Modality | None) -> tuple[pa.Table, dict[str, Any]]:
@@ -163,10 +166,7 @@ def _lists(items: list[Any], modality: Modality | None) -> tuple[pa.Table, dict[
         vectors = pa.array(rows, pa.list_(pa.float64()))
     except (pa.ArrowException, TypeError):
         raise InputError("items must be lists of numbers; convert what is not") from None
-    return pa.table({"embedding": vectors}), {
-        "modality": "embedding",
-        "embedding_column": "embedding",
-    }
+    return pa.table({"embedding": vectors}), _section("embedding", embedding_column="embedding")
 
 
 def _is_missing(value: object) -> bool:

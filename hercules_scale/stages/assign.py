@@ -26,13 +26,18 @@ from hercules_scale.stages.assigner import (
     sampled_rows,
     write_keys,
 )
-from hercules_scale.stages.cluster import memberships_table
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.shards import ShardResult, Stage, run_shards
 from hercules_scale.stages.vectors import read_vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
-from hercules_scale.storage.tables import FileRecord, read_rows, read_table, write_table
+from hercules_scale.storage.tables import (
+    FileRecord,
+    memberships_table,
+    read_rows,
+    read_table,
+    write_table,
+)
 
 KEYS, KNOWN = "item_keys", "known"
 KEYS_PER_BUCKET = 4_000_000
@@ -191,7 +196,8 @@ class _AssignWorker:
         members = _with_rows(members, places, stored)
         path = layout.part("embeddings", shard)
         ids = read_table(self.store, path, ["item_id"])["item_id"]
-        table = memberships_table(np.arange(*self.shards.bounds(shard)), ids, members)
+        rows = np.arange(*self.shards.bounds(shard))
+        table = memberships_table(rows, ids, members.labels, members.distances, members.margins)
         file = write_table(self.store, layout.part("memberships", shard), table)
         return ShardResult([file], {"n_known": len(places)}, units=len(vectors))
 

@@ -9,7 +9,6 @@ nearest mean of the embeddings themselves.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -17,15 +16,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy import sparse
 
 from hercules_scale import schemas
-from hercules_scale.clustering.assign import SUM_ROWS, Float32, Int32, to_unit
+from hercules_scale.clustering.assign import Float32, Int32
 from hercules_scale.clustering.assigner import Assigner
 from hercules_scale.clustering.hashing import uniform
 from hercules_scale.clustering.levels import Level
 from hercules_scale.evaluation.drift import SAMPLE_ITEMS, Distances, reference_table
 from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.item_metrics import ClusteredItems, leaf_sums
+from hercules_scale.stages.partials import GatherOnRay
 from hercules_scale.stages.shards import ShardResult, Stage, run_shards
 from hercules_scale.stages.vectors import read_vectors
 from hercules_scale.storage import layout
@@ -41,8 +41,6 @@ from hercules_scale.storage.tables import (
 # Columns of items that their source does not give: our number, and what a model may have written.
 NOT_IN_KEY = ("row", "title", "description")
 KEY_BYTES = 16
-# Sums of so many runs of shards are held on storage, each of k_1 vectors.
-SUM_PARTS = 64
 CLUSTERED = layout.stage_file("cluster", "assigner.parquet")
 
 
@@ -198,52 +196,10 @@ def write_keys(store: Store, shard: int, path: str, of_vectors: bool) -> FileRec
 
 def _assigner_of_means(context: RunContext, shards: Shards, clustered: Assigner) -> Assigner:
     """An assigner to the means of the embeddings in each cluster of level 1."""
-    parts = tuple(
-        tuple(part.tolist())
-        for part in np.array_split(np.arange(len(shards)), min(SUM_PARTS, len(shards)))
-    )
-    k = clustered.sizes[0]
-    worker = _SumWorker(context.store, parts, k, clustered.dimension, clustered.metric)
-    stage = Stage("means", "parts", len(parts), context.config.resources.workers)
-    counts, totals = np.zeros(k, np.int64), np.zeros((k, clustered.dimension))
-    # In the order of parts, since float64 additions depend on it.
-    for part in run_shards(context, stage, len(parts), worker):
-        with np.load(io.BytesIO(context.store.read_bytes(_sums(part)))) as arrays:
-            counts += arrays["counts"]
-            totals += arrays["totals"]
+    leaves = np.arange(clustered.sizes[0], dtype=np.int32)
+    seed = context.config.hierarchy.seed
+    items = ClusteredItems(context.store, shards, clustered.dimension, (leaves,), "euclidean", seed)
+    sums = leaf_sums(items, GatherOnRay(context, shards))
+    totals = sums.units if clustered.metric == "cosine" else sums.vectors
     parents = [level.parents for level in clustered.levels if level.parents is not None]
-    return Assigner.of_means(counts, totals, parents, clustered.metric)
-
-
-def _sums(part: int) -> str:
-    return layout.stage_file("means", f"{part:06d}.npz")
-
-
-@dataclass(frozen=True)
-class _SumWorker:
-    """Sums of the embeddings in each cluster of level 1, over some shards."""
-
-    store: Store
-    parts: tuple[tuple[int, ...], ...]
-    k: int
-    dimension: int
-    metric: str
-
-    def __call__(self, part: int) -> ShardResult:
-        counts, totals = np.zeros(self.k, np.int64), np.zeros((self.k, self.dimension))
-        for shard in self.parts[part]:
-            vectors = read_vectors(self.store, shard)
-            members = read_table(self.store, layout.part("memberships", shard), ["level_1"])
-            own = members["level_1"].to_numpy()
-            counts += np.bincount(own, minlength=self.k)
-            for start in range(0, len(vectors), SUM_ROWS):
-                block = vectors[start : start + SUM_ROWS]
-                block = to_unit(block) if self.metric == "cosine" else block
-                used, places = np.unique(own[start : start + SUM_ROWS], return_inverse=True)
-                entries = (np.ones(len(block)), (places, np.arange(len(block))))
-                members_of = sparse.csr_array(entries, (len(used), len(block)))
-                totals[used] += members_of @ block.astype(np.float64)
-        buffer = io.BytesIO()
-        np.savez(buffer, counts=counts, totals=totals)
-        self.store.write_bytes(_sums(part), buffer.getvalue())
-        return ShardResult()
+    return Assigner.of_means(sums.counts, totals, parents, clustered.metric)

@@ -35,7 +35,13 @@ from hercules_scale.stages.vectors import ShardTiles, open_vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import Commit, read_commits, write_commit
 from hercules_scale.storage.store import Store
-from hercules_scale.storage.tables import FileRecord, read_table, vector_column, write_table
+from hercules_scale.storage.tables import (
+    FileRecord,
+    memberships_table,
+    read_table,
+    vector_column,
+    write_table,
+)
 
 STAGE = "cluster"
 # Rows nearest to a centroid that diverse examples are taken from, for each one wanted.
@@ -236,9 +242,11 @@ class _MembershipWriter:
         leaves = self.leaves[tile.labels[part]]
         members = compute_memberships(tile.vectors[part], leaves, self.levels)
         ids = read_table(self.store, layout.part("embeddings", shard), ["item_id"])["item_id"]
-        table = memberships_table(np.arange(start, stop), ids, members)
+        rows = np.arange(start, stop)
+        values = (members.labels, members.distances, members.margins)
+        table = memberships_table(rows, ids, *values)
         file = write_table(self.store, layout.part("memberships", shard), table)
-        return file, self._summarize(np.arange(start, stop), tile.vectors[part], members)
+        return file, self._summarize(rows, tile.vectors[part], members)
 
     def _summarize(
         self, rows: NDArray[np.int64], vectors: Float32, members: Memberships
@@ -257,23 +265,6 @@ class _MembershipWriter:
         lengths = np.einsum("ij,ij->i", vectors, vectors)
         identical = members.distances[:, 0] <= NEAR_IDENTICAL * lengths
         return _Summary(counts, inertia, nearest, drawn, int(np.count_nonzero(identical)))
-
-
-def memberships_table(
-    rows: NDArray[np.int64], ids: pa.ChunkedArray, members: Memberships
-) -> pa.Table:
-    """Rows of the table ``memberships``."""
-    n_levels = members.labels.shape[1]
-    columns = {"row": pa.array(rows), "item_id": ids}
-    for name, values in (
-        ("level", members.labels),
-        ("distance", members.distances),
-        ("margin", members.margins),
-    ):
-        for index in range(n_levels):
-            # from_pandas turns the NaN of a level with one cluster into null.
-            columns[f"{name}_{index + 1}"] = pa.array(values[:, index], from_pandas=True)
-    return pa.table(columns).cast(schemas.memberships(n_levels))
 
 
 def _first(

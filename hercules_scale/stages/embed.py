@@ -15,7 +15,7 @@ import pyarrow as pa
 from hercules_scale import schemas
 from hercules_scale.config import EmbeddingConfig
 from hercules_scale.embedding.encoder import ImageEncoder, TextEncoder
-from hercules_scale.models import DEFAULT_IMAGE_MODEL, DEFAULT_TEXT_MODEL, model_identity
+from hercules_scale.models import DEFAULT_TEXT_MODEL, model_identity
 from hercules_scale.moments import Moments
 from hercules_scale.stages.context import RunContext
 from hercules_scale.stages.read import Items
@@ -78,7 +78,6 @@ class EmbedWorker:
             ["title", "description"] if self.descriptions else ["text"],
             cached(
                 self.config,
-                DEFAULT_TEXT_MODEL,
                 lambda items: self.encoder.encode(
                     [". ".join(texts) for texts in zip(*_lists(items), strict=True)]
                 ),
@@ -106,7 +105,6 @@ class EmbedImagesWorker:
             ["thumbnail"],
             cached(
                 self.config,
-                DEFAULT_IMAGE_MODEL,
                 lambda items: self.encoder.encode(*_lists(items)),
             ),
         )
@@ -140,7 +138,7 @@ def _lists(items: pa.Table) -> list[list[Any]]:
 Embed = Callable[[pa.Table], Vectors]
 
 
-def cached(config: EmbeddingConfig, default_model: str, embed: Embed) -> Embed:
+def cached(config: EmbeddingConfig, embed: Embed) -> Embed:
     """Looks into the cache that a configuration names before it embeds, and adds to it.
 
     Vectors are kept by the content of the shard and all that they depend on: the model, its
@@ -151,7 +149,7 @@ def cached(config: EmbeddingConfig, default_model: str, embed: Embed) -> Embed:
     cache = Store(config.cache)
 
     def look_up(items: pa.Table) -> Vectors:
-        digest = hashlib.sha256(_identity(config, default_model).encode())
+        digest = hashlib.sha256(_identity(config).encode())
         for column in items.columns:
             for cell in column.to_pylist():
                 data = cell if isinstance(cell, bytes) else cell.encode()
@@ -167,17 +165,14 @@ def cached(config: EmbeddingConfig, default_model: str, embed: Embed) -> Embed:
     return look_up
 
 
-def _identity(config: EmbeddingConfig, default_model: str) -> str:
+def _identity(config: EmbeddingConfig) -> str:
     """What vectors depend on besides the items."""
-    import torch
+    from hercules_scale.embedding.sentence_transformer import choose_device
 
-    from hercules_scale.embedding.sentence_transformer import choose_precision
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    precision = choose_precision(device) if config.precision == "auto" else config.precision
+    assert config.model is not None
+    device, precision = choose_device(config.precision)
     versions = [importlib.metadata.version(name) for name in ("torch", "sentence-transformers")]
-    model = model_identity(config.model or default_model)
-    return "\n".join([model, device, precision, config.long_text, *versions])
+    return "\n".join([model_identity(config.model), device, precision, config.long_text, *versions])
 
 
 def write_embeddings(store: Store, shard: int, names: list[str], embed: Embed) -> ShardResult:

@@ -119,8 +119,9 @@ def cluster_facts(
     config = context.config.summaries
     keyphrases = source.keyphrases(clustering, level)
     exemplars = _exemplars(context, shards, clusters)
-    texts = _texts(context, shards, exemplars)
-    pictures = _pictures(context, shards, exemplars) if config.show_images else {}
+    store = context.store
+    texts = cells(store, shards, exemplars, context.config.input.words_column)
+    pictures = cells(store, shards, exemplars, "thumbnail") if config.show_images else {}
     statistics = None if source.statistics is None else source.statistics.sentences(level)
     children = _children(context, clustering, level)
     outside = nearest_outside(column_vectors(clusters["centroid"]), config.contrast)
@@ -193,20 +194,11 @@ def ancestors(clustering: Clustering, level: int) -> NDArray[np.int32]:
     return held
 
 
-def _texts(context: RunContext, shards: Shards, rows: list[list[int]]) -> dict[int, str]:
-    """What some items are in words, by row."""
-    texts: dict[int, str] = {}
-    words = context.config.input.words_column
-    for here, column in _columns(context.store, shards, rows, "items", words):
-        texts.update(zip(here, column.to_pylist(), strict=True))
-    return texts
-
-
-def _pictures(context: RunContext, shards: Shards, rows: list[list[int]]) -> dict[int, bytes]:
-    """Thumbnails of some items by row."""
-    found: dict[int, bytes] = {}
-    for here, column in _columns(context.store, shards, rows, "items", "thumbnail"):
-        found.update(zip(here, column.to_pylist(), strict=True))
+def cells(store: Store, shards: Shards, rows: list[list[int]], column: str) -> dict[int, Any]:
+    """A column of the table ``items`` for some rows, by row."""
+    found: dict[int, Any] = {}
+    for here, part in _columns(store, shards, rows, "items", column):
+        found.update(zip(here, part.to_pylist(), strict=True))
     return found
 
 

@@ -33,7 +33,12 @@ from hercules_scale.stages.partials import Gather
 from hercules_scale.stages.vectors import read_vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
-from hercules_scale.storage.tables import column_vectors, read_table, vector_column
+from hercules_scale.storage.tables import (
+    column_matrix,
+    column_vectors,
+    read_table,
+    vector_column,
+)
 
 # Up to so many items all pairs are compared.
 EXACT_ROWS = 20_000
@@ -110,16 +115,26 @@ class _SumWork:
         sums = ClusterSums.zero(k, self.items.dimension)
         for vectors, leaves in self.items.read(shards):
             sums = sums.plus(ClusterSums.of(vectors, leaves, k))
-        columns = {"n": sums.counts, "sum": _column(sums.vectors), "units": _column(sums.units)}
+        columns = {
+            "n": sums.counts,
+            "sum": vector_column(sums.vectors),
+            "units": vector_column(sums.units),
+        }
         return pa.table(columns)
+
+
+def leaf_sums(items: ClusteredItems, gather: Gather) -> ClusterSums:
+    """Sums of the vectors of each finest cluster; made once for all that ask ``gather``."""
+    total = ClusterSums.zero(items.sizes[0], items.dimension)
+    for part in gather("sums", _SumWork(items)):
+        vectors, units = column_matrix(part["sum"]), column_matrix(part["units"])
+        total = total.plus(ClusterSums(part["n"].to_numpy(), vectors, units))
+    return total
 
 
 def _sums(items: ClusteredItems, gather: Gather) -> list[ClusterSums]:
     """Sums of the clusters of each level; those of the finest give the others."""
-    total = ClusterSums.zero(items.sizes[0], items.dimension)
-    for part in gather("sums", _SumWork(items)):
-        counts = part["n"].to_numpy()
-        total = total.plus(ClusterSums(counts, _matrix(part["sum"]), _matrix(part["units"])))
+    total = leaf_sums(items, gather)
     return [total.merged(held, k) for held, k in zip(items.ancestors, items.sizes, strict=True)]
 
 
@@ -223,7 +238,7 @@ class _DistanceWork:
         apart = np.zeros((len(self.drawn), k))
         for vectors, leaves in self.items.read(shards):
             apart += distance_sums(self.drawn, vectors, leaves, k)
-        return pa.table({"distance": _column(apart)})
+        return pa.table({"distance": vector_column(apart)})
 
 
 def _sampled(items: ClusteredItems, sums: list[ClusterSums], gather: Gather) -> list[Figure]:
@@ -231,7 +246,7 @@ def _sampled(items: ClusteredItems, sums: list[ClusterSums], gather: Gather) -> 
     vectors, leaves = column_vectors(drawn["embedding"]), drawn["leaf"].to_numpy()
     apart = np.zeros((len(vectors), items.sizes[0]))
     for part in gather("distances", _DistanceWork(items, vectors)):
-        apart += _matrix(part["distance"])
+        apart += column_matrix(part["distance"])
     by_level = _silhouettes(items, apart, leaves, [level.counts for level in sums])
     return [sampled_mean(scores) for scores in by_level]
 
@@ -254,14 +269,3 @@ def _silhouettes(
         merged = np.add.reduceat(apart[:, order], starts, axis=1)
         found.append(euclidean_silhouettes(merged, held[leaves], of_level))
     return found
-
-
-def _column(matrix: Float64) -> pa.FixedSizeListArray:
-    """A matrix as an Arrow column of float64, a row a value."""
-    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), matrix.shape[1])
-
-
-def _matrix(column: pa.ChunkedArray) -> Float64:
-    array = column.combine_chunks()
-    flat = array.flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(flat, np.float64).reshape(len(array), array.type.list_size)

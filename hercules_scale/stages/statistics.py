@@ -20,7 +20,13 @@ from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.shards import ShardResult, Stage, run_shards
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
-from hercules_scale.storage.tables import column_numbers, read_table, write_table
+from hercules_scale.storage.tables import (
+    column_matrix,
+    column_numbers,
+    read_table,
+    vector_column,
+    write_table,
+)
 
 STAGE = "statistics"
 # Standard deviations from which a mean is called high or low.
@@ -90,34 +96,13 @@ class Statistics:
 
     def column(self) -> pa.Array:
         """``numeric_stats`` of the table ``clusters``, by level and id."""
-        rows = [
-            [
-                {
-                    "variable": column,
-                    "mean": level.mean[cluster, place],
-                    "min": level.low[cluster, place],
-                    "max": level.high[cluster, place],
-                    "std": level.std[cluster, place],
-                }
-                for place, column in enumerate(self.columns)
-            ]
-            for level in self.levels
-            for cluster in range(len(level.n))
-        ]
+        rows = [own for level in self.levels for own in level.of_variables(self.columns)]
         return pa.array(rows, schemas.NUMERIC_STATS)
 
     def variables(self) -> dict[str, Any]:
         """Figures of all items, for ``run.json``; items are standardised by mean and std."""
-        whole = self.whole
-        return {
-            column: {
-                "mean": whole.mean[0, place],
-                "std": whole.std[0, place],
-                "min": whole.low[0, place],
-                "max": whole.high[0, place],
-            }
-            for place, column in enumerate(self.columns)
-        }
+        (figures,) = self.whole.of_variables(self.columns)
+        return {str(own.pop("variable")): own for own in figures}
 
 
 def known_moments(variables: dict[str, dict[str, float]], columns: Sequence[str]) -> Moments | None:
@@ -155,7 +140,7 @@ class _Worker:
         table = pa.table(
             columns
             | {
-                name: pa.array(list(getattr(figures, name)[held]), pa.list_(pa.float64()))
+                name: vector_column(getattr(figures, name)[held])
                 for name in ("mean", "squares", "low", "high")
             }
         )
@@ -192,5 +177,5 @@ def _read_part(store: Store, path: str, k: int, p: int) -> Moments:
     held = table["cluster"].to_numpy()
     figures.n[held] = table["n"].to_numpy()
     for name in ("mean", "squares", "low", "high"):
-        getattr(figures, name)[held] = np.array(table[name].to_pylist()).reshape(-1, p)
+        getattr(figures, name)[held] = column_matrix(table[name])
     return figures

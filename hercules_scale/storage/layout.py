@@ -7,6 +7,8 @@ MANIFEST = "_manifest.json"
 SUCCESS = "_SUCCESS"
 K_SELECTION_PLOT = "k_selection.png"
 WORK = "_work"
+# Items that were given in memory.
+INPUT = f"{WORK}/input"
 
 TABLES = (
     "items",

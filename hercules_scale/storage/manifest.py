@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -71,6 +72,11 @@ def publish(store: Store, tables: dict[str, list[FileRecord]], run_fingerprint: 
     }
     store.write_bytes(layout.MANIFEST, to_json(manifest))
     store.create(layout.SUCCESS, b"")
+
+
+def timestamp() -> str:
+    """This moment in UTC, as ``run.json`` has it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def replace_table(store: Store, table: str, files: list[FileRecord]) -> None:

@@ -13,27 +13,57 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from hercules_scale import schemas
 from hercules_scale.storage.store import Store
 
 ROW_GROUP_ROWS = 16_384
 
 
-def vector_column(vectors: NDArray[np.float32]) -> pa.FixedSizeListArray:
-    """Vectors of shape (n, d) as an Arrow column."""
+def vector_column(vectors: NDArray[np.floating[Any]]) -> pa.FixedSizeListArray:
+    """Vectors of shape (n, d) as an Arrow column of their type."""
     return pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
 
 
 def column_vectors(column: pa.ChunkedArray) -> NDArray[np.float32]:
-    """The vectors of an Arrow column, shape (n, d)."""
+    """The vectors of an Arrow column as float32, shape (n, d)."""
+    return np.asarray(column_matrix(column), np.float32)
+
+
+def column_matrix(column: pa.ChunkedArray) -> NDArray[Any]:
+    """The vectors of an Arrow column in their own type, shape (n, d)."""
     array = column.combine_chunks()
     flat = array.flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(flat.reshape(len(array), array.type.list_size), np.float32)
+    return np.asarray(flat.reshape(len(array), array.type.list_size))
 
 
 def column_numbers(table: pa.Table, names: list[str]) -> NDArray[np.float64]:
     """Numeric columns side by side, shape (n, p)."""
     columns = [table[name].to_numpy() for name in names]
     return np.stack(columns, axis=1) if columns else np.zeros((table.num_rows, 0))
+
+
+def memberships_table(
+    rows: NDArray[np.int64],
+    ids: pa.Array | pa.ChunkedArray,
+    labels: NDArray[np.int32],
+    distances: NDArray[np.float32],
+    margins: NDArray[np.float32],
+) -> pa.Table:
+    """Rows of the table ``memberships``.
+
+    Args:
+        rows: Row ids, shape (n,).
+        ids: Their ``item_id``.
+        labels: Cluster at each level, finest first, shape (n, L).
+        distances: To the own centroids, shape (n, L); NaN, which becomes null, where not known.
+        margins: To the best others, shape (n, L); NaN where there is no other.
+    """
+    columns = {"row": pa.array(rows), "item_id": ids}
+    for name, values in (("level", labels), ("distance", distances), ("margin", margins)):
+        for level, column in enumerate(values.T, start=1):
+            # from_pandas turns NaN into null.
+            columns[f"{name}_{level}"] = pa.array(np.ascontiguousarray(column), from_pandas=True)
+    return pa.table(columns).cast(schemas.memberships(labels.shape[1]))
 
 
 @dataclass(frozen=True)
