@@ -39,7 +39,7 @@ from hercules_scale.stages.embed import embed_items, load_encoder
 from hercules_scale.stages.facts import ancestors, siblings
 from hercules_scale.stages.read import read_items
 from hercules_scale.stages.smooth import smooth_vectors
-from hercules_scale.stages.summarize import open_model, summarize_clusters
+from hercules_scale.stages.summarize import open_encoder, open_model, summarize_clusters
 from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
@@ -158,7 +158,9 @@ def measure(
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(base.folder, folder)
     of_way = model if context.config.summaries.engine == "vllm" else None
-    summaries = summarize_clusters(context, base.shards, base.clustering, nullcontext(of_way))
+    with open_encoder(context.config.text_embedding) as encode:
+        opened = nullcontext(of_way)
+        summaries = summarize_clusters(context, base.shards, base.clustering, opened, encode)
     table = summaries.table
     titles, descriptions = table["title"].to_pylist(), table["description"].to_pylist()
     if way == "first answer":

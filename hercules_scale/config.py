@@ -492,6 +492,11 @@ class RunConfig(_Section):
         return of_text or self.hierarchy.representation == "description"
 
     @property
+    def encodes_items(self) -> bool:
+        """Whether a model embeds the items, or words about them."""
+        return self.describes_items or self.input.modality in (None, "text", "image")
+
+    @property
     def describes_items(self) -> bool:
         """Whether a language model titles and describes every item."""
         return self.summaries.describe_items or self.hierarchy.representation == "description"

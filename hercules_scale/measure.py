@@ -117,13 +117,14 @@ class _FinishedRun:
     @classmethod
     def open(cls, store: Store, reporter: Reporter) -> _FinishedRun:
         files = published_files(store)
+        members = files["memberships"]
         record = json.loads(store.read_bytes(layout.RUN))
         values = record["config"] | {"output": {"path": store.uri}}
         context = RunContext(parse_config(values), store, record["fingerprint"], reporter)
         clusters = read_tables(store, [file.path for file in files["clusters"]])
         n_levels = pa.compute.max(clusters["level"]).as_py()
-        clustering = Clustering(clusters, n_levels, files["memberships"], {}, [])
-        shards = Shards.of(sum(file.rows for file in files["memberships"]))
+        clustering = Clustering(clusters, n_levels, members, {}, [])
+        shards = Shards(sum(file.rows for file in members), members[0].rows)
         return cls(context, record, files, shards, clustering)
 
     def paths(self, table: str) -> list[str]:

@@ -36,7 +36,7 @@ from hercules_scale.stages.read import read_items
 from hercules_scale.stages.reduce import fit_pca, reduce_items
 from hercules_scale.stages.smooth import smooth_vectors
 from hercules_scale.stages.statistics import Statistics, measure_statistics
-from hercules_scale.stages.summarize import Summaries, open_model, summarize_clusters
+from hercules_scale.stages.summarize import Summaries, open_encoder, open_model, summarize_clusters
 from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import fingerprint, publish, timestamp, to_json
@@ -246,13 +246,13 @@ def local_or_cluster_ray(config: RunConfig) -> Iterator[None]:
         os.environ.setdefault(name, value)
     mine = not ray.is_initialized()
     if mine:
-        options: dict[str, Any] = {
-            "log_to_driver": False,
-            "logging_level": logging.ERROR,
-            "runtime_env": {"env_vars": quiet},
-        }
-        if not os.environ.get("RAY_ADDRESS"):
-            # Embedding and the LLM run in turn, so the larger of the two is enough.
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if os.environ.get("RAY_ADDRESS"):
+            options["runtime_env"] = {"env_vars": quiet}
+        else:
+            # Embedding and the LLM run in turn, so the larger of the two is enough. Workers that
+            # Ray starts ahead have this process's variables; with any of their own they would be
+            # started anew.
             n_cpus = max(os.cpu_count() or 1, config.resources.workers, 2)
             options |= {"num_cpus": n_cpus, "include_dashboard": False}
         ray.init(**options)
@@ -288,21 +288,28 @@ def _run_stages(context: RunContext, sources: list[SourceFile]) -> Results:
     """Every stage in order."""
     config = context.config
     n_gpus = count_gpus(config)
-    items = read_items(context, sources)
-    shards, files = items.shards, dict(items.files)
-    calls: list[FileRecord] = []
-    spent, described = (0, 0), {}
-    if config.describes_items:
-        descriptions = describe_items(context, shards, open_model(context, n_gpus))
-        files["items"], calls, spent = descriptions.items, descriptions.calls, descriptions.spent
-        described = {"described_items": {"not_described": descriptions.n_kept}}
-    embeddings, dimension = embed_items(context, items, n_gpus)
-    smoothing = smooth_vectors(context, shards, dimension)
-    source = ShardTiles(context.store, shards, dimension, smoothing.table)
-    clustering = cluster_items(context, source, n_gpus)
-    model = open_model(context, n_gpus)
-    statistics = measure_statistics(context, shards, clustering, items.moments)
-    summaries = summarize_clusters(context, shards, clustering, model, spent, statistics)
+    with open_encoder(config.text_embedding) as encode:
+        items = read_items(context, sources)
+        shards, files = items.shards, dict(items.files)
+        calls: list[FileRecord] = []
+        spent, described = (0, 0), {}
+        if config.describes_items:
+            descriptions = describe_items(context, shards, open_model(context, n_gpus))
+            files["items"], calls, spent = (
+                descriptions.items,
+                descriptions.calls,
+                descriptions.spent,
+            )
+            described = {"described_items": {"not_described": descriptions.n_kept}}
+        embeddings, dimension = embed_items(context, items, n_gpus)
+        smoothing = smooth_vectors(context, shards, dimension)
+        source = ShardTiles(context.store, shards, dimension, smoothing.table)
+        clustering = cluster_items(context, source, n_gpus)
+        statistics = measure_statistics(context, shards, clustering, items.moments)
+        model = open_model(context, n_gpus)
+        summaries = summarize_clusters(
+            context, shards, clustering, model, encode, spent, statistics
+        )
     calls = [*summaries.calls, *calls]
     pca = fit_pca(context, source)
     reductions = reduce_items(context, source, pca)

@@ -174,10 +174,9 @@ def show_prompt(config: RunConfig, level: int, cluster_id: int) -> str:
         raise InputError(
             f"--show-prompt: level {level} has clusters 0 to {len(sizes) - 1}, got {cluster_id}"
         )
+    shards = Shards.of(sum(sizes), config.encodes_items)
     with local_or_cluster_ray(config):
-        messages, n_tokens = prompt_of(
-            context, Shards.of(sum(sizes)), clustering, level, cluster_id
-        )
+        messages, n_tokens = prompt_of(context, shards, clustering, level, cluster_id)
     lines = [f"[{message['role']}]\n{_as_text(message['content'])}" for message in messages]
     lines.append(f"{n_tokens:,} tokens of at most {config.summaries.max_prompt_tokens:,}")
     return "\n\n".join(lines)

@@ -26,7 +26,8 @@ from hercules_scale.clustering.search import Search, error_bounds, exact_distanc
 
 Float64 = NDArray[np.float64]
 
-BLOCK_ROWS = 8_192
+# Of 384 dimensions, 3 MB: what a block is compared with stays in the processor's cache.
+BLOCK_ROWS = 2_048
 # Near-ties are decided among this many; only many near-equal centroids need more.
 DECIDED_AMONG = 8
 # A search of nearly all rows is no cheaper than one of all, which need not be copied.
@@ -61,7 +62,7 @@ class Pass:
         if offsets is None:
             offsets = np.zeros(len(centroids), np.float32)
         wide = with_offsets(centroids, offsets)
-        distinct = np.sort(np.unique(wide, axis=0, return_index=True)[1])
+        distinct = _distinct_rows(wide)
         k = len(centroids)
         if before is None or len(before.centroids) != k or len(distinct) < k:
             return cls(centroids, offsets, distinct)
@@ -70,6 +71,14 @@ class Pass:
         order = np.argsort(moved, kind="stable")
         slow = k - k // FAST_SHARE
         return cls(centroids, offsets, distinct, order[slow:], float(moved[order[slow - 1]]))
+
+
+def _distinct_rows(wide: Float32) -> Int64:
+    """Rows without later copies of them, shape (at most k,)."""
+    # Comparing whole rows is slow, and rows of different sums differ.
+    if len(np.unique(wide.sum(axis=1, dtype=np.float64))) == len(wide):
+        return np.arange(len(wide))
+    return np.sort(np.unique(wide, axis=0, return_index=True)[1])
 
 
 def own_distances(vectors: Float32, labels: Int32, step: Pass) -> Float32:
@@ -102,22 +111,29 @@ def find_labels(
         Labels, squared L2 distances (with offsets) and the bounds for the next pass.
     """
     errors = error_bounds(lengths, vectors.shape[1], step.centroids, step.offsets)
+    n = len(vectors)
     if step.fast is None:
-        todo = np.arange(len(vectors))
-    else:
-        bounds = np.maximum(bounds - step.moved * (1 + 1e-12), 0)
-        if len(step.fast):
-            bounds = np.minimum(bounds, _nearest_fast(vectors, errors, labels, step, search))
-        own = own_distances(vectors, labels, step)
-        todo = np.flatnonzero(bounds * bounds <= own + 2 * errors)
-        if len(todo) == 0:
-            return labels, own, bounds
-    labels, bounds = labels.copy(), bounds.copy()
-    if len(todo) >= SEARCH_ALL_FROM * len(vectors):
-        labels[:], bounds[:] = _search(vectors, errors, step, search)
-    else:
-        labels[todo], bounds[todo] = _search(vectors[todo], errors[todo], step, search)
-    return labels, own_distances(vectors, labels, step), bounds
+        labels, bounds = _search(vectors, errors, step, search)
+        return labels, own_distances(vectors, labels, step), bounds
+    bounds = np.maximum(bounds - step.moved * (1 + 1e-12), 0)
+    own = own_distances(vectors, labels, step)
+    needed = own + 2 * errors
+    kept = np.flatnonzero(bounds * bounds > needed)
+    if len(step.fast) and n - len(kept) < SEARCH_ALL_FROM * n:
+        # Rows that are searched anyway need no bound.
+        near = slice(None) if len(kept) >= SEARCH_ALL_FROM * n else kept
+        fast = _nearest_fast(vectors[near], errors[near], labels[near], step, search)
+        bounds[near] = np.minimum(bounds[near], fast)
+    todo = np.flatnonzero(bounds * bounds <= needed)
+    if len(todo) == 0:
+        return labels, own, bounds
+    if len(todo) >= SEARCH_ALL_FROM * n:
+        labels, bounds = _search(vectors, errors, step, search)
+        return labels, own_distances(vectors, labels, step), bounds
+    labels = labels.copy()
+    labels[todo], bounds[todo] = _search(vectors[todo], errors[todo], step, search)
+    own[todo] = own_distances(vectors[todo], labels[todo], step)
+    return labels, own, bounds
 
 
 def _nearest_fast(

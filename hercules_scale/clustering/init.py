@@ -6,19 +6,24 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import kmeans_plusplus
 
 from hercules_scale.clustering.assign import Float32, Int64, nearest
 from hercules_scale.clustering.hashing import draw_seed, uniform
 from hercules_scale.clustering.tiles import LocalVectors, Tile, VectorSet, sample_rows, take
 from hercules_scale.config import HierarchyConfig
 
+# Rows a cluster: of a sample that stands for all vectors, of one on which draws of k-means++ are
+# refined, and of one that it draws from. With more the inertia that k-means ends with fell no more.
 SAMPLE_PER_CLUSTER = 256
+REFINED_PER_CLUSTER = 64
+DRAWN_PER_CLUSTER = 32
 # From here on k-means++ costs more than it saves: 16,317 s of seeding against 8.8 s an iteration
 # were measured at n=2.25M, k=6003.
 LARGE_K = 1000
-RESTARTS = 3
-SAMPLE_ITERATIONS = 10
+# k-means++ draws that are compared after some iterations, and iterations until then.
+COMPARED = ((12, 2), (3, 8))
+# Squared distances below this share of the lengths are those of equal points, in float64.
+ROUNDING = 1e-12
 PARALLEL_ROUNDS = 2
 PARALLEL_OVERSAMPLING = 2
 
@@ -43,37 +48,80 @@ def initial_centroids(
         return take(vectors, sample_rows(vectors, k, seed, level))[0]
     if way == "kmeans||":
         return kmeans_parallel(vectors, k, seed, level)
-    rows = np.sort(sample_rows(vectors, SAMPLE_PER_CLUSTER * k, seed, level))
+    rows = sample_rows(vectors, REFINED_PER_CLUSTER * k, seed, level)
     return kmeans_plus_plus(*take(vectors, rows), k, seed, level)
 
 
 def kmeans_plus_plus(points: Float32, weights: Int64, k: int, seed: int, level: int) -> Float32:
-    """The best of three k-means++ draws after a few iterations, shape (k, d).
+    """The best of some k-means++ draws after a few iterations, shape (k, d).
 
     Args:
-        points: Shape (n, d).
+        points: Shape (n, d), in random order, for the first of them are drawn from.
         weights: Shape (n,).
         k: Centroids wanted, at most n.
         seed: Seed of this start.
         level: Level that is built, for the draws.
-
-    Source: k-means++ (Arthur and Vassilvitskii, SODA 2007).
     """
     local = LocalVectors(points, weights)
-    best, best_inertia = points[:k], np.inf
-    for restart in range(RESTARTS):
-        centroids = kmeans_plusplus(
-            points,
-            k,
-            sample_weight=weights.astype(np.float64),
-            random_state=draw_seed(seed, level, "kmeans++", restart) >> 32,
-        )[0].astype(np.float32)
-        for _ in range(SAMPLE_ITERATIONS):
-            sums = local.assign(centroids)
-            centroids = sums.means(centroids)
-        if sums.inertia < best_inertia:
-            best, best_inertia = centroids, sums.inertia
-    return best
+    drawn_from = max(DRAWN_PER_CLUSTER * k, k)
+    starts = []
+    for number in range(COMPARED[0][0]):
+        random = np.random.default_rng(draw_seed(seed, level, "kmeans++", number))
+        starts.append(points[draw_apart(points[:drawn_from], weights[:drawn_from], k, random)])
+    for n_starts, n_iterations in COMPARED:
+        inertia = []
+        for number, centroids in enumerate(starts[:n_starts]):
+            for _ in range(n_iterations):
+                sums = local.assign(centroids)
+                centroids = sums.means(centroids)
+            starts[number] = centroids
+            inertia.append(sums.inertia)
+        starts = [starts[number] for number in np.argsort(inertia, kind="stable")]
+    return starts[0]
+
+
+def draw_apart(points: Float32, weights: Int64, k: int, random: np.random.Generator) -> Int64:
+    """Positions of k points, each drawn by weight times squared distance to those before.
+
+    Of 2 + ln k candidates for each the one that leaves the least inertia is taken.
+
+    Args:
+        points: Shape (n, d).
+        weights: Shape (n,).
+        k: Points wanted, at most n.
+        random: What is drawn from.
+
+    Source: k-means++ (Arthur and Vassilvitskii, SODA 2007), the greedy variant of its section 7.
+    """
+    exact = points.astype(np.float64)
+    squares = np.einsum("ij,ij->i", exact, exact)
+    n_candidates = 2 + int(np.log(k))
+
+    def from_each(candidates: Int64) -> Float32:
+        both = squares + squares[candidates][:, None]
+        apart = both - 2 * (exact[candidates] @ exact.T)
+        # Rounded, since the last digits of matrix products depend on the threads.
+        return np.where(apart > ROUNDING * both, apart, 0).astype(np.float32)
+
+    def draw(chances: NDArray[np.float64], n_draws: int) -> Int64:
+        ends = chances.cumsum()
+        drawn: Int64 = np.searchsorted(ends, random.random(n_draws) * ends[-1], "right")
+        return np.minimum(drawn, len(points) - 1)
+
+    chosen = draw(weights.astype(np.float64), 1).tolist()
+    distances = from_each(np.array(chosen))[0]
+    while len(chosen) < k:
+        chances = weights * distances.astype(np.float64)
+        if not chances.any():
+            # Every point lies on one that was drawn.
+            others = np.setdiff1d(np.arange(len(points)), chosen)
+            return np.array([*chosen, *others[: k - len(chosen)]], np.int64)
+        candidates = draw(chances, n_candidates)
+        left = np.minimum(from_each(candidates), distances)
+        best = int(np.einsum("ij,j->i", left, weights, dtype=np.float64).argmin())
+        chosen.append(int(candidates[best]))
+        distances = left[best]
+    return np.array(chosen, np.int64)
 
 
 def kmeans_parallel(vectors: VectorSet, k: int, seed: int, level: int) -> Float32:

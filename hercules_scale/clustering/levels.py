@@ -13,7 +13,13 @@ from hercules_scale.clustering.assign import Float32, Int32, nearest
 from hercules_scale.clustering.checkpoints import Checkpoints, NoCheckpoints, State
 from hercules_scale.clustering.choose_k import CurvePoint, choose_k
 from hercules_scale.clustering.kmeans import KMeansResult, kmeans, warm_up_size
-from hercules_scale.clustering.refinement import Parents, Tree, refine_tree
+from hercules_scale.clustering.refinement import (
+    DRAFT_TOLERANCE,
+    UPPER_WEIGHTS,
+    Parents,
+    Tree,
+    refine_tree,
+)
 from hercules_scale.clustering.tiles import (
     LocalVectors,
     VectorSet,
@@ -105,6 +111,10 @@ def build_levels(
     parents: list[Int32] = []
     # Centroids are few, and what their best start costs is soon repaid in the tree.
     upper = config.model_copy(update={"n_init": max(config.n_init, UPPER_STARTS)})
+    finest = config
+    if config.refinement == "tree" and (config.levels == "auto" or len(config.levels) > 1):
+        tolerance = max(config.tolerance, DRAFT_TOLERANCE)
+        finest = config.model_copy(update={"tolerance": tolerance})
     below = vectors
     curve: list[CurvePoint] = []
 
@@ -120,7 +130,7 @@ def build_levels(
     for k in counts():
         if runs and k >= below.n_rows:
             continue
-        runs.append(kmeans(below, k, upper if runs else config, len(runs) + 1, checkpoints))
+        runs.append(kmeans(below, k, upper if runs else finest, len(runs) + 1, checkpoints))
         if len(runs) > 1:
             parents.append(labels_of(below))
         on_level(len(runs), runs[-1])
@@ -153,7 +163,16 @@ def _from_sample(
     runs, leaf_centroids, parents = _from_state(state)
     if parents:
         tolerance = max(config.tolerance, SAMPLE_STARTED_TOLERANCE)
-        tree = refine_tree(vectors, leaf_centroids, parents, config.metric, checkpoints, tolerance)
+        # What the heavier weights are for has been done on the sample.
+        tree = refine_tree(
+            vectors,
+            leaf_centroids,
+            parents,
+            config.metric,
+            checkpoints,
+            tolerance,
+            UPPER_WEIGHTS[-1:],
+        )
         return _of_tree(vectors, tree, runs)
     # Too few distinct vectors for a second level.
     vectors.assign(leaf_centroids)

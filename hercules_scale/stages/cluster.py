@@ -132,10 +132,13 @@ def _cluster(
         checkpoints = StoreCheckpoints(context.store, context.fingerprint)
         found = build_levels(vectors, hierarchy, checkpoints, show)
         if found.tree is not None:
+            rounds = ", ".join(
+                f"{phase.n_rounds} rounds with upper levels weighing {phase.upper_weight:g} "
+                f"(objective {phase.first_objective:.5g} to {phase.objective:.5g})"
+                for phase in found.tree.phases
+            )
             context.reporter.say(
-                f"  tree refined in {found.tree.n_rounds} rounds, {found.tree.n_moved:,} clusters "
-                f"moved to other parents, objective {found.tree.first_objective:.5g} to "
-                f"{found.tree.objective:.5g}"
+                f"  tree refined in {rounds}; {found.tree.n_moved:,} clusters changed parent"
             )
         summaries = context.config.summaries
         pool = EXEMPLAR_POOL if summaries.exemplar_strategy == "diverse" else 1
@@ -192,8 +195,8 @@ def _report(found: Levels) -> dict[str, Any]:
     if found.micro is not None:
         report["micro_clusters"] = {"n_clusters": len(found.micro.counts), **_numbers(found.micro)}
     if found.tree is not None:
-        names = ("first_objective", "objective", "n_moved", "n_rounds", "converged")
-        report["tree"] = {name: getattr(found.tree, name) for name in names}
+        phases = [asdict(phase) for phase in found.tree.phases]
+        report["tree"] = {"n_moved": found.tree.n_moved, "phases": phases}
     return report
 
 

@@ -10,7 +10,8 @@ from hercules_scale.storage.store import Store
 
 # A shard costs some 50 ms besides its work, and short texts batched by length among 1,024 need less
 # padding than among 512.
-MIN_SHARD_ROWS = 1024
+MIN_ENCODED_ROWS = 1024
+MIN_SHARD_ROWS = 8192
 MAX_SHARD_ROWS = 65_536
 SHARDS_WANTED = 64
 
@@ -38,11 +39,17 @@ class Shards:
     rows: int
 
     @classmethod
-    def of(cls, n_items: int) -> Shards:
-        """About 64 shards for small inputs, shards of 65,536 rows for large ones."""
+    def of(cls, n_items: int, encoded: bool) -> Shards:
+        """About 64 shards for small inputs, shards of 65,536 rows for large ones.
+
+        Args:
+            n_items: Items in all.
+            encoded: Whether a model embeds them, which makes a small shard worth its while.
+        """
         wanted = max(n_items // SHARDS_WANTED, 1)
         rows = 1 << (wanted - 1).bit_length()
-        return cls(n_items, min(max(rows, MIN_SHARD_ROWS), MAX_SHARD_ROWS))
+        least = MIN_ENCODED_ROWS if encoded else MIN_SHARD_ROWS
+        return cls(n_items, min(max(rows, least), MAX_SHARD_ROWS))
 
     def __len__(self) -> int:
         return -(-self.n_items // self.rows)

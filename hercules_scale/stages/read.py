@@ -98,7 +98,7 @@ def read_items(
         _check_ids(context, pieces, n_items)
     moments = moments or _check_numbers(of_items, scanned)
 
-    shards = Shards.of(n_items)
+    shards = Shards.of(n_items, context.config.encodes_items)
     starts = _Starts.of(accepted, n_rows)
     stage = Stage("number", "items", n_items, workers)
     number = _NumberWorker(store, config, of_items, shards, starts)

@@ -88,6 +88,9 @@ _SUMMARY_SCHEMA = pa.schema(
 )
 
 
+Encode = Callable[[list[str]], Float32]
+
+
 @dataclass(frozen=True)
 class Summaries:
     """What summarising came to.
@@ -112,6 +115,7 @@ def summarize_clusters(
     shards: Shards,
     clustering: Clustering,
     model: AbstractContextManager[Model | None],
+    encode: Encode,
     spent: tuple[int, int] = (0, 0),
     statistics: Statistics | None = None,
 ) -> Summaries:
@@ -122,6 +126,7 @@ def summarize_clusters(
         shards: Its items.
         clustering: Its clusters.
         model: The language model, started where something is left to ask; see ``open_model``.
+        encode: Embeds labels; see ``open_encoder``.
         spent: Prompt and completion tokens that the run has taken before.
         statistics: Figures of the clusters of numeric items.
 
@@ -137,7 +142,7 @@ def summarize_clusters(
     n_clusters = clustering.clusters.num_rows
     with context.reporter.stage(STAGE, n_clusters, "clusters", n_before) as progress:
         if todo:
-            with _encoder(context.config.text_embedding) as encode, model as opened:
+            with model as opened:
                 work = _Work(context, shards, clustering, source, items, encode, spent)
                 asyncio.run(_label_levels(work, todo, opened, lambda: progress.advance(1)))
         table = read_tables(context.store, [layout.work_part(LABELLED, level) for level in levels])
@@ -178,9 +183,6 @@ def open_model(context: RunContext, n_gpus: int) -> Iterator[Model | None]:
         yield Model(client, ModelTokens(source), requests_in_flight(config, n_gpus))
 
 
-Encode = Callable[[list[str]], Float32]
-
-
 @ray.remote(num_cpus=0)
 class _Encoder:
     """The model that embedded the items, for the few texts that labels are."""
@@ -193,9 +195,11 @@ class _Encoder:
 
 
 @contextmanager
-def _encoder(config: EmbeddingConfig) -> Iterator[Encode]:
-    """Embeds texts in a process of its own, with vectors of unit length."""
-    # The actor starts while the language model does.
+def open_encoder(config: EmbeddingConfig) -> Iterator[Encode]:
+    """Embeds texts in a process of its own, with vectors of unit length.
+
+    It loads its model, which takes seconds, while the caller does other work.
+    """
     actor = _Encoder.remote(config)  # type: ignore[attr-defined]
     try:
         yield lambda texts: np.asarray(ray.get(actor.encode.remote(texts)))

@@ -115,7 +115,16 @@ class TableWriter:
 
     def __init__(self, stream: _CheckedStream, path: str, schema: pa.Schema) -> None:
         self._stream, self._path, self._schema = stream, path, schema
-        self._writer = pq.ParquetWriter(stream, schema, compression="zstd")
+        # Vectors repeat no number and are never compared: looking for either would take most of
+        # the time of writing them.
+        plain = [field for field in schema if not pa.types.is_nested(field.type)]
+        self._writer = pq.ParquetWriter(
+            stream,
+            schema,
+            compression="zstd",
+            use_dictionary=[field.name for field in plain if pa.types.is_string(field.type)],
+            write_statistics=[field.name for field in plain],
+        )
         self.rows = 0
 
     def write(self, table: pa.Table) -> None:

@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.feature_extraction.text import CountVectorizer
 
 # Words of two letters or more; a phrase is one word or two.
 WORD = r"(?u)\b[^\W\d_][\w'’-]*\w\b"
@@ -36,6 +35,9 @@ def count_phrases(texts: Sequence[str], clusters: NDArray[np.int32]) -> pa.Table
     Returns:
         A table of ``cluster``, ``phrase`` and ``count``.
     """
+    # scikit-learn takes a second to load, which runs of images or numbers need not wait for.
+    from sklearn.feature_extraction.text import CountVectorizer
+
     vectorizer = CountVectorizer(ngram_range=(1, 2), stop_words="english", token_pattern=WORD)
     try:
         counts = vectorizer.fit_transform(text[:CHARACTERS_READ] for text in texts)

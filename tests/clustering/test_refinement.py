@@ -12,8 +12,7 @@ from hercules_scale.clustering.assign import to_unit
 from hercules_scale.clustering.checkpoints import NoCheckpoints, State
 from hercules_scale.clustering.levels import build_levels, compute_memberships
 from hercules_scale.clustering.refinement import (
-    FINEST_WEIGHT,
-    UPPER_WEIGHT,
+    UPPER_WEIGHTS,
     path_centroids,
     refine_tree,
     reparent,
@@ -33,12 +32,13 @@ def tree_objective(
     leaves: NDArray[np.int32],
     parents: list[NDArray[np.int32]],
     centroids: list[NDArray[np.float32]],
+    upper_weight: float,
 ) -> float:
     total, node = 0.0, leaves
     for level, own in enumerate(centroids):
         if level > 0:
             node = parents[level - 1][node]
-        weight = FINEST_WEIGHT if level == 0 else UPPER_WEIGHT
+        weight = 1.0 if level == 0 else upper_weight
         total += weight * float(((vectors.astype(np.float64) - own[node]) ** 2).sum())
     return total
 
@@ -50,25 +50,48 @@ def test_refinement_never_raises_the_objective_and_reports_the_true_one(seed: in
     start = build_levels(local, HierarchyConfig(levels=[24, 6, 2], refinement="none"))
     parents = [level.parents for level in start.levels if level.parents is not None]
     leaves = start.leaves[labels_of(local)]
-    before = tree_objective(vectors, leaves, parents, means(vectors, leaves, parents, [24, 6, 2]))
+    centroids = means(vectors, leaves, parents, [24, 6, 2])
     tree = refine_tree(local, start.levels[0].centroids, parents)
-    assert tree.converged
-    assert tree.objective <= tree.first_objective * (1 + 1e-6)
-    reached = tree_objective(vectors, labels_of(local), tree.parents, tree.centroids)
+    assert [phase.upper_weight for phase in tree.phases] == list(UPPER_WEIGHTS)
+    for phase in tree.phases:
+        assert phase.converged
+        assert phase.objective <= phase.first_objective * (1 + 1e-6)
+    last = tree.phases[-1]
+    found = labels_of(local)
+    reached = tree_objective(vectors, found, tree.parents, tree.centroids, last.upper_weight)
     # The means of the last assignment are at least as good as the centroids it was made with.
-    assert reached <= tree.objective * (1 + 1e-5)
-    assert reached >= tree.objective * 0.98
+    assert reached <= last.objective * (1 + 1e-5)
+    assert reached >= last.objective * 0.98
+    before = tree_objective(vectors, leaves, parents, centroids, last.upper_weight)
     assert reached <= before * (1 + 1e-6)
 
 
+def test_level_1_is_left_as_good_as_k_means_alone() -> None:
+    shares = []
+    for seed in range(8):
+        vectors = groups(seed, 2000)
+        alone, nested = LocalVectors(vectors), LocalVectors(vectors)
+        config = HierarchyConfig(levels=[24, 6, 2], seed=seed)
+        build_levels(alone, config.model_copy(update={"levels": [24]}))
+        build_levels(nested, config)
+        inertia = []
+        for local in (alone, nested):
+            own = labels_of(local)
+            centroids = means(vectors, own, [], [24])
+            inertia.append(tree_objective(vectors, own, [], centroids, 0.0))
+        shares.append(inertia[1] / inertia[0])
+    assert np.median(shares) <= 1.005
+
+
 class Kept(NoCheckpoints):
-    """Keeps the objective of every round."""
+    """Keeps the objective of every round, by phase."""
 
     def __init__(self) -> None:
-        self.objectives: list[float] = []
+        self.objectives: dict[int, list[float]] = {}
 
     def save(self, loop: str, state: State, last: bool = False) -> None:
-        self.objectives.append(state.numbers["objective"])
+        phases = state.numbers["phases"]
+        self.objectives.setdefault(len(phases), []).append(phases[-1]["objective"])
 
 
 @settings(max_examples=30, deadline=None)
@@ -94,8 +117,8 @@ def test_no_round_raises_the_objective_and_the_tree_stays_whole(
     ]
     local, kept = LocalVectors(vectors), Kept()
     tree = refine_tree(local, leaves, parents, metric, kept)
-    objectives = np.array(kept.objectives)
-    assert (np.diff(objectives) <= 1e-6 * objectives[:-1]).all()
+    for objectives in map(np.array, kept.objectives.values()):
+        assert (np.diff(objectives) <= 1e-6 * objectives[:-1]).all()
     node = labels_of(local)
     for level, k in enumerate(levels):
         if level > 0:

@@ -132,7 +132,7 @@ def test_a_killed_actor_changes_nothing(alone: list[bytes], local_ray: None) -> 
 
         def assign(self, centroids: Float32, offsets: Float32 | None = None) -> object:
             self._passes += 1
-            if self._passes % 7 == 3:
+            if self._passes % 4 == 3:
                 self.kill()
             return self._vectors.assign(centroids, offsets)
 
