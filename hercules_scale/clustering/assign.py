@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+
+from hercules_scale.clustering.patient_faiss import faiss
 
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]

@@ -17,11 +17,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from hercules_scale.clustering.assign import Float32, Int32, Int64, with_offsets
+from hercules_scale.clustering.patient_faiss import faiss
 from hercules_scale.clustering.search import Search, error_bounds, exact_distances
 
 Float64 = NDArray[np.float64]

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from hercules_scale.clustering.assign import Float32, Int64, with_offsets
+from hercules_scale.clustering.patient_faiss import faiss
 
 Search = Callable[[Float32, Float32, int, Float32 | None], tuple[Float32, Int64]]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import faiss
 import numpy as np
 from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
@@ -17,6 +16,7 @@ from sklearn.metrics import adjusted_rand_score
 from hercules_scale.clustering.assign import Float32, Int32, Int64, nearest, to_unit
 from hercules_scale.clustering.hashing import draw_seed, hash_rows
 from hercules_scale.clustering.kmeans import kmeans
+from hercules_scale.clustering.patient_faiss import faiss
 from hercules_scale.clustering.tiles import LocalVectors, labels_of
 from hercules_scale.config import HierarchyConfig
 

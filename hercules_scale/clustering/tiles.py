@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +25,7 @@ from hercules_scale.clustering.assign import (
 )
 from hercules_scale.clustering.exact import Pass, find_labels
 from hercules_scale.clustering.hashing import hash_rows
+from hercules_scale.clustering.patient_faiss import faiss
 from hercules_scale.clustering.search import (
     Search,
     nearest_faiss_gpu,
