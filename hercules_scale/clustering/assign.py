@@ -15,8 +15,8 @@ Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 
-# Rows that are turned into fixed point at a time; 8,192 rows of 384 dimensions are 25 MB.
-SUM_ROWS = 8_192
+# Rows that are turned into fixed point at a time; 1,024 rows of 384 dimensions are 3 MB.
+SUM_ROWS = 1_024
 
 # Small batches otherwise take another code path, whose rounding differs.
 faiss.cvar.distance_compute_blas_threshold = 0

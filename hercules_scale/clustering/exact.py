@@ -35,6 +35,8 @@ SEARCH_ALL_FROM = 0.8
 DIFFERENCE_BYTES = 256 << 20
 # One centroid in so many is searched by itself, those that moved farthest.
 FAST_SHARE = 8
+# So few centroids are compared with all vectors without a search.
+FEW = 64
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,8 @@ def find_labels(
     if len(step.fast) and n - len(kept) < SEARCH_ALL_FROM * n:
         # Rows that are searched anyway need no bound.
         near = slice(None) if len(kept) >= SEARCH_ALL_FROM * n else kept
-        fast = _nearest_fast(vectors[near], errors[near], labels[near], step, search)
+        given = (vectors[near], lengths[near], errors[near], labels[near])
+        fast = _nearest_fast(*given, step, search)
         bounds[near] = np.minimum(bounds[near], fast)
     todo = np.flatnonzero(bounds * bounds <= needed)
     if len(todo) == 0:
@@ -137,18 +140,26 @@ def find_labels(
 
 
 def _nearest_fast(
-    vectors: Float32, errors: Float64, labels: Int32, step: Pass, search: Search
+    vectors: Float32,
+    lengths: Float64,
+    errors: Float64,
+    labels: Int32,
+    step: Pass,
+    search: Search,
 ) -> Float64:
     """Lower bounds on the L2 distances to the centroids that moved farthest, but the own."""
     assert step.fast is not None
-    given = step.offsets[step.fast]
-    found = min(2, len(step.fast))
-    distances, ids = search(
-        vectors, step.centroids[step.fast], found, given if given.any() else None
-    )
-    squares = distances[:, 0].astype(np.float64)
-    own_first = step.fast[ids[:, 0]] == labels
-    squares[own_first] = distances[own_first, 1] if found == 2 else np.inf
+    centroids, given = step.centroids[step.fast], step.offsets[step.fast]
+    if len(centroids) <= FEW:
+        # One matrix product, where a search would first copy the vectors to add the offsets.
+        apart = -2 * (vectors @ centroids.T)
+        apart += np.einsum("ij,ij->i", centroids, centroids) + given
+        apart[labels[:, None] == step.fast] = np.inf
+        squares = apart.min(axis=1) + lengths * lengths
+    else:
+        distances, ids = search(vectors, centroids, 2, given if given.any() else None)
+        own_first = step.fast[ids[:, 0]] == labels
+        squares = np.where(own_first, distances[:, 1], distances[:, 0]).astype(np.float64)
     return np.asarray(np.sqrt(np.maximum(squares - errors, 0)))
 
 

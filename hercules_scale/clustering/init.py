@@ -20,8 +20,12 @@ DRAWN_PER_CLUSTER = 32
 # From here on k-means++ costs more than it saves: 16,317 s of seeding against 8.8 s an iteration
 # were measured at n=2.25M, k=6003.
 LARGE_K = 1000
-# k-means++ draws that are compared after some iterations, and iterations until then.
-COMPARED = ((12, 2), (3, 8))
+# Draws of k-means++ at most, how many after the first comparison of their inertia, and iterations
+# until each of the two.
+DRAWS, DRAWS_KEPT = 12, 3
+ITERATIONS = (2, 8)
+# A draw's time grows with k squared, and draws of many centroids differ less.
+CENTROIDS_DRAWN = 1200
 # Squared distances below this share of the lengths are those of equal points, in float64.
 ROUNDING = 1e-12
 PARALLEL_ROUNDS = 2
@@ -65,18 +69,19 @@ def kmeans_plus_plus(points: Float32, weights: Int64, k: int, seed: int, level: 
     local = LocalVectors(points, weights)
     drawn_from = max(DRAWN_PER_CLUSTER * k, k)
     starts = []
-    for number in range(COMPARED[0][0]):
+    for number in range(min(max(CENTROIDS_DRAWN // k, DRAWS_KEPT), DRAWS)):
         random = np.random.default_rng(draw_seed(seed, level, "kmeans++", number))
         starts.append(points[draw_apart(points[:drawn_from], weights[:drawn_from], k, random)])
-    for n_starts, n_iterations in COMPARED:
+    for n_iterations in ITERATIONS:
         inertia = []
-        for number, centroids in enumerate(starts[:n_starts]):
+        for number, centroids in enumerate(starts):
             for _ in range(n_iterations):
                 sums = local.assign(centroids)
                 centroids = sums.means(centroids)
             starts[number] = centroids
             inertia.append(sums.inertia)
-        starts = [starts[number] for number in np.argsort(inertia, kind="stable")]
+        best = np.argsort(inertia, kind="stable")[:DRAWS_KEPT]
+        starts = [starts[number] for number in best]
     return starts[0]
 
 

@@ -146,36 +146,34 @@ class TileSet:
 
     def assign(self, centroids: Float32, offsets: Float32 | None, scale: Scale) -> Sums:
         """Assign every vector to its nearest centroid and sum each cluster."""
-        fresh = len(self._counts) != len(centroids)
+        step = Pass.of(centroids, offsets, self._before)
+        self._before = step
+        before = []
+        for tile in self.tiles:
+            before.append(tile.labels)
+            tile.labels, tile.distances, tile.bounds = find_labels(
+                tile.vectors, tile.lengths, tile.labels, tile.bounds, step, self._search
+            )
+        changed = [old != tile.labels for old, tile in zip(before, self.tiles, strict=True)]
+        n_changed = sum(int(np.count_nonzero(each)) for each in changed)
+        # To move a row is to take it out and to put it in.
+        fresh = 2 * n_changed > sum(map(len, changed)) or len(self._counts) != len(centroids)
         if fresh:
             self._sums = np.zeros(centroids.shape, np.int64)
             self._counts = np.zeros(len(centroids), np.int64)
-        step = Pass.of(centroids, offsets, self._before)
-        self._before = step
-        objective = n_changed = 0
-        for tile in self.tiles:
-            labels, distances, tile.bounds = find_labels(
-                tile.vectors, tile.lengths, tile.labels, tile.bounds, step, self._search
-            )
-            changed = tile.labels != labels
-            n_changed += int(np.count_nonzero(changed))
-            old = tile.labels
-            if fresh:
-                changed[:] = True
-                old = np.full(len(labels), -1, np.int32)
+        for tile, old, moved in zip(self.tiles, before, changed, strict=True):
             # A whole tile is not copied.
-            moved = slice(None) if changed.all() else np.flatnonzero(changed)
+            rows = slice(None) if fresh else np.flatnonzero(moved)
             move_rows(
                 self._sums,
                 self._counts,
-                tile.vectors[moved],
-                old[moved],
-                labels[moved],
-                tile.weights[moved],
+                tile.vectors[rows],
+                np.full(len(old), -1, np.int32) if fresh else old[rows],
+                tile.labels[rows],
+                tile.weights[rows],
                 scale,
             )
-            tile.labels, tile.distances = labels, distances
-            objective += _objective(tile, scale)
+        objective = sum(_objective(tile, scale) for tile in self.tiles)
         return Sums(self._sums.copy(), self._counts.copy(), objective, n_changed, scale)
 
 

@@ -16,6 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -28,6 +30,7 @@ from hercules_scale.config import SummariesConfig, parse_config
 from hercules_scale.errors import ConfigError, StageError
 from hercules_scale.pipeline import run
 from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import vector_column
 from hercules_scale.summarization import asking, label
 from hercules_scale.summarization.asking import Asker
 from hercules_scale.summarization.clients import OpenAIClient
@@ -321,6 +324,44 @@ def test_items_are_described_and_clustered_by_their_descriptions(
     question = endpoint.requests[0]["messages"][-1]["content"]
     assert question.startswith("<item>")
     assert len(hierarchy.clusters()) == N_CLUSTERS
+
+
+def test_items_assigned_by_their_descriptions_get_their_memberships_back(
+    values: dict[str, Any], endpoint: Endpoint, local_ray: None, tmp_path: Path
+) -> None:
+    values["hierarchy"]["representation"] = "description"
+    run(parse_config(values))
+    n_asked = len(endpoint.requests)
+    hierarchy = opened(tmp_path)
+    hierarchy.assign(str(tmp_path / "icd.parquet"), output=str(tmp_path / "assigned"))
+    assigned = Hierarchy.open(str(tmp_path / "assigned"))
+    # Of items alone: clusters have their labels.
+    assert len(endpoint.requests) - n_asked == len(hierarchy.memberships())
+    assert assigned.table("items")["title"].str.startswith("Codes of ").all()
+    pd.testing.assert_frame_equal(assigned.memberships(), hierarchy.memberships(), check_exact=True)
+
+
+def test_vectors_with_words_are_described_and_clustered_by_their_descriptions(
+    values: dict[str, Any], endpoint: Endpoint, local_ray: None, tmp_path: Path
+) -> None:
+    vectors = np.random.default_rng(0).normal(size=(30, 6)).astype(np.float32)
+    words = [f"{animal} number {row}" for row, animal in enumerate(["cat", "crow", "trout"] * 10)]
+    table = pa.table({"vector": vector_column(vectors), "words": words})
+    pq.write_table(table, tmp_path / "vectors.parquet")
+    values["input"] = {
+        "path": str(tmp_path / "vectors.parquet"),
+        "modality": "embedding",
+        "embedding_column": "vector",
+        "text_column": "words",
+    }
+    values["hierarchy"] = {"levels": [3], "representation": "description"}
+    run(parse_config(values))
+    hierarchy = opened(tmp_path)
+    described = [request["messages"][-1]["content"] for request in endpoint.requests[:30]]
+    assert all(any(word in question for word in words) for question in described)
+    assert hierarchy.table("items")["title"].str.startswith("Codes of ").all()
+    # The words were embedded, not the user's vectors.
+    assert len(hierarchy.table("embeddings")["embedding"][0]) == 384
 
 
 def test_rows_of_numbers_are_described_and_clustered_by_their_descriptions(

@@ -38,6 +38,10 @@ def test_a_run_on_s3_equals_a_run_on_local_files(
     pd.testing.assert_frame_equal(remote.clusters(), local.clusters())
     assert main(["show", f"{s3}/runs/icd", "--depth", "1"]) == 0
     assert capsys.readouterr().out.strip() == local.tree_text(depth=1)
+    new = [f"{s3}/runs/icd", f"{s3}/input/*.parquet", "--output", f"{s3}/runs/assigned"]
+    assert main(["assign", *new]) == 0
+    assigned = Hierarchy.open(f"{s3}/runs/assigned")
+    pd.testing.assert_frame_equal(assigned.memberships(), local.memberships(), check_exact=True)
 
 
 def test_a_missing_bucket_is_one_clear_line(
