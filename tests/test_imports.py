@@ -88,3 +88,10 @@ def test_the_command_line_loads_no_heavy_library() -> None:
     assert PACKAGE in loaded
     heavy = {"ray", "torch", "pyarrow", "pandas", "pydantic", "numpy", "yaml"}
     assert heavy.isdisjoint(loaded)
+
+
+def test_how_threads_of_faiss_wait_is_nobody_elses_business() -> None:
+    code = "import os; from hercules_scale.clustering import tiles; print(sorted(os.environ))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "OMP_WAIT_POLICY" not in found.stdout
+    assert "PATH" in found.stdout

@@ -27,7 +27,7 @@ ITERATIONS = (2, 8)
 # A draw's time grows with k squared, and draws of many centroids differ less.
 CENTROIDS_DRAWN = 1200
 # Squared distances below this share of the lengths are those of equal points, in float64.
-ROUNDING = 1e-12
+ROUNDING = 1e-13
 PARALLEL_ROUNDS = 2
 PARALLEL_OVERSAMPLING = 2
 
@@ -98,7 +98,8 @@ def draw_apart(points: Float32, weights: Int64, k: int, random: np.random.Genera
 
     Source: k-means++ (Arthur and Vassilvitskii, SODA 2007), the greedy variant of its section 7.
     """
-    exact = points.astype(np.float64)
+    # Squares of numbers far from 0 would leave no digits to what sets points apart.
+    exact = points - points.mean(axis=0, dtype=np.float64)
     squares = np.einsum("ij,ij->i", exact, exact)
     n_candidates = 2 + int(np.log(k))
 

@@ -23,7 +23,7 @@ from hercules_scale.clustering.tiles import VectorSet
 # Weights of every level above the first, which weighs 1, one after the other. At 2 alone level 1
 # ends up to 4% above k-means, at .1 alone upper levels stay in poorer optima.
 UPPER_WEIGHTS = (2.0, 0.1)
-# Of what comes before the last weight, which moves everything once more.
+# At least, before the last weight, which moves everything once more.
 DRAFT_TOLERANCE = 1e-3
 # For each weight.
 MAX_ROUNDS = 50

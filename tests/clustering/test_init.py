@@ -50,7 +50,7 @@ def test_a_point_is_drawn_as_often_as_its_weight_says() -> None:
     assert first.count(2) / 2000 == pytest.approx(0.75, abs=0.05)
 
 
-@pytest.mark.parametrize("offset", [0.0, 100.0])
+@pytest.mark.parametrize("offset", [0.0, 100.0, 1e6])
 def test_where_points_are_equal_positions_still_differ(offset: float) -> None:
     points = np.repeat(np.random.default_rng(3).normal(size=(3, 5)) + offset, 4, axis=0)
     drawn = draw_apart(points.astype("f4"), np.ones(12, np.int64), 7, np.random.default_rng(0))
