@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import hercules_scale
 from hercules_scale.errors import HerculesScaleError, InputError
+from hercules_scale.printable import printable
 
 if TYPE_CHECKING:
     from hercules_scale.config import RunConfig
@@ -28,7 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options.command(options)
     except HerculesScaleError as error:
-        print(f"hercules-scale: {error}", file=sys.stderr)
+        # It may quote keys, ids and file names of strangers.
+        print(f"hercules-scale: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("hercules-scale: stopped; run again, it resumes", file=sys.stderr)

@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from hercules_scale.errors import ConfigError
+from hercules_scale.printable import printable
 
 Linkage = Literal["ward", "average", "complete", "single"]
 # Their distances, in float64, take 200 MB.
@@ -560,7 +561,7 @@ def parse_config(values: dict[Any, Any]) -> RunConfig:
         return RunConfig.model_validate(values)
     except ValidationError as error:
         problems = "; also ".join(_explain(dict(problem)) for problem in error.errors()[:3])
-        raise ConfigError(f"configuration: {problems}") from None
+        raise ConfigError(f"configuration: {printable(problems)}") from None
 
 
 _RULES = {
