@@ -63,6 +63,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     plan.set_defaults(command=_plan)
 
+    status = commands.add_parser("status", help="say how far a run is, stage by stage")
+    status.add_argument("run", metavar="RUN", help="output path of a run, finished or not")
+    status.set_defaults(command=_status)
+
     show = commands.add_parser("show", help="print the tree, or one cluster")
     show.add_argument("run", metavar="RUN", help="output of a finished run, a path or URI")
     show.add_argument("--level", type=int, help="level to begin at; 1 is the finest")
@@ -166,6 +170,12 @@ def _demo(options: argparse.Namespace) -> None:
     run(config)
     Hierarchy.open(options.output).tree()
     _print_result(options.output)
+
+
+def _status(options: argparse.Namespace) -> None:
+    from hercules_scale.status import describe_status
+
+    print(describe_status(options.run))
 
 
 def _show(options: argparse.Namespace) -> None:

@@ -136,8 +136,17 @@ def carry_out(
         "started_at": timestamp(),
         "attempts": 0,
     }
-    record |= {"status": "running", "attempts": record["attempts"] + 1}
-    store.write_bytes(layout.RUN, to_json(record))
+    record |= {"status": "running", "attempts": record["attempts"] + 1, "ended_at": None}
+    record.pop("error", None)
+
+    def keep() -> None:
+        record["alarms"] = reporter.alarms
+        record["stages"] = [asdict(stage) for stage in reporter.stages.values()]
+        record["seen_at"] = timestamp()
+        store.write_bytes(layout.RUN, to_json(record))
+
+    keep()
+    reporter.keep = keep
     try:
         with local_or_cluster_ray(config):
             tables, results = stages(context)
@@ -147,12 +156,8 @@ def carry_out(
         record |= {"status": "failed", "error": f"{type(error).__name__}: {error}"[:2000]}
         raise
     finally:
-        record |= {
-            "ended_at": timestamp(),
-            "alarms": reporter.alarms,
-            "stages": [asdict(stage) for stage in reporter.stages.values()],
-        }
-        store.write_bytes(layout.RUN, to_json(record))
+        record["ended_at"] = timestamp()
+        keep()
     publish(store, tables, run_fingerprint)
     return store
 

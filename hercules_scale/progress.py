@@ -13,31 +13,42 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 LOG_EVERY_SECONDS = 10.0
+KEEP_EVERY_SECONDS = 30.0
 
 
 @dataclass
 class StageReport:
-    """What a stage took.
+    """How far a stage is, and what it took.
 
     Attributes:
+        unit: What is counted, such as ``items``.
+        total: Units in all.
+        done: Units done.
         seconds: Wall time, of all attempts at it.
         driver_peak_bytes: Largest resident memory of the driver seen during the stage.
         worker_peak_bytes: Largest resident memory of any of its workers; 0 where it has none.
     """
 
     name: str
+    unit: str = ""
+    total: int = 0
+    done: int = 0
     seconds: float = 0.0
     driver_peak_bytes: int = 0
     worker_peak_bytes: int = 0
 
 
 class Reporter:
-    """Shows stages as they go and keeps their reports."""
+    """Shows stages as they go and keeps their reports.
+
+    ``keep`` is called when a stage starts or ends, and now and then in between.
+    """
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False)
         self.stages: dict[str, StageReport] = {}
         self.alarms: list[str] = []
+        self.keep: Callable[[], object] = lambda: None
 
     def resume(self, stages: list[StageReport]) -> None:
         """Count on from an earlier attempt."""
@@ -58,7 +69,9 @@ class Reporter:
     def stage(self, name: str, total: int, unit: str, done: int = 0) -> Iterator[StageProgress]:
         """Follow a stage of ``total`` units of which ``done`` were done before."""
         report = self.stages.setdefault(name, StageReport(name))
+        report.unit, report.total, report.done = unit, total, done
         started = time.monotonic()
+        self.keep()
         with _watch_memory(report):
             if self.console.is_terminal:
                 columns = (
@@ -70,18 +83,19 @@ class Reporter:
                 )
                 with Progress(*columns, console=self.console) as bars:
                     task = bars.add_task(name, total=total, completed=done, rate="")
-                    progress = StageProgress(report, unit, total, done)
+                    progress = StageProgress(report, self.keep)
                     progress.on_change = lambda: bars.update(
                         task, total=progress.total, completed=progress.done, rate=progress.rate
                     )
                     yield progress
             else:
-                progress = StageProgress(report, unit, total, done)
+                progress = StageProgress(report, self.keep)
                 progress.on_change = lambda: self._log(progress)
                 self.say(f"{name}: {total:,} {unit}" + (f", {done:,} done before" * bool(done)))
                 yield progress
         seconds = time.monotonic() - started
         report.seconds += seconds
+        self.keep()
         self.say(f"{name}: {progress.done:,} {unit} in {seconds:.1f} s{progress.note}")
 
     def _log(self, progress: StageProgress) -> None:
@@ -97,12 +111,31 @@ class Reporter:
 class StageProgress:
     """Counts of one stage while it runs."""
 
-    def __init__(self, report: StageReport, unit: str, total: int, done: int) -> None:
-        self.report, self.unit, self.total, self.done = report, unit, total, done
-        self._before = done
-        self._started = self.logged = time.monotonic()
+    def __init__(self, report: StageReport, keep: Callable[[], object]) -> None:
+        self.report, self._keep = report, keep
+        self._before = report.done
+        self._started = self.logged = self._kept = time.monotonic()
         self.note = ""
         self.on_change: Callable[[], object] = lambda: None
+
+    @property
+    def unit(self) -> str:
+        """What is counted."""
+        return self.report.unit
+
+    @property
+    def total(self) -> int:
+        """Units in all."""
+        return self.report.total
+
+    @total.setter
+    def total(self, total: int) -> None:
+        self.report.total = total
+
+    @property
+    def done(self) -> int:
+        """Units done."""
+        return self.report.done
 
     @property
     def rate(self) -> str:
@@ -115,9 +148,13 @@ class StageProgress:
 
     def advance(self, count: int, worker_peak_bytes: int = 0) -> None:
         """Say that ``count`` more units are done."""
-        self.done += count
+        self.report.done += count
         self.report.worker_peak_bytes = max(self.report.worker_peak_bytes, worker_peak_bytes)
         self.on_change()
+        now = time.monotonic()
+        if now - self._kept >= KEEP_EVERY_SECONDS:
+            self._kept = now
+            self._keep()
 
 
 @contextmanager

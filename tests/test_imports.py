@@ -29,7 +29,7 @@ LAYERS = [
     {"pipeline"},
     {"measure", "assign"},
     {"hierarchy"},
-    {"show", "plan", "demo", "api"},
+    {"show", "plan", "demo", "api", "status"},
     {"cli"},
     {"jobs", "__main__"},
 ]

@@ -29,6 +29,7 @@ from hercules_scale.checks import check
 from hercules_scale.config import SummariesConfig, parse_config
 from hercules_scale.errors import ConfigError, StageError
 from hercules_scale.pipeline import run
+from hercules_scale.status import describe_status
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import vector_column
 from hercules_scale.summarization import asking, label
@@ -439,8 +440,15 @@ def test_a_run_killed_among_its_summaries_repeats_only_calls_in_flight(
         first.wait()
     n_before = len(endpoint.requests)
     assert n_before >= 9
+    killed = describe_status(str(tmp_path / "run"))
+    assert "running, started" in killed.splitlines()[0]
+    assert "embed                 80 of 80 items" in killed
+    assert "summarize             0 of 24 clusters" in killed
     endpoint.seconds = 0.0
     subprocess.run(command, env=environment, check=True, timeout=300)
     repeated = sum(count - 1 for count in endpoint.prompts.values())
     assert repeated <= in_flight
+    finished = describe_status(str(tmp_path / "run"))
+    assert "finished, attempt 2" in finished.splitlines()[0]
+    assert "summarize             24 of 24 clusters" in finished
     assert set(opened(tmp_path).clusters()["summary_status"]) == {"ok"}

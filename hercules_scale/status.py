@@ -1,0 +1,58 @@
+"""How far a run is, from what it has written; asks nothing of the run itself."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hercules_scale.errors import InputError
+from hercules_scale.printable import printable
+from hercules_scale.progress import StageReport
+from hercules_scale.storage import layout
+from hercules_scale.storage.manifest import read_commits
+from hercules_scale.storage.store import Store
+
+
+def describe_status(uri: str) -> str:
+    """The state of a run and of each of its stages, a line each.
+
+    Args:
+        uri: Output of the run.
+
+    Raises:
+        InputError: There is no run at this place.
+    """
+    store = Store(uri)
+    try:
+        record = json.loads(store.read_bytes(layout.RUN))
+    except FileNotFoundError:
+        raise InputError(f"{uri}: holds no run; give the output path of a run") from None
+    lines = [f"{store.uri}: {_state(store, record)}"]
+    for stage in (StageReport(**values) for values in record["stages"]):
+        done = stage.done
+        if done < stage.total:
+            # What was committed after the record was last written.
+            commits = read_commits(store, stage.name, record["fingerprint"]).values()
+            done = max(done, sum(commit.info.get("units", 0) for commit in commits))
+        amount = f"{done:,} of {stage.total:,} {stage.unit}"
+        lines.append(f"  {stage.name:<22}{amount:<32}{stage.seconds:>9,.1f} s")
+    lines += [f"! {printable(alarm)}" for alarm in record["alarms"]]
+    return "\n".join(lines)
+
+
+def _state(store: Store, record: dict[str, Any]) -> str:
+    attempt = f"attempt {record['attempts']}" if record.get("attempts", 1) > 1 else ""
+    since = ", ".join(filter(None, [attempt, f"started {record['started_at']}"]))
+    if store.exists(layout.SUCCESS):
+        return f"finished, {since}, ended {record['ended_at']}"
+    if record["status"] == "running":
+        return (
+            f"running, {since}, last heard of {record['seen_at']}; if its process is gone, run it "
+            "again, it resumes"
+        )
+    if record["status"] == "failed":
+        return (
+            f"failed, {since}, ended {record['ended_at']}: {printable(record['error'])}; run it "
+            "again, it resumes"
+        )
+    return f"done but not published, {since}; run it again, it publishes"
