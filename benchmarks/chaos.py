@@ -125,7 +125,7 @@ def attempt(folder: Path, run: str, kill_after: float | None) -> bool:
 def disturbed(folder: Path, run: str, seconds: float, times: random.Random) -> dict[str, Any]:
     """Kill a run until an attempt ends before its time."""
     killed_in: list[str] = []
-    again = 0
+    again: list[str] = []
     commits: dict[str, int] = {}
     while not attempt(folder, run, times.uniform(0.1, 1.1) * seconds):
         killed_in.append(last_stage(folder / run))
@@ -138,13 +138,14 @@ def disturbed(folder: Path, run: str, seconds: float, times: random.Random) -> d
 def commit_times(run: Path) -> dict[str, int]:
     """When each commit record was written."""
     folder = run / layout.WORK / "commits"
-    return {str(path): path.stat().st_mtime_ns for path in sorted(folder.rglob("*.json"))}
+    records = sorted(folder.rglob("*.json"))
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in records}
 
 
-def written_again(before: dict[str, int], run: Path) -> int:
-    """How many records are not those of before."""
+def written_again(before: dict[str, int], run: Path) -> list[str]:
+    """Records that are not those of before; those of evaluation's sums go when it has ended."""
     now = commit_times(run)
-    return sum(now.get(path) != written for path, written in before.items())
+    return [path for path, written in before.items() if now.get(path, written) != written]
 
 
 def last_stage(run: Path) -> str:
@@ -169,7 +170,7 @@ def show(runs: list[dict[str, Any]]) -> None:
     for stage, count in stages.most_common():
         print(f"| {stage} | {count} |")
     differ = sum(bool(run["differs"]) for run in runs)
-    again = sum(run["again"] for run in runs)
+    again = sum(len(run["again"]) for run in runs)
     print(
         f"\n{sum(stages.values())} kills in {len(runs)} runs: {differ} runs differ from the "
         f"undisturbed one, {again} committed shards were done again"
