@@ -29,6 +29,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hercules_scale.storage import layout
+from hercules_scale.storage.manifest import read_record
+from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import vector_column
 
 WORDS = ["river", "stone", "bread", "engine", "violin", "desert", "winter", "market", "orchid"]
@@ -104,18 +106,15 @@ def attempt(folder: Path, run: str, kill_after: float | None) -> bool:
     command = [sys.executable, "-m", "hercules_scale", "run", str(folder / "config.yaml")]
     log = folder / "log"
     with log.open("ab") as stream:
-        process = subprocess.Popen(
-            command, stdout=stream, stderr=stream, start_new_session=True, env=os.environ
-        )
+        process = subprocess.Popen(command, stdout=stream, stderr=stream, start_new_session=True)
         try:
             code = process.wait(kill_after)
         except subprocess.TimeoutExpired:
             return False
         finally:
-            if process.poll() is None or kill_after is not None:
-                # Ray's processes of the run are of its session.
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+            # Ray's processes of the run are of its session.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     if code:
         sys.exit(f"{run} ended with {code}:\n{log.read_text()[-3000:]}")
@@ -150,12 +149,12 @@ def written_again(before: dict[str, int], run: Path) -> list[str]:
 
 def last_stage(run: Path) -> str:
     """The stage that a killed run was in."""
-    record = run / layout.RUN
-    if not record.exists():
+    try:
+        stages = read_record(Store(str(run))).get("stages", [])
+    except FileNotFoundError:
         return "start"
-    stages = json.loads(record.read_text())["stages"]
-    open_ = [stage["name"] for stage in stages if stage["done"] < stage["total"]]
-    return str(open_[0]) if open_ else "between stages"
+    begun = [stage["name"] for stage in stages if stage["done"] < stage["total"]]
+    return str(begun[0]) if begun else "between stages"
 
 
 def published(run: Path) -> dict[str, str]:

@@ -39,7 +39,7 @@ from hercules_scale.stages.statistics import Statistics, measure_statistics
 from hercules_scale.stages.summarize import Summaries, open_encoder, open_model, summarize_clusters
 from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage import layout
-from hercules_scale.storage.manifest import fingerprint, publish, timestamp, to_json
+from hercules_scale.storage.manifest import fingerprint, publish, read_record, timestamp, to_json
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
     FileRecord,
@@ -139,14 +139,14 @@ def carry_out(
     record |= {"status": "running", "attempts": record["attempts"] + 1, "ended_at": None}
     record.pop("error", None)
 
-    def keep() -> None:
-        record["alarms"] = reporter.alarms
-        record["stages"] = [asdict(stage) for stage in reporter.stages.values()]
-        record["seen_at"] = timestamp()
-        store.write_bytes(layout.RUN, to_json(record))
+    store.write_bytes(layout.RUN, to_json(record))
 
-    keep()
-    reporter.keep = keep
+    def progress() -> dict[str, Any]:
+        stages = [asdict(stage) for stage in reporter.stages.values()]
+        return {"alarms": reporter.alarms, "stages": stages, "seen_at": timestamp()}
+
+    reporter.keep = lambda: store.write_bytes(layout.PROGRESS, to_json(progress()))
+    reporter.keep()
     try:
         with local_or_cluster_ray(config):
             tables, results = stages(context)
@@ -156,8 +156,9 @@ def carry_out(
         record |= {"status": "failed", "error": f"{type(error).__name__}: {error}"[:2000]}
         raise
     finally:
-        record["ended_at"] = timestamp()
-        keep()
+        record |= {"ended_at": timestamp(), **progress()}
+        store.write_bytes(layout.RUN, to_json(record))
+        reporter.keep()
     publish(store, tables, run_fingerprint)
     return store
 
@@ -190,7 +191,7 @@ def _earlier_run(
     """
     if not store.exists(layout.RUN):
         return None
-    record: dict[str, Any] = json.loads(store.read_bytes(layout.RUN))
+    record = read_record(store)
     if record["fingerprint"] == run_fingerprint:
         return record
     old, new = _flatten(record["config"]), _flatten(json.loads(to_json(config.model_dump())))

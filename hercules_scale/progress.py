@@ -85,7 +85,7 @@ class Reporter:
                     task = bars.add_task(name, total=total, completed=done, rate="")
                     progress = StageProgress(report, self.keep)
                     progress.on_change = lambda: bars.update(
-                        task, total=progress.total, completed=progress.done, rate=progress.rate
+                        task, total=report.total, completed=report.done, rate=progress.rate
                     )
                     yield progress
             else:
@@ -96,15 +96,14 @@ class Reporter:
         seconds = time.monotonic() - started
         report.seconds += seconds
         self.keep()
-        self.say(f"{name}: {progress.done:,} {unit} in {seconds:.1f} s{progress.note}")
+        self.say(f"{name}: {report.done:,} {unit} in {seconds:.1f} s{progress.note}")
 
     def _log(self, progress: StageProgress) -> None:
-        now = time.monotonic()
-        if now - progress.logged >= LOG_EVERY_SECONDS and progress.done < progress.total:
+        now, report = time.monotonic(), progress.report
+        if now - progress.logged >= LOG_EVERY_SECONDS and report.done < report.total:
             progress.logged = now
             self.say(
-                f"{progress.report.name}: {progress.done:,} of {progress.total:,} "
-                f"{progress.unit}, {progress.rate}"
+                f"{report.name}: {report.done:,} of {report.total:,} {report.unit}, {progress.rate}"
             )
 
 
@@ -119,32 +118,13 @@ class StageProgress:
         self.on_change: Callable[[], object] = lambda: None
 
     @property
-    def unit(self) -> str:
-        """What is counted."""
-        return self.report.unit
-
-    @property
-    def total(self) -> int:
-        """Units in all."""
-        return self.report.total
-
-    @total.setter
-    def total(self, total: int) -> None:
-        self.report.total = total
-
-    @property
-    def done(self) -> int:
-        """Units done."""
-        return self.report.done
-
-    @property
     def rate(self) -> str:
         """Units a second since this process began on the stage."""
         seconds = time.monotonic() - self._started
         if not seconds:
             return ""
-        rate = (self.done - self._before) / seconds
-        return f"{rate:,.1f} {self.unit}/s" if rate < 10 else f"{rate:,.0f} {self.unit}/s"
+        rate, unit = (self.report.done - self._before) / seconds, self.report.unit
+        return f"{rate:,.1f} {unit}/s" if rate < 10 else f"{rate:,.0f} {unit}/s"
 
     def advance(self, count: int, worker_peak_bytes: int = 0) -> None:
         """Say that ``count`` more units are done."""

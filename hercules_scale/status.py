@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from hercules_scale.errors import InputError
 from hercules_scale.printable import printable
 from hercules_scale.progress import StageReport
 from hercules_scale.storage import layout
-from hercules_scale.storage.manifest import read_commits
+from hercules_scale.storage.manifest import read_commits, read_record
 from hercules_scale.storage.store import Store
 
 
@@ -24,14 +23,14 @@ def describe_status(uri: str) -> str:
     """
     store = Store(uri)
     try:
-        record = json.loads(store.read_bytes(layout.RUN))
+        record = read_record(store)
     except FileNotFoundError:
         raise InputError(f"{uri}: holds no run; give the output path of a run") from None
     lines = [f"{store.uri}: {_state(store, record)}"]
     for stage in (StageReport(**values) for values in record["stages"]):
         done = stage.done
         if done < stage.total:
-            # What was committed after the record was last written.
+            # What was committed since that was written.
             commits = read_commits(store, stage.name, record["fingerprint"]).values()
             done = max(done, sum(commit.info.get("units", 0) for commit in commits))
         amount = f"{done:,} of {stage.total:,} {stage.unit}"

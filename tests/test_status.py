@@ -44,6 +44,9 @@ def test_what_was_committed_since_the_record_counts(
 ) -> None:
     store = write_run(tmp_path)
     assert "embed                 1,024 of 5,000 items" in status(tmp_path, capsys)
+    further = [STAGES[0], STAGES[1] | {"done": 2048}]
+    store.write_bytes(layout.PROGRESS, to_json({"stages": further}))
+    assert "embed                 2,048 of 5,000 items" in status(tmp_path, capsys)
     for shard, run in enumerate(["mine", "mine", "mine", "another"]):
         write_commit(store, "embed", Commit(shard, run, [], {"units": 1000}))
     shown = status(tmp_path, capsys)

@@ -113,30 +113,27 @@ def find_labels(
         Labels, squared L2 distances (with offsets) and the bounds for the next pass.
     """
     errors = error_bounds(lengths, vectors.shape[1], step.centroids, step.offsets)
-    n = len(vectors)
-    if step.fast is None:
-        labels, bounds = _search(vectors, errors, step, search)
-        return labels, own_distances(vectors, labels, step), bounds
-    bounds = np.maximum(bounds - step.moved * (1 + 1e-12), 0)
-    own = own_distances(vectors, labels, step)
-    needed = own + 2 * errors
-    kept = np.flatnonzero(bounds * bounds > needed)
-    if len(step.fast) and n - len(kept) < SEARCH_ALL_FROM * n:
-        # Rows that are searched anyway need no bound.
-        near = slice(None) if len(kept) >= SEARCH_ALL_FROM * n else kept
-        given = (vectors[near], lengths[near], errors[near], labels[near])
-        fast = _nearest_fast(*given, step, search)
-        bounds[near] = np.minimum(bounds[near], fast)
-    todo = np.flatnonzero(bounds * bounds <= needed)
-    if len(todo) == 0:
-        return labels, own, bounds
-    if len(todo) >= SEARCH_ALL_FROM * n:
-        labels, bounds = _search(vectors, errors, step, search)
-        return labels, own_distances(vectors, labels, step), bounds
-    labels = labels.copy()
-    labels[todo], bounds[todo] = _search(vectors[todo], errors[todo], step, search)
-    own[todo] = own_distances(vectors[todo], labels[todo], step)
-    return labels, own, bounds
+    if step.fast is not None:
+        bounds = np.maximum(bounds - step.moved * (1 + 1e-12), 0)
+        own = own_distances(vectors, labels, step)
+        needed = own + 2 * errors
+        nearly_all = SEARCH_ALL_FROM * len(vectors)
+        kept = np.flatnonzero(bounds * bounds > needed)
+        if len(step.fast) and len(vectors) - len(kept) < nearly_all:
+            # Rows that are searched anyway need no bound.
+            near = slice(None) if len(kept) >= nearly_all else kept
+            given = (vectors[near], lengths[near], errors[near], labels[near])
+            bounds[near] = np.minimum(bounds[near], _nearest_fast(*given, step, search))
+        todo = np.flatnonzero(bounds * bounds <= needed)
+        if len(todo) == 0:
+            return labels, own, bounds
+        if len(todo) < nearly_all:
+            labels = labels.copy()
+            labels[todo], bounds[todo] = _search(vectors[todo], errors[todo], step, search)
+            own[todo] = own_distances(vectors[todo], labels[todo], step)
+            return labels, own, bounds
+    labels, bounds = _search(vectors, errors, step, search)
+    return labels, own_distances(vectors, labels, step), bounds
 
 
 def _nearest_fast(

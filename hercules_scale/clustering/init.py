@@ -67,7 +67,7 @@ def kmeans_plus_plus(points: Float32, weights: Int64, k: int, seed: int, level: 
         level: Level that is built, for the draws.
     """
     local = LocalVectors(points, weights)
-    drawn_from = max(DRAWN_PER_CLUSTER * k, k)
+    drawn_from = DRAWN_PER_CLUSTER * k
     starts = []
     for number in range(min(max(CENTROIDS_DRAWN // k, DRAWS_KEPT), DRAWS)):
         random = np.random.default_rng(draw_seed(seed, level, "kmeans++", number))

@@ -138,9 +138,8 @@ def refine_tree(
     while not phases[-1].ended or len(phases) < len(upper_weights):
         if phases[-1].ended:
             phases.append(Phase(upper_weights[len(phases)]))
-        enough = tolerance
-        if len(phases) < len(upper_weights):
-            enough = max(tolerance, DRAFT_TOLERANCE)
+        in_last = len(phases) == len(upper_weights)
+        enough = tolerance if in_last else max(tolerance, DRAFT_TOLERANCE)
         weights = phases[-1].weights(n_levels)
         counts, totals = add_up(sums.counts, sums.totals(), parents)
         for level in range(len(parents)):
@@ -157,8 +156,7 @@ def refine_tree(
             **{f"parents_{level}": each for level, each in enumerate(parents)},
             **{f"centroids_{level}": each for level, each in enumerate(centroids)},
         }
-        last = phases[-1].ended and len(phases) == len(upper_weights)
-        checkpoints.save("refinement", State(arrays, numbers), last=last)
+        checkpoints.save("refinement", State(arrays, numbers), last=in_last and phases[-1].ended)
     # The means of the last assignment, so that centroids and items agree.
     counts, totals = add_up(sums.counts, sums.totals(), parents)
     centroids = means(counts, totals, centroids, metric)

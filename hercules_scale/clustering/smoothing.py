@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
-from sklearn.metrics import adjusted_rand_score
 
 from hercules_scale.clustering.assign import Float32, Int32, Int64, nearest, to_unit
 from hercules_scale.clustering.hashing import draw_seed, hash_rows
@@ -130,6 +129,9 @@ def choose_smoothing(
 
 def _agreement(halves: list[Float32], k: int, seed: int) -> float:
     """Mean ARI, over both halves, of a half's own clusters and those of the other's centroids."""
+    # scikit-learn takes a second to load, and only this needs it here.
+    from sklearn.metrics import adjusted_rand_score
+
     found: list[tuple[Float32, Int32]] = []
     for half in halves:
         local = LocalVectors(half)

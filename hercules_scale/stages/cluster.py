@@ -119,7 +119,7 @@ def _cluster(
 ) -> Commit:
     def show(number: int, result: LevelResult) -> None:
         # Nobody knows before how many levels the data will have.
-        progress.total = max(progress.total, number)
+        progress.report.total = max(progress.report.total, number)
         progress.advance(1)
         context.reporter.say(
             f"  level {number}: {len(result.centroids):,} clusters, {_describe(result)}"

@@ -7,6 +7,8 @@ MANIFEST = "_manifest.json"
 SUCCESS = "_SUCCESS"
 K_SELECTION_PLOT = "k_selection.png"
 WORK = "_work"
+# How far a run is; ``run.json`` lists every input file, and is not for writing again and again.
+PROGRESS = f"{WORK}/progress.json"
 # Items that were given in memory.
 INPUT = f"{WORK}/input"
 

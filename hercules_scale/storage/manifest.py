@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -72,6 +73,18 @@ def publish(store: Store, tables: dict[str, list[FileRecord]], run_fingerprint: 
     }
     store.write_bytes(layout.MANIFEST, to_json(manifest))
     store.create(layout.SUCCESS, b"")
+
+
+def read_record(store: Store) -> dict[str, Any]:
+    """What ``run.json`` says, and how far the run has come since.
+
+    Raises:
+        FileNotFoundError: There is no run.
+    """
+    record: dict[str, Any] = json.loads(store.read_bytes(layout.RUN))
+    with suppress(FileNotFoundError):
+        record |= json.loads(store.read_bytes(layout.PROGRESS))
+    return record
 
 
 def timestamp() -> str:
