@@ -105,9 +105,10 @@ def _package_folder(key: str, alias: str, package: str) -> Path:
 
 
 def _folder_or_hub_id(key: str, name: str, aliases: list[str]) -> str:
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return str(path)
+    path = os.path.expanduser(name)
+    # Of a name that no file system takes it says no; that of pathlib raises.
+    if os.path.isdir(path):
+        return path
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ConfigError(
             f"{key} must be an alias ({', '.join(aliases)}), an existing folder or a model-hub id "

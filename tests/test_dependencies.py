@@ -1,0 +1,72 @@
+"""The locked set: all that is needed, nothing else, and what is installed."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+REPOSITORY = Path(__file__).parents[1]
+LOCKED = ("requirements-cpu.txt", "requirements-dev.txt")
+# Extras for other machines and for other stores, which nothing here installs.
+NOT_LOCKED = ("gpu", "gcs", "azure", "explorer")
+# What packages declare and this one does not use: CUDA builds of torch's companions, its compiler
+# for GPUs, and the programs that wrap the weights of the demo's model.
+LEFT_OUT = {"llama-cpp-python", "llm", "torchaudio", "torchcodec", "torchvision", "triton"}
+
+
+def pins() -> dict[str, Requirement]:
+    found: dict[str, Requirement] = {}
+    for file in LOCKED:
+        for line in (REPOSITORY / file).read_text(encoding="utf-8").splitlines():
+            requirement = Requirement(line)
+            found[canonicalize_name(requirement.name)] = requirement
+    return found
+
+
+def asked_for() -> list[Requirement]:
+    """What pyproject.toml names, with its extras."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    assert extras.keys() >= set(NOT_LOCKED)
+    named = [each for extra in extras.keys() - set(NOT_LOCKED) for each in extras[extra]]
+    return [Requirement(each) for each in [*project["dependencies"], *named]]
+
+
+def needs(requirement: Requirement) -> list[Requirement]:
+    """What an installed package declares that it needs on this machine."""
+    declared = map(Requirement, metadata.requires(requirement.name) or [])
+    extras = ["", *requirement.extras]
+    return [
+        each
+        for each in declared
+        if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in extras)
+    ]
+
+
+def test_every_package_has_one_version_and_that_is_installed() -> None:
+    for name, pin in pins().items():
+        assert [each.operator for each in pin.specifier] == ["=="], pin
+        assert pin.specifier.contains(metadata.version(name)), pin
+
+
+def test_the_locked_set_is_all_that_is_needed_and_nothing_else() -> None:
+    locked, todo = pins(), asked_for()
+    reached: set[str] = set()
+    missing: set[str] = set()
+    seen: set[tuple[str, frozenset[str]]] = set()
+    while todo:
+        requirement = todo.pop()
+        name = canonicalize_name(requirement.name)
+        if name not in locked:
+            missing.add(name)
+        elif (name, frozenset(requirement.extras)) not in seen:
+            seen.add((name, frozenset(requirement.extras)))
+            reached.add(name)
+            assert requirement.specifier.contains(metadata.version(name), prereleases=True)
+            todo += needs(requirement)
+    assert missing == LEFT_OUT
+    assert locked.keys() - reached == set()
