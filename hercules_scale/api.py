@@ -48,6 +48,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         input: Other keys of the section ``input``, such as ``id_column`` or ``metadata``.
         reduction: The section ``reduction``.
         evaluation: The section ``evaluation``.
+        privacy: The section ``privacy``.
         resources: Other keys of the section ``resources``.
         verbose: Whether progress is shown.
 
@@ -72,6 +73,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         input: dict[str, Any] | None = None,  # noqa: A002 (the section's name)
         reduction: dict[str, Any] | None = None,
         evaluation: dict[str, Any] | None = None,
+        privacy: dict[str, Any] | None = None,
         resources: dict[str, Any] | None = None,
         verbose: bool = True,
     ) -> None:
@@ -87,6 +89,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         self.input = input
         self.reduction = reduction
         self.evaluation = evaluation
+        self.privacy = privacy
         self.resources = resources
         self.verbose = verbose
 
@@ -175,6 +178,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
                 "summaries": {**(summaries or {}), **topic},
                 "reduction": self.reduction or {},
                 "evaluation": self.evaluation or {},
+                "privacy": self.privacy or {},
                 "resources": {"workers": self.workers, **(self.resources or {})},
                 "output": {"path": output},
             }

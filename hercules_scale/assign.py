@@ -96,6 +96,9 @@ def _configure(
     labels = values["input"]["label_columns"]
     values["input"] |= {"label_columns": [], **section}
     values["output"] = {"path": output}
+    # Nothing is told of clusters, so nobody needs to know whose the items are.
+    values["input"]["owner_column"] = None
+    values["privacy"] |= {"min_items": 0, "min_owners": 0}
     values["summaries"]["describe_items"] = False
     if values["hierarchy"]["representation"] == "direct":
         values["summaries"]["engine"] = "keyphrases"

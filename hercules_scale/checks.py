@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import ipaddress
+import urllib.parse
+import urllib.request
+
 from hercules_scale.config import RunConfig
 from hercules_scale.errors import ConfigError, InputError
 from hercules_scale.models import (
     DEFAULT_MODELS,
     IMAGE_ALIASES,
     check_chat_model,
+    check_local,
     resolve_embedding_model,
     resolve_image_model,
 )
 from hercules_scale.reading.columns import Columns, with_columns
 from hercules_scale.reading.files import read_columns
+from hercules_scale.reading.redact import load_redaction
 from hercules_scale.reading.sources import SourceFile, list_sources
 from hercules_scale.stages.vocabulary import read_vocabulary
 from hercules_scale.storage import layout
@@ -30,12 +36,16 @@ def check(config: RunConfig) -> tuple[RunConfig, list[SourceFile]]:
         SchemaError: A column is missing.
         ConfigError: A model's alias or folder does not exist.
     """
+    if config.privacy.redact is not None:
+        load_redaction(config.privacy.redact)
     if config.summaries.engine == "vllm":
         check_chat_model(config.summaries.model)
     if config.summaries.engine == "openai":
         from hercules_scale.summarization.clients import OpenAIClient
 
-        OpenAIClient(config.summaries)
+        client = OpenAIClient(config.summaries)
+        if config.privacy.local_only:
+            _check_endpoint(client.url)
     sources = list_sources(config.input.paths)
     for source in sources:
         # An empty image is one item that cannot be used.
@@ -69,6 +79,35 @@ def _resolved(config: RunConfig, columns: Columns) -> RunConfig:
     )
 
 
+def _check_local_models(config: RunConfig) -> None:
+    """Refuse models that would come from a hub."""
+    if config.input.modality != "text":
+        check_local("embedding.text_model", config.embedding.text_model)
+    if config.embedding.model is not None:
+        check_local("embedding.model", config.embedding.model)
+    if config.summaries.engine == "vllm":
+        check_local("summaries.model", config.summaries.model)
+
+
+def _check_endpoint(url: str) -> None:
+    """Refuse an endpoint that is not on this machine, or that is asked through a proxy."""
+    host = urllib.parse.urlsplit(url).hostname or ""
+    try:
+        on_this_machine = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        on_this_machine = host == "localhost"
+    if not on_this_machine:
+        raise ConfigError(
+            f"summaries.endpoint is at {host}, and privacy.local_only refuses endpoints that are "
+            "not on this machine; give one at localhost, 127.0.0.1 or [::1]"
+        )
+    if urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
+        raise ConfigError(
+            f"summaries.endpoint: a proxy of the environment would be asked for {host}, and "
+            "privacy.local_only refuses what is not on this machine; put the host into NO_PROXY"
+        )
+
+
 def _check_models(config: RunConfig) -> None:
     """Refuse models that do not exist, and modes that the modality does not allow."""
     modality, embedding = config.input.modality, config.embedding
@@ -83,6 +122,8 @@ def _check_models(config: RunConfig) -> None:
             f"embedding.model {embedding.model!r} has no meaning for input.modality {modality}, "
             "whose items are vectors already; leave it out, embedding.text_model embeds titles"
         )
+    if config.privacy.local_only:
+        _check_local_models(config)
     if config.summaries.show_images and modality != "image":
         raise ConfigError(
             f"summaries.show_images has no meaning for input.modality {modality}; leave it out"

@@ -74,6 +74,11 @@ class InputConfig(_Section):
     label_columns: list[str] = Field(
         default=[], description="ground truth, for evaluation only; a list of column names"
     )
+    owner_column: str | None = Field(
+        default=None,
+        description="column that says whose an item is, for privacy.min_owners; its values are "
+        "counted, and neither shown nor kept",
+    )
 
     @field_validator("path")
     @classmethod
@@ -401,6 +406,39 @@ class EvaluationConfig(_Section):
     metrics: Literal["all", "none"] = Field(default="all", description="all or none")
 
 
+class PrivacyConfig(_Section):
+    """What of the items is shown, and to whom."""
+
+    min_items: int = Field(
+        default=0,
+        ge=0,
+        le=1_000_000_000,
+        description="a cluster of fewer items shows no text of them, neither to people nor to a "
+        "model",
+    )
+    min_owners: int = Field(
+        default=0,
+        ge=0,
+        le=1_000,
+        description="the same for a cluster whose items are of fewer owners, by input.owner_column",
+    )
+    redact: str | None = Field(
+        default=None,
+        pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*$",
+        description="a function from text to text, as package.module:function, that every item's "
+        "text goes through before anything is told of it",
+    )
+    local_only: bool = Field(
+        default=False,
+        description="refuse endpoints that are not on this machine and models of a hub",
+    )
+
+    @property
+    def withholds(self) -> bool:
+        """Whether small clusters keep their texts to themselves."""
+        return self.min_items > 0 or self.min_owners > 0
+
+
 class ResourcesConfig(_Section):
     """What a run may take of a machine or a cluster."""
 
@@ -437,6 +475,7 @@ class RunConfig(_Section):
     summaries: SummariesConfig = SummariesConfig()
     reduction: ReductionConfig = ReductionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     resources: ResourcesConfig = ResourcesConfig()
     output: OutputConfig
 
@@ -462,6 +501,29 @@ class RunConfig(_Section):
         named = [f"input.{name}" for name, given in kinds.items() if given]
         if len(named) > 1:
             raise ValueError(f"{' and '.join(named)} exclude one another: a run has one modality")
+        return self
+
+    @model_validator(mode="after")
+    def _owners_are_counted_alone(self) -> RunConfig:
+        owner, own = self.input.owner_column, self.input
+        if (owner is None) != (self.privacy.min_owners == 0):
+            raise ValueError(
+                f"input.owner_column ({owner!r}) and privacy.min_owners "
+                f"({self.privacy.min_owners}) go together; give both, such as user_id and 5, or "
+                "neither"
+            )
+        shown = [own.id_column, own.text_column, own.image_column, own.embedding_column]
+        if owner is not None and owner in [*shown, *own.columns, *own.label_columns]:
+            raise ValueError(
+                f"input.owner_column must not be {owner!r}, a column that is kept in tables: "
+                "owners are counted alone; name another column"
+            )
+        if self.privacy.withholds and self.describes_items:
+            raise ValueError(
+                "privacy.min_items and privacy.min_owners keep texts of small clusters from "
+                "models, but hierarchy.representation description and summaries.describe_items "
+                "send every item's text before there are clusters; leave one out"
+            )
         return self
 
     @model_validator(mode="after")

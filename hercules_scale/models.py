@@ -86,6 +86,20 @@ def resolve_chat_model(name: str) -> str:
     return str(target)
 
 
+def check_local(key: str, name: str) -> None:
+    """Refuse a model that would be looked for on a model hub.
+
+    Raises:
+        ConfigError: The name is neither an alias nor a folder.
+    """
+    aliases = [*EMBEDDING_ALIASES, *IMAGE_ALIASES, *CHAT_ALIASES]
+    if name not in aliases and not os.path.isdir(os.path.expanduser(name)):
+        raise ConfigError(
+            f"{key} {name!r} is looked for on a model hub, which privacy.local_only refuses; give "
+            f"an alias ({', '.join(aliases)}) or a local folder"
+        )
+
+
 def cache_folder() -> Path:
     """Where unpacked models are kept: ``HERCULES_SCALE_CACHE``, or the user's cache folder."""
     configured = os.environ.get("HERCULES_SCALE_CACHE")

@@ -25,6 +25,7 @@ from hercules_scale.errors import InputError, ManifestMismatchError
 from hercules_scale.progress import Reporter, StageReport
 from hercules_scale.reading.sources import SourceFile
 from hercules_scale.reduction.pca import PCA
+from hercules_scale.schemas import WITHHELD
 from hercules_scale.stages.assigner import keep_assigner
 from hercules_scale.stages.cluster import Clustering, cluster_items
 from hercules_scale.stages.context import RunContext, Shards
@@ -70,6 +71,7 @@ NOT_FINGERPRINTED = (
     "summaries.max_total_tokens",
     "summaries.max_cost",
     "summaries.price",
+    "privacy.local_only",
 )
 
 
@@ -248,6 +250,12 @@ def local_or_cluster_ray(config: RunConfig) -> Iterator[None]:
         "VLLM_LOGGING_LEVEL": "ERROR",
         "VLLM_NO_USAGE_STATS": "1",
     }
+    if config.privacy.local_only:
+        quiet |= {
+            "HF_HUB_OFFLINE": "1",
+            "TRANSFORMERS_OFFLINE": "1",
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
     for name, value in {**quiet, "RAY_BACKEND_LOG_LEVEL": "fatal"}.items():
         os.environ.setdefault(name, value)
     mine = not ray.is_initialized()
@@ -363,18 +371,24 @@ def _write_clusters(
     centroids = column_vectors(clusters["centroid"])
     reduced = pca.transform(centroids)
     n_exemplars = context.config.summaries.exemplars
-    rows = [near[:n_exemplars] for near in clusters["exemplar_rows"].to_pylist()]
+    withheld = pc.equal(summaries.table["summary_source"], WITHHELD).to_pylist()
+    rows = [
+        [] if hidden else near[:n_exemplars]
+        for near, hidden in zip(clusters["exemplar_rows"].to_pylist(), withheld, strict=True)
+    ]
     ids = cells(context.store, shards, rows, "item_id")
     table = clusters.drop_columns(["exemplar_rows", "random_rows"])
     for name in SUMMARY_COLUMNS:
         table = table.append_column(name, summaries.table[name])
     extra = {
-        "exemplar_item_ids": pa.array([[ids[row] for row in exemplars] for exemplars in rows]),
+        "exemplar_item_ids": pa.array(
+            [[ids[row] for row in exemplars] for exemplars in rows], pa.list_(pa.string())
+        ),
         "description_embedding": vector_column(summaries.embeddings),
         "reduction": vector_column(reduced),
         "numeric_stats": pa.nulls(table.num_rows, schemas.NUMERIC_STATS)
         if statistics is None
-        else statistics.column(),
+        else pc.if_else(pa.array(withheld), None, statistics.column()),
     }
     for name, column in extra.items():
         table = table.append_column(name, column)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from hercules_scale.checks import check
 from hercules_scale.clustering.choose_k import check_score, k_range, largest_counts
 from hercules_scale.clustering.tiles import TILE_ROWS
-from hercules_scale.config import InputConfig, RunConfig
+from hercules_scale.config import InputConfig, PrivacyConfig, RunConfig
 from hercules_scale.errors import InputError
 from hercules_scale.pipeline import local_or_cluster_ray
 from hercules_scale.printable import printable
@@ -158,9 +158,10 @@ def show_prompt(config: RunConfig, level: int, cluster_id: int) -> str:
         )
     record = json.loads(store.read_bytes(layout.RUN))
     fingerprint = record["fingerprint"]
-    # Its modality and columns, which may have been detected.
+    # Its modality and columns, which may have been detected, and what it keeps from a model.
     asked = InputConfig.model_validate(record["config"]["input"])
-    config = config.model_copy(update={"input": asked})
+    privacy = PrivacyConfig.model_validate(record["config"]["privacy"])
+    config = config.model_copy(update={"input": asked, "privacy": privacy})
     context = RunContext(config, store, fingerprint, Reporter())
     clustering = read_clustering(context)
     if clustering is None:

@@ -106,6 +106,12 @@ NUMERIC_STATS = pa.list_(
 # Of a piece of the input; the positions of its rows count rejected ones too.
 SCANNED_REJECTED = pa.schema([("position", pa.int64()), *REJECTED])
 
+# Hashes of whose the items of a piece are; null for nobody's.
+SCANNED_OWNERS = pa.schema([("position", pa.int64()), ("owner", pa.uint64())])
+
+# Source of the label of a cluster that is too small to say what it is about.
+WITHHELD = "withheld"
+
 
 def _of_items(
     modality: str, numbers: tuple[str, ...], dimension: int, with_text: bool
@@ -192,7 +198,8 @@ def clusters(dimension: int, description_dimension: int, components: int) -> pa.
             ("description", pa.string()),
             ("summary_status", pa.string()),
             ("summary_error", pa.string()),
-            # model, or keyphrases where they stand better for the cluster or the model failed.
+            # model; keyphrases where they stand better for the cluster or the model failed; or
+            # withheld.
             ("summary_source", pa.string()),
             # Share of items, none of them in a prompt, that lie nearer to it than to its siblings.
             ("summary_score", pa.float32()),

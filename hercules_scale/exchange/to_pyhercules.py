@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hercules_scale.errors import InputError
 from hercules_scale.exchange.source import FinishedRun, json_numbers
 from hercules_scale.exchange.tree_json import to_json, write_array
+from hercules_scale.schemas import WITHHELD
 
 VERSION = "1.1.1"
 SPACE = "text_embedding"
@@ -39,13 +40,19 @@ def write_model(run: FinishedRun, stream: Any) -> None:
         stream: Where to, binary.
 
     Raises:
-        InputError: The items are not texts.
+        InputError: The items are not texts, or some of them are not to be shown.
     """
     columns = run.columns("items")
     if "text" not in columns:
         raise InputError(
             f"{run.store.uri}: layout pyhercules holds texts, and the items have none (columns "
             f"{', '.join(columns)}); leave --layout out"
+        )
+    n_withheld = run.level(1)["summary_source"].to_pylist().count(WITHHELD)
+    if n_withheld:
+        raise InputError(
+            f"{run.store.uri}: layout pyhercules holds the text of every item, and the section "
+            f"privacy keeps those of {n_withheld:,} small clusters back; leave --layout out"
         )
     stream.write(f'{{\n"__hercules_version__": {to_json(VERSION)}'.encode())
     _write_state(run, stream)

@@ -28,6 +28,7 @@ class Columns:
         image: Column of the images.
         embedding: Column of the vectors.
         numbers: Columns of the variables.
+        owner: Column that says whose an item is.
     """
 
     modality: Modality
@@ -37,11 +38,12 @@ class Columns:
     image: str | None = None
     embedding: str | None = None
     numbers: tuple[str, ...] = ()
+    owner: str | None = None
 
     @property
     def names(self) -> list[str]:
         """Every column that is read."""
-        single = [self.text, self.image, self.embedding, self.item_id]
+        single = [self.text, self.image, self.embedding, self.item_id, self.owner]
         names = [*(name for name in single if name), *self.numbers, *self.labels]
         return list(dict.fromkeys(names))
 
@@ -87,8 +89,12 @@ def choose_columns(
         _refuse_others(config, modality, ("text_column", "image_column", "embedding_column"), where)
         numbers = tuple(config.columns) or _numbers(config, available)
         _check_numbers(config, numbers, available, where, typed)
-        return Columns("numeric", config.id_column, labels, numbers=numbers)
-    return Columns(modality, config.id_column, labels, text, image, embedding)
+        return Columns(
+            "numeric", config.id_column, labels, numbers=numbers, owner=config.owner_column
+        )
+    return Columns(
+        modality, config.id_column, labels, text, image, embedding, owner=config.owner_column
+    )
 
 
 def with_columns(config: InputConfig, columns: Columns) -> InputConfig:
@@ -110,6 +116,7 @@ def _check_names(config: InputConfig, available: dict[str, pa.DataType], where: 
         ("input.text_column", config.text_column),
         ("input.image_column", config.image_column),
         ("input.embedding_column", config.embedding_column),
+        ("input.owner_column", config.owner_column),
         *(("input.columns", name) for name in config.columns),
         *(("input.label_columns", name) for name in config.label_columns),
     ]
@@ -156,7 +163,7 @@ def _detect(config: InputConfig, available: dict[str, pa.DataType]) -> Modality:
 
 
 def _free(config: InputConfig, available: dict[str, pa.DataType]) -> dict[str, pa.DataType]:
-    taken = {config.id_column, *config.label_columns}
+    taken = {config.id_column, config.owner_column, *config.label_columns}
     return {name: kind for name, kind in available.items() if name not in taken}
 
 

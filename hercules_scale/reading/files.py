@@ -128,9 +128,11 @@ def _open_csv(
 
     def set_aside(row: pacsv.InvalidRow) -> str:
         if broken is not None:
+            # A row that names an owner is not quoted.
+            text = "" if columns is None or columns.owner else f": {row.text[:100]}"
             broken.append(
                 f"line {row.number} has {row.actual_columns} columns, "
-                f"not {row.expected_columns}: {row.text[:100]}"
+                f"not {row.expected_columns}{text}"
             )
         return "skip"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from hercules_scale.reading.columns import Columns, is_text, with_columns
 from hercules_scale.reading.files import raw_batches, read_columns
 from hercules_scale.reading.payload import as_text, flatten, payload, true_rows, vector_length
 from hercules_scale.reading.sources import Piece, SourceFile, split_into_pieces
-from hercules_scale.schemas import scanned, scanned_labels
+from hercules_scale.schemas import SCANNED_OWNERS, scanned, scanned_labels
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Batch:
 
     items: pa.Table
     labels: pa.Table
+    owners: pa.Table
     rejected: pa.Table
     n_rows: int
 
@@ -109,8 +111,12 @@ def _sort_rows(
     positions = pa.array(range(position, position + n_rows), pa.int64())
     table = pa.table({"position": positions, "item_id": item_id, **parts})
     items = table.select(layout.schema.names)
-    truth = [_as_label(raw.column(name), name, piece.source) for name in columns.labels]
+    truth = [
+        _as_plain_text(raw.column(name), name, piece.source, "input.label_columns")
+        for name in columns.labels
+    ]
     labels = pa.table([positions, *truth], schema=scanned_labels(list(columns.labels)))
+    owners = pa.table([positions, _as_owners(raw, columns, piece.source)], schema=SCANNED_OWNERS)
     rejected_rows = sorted(reasons)
     keep = pa.array(sorted(set(range(n_rows)) - reasons.keys()), pa.int64())
     places = [piece.place(position + row) for row in rejected_rows]
@@ -124,7 +130,30 @@ def _sort_rows(
             "reason": pa.array([reasons[row] for row in rejected_rows], pa.string()),
         }
     )
-    return Batch(items.take(keep).cast(layout.schema), labels.take(keep), rejected, n_rows)
+    return Batch(
+        items.take(keep).cast(layout.schema),
+        labels.take(keep),
+        owners.take(keep),
+        rejected,
+        n_rows,
+    )
+
+
+def _as_owners(raw: pa.Table, columns: Columns, source: SourceFile) -> pa.Array:
+    """Hashes of the owners, null where there is none; no column of ours holds a name.
+
+    Two owners of one hash, one pair of 2**64, would count as one, so that less is shown, not more.
+    """
+    if columns.owner is None:
+        return pa.nulls(raw.num_rows, pa.uint64())
+    names = _as_plain_text(raw.column(columns.owner), columns.owner, source, "input.owner_column")
+    hashes = [
+        int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+        if name
+        else None
+        for name in names.to_pylist()
+    ]
+    return pa.array(hashes, pa.uint64())
 
 
 def _as_ids(column: pa.ChunkedArray, name: str, source: SourceFile) -> tuple[pa.Array, list[int]]:
@@ -140,7 +169,8 @@ def _as_ids(column: pa.ChunkedArray, name: str, source: SourceFile) -> tuple[pa.
     return text.cast(pa.string()), bad
 
 
-def _as_label(column: pa.ChunkedArray, name: str, source: SourceFile) -> pa.Array:
+def _as_plain_text(column: pa.ChunkedArray, name: str, source: SourceFile, key: str) -> pa.Array:
+    """Text or numbers as text; null for what is no valid UTF-8."""
     array = flatten(column)
     if is_text(array.type):
         return as_text(pa.chunked_array([array]), name, source)[0].cast(pa.string())
@@ -148,6 +178,6 @@ def _as_label(column: pa.ChunkedArray, name: str, source: SourceFile) -> pa.Arra
         return array.cast(pa.string())
     except pa.ArrowException:
         raise SchemaError(
-            f"{source.uri}: input.label_columns {name!r} must hold text or numbers, "
+            f"{source.uri}: {key} {name!r} must hold text or numbers, "
             f"got {array.type}; name another column"
         ) from None

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 import pyarrow as pa
 
 from hercules_scale import schemas
+from hercules_scale.reading.redact import redacted
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.summarize import prompt_limits
 from hercules_scale.storage import layout
@@ -108,14 +109,17 @@ async def _describe_shard(
 ) -> Commit:
     name = layout.part("items", shard)
     items = read_table(context.store, name)
-    words = context.config.input.words_column
+    words = items[context.config.input.words_column].to_pylist()
     pictures: list[list[bytes]] = [[] for _ in range(items.num_rows)]
     if context.config.summaries.show_images:
         pictures = [[data] for data in items["thumbnail"].to_pylist()]
     facts = [
         ClusterFacts(0, row, 1, exemplars=[text], images=images)
         for row, text, images in zip(
-            items["row"].to_pylist(), items[words].to_pylist(), pictures, strict=True
+            items["row"].to_pylist(),
+            redacted(words, context.config.privacy.redact),
+            pictures,
+            strict=True,
         )
     ]
     found = await labeller.label(facts)

@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 
 from hercules_scale.clustering.assign import Float32, nearest, to_unit
 from hercules_scale.clustering.hashing import uniform
+from hercules_scale.reading.redact import redacted
+from hercules_scale.schemas import WITHHELD
 from hercules_scale.stages.cluster import Clustering
 from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.privacy import withheld_reasons
 from hercules_scale.stages.shards import ShardResult, Stage, run_shards
 from hercules_scale.stages.statistics import Statistics
 from hercules_scale.stages.vocabulary import Vocabulary, load_vocabulary
@@ -48,6 +51,7 @@ class _PhraseWorker:
     seed: int
     sizes: tuple[int, ...]
     words: str
+    redact: str | None
 
     def __call__(self, shard: int) -> ShardResult:
         members = read_table(self.store, layout.part("memberships", shard), ["row", "level_1"])
@@ -55,7 +59,7 @@ class _PhraseWorker:
         share = SAMPLE_PER_CLUSTER / np.asarray(self.sizes)[clusters]
         chosen = uniform(self.seed, 1, "phrases", 0, members["row"].to_numpy()) < share
         texts = read_table(self.store, layout.part("items", shard), [self.words])[self.words]
-        sample = texts.filter(pa.array(chosen)).to_pylist()
+        sample = redacted(texts.filter(pa.array(chosen)).to_pylist(), self.redact)
         counts = count_phrases(sample, clusters[chosen])
         file = write_table(self.store, layout.work_part(PHRASES, shard), counts)
         return ShardResult([file], units=members.num_rows)
@@ -64,14 +68,35 @@ class _PhraseWorker:
 @dataclass(frozen=True)
 class FactsSource:
     """Where what sets clusters apart comes from: words of the items or of a vocabulary, or figures
-    of variables."""
+    of variables.
 
+    Attributes:
+        withheld: Why nothing may be told of each cluster, by level and id; "" where it may.
+    """
+
+    withheld: list[list[str]]
     phrases: PhraseCounts | None = None
     statistics: Statistics | None = None
     vocabulary: Vocabulary | None = None
 
     def keyphrases(self, clustering: Clustering, level: int) -> list[list[str]]:
-        """Of each cluster of a level, most telling first."""
+        """Of each cluster of a level, most telling first; none where nothing may be told."""
+        return [
+            [] if withheld else own
+            for own, withheld in zip(
+                self._keyphrases(clustering, level), self.withheld[level - 1], strict=True
+            )
+        ]
+
+    def sentences(self, level: int) -> list[list[str]]:
+        """Of each cluster of a level its variables in words, where there are any to tell."""
+        withheld = self.withheld[level - 1]
+        if self.statistics is None:
+            return [[] for _ in withheld]
+        told = self.statistics.sentences(level)
+        return [[] if reason else own for own, reason in zip(told, withheld, strict=True)]
+
+    def _keyphrases(self, clustering: Clustering, level: int) -> list[list[str]]:
         if self.statistics is not None:
             return self.statistics.phrases(level, KEYPHRASES)
         if self.vocabulary is not None:
@@ -86,20 +111,21 @@ def facts_source(
 ) -> FactsSource:
     """What sets the clusters of a run apart; nothing where items are vectors without words."""
     asked = context.config.input
+    withheld = withheld_reasons(context, shards, clustering)
     wordless = asked.modality == "embedding" and asked.text_column is None
     if statistics is not None or wordless:
-        return FactsSource(statistics=statistics)
+        return FactsSource(withheld, statistics=statistics)
     vocabulary = load_vocabulary(context)
     if vocabulary is not None:
-        return FactsSource(vocabulary=vocabulary)
-    return FactsSource(count_run_phrases(context, shards, clustering))
+        return FactsSource(withheld, vocabulary=vocabulary)
+    return FactsSource(withheld, count_run_phrases(context, shards, clustering))
 
 
 def count_run_phrases(context: RunContext, shards: Shards, clustering: Clustering) -> PhraseCounts:
     """How often phrases occur in each finest cluster."""
     sizes = tuple(clustering.level(1)["n_items"].to_pylist())
-    words = context.config.input.words_column
-    worker = _PhraseWorker(context.store, context.config.hierarchy.seed, sizes, words)
+    words, redact = context.config.input.words_column, context.config.privacy.redact
+    worker = _PhraseWorker(context.store, context.config.hierarchy.seed, sizes, words, redact)
     stage = Stage(PHRASES, "items", shards.n_items, context.config.resources.workers)
     commits = run_shards(context, stage, len(shards), worker)
     paths = [file.path for commit in commits.values() for file in commit.files]
@@ -117,12 +143,17 @@ def cluster_facts(
     """What is known of each cluster of a level, by id."""
     clusters = clustering.level(level)
     config = context.config.summaries
-    keyphrases = source.keyphrases(clustering, level)
-    exemplars = _exemplars(context, shards, clusters)
+    keyphrases, withheld = source.keyphrases(clustering, level), source.withheld[level - 1]
+    exemplars = [
+        [] if reason else rows
+        for rows, reason in zip(_exemplars(context, shards, clusters), withheld, strict=True)
+    ]
     store = context.store
     texts = cells(store, shards, exemplars, context.config.input.words_column)
+    told = redacted(list(texts.values()), context.config.privacy.redact)
+    texts = dict(zip(texts, told, strict=True))
     pictures = cells(store, shards, exemplars, "thumbnail") if config.show_images else {}
-    statistics = None if source.statistics is None else source.statistics.sentences(level)
+    statistics = source.sentences(level)
     children = _children(context, clustering, level)
     outside = nearest_outside(column_vectors(clusters["centroid"]), config.contrast)
     return [
@@ -134,8 +165,9 @@ def cluster_facts(
             [texts[item] for item in exemplars[row["cluster_id"]]],
             children.get(row["cluster_id"], [])[:CHILDREN_SHOWN],
             [keyphrases[other] for other in outside[row["cluster_id"]]],
-            [] if statistics is None else statistics[row["cluster_id"]],
+            statistics[row["cluster_id"]],
             [pictures[item] for item in exemplars[row["cluster_id"]] if item in pictures],
+            withheld[row["cluster_id"]],
         )
         for row in clusters.select(["cluster_id", "n_items"]).to_pylist()
     ]
@@ -223,19 +255,25 @@ def _columns(
 
 
 def _children(context: RunContext, clustering: Clustering, level: int) -> dict[int, list[Child]]:
-    """Children of each cluster of a level, largest first; none for the finest level."""
+    """Children of each cluster of a level, largest first; none for the finest level.
+
+    Those of which nothing is told are left out.
+    """
     if level == 1:
         return {}
     below = clustering.level(level - 1)
     summaries = read_table(context.store, layout.work_part(LABELLED, level - 1))
     children: dict[int, list[Child]] = {}
-    for parent, n_items, title, description in zip(
+    for parent, n_items, title, description, told_by in zip(
         below["parent_cluster_id"].to_pylist(),
         below["n_items"].to_pylist(),
         summaries["title"].to_pylist(),
         summaries["description"].to_pylist(),
+        summaries["summary_source"].to_pylist(),
         strict=True,
     ):
+        if told_by == WITHHELD:
+            continue
         children.setdefault(parent, []).append(Child(title, description, n_items))
     for siblings in children.values():
         siblings.sort(key=lambda child: -child.n_items)

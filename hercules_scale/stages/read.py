@@ -25,6 +25,7 @@ from hercules_scale.moments import Moments
 from hercules_scale.reading.images import image_title
 from hercules_scale.reading.items import Layout, read_layout, read_piece
 from hercules_scale.reading.numbers import verbalise_rows
+from hercules_scale.reading.redact import redacted
 from hercules_scale.reading.sources import Piece, SourceFile, split_into_pieces
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.shards import ShardResult, Stage, run_shards
@@ -46,6 +47,8 @@ TITLE_CHARACTERS = 80
 DESCRIPTION_CHARACTERS = 300
 SCAN = "scan"
 SCANNED, SCANNED_LABELS, SCANNED_REJECTED = "scanned", "scanned_labels", "scanned_rejected"
+# Hashes of whose the items are, by piece and by shard.
+SCANNED_OWNERS, OWNERS = "scanned_owners", "owners"
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,8 @@ def read_items(
     shards = Shards.of(n_items, context.config.encodes_items)
     starts = _Starts.of(accepted, n_rows)
     stage = Stage("number", "items", n_items, workers)
-    number = _NumberWorker(store, config, of_items, shards, starts)
+    redact = context.config.privacy.redact
+    number = _NumberWorker(store, config, of_items, shards, starts, redact)
     numbered = run_shards(context, stage, len(shards), number)
     files = {
         table: [
@@ -130,7 +134,7 @@ class _ScanWorker:
         moments = Moments.of(np.zeros((0, len(numbers))))
         n_rows = 0
         with ExitStack() as stack:
-            items, labels, rejected = (
+            items, labels, rejected, owners = (
                 stack.enter_context(
                     table_writer(self.store, layout.work_part(table, shard), schema)
                 )
@@ -138,16 +142,18 @@ class _ScanWorker:
                     (SCANNED, self.of_items.schema),
                     (SCANNED_LABELS, schemas.scanned_labels(self.config.label_columns)),
                     (SCANNED_REJECTED, schemas.SCANNED_REJECTED),
+                    (SCANNED_OWNERS, schemas.SCANNED_OWNERS),
                 )
             )
             for batch in read_piece(self.config, self.of_items, self.pieces[shard]):
                 items.write(batch.items)
                 labels.write(batch.labels)
                 rejected.write(batch.rejected)
+                owners.write(batch.owners)
                 n_rows += batch.n_rows
                 if numbers:
                     moments = moments.add(Moments.of(column_numbers(batch.items, numbers)))
-            files = [items.finish(), labels.finish(), rejected.finish()]
+            files = [each.finish() for each in (items, labels, rejected, owners)]
         info = {"accepted": files[0].rows, "n_rows": n_rows, "moments": moments.to_lists()}
         return ShardResult(files, info)
 
@@ -275,6 +281,7 @@ class _NumberWorker:
     of_items: Layout
     shards: Shards
     starts: _Starts
+    redact: str | None
 
     def __call__(self, shard: int) -> ShardResult:
         start, stop = self.shards.bounds(shard)
@@ -297,6 +304,9 @@ class _NumberWorker:
             truth = truth.drop_columns(["position"]).add_column(0, "row", rows)
             truth = truth.cast(schemas.labels(self.config.label_columns))
             files.append(write_table(self.store, layout.part("labels", shard), truth))
+        if self.config.owner_column:
+            owners = self._slices(SCANNED_OWNERS, start, stop)
+            files.append(write_table(self.store, layout.work_part(OWNERS, shard), owners))
         return ShardResult(files, units=stop - start)
 
     def _own_words(self, items: pa.Table) -> tuple[pa.Array, pa.Array]:
@@ -307,23 +317,23 @@ class _NumberWorker:
         ids = pc.fill_null(items["item_id"], "").to_pylist()
         columns = self.of_items.columns
         if columns.modality == "numeric":
-            return ids, verbalise_rows(items, columns.numbers, self.config.metadata)
+            told = verbalise_rows(items, columns.numbers, self.config.metadata)
+            return ids, redacted(told, self.redact)
         titles, descriptions = ids, ids
         if columns.modality == "image":
             titles = [
                 image_title(uri) if uri else own
                 for uri, own in zip(items["image_uri"].to_pylist(), ids, strict=True)
             ]
-            descriptions = titles
+            titles = descriptions = redacted(titles, self.redact)
         if columns.text is None:
             return titles, descriptions
+        texts = items["text"].combine_chunks()
+        if self.redact is not None:
+            texts = pa.array(redacted(texts.to_pylist(), self.redact), pa.large_string())
         snippets = pc.utf8_trim_whitespace(
             pc.replace_substring_regex(
-                pc.utf8_slice_codeunits(
-                    items["text"].combine_chunks(), 0, 4 * DESCRIPTION_CHARACTERS
-                ),
-                r"\s+",
-                " ",
+                pc.utf8_slice_codeunits(texts, 0, 4 * DESCRIPTION_CHARACTERS), r"\s+", " "
             )
         ).to_pylist()
         return (

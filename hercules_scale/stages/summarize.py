@@ -56,6 +56,7 @@ from hercules_scale.summarization.parsing import (
     Summary,
     summary_from_keyphrases,
     with_keyphrases,
+    withheld_summary,
 )
 from hercules_scale.summarization.prompts import (
     ClusterFacts,
@@ -250,15 +251,14 @@ async def _label_levels(
             facts = cluster_facts(context, work.shards, work.clustering, work.source, level)
             to_choose = work.items.of_level(ancestors(work.clustering, level)).to_choose
             of_level = _Level(level, facts, siblings(work.clustering, level), to_choose)
-            if labeller is None:
-                found = {each.cluster_id: Candidates() for each in facts}
-            else:
-                found = await labeller.label(facts)
+            found = {each.cluster_id: Candidates() for each in facts}
+            if labeller is not None:
+                found |= await labeller.label([each for each in facts if not each.withheld])
             labels = _choose(work, of_level, found)
             labels = await _tell_apart(work, of_level, labels, labeller)
             _commit_level(work, of_level, labels, ledger)
-            if labeller is None:
-                for _ in facts:
+            for each in facts:
+                if labeller is None or each.withheld:
                     on_done()
     finally:
         if model is not None:
@@ -271,7 +271,7 @@ def prompt_of(
     """The messages that ask about one cluster, and how many tokens they are.
 
     Raises:
-        InputError: The level below has no titles yet.
+        InputError: The level below has no titles yet, or the model is asked nothing about it.
     """
     config = context.config.summaries
     below = level - 1
@@ -284,6 +284,11 @@ def prompt_of(
     statistics = measure_statistics(context, shards, clustering, moments)
     source = facts_source(context, shards, clustering, statistics)
     facts = cluster_facts(context, shards, clustering, source, level)[cluster_id]
+    if facts.withheld:
+        raise InputError(
+            f"{context.store.uri}: the model is asked nothing about {facts.name}, which has "
+            f"{facts.withheld}"
+        )
     tokens: Tokens = EstimatedTokens()
     if config.engine == "vllm":
         tokens = ModelTokens(resolve_chat_model(config.model))
@@ -340,6 +345,8 @@ def label_options(
         several: Whether there is a choice: of the model's titles and descriptions, and those of the
             key phrases in their place. Else the first answer is taken.
     """
+    if facts.withheld:
+        return [withheld_summary(facts)]
     from_phrases = summary_from_keyphrases(facts, None if answers else problem or None)
     grounded = [with_keyphrases(answer, facts) for answer in answers]
     if not several:
@@ -365,7 +372,8 @@ async def _tell_apart(
     summaries = list(labels.summaries)
     if labeller is not None:
         titles = [summary.title for summary in summaries]
-        alike = [same for group in groups for same in alike_titles(titles, group)]
+        shown = np.array([not each.withheld for each in facts])
+        alike = [same for group in groups for same in alike_titles(titles, group[shown[group]])]
         asked = [[(facts[each], titles[each]) for each in same] for same in alike]
         for answer in await labeller.rename(asked):
             for cluster, title in answer.items():

@@ -175,6 +175,11 @@ class OpenAIClient:
             api_key=key, base_url=config.endpoint, max_retries=0, timeout=config.timeout_seconds
         )
 
+    @property
+    def url(self) -> str:
+        """Where the endpoint is."""
+        return str(self._client.base_url)
+
     async def answer(self, request: ChatRequest) -> ChatReply:
         """Answer one question.
 

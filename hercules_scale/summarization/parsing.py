@@ -11,6 +11,7 @@ from typing import Any
 import json_repair
 
 from hercules_scale.errors import SummaryError
+from hercules_scale.schemas import WITHHELD
 from hercules_scale.summarization.prompts import (
     DESCRIPTION_CHARACTERS,
     TITLE_CHARACTERS,
@@ -39,7 +40,7 @@ class Summary:
         description: One or two sentences.
         status: ``ok``, or ``fallback`` where the key phrases stand in for the model.
         error: Why the model's answer could not be used.
-        source: ``model`` or ``keyphrases``.
+        source: ``model``, ``keyphrases``, or ``withheld`` where nothing may be told.
     """
 
     title: str
@@ -241,6 +242,17 @@ def summary_from_keyphrases(facts: ClusterFacts, error: str | None = None) -> Su
         status,
         error,
         "keyphrases",
+    )
+
+
+def withheld_summary(facts: ClusterFacts) -> Summary:
+    """What a cluster is called of which nothing may be told."""
+    return Summary(
+        "Small cluster",
+        f"{facts.n_items:,} items, of which nothing is told.",
+        "fallback",
+        facts.withheld,
+        WITHHELD,
     )
 
 

@@ -131,6 +131,7 @@ class ClusterFacts:
         contrast: Key phrases of the nearest clusters outside it, nearest first.
         statistics: Of numeric items each variable in words, most telling first.
         images: Pictures of items that stand for it, as PNG or JPEG, for a model that sees.
+        withheld: Why nothing may be told of it, neither to people nor to a model.
     """
 
     level: int
@@ -142,6 +143,7 @@ class ClusterFacts:
     contrast: list[list[str]] = field(default_factory=list)
     statistics: list[str] = field(default_factory=list)
     images: list[bytes] = field(default_factory=list)
+    withheld: str = ""
 
     @property
     def name(self) -> str:

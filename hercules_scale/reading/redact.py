@@ -1,0 +1,60 @@
+"""The user's own function that texts go through before anything is told of them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+
+from hercules_scale.errors import ConfigError
+
+
+def load_redaction(name: str) -> Callable[[str], str]:
+    """The function that ``privacy.redact`` names as ``package.module:function``.
+
+    Raises:
+        ConfigError: It cannot be imported or is no function.
+    """
+    module, _, function = name.partition(":")
+    try:
+        found: Callable[[str], str] = getattr(importlib.import_module(module), function)
+    except Exception as error:
+        # A module may raise anything as it is imported.
+        raise ConfigError(
+            f"privacy.redact {name!r}: cannot be imported ({type(error).__name__}: {error}); give "
+            "package.module:function of a package that is installed, or whose folder is in "
+            "PYTHONPATH, on every node"
+        ) from None
+    if not callable(found):
+        raise ConfigError(
+            f"privacy.redact {name!r}: must be a function from text to text, got "
+            f"{type(found).__name__}"
+        )
+    return found
+
+
+def redacted(texts: Sequence[str], name: str | None) -> list[str]:
+    """Texts as they may be told: after the function of that name, or as they are without one.
+
+    Raises:
+        ConfigError: The function fails or gives no text. The message and its cause quote nothing,
+            since they would quote what was to be hidden.
+    """
+    if name is None:
+        return list(texts)
+    function = load_redaction(name)
+    found = []
+    for text in texts:
+        try:
+            told = function(text)
+        except Exception as error:
+            raise ConfigError(
+                f"privacy.redact {name!r}: raised {type(error).__name__} for a text of "
+                f"{len(text):,} characters; it must give text for any text"
+            ) from None
+        if not isinstance(told, str):
+            raise ConfigError(
+                f"privacy.redact {name!r}: must give text, got {type(told).__name__} for a text "
+                f"of {len(text):,} characters"
+            )
+        found.append(told)
+    return found

@@ -1,0 +1,119 @@
+"""Which clusters are too small to show texts of their items.
+
+Distinct owners are counted exactly although no process holds them all. Of each cluster, a shard
+keeps the ``min_owners`` least hashes; those of all shards together are among what the shards keep,
+and a cluster with as many of them as that has enough owners.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from hercules_scale.clustering.assign import Int32, Int64
+from hercules_scale.clustering.tiles import first_of_each
+from hercules_scale.stages.cluster import Clustering
+from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.read import OWNERS, SCANNED_OWNERS
+from hercules_scale.stages.shards import ShardResult, Stage, run_shards
+from hercules_scale.storage import layout
+from hercules_scale.storage.manifest import Commit, read_commits, write_commit
+from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import read_table, write_table
+
+STAGE, COUNTED = "owners", "owners_counted"
+LEAST_OWNERS = "least_owners"
+COUNTS_FILE = layout.stage_file(COUNTED, "counts.parquet")
+
+
+def withheld_reasons(
+    context: RunContext, shards: Shards, clustering: Clustering
+) -> list[list[str]]:
+    """Why each cluster may show no text of its items, by level and id; "" where it may."""
+    privacy = context.config.privacy
+    sizes = [
+        clustering.level(level)["n_items"].to_numpy() for level in range(1, clustering.n_levels + 1)
+    ]
+    reasons = [[""] * len(level) for level in sizes]
+    owners = sizes
+    if privacy.min_owners:
+        counts = count_owners(context, shards, [len(level) for level in sizes])
+        owners = np.split(counts, np.cumsum([len(level) for level in sizes])[:-1])
+    for level, (n_items, n_owners) in enumerate(zip(sizes, owners, strict=True)):
+        for cluster in np.flatnonzero(n_items < privacy.min_items).tolist():
+            reasons[level][cluster] = f"fewer than privacy.min_items {privacy.min_items:,} items"
+        for cluster in np.flatnonzero(n_owners < privacy.min_owners).tolist():
+            reasons[level][cluster] = f"fewer than privacy.min_owners {privacy.min_owners:,} owners"
+    return reasons
+
+
+def count_owners(context: RunContext, shards: Shards, sizes: list[int]) -> Int64:
+    """Distinct owners of each cluster, level after level, counted up to ``min_owners``.
+
+    What was kept of the owners is deleted once they are counted.
+
+    Args:
+        context: The run.
+        shards: Its items.
+        sizes: Clusters of each level, finest first.
+    """
+    store, enough = context.store, context.config.privacy.min_owners
+    if not read_commits(store, COUNTED, context.fingerprint):
+        worker = _OwnerWorker(store, tuple(sizes), enough)
+        stage = Stage(STAGE, "items", shards.n_items, context.config.resources.workers)
+        commits = run_shards(context, stage, len(shards), worker)
+        clusters, owners = np.zeros(0, np.int32), np.zeros(0, np.uint64)
+        for commit in commits.values():
+            part = read_table(store, commit.files[0].path)
+            clusters, owners = _least(
+                np.concatenate([clusters, part["cluster"].to_numpy()]),
+                np.concatenate([owners, part["owner"].to_numpy()]),
+                enough,
+            )
+        counts = np.bincount(clusters, minlength=sum(sizes)).astype(np.int64)
+        file = write_table(store, COUNTS_FILE, pa.table({"n_owners": counts}))
+        write_commit(store, COUNTED, Commit(0, context.fingerprint, [file]))
+    for table in (SCANNED_OWNERS, OWNERS, LEAST_OWNERS):
+        store.delete_files(f"{layout.WORK}/{table}")
+    counted: Int64 = read_table(store, COUNTS_FILE)["n_owners"].to_numpy()
+    return counted
+
+
+@dataclass(frozen=True)
+class _OwnerWorker:
+    """Keeps the least owners of each cluster of every level in one shard."""
+
+    store: Store
+    sizes: tuple[int, ...]
+    enough: int
+
+    def __call__(self, shard: int) -> ShardResult:
+        owners = read_table(self.store, layout.work_part(OWNERS, shard), ["owner"])["owner"]
+        known = owners.is_valid().to_numpy()
+        own = owners.drop_null().to_numpy()
+        members = read_table(self.store, layout.part("memberships", shard))
+        starts = np.cumsum([0, *self.sizes[:-1]]).tolist()
+        clusters = [
+            np.int32(start) + members[f"level_{level}"].to_numpy()[known]
+            for level, start in enumerate(starts, start=1)
+        ]
+        least = _least(np.concatenate(clusters), np.tile(own, len(clusters)), self.enough)
+        table = pa.table(dict(zip(("cluster", "owner"), least, strict=True)))
+        file = write_table(self.store, layout.work_part(LEAST_OWNERS, shard), table)
+        return ShardResult([file], units=members.num_rows)
+
+
+def _least(
+    clusters: Int32, owners: NDArray[np.uint64], n_least: int
+) -> tuple[Int32, NDArray[np.uint64]]:
+    """Of each cluster its least distinct owners."""
+    order = np.lexsort((owners, clusters))
+    clusters, owners = clusters[order], owners[order]
+    new = np.ones(len(order), bool)
+    new[1:] = (clusters[1:] != clusters[:-1]) | (owners[1:] != owners[:-1])
+    clusters, owners = clusters[new], owners[new]
+    kept = first_of_each(clusters, owners, np.arange(len(owners)), n_least)
+    return clusters[kept], owners[kept]
