@@ -15,7 +15,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
-import ray.data
 
 import hercules_scale
 from hercules_scale import schemas
@@ -270,9 +269,6 @@ def local_or_cluster_ray(config: RunConfig) -> Iterator[None]:
             n_cpus = max(os.cpu_count() or 1, config.resources.workers, 2)
             options |= {"num_cpus": n_cpus, "include_dashboard": False}
         ray.init(**options)
-    data = ray.data.DataContext.get_current()
-    data.enable_progress_bars = False
-    data.print_on_execution_start = False
     for name in ("ray.data", "ray.serve", "ray.llm", "vllm"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:

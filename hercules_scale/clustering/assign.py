@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from hercules_scale.clustering.patient_faiss import faiss
+from hercules_scale.clustering.threads import map_blocks
 
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
@@ -35,7 +37,9 @@ def nearest(
 
     Returns:
         Squared L2 distances and centroid ids, both (n, n_nearest), nearest first; of equally
-        near centroids the one of the lowest id.
+        near centroids the one of the lowest id. Distances come from a matrix product, whose last
+        digits depend on the batch and the threads: they propose, and what is kept is computed
+        from its vector and centroid alone; see ``exact``.
     """
     if offsets is not None:
         centroids = with_offsets(centroids, offsets)
@@ -143,8 +147,9 @@ def move_rows(
         weights: Shape (n,).
         scale: Binary places.
     """
-    for start in range(0, len(vectors), SUM_ROWS):
-        part = slice(start, start + SUM_ROWS)
+    lock = Lock()
+
+    def move(part: slice) -> None:
         exact = np.multiply(vectors[part], 2.0**scale.vectors, dtype=np.float64)
         fixed = np.rint(exact).astype(np.int64)
         leaving = np.flatnonzero(old[part] >= 0)
@@ -153,5 +158,9 @@ def move_rows(
         columns = np.concatenate([np.arange(len(fixed)), leaving])
         used, dense = np.unique(clusters, return_inverse=True)
         members = sparse.csr_array((signed, (dense, columns)), (len(used), len(fixed)))
-        sums[used] += members @ fixed
-        np.add.at(counts, clusters, signed)
+        moved = members @ fixed
+        with lock:
+            sums[used] += moved
+            np.add.at(counts, clusters, signed)
+
+    map_blocks(move, len(vectors), SUM_ROWS)

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from hercules_scale.clustering.assign import SUM_ROWS, Float32, Int64, nearest
+from hercules_scale.clustering.assign import SUM_ROWS, Float32, Int64
 from hercules_scale.clustering.checkpoints import Checkpoints, NoCheckpoints, State
+from hercules_scale.clustering.exact import nearest_others
 from hercules_scale.clustering.hashing import uniform
 from hercules_scale.clustering.kmeans import kmeans
 from hercules_scale.clustering.tiles import (
@@ -293,8 +294,7 @@ def _simplified_silhouettes(
     rows = np.sort(first_of_each(labels, keys, np.arange(len(labels)), ROWS_PER_CLUSTER))
     points, weights = take(vectors, rows)
     own = labels[rows]
-    near = nearest(points, centroids, 2)[1]
-    other = np.where(near[:, 0] == own, near[:, 1], near[:, 0])
+    other = nearest_others(points, own, centroids)
     a, b = _euclidean(points, centroids[own]), _euclidean(points, centroids[other])
     # Without its own weight w, the mean of a cluster of weight W lies W / (W - w) times as far.
     a *= counts[own] / np.maximum(counts[own] - weights, 1)

@@ -16,13 +16,19 @@ K-Means (ICML 2015).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Float32, Int32, Int64, with_offsets
+from hercules_scale.clustering.assign import Float32, Int32, Int64, nearest, with_offsets
 from hercules_scale.clustering.patient_faiss import faiss
-from hercules_scale.clustering.search import Search, error_bounds, exact_distances
+from hercules_scale.clustering.search import (
+    Search,
+    error_bounds,
+    exact_distances,
+    vector_lengths,
+)
 
 Float64 = NDArray[np.float64]
 
@@ -35,8 +41,6 @@ SEARCH_ALL_FROM = 0.8
 DIFFERENCE_BYTES = 256 << 20
 # One centroid in so many is searched by itself, those that moved farthest.
 FAST_SHARE = 8
-# So few centroids are compared with all vectors without a search.
-FEW = 64
 
 
 @dataclass(frozen=True)
@@ -85,13 +89,24 @@ def _distinct_rows(wide: Float32) -> Int64:
 
 def own_distances(vectors: Float32, labels: Int32, step: Pass) -> Float32:
     """Squared L2 distances to the own centroids and their offsets, shape (n,)."""
-    distances = np.empty(len(vectors), np.float32)
+    distances = squared_distances(vectors, step.centroids, labels, np.float32)
+    distances += step.offsets[labels]
+    return distances
+
+
+def squared_distances(
+    vectors: Float32,
+    centroids: Float32,
+    ids: Int32 | Int64,
+    dtype: type[np.floating[Any]] = np.float64,
+) -> NDArray[Any]:
+    """Squared L2 distance of each vector to one centroid, shape (n,); of these two alone."""
+    distances = np.empty(len(vectors), dtype)
     for start in range(0, len(vectors), BLOCK_ROWS):
         part = slice(start, start + BLOCK_ROWS)
-        difference = step.centroids[labels[part]]
+        difference = centroids[ids[part]]
         np.subtract(vectors[part], difference, out=difference)
-        distances[part] = np.einsum("ij,ij->i", difference, difference)
-    distances += step.offsets[labels]
+        distances[part] = np.einsum("ij,ij->i", difference, difference, dtype=dtype)
     return distances
 
 
@@ -122,7 +137,7 @@ def find_labels(
         if len(step.fast) and len(vectors) - len(kept) < nearly_all:
             # Rows that are searched anyway need no bound.
             near = slice(None) if len(kept) >= nearly_all else kept
-            given = (vectors[near], lengths[near], errors[near], labels[near])
+            given = (vectors[near], errors[near], labels[near])
             bounds[near] = np.minimum(bounds[near], _nearest_fast(*given, step, search))
         todo = np.flatnonzero(bounds * bounds <= needed)
         if len(todo) == 0:
@@ -137,26 +152,17 @@ def find_labels(
 
 
 def _nearest_fast(
-    vectors: Float32,
-    lengths: Float64,
-    errors: Float64,
-    labels: Int32,
-    step: Pass,
-    search: Search,
+    vectors: Float32, errors: Float64, labels: Int32, step: Pass, search: Search
 ) -> Float64:
     """Lower bounds on the L2 distances to the centroids that moved farthest, but the own."""
     assert step.fast is not None
     centroids, given = step.centroids[step.fast], step.offsets[step.fast]
-    if len(centroids) <= FEW:
-        # One matrix product, where a search would first copy the vectors to add the offsets.
-        apart = -2 * (vectors @ centroids.T)
-        apart += np.einsum("ij,ij->i", centroids, centroids) + given
-        apart[labels[:, None] == step.fast] = np.inf
-        squares = apart.min(axis=1) + lengths * lengths
-    else:
-        distances, ids = search(vectors, centroids, 2, given if given.any() else None)
-        own_first = step.fast[ids[:, 0]] == labels
-        squares = np.where(own_first, distances[:, 1], distances[:, 0]).astype(np.float64)
+    n_found = min(2, len(centroids))
+    distances, ids = search(vectors, centroids, n_found, given if given.any() else None)
+    own_first = step.fast[ids[:, 0]] == labels
+    # Of one centroid that is the own there is no other.
+    second = distances[:, 1] if n_found == 2 else np.float32(np.inf)
+    squares = np.where(own_first, second, distances[:, 0]).astype(np.float64)
     return np.asarray(np.sqrt(np.maximum(squares - errors, 0)))
 
 
@@ -180,22 +186,60 @@ def _search(vectors: Float32, errors: Float64, step: Pass, search: Search) -> tu
     return step.distinct[labels].astype(np.int32), np.sqrt(np.maximum(squares, 0))
 
 
-def _decide(vectors: Float32, errors: Float64, centroids: Float32, offsets: Float32) -> Int64:
-    """The nearest in float64, ties to the lowest id."""
+def nearest_others(vectors: Float32, own: Int32, centroids: Float32) -> Int64:
+    """The nearest centroid but the own of each vector, exact in float64.
+
+    Args:
+        vectors: Shape (n, d).
+        own: Shape (n,).
+        centroids: At least two, shape (k, d).
+
+    Returns:
+        Ids, shape (n,); of equally near ones the lowest.
+    """
+    n_found = min(3, len(centroids))
+    distances, ids = nearest(vectors, centroids, n_found)
+    is_own = ids == own[:, None]
+    # Where the own is not among the found, the last of them is one too many.
+    is_own[~is_own.any(axis=1), -1] = True
+    others: Int64 = ids[~is_own].reshape(len(ids), n_found - 1)
+    if n_found > 2:
+        apart = distances[~is_own].reshape(others.shape)
+        errors = error_bounds(vector_lengths(vectors), vectors.shape[1], centroids, None)
+        unsure = np.flatnonzero(apart[:, 1] - apart[:, 0] <= 2 * errors)
+        offsets = np.zeros(len(centroids), np.float32)
+        given = (vectors[unsure], errors[unsure], centroids, offsets, own[unsure])
+        others[unsure, 0] = _decide(*given)
+    return np.asarray(others[:, 0])
+
+
+def _decide(
+    vectors: Float32,
+    errors: Float64,
+    centroids: Float32,
+    offsets: Float32,
+    without: Int32 | None = None,
+) -> Int64:
+    """The nearest in float64, ties to the lowest id; one centroid of each vector left out."""
     n_found = min(DECIDED_AMONG, len(centroids))
     wide = np.pad(vectors, ((0, 0), (0, 1)))
     distances, ids = faiss.knn(wide, with_offsets(centroids, offsets), n_found)
-    best = np.empty(len(vectors), np.int64)
+    best, squares = np.empty(len(vectors), np.int64), np.empty(len(vectors))
     rows = max(1, DIFFERENCE_BYTES // (8 * n_found * centroids.shape[1]))
     for start in range(0, len(vectors), rows):
         part = slice(start, start + rows)
         exact = exact_distances(vectors[part], centroids, offsets, ids[part])
-        first = np.lexsort((ids[part], exact))[:, 0]
-        best[part] = ids[part][np.arange(len(first)), first]
+        if without is not None:
+            exact[ids[part] == without[part, None]] = np.inf
+        first = np.lexsort((ids[part], exact))[:, :1]
+        best[part] = np.take_along_axis(ids[part], first, axis=1)[:, 0]
+        squares[part] = np.take_along_axis(exact, first, axis=1)[:, 0]
     if n_found < len(centroids):
         # What was not found is no nearer than the last that was.
-        for row in np.flatnonzero(distances[:, -1] - distances[:, 0] <= 2 * errors).tolist():
+        for row in np.flatnonzero(distances[:, -1] - squares <= 2 * errors).tolist():
             difference = centroids.astype(np.float64) - vectors[row]
             every = np.einsum("ij,ij->i", difference, difference) + offsets
+            if without is not None:
+                every[without[row]] = np.inf
             best[row] = int(every.argmin())
     return best

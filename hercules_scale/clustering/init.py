@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Float32, Int64, nearest
+from hercules_scale.clustering.assign import SUM_ROWS, Float32, Int64, nearest
+from hercules_scale.clustering.exact import Pass, find_labels
 from hercules_scale.clustering.hashing import draw_seed, uniform
 from hercules_scale.clustering.tiles import LocalVectors, Tile, VectorSet, sample_rows, take
 from hercules_scale.config import HierarchyConfig
@@ -28,8 +30,12 @@ ITERATIONS = (2, 8)
 CENTROIDS_DRAWN = 1200
 # Squared distances below this share of the lengths are those of equal points, in float64.
 ROUNDING = 1e-13
+# So many points have a table of all their distances, of 64 MiB.
+TABLE_POINTS = 4_096
 PARALLEL_ROUNDS = 2
 PARALLEL_OVERSAMPLING = 2
+
+FromEach = Callable[[Int64], Float32]
 
 
 def initial_centroids(
@@ -67,11 +73,12 @@ def kmeans_plus_plus(points: Float32, weights: Int64, k: int, seed: int, level: 
         level: Level that is built, for the draws.
     """
     local = LocalVectors(points, weights)
-    drawn_from = DRAWN_PER_CLUSTER * k
+    drawn = slice(DRAWN_PER_CLUSTER * k)
+    from_each = distances_of(points[drawn])
     starts = []
     for number in range(min(max(CENTROIDS_DRAWN // k, DRAWS_KEPT), DRAWS)):
         random = np.random.default_rng(draw_seed(seed, level, "kmeans++", number))
-        starts.append(points[draw_apart(points[:drawn_from], weights[:drawn_from], k, random)])
+        starts.append(points[draw_apart(from_each, weights[drawn], k, random)])
     for n_iterations in ITERATIONS:
         inertia = []
         for number, centroids in enumerate(starts):
@@ -85,34 +92,54 @@ def kmeans_plus_plus(points: Float32, weights: Int64, k: int, seed: int, level: 
     return starts[0]
 
 
-def draw_apart(points: Float32, weights: Int64, k: int, random: np.random.Generator) -> Int64:
+def distances_of(points: Float32) -> FromEach:
+    """Squared L2 distances from some points to all of them, by position.
+
+    They are rounded to float32, since the last digits of matrix products depend on the threads.
+    Of few points all distances are computed at once, which takes 12 bytes a pair at most.
+
+    Args:
+        points: Shape (n, d).
+    """
+    # Squares of numbers far from 0 would leave no digits to what sets points apart.
+    exact = points - points.mean(axis=0, dtype=np.float64)
+    squares = np.einsum("ij,ij->i", exact, exact)
+
+    def apart(products: NDArray[np.float64], rows: Int64) -> Float32:
+        both = squares + squares[rows][:, None]
+        products *= -2
+        products += both
+        return np.where(products > ROUNDING * both, products, 0).astype(np.float32)
+
+    if len(points) > TABLE_POINTS:
+        return lambda rows: apart(exact[rows] @ exact.T, rows)
+    products = exact @ exact.T
+    table = np.empty(products.shape, np.float32)
+    for start in range(0, len(points), SUM_ROWS):
+        rows = np.arange(start, min(start + SUM_ROWS, len(points)))
+        table[rows] = apart(products[rows], rows)
+    return table.__getitem__
+
+
+def draw_apart(from_each: FromEach, weights: Int64, k: int, random: np.random.Generator) -> Int64:
     """Positions of k points, each drawn by weight times squared distance to those before.
 
     Of 2 + ln k candidates for each the one that leaves the least inertia is taken.
 
     Args:
-        points: Shape (n, d).
+        from_each: Of n points; see ``distances_of``.
         weights: Shape (n,).
         k: Points wanted, at most n.
         random: What is drawn from.
 
     Source: k-means++ (Arthur and Vassilvitskii, SODA 2007), the greedy variant of its section 7.
     """
-    # Squares of numbers far from 0 would leave no digits to what sets points apart.
-    exact = points - points.mean(axis=0, dtype=np.float64)
-    squares = np.einsum("ij,ij->i", exact, exact)
     n_candidates = 2 + int(np.log(k))
-
-    def from_each(candidates: Int64) -> Float32:
-        both = squares + squares[candidates][:, None]
-        apart = both - 2 * (exact[candidates] @ exact.T)
-        # Rounded, since the last digits of matrix products depend on the threads.
-        return np.where(apart > ROUNDING * both, apart, 0).astype(np.float32)
 
     def draw(chances: NDArray[np.float64], n_draws: int) -> Int64:
         ends = chances.cumsum()
         drawn: Int64 = np.searchsorted(ends, random.random(n_draws) * ends[-1], "right")
-        return np.minimum(drawn, len(points) - 1)
+        return np.minimum(drawn, len(weights) - 1)
 
     chosen = draw(weights.astype(np.float64), 1).tolist()
     distances = from_each(np.array(chosen))[0]
@@ -120,7 +147,7 @@ def draw_apart(points: Float32, weights: Int64, k: int, random: np.random.Genera
         chances = weights * distances.astype(np.float64)
         if not chances.any():
             # Every point lies on one that was drawn.
-            others = np.setdiff1d(np.arange(len(points)), chosen)
+            others = np.setdiff1d(np.arange(len(weights)), chosen)
             return np.array([*chosen, *others[: k - len(chosen)]], np.int64)
         candidates = draw(chances, n_candidates)
         left = np.minimum(from_each(candidates), distances)
@@ -172,7 +199,11 @@ def draw_far_rows(
 def _far_keys(
     tile: Tile, centroids: Float32, n_draws: int, seed: int, level: int, round_: int
 ) -> tuple[Int64, NDArray[np.float64]]:
-    distances = nearest(tile.vectors, centroids)[0][:, 0].astype(np.float64)
+    unknown, unbounded = np.full(len(tile.vectors), -1, np.int32), np.zeros(len(tile.vectors))
+    step = Pass.of(centroids, None, None)
+    given = (tile.vectors, tile.lengths, unknown, unbounded, step, nearest)
+    # Exact, since a search's own distances depend on its threads in their last digits.
+    distances = find_labels(*given)[1].astype(np.float64)
     far = np.flatnonzero(distances > 0)
     chance = uniform(seed, level, "far", round_, tile.rows[far])
     keys = -np.log(chance) / (tile.weights[far] * distances[far])

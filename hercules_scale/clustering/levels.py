@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hercules_scale.clustering.agglomerative import Agglomeration, CutResult, agglomerate_vectors
-from hercules_scale.clustering.assign import Float32, Int32, nearest
+from hercules_scale.clustering.assign import Float32, Int32
 from hercules_scale.clustering.checkpoints import Checkpoints, NoCheckpoints, State
 from hercules_scale.clustering.choose_k import CurvePoint, choose_k
+from hercules_scale.clustering.exact import nearest_others, squared_distances
 from hercules_scale.clustering.kmeans import KMeansResult, kmeans, warm_up_size
 from hercules_scale.clustering.refinement import (
     DRAFT_TOLERANCE,
@@ -280,16 +281,16 @@ def compute_memberships(vectors: Float32, leaves: Int32, levels: list[Level]) ->
     labels, distances, margins = [], [], []
     own = leaves
     for level in levels:
-        difference = vectors - level.centroids[own]
-        distance = np.einsum("ij,ij->i", difference, difference, dtype=np.float64)
+        distance = squared_distances(vectors, level.centroids, own)
         labels.append(own)
         distances.append(distance.astype(np.float32))
         if len(level.centroids) == 1:
             margins.append(np.full(len(vectors), np.nan, np.float32))
         else:
-            near, ids = nearest(vectors, level.centroids, 2)
-            other = np.where(ids[:, 0] == own, near[:, 1], near[:, 0])
-            margins.append((other - distance).astype(np.float32))
+            # Not the search's own distances: their last digits depend on its batch and threads.
+            other = nearest_others(vectors, own, level.centroids)
+            margin = squared_distances(vectors, level.centroids, other) - distance
+            margins.append(margin.astype(np.float32))
         if level.parents is not None:
             own = level.parents[own]
     return Memberships(

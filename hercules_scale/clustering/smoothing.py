@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from hercules_scale.clustering.assign import Float32, Int32, Int64, nearest, to_unit
+from hercules_scale.clustering.assign import Float32, Int32, Int64, to_unit
 from hercules_scale.clustering.hashing import draw_seed, hash_rows
 from hercules_scale.clustering.kmeans import kmeans
 from hercules_scale.clustering.patient_faiss import faiss
@@ -137,8 +137,9 @@ def _agreement(halves: list[Float32], k: int, seed: int) -> float:
         local = LocalVectors(half)
         config = HierarchyConfig(levels=[k], seed=draw_seed(seed, 1, "halves", 1))
         found.append((kmeans(local, k, config).centroids, labels_of(local)))
-    scores = [
-        adjusted_rand_score(own, nearest(half, centroids)[1][:, 0])
-        for half, (_, own), (centroids, _) in zip(halves, found, found[::-1], strict=True)
-    ]
+    scores = []
+    for half, (_, own), (centroids, _) in zip(halves, found, found[::-1], strict=True):
+        local = LocalVectors(half)
+        local.assign(centroids)
+        scores.append(adjusted_rand_score(own, labels_of(local)))
     return float(np.mean(scores))

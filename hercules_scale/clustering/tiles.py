@@ -32,12 +32,15 @@ from hercules_scale.clustering.search import (
     nearest_torch_gpu,
     vector_lengths,
 )
+from hercules_scale.clustering.threads import map_blocks
 from hercules_scale.errors import InputError
 
 if TYPE_CHECKING:
     from hercules_scale.clustering.torch_nearest import DeviceTiles
 
 TILE_ROWS = 65_536
+# Rows that a thread searches at a time; faiss takes as many by itself.
+SEARCH_ROWS = 4_096
 # Rows at fault that a message names.
 NAMED_ROWS = 5
 
@@ -151,9 +154,7 @@ class TileSet:
         before = []
         for tile in self.tiles:
             before.append(tile.labels)
-            tile.labels, tile.distances, tile.bounds = find_labels(
-                tile.vectors, tile.lengths, tile.labels, tile.bounds, step, self._search
-            )
+            tile.labels, tile.distances, tile.bounds = self._find(tile, step)
         changed = [old != tile.labels for old, tile in zip(before, self.tiles, strict=True)]
         n_changed = sum(int(np.count_nonzero(each)) for each in changed)
         # To move a row is to take it out and to put it in.
@@ -175,6 +176,19 @@ class TileSet:
             )
         objective = sum(_objective(tile, scale) for tile in self.tiles)
         return Sums(self._sums.copy(), self._counts.copy(), objective, n_changed, scale)
+
+    def _find(self, tile: Tile, step: Pass) -> tuple[Int32, Float32, NDArray[np.float64]]:
+        """Labels, distances and bounds of a tile."""
+
+        def work(rows: slice) -> tuple[Int32, Float32, NDArray[np.float64]]:
+            given = (tile.vectors[rows], tile.lengths[rows], tile.labels[rows], tile.bounds[rows])
+            return find_labels(*given, step, self._search)
+
+        # A GPU has threads of its own.
+        block_rows = SEARCH_ROWS if self._search is nearest else TILE_ROWS
+        parts = map_blocks(work, len(tile.vectors), block_rows)
+        labels, distances, bounds = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return labels, distances, bounds
 
 
 class DeviceTileSet(TileSet):

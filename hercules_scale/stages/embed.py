@@ -213,9 +213,10 @@ def embed_items(context: RunContext, items: Items, n_gpus: int) -> tuple[list[Fi
         return items.files["embeddings"], items.layout.dimension
     workers = context.config.resources.workers
     # Numbers need no model, and no GPU.
-    on_gpus = n_gpus > 0 and not isinstance(worker, StandardiseWorker)
+    has_model = not isinstance(worker, StandardiseWorker)
+    on_gpus = n_gpus > 0 and has_model
     actors = min(workers, n_gpus) if on_gpus else workers
-    stage = Stage("embed", "items", items.shards.n_items, actors, True, 1 if on_gpus else 0)
+    stage = Stage("embed", "items", items.shards.n_items, actors, has_model, 1 if on_gpus else 0)
     commits = run_shards(context, stage, len(items.shards), worker)
     files = [file for commit in commits.values() for file in commit.files]
     return files, int(next(iter(commits.values())).info["dimension"])

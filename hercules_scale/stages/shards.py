@@ -1,4 +1,4 @@
-"""Runs a stage's shards on Ray Data: what is committed is skipped, what fails is named.
+"""Runs a stage's shards on Ray: what is committed is skipped, what fails is named.
 
 A worker writes its shard's data, then the commit record; only the small record travels through
 Ray, never the data.
@@ -6,15 +6,16 @@ Ray, never the data.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import resource
-from collections.abc import Iterable
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import ray
-import ray.data
 
 from hercules_scale.errors import ERRORS_BY_NAME, StageError
 from hercules_scale.stages.context import RunContext
@@ -64,7 +65,7 @@ class Stage:
 
 
 class _ShardTask:
-    """Turns a worker into a Ray Data map over rows that name shards."""
+    """Has a worker do one shard, and says how it went in a row of Ray Data."""
 
     def __init__(self, worker: ShardWorker, store: Store, stage: str, fingerprint: str) -> None:
         self._worker, self._store = worker, store
@@ -107,43 +108,82 @@ def run_shards(
     before = sum(commit.info["units"] for commit in done.values())
     with context.reporter.stage(stage.name, stage.total, stage.unit, before) as progress:
         if todo:
-            for row in _map(context, stage, todo, worker):
-                if row["error_type"]:
-                    known = ERRORS_BY_NAME.get(row["error_type"])
-                    if known is not None:
-                        raise known(row["error"])
-                    message = f"{row['error_type']}: {row['error']}; run again, it resumes"
-                    raise StageError(message, stage=stage.name, shard=int(row["shard"]))
-                progress.advance(int(row["units"]), int(row["peak_bytes"]))
+            with closing(_map(context, stage, todo, worker)) as rows:
+                for row in rows:
+                    _check(stage, row)
+                    progress.advance(int(row["units"]), int(row["peak_bytes"]))
     return read_commits(context.store, stage.name, context.fingerprint)
+
+
+def _check(stage: Stage, row: dict[str, Any]) -> None:
+    """Raise what a worker met."""
+    if row["error_type"]:
+        known = ERRORS_BY_NAME.get(row["error_type"])
+        if known is not None:
+            raise known(row["error"])
+        message = f"{row['error_type']}: {row['error']}; run again, it resumes"
+        raise StageError(message, stage=stage.name, shard=int(row["shard"]))
 
 
 def _map(
     context: RunContext, stage: Stage, todo: list[int], worker: ShardWorker
-) -> Iterable[dict[str, Any]]:
-    shards = ray.data.from_items(
-        [{"shard": shard} for shard in todo], override_num_blocks=len(todo)
-    )
+) -> Generator[dict[str, Any], None, None]:
     arguments = (worker, context.store, stage.name, context.fingerprint)
-    size = min(stage.workers, len(todo))
-    if stage.keeps_state:
-        results = shards.map_batches(
-            _ShardTask,
-            fn_constructor_args=arguments,
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=size),
-            num_cpus=1,
-            num_gpus=stage.num_gpus,
-        )
-    else:
-        results = shards.map_batches(
-            _ShardTask(*arguments).__call__,
-            batch_size=1,
-            compute=ray.data.TaskPoolStrategy(size=size),
-            num_cpus=1,
-        )
+    run = _in_actors if stage.keeps_state else _in_tasks
     try:
-        yield from results.iter_rows()
+        yield from run(stage, todo, arguments)
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[-1]
         raise StageError(f"a worker failed: {reason}", stage=stage.name) from error
+
+
+def _in_actors(
+    stage: Stage, todo: list[int], arguments: tuple[Any, ...]
+) -> Iterator[dict[str, Any]]:
+    """On Ray Data, in a pool of actors."""
+    # It takes a second to load, and its own actors as long again: nothing for short stages.
+    import ray.data
+
+    data = ray.data.DataContext.get_current()
+    data.enable_progress_bars = False
+    data.print_on_execution_start = False
+    shards = ray.data.from_items(
+        [{"shard": shard} for shard in todo], override_num_blocks=len(todo)
+    )
+    results = shards.map_batches(
+        _ShardTask,
+        fn_constructor_args=arguments,
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=min(stage.workers, len(todo))),
+        num_cpus=1,
+        num_gpus=stage.num_gpus,
+    )
+    yield from results.iter_rows()
+
+
+def _in_tasks(
+    stage: Stage, todo: list[int], arguments: tuple[Any, ...]
+) -> Iterator[dict[str, Any]]:
+    """In plain tasks, over all nodes; one whose process or node dies is begun again."""
+    options = {"num_cpus": 1, "max_retries": -1, "scheduling_strategy": "SPREAD"}
+    run = ray.remote(**options)(_run_task)
+    task = ray.put(_ShardTask(*arguments))
+    left = iter(todo)
+    running = [run.remote(task, shard) for shard in itertools.islice(left, stage.workers)]
+    try:
+        while running:
+            (ended,), running = ray.wait(running)
+            yield _row(ray.get(ended))
+            running += [run.remote(task, shard) for shard in itertools.islice(left, 1)]
+    finally:
+        for reference in running:
+            ray.cancel(reference)
+
+
+def _run_task(task: _ShardTask, shard: int) -> dict[str, Any]:
+    return task({"shard": [shard]})
+
+
+def _row(batch: dict[str, Any]) -> dict[str, Any]:
+    """The only row of a batch."""
+    return {name: column[0] for name, column in batch.items()}

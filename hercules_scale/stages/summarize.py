@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -73,6 +74,9 @@ STAGE = "summarize"
 READING_WEIGHT = 1.0
 # Requests that an endpoint is sent at a time, unless the user says.
 ENDPOINT_REQUESTS = 32
+
+# How far the encoder of labels stands back for other processes.
+NICE = 10
 
 _SUMMARY_SCHEMA = pa.schema(
     [
@@ -189,6 +193,8 @@ class _Encoder:
     """The model that embedded the items, for the few texts that labels are."""
 
     def __init__(self, config: EmbeddingConfig) -> None:
+        # It is needed late, and what it is loaded beside is waited for.
+        os.nice(NICE)
         self._encoder = load_encoder(config)
 
     def encode(self, texts: list[str]) -> Float32:

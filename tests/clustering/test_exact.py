@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hercules_scale.clustering.assign import Float32, nearest
-from hercules_scale.clustering.exact import Pass, find_labels, own_distances
+from hercules_scale.clustering.exact import Pass, find_labels, nearest_others, own_distances
 from hercules_scale.clustering.search import vector_lengths
 from hercules_scale.clustering.tiles import LocalVectors, labels_of
 
@@ -12,6 +12,10 @@ from hercules_scale.clustering.tiles import LocalVectors, labels_of
 def truth(vectors: Float32, centroids: Float32, offsets: Float32) -> np.ndarray:
     difference = vectors[:, None].astype(np.float64) - centroids
     return np.asarray((difference**2).sum(axis=2) + offsets)
+
+
+def normal(n: int, d: int, seed: int = 0) -> Float32:
+    return np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32)
 
 
 def blobs(n: int, d: int, seed: int) -> Float32:
@@ -116,6 +120,19 @@ def test_most_vectors_are_not_searched_once_centroids_rest() -> None:
         centroids = (sums / counts[:, None]).astype(np.float32)
     assert searched[0] == 2000
     assert sum(searched[-5:]) < 1000
+
+
+@pytest.mark.parametrize("k", [2, 3, 40])
+def test_the_nearest_other_is_that_of_a_float64_table(k: int) -> None:
+    # Half of the centroids lie so near to others that float32 cannot tell them apart.
+    centroids = normal(k, 24)
+    centroids[k // 2 :] = centroids[: k - k // 2] + np.float32(1e-6)
+    vectors = centroids[np.arange(300) % k] + normal(300, 24, seed=1) / 10
+    own = (np.arange(300) % k).astype(np.int32)
+    difference = vectors[:, None].astype(np.float64) - centroids
+    table = (difference**2).sum(axis=2)
+    table[np.arange(300), own] = np.inf
+    assert (nearest_others(vectors, own, centroids) == table.argmin(axis=1)).all()
 
 
 def test_own_distances_do_not_depend_on_the_batch() -> None:

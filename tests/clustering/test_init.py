@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from sklearn.cluster import kmeans_plusplus
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from hercules_scale.clustering.init import draw_apart, initial_centroids
+from hercules_scale.clustering.init import distances_of, draw_apart, initial_centroids
 from hercules_scale.clustering.tiles import LocalVectors
 from hercules_scale.config import HierarchyConfig
 
@@ -21,7 +21,9 @@ def test_far_groups_are_each_drawn_from_once() -> None:
     groups = np.repeat(np.arange(20), 50)
     points = (100 * rng.normal(size=(20, 8))[groups] + rng.normal(size=(1000, 8))).astype("f4")
     for seed in range(10):
-        drawn = draw_apart(points, np.ones(1000, np.int64), 20, np.random.default_rng(seed))
+        drawn = draw_apart(
+            distances_of(points), np.ones(1000, np.int64), 20, np.random.default_rng(seed)
+        )
         assert sorted(groups[drawn]) == list(range(20))
 
 
@@ -29,7 +31,10 @@ def test_draws_leave_as_little_as_those_of_scikit_learn() -> None:
     points = np.random.default_rng(1).normal(size=(500, 6)).astype(np.float32)
     weights = np.ones(500, np.int64)
     ours = [
-        left(points, points[draw_apart(points, weights, 30, np.random.default_rng(seed))])
+        left(
+            points,
+            points[draw_apart(distances_of(points), weights, 30, np.random.default_rng(seed))],
+        )
         for seed in range(40)
     ]
     theirs = [left(points, kmeans_plusplus(points, 30, random_state=seed)[0]) for seed in range(40)]
@@ -45,7 +50,7 @@ def test_a_point_is_drawn_as_often_as_its_weight_says() -> None:
     points = np.array([[0.0], [1.0], [2.0]], np.float32)
     weights = np.array([1, 0, 3])
     random = np.random.default_rng(2)
-    first = [int(draw_apart(points, weights, 1, random)[0]) for _ in range(2000)]
+    first = [int(draw_apart(distances_of(points), weights, 1, random)[0]) for _ in range(2000)]
     assert np.bincount(first, minlength=3)[1] == 0
     assert first.count(2) / 2000 == pytest.approx(0.75, abs=0.05)
 
@@ -53,7 +58,9 @@ def test_a_point_is_drawn_as_often_as_its_weight_says() -> None:
 @pytest.mark.parametrize("offset", [0.0, 100.0, 1e6])
 def test_where_points_are_equal_positions_still_differ(offset: float) -> None:
     points = np.repeat(np.random.default_rng(3).normal(size=(3, 5)) + offset, 4, axis=0)
-    drawn = draw_apart(points.astype("f4"), np.ones(12, np.int64), 7, np.random.default_rng(0))
+    drawn = draw_apart(
+        distances_of(points.astype("f4")), np.ones(12, np.int64), 7, np.random.default_rng(0)
+    )
     assert len(set(drawn.tolist())) == 7
     assert len(np.unique(points[drawn[:3]], axis=0)) == 3
 

@@ -126,10 +126,13 @@ def test_a_level_of_one_cluster_has_no_margin() -> None:
     assert np.isfinite(found.margins[:, 0]).all()
 
 
-def test_the_memberships_of_some_items_are_theirs_among_all() -> None:
-    vectors = normal(50, 4)
-    levels, whole = build(vectors, [6, 2])
-    some = compute_memberships(vectors[20:30], whole.labels[20:30, 0], levels)
-    assert (some.labels == whole.labels[20:30]).all()
-    assert (some.distances == whole.distances[20:30]).all()
-    assert (some.margins == whole.margins[20:30]).all()
+# Some processors round matrix products by the shape of the batch, in the larger case.
+@pytest.mark.parametrize(("d", "sizes"), [(4, [6, 2]), (48, [50, 7])])
+def test_the_memberships_of_some_items_are_theirs_among_all(d: int, sizes: list[int]) -> None:
+    vectors = normal(500, d)
+    levels, whole = build(vectors, sizes)
+    for rows in (slice(0, 1), slice(20, 30), slice(3, 499)):
+        some = compute_memberships(vectors[rows], whole.labels[rows, 0], levels)
+        assert (some.labels == whole.labels[rows]).all()
+        assert (some.distances == whole.distances[rows]).all()
+        assert (some.margins == whole.margins[rows]).all()

@@ -1,0 +1,35 @@
+"""Rows in blocks, on the threads that this process may use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from typing import TypeVar
+
+from hercules_scale.clustering.patient_faiss import faiss
+
+T = TypeVar("T")
+
+
+def map_blocks(work: Callable[[slice], T], n_rows: int, block_rows: int) -> list[T]:
+    """What a function makes of each block of rows, in their order.
+
+    As many threads as faiss would take share the blocks, and faiss takes one in each: what is
+    between its searches is shared so too.
+
+    Args:
+        work: Does not depend on what other blocks come to.
+        n_rows: Rows in all.
+        block_rows: Rows of every block but the last.
+    """
+    blocks = [slice(start, start + block_rows) for start in range(0, n_rows, block_rows)]
+    n_threads = faiss.omp_get_max_threads()
+    if n_threads == 1 or len(blocks) <= 1:
+        return [work(block) for block in blocks]
+    return list(_pool(n_threads).map(work, blocks))
+
+
+@cache
+def _pool(n_threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(n_threads, "blocks", partial(faiss.omp_set_num_threads, 1))
