@@ -151,14 +151,18 @@ def move_rows(
 
     def move(part: slice) -> None:
         exact = np.multiply(vectors[part], 2.0**scale.vectors, dtype=np.float64)
-        fixed = np.rint(exact).astype(np.int64)
+        fixed = np.rint(exact, out=exact).astype(np.int64)
         leaving = np.flatnonzero(old[part] >= 0)
         clusters = np.concatenate([new[part], old[part][leaving]])
         signed = np.concatenate([weights[part], -weights[part][leaving]])
         columns = np.concatenate([np.arange(len(fixed)), leaving])
-        used, dense = np.unique(clusters, return_inverse=True)
-        members = sparse.csr_array((signed, (dense, columns)), (len(used), len(fixed)))
-        moved = members @ fixed
+        order = np.argsort(clusters, kind="stable")
+        ordered = clusters[order]
+        starts = np.flatnonzero(np.diff(ordered, prepend=-1))
+        ends = np.append(starts, len(ordered))
+        used = ordered[starts]
+        shape = (len(used), len(fixed))
+        moved = sparse.csr_array((signed[order], columns[order], ends), shape) @ fixed
         with lock:
             sums[used] += moved
             np.add.at(counts, clusters, signed)

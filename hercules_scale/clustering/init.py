@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import SUM_ROWS, Float32, Int64, nearest
+from hercules_scale.clustering.assign import Float32, Int64, nearest
 from hercules_scale.clustering.exact import Pass, find_labels
 from hercules_scale.clustering.hashing import draw_seed, uniform
 from hercules_scale.clustering.tiles import LocalVectors, Tile, VectorSet, sample_rows, take
@@ -30,8 +30,9 @@ ITERATIONS = (2, 8)
 CENTROIDS_DRAWN = 1200
 # Squared distances below this share of the lengths are those of equal points, in float64.
 ROUNDING = 1e-13
-# So many points have a table of all their distances, of 64 MiB.
-TABLE_POINTS = 4_096
+# So many points have a table of all their distances, of 64 MiB; it is filled so many rows at a
+# time, which stay in the processor's cache.
+TABLE_POINTS, TABLE_ROWS = 4_096, 64
 PARALLEL_ROUNDS = 2
 PARALLEL_OVERSAMPLING = 2
 
@@ -82,9 +83,12 @@ def kmeans_plus_plus(points: Float32, weights: Int64, k: int, seed: int, level: 
     for n_iterations in ITERATIONS:
         inertia = []
         for number, centroids in enumerate(starts):
-            for _ in range(n_iterations):
+            for iteration in range(n_iterations):
                 sums = local.assign(centroids)
                 centroids = sums.means(centroids)
+                # The first compares with the labels of another draw.
+                if iteration and not sums.n_changed:
+                    break
             starts[number] = centroids
             inertia.append(sums.inertia)
         best = np.argsort(inertia, kind="stable")[:DRAWS_KEPT]
@@ -115,8 +119,8 @@ def distances_of(points: Float32) -> FromEach:
         return lambda rows: apart(exact[rows] @ exact.T, rows)
     products = exact @ exact.T
     table = np.empty(products.shape, np.float32)
-    for start in range(0, len(points), SUM_ROWS):
-        rows = np.arange(start, min(start + SUM_ROWS, len(points)))
+    for start in range(0, len(points), TABLE_ROWS):
+        rows = np.arange(start, min(start + TABLE_ROWS, len(points)))
         table[rows] = apart(products[rows], rows)
     return table.__getitem__
 
