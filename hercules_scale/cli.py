@@ -113,6 +113,16 @@ def _parser() -> argparse.ArgumentParser:
     assign.add_argument("--output", metavar="URI", required=True, help="a new folder")
     assign.set_defaults(command=_assign)
 
+    explore = commands.add_parser("explore", help="look at runs in a browser")
+    explore.add_argument(
+        "runs", metavar="RUN", nargs="+", help="outputs of runs, finished or not; the first opens"
+    )
+    explore.add_argument("--port", type=int, default=8760, help="default: 8760; 0 is any")
+    explore.add_argument(
+        "--host", default="127.0.0.1", help="default: 127.0.0.1; others ask for a token"
+    )
+    explore.set_defaults(command=_explore)
+
     demo = commands.add_parser("demo", help="run the job on a real corpus from installed packages")
     demo.add_argument("--output", default=DEMO_OUTPUT, metavar="URI", help="default: runs/demo")
     demo.set_defaults(command=_demo)
@@ -238,6 +248,12 @@ def _assign(options: argparse.Namespace) -> None:
     from hercules_scale.show import describe_assignment
 
     print(describe_assignment(Hierarchy.open(options.output), Hierarchy.open(options.run)))
+
+
+def _explore(options: argparse.Namespace) -> None:
+    from hercules_scale.explorer.server import serve
+
+    serve(options.runs, options.host, options.port)
 
 
 def _cluster_name(option: str, name: str) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hercules_scale.errors import InputError
 from hercules_scale.exchange.destination import open_destination
+from hercules_scale.exchange.edits import read_edits, with_edits
 from hercules_scale.exchange.source import FinishedRun
 from hercules_scale.printable import printable
 from hercules_scale.storage import layout
@@ -103,11 +104,16 @@ class Hierarchy:
     def clusters(self, level: int | None = None) -> pd.DataFrame:
         """Clusters of every level or of one, a row each.
 
+        Titles that people gave in the explorer stand in the place of the output's, and their notes
+        in the column ``note``; ``table("clusters")`` has the output's own.
+
         Raises:
             InputError: There is no such level.
         """
         if self._clusters is None:
-            frame = self.table("clusters")
+            paths = [file.path for file in self._files["clusters"]]
+            table = with_edits(read_tables(self._store, paths), read_edits(self._store))
+            frame = table.to_pandas()
             frame["parent_cluster_id"] = frame["parent_cluster_id"].astype("Int32")
             self._clusters = frame
         if level is None:

@@ -37,6 +37,7 @@ from hercules_scale.stages.reduce import fit_pca, reduce_items
 from hercules_scale.stages.smooth import smooth_vectors
 from hercules_scale.stages.statistics import Statistics, measure_statistics
 from hercules_scale.stages.summarize import Summaries, open_encoder, open_model, summarize_clusters
+from hercules_scale.stages.tree_order import order_items
 from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import fingerprint, publish, read_record, timestamp, to_json
@@ -336,6 +337,7 @@ def _run_stages(context: RunContext, sources: list[SourceFile]) -> Results:
         "llm_calls": calls,
         **assigning,
     }
+    tables["cluster_items"] = order_items(context, clustering.clusters, tables)
     if clustering.curve:
         tables["k_selection"] = clustering.curve
     return tables, {
@@ -380,6 +382,7 @@ def _write_clusters(
         "exemplar_item_ids": pa.array(
             [[ids[row] for row in exemplars] for exemplars in rows], pa.list_(pa.string())
         ),
+        "exemplar_rows": pa.array(rows, pa.list_(pa.int64())),
         "description_embedding": vector_column(summaries.embeddings),
         "reduction": vector_column(reduced),
         "numeric_stats": pa.nulls(table.num_rows, schemas.NUMERIC_STATS)

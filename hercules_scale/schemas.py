@@ -205,6 +205,7 @@ def clusters(dimension: int, description_dimension: int, components: int) -> pa.
             ("summary_score", pa.float32()),
             ("keyphrases", pa.list_(pa.string())),
             ("exemplar_item_ids", pa.list_(pa.string())),
+            ("exemplar_rows", pa.list_(pa.int64())),
             ("inertia", pa.float64()),
             ("centroid", pa.list_(pa.float32(), dimension)),
             ("description_embedding", pa.list_(pa.float32(), description_dimension)),
@@ -237,3 +238,21 @@ def reductions(components: int) -> pa.Schema:
             *((f"pca_{index}", pa.float32()) for index in range(1, components + 1)),
         ]
     )
+
+
+def cluster_items(n_levels: int, components: int, n_numbers: int, modality: str) -> pa.Schema:
+    """What is shown of the items, those of a cluster side by side.
+
+    Args:
+        n_levels: Levels of clusters.
+        components: Principal components; 0 where there is no map.
+        n_numbers: Numeric columns of the table ``items``.
+        modality: What an item is.
+    """
+    own: list[tuple[str, pa.DataType]] = [("description", pa.string())]
+    if n_numbers:
+        own.append(("numbers", pa.list_(pa.float64(), n_numbers)))
+    if modality == "image":
+        own += [("image_uri", pa.string()), ("thumbnail", pa.binary())]
+    places = [field for field in reductions(components) if field.name.startswith("pca_")]
+    return pa.schema([*memberships(n_levels), *own, *places])

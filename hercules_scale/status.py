@@ -27,16 +27,27 @@ def describe_status(uri: str) -> str:
     except FileNotFoundError:
         raise InputError(f"{uri}: holds no run; give the output path of a run") from None
     lines = [f"{store.uri}: {_state(store, record)}"]
-    for stage in (StageReport(**values) for values in record["stages"]):
-        done = stage.done
-        if done < stage.total:
-            # What was committed since that was written.
-            commits = read_commits(store, stage.name, record["fingerprint"]).values()
-            done = max(done, sum(commit.info.get("units", 0) for commit in commits))
-        amount = f"{done:,} of {stage.total:,} {stage.unit}"
+    for stage in stage_reports(store, record):
+        amount = f"{stage.done:,} of {stage.total:,} {stage.unit}"
         lines.append(f"  {stage.name:<22}{amount:<32}{stage.seconds:>9,.1f} s")
     lines += [f"! {printable(alarm)}" for alarm in record["alarms"]]
     return "\n".join(lines)
+
+
+def stage_reports(store: Store, record: dict[str, Any]) -> list[StageReport]:
+    """Reports of the stages, with what was committed since they were written.
+
+    Args:
+        store: Output of the run.
+        record: What ``read_record`` gave.
+    """
+    reports = [StageReport(**values) for values in record.get("stages", [])]
+    for stage in reports:
+        if stage.done < stage.total:
+            commits = read_commits(store, stage.name, record["fingerprint"]).values()
+            committed = sum(commit.info.get("units", 0) for commit in commits)
+            stage.done = max(stage.done, committed)
+    return reports
 
 
 def _state(store: Store, record: dict[str, Any]) -> str:

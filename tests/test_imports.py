@@ -30,6 +30,7 @@ LAYERS = [
     {"measure", "assign"},
     {"hierarchy"},
     {"show", "plan", "demo", "api", "status"},
+    {"explorer"},
     {"cli"},
     {"jobs", "__main__"},
 ]

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hercules_scale.exchange.edits import read_edits, with_edits
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, read_schema, read_table, read_tables
@@ -38,9 +39,9 @@ class FinishedRun:
 
     @cached_property
     def clusters(self) -> pa.Table:
-        """Every cluster, coarsest level first, ids rising; some kilobytes each."""
+        """Every cluster with people's edits, coarsest level first; some kilobytes each."""
         paths = [file.path for file in self.files["clusters"]]
-        table = read_tables(self.store, paths)
+        table = with_edits(read_tables(self.store, paths), read_edits(self.store))
         return table.sort_by([("level", "descending"), ("cluster_id", "ascending")])
 
     @cached_property

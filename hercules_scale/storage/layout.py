@@ -26,11 +26,13 @@ TABLES = (
     "assigner",
     "reference",
     "item_keys",
+    "cluster_items",
     "drift",
 )
 """Tables that a finished run publishes; ``labels`` holds ground truth, where there is any,
-``k_selection`` is there where counts of clusters were left to the data, and ``drift`` where items
-were assigned to the clusters of another run."""
+``k_selection`` is there where counts of clusters were left to the data, ``cluster_items`` holds the
+items in the order of the tree, and ``drift`` is there where items were assigned to the clusters of
+another run."""
 
 
 def part(table: str, shard: int) -> str:

@@ -113,8 +113,11 @@ class _CheckedStream:
 class TableWriter:
     """Appends tables of one schema to a Parquet file."""
 
-    def __init__(self, stream: _CheckedStream, path: str, schema: pa.Schema) -> None:
+    def __init__(
+        self, stream: _CheckedStream, path: str, schema: pa.Schema, group_rows: int
+    ) -> None:
         self._stream, self._path, self._schema = stream, path, schema
+        self._group_rows = group_rows
         # Vectors repeat no number and are never compared: looking for either would take most of
         # the time of writing them.
         plain = [field for field in schema if not pa.types.is_nested(field.type)]
@@ -130,7 +133,7 @@ class TableWriter:
     def write(self, table: pa.Table) -> None:
         """Append rows; columns are put into the schema's order and types."""
         self._writer.write_table(
-            table.select(self._schema.names).cast(self._schema), row_group_size=ROW_GROUP_ROWS
+            table.select(self._schema.names).cast(self._schema), row_group_size=self._group_rows
         )
         self.rows += table.num_rows
 
@@ -143,18 +146,22 @@ class TableWriter:
 
 
 @contextmanager
-def table_writer(store: Store, path: str, schema: pa.Schema) -> Iterator[TableWriter]:
+def table_writer(
+    store: Store, path: str, schema: pa.Schema, group_rows: int = ROW_GROUP_ROWS
+) -> Iterator[TableWriter]:
     """Open a Parquet file to write; call ``finish`` inside for its record.
 
     A file that was left half-written has no record, so nobody reads it.
     """
     with store.open_output(path) as stream:
-        yield TableWriter(_CheckedStream(stream), path, schema)
+        yield TableWriter(_CheckedStream(stream), path, schema, group_rows)
 
 
-def write_table(store: Store, path: str, table: pa.Table) -> FileRecord:
+def write_table(
+    store: Store, path: str, table: pa.Table, group_rows: int = ROW_GROUP_ROWS
+) -> FileRecord:
     """Write one table as one Parquet file."""
-    with table_writer(store, path, table.schema) as writer:
+    with table_writer(store, path, table.schema, group_rows) as writer:
         writer.write(table)
         return writer.finish()
 

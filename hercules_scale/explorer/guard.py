@@ -1,0 +1,114 @@
+"""Who may ask the explorer what: its own pages alone, and elsewhere those who know the token.
+
+A page of another site can make a browser send requests here, and a name of its own can be made to
+point here. So the name that was asked for must be ours where nothing else protects (DNS rebinding),
+and what changes something must come from our own page (cross-site request forgery).
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    # Strings can become elements in no way at all.
+    "require-trusted-types-for 'script'; trusted-types 'none'"
+)
+HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
+}
+SAFE = ("GET", "HEAD")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Lets requests through to an application, or answers them itself.
+
+    Attributes:
+        app: The application.
+        port: That it listens on.
+        token: What a browser must know; none where only this machine can ask.
+    """
+
+    app: ASGIApp
+    port: int
+    token: str | None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self.app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers[name] = value
+            await send(message)
+
+        answer = self._refused(Request(scope)) or self.app
+        await answer(scope, receive, send_with_headers)
+
+    def _refused(self, request: Request) -> Response | None:
+        headers = request.headers
+        host = headers.get("host", "")
+        if self.token is None:
+            name = urlsplit(f"//{host}").hostname or ""
+            if not is_loopback(name):
+                return PlainTextResponse(f"this explorer is not called {host!r}", 403)
+        foreign = headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
+        if request.method not in SAFE:
+            # A browser names the page that a changing request comes from.
+            origin = urlsplit(headers.get("origin", "")).netloc
+            if foreign or not origin or origin != host:
+                return PlainTextResponse("only the explorer's own pages may change anything", 403)
+        elif foreign and request.url.path != "/":
+            return PlainTextResponse("only the explorer's own pages may ask for this", 403)
+        return None if self.token is None else self._stranger(request, headers)
+
+    def _stranger(self, request: Request, headers: Headers) -> Response | None:
+        assert self.token is not None
+        # Cookies do not tell ports apart.
+        cookie = f"hercules_scale_{self.port}"
+        given = request.query_params.get("token")
+        if request.url.path == "/" and given is not None and self._is_token(given):
+            answer = RedirectResponse("/", 303)
+            answer.set_cookie(cookie, self.token, httponly=True, samesite="strict")
+            return answer
+        bearer = headers.get("authorization", "").removeprefix("Bearer ")
+        if self._is_token(request.cookies.get(cookie, "")) or self._is_token(bearer):
+            return None
+        return PlainTextResponse(
+            "this explorer needs its token: open the address that it printed, which ends in "
+            "/?token=…",
+            401,
+        )
+
+    def _is_token(self, given: str) -> bool:
+        assert self.token is not None
+        return hmac.compare_digest(given.encode(), self.token.encode())

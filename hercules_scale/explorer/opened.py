@@ -1,0 +1,273 @@
+"""A finished run as the explorer reads it: clusters whole, items by page.
+
+Clusters are held without their vectors, which are read where somebody asks for neighbours or for
+the map of descriptions. Items come out of ``cluster_items``, where those of a cluster lie side by
+side; a run that was made without it has it made beside the explorer.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from hercules_scale.errors import InputError
+from hercules_scale.exchange.edits import ClusterKey, Edits, read_edits, with_edits
+from hercules_scale.exchange.source import VECTORS, FinishedRun
+from hercules_scale.storage.cluster_items import TABLE, TreeOrder
+from hercules_scale.storage.manifest import published_files
+from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import (
+    FileRecord,
+    column_vectors,
+    read_rows,
+    read_tables,
+)
+
+# Footers of Parquet files that are kept, about a megabyte each at most.
+FOOTERS = 32
+READERS = 8
+
+
+class OpenRun:
+    """A finished run.
+
+    Args:
+        store: Its output.
+
+    Raises:
+        InputError: There is none, or it has no clusters of its own.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.finished = FinishedRun(store, published_files(store))
+        if not self.finished.files.get("clusters"):
+            raise InputError(
+                f"{store.uri}: holds no clusters; give the output of a run, not of assign"
+            )
+        names = self.finished.columns("clusters")
+        kept = [name for name in names if name not in VECTORS[:2]]
+        paths = [file.path for file in self.finished.files["clusters"]]
+        table = read_tables(store, paths, kept)
+        self.clusters = table.sort_by([("level", "ascending"), ("cluster_id", "ascending")])
+        levels = self.clusters["level"].to_numpy()
+        self.n_levels = int(levels.max())
+        self._first = np.searchsorted(levels, np.arange(1, self.n_levels + 2)).tolist()
+        self.order = TreeOrder.of(self.clusters)
+        self.edits: Edits = read_edits(store)
+        self.items = Pages(store, self.finished.files.get(TABLE, []))
+        self._lock = threading.Lock()
+
+    @property
+    def store(self) -> Store:
+        """The output."""
+        return self.finished.store
+
+    @property
+    def n_items(self) -> int:
+        """Items in all."""
+        return int(self.order.starts[-1])
+
+    def level(self, level: int) -> pa.Table:
+        """Clusters of one level by id, as the output has them."""
+        first = self._first[level - 1]
+        return self.clusters.slice(first, self._first[level] - first)
+
+    def sizes(self) -> list[int]:
+        """Clusters of each level, finest first."""
+        sizes: list[int] = np.diff(self._first).tolist()
+        return sizes
+
+    def check(self, key: ClusterKey) -> ClusterKey:
+        """The same cluster, if there is such a one.
+
+        Raises:
+            InputError: There is none.
+        """
+        level, cluster_id = key
+        if not 1 <= level <= self.n_levels or not 0 <= cluster_id < len(self.level(level)):
+            raise InputError(f"there is no cluster {level}/{cluster_id}")
+        return key
+
+    def cluster(self, key: ClusterKey) -> dict[str, Any]:
+        """One cluster with its edits.
+
+        Raises:
+            InputError: There is none.
+        """
+        level, cluster_id = self.check(key)
+        row = self.level(level).slice(cluster_id, 1)
+        values: dict[str, Any] = with_edits(row, self.edits).to_pylist()[0]
+        return values | {"own_title": row["title"][0].as_py()}
+
+    def titles(self, level: int) -> list[str]:
+        """Of the clusters of a level, with edits."""
+        found: list[str] = self.level(level)["title"].to_pylist()
+        for (edited, cluster_id), edit in self.edits.items():
+            if edited == level and edit.title is not None and cluster_id < len(found):
+                found[cluster_id] = edit.title
+        return found
+
+    def path(self, leaf: int) -> list[int]:
+        """The clusters that hold a finest cluster, finest first."""
+        path = [leaf]
+        for level in range(1, self.n_levels):
+            path.append(self.level(level)["parent_cluster_id"][path[-1]].as_py())
+        return path
+
+    def span(self, key: ClusterKey | None) -> tuple[int, int]:
+        """Where the items of a cluster begin and end among all in the order of the tree."""
+        if key is None:
+            return 0, self.n_items
+        level, cluster_id = self.check(key)
+        start, stop = self.order.spans[level - 1][cluster_id].tolist()
+        return start, stop
+
+    def vectors(self, level: int, name: str) -> NDArray[np.float32] | None:
+        """Centroids or embeddings of the descriptions of a level, shape (k, d), where all have one.
+
+        Memory: 4 bytes a number, kept for the level that was asked for last.
+        """
+        with self._lock:
+            held = getattr(self, "_vectors", None)
+            if held is None or held[0] != (level, name):
+                self._vectors = held = ((level, name), self._read_vectors(level, name))
+            return held[1]
+
+    def _read_vectors(self, level: int, name: str) -> NDArray[np.float32] | None:
+        paths = [file.path for file in self.finished.files["clusters"]]
+        table = read_tables(self.store, paths, ["level", "cluster_id", name])
+        table = table.filter(pc.equal(table["level"], level)).sort_by("cluster_id")
+        if table[name].null_count or table[name].type.list_size == 0:
+            return None
+        return column_vectors(table[name])
+
+    def rows(self, table: str, rows: list[int]) -> list[dict[str, Any]]:
+        """Rows of a table with a row an item, in the order given."""
+        files = self.finished.files.get(table, [])
+        starts = np.cumsum([0, *(file.rows for file in files)])
+
+        def read(row: int) -> dict[str, Any]:
+            shard = int(np.searchsorted(starts, row, side="right")) - 1
+            place = row - int(starts[shard])
+            found: dict[str, Any] = read_rows(
+                self.store, files[shard].path, place, place + 1
+            ).to_pylist()[0]
+            return found
+
+        if not files:
+            return []
+        with ThreadPoolExecutor(READERS) as readers:
+            return list(readers.map(read, rows))
+
+    @cached_property
+    def numbers(self) -> list[str]:
+        """Numeric columns of the items, in the order of ``numbers``."""
+        from hercules_scale.storage.cluster_items import NOT_NUMBERS
+
+        return [name for name in self.finished.columns("items") if name not in NOT_NUMBERS]
+
+
+class Pages:
+    """The table ``cluster_items``, by places in the order of the tree.
+
+    Args:
+        store: Where it lies.
+        files: Its files; none where it has still to be made.
+    """
+
+    def __init__(self, store: Store, files: list[FileRecord]) -> None:
+        self.store, self.files = store, files
+        self._starts = np.cumsum([0, *(file.rows for file in files)])
+        self._footers: OrderedDict[str, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns."""
+        names: list[str] = self._footer(self.files[0].path).schema.to_arrow_schema().names
+        return names
+
+    def read(self, start: int, stop: int, columns: list[str]) -> pa.Table:
+        """Some rows; only row groups that hold any are read."""
+        tables = [
+            table.slice(
+                max(start - first, 0), min(stop, first + table.num_rows) - max(start, first)
+            )
+            for first, table in self.groups(start, stop, columns)
+        ]
+        if not tables:
+            return self._schema(columns).empty_table()
+        return pa.concat_tables(tables)
+
+    def sample(self, start: int, stop: int, columns: list[str], most: int) -> pa.Table:
+        """Some rows, or about ``most`` of them, taken from row groups at equal distances."""
+        if stop - start <= most:
+            return self.read(start, stop, columns)
+        n_groups = len(self._places(start, stop))
+        every = -(-(stop - start) // most)
+        wanted = set(range(0, n_groups, every))
+        tables = [
+            table.slice(
+                max(start - first, 0), min(stop, first + table.num_rows) - max(start, first)
+            )
+            for first, table in self.groups(start, stop, columns, wanted)
+        ]
+        return pa.concat_tables(tables)
+
+    def groups(
+        self, start: int, stop: int, columns: list[str], wanted: set[int] | None = None
+    ) -> Iterator[tuple[int, pa.Table]]:
+        """Row groups that hold some rows, each with the place of its first row."""
+        opened: tuple[str, Any] | None = None
+        for index, (path, group, first) in enumerate(self._places(start, stop)):
+            if wanted is not None and index not in wanted:
+                continue
+            if opened is None or opened[0] != path:
+                file = pq.ParquetFile(
+                    self.store.path(path), filesystem=self.store.arrow, metadata=self._footer(path)
+                )
+                opened = (path, file)
+            yield first, opened[1].read_row_group(group, columns=columns)
+
+    def _places(self, start: int, stop: int) -> list[tuple[str, int, int]]:
+        """File, number and first row of each row group that holds some rows."""
+        found = []
+        low = int(np.searchsorted(self._starts, start, side="right")) - 1
+        for number in range(max(low, 0), len(self.files)):
+            first = int(self._starts[number])
+            if first >= stop:
+                break
+            path = self.files[number].path
+            footer = self._footer(path)
+            for group in range(footer.num_row_groups):
+                rows = footer.row_group(group).num_rows
+                if first < stop and first + rows > start:
+                    found.append((path, group, first))
+                first += rows
+        return found
+
+    def _schema(self, columns: list[str]) -> pa.Schema:
+        schema = self._footer(self.files[0].path).schema.to_arrow_schema()
+        return pa.schema([schema.field(name) for name in columns])
+
+    def _footer(self, path: str) -> Any:
+        with self._lock:
+            if path in self._footers:
+                self._footers.move_to_end(path)
+                return self._footers[path]
+        footer = pq.read_metadata(self.store.path(path), filesystem=self.store.arrow)
+        with self._lock:
+            self._footers[path] = footer
+            while len(self._footers) > FOOTERS:
+                self._footers.popitem(last=False)
+        return footer

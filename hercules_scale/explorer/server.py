@@ -1,0 +1,64 @@
+"""Starts the explorer's web server."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+
+import uvicorn
+
+from hercules_scale.errors import InputError
+from hercules_scale.explorer.app import Explorer
+from hercules_scale.explorer.guard import Guard, is_loopback
+
+TOKEN = "HERCULES_EXPLORER_TOKEN"  # noqa: S105
+
+
+def serve(uris: list[str], host: str, port: int) -> None:
+    """Serve until it is interrupted.
+
+    Args:
+        uris: Outputs of runs; the first is the one that opens.
+        host: Address to listen on. Beyond this machine a token is asked for: that of
+            ``HERCULES_EXPLORER_TOKEN``, or a new one, which is printed.
+        port: 0 takes any that is free.
+
+    Raises:
+        InputError: There is no run, or the address cannot be listened on.
+    """
+    explorer = Explorer(uris)
+    for run in explorer.runs:
+        # A mistake is told here, not in a browser.
+        run.state()
+        if run.is_finished:
+            run.opened()
+    listener = _listen(host, port)
+    port = listener.getsockname()[1]
+    token = os.environ.get(TOKEN)
+    if token is None and not is_loopback(host):
+        token = secrets.token_urlsafe(24)
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+    print(f"explorer: {address}{f'?token={token}' if token else ''}", flush=True)
+    guarded = Guard(explorer.application(), port, token)
+    config = uvicorn.Config(
+        guarded, log_level="warning", access_log=False, server_header=False, lifespan="off",
+        timeout_graceful_shutdown=2,
+    )  # fmt: skip
+    uvicorn.Server(config).run([listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(128)
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"--host {host} --port {port}: cannot be listened on ({error}); give another port"
+        ) from None
+    return listener

@@ -1,0 +1,161 @@
+"""The runs that an explorer shows, by number; browsers name no paths."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hercules_scale.errors import InputError
+from hercules_scale.exchange.edits import read_edits
+from hercules_scale.explorer.opened import OpenRun, Pages
+from hercules_scale.explorer.search import Meaning
+from hercules_scale.status import stage_reports
+from hercules_scale.storage import cluster_items, layout
+from hercules_scale.storage.cluster_items import Source
+from hercules_scale.storage.manifest import publish, published_files, read_record
+from hercules_scale.storage.store import Store
+
+
+class ShownRun:
+    """One run, finished or not.
+
+    Args:
+        uri: Its output.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.store = Store(uri)
+        self._lock = threading.Lock()
+        self._opened: OpenRun | None = None
+        self._meaning: Meaning | None = None
+        # Shares of the index that is made beside the explorer, and what went wrong with it.
+        self.index_share: float | None = None
+        self.index_error: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The last part of where the output lies."""
+        return self.store.root.rpartition("/")[2] or "run"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether everything is published."""
+        return self._opened is not None or self.store.exists(layout.SUCCESS)
+
+    def opened(self) -> OpenRun:
+        """The run, once it is finished.
+
+        Raises:
+            InputError: It is not, or there is none.
+        """
+        with self._lock:
+            if self._opened is None:
+                self._opened = OpenRun(self.store)
+                if not self._opened.items.files:
+                    self.index_share = 0.0
+                    threading.Thread(target=self._make_index, daemon=True).start()
+            return self._opened
+
+    def with_items(self) -> OpenRun:
+        """The run, once its items can be paged.
+
+        Raises:
+            InputError: The index of its items is still being made.
+        """
+        run = self.opened()
+        if not run.items.files:
+            if self.index_error is not None:
+                raise InputError(self.index_error)
+            raise InputError(
+                f"the items are being put into the order of the tree ({self.index_share or 0:.0%})"
+            )
+        return run
+
+    def refresh_edits(self) -> OpenRun:
+        """The run with what others have said of its clusters since."""
+        run = self.opened()
+        run.edits = read_edits(self.store)
+        return run
+
+    @property
+    def meaning(self) -> Meaning:
+        """What searches by meaning."""
+        run = self.opened()
+        with self._lock:
+            if self._meaning is None:
+                self._meaning = Meaning(run)
+            return self._meaning
+
+    def state(self) -> dict[str, Any]:
+        """How far it is.
+
+        Raises:
+            InputError: There is no run.
+        """
+        try:
+            record = read_record(self.store)
+        except FileNotFoundError:
+            raise InputError(f"{self.store.uri}: holds no run") from None
+        finished = self.is_finished
+        return {
+            "name": self.name,
+            "uri": self.store.uri,
+            "finished": finished,
+            "index_share": self.index_share,
+            "index_error": self.index_error,
+            "stages": [asdict(stage) for stage in stage_reports(self.store, record)],
+            **{
+                key: record.get(key)
+                for key in (
+                    "status", "error", "started_at", "ended_at", "seen_at", "attempts", "alarms",
+                    "config", "versions", "rows", "clusters_per_level", "summary_status", "tokens",
+                    "imported", "machine", "clustering", "smoothing",
+                )
+            },
+        }  # fmt: skip
+
+    def _make_index(self) -> None:
+        """Put the items of a run that lacks ``cluster_items`` into the order of the tree."""
+        run = self._opened
+        assert run is not None
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        target = Store(str(folder / "hercules_scale" / run.finished.record["fingerprint"]))
+        try:
+            files = make_index(run, target, self._show)
+        except Exception as error:
+            # It runs in a thread of its own, so that nobody else would hear of it.
+            self.index_error = f"the items cannot be paged: {type(error).__name__}: {error}"[:500]
+            return
+        run.items = Pages(target, files)
+        self.index_share = None
+
+    def _show(self, share: float) -> None:
+        self.index_share = share
+
+
+def make_index(run: OpenRun, target: Store, show: Any = lambda share: None) -> list[Any]:
+    """The table ``cluster_items`` of a run in a folder of our own, made once.
+
+    Args:
+        run: Of which.
+        target: Where it goes.
+        show: Told what share of the work is done.
+    """
+    if target.exists(layout.SUCCESS):
+        return published_files(target)[cluster_items.TABLE]
+    source = Source.of(run.store, run.finished.files, run.order, target)
+    n_parts, n_ranges = len(source.parts()), len(source.ranges()) - 1
+    cuts = []
+    for part in range(n_parts):
+        cuts.append(cluster_items.write_part(source, part)[1])
+        show((part + 1) / n_parts / 2)
+    files = []
+    for number in range(n_ranges):
+        files.append(cluster_items.write_range(source, number, cuts))
+        show(0.5 + (number + 1) / n_ranges / 2)
+    target.delete_files(layout.WORK)
+    publish(target, {cluster_items.TABLE: files}, run.finished.record["fingerprint"])
+    return files

@@ -1,0 +1,69 @@
+"use strict";
+import { clear, count, cut, h, share, svg } from "./dom.js";
+import { colour, isDark } from "./api.js";
+
+const ROW = 76, LEAST = 3;
+
+/** Levels below one another, as wide as they have items; a click brings a cluster to full width. */
+export function icicleView(left, context) {
+  let { tree } = context, root = null;
+  const holder = h("div", { class: "scrolled icicles" });
+  const crumbs = h("nav", { class: "crumbs", "aria-label": "Shown within" });
+  left.append(h("div", { class: "tools" }, crumbs, h("span", { class: "faint" }, "Width is the number of items. Enter or click selects; what is selected fills the width.")), holder);
+  const watch = new ResizeObserver(() => draw());
+
+  function draw() {
+    const width = Math.max(holder.clientWidth - 2, 200), dark = isDark();
+    const [topLevel, ids] = root ? [root[0], [root[1]]] : [tree.nLevels, tree.roots];
+    const height = topLevel * ROW;
+    const found = [], selected = context.here.cluster;
+    const lay = (level, id, x, wide) => {
+      if (wide < LEAST) return;
+      found.push([level, id, x, wide]);
+      let at = x;
+      const below = tree.below(level, id), size = Math.max(tree.size(level, id), 1);
+      for (const child of below) {
+        const own = wide * tree.size(level - 1, child) / size;
+        // They are sorted: all that follow are as narrow.
+        if (own < LEAST) break;
+        lay(level - 1, child, at, own);
+        at += own;
+      }
+    };
+    let at = 0;
+    const all = Math.max(ids.reduce((sum, id) => sum + tree.size(topLevel, id), 0), 1);
+    for (const id of ids) { const own = width * tree.size(topLevel, id) / all; lay(topLevel, id, at, own); at += own; }
+    const cells = found.map(([level, id, x, wide]) => {
+      const title = tree.title(level, id), mine = selected && selected[0] === level && selected[1] === id;
+      const y = (topLevel - level) * ROW, fits = Math.floor((wide - 12) / 7.2);
+      return svg("a", { href: context.link({ cluster: [level, id], item: null }), "aria-label": `${title}, level ${level}, ${count(tree.size(level, id))} items`, "aria-current": mine ? "true" : null },
+        svg("title", {}, `${title} · ${count(tree.size(level, id))} items · ${share(tree.size(level, id), tree.nItems)}`),
+        svg("rect", { x: x + 0.5, y: y + 0.5, width: Math.max(wide - 1, 1), height: ROW - 1, rx: 3, fill: colour(tree.tops[level - 1][id], dark) }),
+        fits >= 4 && svg("text", { x: x + 7, y: y + 22, class: "strong" }, cut(title, fits)),
+        fits >= 6 && svg("text", { x: x + 7, y: y + 42 }, cut(`${count(tree.size(level, id))} items`, fits)));
+    });
+    clear(holder, svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "Icicle of the clusters" }, cells));
+    const path = root ? tree.path(...root) : [];
+    clear(crumbs, h("ol", {}, h("li", {}, h("a", { href: context.link({ cluster: null, item: null }) }, "All items")),
+      path.map(([level, id]) => h("li", {}, h("a", { href: context.link({ cluster: [level, id], item: null }) }, tree.title(level, id))))));
+  }
+  const fill = (cluster) => {
+    if (!cluster) root = null;
+    else if (cluster[0] > 1) root = cluster;
+    else root = tree.nLevels > 1 ? [2, tree.parent(1, cluster[1])] : null;
+  };
+  fill(context.here.cluster);
+  watch.observe(holder);
+  draw();
+  return {
+    update(next) {
+      const had = holder.contains(document.activeElement);
+      context = next;
+      tree = next.tree;
+      fill(next.here.cluster);
+      draw();
+      if (had) (holder.querySelector("[aria-current]") ?? holder.querySelector("a"))?.focus();
+    },
+    end() { watch.disconnect(); },
+  };
+}

@@ -1,0 +1,368 @@
+"use strict";
+// The map: bubbles of one level, and under them the items as density or points.
+
+import { colour, get, isDark } from "./api.js";
+import { clear, count, cut, download, h, say, share } from "./dom.js";
+import { CanvasPen, SvgPen } from "./pens.js";
+
+const MARGIN = 48, LEAST = 3.5, LARGEST = 40, LABELS = 45, IN_VIEW = 80, POINT_LEAVES = 24, POINT_ITEMS = 60_000;
+const SCALES = { sqrt: Math.sqrt, linear: (n) => n, log: (n) => Math.log1p(n) };
+
+export function mapView(left, context) {
+  let tree = context.tree, selected = context.here.cluster;
+  let space = "direct", scale = "sqrt", level = "auto", focus = null, solid = false;
+  let zoom = 1, middle = [0, 0], yaw = 0.6, pitch = 0.4, at = null, placed = [], waiting, described = null, turn = 0;
+  // What is drawn of items: of the cluster that is drilled into, and of leaves that are near.
+  let items = null;
+  const nearPoints = new Map();
+
+  const canvas = h("canvas", { tabindex: "0", role: "application", "aria-roledescription": "map", "aria-label": "Map of the clusters", "aria-describedby": "keys" });
+  const tip = h("div", { class: "tip", hidden: true });
+  const notice = h("p", { class: "notice faint", hidden: true });
+  const crumbs = h("nav", { class: "crumbs", "aria-label": "Drilled into" });
+  const levels = h("select", { onchange: (event) => { level = event.target.value === "auto" ? "auto" : Number(event.target.value); draw(); } });
+  const has3d = () => places(tree.nLevels)?.length > 2;
+  const button = (text, label, action) => h("button", { "aria-label": label, title: label, onclick: action }, text);
+  const spaceField = h("select", { onchange: (event) => setSpace(event.target.value) },
+    h("option", { value: "direct" }, "items"), h("option", { value: "descriptions" }, "descriptions"));
+  const solidField = h("input", { type: "checkbox", onchange: (event) => { solid = event.target.checked; fit(); } });
+  const solidLabel = h("label", {}, solidField, "3D");
+  left.append(
+    h("div", { class: "tools" },
+      h("label", {}, "Level ", levels),
+      h("label", {}, "Size ", h("select", { onchange: (event) => { scale = event.target.value; draw(); } },
+        h("option", { value: "sqrt" }, "square root"), h("option", { value: "linear" }, "linear"), h("option", { value: "log" }, "log"))),
+      h("label", {}, "Space ", spaceField), solidLabel,
+      h("span", { class: "row" }, button("+", "Zoom in", () => zoomBy(1.5)), button("−", "Zoom out", () => zoomBy(1 / 1.5)), button("Fit", "Fit to the window", fit), button("Up", "Leave this cluster", up)),
+      h("span", { class: "row" }, button("PNG", "Save the map as PNG", savePng), button("SVG", "Save the map as SVG", saveSvg))),
+    h("div", { class: "tools slim" }, crumbs),
+    h("div", { class: "canvas" }, canvas, tip, notice),
+    h("p", { id: "keys", class: "hidden" }, "Arrow keys go from bubble to bubble, Enter selects, Enter again drills in, Backspace goes up, plus and minus zoom, 0 fits."));
+
+  const places = (number) => space === "direct" ? tree.level(number).places : described?.[number - 1];
+  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+  function setSpace(value) {
+    const before = space;
+    space = value;
+    const done = () => { items = null; nearPoints.clear(); solid = solid && has3d(); fit(); loadItems(); };
+    if (value === "direct" || described) return done();
+    tell("reading the descriptions …");
+    return get(`runs/${context.run}/descriptions`).then((found) => { described = found; done(); })
+      .catch((error) => { space = spaceField.value = before; tell(error.message); });
+  }
+  function tell(text) { notice.hidden = !text; notice.textContent = text ?? ""; if (text) say(text); }
+
+  /** Ids of a level that are drawn: those within the cluster that is drilled into. */
+  function members(number) {
+    if (!focus) return tree.level(number).title.map((_, id) => id);
+    if (number >= focus[0]) return number === focus[0] ? [focus[1]] : [];
+    let ids = [focus[1]];
+    for (let down = focus[0]; down > number; down--) ids = ids.flatMap((id) => tree.below(down, id));
+    return ids;
+  }
+
+  // From the map's coordinates to the window's.
+  let frame = { x: 0, y: 0, z: 0, k: 1 };
+  function rotated(x, y, z) {
+    if (!solid) return [x, y, 0];
+    const [dx, dy, dz] = [x - frame.x, y - frame.y, z - frame.z];
+    const [sin, cos, up, flat] = [Math.sin(yaw), Math.cos(yaw), Math.sin(pitch), Math.cos(pitch)];
+    const x1 = dx * cos + dz * sin, z1 = dz * cos - dx * sin;
+    return [frame.x + x1, frame.y + dy * flat - z1 * up, z1 * flat + dy * up];
+  }
+  function project(axes, index) {
+    const [x, y, z] = rotated(axes[0][index], axes[1][index], axes[2]?.[index] ?? 0);
+    return [canvas.clientWidth / 2 + (x - middle[0]) * frame.k * zoom, canvas.clientHeight / 2 - (y - middle[1]) * frame.k * zoom, z];
+  }
+  function fit() {
+    const number = focus ? Math.max(focus[0] - 1, 1) : tree.nLevels > 1 ? tree.nLevels - 1 : 1;
+    let axes = places(number), ids = members(number);
+    if (focus && focus[0] === 1 && items?.kind === "points") { axes = items.places; ids = items.rows.map((_, index) => index); }
+    if (!axes?.length || !ids.length) { draw(); return; }
+    const bounds = axes.map((axis) => ids.reduce(([low, high], id) => axis[id] === null ? [low, high] : [Math.min(low, axis[id]), Math.max(high, axis[id])], [Infinity, -Infinity]));
+    const [x, y, z] = bounds.map(([low, high]) => (low + high) / 2);
+    const spans = bounds.map(([low, high]) => high - low);
+    const wide = Math.max(canvas.clientWidth - 2 * MARGIN, 60), high = Math.max(canvas.clientHeight - 2 * MARGIN, 60);
+    const k = solid ? Math.min(wide, high) / Math.hypot(...spans) : Math.min(wide / spans[0], high / spans[1]);
+    frame = { x, y, z: z ?? 0, k: Number.isFinite(k) && k > 0 ? k : 100 };
+    middle = [x, y];
+    zoom = 1;
+    draw();
+  }
+
+  const inView = ([x, y]) => x > -LARGEST && y > -LARGEST && x < canvas.clientWidth + LARGEST && y < canvas.clientHeight + LARGEST;
+  function shownLevel() {
+    const finest = focus ? Math.min(focus[0] - 1, tree.nLevels) : tree.nLevels;
+    if (level !== "auto") return focus ? Math.min(level, Math.max(focus[0] - 1, 0)) : level;
+    if (finest < 1) return 0;
+    // The finest level of which not too many are in view.
+    for (let number = 1; number < finest; number++) {
+      const axes = places(number);
+      let n = 0;
+      for (const id of members(number)) if (inView(project(axes, id)) && ++n > IN_VIEW) break;
+      if (n <= IN_VIEW) return number;
+    }
+    return finest;
+  }
+  function lit(number, id) {
+    if (!selected) return true;
+    return number <= selected[0] ? tree.ancestor(number, id, selected[0]) === selected[1] : tree.ancestor(...selected, number) === id;
+  }
+
+  function paint(pen, number) {
+    const dark = isDark(), back = css("--back"), text = css("--text"), line = css("--faint");
+    pen.begin(back);
+    if (space === "direct") paintItems(pen, dark);
+    placed = [];
+    if (number < 1) return;
+    const axes = places(number);
+    if (!axes?.length) { tell("these clusters have no place on the map"); return; }
+    const f = SCALES[scale], sizes = tree.level(number).n_items, ids = members(number);
+    const largest = f(ids.reduce((most, id) => Math.max(most, sizes[id]), 1));
+    const swell = Math.min(Math.max(zoom, 1) ** 0.4, 2) * Math.min(1, 6 / Math.sqrt(Math.max(ids.length, 1)) + 0.25);
+    for (const id of ids) {
+      const spot = project(axes, id);
+      if (axes[0][id] === null || !inView(spot)) continue;
+      placed.push({ id, x: spot[0], y: spot[1], z: spot[2], r: LEAST + (LARGEST * swell - LEAST) * f(sizes[id]) / largest, lit: lit(number, id) });
+    }
+    placed.sort((a, b) => solid ? a.z - b.z : b.r - a.r);
+    paintLinks(pen, line);
+    for (const each of placed)
+      pen.circle(each.x, each.y, each.r, colour(tree.tops[number - 1][each.id], dark), back, each.lit ? 0.82 : 0.12);
+    const mine = selected?.[0] === number && placed.find((each) => each.id === selected[1]);
+    if (mine) pen.circle(mine.x, mine.y, mine.r + 3, null, text, 1, 2.5);
+    const here = at !== null && placed.find((each) => each.id === at);
+    if (here && document.activeElement === canvas) pen.circle(here.x, here.y, here.r + 5, null, css("--focus"), 1, 2);
+    const taken = [];
+    const order = [...placed].sort((a, b) => b.lit - a.lit || b.r - a.r);
+    for (const each of mine ? [mine, ...order] : order) {
+      if (taken.length >= LABELS || !each.lit) break;
+      const label = cut(tree.title(number, each.id), 30), wide = pen.width(label) + 6;
+      const box = [each.x - wide / 2, each.y - 8, each.x + wide / 2, each.y + 8];
+      if (box[0] < 2 || box[1] < 2 || box[2] > canvas.clientWidth - 2 || box[3] > canvas.clientHeight - 2) continue;
+      if (taken.some((other) => box[0] < other[2] && box[2] > other[0] && box[1] < other[3] && box[3] > other[1])) continue;
+      taken.push(box);
+      pen.text(label, each.x, each.y + 4, text, back);
+    }
+  }
+  /** From what is selected to the cluster above it and to those below. */
+  function paintLinks(pen, line) {
+    if (!selected) return;
+    const [number, id] = selected, from = places(number);
+    if (!from?.length) return;
+    const start = project(from, id);
+    const join = (axes, other) => { const end = project(axes, other); pen.line(start[0], start[1], end[0], end[1], line, 0.5); };
+    if (number < tree.nLevels && places(number + 1)?.length) join(places(number + 1), tree.parent(number, id));
+    if (number > 1 && places(number - 1)?.length) for (const child of tree.below(number, id).slice(0, 200)) join(places(number - 1), child);
+  }
+  function paintItems(pen, dark) {
+    const sets = [items, ...nearPoints.values()].filter(Boolean);
+    for (const set of sets) {
+      if (set.kind === "density") {
+        if (solid) continue;
+        const [x0, y0, x1, y1] = set.box, n = set.grid, most = Math.log1p(Math.max(...set.counts));
+        const a = project([[x0], [y0]], 0), b = project([[x1], [y1]], 0);
+        const wide = (b[0] - a[0]) / n, high = (a[1] - b[1]) / n;
+        set.counts.forEach((each, index) => {
+          if (!each) return;
+          const x = a[0] + Math.floor(index / n) * wide, y = a[1] - (index % n + 1) * high;
+          if (x + wide < 0 || y + high < 0 || x > canvas.clientWidth || y > canvas.clientHeight) return;
+          pen.rect(x, y, wide + 0.5, high + 0.5, dark ? "#9fb4d0" : "#4a6a95", 0.05 + 0.3 * Math.log1p(each) / most);
+        });
+        continue;
+      }
+      set.rows.forEach((_, index) => {
+        const spot = project(set.places, index);
+        if (!inView(spot)) return;
+        const leaf = set.leaves[index];
+        pen.rect(spot[0] - 1.25, spot[1] - 1.25, 2.5, 2.5, colour(tree.tops[0][leaf], dark), lit(1, leaf) ? 0.65 : 0.1);
+      });
+    }
+  }
+
+  let shown = 0, asked = false;
+  function draw() {
+    if (asked) return;
+    asked = true;
+    requestAnimationFrame(() => {
+      asked = false;
+      if (!canvas.isConnected || !canvas.clientWidth) return;
+      shown = shownLevel();
+      tell(null);
+      paint(new CanvasPen(canvas), shown);
+      canvas.setAttribute("data-level", shown);
+      canvas.setAttribute("data-shown", placed.length);
+      canvas.setAttribute("data-points", items?.kind === "points" ? items.rows.length : [...nearPoints.values()].reduce((sum, each) => sum + each.rows.length, 0));
+      canvas.setAttribute("data-density", items?.kind === "density" ? "yes" : "no");
+      clearTimeout(waiting);
+      waiting = setTimeout(loadNear, 250);
+    });
+  }
+
+  async function loadItems() {
+    const mine = ++turn;
+    if (space !== "direct") { items = null; return; }
+    try {
+      const found = await get(`runs/${context.run}/points`, focus ? { level: focus[0], id: focus[1] } : {});
+      if (mine !== turn) return;
+      items = found;
+      if (focus?.[0] === 1) fit(); else draw();
+    } catch (error) { if (mine === turn) tell(error.message); }
+  }
+  /** Near enough, items come out as points. */
+  async function loadNear() {
+    if (space !== "direct" || items?.kind === "points" || shown !== 1) { if (nearPoints.size && shown !== 1) { nearPoints.clear(); draw(); } return; }
+    const leaves = placed.map((each) => each.id);
+    const total = leaves.reduce((sum, id) => sum + tree.size(1, id), 0);
+    if (leaves.length > POINT_LEAVES || total > POINT_ITEMS) return;
+    const missing = leaves.filter((id) => !nearPoints.has(id) && tree.size(1, id) <= 20_000);
+    for (const id of [...nearPoints.keys()]) if (!leaves.includes(id)) nearPoints.delete(id);
+    if (!missing.length) return;
+    try {
+      const found = await Promise.all(missing.map((id) => get(`runs/${context.run}/points`, { level: 1, id })));
+      missing.forEach((id, place) => { if (found[place].kind === "points") nearPoints.set(id, found[place]); });
+      draw();
+    } catch (error) { tell(error.message); }
+  }
+
+  function zoomBy(factor, x = canvas.clientWidth / 2, y = canvas.clientHeight / 2) {
+    const next = Math.min(Math.max(zoom * factor, 0.2), 5000), k = frame.k;
+    middle[0] += (x - canvas.clientWidth / 2) / k * (1 / zoom - 1 / next);
+    middle[1] -= (y - canvas.clientHeight / 2) / k * (1 / zoom - 1 / next);
+    zoom = next;
+    draw();
+  }
+  function drill(cluster) {
+    focus = cluster;
+    at = null;
+    items = null;
+    nearPoints.clear();
+    level = levels.value = "auto";
+    loadItems();
+    trail();
+    fit();
+    say(cluster ? `within ${tree.title(...cluster)}` : "all clusters");
+  }
+  function up() {
+    if (!focus) return;
+    drill(focus[0] < tree.nLevels ? [focus[0] + 1, tree.parent(...focus)] : null);
+  }
+  function trail() {
+    const path = focus ? tree.path(...focus) : [];
+    const step = (name, cluster) => h("li", {}, h("button", { class: "plain", onclick: () => drill(cluster) }, name));
+    clear(crumbs, h("ol", {}, step("All items", null), path.map((each) => step(cut(tree.title(...each), 40), each))));
+  }
+
+  function hit(x, y) {
+    for (let index = placed.length - 1; index >= 0; index--) {
+      const each = placed[index];
+      if (Math.hypot(each.x - x, each.y - y) <= each.r + 2) return each;
+    }
+    return null;
+  }
+  function hitItem(x, y) {
+    let best = null, least = 6;
+    for (const set of [items, ...nearPoints.values()])
+      if (set?.kind === "points") set.rows.forEach((row, index) => {
+        const spot = project(set.places, index), far = Math.hypot(spot[0] - x, spot[1] - y);
+        if (far < least) { least = far; best = { row, leaf: set.leaves[index], x: spot[0], y: spot[1] }; }
+      });
+    return best;
+  }
+  function showTip(each, text) {
+    clear(tip, text);
+    tip.hidden = false;
+    const wide = tip.offsetWidth, x = Math.min(Math.max(each.x - wide / 2, 4), Math.max(canvas.clientWidth - wide - 4, 4));
+    const y = each.y - (each.r ?? 4) - tip.offsetHeight - 8;
+    tip.style.transform = `translate(${x}px, ${y < 2 ? each.y + (each.r ?? 4) + 8 : y}px)`;
+  }
+  const about = (id) => `${tree.title(shown, id)} · ${count(tree.size(shown, id))} items (${share(tree.size(shown, id), tree.nItems)}) · level ${shown}`;
+
+  const pointers = new Map();
+  let moved = 0;
+  canvas.addEventListener("pointerdown", (event) => { canvas.setPointerCapture(event.pointerId); pointers.set(event.pointerId, [event.offsetX, event.offsetY]); moved = 0; });
+  canvas.addEventListener("pointermove", (event) => {
+    const before = pointers.get(event.pointerId);
+    if (!before) {
+      const bubble = hit(event.offsetX, event.offsetY), point = bubble ? null : hitItem(event.offsetX, event.offsetY);
+      canvas.classList.toggle("over", Boolean(bubble || point));
+      if (bubble) showTip(bubble, about(bubble.id));
+      else if (point) showTip(point, `item in row ${count(point.row)} · ${tree.title(1, point.leaf)}`);
+      else tip.hidden = true;
+      return;
+    }
+    const [dx, dy] = [event.offsetX - before[0], event.offsetY - before[1]];
+    if (pointers.size === 2) {
+      const other = [...pointers].find(([id]) => id !== event.pointerId)[1];
+      const was = Math.hypot(before[0] - other[0], before[1] - other[1]), is = Math.hypot(event.offsetX - other[0], event.offsetY - other[1]);
+      if (was > 0) zoomBy(is / was, (event.offsetX + other[0]) / 2, (event.offsetY + other[1]) / 2);
+    } else if (solid && !event.shiftKey) { yaw += dx / 150; pitch += dy / 150; }
+    else { middle[0] -= dx / frame.k / zoom; middle[1] += dy / frame.k / zoom; }
+    moved += Math.hypot(dx, dy);
+    pointers.set(event.pointerId, [event.offsetX, event.offsetY]);
+    tip.hidden = true;
+    draw();
+  });
+  const release = (event) => { pointers.delete(event.pointerId); };
+  canvas.addEventListener("pointerup", release);
+  canvas.addEventListener("pointercancel", release);
+  canvas.addEventListener("pointerleave", () => { tip.hidden = true; });
+  canvas.addEventListener("click", (event) => {
+    if (moved > 5) return;
+    const bubble = hit(event.offsetX, event.offsetY), point = bubble ? null : hitItem(event.offsetX, event.offsetY);
+    if (bubble) { at = bubble.id; context.go({ cluster: [shown, bubble.id], item: null }); }
+    else if (point) context.go({ item: point.row, cluster: [1, point.leaf] });
+    else context.go({ cluster: null, item: null });
+  });
+  canvas.addEventListener("dblclick", (event) => {
+    const bubble = hit(event.offsetX, event.offsetY);
+    if (bubble) drill([shown, bubble.id]); else zoomBy(2, event.offsetX, event.offsetY);
+  });
+  canvas.addEventListener("wheel", (event) => { event.preventDefault(); zoomBy(Math.exp(-event.deltaY / 400), event.offsetX, event.offsetY); }, { passive: false });
+  canvas.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (step) {
+      const from = placed.find((each) => each.id === at) ?? { x: canvas.clientWidth / 2, y: canvas.clientHeight / 2 };
+      let best = null, least = Infinity;
+      for (const each of placed) {
+        const [dx, dy] = [each.x - from.x, each.y - from.y], along = dx * step[0] + dy * step[1], aside = Math.abs(dx * step[1]) + Math.abs(dy * step[0]);
+        if (each.id !== at && along > 0 && along + 2 * aside < least) { least = along + 2 * aside; best = each; }
+      }
+      if (at === null && !best) [best] = placed;
+      if (best) { at = best.id; say(about(at)); showTip(best, about(at)); draw(); }
+    } else if (event.key === "Enter" && at !== null) {
+      if (selected?.[0] === shown && selected[1] === at) drill([shown, at]); else context.go({ cluster: [shown, at], item: null });
+    } else if (event.key === "Backspace") up();
+    else if (event.key === "Escape") context.go({ cluster: null, item: null });
+    else if (event.key === "+" || event.key === "=") zoomBy(1.5);
+    else if (event.key === "-") zoomBy(1 / 1.5);
+    else if (event.key === "0") fit();
+    else return;
+    event.preventDefault();
+  });
+  canvas.addEventListener("focus", draw);
+  canvas.addEventListener("blur", () => { tip.hidden = true; draw(); });
+
+  function savePng() { canvas.toBlob((blob) => download(`${tree.name}-map.png`, blob)); }
+  function saveSvg() {
+    const pen = new SvgPen(canvas.clientWidth, canvas.clientHeight);
+    paint(pen, shown);
+    download(`${tree.name}-map.svg`, new Blob([pen.finish()], { type: "image/svg+xml" }));
+  }
+
+  clear(levels, h("option", { value: "auto" }, "by zoom"),
+    tree.levels.map((each, index) => h("option", { value: index + 1 }, `${index + 1} (${count(each.title.length)})`)).reverse());
+  solidLabel.hidden = !has3d();
+  trail();
+  const watch = new ResizeObserver(() => (zoom === 1 ? fit() : draw()));
+  watch.observe(canvas);
+  const theme = matchMedia("(prefers-color-scheme: dark)");
+  theme.addEventListener("change", draw);
+  loadItems();
+  return {
+    update(next) { context = next; tree = next.tree; selected = next.here.cluster; draw(); },
+    end() { watch.disconnect(); theme.removeEventListener("change", draw); clearTimeout(waiting); },
+  };
+}

@@ -1,0 +1,67 @@
+"use strict";
+import { clear, count, h, say, share } from "./dom.js";
+import { get } from "./api.js";
+
+export function searchView(left, context) {
+  let turn = 0, shown = null;
+  const field = h("input", { type: "search", id: "q", "aria-label": "Search", placeholder: "Words in titles, descriptions and items", autocomplete: "off" });
+  const by = h("select", { "aria-label": "Search by" }, h("option", { value: "words" }, "by words"), h("option", { value: "meaning" }, "by meaning"));
+  const clusters = h("section", { "aria-label": "Clusters found" }), items = h("section", { "aria-label": "Items found" });
+  left.append(h("form", { class: "tools", role: "search", onsubmit: (event) => { event.preventDefault(); context.go({ q: field.value, by: by.value }); } },
+    field, by, h("button", { type: "submit" }, "Search")), h("div", { class: "scrolled pad" }, clusters, items));
+
+  async function search(q, kind) {
+    const mine = ++turn;
+    clear(clusters);
+    clear(items);
+    if (!q.trim()) { clear(clusters, h("p", { class: "faint" }, "All words must be there; in items, in the id or the first 300 characters.")); return; }
+    clear(clusters, h("p", { role: "status" }, kind === "meaning" ? "Reading the words with the run's model; the first time takes some seconds …" : "Searching …"));
+    try {
+      const found = await get(`runs/${context.run}/search/${kind === "meaning" ? "meaning" : "clusters"}`, { q });
+      if (mine !== turn) return;
+      clear(clusters, h("h2", {}, kind === "meaning" ? "Clusters nearest in meaning" : `Clusters (${count(found.n_hits)})`),
+        h("ul", { class: "list tall" }, found.hits.map((hit) => h("li", {}, h("div", {},
+          h("a", { href: context.link({ cluster: [hit.level, hit.cluster_id], item: null }) }, hit.title),
+          hit.description && hit.description !== hit.title && h("p", {}, hit.description)),
+        h("span", { class: "size" }, hit.cosine === undefined ? "" : `${hit.cosine.toFixed(2)} · `, `${count(hit.n_items)} · level ${hit.level}`)))));
+      say(`${found.n_hits} clusters found`);
+    } catch (error) { if (mine === turn) clear(clusters, h("p", { role: "alert", class: "error" }, error.message)); }
+    if (kind === "words" && mine === turn) searchItems(q, mine);
+  }
+
+  async function searchItems(q, mine) {
+    const list = h("ul", { class: "list tall" }), told = h("p", { class: "faint", role: "status" }), more = h("button", { hidden: true }, "Search on");
+    clear(items, h("h2", {}, "Items"), list, told, more);
+    let start = 0, n = 0;
+    const on = async (wanted) => {
+      more.hidden = true;
+      let values;
+      do {
+        try { values = await get(`runs/${context.run}/search/items`, { q, start }); } catch (error) { clear(told, error.message); return; }
+        if (mine !== turn) return;
+        start = values.searched;
+        n += values.hits.length;
+        list.append(...values.hits.map((hit) => h("li", {}, h("div", {},
+          h("a", { href: context.link({ item: hit.row, cluster: [1, hit.level_1] }) }, hit.item_id),
+          hit.description && hit.description !== hit.item_id && h("p", {}, hit.description)),
+        h("span", { class: "size" }, context.tree.title(1, hit.level_1)))));
+        clear(told, `${count(n)} found in ${count(start)} of ${count(values.n_items)} items (${share(start, values.n_items)})`);
+      } while (n < wanted && start < values.n_items);
+      more.hidden = start >= values.n_items;
+      more.onclick = () => on(n + 50);
+    };
+    await on(25);
+  }
+  const update = (next) => {
+    context = next;
+    const now = JSON.stringify([next.here.q, next.here.by]);
+    if (now === shown) return;
+    shown = now;
+    field.value = next.here.q;
+    by.value = next.here.by;
+    search(next.here.q, next.here.by);
+  };
+  update(context);
+  if (!context.here.q) field.focus();
+  return { update, end() { turn = -1; } };
+}

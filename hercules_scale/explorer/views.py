@@ -1,0 +1,321 @@
+"""What the explorer's pages show, as values for JSON; none of it is HTML."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from hercules_scale.errors import InputError
+from hercules_scale.exchange.edits import ClusterKey
+from hercules_scale.explorer.opened import OpenRun
+from hercules_scale.reduction.pca import PCAFit
+
+MAX_PAGE = 200
+# Items drawn as points, at most; more are a density over a grid.
+MAX_POINTS, GRID = 20_000, 96
+SAMPLED_ROWS = 131_072
+NEIGHBOURS, BINS = 8, 24
+# Longest text of one item that is sent.
+TEXT_CHARACTERS = 200_000
+
+
+def finite(values: Any) -> list[float | None]:
+    """Numbers with five digits for JSON; null for what is none."""
+    return [
+        float(f"{value:.5g}") if value is not None and math.isfinite(value) else None
+        for value in values
+    ]
+
+
+def tree(run: OpenRun) -> dict[str, Any]:
+    """Every cluster, a level at a time, in columns by id."""
+    levels = []
+    for level in range(1, run.n_levels + 1):
+        table = run.level(level)
+        levels.append(
+            {
+                "title": run.titles(level),
+                "n_items": table["n_items"].to_pylist(),
+                "parent": table["parent_cluster_id"].to_pylist(),
+                "status": table["summary_status"].to_pylist(),
+                "score": finite(table["summary_score"].to_pylist()),
+                "places": places(table["reduction"]),
+                "edited": [key[1] for key in run.edits if key[0] == level],
+            }
+        )
+    return {"name": run.finished.name, "n_items": run.n_items, "levels": levels}
+
+
+def places(column: pa.ChunkedArray) -> list[list[float | None]]:
+    """Coordinates, an axis at a time; empty where a cluster has none."""
+    if column.null_count or column.type.list_size < 2:
+        return []
+    return [finite(axis) for axis in _matrix(column).T.tolist()]
+
+
+def _matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
+    array = column.combine_chunks()
+    flat: NDArray[np.float32] = array.flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(len(array), array.type.list_size)
+
+
+def description_places(run: OpenRun) -> list[list[list[float | None]]]:
+    """Of each level, its clusters on the principal axes of all descriptions' embeddings.
+
+    Raises:
+        InputError: Descriptions were not embedded.
+    """
+    vectors = [run.vectors(level, "description_embedding") for level in range(1, run.n_levels + 1)]
+    if any(level is None or not level.any() for level in vectors):
+        raise InputError("the descriptions of this run were not embedded; take the items' space")
+    known = [level for level in vectors if level is not None]
+    fit = PCAFit(known[0].shape[1])
+    for level in known:
+        fit.add(level)
+    pca = fit.finish(3)
+    return [[finite(axis) for axis in pca.transform(level).T.tolist()] for level in known]
+
+
+def cluster(run: OpenRun, key: ClusterKey) -> dict[str, Any]:
+    """One cluster's page, but its items and its children, which the tree has."""
+    level, cluster_id = key
+    values = run.cluster(key)
+    edit = run.edits.get(key)
+    return {
+        "level": level,
+        "id": cluster_id,
+        **{
+            name: values[name]
+            for name in (
+                "title", "own_title", "description", "n_items", "n_children", "summary_status",
+                "summary_error", "summary_source", "keyphrases", "note",
+            )
+        },
+        "summary_score": finite([values["summary_score"]])[0],
+        "inertia": finite([values["inertia"]])[0],
+        "revision": None if edit is None else edit.revision,
+        "edited_at": None if edit is None else edit.edited_at,
+        "exemplars": exemplars(run, values),
+        "statistics": statistics(run, key, values["numeric_stats"]),
+        "distributions": distributions(run, key),
+        "neighbours": neighbours(run, key),
+    }  # fmt: skip
+
+
+def exemplars(run: OpenRun, values: dict[str, Any]) -> list[dict[str, Any]]:
+    """The items nearest to a centroid."""
+    ids, rows = values["exemplar_item_ids"] or [], values.get("exemplar_rows")
+    if rows is not None:
+        return [_shown(item) for item in run.rows("items", rows)]
+    if not run.items.files:
+        return [{"item_id": item_id} for item_id in ids]
+    # A run that does not say which rows they are.
+    start, stop = run.span((values["level"], values["cluster_id"]))
+    wanted = pa.array(ids, pa.string())
+    found = {}
+    for first, group in run.items.groups(start, stop, ["item_id", "row"]):
+        inside = group.slice(max(start - first, 0))
+        for row in inside.filter(pc.is_in(inside["item_id"], value_set=wanted)).to_pylist():
+            found[row["item_id"]] = row["row"]
+        if len(found) == len(ids):
+            break
+    shown = [found[item_id] for item_id in ids if item_id in found]
+    return [_shown(item) for item in run.rows("items", shown)]
+
+
+def _shown(item: dict[str, Any]) -> dict[str, Any]:
+    """A row of ``items`` as it goes to the browser; its picture goes by itself."""
+    has_thumbnail = item.pop("thumbnail", None) is not None
+    text = item.get("text")
+    if text is not None and len(text) > TEXT_CHARACTERS:
+        item |= {"text": text[:TEXT_CHARACTERS], "n_characters": len(text)}
+    numbers = {name: value for name, value in item.items() if isinstance(value, float)}
+    for name, value in numbers.items():
+        item[name] = value if math.isfinite(value) else None
+    return item | {"thumbnail": has_thumbnail}
+
+
+def statistics(
+    run: OpenRun, key: ClusterKey, own: list[dict[str, Any]] | None
+) -> list[dict[str, Any]]:
+    """Numeric variables of a cluster, those that set it apart first, each with a histogram."""
+    if not own:
+        return []
+    whole = run.finished.record.get("variables") or {}
+    names, counts, edges = run.numbers, [], []
+    if run.items.files and "numbers" in run.items.columns:
+        table = run.items.sample(*run.span(key), ["numbers"], SAMPLED_ROWS)
+        matrix = _matrix(table["numbers"])
+        for place in range(matrix.shape[1]):
+            of_all = whole.get(names[place], {})
+            low, high = of_all.get("min"), of_all.get("max")
+            if low is None or high is None or not low < high:
+                low, high = float(matrix[:, place].min()), float(matrix[:, place].max())
+            bins, _ = np.histogram(matrix[:, place], BINS, (low, high if high > low else low + 1))
+            counts.append(bins.tolist())
+            edges.append([low, high])
+    found = []
+    for variable in own:
+        name = variable["variable"]
+        of_all = whole.get(name, {})
+        deviation = None
+        if of_all.get("std"):
+            deviation = (variable["mean"] - of_all["mean"]) / of_all["std"]
+        place = names.index(name) if name in names else -1
+        histogram = counts[place] if 0 <= place < len(counts) else []
+        bounds = edges[place] if histogram else []
+        found.append(variable | {"deviation": deviation, "histogram": histogram, "bounds": bounds})
+    return sorted(found, key=lambda each: -abs(each["deviation"] or 0))
+
+
+def distributions(run: OpenRun, key: ClusterKey) -> dict[str, Any]:
+    """How far the items lie from the centroid, and how near to the best other one."""
+    if not run.items.files:
+        return {}
+    names = {name: f"{name}_{key[0]}" for name in ("distance", "margin")}
+    table = run.items.sample(*run.span(key), list(names.values()), SAMPLED_ROWS)
+    found: dict[str, Any] = {"n": table.num_rows}
+    for name, column in names.items():
+        values = table[column].drop_null().to_numpy()
+        if len(values):
+            counts, edges = np.histogram(values, BINS)
+            found[name] = {
+                "histogram": counts.tolist(),
+                "bounds": finite([edges[0], edges[-1]]),
+                "median": finite([np.median(values)])[0],
+            }
+            if name == "margin":
+                found[name]["share_below_zero"] = float((values < 0).mean())
+    return found
+
+
+def neighbours(run: OpenRun, key: ClusterKey) -> list[dict[str, Any]]:
+    """Clusters of the level whose centroids lie nearest, squared L2."""
+    level, cluster_id = key
+    centroids = run.vectors(level, "centroid")
+    if centroids is None or len(centroids) < 2:
+        return []
+    differences = centroids - centroids[cluster_id]
+    distances = np.einsum("ij,ij->i", differences, differences)
+    distances[cluster_id] = np.inf
+    nearest = np.argsort(distances, kind="stable")[: min(NEIGHBOURS, len(distances) - 1)]
+    return [
+        {"id": int(other), "distance": finite([distances[other]])[0]} for other in nearest.tolist()
+    ]
+
+
+def items(run: OpenRun, key: ClusterKey, offset: int, limit: int) -> dict[str, Any]:
+    """A page of the items of a cluster: by finest cluster, the nearest to its centroid first."""
+    if not 1 <= limit <= MAX_PAGE or offset < 0:
+        raise InputError(f"limit must be from 1 to {MAX_PAGE} and offset at least 0")
+    start, stop = run.span(key)
+    begin, end = min(start + offset, stop), min(start + offset + limit, stop)
+    names = ["row", "item_id", "description", "level_1"]
+    own = {"distance": f"distance_{key[0]}", "margin": f"margin_{key[0]}"}
+    known = run.items.columns
+    extra = [name for name in ("numbers", "image_uri", "thumbnail") if name in known]
+    table = run.items.read(begin, end, [*names, *own.values(), *extra])
+    rows = []
+    for row in table.to_pylist():
+        shown = {name: row[name] for name in names}
+        shown |= {name: finite([row[column]])[0] for name, column in own.items()}
+        if "numbers" in row:
+            shown["numbers"] = row["numbers"]
+        if "image_uri" in row:
+            shown["image_uri"] = row["image_uri"]
+        rows.append(shown | {"thumbnail": row.get("thumbnail") is not None})
+    return {"offset": offset, "n_items": stop - start, "columns": run.numbers, "items": rows}
+
+
+def item(run: OpenRun, row: int) -> dict[str, Any]:
+    """One item whole, with its clusters at every level.
+
+    Raises:
+        InputError: There is no such row.
+    """
+    if not 0 <= row < run.n_items:
+        raise InputError(f"there is no row {row}; rows are 0 to {run.n_items - 1}")
+    (found,) = run.rows("items", [row]) or run.rows("embeddings", [row])
+    found.pop("embedding", None)
+    (member,) = run.rows("memberships", [row])
+    clusters = [
+        {
+            "level": level,
+            "id": member[f"level_{level}"],
+            "distance": finite([member[f"distance_{level}"]])[0],
+            "margin": finite([member[f"margin_{level}"]])[0],
+        }
+        for level in range(1, run.n_levels + 1)
+    ]
+    (labels,) = run.rows("labels", [row]) or [{}]
+    labels.pop("row", None)
+    return {"item": _shown(found), "clusters": clusters, "labels": labels, "columns": run.numbers}
+
+
+def points(run: OpenRun, key: ClusterKey | None) -> dict[str, Any]:
+    """The items of a cluster on the map: points where they are few, else how dense they lie.
+
+    Raises:
+        InputError: The run has no map of its items.
+    """
+    axes = [name for name in run.items.columns if name.startswith("pca_")]
+    if not axes:
+        raise InputError("this run has no map of its items")
+    start, stop = run.span(key)
+    if stop - start <= MAX_POINTS:
+        table = run.items.read(start, stop, ["row", "level_1", *axes])
+        return {
+            "kind": "points",
+            "rows": table["row"].to_pylist(),
+            "leaves": table["level_1"].to_pylist(),
+            "places": [finite(table[name].to_pylist()) for name in axes],
+        }
+    table = run.items.sample(start, stop, axes[:2], SAMPLED_ROWS)
+    x, y = (table[name].to_numpy() for name in axes[:2])
+    counts, x_edges, y_edges = np.histogram2d(x, y, GRID)
+    box = finite([x_edges[0], y_edges[0], x_edges[-1], y_edges[-1]])
+    return {
+        "kind": "density",
+        "grid": GRID,
+        "box": box,
+        "counts": counts.astype(int).ravel().tolist(),
+        "n_sampled": table.num_rows,
+        "n_items": stop - start,
+    }
+
+
+def table_rows(run: OpenRun, name: str) -> list[dict[str, Any]]:
+    """A small table whole."""
+    from hercules_scale.storage.tables import read_tables
+
+    files = run.finished.files.get(name, [])
+    if not files:
+        return []
+    rows: list[dict[str, Any]] = read_tables(run.store, [file.path for file in files]).to_pylist()
+    for row in rows:
+        for column, value in row.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                row[column] = None
+    return rows
+
+
+def ledger(run: OpenRun, offset: int, limit: int) -> dict[str, Any]:
+    """A page of the requests to the language model, without prompts."""
+    if not 1 <= limit <= MAX_PAGE or offset < 0:
+        raise InputError(f"limit must be from 1 to {MAX_PAGE} and offset at least 0")
+    files = run.finished.files.get("llm_calls", [])
+    rows: list[dict[str, Any]] = []
+    first = 0
+    from hercules_scale.storage.tables import read_rows
+
+    for file in files:
+        begin, end = max(offset - first, 0), min(offset + limit - first, file.rows)
+        if begin < end:
+            rows += read_rows(run.store, file.path, begin, end).to_pylist()
+        first += file.rows
+    return {"offset": offset, "n_calls": first, "calls": rows}

@@ -1,0 +1,54 @@
+"""Writes ``cluster_items``, the items in the order of the tree, on Ray."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from hercules_scale.stages.context import RunContext
+from hercules_scale.stages.shards import ShardResult, Stage, run_shards
+from hercules_scale.storage import cluster_items, layout
+from hercules_scale.storage.cluster_items import Source, TreeOrder
+from hercules_scale.storage.tables import FileRecord
+
+
+@dataclass(frozen=True)
+class _PartWorker:
+    source: Source
+
+    def __call__(self, part: int) -> ShardResult:
+        file, cuts = cluster_items.write_part(self.source, part)
+        return ShardResult([file], {"cuts": cuts}, file.rows)
+
+
+@dataclass(frozen=True)
+class _RangeWorker:
+    source: Source
+    cuts: list[list[int]]
+
+    def __call__(self, number: int) -> ShardResult:
+        file = cluster_items.write_range(self.source, number, self.cuts)
+        return ShardResult([file], units=file.rows)
+
+
+def order_items(
+    context: RunContext, clusters: pa.Table, tables: dict[str, list[FileRecord]]
+) -> list[FileRecord]:
+    """Write the table ``cluster_items``.
+
+    Args:
+        context: The run.
+        clusters: Every cluster with its parent and size.
+        tables: Files of ``memberships``, ``items`` and ``reductions``.
+    """
+    source = Source.of(context.store, tables, TreeOrder.of(clusters), context.store)
+    n_items, workers = sum(source.rows), context.config.resources.workers
+    stage = Stage("order/parts", "items", n_items, workers)
+    sorted_ = run_shards(context, stage, len(source.parts()), _PartWorker(source))
+    cuts = [commit.info["cuts"] for commit in sorted_.values()]
+    stage = Stage("order/ranges", "items", n_items, workers)
+    n_ranges = len(source.ranges()) - 1
+    merged = run_shards(context, stage, n_ranges, _RangeWorker(source, cuts))
+    context.store.delete_files(f"{layout.WORK}/{cluster_items.TABLE}")
+    return [file for commit in merged.values() for file in commit.files]

@@ -1,0 +1,308 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from benchmarks.made_run import Made, make_run
+from hercules_scale import Hierarchy
+from hercules_scale.cli import main
+from hercules_scale.errors import InputError
+from hercules_scale.exchange.edits import write_edit
+from hercules_scale.explorer import search
+from hercules_scale.explorer.app import Explorer
+from hercules_scale.explorer.guard import Guard
+from hercules_scale.explorer.opened import OpenRun
+from hercules_scale.explorer.sessions import ShownRun, make_index
+from hercules_scale.storage import layout
+from hercules_scale.storage.cluster_items import TABLE
+from hercules_scale.storage.manifest import replace_table
+from hercules_scale.storage.store import Store
+from tests.explorer.conftest import SIZES, explorer
+
+HERE = "http://127.0.0.1:8760"
+
+
+def asking(*stores: Store, token: str | None = None) -> TestClient:
+    application = Explorer([store.uri for store in stores]).application()
+    return TestClient(Guard(application, 8760, token), base_url=HERE)
+
+
+def get(client: TestClient, path: str, **parameters: Any) -> Any:
+    answer = client.get(f"/api/runs/0/{path}", params=parameters)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+@pytest.mark.parametrize(("level", "cluster_id"), [(1, 7), (2, 3), (3, 1)])
+def test_pages_hold_every_item_of_a_cluster_once(
+    level: int, cluster_id: int, text_run: Store
+) -> None:
+    client = asking(text_run)
+    members = Hierarchy.open(text_run.uri).memberships()
+    expected = members[members[f"level_{level}"] == cluster_id]
+    found: list[dict[str, Any]] = []
+    while True:
+        page = get(client, "items", level=level, id=cluster_id, offset=len(found), limit=200)
+        if not page["items"]:
+            break
+        found += page["items"]
+    assert page["n_items"] == len(expected)
+    assert sorted(each["row"] for each in found) == expected["row"].tolist()
+    if level == 1:
+        nearest = [each["distance"] for each in found]
+        assert nearest == sorted(nearest)
+    by_row = {each["row"]: each for each in found}
+    row = int(expected["row"].iloc[0])
+    assert by_row[row]["distance"] == pytest.approx(
+        float(expected[f"distance_{level}"].iloc[0]), rel=1e-4
+    )
+
+
+def test_a_cluster_shows_its_exemplars_its_neighbours_and_how_its_items_lie(
+    text_run: Store,
+) -> None:
+    found = get(asking(text_run), "cluster", level=2, id=3)
+    clusters = Hierarchy.open(text_run.uri).clusters(2)
+    centroids = np.stack(clusters["centroid"].to_list())
+    distances = ((centroids - centroids[3]) ** 2).sum(axis=1)
+    assert [each["item_id"] for each in found["exemplars"]] == list(
+        clusters["exemplar_item_ids"][3]
+    )
+    assert found["exemplars"][0]["text"].split()[3] == "number"
+    assert [each["id"] for each in found["neighbours"]] == np.argsort(distances)[1:].tolist()
+    assert sum(found["distributions"]["distance"]["histogram"]) == clusters["n_items"][3]
+
+
+def test_numeric_clusters_show_the_variables_that_set_them_apart_first(numeric_run: Store) -> None:
+    found = get(asking(numeric_run), "cluster", level=1, id=4)["statistics"]
+    deviations = [abs(each["deviation"]) for each in found]
+    assert {each["variable"] for each in found} == {"length", "width", "weight"}
+    assert deviations == sorted(deviations, reverse=True)
+    assert all(sum(each["histogram"]) > 10 for each in found)
+
+
+def test_an_item_shows_its_clusters_at_every_level_and_its_ground_truth(text_run: Store) -> None:
+    found = get(asking(text_run), "item", row=1234)
+    member = Hierarchy.open(text_run.uri).memberships().iloc[1234]
+    assert found["item"]["item_id"] == "item-1234"
+    assert [each["id"] for each in found["clusters"]] == [
+        member[f"level_{level}"] for level in (1, 2, 3)
+    ]
+    assert found["labels"] == {"class": str(member["level_3"] % 3)}
+
+
+def test_pictures_come_as_pictures_and_nothing_else_does(image_run: Store) -> None:
+    client = asking(image_run)
+    answer = client.get("/api/runs/0/thumbnail", params={"row": 5})
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.content.startswith(b"\x89PNG")
+    assert get(client, "items", level=1, id=0)["items"][0]["thumbnail"] is True
+
+
+def test_a_search_for_items_goes_on_where_it_stopped(
+    text_run: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "MAX_HITS", 7)
+    client = asking(text_run)
+    found: list[int] = []
+    start = 0
+    while True:
+        part = get(client, "search/items", q="NUMBER 77", start=start)
+        found += [hit["row"] for hit in part["hits"]]
+        start = part["searched"]
+        if start == part["n_items"]:
+            break
+    assert sorted(found) == [row for row in range(3_000) if "77" in str(row)]
+
+
+def test_clusters_are_found_by_all_words_and_by_notes(own_run: Callable[[], Store]) -> None:
+    store = own_run()
+    write_edit(store, (1, 4), None, "ask Maria")
+    client = asking(store)
+    title = Hierarchy.open(store.uri).clusters(1)["title"][3]
+    hits = get(client, "search/clusters", q=title.upper())["hits"]
+    assert [(hit["level"], hit["cluster_id"]) for hit in hits] == [(1, 3)]
+    (noted,) = get(client, "search/clusters", q="maria")["hits"]
+    assert (noted["level"], noted["cluster_id"]) == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("cluster?level=4&id=0", "there is no cluster 4/0"),
+        ("cluster?level=1&id=40", "there is no cluster 1/40"),
+        ("cluster?level=1&id=-1", "id must be a whole number"),
+        ("items?level=1&id=0&limit=201", "limit must be from 1 to 200"),
+        ("item?row=3000", "rows are 0 to 2999"),
+        ("search/items?q=+", "must have 1 to 20 words"),
+        ("../../etc/passwd", "Not Found"),
+    ],
+)
+def test_what_is_not_there_is_told(path: str, message: str, text_run: Store) -> None:
+    answer = asking(text_run).get(f"/api/runs/0/{path}")
+    assert answer.status_code in (400, 404)
+    assert message in answer.json()["error"]
+
+
+@pytest.mark.parametrize("name", ["..%2fapp.py", "%2e%2e%2fapp.py", "%2fetc%2fpasswd", "main.py"])
+def test_files_outside_of_the_folder_are_not_served(name: str, text_run: Store) -> None:
+    assert asking(text_run).get(f"/static/{name}").status_code == 404
+
+
+def test_an_edit_shows_everywhere_and_leaves_the_output_as_it_was(
+    own_run: Callable[[], Store], tmp_path: Path
+) -> None:
+    store = own_run()
+    client = asking(store)
+    before = {name: store.read_bytes(name) for name in store.list_files("")}
+    edit = {"level": 1, "id": 4, "title": "Ships", "note": "ask Maria", "revision": None}
+    answer = client.post("/api/runs/0/edit", json=edit, headers={"origin": HERE})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["title"] == "Ships"
+    assert get(client, "tree")["levels"][0]["title"][4] == "Ships"
+
+    assert {name: store.read_bytes(name) for name in before} == before
+    hierarchy = Hierarchy.open(store.uri)
+    named = hierarchy.clusters(1).iloc[4]
+    assert (named["title"], named["note"], named["summary_source"]) == (
+        "Ships",
+        "ask Maria",
+        "person",
+    )
+    assert "Ships" in hierarchy.tree_text()
+    for form in ("json", "csv", "html"):
+        path = str(tmp_path / f"tree.{form}")
+        assert main(["export", store.uri, "--format", form, "--output", path]) == 0
+        assert "Ships" in Path(path).read_text(encoding="utf-8")
+
+
+def test_of_two_who_edit_a_cluster_the_second_is_told(own_run: Callable[[], Store]) -> None:
+    client = asking(own_run())
+    edit = {"level": 1, "id": 4, "title": "Ships", "note": None, "revision": None}
+    first = client.post("/api/runs/0/edit", json=edit, headers={"origin": HERE})
+    second = client.post(
+        "/api/runs/0/edit", json={**edit, "title": "Boats"}, headers={"origin": HERE}
+    )
+    assert second.status_code == 409
+    assert "somebody else has edited" in second.json()["error"]
+    edit["revision"], edit["title"] = first.json()["revision"], ""
+    third = client.post("/api/runs/0/edit", json=edit, headers={"origin": HERE})
+    assert third.json()["title"] == third.json()["own_title"]
+
+
+def test_an_edit_that_is_too_long_or_broken_is_refused(own_run: Callable[[], Store]) -> None:
+    store = own_run()
+    with pytest.raises(InputError, match="title must have at most 200 characters, got 201"):
+        write_edit(store, (1, 0), "x" * 201, None)
+    store.write_bytes("edits/1-0.json", b"[]")
+    with pytest.raises(InputError, match=r"edits/1-0\.json: must be JSON with title, note"):
+        Hierarchy.open(store.uri).clusters()
+
+
+def test_other_sites_can_neither_ask_nor_change(text_run: Store) -> None:
+    client = asking(text_run)
+    assert client.get("/", headers={"host": "evil.example:8760"}).status_code == 403
+    assert client.get("/", headers={"host": "localhost:8760"}).status_code == 200
+    foreign = {"sec-fetch-site": "cross-site"}
+    assert client.get("/api/runs/0/tree", headers=foreign).status_code == 403
+    # A link from elsewhere may open the explorer, but a form there changes nothing.
+    assert client.get("/", headers=foreign).status_code == 200
+    body = {"level": 1, "id": 0, "title": "hacked", "note": None, "revision": None}
+    for headers in ({}, {"origin": "http://evil.example"}, {"origin": "null"}):
+        assert client.post("/api/runs/0/edit", json=body, headers=headers).status_code == 403
+    assert not text_run.exists("edits")
+
+
+def test_beyond_this_machine_a_token_is_asked_for(text_run: Store) -> None:
+    client = asking(text_run, token="open sesame")
+    assert client.get("/api/runs").status_code == 401
+    assert client.get("/", params={"token": "shut"}).status_code == 401
+    assert client.get("/api/runs", headers={"authorization": "Bearer shut"}).status_code == 401
+    known = {"authorization": "Bearer open sesame"}
+    assert client.get("/api/runs", headers=known).json() == ["texts"]
+    entered = client.get("/", params={"token": "open sesame"}, follow_redirects=False)
+    assert entered.status_code == 303
+    cookie = entered.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+    assert client.get("/api/runs").status_code == 200
+
+
+def test_every_answer_carries_the_policy(text_run: Store) -> None:
+    client = asking(text_run, token="open sesame")
+    for path in ("/", "/api/runs", "/static/main.js", "/nothing"):
+        headers = client.get(path).headers
+        assert "default-src 'none'; script-src 'self'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_an_unfinished_run_says_how_far_it_is(unfinished_run: Store) -> None:
+    client = asking(unfinished_run)
+    state = get(client, "state")
+    assert state["finished"] is False
+    assert [(stage["name"], stage["done"]) for stage in state["stages"]] == [
+        ("read", 3_000),
+        ("embed", 1_200),
+    ]
+    answer = client.get("/api/runs/0/tree")
+    assert answer.status_code == 400
+    assert "the run is not finished" in answer.json()["error"]
+
+
+def test_a_run_without_ordered_items_has_them_ordered_beside_the_explorer(
+    own_run: Callable[[], Store], tmp_path: Path
+) -> None:
+    store = own_run()
+    expected = OpenRun(store).items.read(0, 300, ["row", "description"])
+    replace_table(store, TABLE, [])
+    before = store.list_files("")
+    run = OpenRun(store)
+    assert run.items.files == []
+    target = Store(str(tmp_path / "cache"))
+    shares: list[float] = []
+    files = make_index(run, target, shares.append)
+    assert shares[-1] == 1.0
+    assert make_index(run, target) == files
+    assert store.list_files("") == before
+    again = ShownRun(store.uri)
+    again.opened().items = type(run.items)(target, files)
+    assert again.with_items().items.read(0, 300, ["row", "description"]).equals(expected)
+
+
+def test_a_real_server_prints_where_it_listens_and_refuses_without_its_token(
+    text_run: Store,
+) -> None:
+    with explorer(text_run.uri, "--host", "0.0.0.0") as address:
+        plain, _, token = address.replace("0.0.0.0", "127.0.0.1").partition("?token=")
+        assert len(token) >= 32
+        assert httpx.get(f"{plain}api/runs").status_code == 401
+        told = {"Authorization": f"Bearer {token}"}
+        tree = httpx.get(f"{plain}api/runs/0/tree", headers=told).json()
+        assert [len(level["title"]) for level in tree["levels"]] == list(SIZES)
+
+
+def test_what_is_no_run_is_told_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explore", str(tmp_path)]) == 2
+    assert "holds no run" in capsys.readouterr().err
+
+
+@pytest.mark.s3
+def test_a_run_on_object_storage_is_read_there_and_edited_there(s3: str) -> None:
+    store = make_run(f"{s3}/explored", Made(400, (8, 2)))
+    client = asking(store)
+    assert get(client, "state")["finished"] is True
+    assert len(get(client, "items", level=2, id=1, limit=20)["items"]) == 20
+    edit = {"level": 2, "id": 1, "title": "Ships", "note": None, "revision": None}
+    assert client.post("/api/runs/0/edit", json=edit, headers={"origin": HERE}).status_code == 200
+    assert json.loads(store.read_bytes("edits/2-1.json"))["title"] == "Ships"
+    assert store.exists(layout.SUCCESS)
