@@ -1,6 +1,7 @@
 # make demo    set up .venv and run the main job on a real corpus with real models
 # make test    set up .venv, then lint, type checks and all but the slowest tests
 # make test-slow   the slowest tests
+# make test-browser   the explorer's tests, in Chromium
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -8,7 +9,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 CODE := hercules_scale jobs benchmarks tests examples
 
-.PHONY: demo test test-slow lint types pytest clean
+.PHONY: demo test test-slow test-browser chromium lint types pytest clean
 
 demo: .venv/installed
 	$(BIN)/hercules-scale demo
@@ -23,10 +24,19 @@ types: .venv/installed-dev
 	$(BIN)/mypy
 
 pytest: .venv/installed-dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not browser"
 
 test-slow: .venv/installed-dev
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not browser"
+
+test-browser: .venv/installed-dev chromium
+	$(BIN)/python -m pytest -m browser tests/explorer
+
+chromium:
+	@command -v chromium >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; \
+	  then apt-get -qq update && apt-get -qq install --yes chromium >/dev/null; \
+	  else echo "make test-browser needs Chromium; install it: sudo apt-get install chromium" >&2; exit 1; fi; }
 
 .venv/installed: requirements-cpu.txt pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -121,6 +121,12 @@ def _parser() -> argparse.ArgumentParser:
     explore.add_argument(
         "--host", default="127.0.0.1", help="default: 127.0.0.1; others ask for a token"
     )
+    explore.add_argument(
+        "--work",
+        metavar="FOLDER",
+        help="of runs that are started from the page; default: runs/explorer, with another host "
+        "none",
+    )
     explore.set_defaults(command=_explore)
 
     demo = commands.add_parser("demo", help="run the job on a real corpus from installed packages")
@@ -253,7 +259,7 @@ def _assign(options: argparse.Namespace) -> None:
 def _explore(options: argparse.Namespace) -> None:
     from hercules_scale.explorer.server import serve
 
-    serve(options.runs, options.host, options.port)
+    serve(options.runs, options.host, options.port, options.work)
 
 
 def _cluster_name(option: str, name: str) -> tuple[int, int]:

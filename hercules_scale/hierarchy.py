@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import html
 import json
+import subprocess
 import sys
 import tempfile
 from functools import cached_property
@@ -311,6 +314,39 @@ class Hierarchy:
         with open_destination(path, overwrite) as stream:
             write_page(self._finished, stream)
 
+    def plot(self, level: int | None = None, path: str | None = None) -> Any:
+        """Draw the map: the clusters of a level as bubbles, the largest with their titles.
+
+        Args:
+            level: Level to draw; by default the coarsest but one.
+            path: A local file to write, such as ``map.png`` or ``map.svg``; by default none.
+
+        Returns:
+            The matplotlib figure, which a notebook shows.
+
+        Raises:
+            InputError: There is no such level, or its clusters have no place on a map.
+        """
+        from hercules_scale.exchange.plot import draw_map
+
+        level = max(self.n_levels - 1, 1) if level is None else level
+        self._check_level(level)
+        figure = draw_map(self._finished, level)
+        if path is not None:
+            figure.savefig(path)
+        return figure
+
+    def explore(self, port: int = 0) -> Exploration:
+        """Open the explorer in a process of its own; ``stop()`` of what is returned ends it.
+
+        Args:
+            port: To listen on, on this machine alone; 0 is any.
+
+        Raises:
+            InputError: It did not start.
+        """
+        return Exploration(self.uri, port)
+
     def _repr_html_(self) -> str:
         from hercules_scale.exchange.page import notebook_tree
 
@@ -329,3 +365,37 @@ class Hierarchy:
     def __repr__(self) -> str:
         sizes = self.clusters().groupby("level").size().tolist()
         return f"Hierarchy({self.uri!r}, clusters per level {sizes})"
+
+
+class Exploration:
+    """An explorer that runs beside this process, and ends with it.
+
+    Attributes:
+        address: Where to point a browser.
+    """
+
+    def __init__(self, uri: str, port: int) -> None:
+        command = [sys.executable, "-m", "hercules_scale", "explore", uri, "--port", str(port)]
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        atexit.register(self.stop)
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise InputError(self._process.communicate()[1].strip())
+        self.address = line.split()[1]
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.wait()
+        atexit.unregister(self.stop)
+
+    def __repr__(self) -> str:
+        return f"explorer at {self.address}"
+
+    def _repr_html_(self) -> str:
+        return (
+            f'<a href="{html.escape(self.address)}" target="_blank">{html.escape(repr(self))}</a>'
+        )

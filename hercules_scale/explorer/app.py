@@ -4,26 +4,41 @@ from __future__ import annotations
 
 import importlib.resources
 import json
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from hercules_scale.errors import HerculesScaleError, InputError
 from hercules_scale.exchange.edits import read_edit, write_edit
 from hercules_scale.explorer import search, views
+from hercules_scale.explorer.compare import compare
+from hercules_scale.explorer.forms import fields
+from hercules_scale.explorer.jobs import ENDINGS, MAX_UPLOAD_BYTES, Jobs
 from hercules_scale.explorer.sessions import ShownRun
+from hercules_scale.hierarchy import Hierarchy
 
 STATIC = importlib.resources.files("hercules_scale.explorer").joinpath("static")
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 IMAGE_TYPES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
+BINARY = "application/octet-stream"
+EXPORTS = {
+    # As files to be saved: opened here they would be pages of the explorer.
+    "html": BINARY,
+    "json": "application/json",
+    "csv": "text/csv",
+    "clusters.csv": "text/csv",
+}
 MAX_BODY_BYTES = 1_000_000
 
 
@@ -32,10 +47,17 @@ class Explorer:
 
     Args:
         uris: Outputs of the runs that are shown; the first is the one that opens.
+        work: Folder for runs that are started from the page; None allows none.
     """
 
-    def __init__(self, uris: list[str]) -> None:
+    def __init__(self, uris: list[str], work: Path | None = None) -> None:
         self.runs = [ShownRun(uri) for uri in uris]
+        self.jobs = None if work is None else Jobs(work)
+
+    def stop(self) -> None:
+        """End what was started from the page."""
+        if self.jobs is not None:
+            self.jobs.stop()
 
     def run(self, request: Request) -> ShownRun:
         """The run that a request is about."""
@@ -66,6 +88,7 @@ class Explorer:
             "search/items": lambda run, request: search.find_items(
                 run.with_items(), request.query_params.get("q", ""), _number(request, "start", 0)
             ),
+            "compare": self._compare,
             "search/meaning": lambda run, request: run.meaning.find(
                 request.query_params.get("q", "")
             ),
@@ -76,6 +99,14 @@ class Explorer:
             Route("/api/runs", self._answer(lambda request: [run.name for run in self.runs])),
             Route("/api/runs/{run:int}/thumbnail", self._thumbnail),
             Route("/api/runs/{run:int}/edit", self._edit, methods=["POST"]),
+            Route("/api/runs/{run:int}/export", self._export),
+            Route("/api/runs/{run:int}/table", self._table),
+            Route("/api/form", self._answer(lambda request: self._form())),
+            Route("/api/uploads", self._upload, methods=["POST"]),
+            Route("/api/uploads/{number:int}/preview", self._answer(self._preview)),
+            Route("/api/jobs", self._answer(lambda request: self._states()), methods=["GET"]),
+            Route("/api/jobs", self._start, methods=["POST"]),
+            Route("/api/jobs/{number:int}/cancel", self._cancel, methods=["POST"]),
             *(
                 Route(f"/api/runs/{{run:int}}/{name}", self._answer(self._about(view)))
                 for name, view in of_run.items()
@@ -96,6 +127,100 @@ class Explorer:
             return to_json(await run_in_threadpool(view, request))
 
         return endpoint
+
+    def _compare(self, run: ShownRun, request: Request) -> Any:
+        number = _number(request, "other")
+        if number >= len(self.runs):
+            raise InputError(f"there is no run {number}")
+        levels = _number(request, "level"), _number(request, "other_level")
+        return compare(run.refresh_edits(), self.runs[number].refresh_edits(), *levels)
+
+    @property
+    def _work(self) -> Jobs:
+        if self.jobs is None:
+            raise InputError("no runs are started here; begin the explorer with --work FOLDER")
+        return self.jobs
+
+    def _form(self) -> dict[str, Any]:
+        if self.jobs is None:
+            return {"enabled": False}
+        return {"enabled": True, "endings": ENDINGS, "fields": fields()}
+
+    def _states(self) -> list[dict[str, Any]]:
+        return [] if self.jobs is None else [job.state() for job in self.jobs.jobs]
+
+    def _preview(self, request: Request) -> dict[str, Any]:
+        return self._work.preview(request.path_params["number"])
+
+    async def _upload(self, request: Request) -> Response:
+        name = request.query_params.get("name", "")
+        number, stream = await run_in_threadpool(self._work.new_upload, name)
+        size = 0
+        with stream:
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > MAX_UPLOAD_BYTES:
+                    raise InputError(f"a file must have at most {MAX_UPLOAD_BYTES:,} bytes")
+                await run_in_threadpool(stream.write, chunk)
+        return to_json({"upload": number, "size_bytes": size})
+
+    async def _start(self, request: Request) -> Response:
+        values = await body(request)
+
+        def start() -> dict[str, Any]:
+            with self._work.lock:
+                job = self._work.start(values, len(self.runs))
+                self.runs.append(ShownRun(str(job.output), is_starting=True))
+            return job.state()
+
+        return to_json(await run_in_threadpool(start))
+
+    async def _cancel(self, request: Request) -> Response:
+        job = self._work.job(request.path_params["number"])
+        job.cancel()
+        return to_json(job.state())
+
+    async def _export(self, request: Request) -> Response:
+        form = request.query_params.get("format")
+        if form not in EXPORTS:
+            raise InputError(f"format must be one of {', '.join(EXPORTS)}")
+        shown = self.run(request)
+        # In a folder of its own, which goes with it once it was sent.
+        folder = tempfile.TemporaryDirectory(prefix="hercules_scale_")
+        path = f"{folder.name}/{form}"
+
+        def write() -> None:
+            hierarchy = Hierarchy.open(shown.store.uri)
+            if form == "clusters.csv":
+                vectors = ["centroid", "description_embedding"]
+                hierarchy.clusters().drop(columns=vectors).to_csv(path, index=False)
+            else:
+                {"html": hierarchy.to_html, "csv": hierarchy.to_csv, "json": hierarchy.to_json}[
+                    form
+                ](path)
+
+        await run_in_threadpool(write)
+        name = f"{shown.name}.{form}"
+        return FileResponse(
+            path, media_type=EXPORTS[form], filename=name, background=BackgroundTask(folder.cleanup)
+        )
+
+    async def _table(self, request: Request) -> Response:
+        shown = self.run(request)
+        name = request.query_params.get("name", "")
+        files = (await run_in_threadpool(shown.opened)).finished.files.get(name, [])
+        # The names of files come from the manifest, never from the browser.
+        number = _number(request, "part", 0)
+        if number >= len(files):
+            raise HTTPException(404, "there is no such table")
+
+        def chunks() -> Iterator[bytes]:
+            with shown.store.arrow.open_input_stream(shown.store.path(files[number].path)) as file:
+                while data := file.read(1 << 20):
+                    yield data
+
+        headers = {"content-disposition": f'attachment; filename="{name}-{number}.parquet"'}
+        return StreamingResponse(chunks(), headers=headers, media_type=BINARY)
 
     @staticmethod
     async def _file(request: Request) -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from pathlib import Path
 
 import uvicorn
 
@@ -13,9 +14,10 @@ from hercules_scale.explorer.app import Explorer
 from hercules_scale.explorer.guard import Guard, is_loopback
 
 TOKEN = "HERCULES_EXPLORER_TOKEN"  # noqa: S105
+WORK = "runs/explorer"
 
 
-def serve(uris: list[str], host: str, port: int) -> None:
+def serve(uris: list[str], host: str, port: int, work: str | None = None) -> None:
     """Serve until it is interrupted.
 
     Args:
@@ -23,11 +25,15 @@ def serve(uris: list[str], host: str, port: int) -> None:
         host: Address to listen on. Beyond this machine a token is asked for: that of
             ``HERCULES_EXPLORER_TOKEN``, or a new one, which is printed.
         port: 0 takes any that is free.
+        work: Folder for runs that are started from the page; by default ``runs/explorer`` where
+            only this machine can ask, else there are none.
 
     Raises:
         InputError: There is no run, or the address cannot be listened on.
     """
-    explorer = Explorer(uris)
+    if work is None and is_loopback(host):
+        work = WORK
+    explorer = Explorer(uris, None if work is None else Path(work).absolute())
     for run in explorer.runs:
         # A mistake is told here, not in a browser.
         run.state()
@@ -45,7 +51,10 @@ def serve(uris: list[str], host: str, port: int) -> None:
         guarded, log_level="warning", access_log=False, server_header=False, lifespan="off",
         timeout_graceful_shutdown=2,
     )  # fmt: skip
-    uvicorn.Server(config).run([listener])
+    try:
+        uvicorn.Server(config).run([listener])
+    finally:
+        explorer.stop()
 
 
 def _listen(host: str, port: int) -> socket.socket:

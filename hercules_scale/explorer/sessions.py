@@ -24,10 +24,11 @@ class ShownRun:
 
     Args:
         uri: Its output.
+        is_starting: Whether it may not have written anything yet.
     """
 
-    def __init__(self, uri: str) -> None:
-        self.store = Store(uri)
+    def __init__(self, uri: str, is_starting: bool = False) -> None:
+        self.store, self._is_starting = Store(uri), is_starting
         self._lock = threading.Lock()
         self._opened: OpenRun | None = None
         self._meaning: Meaning | None = None
@@ -98,7 +99,11 @@ class ShownRun:
         try:
             record = read_record(self.store)
         except FileNotFoundError:
-            raise InputError(f"{self.store.uri}: holds no run") from None
+            if not self._is_starting:
+                raise InputError(
+                    f"{self.store.uri}: holds no run; give the output of one"
+                ) from None
+            record = {"status": "starting"}
         finished = self.is_finished
         return {
             "name": self.name,

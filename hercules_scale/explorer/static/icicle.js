@@ -2,7 +2,7 @@
 import { clear, count, cut, h, share, svg } from "./dom.js";
 import { colour, isDark } from "./api.js";
 
-const ROW = 76, LEAST = 3;
+const LEAST = 3, LOWEST = 64, HIGHEST = 150;
 
 /** Levels below one another, as wide as they have items; a click brings a cluster to full width. */
 export function icicleView(left, context) {
@@ -13,10 +13,12 @@ export function icicleView(left, context) {
   const watch = new ResizeObserver(() => draw());
 
   function draw() {
-    const width = Math.max(holder.clientWidth - 2, 200), dark = isDark();
+    const inside = getComputedStyle(holder), padding = parseFloat(inside.paddingLeft);
+    const width = Math.max(holder.clientWidth - 2 * padding, 200), dark = isDark();
     const [topLevel, ids] = root ? [root[0], [root[1]]] : [tree.nLevels, tree.roots];
-    const height = topLevel * ROW;
-    const found = [], selected = context.here.cluster;
+    const row = Math.min(Math.max(Math.floor((holder.clientHeight - 2 * padding - 4) / topLevel), LOWEST), HIGHEST);
+    const height = topLevel * row;
+    const found = [], rests = [], selected = context.here.cluster;
     const lay = (level, id, x, wide) => {
       if (wide < LEAST) return;
       found.push([level, id, x, wide]);
@@ -25,7 +27,7 @@ export function icicleView(left, context) {
       for (const child of below) {
         const own = wide * tree.size(level - 1, child) / size;
         // They are sorted: all that follow are as narrow.
-        if (own < LEAST) break;
+        if (own < LEAST) { rests.push([level - 1, at, x + wide - at]); break; }
         lay(level - 1, child, at, own);
         at += own;
       }
@@ -35,14 +37,15 @@ export function icicleView(left, context) {
     for (const id of ids) { const own = width * tree.size(topLevel, id) / all; lay(topLevel, id, at, own); at += own; }
     const cells = found.map(([level, id, x, wide]) => {
       const title = tree.title(level, id), mine = selected && selected[0] === level && selected[1] === id;
-      const y = (topLevel - level) * ROW, fits = Math.floor((wide - 12) / 7.2);
+      const y = (topLevel - level) * row, fits = Math.floor((wide - 12) / 8.3);
       return svg("a", { href: context.link({ cluster: [level, id], item: null }), "aria-label": `${title}, level ${level}, ${count(tree.size(level, id))} items`, "aria-current": mine ? "true" : null },
         svg("title", {}, `${title} · ${count(tree.size(level, id))} items · ${share(tree.size(level, id), tree.nItems)}`),
-        svg("rect", { x: x + 0.5, y: y + 0.5, width: Math.max(wide - 1, 1), height: ROW - 1, rx: 3, fill: colour(tree.tops[level - 1][id], dark) }),
+        svg("rect", { x: x + 0.5, y: y + 0.5, width: Math.max(wide - 1, 1), height: row - 1, rx: 3, fill: colour(tree.tops[level - 1][id], dark) }),
         fits >= 4 && svg("text", { x: x + 7, y: y + 22, class: "strong" }, cut(title, fits)),
         fits >= 6 && svg("text", { x: x + 7, y: y + 42 }, cut(`${count(tree.size(level, id))} items`, fits)));
     });
-    clear(holder, svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "Icicle of the clusters" }, cells));
+    clear(holder, svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "Icicle of the clusters" },
+      rests.map(([level, x, wide]) => svg("rect", { class: "rest", x, y: (topLevel - level) * row + 0.5, width: Math.max(wide - 1, 0), height: row - 1, rx: 3 }, svg("title", {}, "Clusters that are too narrow to be drawn; select the one above"))), cells));
     const path = root ? tree.path(...root) : [];
     clear(crumbs, h("ol", {}, h("li", {}, h("a", { href: context.link({ cluster: null, item: null }) }, "All items")),
       path.map(([level, id]) => h("li", {}, h("a", { href: context.link({ cluster: [level, id], item: null }) }, tree.title(level, id))))));

@@ -9,8 +9,13 @@ import { treeView } from "./tree.js";
 import { icicleView } from "./icicle.js";
 import { searchView } from "./search.js";
 import { runView } from "./run.js";
+import { compareView } from "./compare.js";
+import { newView } from "./new.js";
 
-const VIEWS = { map: ["Map", mapView], tree: ["Tree", treeView], icicle: ["Icicle", icicleView], search: ["Search", searchView], run: ["Run", runView] };
+const VIEWS = { map: ["Map", mapView], tree: ["Tree", treeView], icicle: ["Icicle", icicleView], search: ["Search", searchView], run: ["Run", runView], compare: ["Compare", compareView], new: ["New run", newView] };
+// Views without the panel of what is selected, and those of them that need no finished run.
+const ALONE = ["run", "compare", "new"], ALWAYS = ["run", "new"];
+const asked = () => Number(new URLSearchParams(location.hash.slice(1)).get("run")) || 0;
 const state = { runs: [], run: 0, tree: null, status: null, view: null, shown: null };
 let drawn = 0;
 
@@ -68,14 +73,15 @@ async function show() {
   const turn = ++drawn;
   const here = place(), main = document.getElementById("main");
   try {
-    if (state.runs.length === 0) state.runs = await get("runs");
+    // Runs that were started from the page come after those that it opened with.
+    if (state.runs.length <= asked()) state.runs = await get("runs");
     const isNew = state.status === null || state.run !== here.run || (!state.tree && state.status.finished);
     if (isNew) {
       clear(main, h("p", { class: "pad", role: "status" }, "Opening the run …"));
       await load(here.run);
     }
     if (turn !== drawn) return;
-    if (!state.tree) here.view = "run";
+    if (!state.tree && !ALWAYS.includes(here.view)) here.view = "run";
     if (here.cluster && !(state.tree && state.tree.has(...here.cluster))) here.cluster = null;
     const context = { run: state.run, tree: state.tree, status: state.status, runs: state.runs, here, link, go, reload, again: show, load: () => load(state.run) };
     topBar(here);
@@ -86,12 +92,12 @@ async function show() {
       state.shown?.end?.();
       const left = h("section", { class: `view ${here.view}`, "aria-label": title });
       const right = h("aside", { class: "panel", "aria-label": "What is selected" });
-      clear(main, h("div", { class: here.view === "run" ? "one" : "two" }, left, here.view === "run" ? null : right));
+      clear(main, h("div", { class: ALONE.includes(here.view) ? "one" : "two" }, left, ALONE.includes(here.view) ? null : right));
       state.view = here.view;
       state.shown = view(left, context) ?? {};
       state.right = right;
     } else state.shown.update(context);
-    if (here.view !== "run") await (here.item !== null ? itemPanel : clusterPanel)(state.right, context);
+    if (!ALONE.includes(here.view)) await (here.item !== null ? itemPanel : clusterPanel)(state.right, context);
   } catch (error) {
     if (turn !== drawn || error.name === "AbortError") return;
     clear(main, h("div", { class: "pad error", role: "alert" }, h("p", {}, error.message),

@@ -5,7 +5,7 @@ import { colour, get, isDark } from "./api.js";
 import { clear, count, cut, download, h, say, share } from "./dom.js";
 import { CanvasPen, SvgPen } from "./pens.js";
 
-const MARGIN = 48, LEAST = 3.5, LARGEST = 40, LABELS = 45, IN_VIEW = 80, POINT_LEAVES = 24, POINT_ITEMS = 60_000;
+const MARGIN = 48, LEAST = 3.5, LARGEST = 44, COVER = 0.1, LABELS = 45, IN_VIEW = 80, POINT_LEAVES = 24, POINT_ITEMS = 60_000;
 const SCALES = { sqrt: Math.sqrt, linear: (n) => n, log: (n) => Math.log1p(n) };
 
 export function mapView(left, context) {
@@ -33,9 +33,8 @@ export function mapView(left, context) {
       h("label", {}, "Size ", h("select", { onchange: (event) => { scale = event.target.value; draw(); } },
         h("option", { value: "sqrt" }, "square root"), h("option", { value: "linear" }, "linear"), h("option", { value: "log" }, "log"))),
       h("label", {}, "Space ", spaceField), solidLabel,
-      h("span", { class: "row" }, button("+", "Zoom in", () => zoomBy(1.5)), button("−", "Zoom out", () => zoomBy(1 / 1.5)), button("Fit", "Fit to the window", fit), button("Up", "Leave this cluster", up)),
-      h("span", { class: "row" }, button("PNG", "Save the map as PNG", savePng), button("SVG", "Save the map as SVG", saveSvg))),
-    h("div", { class: "tools slim" }, crumbs),
+      h("span", { class: "row" }, button("+", "Zoom in", () => zoomBy(1.5)), button("−", "Zoom out", () => zoomBy(1 / 1.5)), button("Fit", "Fit to the window", fit), button("Up", "Leave this cluster", up))),
+    h("div", { class: "tools slim" }, crumbs, h("span", { class: "row last" }, button("PNG", "Save the map as PNG", savePng), button("SVG", "Save the map as SVG", saveSvg))),
     h("div", { class: "canvas" }, canvas, tip, notice),
     h("p", { id: "keys", class: "hidden" }, "Arrow keys go from bubble to bubble, Enter selects, Enter again drills in, Backspace goes up, plus and minus zoom, 0 fits."));
 
@@ -76,7 +75,7 @@ export function mapView(left, context) {
     return [canvas.clientWidth / 2 + (x - middle[0]) * frame.k * zoom, canvas.clientHeight / 2 - (y - middle[1]) * frame.k * zoom, z];
   }
   function fit() {
-    const number = focus ? Math.max(focus[0] - 1, 1) : tree.nLevels > 1 ? tree.nLevels - 1 : 1;
+    const number = focus ? Math.max(focus[0] - 1, 1) : 1;
     let axes = places(number), ids = members(number);
     if (focus && focus[0] === 1 && items?.kind === "points") { axes = items.places; ids = items.rows.map((_, index) => index); }
     if (!axes?.length || !ids.length) { draw(); return; }
@@ -120,17 +119,26 @@ export function mapView(left, context) {
     if (!axes?.length) { tell("these clusters have no place on the map"); return; }
     const f = SCALES[scale], sizes = tree.level(number).n_items, ids = members(number);
     const largest = f(ids.reduce((most, id) => Math.max(most, sizes[id]), 1));
-    const swell = Math.min(Math.max(zoom, 1) ** 0.4, 2) * Math.min(1, 6 / Math.sqrt(Math.max(ids.length, 1)) + 0.25);
+    // All bubbles together cover a tenth of the window; they grow slower than the map does.
+    const covered = Math.PI * ids.reduce((sum, id) => sum + (f(sizes[id]) / largest) ** 2, 0);
+    const widest = Math.sqrt(COVER * canvas.clientWidth * canvas.clientHeight / covered) * Math.max(zoom, 1) ** 0.5;
+    const most = Math.min(Math.max(widest, 2 * LEAST), LARGEST);
     for (const id of ids) {
       const spot = project(axes, id);
       if (axes[0][id] === null || !inView(spot)) continue;
-      placed.push({ id, x: spot[0], y: spot[1], z: spot[2], r: LEAST + (LARGEST * swell - LEAST) * f(sizes[id]) / largest, lit: lit(number, id) });
+      placed.push({ id, x: spot[0], y: spot[1], z: spot[2], r: LEAST + (most - LEAST) * f(sizes[id]) / largest, lit: lit(number, id) });
     }
     placed.sort((a, b) => solid ? a.z - b.z : b.r - a.r);
     paintLinks(pen, line);
     for (const each of placed)
-      pen.circle(each.x, each.y, each.r, colour(tree.tops[number - 1][each.id], dark), back, each.lit ? 0.82 : 0.12);
-    const mine = selected?.[0] === number && placed.find((each) => each.id === selected[1]);
+      pen.circle(each.x, each.y, each.r, colour(tree.tops[number - 1][each.id], dark), back, each.lit ? 0.75 : 0.12);
+    let mine = selected?.[0] === number && placed.find((each) => each.id === selected[1]);
+    if (!mine && selected && places(selected[0])?.length) {
+      // It is of another level than those that are drawn.
+      const [x, y] = project(places(selected[0]), selected[1]);
+      mine = { id: selected[1], level: selected[0], x, y, r: 9, lit: true };
+      pen.circle(x, y, mine.r, colour(tree.tops[selected[0] - 1][selected[1]], dark), back, 1);
+    }
     if (mine) pen.circle(mine.x, mine.y, mine.r + 3, null, text, 1, 2.5);
     const here = at !== null && placed.find((each) => each.id === at);
     if (here && document.activeElement === canvas) pen.circle(here.x, here.y, here.r + 5, null, css("--focus"), 1, 2);
@@ -138,7 +146,7 @@ export function mapView(left, context) {
     const order = [...placed].sort((a, b) => b.lit - a.lit || b.r - a.r);
     for (const each of mine ? [mine, ...order] : order) {
       if (taken.length >= LABELS || !each.lit) break;
-      const label = cut(tree.title(number, each.id), 30), wide = pen.width(label) + 6;
+      const label = cut(tree.title(each.level ?? number, each.id), 30), wide = pen.width(label) + 6;
       const box = [each.x - wide / 2, each.y - 8, each.x + wide / 2, each.y + 8];
       if (box[0] < 2 || box[1] < 2 || box[2] > canvas.clientWidth - 2 || box[3] > canvas.clientHeight - 2) continue;
       if (taken.some((other) => box[0] < other[2] && box[2] > other[0] && box[1] < other[3] && box[3] > other[1])) continue;
@@ -163,12 +171,15 @@ export function mapView(left, context) {
         if (solid) continue;
         const [x0, y0, x1, y1] = set.box, n = set.grid, most = Math.log1p(Math.max(...set.counts));
         const a = project([[x0], [y0]], 0), b = project([[x1], [y1]], 0);
-        const wide = (b[0] - a[0]) / n, high = (a[1] - b[1]) / n;
+        // Whole pixels, since cells that overlap would show as lines.
+        const columns = Array.from({ length: n + 1 }, (_, index) => Math.round(a[0] + (b[0] - a[0]) * index / n));
+        const rows = Array.from({ length: n + 1 }, (_, index) => Math.round(a[1] + (b[1] - a[1]) * index / n));
         set.counts.forEach((each, index) => {
           if (!each) return;
-          const x = a[0] + Math.floor(index / n) * wide, y = a[1] - (index % n + 1) * high;
+          const column = Math.floor(index / n), row = index % n, x = columns[column], y = rows[row + 1];
+          const wide = Math.max(columns[column + 1] - x, 1), high = Math.max(rows[row] - y, 1);
           if (x + wide < 0 || y + high < 0 || x > canvas.clientWidth || y > canvas.clientHeight) return;
-          pen.rect(x, y, wide + 0.5, high + 0.5, dark ? "#9fb4d0" : "#4a6a95", 0.05 + 0.3 * Math.log1p(each) / most);
+          pen.rect(x, y, wide, high, dark ? "#9fb4d0" : "#4a6a95", 0.05 + 0.3 * Math.log1p(each) / most);
         });
         continue;
       }

@@ -26,6 +26,11 @@ export function runView(left, context) {
         cost !== null && card("Cost", short(cost))),
       h("h2", {}, "Stages"), stages(status.stages),
       evaluations, curves,
+      status.finished && h("section", {}, h("h2", {}, "Downloads"), h("ul", { class: "downloads" }, [
+        ["html", "report, one page that opens without a server"], ["json", "tree as JSON"], ["clusters.csv", "clusters as CSV"], ["csv", "items with their clusters as CSV; takes a while for millions"]].map(([form, words]) =>
+        h("li", {}, h("a", { href: `/api/runs/${run}/export?format=${form}`, download: "" }, words))),
+      ["clusters", "evaluations", "k_selection"].filter((name) => status.rows?.[name]).map((name) => h("li", {}, h("a", { href: `/api/runs/${run}/table?name=${name}`, download: "" }, `table ${name} as Parquet`)))),
+      h("p", { class: "faint small" }, `All tables lie under ${status.uri}. The map saves itself as PNG and SVG.`)),
       status.rows && h("section", {}, h("h2", {}, "Tables"), table("Rows of each table", ["Table", "Rows"], Object.entries(status.rows).map(([name, n]) => [name, count(n)]), [1])),
       ledger,
       h("section", {}, h("h2", {}, "Configuration"), nested(status.config ?? {}), status.imported && [h("h3", {}, "Imported"), nested(status.imported)]),

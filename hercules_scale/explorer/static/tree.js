@@ -9,7 +9,7 @@ export function treeView(left, context) {
   let { tree } = context;
   const field = h("input", { type: "search", id: "find", placeholder: "Find in titles", "aria-label": "Find in titles", autocomplete: "off" });
   const found = h("span", { class: "faint", role: "status" });
-  const list = h("ul", { role: "tree", "aria-label": "Clusters", class: "tree" });
+  const list = h("ul", { role: "tree", "aria-label": "Clusters", class: "branches" });
   const opened = new Set();
   const key = (level, id) => `${level}/${id}`;
   let kept = null, hits = null, selected = context.here.cluster, waiting;

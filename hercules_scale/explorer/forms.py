@@ -1,0 +1,136 @@
+"""The configuration of a run as fields of a form, and back.
+
+Fields come out of the configuration's own schema, with its bounds and its help. Keys that name
+places are not among them: where a run reads and writes is for those to say who started the
+explorer.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hercules_scale.config import RunConfig, parse_config
+from hercules_scale.errors import ConfigError
+from hercules_scale.models import CHAT_ALIASES, EMBEDDING_ALIASES, IMAGE_ALIASES
+
+NOT_ASKED = (
+    "input.path",
+    # Its cells may be paths.
+    "input.image_column",
+    "embedding.cache",
+    "summaries.vocabulary",
+    # It would be sent the key of whoever started the explorer.
+    "summaries.endpoint",
+    "output.path",
+)
+MODELS = {
+    "embedding.model": [*EMBEDDING_ALIASES, *IMAGE_ALIASES],
+    "embedding.text_model": list(EMBEDDING_ALIASES),
+    "summaries.model": list(CHAT_ALIASES),
+}
+"""Models that packages hold, to choose from."""
+HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.:-]*)?")
+KINDS = {"boolean", "integer", "number", "string"}
+BOUNDS = {
+    "minimum": "at least {}",
+    "exclusiveMinimum": "above {}",
+    "maximum": "at most {}",
+    "exclusiveMaximum": "below {}",
+}
+
+
+def fields() -> list[dict[str, Any]]:
+    """Every key that may be given, in the order of the configuration.
+
+    Returns:
+        Of each: ``key``, ``kind`` (boolean, integer, number, string, choice, yaml), ``default``,
+        ``help``, ``bounds`` in words, ``choices``.
+    """
+    schema = RunConfig.model_json_schema()
+    defaults = parse_config({"input": {"path": "-"}, "output": {"path": "-"}}).model_dump()
+    found: list[dict[str, Any]] = []
+
+    def add(prefix: str, section: dict[str, Any], values: dict[str, Any]) -> None:
+        for name, rule in section["properties"].items():
+            key, value = f"{prefix}{name}", values.get(name)
+            if key in NOT_ASKED:
+                continue
+            if "$ref" in rule and isinstance(value, dict):
+                add(f"{key}.", schema["$defs"][rule["$ref"].rpartition("/")[2]], value)
+            else:
+                found.append(_field(key, rule, value))
+
+    add("", schema, defaults)
+    return found
+
+
+def _field(key: str, rule: dict[str, Any], default: Any) -> dict[str, Any]:
+    branches = [each for each in rule.get("anyOf", [rule]) if each.get("type") != "null"]
+    only = branches[0] if len(branches) == 1 else {}
+    choices = only.get("enum") or []
+    kind = "choice" if choices else only.get("type", "yaml")
+    if kind not in KINDS and kind != "choice":
+        kind = "yaml"
+    bounds = [text.format(only[name]) for name, text in BOUNDS.items() if name in only]
+    if kind == "yaml" and default is not None:
+        default = yaml.safe_dump(default, default_flow_style=True, width=1000).strip()
+        default = default.removesuffix("\n...")
+    return {
+        "key": key,
+        "kind": kind,
+        "default": default,
+        "help": rule.get("description", ""),
+        "bounds": ", ".join(bounds),
+        "choices": choices or MODELS.get(key, []),
+    }
+
+
+def configuration(given: dict[str, Any], paths: list[str], output: str) -> RunConfig:
+    """The configuration that a form comes to.
+
+    Args:
+        given: What was filled in, by key; blank texts stand for the default.
+        paths: Input of the run.
+        output: Where it goes.
+
+    Raises:
+        ConfigError: A key is unknown or its value impossible.
+    """
+    known = {field["key"]: field for field in fields()}
+    values: dict[str, Any] = {"input": {"path": paths}, "output": {"path": output}}
+    for key, value in given.items():
+        if key not in known:
+            raise ConfigError(f"{key[:80]} is not a key that may be given here")
+        if value is None or (isinstance(value, str) and not value.strip()):
+            continue
+        field = known[key]
+        if key in MODELS and value not in MODELS[key]:
+            _check_model(key, value)
+        if isinstance(value, str) and field["kind"] not in ("string", "choice"):
+            value = _parsed(key, value)
+        section = values
+        *sections, name = key.split(".")
+        for each in sections:
+            section = section.setdefault(each, {})
+        section[name] = value
+    return parse_config(values)
+
+
+def _check_model(key: str, name: Any) -> None:
+    """Refuse a model that is a folder of this machine."""
+    if not isinstance(name, str) or not HUB_ID.fullmatch(name) or Path(name).exists():
+        raise ConfigError(
+            f"{key} must be one of {', '.join(MODELS[key])}, or the name of a model elsewhere, got "
+            f"{str(name)[:80]!r}"
+        )
+
+
+def _parsed(key: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise ConfigError(f"{key} must be YAML such as [100, 20, 5], got {text[:80]!r}") from None

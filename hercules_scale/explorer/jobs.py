@@ -1,0 +1,252 @@
+"""Runs that are started from the page: files that were sent, the process, its log, its end.
+
+Everything lies in one folder that whoever started the explorer named; browsers know uploads and
+runs by numbers that are given here.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import yaml
+
+from hercules_scale.config import InputConfig
+from hercules_scale.errors import HerculesScaleError, InputError
+from hercules_scale.explorer.forms import configuration
+from hercules_scale.reading.files import raw_batches, read_columns
+from hercules_scale.reading.sources import list_sources, split_into_pieces
+
+ENDINGS = ("parquet", "csv", "jsonl", "txt", "npy", "png", "jpg", "jpeg")
+MAX_UPLOAD_BYTES = 8 << 30
+PREVIEW_ROWS, CELL_CHARACTERS = 20, 200
+LOG_BYTES = 32_768
+RUNNING_AT_ONCE = 2
+STOP_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that a browser sent.
+
+    Attributes:
+        name: What it was called there, for people alone.
+        path: Where it lies.
+    """
+
+    name: str
+    path: Path
+
+
+@dataclass
+class Job:
+    """A run that was started here.
+
+    Attributes:
+        name: For people.
+        output: Where its tables go.
+        process: That runs it.
+        run: Its number among the runs that are shown.
+        cancelled: Whether somebody stopped it.
+    """
+
+    name: str
+    output: Path
+    process: subprocess.Popen[bytes]
+    run: int
+    cancelled: bool = False
+
+    def state(self) -> dict[str, Any]:
+        """How it stands, with the end of its log."""
+        code = self.process.poll()
+        state = "running" if code is None else "finished" if code == 0 else "failed"
+        log = self.output.with_suffix(".log")
+        with log.open("rb") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(size - LOG_BYTES, 0))
+            text = stream.read().decode("utf-8", "replace")
+        return {
+            "name": self.name,
+            "run": self.run,
+            "state": "cancelled" if self.cancelled and state == "failed" else state,
+            "code": code,
+            "log": text,
+        }
+
+    def cancel(self) -> None:
+        """Have it stop as by Ctrl+C, and after a while for certain."""
+        if self.process.poll() is not None:
+            return
+        self.cancelled = True
+        self.process.send_signal(signal.SIGINT)
+
+        def end() -> None:
+            until = time.monotonic() + STOP_SECONDS
+            while self.process.poll() is None and time.monotonic() < until:
+                time.sleep(0.2)
+            if self.process.poll() is None:
+                os.killpg(self.process.pid, signal.SIGKILL)
+
+        threading.Thread(target=end).start()
+
+
+@dataclass
+class Jobs:
+    """Uploads and runs of one explorer.
+
+    Attributes:
+        folder: Where everything lies.
+    """
+
+    folder: Path
+    uploads: list[Upload] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def new_upload(self, name: str) -> tuple[int, BinaryIO]:
+        """Number of a file to be sent, and a stream to write it to.
+
+        Raises:
+            InputError: It is of no kind that a run reads.
+        """
+        ending = name.rpartition(".")[2].lower()
+        if ending not in ENDINGS:
+            raise InputError(f"{name[:80]!r} must be a file of {', '.join(ENDINGS)}")
+        with self.lock:
+            number = len(self.uploads)
+            path = self.folder / "uploads" / f"{_stamp()}-{number}.{ending}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.uploads.append(Upload(name[:200], path))
+        return number, path.open("xb")
+
+    def upload(self, number: int) -> Upload:
+        """A file that was sent.
+
+        Raises:
+            InputError: There is none of this number.
+        """
+        if not 0 <= number < len(self.uploads) or not self.uploads[number].path.exists():
+            raise InputError(f"there is no upload {number}")
+        return self.uploads[number]
+
+    def preview(self, number: int) -> dict[str, Any]:
+        """The first rows of a file as a run reads them, and what it takes them for.
+
+        Raises:
+            InputError: It cannot be read.
+        """
+        upload = self.upload(number)
+        config = InputConfig(path=str(upload.path))
+        sources = list_sources(config.paths)
+        found: dict[str, Any] = {"name": upload.name, "size_bytes": upload.path.stat().st_size}
+        try:
+            columns = read_columns(config, sources[0])
+        except HerculesScaleError as error:
+            # It may need to be told which column is which; its rows help with that.
+            found["problem"] = str(error).replace(str(upload.path), upload.name)
+            return found | _plain_preview(upload.path)
+        table, _ = next(raw_batches(split_into_pieces(sources)[0], columns), (pa.table({}), {}))
+        return found | {"modality": columns.modality} | _shown(table)
+
+    def start(self, values: dict[str, Any], run: int) -> Job:
+        """Start a run.
+
+        Args:
+            values: ``uploads``, their numbers; ``name``; ``config``, what was filled in by key.
+            run: Number that it will be shown under.
+
+        Raises:
+            ConfigError: The configuration is wrong.
+            InputError: There is no such upload, or too much is running.
+        """
+        numbers, given = values.get("uploads"), values.get("config")
+        if not isinstance(numbers, list) or not numbers or not isinstance(given, dict):
+            raise InputError("a run needs uploads and a configuration")
+        if any(type(number) is not int for number in numbers):
+            raise InputError("uploads must be numbers")
+        paths = [str(self.upload(number).path) for number in numbers]
+        if sum(job.process.poll() is None for job in self.jobs) >= RUNNING_AT_ONCE:
+            raise InputError(f"{RUNNING_AT_ONCE} runs are going on; wait for one or cancel it")
+        output = self.folder / "runs" / f"{_stamp()}-{len(self.jobs)}"
+        config = configuration(given, paths, str(output))
+        for source in list_sources(paths):
+            # Cells of a table may name any file.
+            if source.format != "image" and read_columns(config.input, source).image is not None:
+                raise InputError("images are sent as files here, not as columns of a table")
+        output.parent.mkdir(parents=True, exist_ok=True)
+        file = output.with_suffix(".yaml")
+        file.write_text(yaml.safe_dump(config.model_dump(), sort_keys=False), encoding="utf-8")
+        with output.with_suffix(".log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "hercules_scale", "run", str(file)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # So that Ctrl+C of the explorer does not reach it twice.
+                start_new_session=True,
+            )
+        name = str(values.get("name") or self.upload(numbers[0]).name)[:200]
+        job = Job(name, output, process, run)
+        self.jobs.append(job)
+        return job
+
+    def job(self, number: int) -> Job:
+        """A run that was started here.
+
+        Raises:
+            InputError: There is none of this number.
+        """
+        if not 0 <= number < len(self.jobs):
+            raise InputError(f"there is no job {number}")
+        return self.jobs[number]
+
+    def stop(self) -> None:
+        """Cancel what is running, and wait for its end."""
+        for job in self.jobs:
+            job.cancel()
+        for job in self.jobs:
+            job.process.wait(STOP_SECONDS + 10)
+
+
+def _stamp() -> str:
+    return time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+
+
+def _shown(table: pa.Table) -> dict[str, Any]:
+    rows = [
+        [_cell(value) for value in row.values()] for row in table.slice(0, PREVIEW_ROWS).to_pylist()
+    ]
+    return {"columns": table.column_names, "rows": rows}
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bytes):
+        return f"{len(value):,} bytes"
+    text = "" if value is None else str(value)
+    return text if len(text) <= CELL_CHARACTERS else f"{text[:CELL_CHARACTERS]}…"
+
+
+def _plain_preview(path: Path) -> dict[str, Any]:
+    """Columns and first rows of a table of whatever columns; none of what is no table."""
+    import pyarrow.csv
+    import pyarrow.json
+    import pyarrow.parquet as pq
+
+    try:
+        if path.suffix == ".parquet":
+            return _shown(pa.table(next(pq.ParquetFile(path).iter_batches(PREVIEW_ROWS))))
+        if path.suffix == ".csv":
+            return _shown(pa.table(pyarrow.csv.open_csv(path).read_next_batch()))
+        if path.suffix == ".jsonl":
+            return _shown(pyarrow.json.read_json(path))
+    except (pa.ArrowException, StopIteration, OSError):
+        pass
+    return {"columns": [], "rows": []}

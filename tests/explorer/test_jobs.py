@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from benchmarks.made_run import Made, make_run
+from hercules_scale import Hierarchy
+from hercules_scale.errors import ConfigError
+from hercules_scale.explorer.app import Explorer
+from hercules_scale.explorer.forms import configuration, fields
+from hercules_scale.storage.store import Store
+
+SAME_ORIGIN = {"origin": "http://testserver"}
+
+
+def test_a_form_holds_every_key_but_those_that_name_places() -> None:
+    found = {field["key"]: field for field in fields()}
+    assert found["hierarchy.max_k"]["bounds"] == "at least 2, at most 3125"
+    assert found["hierarchy.levels"]["default"] == "[100, 20, 5]"
+    assert found["embedding.precision"]["choices"] == ["auto", "float32", "bfloat16"]
+    assert all(field["help"] for field in found.values() if field["key"] != "summaries.price")
+    for key in ("input.path", "output.path", "summaries.endpoint", "embedding.cache"):
+        assert key not in found
+
+
+def test_what_was_filled_in_becomes_a_configuration() -> None:
+    given = {
+        "hierarchy.levels": "[10, 3]",
+        "hierarchy.smoothing.neighbours": "0",
+        "summaries.engine": "keyphrases",
+        "summaries.topic": "",
+        "input.label_columns": "[class]",
+    }
+    config = configuration(given, ["a.csv"], "out")
+    assert config.hierarchy.levels == [10, 3]
+    assert config.hierarchy.smoothing.neighbours == 0
+    assert config.summaries.topic is None
+    assert config.input.label_columns == ["class"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("output.path", "/etc", "output.path is not a key that may be given here"),
+        ("summaries.endpoint", "http://evil", "summaries.endpoint is not a key that may be given"),
+        ("embedding.model", "/srv/models", "embedding.model must be one of minilm"),
+        ("embedding.model", "..", "embedding.model must be one of minilm"),
+        ("hierarchy.levels", "[1, 2]", "hierarchy.levels must fall strictly"),
+        ("hierarchy.levels", "[1, {", "hierarchy.levels must be YAML"),
+        ("hierarchy.n_init", "0", "hierarchy.n_init"),
+    ],
+)
+def test_what_may_not_be_filled_in_is_told(key: str, value: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message.replace("[", r"\[")):
+        configuration({key: value}, ["a.csv"], "out")
+
+
+@pytest.fixture
+def client(text_run: Store, tmp_path: Path) -> Any:
+    explorer = Explorer([text_run.uri], tmp_path / "work")
+    try:
+        yield TestClient(explorer.application())
+    finally:
+        explorer.stop()
+
+
+def sent(client: Any, name: str, data: bytes) -> int:
+    answer = client.post("/api/uploads", params={"name": name}, content=data)
+    assert answer.status_code == 200, answer.text
+    number: int = answer.json()["upload"]
+    return number
+
+
+def test_a_file_is_previewed_as_a_run_would_read_it(client: Any, tmp_path: Path) -> None:
+    number = sent(client, "../../etc/a.csv", b"id,text\n1,a red boat\n2,<b>\n")
+    found = client.get(f"/api/uploads/{number}/preview").json()
+    assert found["modality"] == "text"
+    assert found["columns"] == ["text"] or "text" in found["columns"]
+    assert len(found["rows"]) == 2
+    assert not (tmp_path / "etc").exists()
+    assert {path.suffix for path in (tmp_path / "work" / "uploads").iterdir()} == {".csv"}
+    number = sent(client, "b.csv", b"one,two\nx,y\n")
+    found = client.get(f"/api/uploads/{number}/preview").json()
+    assert "b.csv" in found["problem"]
+    assert found["rows"] == [["x", "y"]]
+
+
+def test_what_cannot_be_started_is_told(client: Any) -> None:
+    assert "must be a file of" in client.post(
+        "/api/uploads", params={"name": "run.sh"}, content=b""
+    ).json()["error"]  # fmt: skip
+    number = sent(client, "a.csv", b"image\n/etc/passwd\n")
+    for values, message in (
+        ({"uploads": [7], "config": {}}, "there is no upload 7"),
+        ({"uploads": ["/etc/passwd"], "config": {}}, "uploads must be numbers"),
+        ({"uploads": [number], "config": {}}, "images are sent as files"),
+    ):
+        answer = client.post("/api/jobs", json=values)
+        assert answer.status_code == 400
+        assert message in answer.json()["error"]
+    assert client.get("/api/jobs").json() == []
+
+
+def test_no_runs_are_started_without_a_folder_for_them(text_run: Store) -> None:
+    client = TestClient(Explorer([text_run.uri]).application())
+    assert client.get("/api/form").json() == {"enabled": False}
+    answer = client.post("/api/jobs", json={"uploads": [0], "config": {}})
+    assert "begin the explorer with --work FOLDER" in answer.json()["error"]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_run_is_started_followed_and_shown_and_another_is_cancelled(client: Any) -> None:
+    lines = [f"{index},a {index % 7} boat of {index % 5} masts" for index in range(200)]
+    number = sent(client, "boats.csv", "\n".join(["id,text", *lines]).encode())
+    config = {"hierarchy.levels": "[6, 2]", "summaries.engine": "keyphrases",
+              "input.id_column": "id"}  # fmt: skip
+    values = {"uploads": [number], "config": config, "name": "boats"}
+    job = client.post("/api/jobs", json=values).json()
+    assert job["state"] == "running"
+    assert client.get(f"/api/runs/{job['run']}/state").json()["status"] in ("starting", "running")
+    second = client.post("/api/jobs", json=values).json()
+    client.post("/api/jobs/1/cancel", json={})
+    until = time.monotonic() + 400
+    while True:
+        first, other = client.get("/api/jobs").json()
+        if first["state"] != "running" and other["state"] != "running":
+            break
+        assert time.monotonic() < until, first["log"] + other["log"]
+        time.sleep(1)
+    assert first["state"] == "finished", first["log"]
+    assert other["state"] == "cancelled"
+    assert second["run"] == job["run"] + 1
+    tree = client.get(f"/api/runs/{job['run']}/tree").json()
+    assert tree["n_items"] == 200
+
+
+def test_two_runs_are_compared_by_their_items(text_run: Store, tmp_path: Path) -> None:
+    same = make_run(str(tmp_path / "same"), Made(3_000, (40, 8, 2)))
+    fewer = make_run(str(tmp_path / "fewer"), Made(1_000, (40, 8, 2)))
+    client = TestClient(Explorer([text_run.uri, same.uri, fewer.uri]).application())
+    levels = {"level": 1, "other_level": 2}
+    found = client.get("/api/runs/0/compare", params={"other": 1, **levels}).json()
+    assert found["n_common"] == 3_000
+    assert all(len(each["partners"]) == 1 for each in found["clusters"])
+    parents = Hierarchy.open(text_run.uri).clusters(1)["parent_cluster_id"]
+    first = found["clusters"][0]
+    assert first["partners"][0]["id"] == parents[first["id"]]
+    found = client.get(
+        "/api/runs/0/compare", params={"other": 1, "level": 2, "other_level": 2}
+    ).json()
+    assert found["ari"] == found["nmi"] == pytest.approx(1)
+    found = client.get("/api/runs/0/compare", params={"other": 2, **levels}).json()
+    assert found["n_common"] == 1_000
+
+
+def test_exports_and_tables_come_as_files(text_run: Store) -> None:
+    client = TestClient(Explorer([text_run.uri]).application())
+    for form in ("html", "json", "csv", "clusters.csv"):
+        answer = client.get("/api/runs/0/export", params={"format": form})
+        assert answer.headers["content-disposition"].startswith("attachment")
+        assert "cluster" in answer.text or "level_1" in answer.text
+    assert client.get("/api/runs/0/export?format=../x").status_code == 400
+    answer = client.get("/api/runs/0/table?name=clusters")
+    assert answer.content == text_run.read_bytes("clusters/part-000000.parquet")
+    assert client.get("/api/runs/0/table?name=../run.json").status_code == 404
+
+
+def test_a_notebook_draws_the_map_and_opens_the_explorer(text_run: Store, tmp_path: Path) -> None:
+    import httpx
+
+    hierarchy = Hierarchy.open(text_run.uri)
+    figure = hierarchy.plot(path=str(tmp_path / "map.png"))
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    drawn = {each.get_text().replace("\n", " ") for each in figure.axes[0].texts}
+    assert drawn <= set(hierarchy.clusters(2)["title"])
+    assert drawn
+    exploration = hierarchy.explore()
+    try:
+        assert httpx.get(f"{exploration.address}api/runs").json() == ["texts"]
+    finally:
+        exploration.stop()
