@@ -47,7 +47,8 @@ def draw_map(run: FinishedRun, level: int) -> Any:
     axes = figure.subplots()
     order = np.argsort(-sizes, kind="stable")
     colours = colormaps["tab20"](tops % 20)
-    axes.scatter(*places[order].T, s=areas[order] + 8, c=colours[order], alpha=0.6, linewidths=0)
+    x, y = places[order].T
+    axes.scatter(x, y, s=areas[order] + 8, c=colours[order], alpha=0.6, linewidths=0)
     axes.set_axis_off()
     axes.margins(0.08)
     axes.set_title(printable(f"{run.name}: level {level}, {clusters.num_rows:,} clusters"))

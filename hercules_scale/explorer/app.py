@@ -22,8 +22,6 @@ from starlette.routing import Route
 from hercules_scale.errors import HerculesScaleError, InputError
 from hercules_scale.exchange.edits import read_edit, write_edit
 from hercules_scale.explorer import search, views
-from hercules_scale.explorer.compare import compare
-from hercules_scale.explorer.forms import fields
 from hercules_scale.explorer.jobs import ENDINGS, MAX_UPLOAD_BYTES, Jobs
 from hercules_scale.explorer.sessions import ShownRun
 from hercules_scale.hierarchy import Hierarchy
@@ -129,6 +127,9 @@ class Explorer:
         return endpoint
 
     def _compare(self, run: ShownRun, request: Request) -> Any:
+        # scipy takes a quarter of a second, which the first page need not wait for.
+        from hercules_scale.explorer.compare import compare
+
         number = _number(request, "other")
         if number >= len(self.runs):
             raise InputError(f"there is no run {number}")
@@ -144,6 +145,8 @@ class Explorer:
     def _form(self) -> dict[str, Any]:
         if self.jobs is None:
             return {"enabled": False}
+        from hercules_scale.explorer.forms import fields
+
         return {"enabled": True, "endings": ENDINGS, "fields": fields()}
 
     def _states(self) -> list[dict[str, Any]]:

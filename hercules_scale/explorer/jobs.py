@@ -19,11 +19,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import yaml
 
-from hercules_scale.config import InputConfig
 from hercules_scale.errors import HerculesScaleError, InputError
-from hercules_scale.explorer.forms import configuration
-from hercules_scale.reading.files import raw_batches, read_columns
-from hercules_scale.reading.sources import list_sources, split_into_pieces
 
 ENDINGS = ("parquet", "csv", "jsonl", "txt", "npy", "png", "jpg", "jpeg")
 MAX_UPLOAD_BYTES = 8 << 30
@@ -143,6 +139,10 @@ class Jobs:
         Raises:
             InputError: It cannot be read.
         """
+        from hercules_scale.config import InputConfig
+        from hercules_scale.reading.files import raw_batches, read_columns
+        from hercules_scale.reading.sources import list_sources, split_into_pieces
+
         upload = self.upload(number)
         config = InputConfig(path=str(upload.path))
         sources = list_sources(config.paths)
@@ -167,6 +167,10 @@ class Jobs:
             ConfigError: The configuration is wrong.
             InputError: There is no such upload, or too much is running.
         """
+        from hercules_scale.explorer.forms import configuration
+        from hercules_scale.reading.files import read_columns
+        from hercules_scale.reading.sources import list_sources
+
         numbers, given = values.get("uploads"), values.get("config")
         if not isinstance(numbers, list) or not numbers or not isinstance(given, dict):
             raise InputError("a run needs uploads and a configuration")

@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from hercules_scale.config import EmbeddingConfig
 from hercules_scale.errors import InputError
 from hercules_scale.explorer.opened import OpenRun
 
@@ -150,6 +149,7 @@ class Meaning:
         return {"n_hits": len(hits), "hits": hits[:MAX_HITS]}
 
     def _encode(self, query: str) -> NDArray[np.float32]:
+        from hercules_scale.config import EmbeddingConfig
         from hercules_scale.embedding.sentence_transformer import SentenceTransformerEncoder
         from hercules_scale.models import DEFAULT_TEXT_MODEL
 
