@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import hercules_scale
 from hercules_scale.errors import HerculesScaleError, InputError
-from hercules_scale.printable import printable
+from hercules_scale.printable import printable, printable_lines, without_secrets
 
 if TYPE_CHECKING:
     from hercules_scale.config import RunConfig
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         options.command(options)
     except HerculesScaleError as error:
         # It may quote keys, ids and file names of strangers.
-        print(f"hercules-scale: {printable(str(error))}", file=sys.stderr)
+        print(f"hercules-scale: {printable(without_secrets(str(error)))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("hercules-scale: stopped; run again, it resumes", file=sys.stderr)
@@ -148,6 +148,11 @@ def _add_config_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--output", metavar="URI", help="same as --set output.path=URI")
 
 
+def _say(text: str) -> None:
+    """Print lines that may quote titles, ids and file names of strangers."""
+    print(printable_lines(text))
+
+
 def _load(options: argparse.Namespace) -> RunConfig:
     from hercules_scale.config import load_config
 
@@ -172,9 +177,9 @@ def _plan(options: argparse.Namespace) -> None:
     from hercules_scale.plan import make_plan, show_prompt
 
     if options.show_prompt is None:
-        print(make_plan(config))
+        _say(make_plan(config))
     else:
-        print(show_prompt(config, *_cluster_name("--show-prompt", options.show_prompt)))
+        _say(show_prompt(config, *_cluster_name("--show-prompt", options.show_prompt)))
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -191,7 +196,7 @@ def _demo(options: argparse.Namespace) -> None:
 def _status(options: argparse.Namespace) -> None:
     from hercules_scale.status import describe_status
 
-    print(describe_status(options.run))
+    _say(describe_status(options.run))
 
 
 def _show(options: argparse.Namespace) -> None:
@@ -203,7 +208,7 @@ def _show(options: argparse.Namespace) -> None:
     else:
         from hercules_scale.show import describe_cluster
 
-        print(describe_cluster(hierarchy, *_cluster_name("--cluster", options.cluster)))
+        _say(describe_cluster(hierarchy, *_cluster_name("--cluster", options.cluster)))
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -214,7 +219,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     notes = evaluate_run(options.run, options.labels)
     lines = [*describe_metrics(Hierarchy.open(options.run).evaluations()), ""]
     lines += [f"! {note}" for note in notes]
-    print("\n".join([*lines, f"written: {options.run.rstrip('/')}/evaluations"]))
+    _say("\n".join([*lines, f"written: {options.run.rstrip('/')}/evaluations"]))
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -237,7 +242,7 @@ def _export(options: argparse.Namespace) -> None:
         hierarchy.to_csv(path, overwrite=options.force)
     else:
         hierarchy.to_html(path, overwrite=options.force)
-    print(f"wrote {path}")
+    _say(f"wrote {path}")
 
 
 def _import(options: argparse.Namespace) -> None:
@@ -253,7 +258,7 @@ def _assign(options: argparse.Namespace) -> None:
     from hercules_scale.hierarchy import Hierarchy
     from hercules_scale.show import describe_assignment
 
-    print(describe_assignment(Hierarchy.open(options.output), Hierarchy.open(options.run)))
+    _say(describe_assignment(Hierarchy.open(options.output), Hierarchy.open(options.run)))
 
 
 def _explore(options: argparse.Namespace) -> None:
@@ -273,4 +278,4 @@ def _print_result(uri: str) -> None:
     from hercules_scale.hierarchy import Hierarchy
     from hercules_scale.show import describe_run
 
-    print(describe_run(Hierarchy.open(uri)))
+    _say(describe_run(Hierarchy.open(uri)))

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -24,7 +25,7 @@ from pydantic import (
 )
 
 from hercules_scale.errors import ConfigError
-from hercules_scale.printable import printable
+from hercules_scale.printable import holds_secret, printable, without_secrets
 
 Linkage = Literal["ward", "average", "complete", "single"]
 # Their distances, in float64, take 200 MB.
@@ -41,6 +42,16 @@ class VariableConfig(_Section):
     name: str | None = Field(default=None, description="what people call it")
     unit: str | None = Field(default=None, description="such as cm")
     description: str | None = Field(default=None, description="such as length of a petal")
+
+
+def _without_password(paths: str | list[str]) -> str | list[str]:
+    """Paths, none of which brings the key to itself, since they are written to the output."""
+    if any(holds_secret(path) for path in ([paths] if isinstance(paths, str) else paths)):
+        raise ValueError(
+            "must hold no password, key or signature; give those in the environment, such as "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    return paths
 
 
 class InputConfig(_Section):
@@ -85,7 +96,7 @@ class InputConfig(_Section):
     def _path_is_not_empty(cls, value: str | list[str]) -> str | list[str]:
         if not value or (isinstance(value, list) and not all(value)):
             raise ValueError("must name at least one file, folder or glob")
-        return value
+        return _without_password(value)
 
     @property
     def words_column(self) -> str:
@@ -389,8 +400,8 @@ class SummariesConfig(_Section):
         if value is not None:
             if not value.startswith(("http://", "https://")):
                 raise ValueError("must start with http:// or https://")
-            if "@" in value.split("/")[2]:
-                raise ValueError("must hold no password; give the key in OPENAI_API_KEY")
+            if "@" in value.split("/")[2] or holds_secret(value):
+                raise ValueError("must hold no password or key; give the key in OPENAI_API_KEY")
         return value
 
 
@@ -463,7 +474,9 @@ class ResourcesConfig(_Section):
 class OutputConfig(_Section):
     """Where the tables go."""
 
-    path: str = Field(min_length=1, description="a folder: a local path, s3://, gs:// or az://")
+    path: Annotated[str, AfterValidator(_without_password)] = Field(
+        min_length=1, description="a folder: a local path, s3://, gs:// or az://"
+    )
 
 
 class RunConfig(_Section):
@@ -659,7 +672,7 @@ def _explain(problem: dict[str, Any]) -> str:
 
 def _shown(value: object) -> str:
     try:
-        return repr(value)[:200]
+        return without_secrets(repr(value))[:200]
     except ValueError:
         # Python writes no number of more than some thousand digits.
         return "a number too long to show"

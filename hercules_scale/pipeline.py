@@ -21,6 +21,7 @@ from hercules_scale import schemas
 from hercules_scale.checks import check
 from hercules_scale.config import RunConfig
 from hercules_scale.errors import InputError, ManifestMismatchError
+from hercules_scale.printable import without_secrets
 from hercules_scale.progress import Reporter, StageReport
 from hercules_scale.reading.sources import SourceFile
 from hercules_scale.reduction.pca import PCA
@@ -155,7 +156,7 @@ def carry_out(
         record |= results
         record["status"] = "finished"
     except BaseException as error:
-        record |= {"status": "failed", "error": f"{type(error).__name__}: {error}"[:2000]}
+        record |= {"status": "failed", "error": _described(error)}
         raise
     finally:
         record |= {"ended_at": timestamp(), **progress()}
@@ -163,6 +164,10 @@ def carry_out(
         reporter.keep()
     publish(store, tables, run_fingerprint)
     return store
+
+
+def _described(error: BaseException) -> str:
+    return without_secrets(f"{type(error).__name__}: {error}")[:2000]
 
 
 def _fingerprint(config: RunConfig, sources: list[SourceFile], assigned_to: str | None) -> str:

@@ -20,7 +20,7 @@ from hercules_scale.clustering.tiles import TILE_ROWS
 from hercules_scale.config import InputConfig, PrivacyConfig, RunConfig
 from hercules_scale.errors import InputError
 from hercules_scale.pipeline import local_or_cluster_ray
-from hercules_scale.printable import printable
+from hercules_scale.printable import printable, printable_lines
 from hercules_scale.progress import Reporter
 from hercules_scale.reading.items import Batch, Layout, read_layout, read_piece
 from hercules_scale.reading.numbers import verbalise_rows
@@ -190,11 +190,6 @@ def _as_text(content: str | list[dict[str, Any]]) -> str:
     return "\n".join(
         printable_lines(part["text"]) if part["type"] == "text" else "[image]" for part in content
     )
-
-
-def printable_lines(text: str) -> str:
-    """Lines whose control characters are shown and not obeyed."""
-    return "\n".join(printable(line) for line in text.splitlines())
 
 
 def _levels(config: RunConfig, n_rows: int, counted: bool) -> tuple[list[int], str]:

@@ -12,6 +12,8 @@ import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from hercules_scale.printable import printable
+
 LOG_EVERY_SECONDS = 10.0
 KEEP_EVERY_SECONDS = 30.0
 
@@ -56,8 +58,8 @@ class Reporter:
 
     def say(self, message: str) -> None:
         """One line for people."""
-        # Titles and paths come from data, so brackets in them are no markup.
-        self.console.print(message, markup=False, soft_wrap=True)
+        # Titles and paths come from data: what is in them is neither markup nor for a terminal.
+        self.console.print(printable(message), markup=False, emoji=False, soft_wrap=True)
 
     def alarm(self, message: str) -> None:
         """Something that a user must know; kept in ``run.json``."""

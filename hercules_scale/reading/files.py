@@ -29,6 +29,9 @@ VECTOR_COLUMN, IMAGE_COLUMN = "embedding", "image"
 # A row of CSV must fit in a block; the longest text that is read is so long.
 CSV_BLOCK_BYTES = 16 * 2**20
 SNIFFED_LINES = 1_000
+# A line of a text or JSON Lines file, so that a small .gz cannot fill the memory with one.
+LONGEST_LINE_BYTES = CSV_BLOCK_BYTES
+TOO_LONG = f"the line is longer than {LONGEST_LINE_BYTES >> 20} MiB"
 
 
 def read_columns(config: InputConfig, source: SourceFile) -> Columns:
@@ -78,11 +81,17 @@ def _reading(source: SourceFile) -> Iterator[None]:
         zlib.error,
     ) as error:
         # pyarrow raises KeyError for a name with a NUL byte.
-        reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{source.uri}: cannot be read as {source.format} ({reason}); "
+            f"{source.uri}: cannot be read as {source.format} ({_reason(error)}); "
             "mend the file or leave it out"
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    reason = " ".join(str(error).split())[:200]
+    # What pyarrow says of a row that does not end within a block names none of our options.
+    straddles = "straddling object" in reason
+    return f"a row is longer than {CSV_BLOCK_BYTES >> 20} MiB" if straddles else reason
 
 
 def raw_batches(piece: Piece, columns: Columns) -> Iterator[tuple[pa.Table, dict[int, str]]]:
@@ -106,7 +115,8 @@ def raw_batches(piece: Piece, columns: Columns) -> Iterator[tuple[pa.Table, dict
             yield from _image_batches(piece)
         else:
             for lines in _lines(source):
-                yield pa.table({TEXT_COLUMN_OF_LINES: pa.array(lines, pa.binary())}), {}
+                broken = {index: TOO_LONG for index, line in enumerate(lines) if line is None}
+                yield pa.table({TEXT_COLUMN_OF_LINES: pa.array(lines, pa.binary())}), broken
 
 
 def _csv_batches(source: SourceFile, columns: Columns) -> Iterator[tuple[pa.Table, dict[int, str]]]:
@@ -153,9 +163,9 @@ def _open_csv(
         try:
             reader = pacsv.open_csv(stream, read, parse, convert)
         except pa.ArrowInvalid as error:
-            reason = " ".join(str(error).split())[:200]
             raise InputError(
-                f"{source.uri}: cannot be read as csv with a header line ({reason})"
+                f"{source.uri}: cannot be read as csv with a header line ({_reason(error)}); mend "
+                "the file or leave it out"
             ) from None
         with reader:
             yield reader
@@ -167,14 +177,22 @@ def _open_stream(source: SourceFile) -> Any:
     return gzip.open(stream) if source.name.lower().endswith(".gz") else stream
 
 
-def _lines(source: SourceFile) -> Iterator[list[bytes]]:
-    lines: list[bytes] = []
-    with _open_stream(source) as stream:
-        for line in io.BufferedReader(stream, 2**20) if _is_raw(stream) else stream:
-            lines.append(line.rstrip(b"\r\n"))
-            if len(lines) == BATCH_ROWS:
+def _lines(source: SourceFile) -> Iterator[list[bytes | None]]:
+    """Lines some thousand at a time; None for one that is too long."""
+    lines: list[bytes | None] = []
+    with _open_stream(source) as opened:
+        stream = io.BufferedReader(opened, 2**20) if _is_raw(opened) else opened
+        n_bytes = 0
+        while line := stream.readline(LONGEST_LINE_BYTES + 1):
+            whole = line.endswith(b"\n") or len(line) <= LONGEST_LINE_BYTES
+            lines.append(line.rstrip(b"\r\n") if whole else None)
+            while not whole:
+                rest = stream.readline(LONGEST_LINE_BYTES)
+                whole = not rest or rest.endswith(b"\n")
+            n_bytes += len(line)
+            if len(lines) == BATCH_ROWS or n_bytes > LONGEST_LINE_BYTES:
                 yield lines
-                lines = []
+                lines, n_bytes = [], 0
     if lines:
         yield lines
 
@@ -231,7 +249,9 @@ def _jsonl_batches(
         yield pa.table({name: pa.array(cells[name], pa.binary()) for name in cells}), broken
 
 
-def _parse_object(line: bytes) -> tuple[dict[str, Any] | None, str]:
+def _parse_object(line: bytes | None) -> tuple[dict[str, Any] | None, str]:
+    if line is None:
+        return None, TOO_LONG
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):

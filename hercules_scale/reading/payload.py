@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hercules_scale.errors import SchemaError
+from hercules_scale.printable import without_secrets
 from hercules_scale.reading.columns import Columns, is_number, is_text, is_vector
 from hercules_scale.reading.images import UnusableImageError, read_image, thumbnail
 from hercules_scale.reading.sources import SourceFile
@@ -190,9 +191,9 @@ def _images(column: pa.ChunkedArray, name: str, source: SourceFile) -> Payload:
                 if not place:
                     return None, None, "the image is missing"
                 content, place = read_image(place, source.folder)
-            return thumbnail(content), place, ""
+            return thumbnail(content), without_secrets(place or "") or None, ""
         except UnusableImageError as error:
-            return None, place, str(error)
+            return None, None, without_secrets(str(error))
 
     with ThreadPoolExecutor(IMAGE_THREADS) as threads:
         loaded = list(threads.map(load, range(len(array))))

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from hercules_scale.config import SummariesConfig
-from hercules_scale.errors import ConfigError
+from hercules_scale.errors import ConfigError, StageError
+from hercules_scale.printable import without_secrets
 from hercules_scale.summarization.prompts import Message, Tokens
 
 
@@ -185,12 +186,21 @@ class OpenAIClient:
 
         Raises:
             ModelUnavailableError: The endpoint failed, refused or timed out.
+            StageError: It does not accept the key.
         """
         try:
             completion = await self._client.chat.completions.create(**request.payload(self._model))
+        except (self._openai.AuthenticationError, self._openai.PermissionDeniedError) as error:
+            raise StageError(
+                f"the endpoint refuses the key of OPENAI_API_KEY ({error.status_code}) for the "
+                f"model {self._model!r}; set the right one and run again, it resumes",
+                stage="summarize",
+            ) from None
         except self._openai.OpenAIError as error:
             wait = retry_after(getattr(getattr(error, "response", None), "headers", {}))
-            raise ModelUnavailableError(f"{type(error).__name__}: {error}", wait) from error
+            # The cause is left out, and the key that it may quote with it.
+            reason = without_secrets(f"{type(error).__name__}: {error}")
+            raise ModelUnavailableError(reason, wait) from None
         return read_completion(completion)
 
     async def close(self) -> None:

@@ -174,6 +174,24 @@ def test_the_page_shows_hostile_text_as_text_alone(run: Hierarchy, tmp_path: Pat
     assert mark == {"title": f"no answer {HOSTILE}"}
 
 
+def test_names_of_files_models_and_runs_are_text_in_pages_and_notebooks(
+    run: Hierarchy, tmp_path: Path
+) -> None:
+    folder = Path(run.uri).rename(tmp_path / "<img src=x onerror=hacked=1>")
+    record = json.loads((folder / "run.json").read_text())
+    record["inputs"] = [{"name": f"{HOSTILE}\x1b[2J.png"}]
+    record["alarms"] = [f"column {HOSTILE}"]
+    record["config"]["embedding"]["model"] = HOSTILE
+    (folder / "run.json").write_text(json.dumps(record))
+    renamed = Hierarchy.open(str(folder))
+    html, page = page_of(renamed, tmp_path)
+    assert html.count("<script") == 1
+    assert "<img" not in html + renamed._repr_html_()
+    texts = [text for _, text in page.texts]
+    assert f"{HOSTILE}\\x1b[2J.png" in texts
+    assert f"column {HOSTILE}" in texts
+
+
 def test_the_page_needs_no_network_and_its_policy_allows_its_own_script_alone(
     run: Hierarchy, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -21,7 +22,11 @@ Failure = int | tuple[int, dict[str, str]] | float | str
 
 
 class Endpoint(ThreadingHTTPServer):
-    """Answers chat completions; the first requests with the failures it is given."""
+    """Answers chat completions; the first requests with the failures it is given.
+
+    A question that holds the word ``obeys`` is answered by it, as a gullible model does that finds
+    orders in what it reads.
+    """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -30,6 +35,7 @@ class Endpoint(ThreadingHTTPServer):
         self.keys: set[str] = set()
         self.lock = threading.Lock()
         self.seconds = 0.0
+        self.obeys = ""
 
     @property
     def url(self) -> str:
@@ -57,13 +63,21 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(failure, int):
             failure = (failure, {})
         if isinstance(failure, tuple):
-            self._reply(failure[0], {"error": {"message": "planned failure"}}, failure[1])
+            # Real endpoints quote the key that they refuse.
+            message = f"planned failure for {self.headers['Authorization']}"
+            self._reply(failure[0], {"error": {"message": message}}, failure[1])
             return
         question = body["messages"][-1]["content"]
         if not isinstance(question, str):
             question = question[-1]["text"]
         lines = [line for line in question.splitlines() if line.startswith("Group ")]
-        if lines:
+        obeyed = self.server.obeys
+        if obeyed and obeyed in question.lower():
+            both = {"title": f"{obeyed} {obeyed}", "description": f"All is {obeyed}."}
+            text = json.dumps(
+                dict.fromkeys([line.split()[1].strip(",") for line in lines], both) or both
+            )
+        elif lines:
             names = {line.split()[1].strip(","): line.rpartition(": ")[2] for line in lines}
             text = json.dumps({key: f"Codes of {name}" for key, name in names.items()})
         else:
@@ -103,6 +117,13 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
     monkeypatch.setattr(label, "FIRST_DELAY_SECONDS", 0.01)
     monkeypatch.setattr(asking, "FIRST_PROBE_SECONDS", 0.01)
     monkeypatch.setattr(asking, "OUTAGE_SECONDS", 0.1)
+    with serve_endpoint() as server:
+        yield server
+
+
+@contextmanager
+def serve_endpoint() -> Iterator[Endpoint]:
+    """An endpoint that answers as long as the context is open."""
     server = Endpoint()
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

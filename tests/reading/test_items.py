@@ -353,6 +353,26 @@ def test_a_text_of_three_megabytes_is_read(tmp_path: Path, form: str) -> None:
     assert read(write_rows(tmp_path, form, [{"text": text}, {"text": "b"}])).texts == [text, "b"]
 
 
+@pytest.mark.parametrize("form", ["txt", "txt.gz", "jsonl.gz"])
+def test_a_line_without_end_is_set_aside_and_not_held(
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "LONGEST_LINE_BYTES", 40)
+    texts = ["first", "long " * 1000, "x" * (40 - 12 * ("json" in form)), "", "last"]
+    lines = [json.dumps({"text": text}) if "json" in form else text for text in texts]
+    for end in ("", "\n"):
+        found = read(write(tmp_path, f"t.{form}", ("\n".join(lines) + end).encode()))
+        assert found.texts == [texts[0], texts[2], texts[4]]
+        assert found.rejected == {1: "the line is longer than 16 MiB", 3: "the text is empty"}
+
+
+def test_a_csv_row_longer_than_a_block_is_refused(tmp_path: Path) -> None:
+    for before in (b"", (b"y" * 10**6 + b"\n") * 20):
+        path = write(tmp_path, "t.csv.gz", b"text\n" + before + b"x" * (40 * 2**20) + b"\n")
+        with pytest.raises(InputError, match=r"csv.* \(a row is longer than 16 MiB\); mend the fi"):
+            read(path)
+
+
 def test_a_parquet_file_without_rows_has_no_items(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "t.parquet")
     assert read(tmp_path / "t.parquet").n_rows == 0

@@ -6,7 +6,9 @@ import functools
 import io
 import json
 import math
+import struct
 import threading
+import zlib
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -266,6 +268,51 @@ def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(images, "MOST_PIXELS", 99)
     with pytest.raises(UnusableImageError, match="has 10 x 10 pixels, more than 99"):
         thumbnail(image_bytes((10, 10)))
+
+
+@pytest.mark.parametrize("form", ["png", "gif"])
+def test_a_small_file_of_very_many_pixels_is_set_aside(tmp_path: Path, form: str) -> None:
+    side = 60_000
+    if form == "png":
+        header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+        parts = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(10**6))), (b"IEND", b"")]
+        data = b"\x89PNG\r\n\x1a\n" + b"".join(
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+            for kind, body in parts
+        )
+    else:
+        data = b"GIF89a" + struct.pack("<HHBBB", side, side, 0, 0, 0) + b"\x3b"
+    assert len(data) < 2_000
+    (tmp_path / f"bomb.{form}").write_bytes(data)
+    (tmp_path / f"boat.{form}").write_bytes(image_bytes((9, 9), form))
+    items, rejected = read(tmp_path)
+    assert items.num_rows == 1
+    message = "the image has 60,000 x 60,000 pixels, more than 100,000,000"
+    if form == "gif":
+        # Its first frame is what counts, and it has none.
+        message = "the file is not an image that can be read"
+    assert rejected == {(f"bomb.{form}", 0): message}
+
+
+def test_file_names_that_mean_harm_become_titles_as_they_are(tmp_path: Path) -> None:
+    for name in ("<img src=x onerror=alert(1)>.png", "\x1b[2J.png", "=cmd.png"):
+        (tmp_path / name).write_bytes(image_bytes((9, 9)))
+    items, rejected = read(tmp_path)
+    assert sorted(image_title(uri) for uri in items["image_uri"].to_pylist()) == [
+        "\x1b[2J",
+        "<img src=x onerror=alert(1)>",
+        "=cmd",
+    ]
+    assert rejected == {}
+
+
+def test_signatures_of_urls_are_not_kept(tmp_path: Path) -> None:
+    url = "http://127.0.0.1:9/a.png?X-Amz-Signature=c4na6y"
+    (tmp_path / "list.csv").write_text(f"image\n{url}\n")
+    _, rejected = read(tmp_path / "list.csv", modality="image")
+    (reason,) = rejected.values()
+    assert "http://127.0.0.1:9/a.png?*** cannot be read" in reason
+    assert "c4na6y" not in reason
 
 
 def test_a_very_long_image_stays_small() -> None:

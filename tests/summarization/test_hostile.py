@@ -42,9 +42,16 @@ TEMPLATES = re.compile(r"<\|[^|<>]*\|>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+STARTS = ("<item>", "Key phrases: ", "Values: ", "Parts: ", "Not about: ")
+
+
 def hostile(attack: str) -> ClusterFacts:
     children = [Child(attack, attack, 5)]
-    return ClusterFacts(2, 7, 9, [attack, "ferry"], [attack, "a ferry"], children, [[attack]])
+    # Variables have names, units and descriptions that a user may have taken from anywhere.
+    values = [f"{attack} 7 cm", "height 3 cm"]
+    return ClusterFacts(
+        2, 7, 9, [attack, "ferry"], [attack, "a ferry"], children, [[attack]], values
+    )
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=range(len(ATTACKS)))
@@ -57,9 +64,32 @@ def test_an_item_stays_within_its_marks_and_lines(attack: str) -> None:
         marks = MARKS.findall(line)
         assert marks in ([], ["<item>", "</item>"]), line
         assert bool(marks) == line.startswith("<item>")
-        assert line.startswith(("<item>", "Key phrases: ", "Parts: ", "Not about: ")), line
+        assert line.startswith(STARTS), line
     assert not TEMPLATES.search(question)
     assert not CONTROL.search(question)
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=range(len(ATTACKS)))
+def test_an_item_that_is_described_stays_within_its_marks(attack: str) -> None:
+    messages = build_messages(ClusterFacts(0, 5, 1, exemplars=[attack]), None, LIMITS)
+    question = messages[-1]["content"]
+    assert question.startswith("<item>")
+    assert question.endswith("</item>")
+    assert len(MARKS.findall(question)) == 2
+    assert not TEMPLATES.search(question)
+    assert not CONTROL.search(question + "\n" * ("\n" in question))
+    assert "\n" not in question
+    assert LIMITS.count(messages) <= LIMITS.prompt
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=range(len(ATTACKS)))
+def test_a_topic_is_one_line_of_the_instructions(attack: str) -> None:
+    system = build_messages(hostile("ferry"), attack, LIMITS)[0]["content"]
+    assert "\n" not in system
+    assert not TEMPLATES.search(system)
+    assert not CONTROL.search(system)
+    # The instructions name the marks once.
+    assert MARKS.findall(system) == ["<item>"]
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=range(len(ATTACKS)))
@@ -87,6 +117,13 @@ def test_an_answer_that_repeats_an_attack_is_cleaned_or_refused(attack: str) -> 
         assert not TEMPLATES.search(text)
         assert not MARKS.search(text)
         assert "\n" not in text
+
+
+def test_a_title_of_what_other_clusters_hold_is_refused() -> None:
+    facts = ClusterFacts(1, 3, 9, ["harbour fees"], ["harbour"], contrast=[["answer hacked"]])
+    answer = json.dumps({"title": "HACKED", "description": "HACKED by all means."})
+    with pytest.raises(SummaryError, match="not what the items are about"):
+        parse_answer(answer, facts)
 
 
 def test_an_answer_for_a_cluster_that_was_not_asked_about_is_left_out() -> None:
