@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
@@ -21,10 +22,12 @@ from starlette.routing import Route
 
 from hercules_scale.errors import HerculesScaleError, InputError
 from hercules_scale.exchange.edits import read_edit, write_edit
+from hercules_scale.exchange.rows_csv import without_formulas
 from hercules_scale.explorer import search, views
 from hercules_scale.explorer.jobs import ENDINGS, MAX_UPLOAD_BYTES, Jobs
 from hercules_scale.explorer.sessions import ShownRun
 from hercules_scale.hierarchy import Hierarchy
+from hercules_scale.storage.cluster_items import TABLE
 
 STATIC = importlib.resources.files("hercules_scale.explorer").joinpath("static")
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
@@ -38,6 +41,10 @@ EXPORTS = {
     "clusters.csv": "text/csv",
 }
 MAX_BODY_BYTES = 1_000_000
+# Columns of texts, in which a spreadsheet would look for formulas.
+TOLD_COLUMNS = ("title", "description", "summary_error")
+# Tables that hold the texts of all items.
+ITEM_TABLES = ("items", TABLE)
 
 
 class Explorer:
@@ -196,7 +203,11 @@ class Explorer:
             hierarchy = Hierarchy.open(shown.store.uri)
             if form == "clusters.csv":
                 vectors = ["centroid", "description_embedding"]
-                hierarchy.clusters().drop(columns=vectors).to_csv(path, index=False)
+                clusters = hierarchy.clusters().drop(columns=vectors)
+                for column in TOLD_COLUMNS:
+                    told = pa.chunked_array([clusters[column]], pa.string())
+                    clusters[column] = without_formulas(told).to_pandas()
+                clusters.to_csv(path, index=False)
             else:
                 {"html": hierarchy.to_html, "csv": hierarchy.to_csv, "json": hierarchy.to_json}[
                     form
@@ -211,7 +222,12 @@ class Explorer:
     async def _table(self, request: Request) -> Response:
         shown = self.run(request)
         name = request.query_params.get("name", "")
-        files = (await run_in_threadpool(shown.opened)).finished.files.get(name, [])
+        run = await run_in_threadpool(shown.opened)
+        if name in ITEM_TABLES and run.withheld.any():
+            raise HTTPException(
+                403, "privacy keeps texts of small clusters back, and this table holds all"
+            )
+        files = run.finished.files.get(name, [])
         # The names of files come from the manifest, never from the browser.
         number = _number(request, "part", 0)
         if number >= len(files):

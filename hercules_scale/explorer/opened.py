@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from hercules_scale.errors import InputError
 from hercules_scale.exchange.edits import ClusterKey, Edits, read_edits, with_edits
 from hercules_scale.exchange.source import VECTORS, FinishedRun
+from hercules_scale.schemas import WITHHELD
 from hercules_scale.storage.cluster_items import TABLE, TreeOrder
 from hercules_scale.storage.manifest import published_files
 from hercules_scale.storage.store import Store
@@ -36,6 +37,9 @@ from hercules_scale.storage.tables import (
 # Footers of Parquet files that are kept, about a megabyte each at most.
 FOOTERS = 32
 READERS = 8
+# Columns of items that name them, and those that say what they are.
+NAMING = ("row", "item_id")
+TELLING = ("title", "description", "text", "image_uri", "thumbnail", "numbers")
 
 
 class OpenRun:
@@ -64,13 +68,26 @@ class OpenRun:
         self._first = np.searchsorted(levels, np.arange(1, self.n_levels + 2)).tolist()
         self.order = TreeOrder.of(self.clusters)
         self.edits: Edits = read_edits(store)
-        self.items = Pages(store, self.finished.files.get(TABLE, []))
+        self.withheld = self._withheld()
+        self.items = Pages(store, self.finished.files.get(TABLE, []), self.withheld)
         self._lock = threading.Lock()
 
     @property
     def store(self) -> Store:
         """The output."""
         return self.finished.store
+
+    def _withheld(self) -> NDArray[np.bool_]:
+        """Whether each finest cluster is too small to show what its items are.
+
+        All are, where privacy is asked for and it is not known yet which are.
+        """
+        table, privacy = self.level(1), self.finished.config("privacy")
+        if "summary_source" not in table.column_names:
+            asked = bool(privacy.get("min_items") or privacy.get("min_owners"))
+            return np.full(table.num_rows, asked)
+        withheld = pc.fill_null(pc.equal(table["summary_source"], WITHHELD), False)
+        return np.asarray(withheld.to_numpy(), bool)
 
     @property
     def n_items(self) -> int:
@@ -162,6 +179,10 @@ class OpenRun:
             found: dict[str, Any] = read_rows(
                 self.store, files[shard].path, place, place + 1
             ).to_pylist()[0]
+            if table == "items" and self.withheld.any():
+                (member,) = self.rows("memberships", [row])
+                if self.withheld[member["level_1"]]:
+                    return {name: found[name] if name in NAMING else None for name in found}
             return found
 
         if not files:
@@ -183,10 +204,14 @@ class Pages:
     Args:
         store: Where it lies.
         files: Its files; none where it has still to be made.
+        withheld: Whether each finest cluster is too small to show what its items are.
     """
 
-    def __init__(self, store: Store, files: list[FileRecord]) -> None:
+    def __init__(
+        self, store: Store, files: list[FileRecord], withheld: NDArray[np.bool_] | None = None
+    ) -> None:
         self.store, self.files = store, files
+        self._withheld = np.zeros(0, bool) if withheld is None else withheld
         self._starts = np.cumsum([0, *(file.rows for file in files)])
         self._footers: OrderedDict[str, Any] = OrderedDict()
         self._lock = threading.Lock()
@@ -227,7 +252,12 @@ class Pages:
     def groups(
         self, start: int, stop: int, columns: list[str], wanted: set[int] | None = None
     ) -> Iterator[tuple[int, pa.Table]]:
-        """Row groups that hold some rows, each with the place of its first row."""
+        """Row groups that hold some rows, each with the place of its first row.
+
+        Where items are named, those of clusters that are too small show nothing else of theirs.
+        """
+        hides = "item_id" in columns and bool(self._withheld.any())
+        read = [*columns, "level_1"] if hides and "level_1" not in columns else columns
         opened: tuple[str, Any] | None = None
         for index, (path, group, first) in enumerate(self._places(start, stop)):
             if wanted is not None and index not in wanted:
@@ -237,7 +267,18 @@ class Pages:
                     self.store.path(path), filesystem=self.store.arrow, metadata=self._footer(path)
                 )
                 opened = (path, file)
-            yield first, opened[1].read_row_group(group, columns=columns)
+            table = opened[1].read_row_group(group, columns=read)
+            yield first, self._shown(table).select(columns) if hides else table
+
+    def _shown(self, table: pa.Table) -> pa.Table:
+        """Rows of which those of clusters that are too small have names and figures alone."""
+        hidden = pa.array(self._withheld[table["level_1"].to_numpy()])
+        for place, name in enumerate(table.column_names):
+            if name in TELLING:
+                nothing = pa.nulls(table.num_rows, table[name].type)
+                shown = pc.if_else(hidden, nothing, table[name].combine_chunks())
+                table = table.set_column(place, name, shown)
+        return table
 
     def _places(self, start: int, stop: int) -> list[tuple[str, int, int]]:
         """File, number and first row of each row group that holds some rows."""

@@ -134,7 +134,7 @@ class ShownRun:
             # It runs in a thread of its own, so that nobody else would hear of it.
             self.index_error = f"the items cannot be paged: {type(error).__name__}: {error}"[:500]
             return
-        run.items = Pages(target, files)
+        run.items = Pages(target, files, run.withheld)
         self.index_share = None
 
     def _show(self, share: float) -> None:

@@ -68,7 +68,7 @@ def count_owners(context: RunContext, shards: Shards, sizes: list[int]) -> Int64
         clusters, owners = np.zeros(0, np.int32), np.zeros(0, np.uint64)
         for commit in commits.values():
             part = read_table(store, commit.files[0].path)
-            clusters, owners = _least(
+            clusters, owners = least_owners(
                 np.concatenate([clusters, part["cluster"].to_numpy()]),
                 np.concatenate([owners, part["owner"].to_numpy()]),
                 enough,
@@ -100,13 +100,13 @@ class _OwnerWorker:
             np.int32(start) + members[f"level_{level}"].to_numpy()[known]
             for level, start in enumerate(starts, start=1)
         ]
-        least = _least(np.concatenate(clusters), np.tile(own, len(clusters)), self.enough)
+        least = least_owners(np.concatenate(clusters), np.tile(own, len(clusters)), self.enough)
         table = pa.table(dict(zip(("cluster", "owner"), least, strict=True)))
         file = write_table(self.store, layout.work_part(LEAST_OWNERS, shard), table)
         return ShardResult([file], units=members.num_rows)
 
 
-def _least(
+def least_owners(
     clusters: Int32, owners: NDArray[np.uint64], n_least: int
 ) -> tuple[Int32, NDArray[np.uint64]]:
     """Of each cluster its least distinct owners."""

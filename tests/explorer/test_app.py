@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 from starlette.testclient import TestClient
 
@@ -20,10 +21,12 @@ from hercules_scale.explorer.app import Explorer
 from hercules_scale.explorer.guard import Guard
 from hercules_scale.explorer.opened import OpenRun
 from hercules_scale.explorer.sessions import ShownRun, make_index
+from hercules_scale.schemas import WITHHELD
 from hercules_scale.storage import layout
 from hercules_scale.storage.cluster_items import TABLE
 from hercules_scale.storage.manifest import replace_table
 from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import read_table, write_table
 from tests.explorer.conftest import SIZES, explorer
 
 HERE = "http://127.0.0.1:8760"
@@ -255,6 +258,41 @@ def test_an_unfinished_run_says_how_far_it_is(unfinished_run: Store) -> None:
     answer = client.get("/api/runs/0/tree")
     assert answer.status_code == 400
     assert "the run is not finished" in answer.json()["error"]
+
+
+def test_items_of_clusters_that_are_too_small_are_named_and_no_more(tmp_path: Path) -> None:
+    store = make_run(str(tmp_path / "run"), Made(400, (6, 2), title=lambda *_: "=1+1"))
+    path = "clusters/part-000000.parquet"
+    clusters = read_table(store, path)
+    small = pc.and_(pc.equal(clusters["level"], 1), pc.equal(clusters["cluster_id"], 2))
+    sources = pc.if_else(small, WITHHELD, clusters["summary_source"])
+    place = clusters.schema.get_field_index("summary_source")
+    clusters = clusters.set_column(place, "summary_source", sources)
+    replace_table(store, "clusters", [write_table(store, "clusters/part-000001.parquet", clusters)])
+    members = Hierarchy.open(store.uri).memberships()
+    items = Hierarchy.open(store.uri).table("items").set_index("row")["text"]
+    hidden = set(members[members["level_1"] == 2]["row"])
+    parent = int(clusters.filter(small)["parent_cluster_id"][0].as_py())
+    client = asking(store)
+    shown = 0
+    for level, number in ((1, 2), (2, parent)):
+        for item in get(client, "items", level=level, id=number, limit=200)["items"]:
+            assert (item["description"] is None) == (item["row"] in hidden)
+            assert item["item_id"]
+            shown += item["row"] not in hidden
+    assert shown
+    row = min(hidden)
+    found = get(client, "item", row=row)["item"]
+    assert (found["text"], found["description"], found["title"]) == (None, None, None)
+    words = " ".join(items[row].split()[:5])
+    hits = get(client, "search/items", q=words)["hits"]
+    assert not {hit["row"] for hit in hits} & hidden
+    assert not any(text in json.dumps(hits) for text in items[sorted(hidden)])
+    assert client.get("/api/runs/0/table?name=items").status_code == 403
+    assert client.get("/api/runs/0/table?name=cluster_items").status_code == 403
+    saved = client.get("/api/runs/0/export", params={"format": "clusters.csv"}).text
+    assert ",'=1+1," in saved
+    assert ",=1+1" not in saved
 
 
 def test_a_run_without_ordered_items_has_them_ordered_beside_the_explorer(
