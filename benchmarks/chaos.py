@@ -1,11 +1,13 @@
-"""Runs that are killed at random times, again and again, beside one that nobody disturbs.
+"""Runs whose processes are killed at random, again and again, beside runs that nobody disturbs.
 
-    python benchmarks/chaos.py [--kills 200] [--rows 20000] [--seed 0] [--json OUT]
+    python benchmarks/chaos.py [--kills 200] [--seconds 600] [--seed 0] [--json OUT]
 
-A run is killed with SIGKILL, with all of Ray's processes, at a time drawn uniformly over what the
-undisturbed run took, and started again, until an attempt ends before its time; then the next run
-begins. After each, the files of all tables must be those of the undisturbed run to the bit, and no
-commit record that was there at a kill may have been written again.
+Each attempt at a run gets some kills with SIGKILL, each when the output holds a drawn number of
+files and a drawn moment has passed: of Ray's workers, which the run has to survive, and of the
+driver with all of Ray, or of the raylet, after which the run is started again. The next run begins
+when an attempt ends before its kill. After each run the files of all tables must be those of the
+undisturbed run to the bit, and no commit record that an attempt found may have been written again.
+``OUT`` gathers the runs of all calls.
 """
 
 from __future__ import annotations
@@ -13,10 +15,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import multiprocessing
 import os
 import random
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,113 +26,236 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hercules_scale.cli import main as hercules_scale
+from hercules_scale.stages import context, vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import read_record
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import vector_column
 
 WORDS = ["river", "stone", "bread", "engine", "violin", "desert", "winter", "market", "orchid"]
-GROUPS, DIMENSION = 40, 32
+GROUPS, DIMENSION, FILES = 12, 12, 3
+WORKLOADS = {"vectors": 2_400, "numbers": 2_400, "actors": 33_000}
+LONGEST_MOMENT = 0.4
+HANGS_AFTER_SECONDS = 400
+MOST_ENDED = 3
+# So that small inputs have several shards.
+SHARD_ROWS = 512
+Kill = dict[str, Any]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--rows", type=int, default=20_000)
-    parser.add_argument("--seed", type=int, default=0, help="of the times")
-    parser.add_argument("--json", help="where to write the figures")
+    parser.add_argument("--kills", type=int, default=200, help="in this call, at least")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no run after")
+    parser.add_argument("--seed", type=int, default=0, help="of the kills")
+    parser.add_argument("--json", help="where to add the figures")
     options = parser.parse_args()
-    times = random.Random(options.seed)
-    figures: dict[str, Any] = {"options": vars(options), "runs": []}
+    until = time.monotonic() + options.seconds
+    gathered = Path(options.json) if options.json else None
+    runs = json.loads(gathered.read_text()) if gathered and gathered.exists() else []
+    here: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_items(folder / "items.parquet", options.rows)
-        started = time.monotonic()
-        attempt(folder, "undisturbed", None)
-        seconds = time.monotonic() - started
-        wanted = published(folder / "undisturbed")
-        print(f"undisturbed: {seconds:.1f} s, {len(wanted)} files", flush=True)
-        n_kills = 0
-        while n_kills < options.kills:
-            run = f"run-{len(figures['runs'])}"
-            result = disturbed(folder, run, seconds, times)
-            found = published(folder / run)
-            result["differs"] = sorted(
-                path for path in wanted.keys() | found if wanted.get(path) != found.get(path)
+        wanted = {}
+        for workload, rows in WORKLOADS.items():
+            write_items(folder / workload, rows)
+            draw_nothing = Attempt(folder, workload, f"undisturbed-{workload}")
+            assert draw_nothing.go([]), (folder / "log").read_text()
+            wanted[workload] = published(draw_nothing.output)
+            print(f"{workload}: {draw_nothing.seconds:.1f} s undisturbed", flush=True)
+        while sum(len(run["kills"]) for run in here) < options.kills and time.monotonic() < until:
+            draw = random.Random(f"{options.seed} {len(runs)}")
+            workload = draw.choice(list(WORKLOADS))
+            n_files = len(list_output(folder / f"undisturbed-{workload}"))
+            run = disturbed(folder, workload, f"run-{len(runs)}", n_files, draw)
+            found = published(folder / f"run-{len(runs)}")
+            run["differs"] = sorted(
+                path
+                for path in wanted[workload].keys() | found
+                if wanted[workload].get(path) != found.get(path)
             )
-            figures["runs"].append(result)
-            n_kills += len(result["killed_in"])
-            print(f"{run}: {result}", flush=True)
-            if options.json:
-                Path(options.json).write_text(json.dumps(figures, indent=1))
-    show(figures["runs"])
+            here.append(run)
+            runs.append(run)
+            print(json.dumps(run), flush=True)
+            if gathered:
+                gathered.write_text(json.dumps(runs, indent=1))
+    show(runs)
 
 
-def write_items(path: Path, n_rows: int) -> None:
-    """Vectors in groups, with words of their group beside them."""
+def write_items(folder: Path, n_rows: int) -> None:
+    """Vectors in groups in three files, with words of their group and as columns of numbers."""
+    folder.mkdir()
     draw = np.random.default_rng(0)
     centres = draw.normal(size=(GROUPS, DIMENSION))
     own = draw.integers(0, GROUPS, n_rows)
-    vectors = (centres[own] + 0.4 * draw.normal(size=(n_rows, DIMENSION))).astype(np.float32)
-    texts = [
-        f"{WORDS[group % 9]} {WORDS[group // 9]} of row {row}" for row, group in enumerate(own)
-    ]
-    table = {"embedding": vector_column(vectors), "text": texts, "group": own.astype(str).tolist()}
-    pq.write_table(pa.table(table), path, row_group_size=4096)
+    rows = (centres[own] + 0.4 * draw.normal(size=(n_rows, DIMENSION))).astype(np.float32)
+    table: dict[str, Any] = {
+        "embedding": vector_column(rows),
+        "text": [f"{WORDS[group % 9]} {WORDS[group // 9]} {row}" for row, group in enumerate(own)],
+        "group": own.astype(str).tolist(),
+    }
+    table |= {f"number_{column}": rows[:, column] for column in range(4)}
+    for part, cut in enumerate(np.array_split(np.arange(n_rows), FILES)):
+        pq.write_table(pa.table(table).take(cut), folder / f"{part}.parquet")
 
 
-def attempt(folder: Path, run: str, kill_after: float | None) -> bool:
-    """Start a run, or take it up, and kill it after a time.
+class Attempt:
+    """One attempt at a run, in a session of its own.
+
+    Args:
+        folder: Holds the inputs and the outputs.
+        workload: What is run; see ``WORKLOADS``.
+        run: Name of the output.
+    """
+
+    def __init__(self, folder: Path, workload: str, run: str) -> None:
+        self.output, self._log = folder / run, folder / "log"
+        given: dict[str, Any] = {"path": str(folder / workload), "label_columns": ["group"]}
+        if workload == "numbers":
+            given |= {"modality": "numeric", "columns": [f"number_{n}" for n in range(4)]}
+        else:
+            given |= {"modality": "embedding", "embedding_column": "embedding"}
+            given |= {"text_column": "text"}
+        values = {
+            "input": given,
+            "hierarchy": {"levels": [20, 4]},
+            "summaries": {"engine": "keyphrases"},
+            "output": {"path": str(self.output)},
+        }
+        self._config = folder / f"{run}.yaml"
+        # JSON is YAML too.
+        self._config.write_text(json.dumps(values))
+        self._with_actors = workload == "actors"
+        self.seconds = 0.0
+        # What it said when it ended badly without a kill of the driver or the raylet.
+        self.ended = ""
+
+    def go(self, kills: list[Kill]) -> bool:
+        """Run it under some kills, in the order of their files.
+
+        Returns:
+            Whether it ended well.
+        """
+        started = time.monotonic()
+        # Forked from a process that has imported everything, since imports take seconds.
+        process = multiprocessing.get_context("forkserver").Process(
+            target=run_alone, args=(str(self._config), str(self._log), self._with_actors)
+        )
+        process.start()
+        assert process.pid is not None
+        try:
+            for kill in kills:
+                if not self._wait_for(process, kill):
+                    break
+                kill["stage"] = last_stage(self.output)
+                kill["done"] = do(kill, process.pid)
+                if kill["what"] == "driver":
+                    break
+            process.join(HANGS_AFTER_SECONDS)
+            if process.is_alive():
+                sys.exit(f"{self.output} hangs, killed {kills}:\n{self._log.read_text()[-3000:]}")
+        finally:
+            do({"what": "driver"}, process.pid)
+            process.join()
+        self.seconds = time.monotonic() - started
+        whole = any(kill.get("done") and kill["what"] != "worker" for kill in kills)
+        if process.exitcode and not whole:
+            self.ended = self._log.read_text()[-2000:]
+        return process.exitcode == 0
+
+    def _wait_for(self, process: Any, kill: Kill) -> bool:
+        while process.is_alive():
+            if len(list_output(self.output)) >= kill["files"]:
+                process.join(kill["moment"])
+                return bool(process.is_alive())
+            process.join(0.02)
+        return False
+
+
+def run_alone(config: str, log: str, with_actors: bool) -> None:
+    """Run a configuration in a session of its own, by the command line's entry."""
+    os.setsid()
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.environ["RAY_ADDRESS"] = ""
+    # The whole of it may have been made nice already.
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
+    # A machine with other work is slow to answer, and not dead.
+    os.environ["RAY_health_check_failure_threshold"] = "50"  # noqa: SIM112
+    context.MIN_SHARD_ROWS = 8 * SHARD_ROWS if with_actors else SHARD_ROWS
+    if with_actors:
+        # Defaults of the rows that the driver holds itself, and of GPUs.
+        vectors.open_vectors.__wrapped__.__defaults__ = (0, 0)  # type: ignore[attr-defined]
+    sys.exit(hercules_scale(["run", config]))
+
+
+def do(kill: Kill, session: int) -> bool:
+    """Kill the driver with all of Ray, its raylet, or one of its workers, at work or not.
 
     Returns:
-        Whether it ended before.
+        Whether there was one.
     """
-    config = {
-        "input": {
-            "path": str(folder / "items.parquet"),
-            "modality": "embedding",
-            "embedding_column": "embedding",
-            "text_column": "text",
-            "label_columns": ["group"],
-        },
-        "hierarchy": {"levels": [80, 20, 5]},
-        "summaries": {"engine": "keyphrases"},
-        "output": {"path": str(folder / run)},
-    }
-    # JSON is YAML too.
-    (folder / "config.yaml").write_text(json.dumps(config))
-    command = [sys.executable, "-m", "hercules_scale", "run", str(folder / "config.yaml")]
-    log = folder / "log"
-    with log.open("ab") as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=stream, start_new_session=True)
-        try:
-            code = process.wait(kill_after)
-        except subprocess.TimeoutExpired:
-            return False
-        finally:
-            # Ray's processes of the run are of its session.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    if code:
-        sys.exit(f"{run} ended with {code}:\n{log.read_text()[-3000:]}")
-    return True
+    own = []
+    for process in psutil.process_iter(["name", "cmdline"]):
+        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getsid(process.pid) == session:
+                own.append(process)
+    if kill["what"] == "worker":
+        workers = [process for process in own if title(process).startswith("ray::")]
+        own = random.sample(workers, min(1, len(workers)))
+        kill["worker"] = [title(process) for process in own]
+    elif kill["what"] == "raylet":
+        own = [process for process in own if process.info["name"] == "raylet"]
+    for process in own:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    return bool(own)
 
 
-def disturbed(folder: Path, run: str, seconds: float, times: random.Random) -> dict[str, Any]:
-    """Kill a run until an attempt ends before its time."""
-    killed_in: list[str] = []
+def title(process: psutil.Process) -> str:
+    """The command line, in which Ray says what a worker does."""
+    return " ".join(process.info["cmdline"] or []).partition("(")[0][:60]
+
+
+def disturbed(
+    folder: Path, workload: str, run: str, n_files: int, draw: random.Random
+) -> dict[str, Any]:
+    """Attempt a run until it ends before its last kill."""
+    kills: list[Kill] = []
     again: list[str] = []
     commits: dict[str, int] = {}
-    while not attempt(folder, run, times.uniform(0.1, 1.1) * seconds):
-        killed_in.append(last_stage(folder / run))
-        again += written_again(commits, folder / run)
-        commits = commit_times(folder / run)
-    again += written_again(commits, folder / run)
-    return {"killed_in": killed_in, "commits": len(commit_times(folder / run)), "again": again}
+    ended: list[str] = []
+    finished = False
+    while not finished:
+        attempt = Attempt(folder, workload, run)
+        there = len(list_output(attempt.output))
+        drawn = [("worker", draw.uniform(there, n_files)) for _ in range(draw.randint(0, 8))]
+        drawn.append((draw.choice(["driver", "driver", "raylet"]), draw.uniform(there, n_files)))
+        own = [
+            {"what": what, "files": files, "moment": draw.uniform(0, LONGEST_MOMENT)}
+            for what, files in sorted(drawn, key=lambda pair: pair[1])
+        ]
+        finished = attempt.go(own)
+        kills += [kill for kill in own if kill.get("done")]
+        ended += [attempt.ended] * bool(attempt.ended)
+        if len(ended) > MOST_ENDED:
+            sys.exit(f"{run}: {kills}\n{ended[-1]}")
+        again += written_again(commits, attempt.output)
+        commits = commit_times(attempt.output)
+    figures = {"commits": len(commits), "again": again, "ended": ended}
+    return {"workload": workload, "kills": kills, **figures}
+
+
+def list_output(output: Path) -> list[str]:
+    """Files that the output holds but for those still being written."""
+    found = [name for _, _, names in os.walk(output) for name in names]
+    return [name for name in found if not name.endswith(".tmp")]
 
 
 def commit_times(run: Path) -> dict[str, int]:
@@ -148,7 +272,7 @@ def written_again(before: dict[str, int], run: Path) -> list[str]:
 
 
 def last_stage(run: Path) -> str:
-    """The stage that a killed run was in."""
+    """The stage that a run is in."""
     try:
         stages = read_record(Store(str(run))).get("stages", [])
     except FileNotFoundError:
@@ -164,17 +288,21 @@ def published(run: Path) -> dict[str, str]:
 
 
 def show(runs: list[dict[str, Any]]) -> None:
-    stages = Counter(stage for run in runs for stage in run["killed_in"])
-    print("\n| stage | kills |\n|---|---|")
-    for stage, count in stages.most_common():
-        print(f"| {stage} | {count} |")
+    kills = [kill for run in runs for kill in run["kills"]]
+    counts = Counter((kill["stage"], kill["what"]) for kill in kills)
+    kinds = ["driver", "raylet", "worker"]
+    print(f"\n| stage | {' | '.join(kinds)} |\n|---|{'---|' * len(kinds)}")
+    for stage in dict.fromkeys(stage for stage, _ in counts):
+        print(f"| {stage} | {' | '.join(str(counts[stage, kind]) for kind in kinds)} |")
     differ = sum(bool(run["differs"]) for run in runs)
     again = sum(len(run["again"]) for run in runs)
     print(
-        f"\n{sum(stages.values())} kills in {len(runs)} runs: {differ} runs differ from the "
-        f"undisturbed one, {again} committed shards were done again"
+        f"\n{len(kills)} kills in {len(runs)} runs: {differ} runs differ from the undisturbed one, "
+        f"{again} committed shards were done again, "
+        f"{sum(len(run['ended']) for run in runs)} attempts failed that only lost workers"
     )
 
 
 if __name__ == "__main__":
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["__main__"])
     main()

@@ -35,13 +35,21 @@ from hercules_scale.stages.evaluate import evaluate_levels
 from hercules_scale.stages.facts import cells
 from hercules_scale.stages.read import read_items
 from hercules_scale.stages.reduce import fit_pca, reduce_items
+from hercules_scale.stages.shards import ShardResult, run_once
 from hercules_scale.stages.smooth import smooth_vectors
 from hercules_scale.stages.statistics import Statistics, measure_statistics
 from hercules_scale.stages.summarize import Summaries, open_encoder, open_model, summarize_clusters
 from hercules_scale.stages.tree_order import order_items
 from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage import layout
-from hercules_scale.storage.manifest import fingerprint, publish, read_record, timestamp, to_json
+from hercules_scale.storage.manifest import (
+    FORMAT,
+    fingerprint,
+    publish,
+    read_record,
+    timestamp,
+    to_json,
+)
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
     FileRecord,
@@ -130,6 +138,7 @@ def carry_out(
     if earlier is not None:
         reporter.resume([StageReport(**stage) for stage in earlier.get("stages", [])])
     record = earlier or {
+        "format": FORMAT,
         "fingerprint": run_fingerprint,
         "config": config.model_dump(),
         "inputs": [asdict(source) for source in sources],
@@ -194,11 +203,20 @@ def _earlier_run(
     """The record of an earlier attempt at the same run.
 
     Raises:
-        ManifestMismatchError: The output holds another run; the message says what differs.
+        ManifestMismatchError: The output holds another run, or what is left of one of another
+            version; the message says what differs.
     """
     if not store.exists(layout.RUN):
         return None
     record = read_record(store)
+    if record.get("format") != FORMAT and not store.exists(layout.SUCCESS):
+        version = record["versions"]["hercules-scale"]
+        raise ManifestMismatchError(
+            f"output.path {store.uri} holds an unfinished run whose files are of format "
+            f"{record.get('format', 0)}, by hercules-scale {version}, and this is "
+            f"{hercules_scale.__version__} with format {FORMAT}; finish it with the version that "
+            "began it, give another output, or remove the old one"
+        )
     if record["fingerprint"] == run_fingerprint:
         return record
     old, new = _flatten(record["config"]), _flatten(json.loads(to_json(config.model_dump())))
@@ -329,14 +347,18 @@ def _run_stages(context: RunContext, sources: list[SourceFile]) -> Results:
     calls = [*summaries.calls, *calls]
     pca = fit_pca(context, source)
     reductions = reduce_items(context, source, pca)
-    clusters = _write_clusters(context, shards, clustering, summaries, statistics, pca)
+    clusters = run_once(
+        context,
+        "clusters",
+        lambda: _write_clusters(context, shards, clustering, summaries, statistics, pca),
+    )
     # Before the metrics, which take up its sums.
     assigning = keep_assigner(context, shards, smoothed=source.table != "embeddings")
     evaluations = evaluate_levels(context, shards, clustering, summaries)
     tables = files | {
         "embeddings": embeddings,
         "memberships": clustering.files,
-        "clusters": [clusters],
+        "clusters": clusters.files,
         "reductions": reductions,
         "evaluations": [evaluations],
         "llm_calls": calls,
@@ -368,7 +390,7 @@ def _write_clusters(
     summaries: Summaries,
     statistics: Statistics | None,
     pca: PCA,
-) -> FileRecord:
+) -> ShardResult:
     """Join what clustering, summarising and reducing made into the table ``clusters``."""
     clusters = clustering.clusters
     centroids = column_vectors(clusters["centroid"])
@@ -398,7 +420,7 @@ def _write_clusters(
         table = table.append_column(name, column)
     schema = schemas.clusters(centroids.shape[1], summaries.embeddings.shape[1], reduced.shape[1])
     table = table.select(schema.names).cast(schema)
-    return write_table(context.store, layout.part("clusters", 0), table)
+    return ShardResult([write_table(context.store, layout.part("clusters", 0), table)])
 
 
 def _counts(column: pa.ChunkedArray) -> dict[str, int]:

@@ -26,7 +26,7 @@ from hercules_scale.evaluation.drift import SAMPLE_ITEMS, Distances, reference_t
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.item_metrics import ClusteredItems, leaf_sums
 from hercules_scale.stages.partials import GatherOnRay
-from hercules_scale.stages.shards import ShardResult, Stage, run_shards
+from hercules_scale.stages.shards import ShardResult, Stage, run_once, run_shards
 from hercules_scale.stages.vectors import read_vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
@@ -111,10 +111,16 @@ def keep_assigner(
         smoothed: Whether smoothed vectors were clustered.
     """
     store, metric = context.store, context.config.hierarchy.metric
-    assigner = read_assigner(store, CLUSTERED, metric)
-    if smoothed:
-        assigner = _assigner_of_means(context, shards, assigner)
-    files = {"assigner": [write_assigner(store, layout.part("assigner", 0), assigner)]}
+    path = layout.part("assigner", 0)
+
+    def write() -> ShardResult:
+        assigner = read_assigner(store, CLUSTERED, metric)
+        if smoothed:
+            assigner = _assigner_of_means(context, shards, assigner)
+        return ShardResult([write_assigner(store, path, assigner)])
+
+    files = {"assigner": run_once(context, "assigner", write).files}
+    assigner = read_assigner(store, path, metric)
     stage = Stage("reference", "items", shards.n_items, context.config.resources.workers)
     seed = context.config.hierarchy.seed
     of_vectors = context.config.input.modality == "embedding"

@@ -12,9 +12,11 @@ import pyarrow as pa
 from hercules_scale import schemas
 from hercules_scale.reading.redact import redacted
 from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.shards import ShardResult, Stage, run_shards
 from hercules_scale.stages.summarize import prompt_limits
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import Commit, read_commits, write_commit
+from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, read_table, write_table
 from hercules_scale.summarization.asking import Asker
 from hercules_scale.summarization.clients import Model
@@ -22,7 +24,10 @@ from hercules_scale.summarization.label import Labeller
 from hercules_scale.summarization.ledger import Ledger
 from hercules_scale.summarization.prompts import ClusterFacts
 
-STAGE = "describe"
+STAGE, PUT_STAGE = "describe", "put_descriptions"
+# Kept beside ``items`` until a whole shard is described: prompts may show what they replace.
+DESCRIBED = "described"
+DESCRIBED_COLUMNS = ["title", "description"]
 # Calls about items come after those about clusters among the files of ``llm_calls``.
 FIRST_CALLS_PART = 1_000
 
@@ -67,8 +72,10 @@ def describe_items(
         done = read_commits(context.store, STAGE, context.fingerprint)
         n_kept = sum(commit.info["n_kept"] for commit in done.values())
         progress.note = f", {n_kept:,} keep their own words" if n_kept else ""
+    stage = Stage(PUT_STAGE, "items", shards.n_items, context.config.resources.workers)
+    put = run_shards(context, stage, len(shards), _PutWorker(context.store))
     return Descriptions(
-        [commit.files[0] for commit in done.values()],
+        [commit.files[0] for commit in put.values()],
         [commit.files[1] for commit in done.values()],
         n_kept,
         _spent(done),
@@ -107,8 +114,7 @@ async def _describe(
 async def _describe_shard(
     context: RunContext, shard: int, labeller: Labeller, ledger: Ledger
 ) -> Commit:
-    name = layout.part("items", shard)
-    items = read_table(context.store, name)
+    items = read_table(context.store, layout.part("items", shard))
     words = items[context.config.input.words_column].to_pylist()
     pictures: list[list[bytes]] = [[] for _ in range(items.num_rows)]
     if context.config.summaries.show_images:
@@ -131,12 +137,11 @@ async def _describe_shard(
             titles[place], descriptions[place] = summary.title, summary.description
         else:
             n_kept += 1
-    for column, values in (("title", titles), ("description", descriptions)):
-        place = items.schema.get_field_index(column)
-        items = items.set_column(place, column, pa.array(values, pa.string()))
+    words_found = [pa.array(values, pa.string()) for values in (titles, descriptions)]
+    described = pa.table(words_found, DESCRIBED_COLUMNS)
     calls = pa.Table.from_pylist([asdict(call) for call in ledger.calls], schemas.LLM_CALLS)
     files = [
-        write_table(context.store, name, items),
+        write_table(context.store, layout.work_part(DESCRIBED, shard), described),
         write_table(context.store, layout.part("llm_calls", FIRST_CALLS_PART + shard), calls),
     ]
     prompt, completion = ledger.tokens
@@ -147,3 +152,19 @@ async def _describe_shard(
         "completion_tokens": completion,
     }
     return Commit(shard, context.fingerprint, files, info)
+
+
+@dataclass(frozen=True)
+class _PutWorker:
+    """Puts the model's titles and descriptions into one shard of ``items``."""
+
+    store: Store
+
+    def __call__(self, shard: int) -> ShardResult:
+        name = layout.part("items", shard)
+        items = read_table(self.store, name)
+        described = read_table(self.store, layout.work_part(DESCRIBED, shard))
+        for column in DESCRIBED_COLUMNS:
+            place = items.schema.get_field_index(column)
+            items = items.set_column(place, items.schema.field(place), described[column])
+        return ShardResult([write_table(self.store, name, items)], units=items.num_rows)

@@ -26,11 +26,13 @@ from hercules_scale.stages.facts import ancestors, siblings
 from hercules_scale.stages.ground_truth import Truth, external_figures
 from hercules_scale.stages.item_metrics import ClusteredItems, item_metrics
 from hercules_scale.stages.partials import Gather, GatherOnRay
+from hercules_scale.stages.shards import ShardResult, run_once
 from hercules_scale.stages.summarize import Summaries
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, column_vectors, read_table, write_table
 
+STAGE = "evaluations"
 Row = dict[str, object]
 
 
@@ -38,21 +40,35 @@ def evaluate_levels(
     context: RunContext, shards: Shards, clustering: Clustering, summaries: Summaries
 ) -> FileRecord:
     """Write the table ``evaluations``, empty where the configuration wants no metrics."""
+    gather = GatherOnRay(context, shards)
+    commit = run_once(
+        context, STAGE, lambda: _evaluate(context, shards, clustering, summaries, gather)
+    )
+    for column in commit.info["without_labels"]:
+        context.reporter.alarm(f"input.label_columns {column!r} holds no value; nothing to measure")
+    # Only now, since a run that was killed before takes them up.
+    gather.forget()
+    return commit.files[0]
+
+
+def _evaluate(
+    context: RunContext,
+    shards: Shards,
+    clustering: Clustering,
+    summaries: Summaries,
+    gather: GatherOnRay,
+) -> ShardResult:
     rows: list[Row] = []
+    without: list[str] = []
     if context.config.evaluation.metrics == "all":
-        gather = GatherOnRay(context, shards)
         items = clustered_items(context.store, context.config, shards, clustering)
         truth = StoredTruth(context.store, tuple(context.config.input.label_columns))
         rows += measure_items(items, gather)
         rows += measure_summaries(clustering, summaries)
         for_truth, without = measure_truth(items, truth, gather)
         rows += for_truth
-        for column in without:
-            context.reporter.alarm(
-                f"input.label_columns {column!r} holds no value; nothing to measure"
-            )
-        gather.forget()
-    return write_evaluations(context.store, rows, 0)
+    file = write_evaluations(context.store, rows, 0)
+    return ShardResult([file], {"without_labels": without})
 
 
 def write_evaluations(store: Store, rows: list[Row], part: int) -> FileRecord:

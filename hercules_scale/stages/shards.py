@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import resource
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ import ray
 
 from hercules_scale.errors import ERRORS_BY_NAME, StageError
 from hercules_scale.stages.context import RunContext
-from hercules_scale.storage.manifest import Commit, read_commits, write_commit
+from hercules_scale.storage.manifest import Commit, read_commit, read_commits, write_commit
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord
 
@@ -75,11 +75,12 @@ class _ShardTask:
         (shard,) = batch["shard"]
         units, error_type, error = 0, "", ""
         try:
-            result = self._worker(int(shard))
-            units = result.units
-            info = {**result.info, "units": units}
-            commit = Commit(int(shard), self._fingerprint, result.files, info)
-            write_commit(self._store, self._stage, commit)
+            # Ray repeats what a lost process or node had done and not yet told.
+            commit = read_commit(self._store, self._stage, int(shard), self._fingerprint)
+            if commit is None:
+                commit = _commit(int(shard), self._fingerprint, self._worker(int(shard)))
+                write_commit(self._store, self._stage, commit)
+            units = commit.info["units"]
         except Exception as problem:
             # As a row, because an exception would lose its type on the way.
             logger.exception("stage %s, shard %s", self._stage, shard)
@@ -92,6 +93,25 @@ class _ShardTask:
             "error_type": np.array([error_type]),
             "error": np.array([error]),
         }
+
+
+def _commit(shard: int, fingerprint: str, result: ShardResult) -> Commit:
+    return Commit(shard, fingerprint, result.files, {**result.info, "units": result.units})
+
+
+def run_once(context: RunContext, name: str, work: Callable[[], ShardResult]) -> Commit:
+    """What a piece of work of the driver came to; it is done once in a run.
+
+    Args:
+        context: The run.
+        name: Of the work, as its commit shows it.
+        work: Done unless it was before.
+    """
+    commit = read_commit(context.store, name, 0, context.fingerprint)
+    if commit is None:
+        commit = _commit(0, context.fingerprint, work())
+        write_commit(context.store, name, commit)
+    return commit
 
 
 def run_shards(

@@ -188,7 +188,7 @@ def open_model(context: RunContext, n_gpus: int) -> Iterator[Model | None]:
         yield Model(client, ModelTokens(source), requests_in_flight(config, n_gpus))
 
 
-@ray.remote(num_cpus=0)
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class _Encoder:
     """The model that embedded the items, for the few texts that labels are."""
 

@@ -8,6 +8,7 @@ again, and repeats the assignment before, so nobody can tell from the results.
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,10 @@ from hercules_scale.storage.tables import column_vectors, read_table
 LOCAL_ROWS = 4 * TILE_ROWS
 # Sums of more bytes than this from all workers together are added by tasks, by ranges of clusters.
 DRIVER_SUM_BYTES = 256 << 20
+# How long an actor that lost its node may have no room on the others; a cluster that scales itself
+# starts another node within minutes.
+NODE_SECONDS = 600.0
+WAIT_SECONDS = 5.0
 
 T = TypeVar("T")
 
@@ -131,12 +136,12 @@ def open_vectors(
         actor.remote(source, list(range(first, n_tiles, workers)), metric, per_actor)
         for first in range(workers)
     ]
+    needs = {"CPU": workers, "GPU": workers * per_actor}
     try:
-        totals = dict(
-            pair for part in _get([a.total.remote() for a in actors]) for pair in part.items()
-        )
+        parts = _get([a.total.remote() for a in actors], needs)
+        totals = dict(pair for part in parts for pair in part.items())
         mean = _mean(totals, source.n_rows, metric)
-        yield RayVectors(actors, source.n_rows, source.dimension, mean), mean
+        yield RayVectors(actors, source.n_rows, source.dimension, mean, needs), mean
     finally:
         for actor in actors:
             ray.kill(actor)
@@ -265,15 +270,21 @@ class RayVectors:
         n_rows: Vectors in all.
         dimension: Length of a vector.
         mean: What is taken off each vector, shape (d,).
+        needs: Of Ray's resources, what all actors take.
     """
 
     def __init__(
-        self, actors: list[Any], n_rows: int, dimension: int, mean: NDArray[np.float64]
+        self,
+        actors: list[Any],
+        n_rows: int,
+        dimension: int,
+        mean: NDArray[np.float64],
+        needs: dict[str, int],
     ) -> None:
         self.n_rows, self.dimension = n_rows, dimension
-        self._actors = actors
+        self._actors, self._needs = actors, needs
         self._mean = ray.put(mean)
-        largest = max(_get([actor.largest.remote(self._mean) for actor in actors]))
+        largest = max(_get([actor.largest.remote(self._mean) for actor in actors], needs))
         self._scale = Scale.of(n_rows, largest, dimension)
         self._before: Any = None
         self._number = 0
@@ -291,12 +302,12 @@ class RayVectors:
             for actor in self._actors
         ]
         if n_parts == 1:
-            sums = _add([_one(call[1]) for call in calls])
+            sums = _add([_get([call[1]], self._needs)[0] for call in calls])
         else:
             add = ray.remote(num_cpus=0)(_add_parts)
             ranges = [add.remote(*[call[1 + part] for call in calls]) for part in range(n_parts)]
-            sums = np.concatenate(_get(ranges))
-        small = _get([call[0] for call in calls])
+            sums = np.concatenate(_get(ranges, self._needs))
+        small = _get([call[0] for call in calls], self._needs)
         counts = _add([each[0] for each in small])
         objective, n_changed = (sum(each[index] for each in small) for index in (1, 2))
         self._before = step
@@ -309,7 +320,7 @@ class RayVectors:
             actor.map.remote(self._mean, self._scale, self._before, shared)
             for actor in self._actors
         ]
-        pairs = [pair for part in _get(calls) for pair in part]
+        pairs = [pair for part in _get(calls, self._needs) for pair in part]
         return [result for _, result in sorted(pairs, key=lambda pair: pair[0])]
 
 
@@ -324,12 +335,24 @@ def _add_parts(*parts: NDArray[np.int64]) -> NDArray[np.int64]:
     return _add(list(parts))
 
 
-def _one(reference: Any) -> Any:
-    return _get([reference])[0]
-
-
-def _get(references: list[Any]) -> list[Any]:
+def _get(references: list[Any], needs: dict[str, int]) -> list[Any]:
+    """Results of actors; an actor that lost its node is waited for while it may get another."""
+    lacking_since = None
     try:
+        while ray.wait(references, num_returns=len(references), timeout=WAIT_SECONDS)[1]:
+            there = ray.cluster_resources()
+            lacking = [name for name, wanted in needs.items() if there.get(name, 0) < wanted]
+            if not lacking:
+                lacking_since = None
+                continue
+            lacking_since = lacking_since or time.monotonic()
+            if time.monotonic() - lacking_since > NODE_SECONDS:
+                name = lacking[0]
+                raise StageError(
+                    f"a node of the Ray cluster was lost: {needs[name]} {name}s are needed, and "
+                    f"{there.get(name, 0):g} are left; run again, it resumes with fewer workers",
+                    stage="cluster",
+                )
         return list(ray.get(references))
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, HerculesScaleError):

@@ -18,6 +18,9 @@ from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord
 
+# Raised when a stage leaves other files, records or counts than before for a later one to read.
+FORMAT = 1
+
 
 @dataclass(frozen=True)
 class Commit:
@@ -53,16 +56,25 @@ def write_commit(store: Store, stage: str, commit: Commit) -> None:
 
 def read_commits(store: Store, stage: str, run_fingerprint: str) -> dict[int, Commit]:
     """Records of one stage by shard; those of another configuration are left out."""
-    commits = {}
-    for name in store.list_files(f"{layout.WORK}/commits/{stage}"):
-        if not name.endswith(".json"):
-            continue
-        values = json.loads(store.read_bytes(name))
-        values["files"] = [FileRecord(**record) for record in values["files"]]
-        commit = Commit(**values)
-        if commit.fingerprint == run_fingerprint:
-            commits[commit.shard] = commit
+    names = store.list_files(f"{layout.WORK}/commits/{stage}")
+    found = [_parse(store.read_bytes(name)) for name in names if name.endswith(".json")]
+    commits = {each.shard: each for each in found if each.fingerprint == run_fingerprint}
     return dict(sorted(commits.items()))
+
+
+def read_commit(store: Store, stage: str, shard: int, run_fingerprint: str) -> Commit | None:
+    """The record of one shard; none of another configuration."""
+    try:
+        commit = _parse(store.read_bytes(layout.commit(stage, shard)))
+    except FileNotFoundError:
+        return None
+    return commit if commit.fingerprint == run_fingerprint else None
+
+
+def _parse(data: bytes) -> Commit:
+    values = json.loads(data)
+    values["files"] = [FileRecord(**record) for record in values["files"]]
+    return Commit(**values)
 
 
 def publish(store: Store, tables: dict[str, list[FileRecord]], run_fingerprint: str) -> None:

@@ -1,0 +1,172 @@
+"""A process that runs commands of ``hercules-scale`` in forks, which are killed at given points."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# Commands come as lines of JSON. Each runs in a fork, because to import everything takes seconds,
+# and in a session of its own. A point is where it is killed, or loses a worker or a node:
+# ["advance", stage, n] when the driver hears of the n-th shard of a stage,
+# ["write", name, n] in the place of the n-th small file with this in its name,
+# ["assign", n] at the n-th assignment of the clustering.
+# A node is lost of a cluster of a head without processors and of nodes of so many.
+FORKS = """
+import json, os, signal, sys, threading
+import psutil, ray
+from ray.cluster_utils import Cluster
+from hercules_scale import assign, measure, pipeline, progress
+from hercules_scale.cli import main
+from hercules_scale.stages import context, vectors
+from hercules_scale.storage import layout
+from hercules_scale.storage.store import Store
+
+def of_session():
+    for process in psutil.process_iter(["cmdline"]):
+        try:
+            if os.getsid(process.pid) == os.getpid():
+                yield process, " ".join(process.info["cmdline"] or [])
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            pass
+
+def node_of(tile):
+    return ray.get_runtime_context().get_node_id()
+
+def strike(what, at=None):
+    if what == "driver":
+        os.killpg(0, signal.SIGKILL)
+    if what == "worker":
+        busy = [each for each, title in of_session()
+                if title.startswith("ray::") and "IDLE" not in title and "Encoder" not in title]
+        busy[0].kill()
+        print("killed", busy[0].pid, flush=True)
+    if what == "node":
+        lost = [node for node in nodes if at is None or node.node_id == at][0]
+        nodes.remove(lost)
+        cluster.remove_node(lost, allow_graceful=False)
+        print("lost", lost.node_id, flush=True)
+
+def watch(points):
+    left = {(kind, *key): [what, n] for what, kind, *key, n in points}
+    def seen(*key, at=None):
+        for each in list(left):
+            if each[0] == key[0] and all(part in whole for part, whole in zip(each[1:], key[1:])):
+                left[each][1] -= 1
+                if left[each][1] == 0:
+                    strike(left[each][0], at)
+    advance = progress.StageProgress.advance
+    def advanced(self, *values):
+        advance(self, *values)
+        seen("advance", self.report.name)
+    progress.StageProgress.advance = advanced
+    for method in ("write_bytes", "create"):
+        def wrap(call):
+            def written(self, name, data):
+                seen("write", name)
+                return call(self, name, data)
+            return written
+        setattr(Store, method, wrap(getattr(Store, method)))
+    assign_all = vectors.RayVectors.assign
+    def assigned(self, *values):
+        if any(key[0] == "assign" for key in left):
+            seen("assign", at=self.map(node_of)[0] if cluster else None)
+        return assign_all(self, *values)
+    vectors.RayVectors.assign = assigned
+
+def run(command):
+    global cluster, nodes
+    os.setsid()
+    log = os.open(command["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.environ["RAY_ADDRESS"] = ""
+    context.MIN_SHARD_ROWS = 2048
+    vectors.WAIT_SECONDS, vectors.NODE_SECONDS = 0.5, 2.0
+    # Of the rows that the driver would hold itself, and of GPUs.
+    vectors.open_vectors.__wrapped__.__defaults__ = (0, 0)
+    cluster, nodes = None, []
+    if command["nodes"]:
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        nodes = [cluster.add_node(num_cpus=n) for n in command["nodes"]]
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    watch(command["points"])
+    code = main(command["arguments"])
+    sys.stdout.flush()
+    os._exit(code)
+
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        try:
+            run(json.loads(line))
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+        finally:
+            os._exit(99)
+    status = os.waitpid(child, 0)[1]
+    try:
+        os.killpg(child, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    print(os.waitstatus_to_exitcode(status), flush=True)
+"""
+
+
+class Forks:
+    """Runs commands one after another.
+
+    Args:
+        process: It runs ``FORKS``.
+        log: What the commands print.
+    """
+
+    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+        self._process, self.log = process, log
+
+    def run(self, *arguments: str, points: list[list[Any]] | None = None, **more: Any) -> int:
+        """Run a command to its end or until it is killed.
+
+        Args:
+            arguments: Of the command line.
+            points: What is struck and where; ``[what, kind, ..., n]``.
+            more: ``nodes``, processors of each node of a cluster.
+
+        Returns:
+            Its exit code, below zero after a signal.
+        """
+        self.log.write_text("")
+        command = {"arguments": arguments, "points": points or [], "nodes": [], **more}
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({**command, "log": str(self.log)}) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+
+@contextmanager
+def open_forks(log: Path) -> Iterator[Forks]:
+    """Start the process, and end it with whatever it runs."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", FORKS],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield Forks(process, log)
+    finally:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for session in [*map(int, children), process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(session, signal.SIGKILL)
+        process.wait()

@@ -1,0 +1,218 @@
+"""Whole runs whose driver, workers or nodes are killed: they end with the same bits."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from hercules_scale.status import describe_status
+from tests.integration.processes import Forks, open_forks
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+N_ROWS, N_SHARDS = 17_000, 9
+KILLED = -signal.SIGKILL
+# Where the driver is killed in turn, in the order of the stages: in the midst of the shards of a
+# stage, or when data is there and its record is not.
+POINTS: list[list[Any]] = [
+    ["advance", "scan", 1],
+    ["advance", "check_ids", 1],
+    ["advance", "number", 2],
+    ["advance", "embed", 2],
+    ["write", "commits/smooth_index", 1],
+    ["write", "commits/smooth_gather", 1],
+    ["write", "commits/smooth_round_2", 1],
+    ["write", "commits/smooth/", 1],
+    ["assign", 4],
+    ["write", "commits/cluster/", 1],
+    ["advance", "statistics", 2],
+    ["write", "commits/summarize/000001", 1],
+    ["write", "commits/summarize/000002", 1],
+    ["write", "commits/fit_pca", 1],
+    ["advance", "reduce", 2],
+    ["write", "commits/clusters", 1],
+    ["advance", "evaluate/sums", 2],
+    ["write", "commits/assigner", 1],
+    ["advance", "reference", 2],
+    ["advance", "evaluate/spreads", 2],
+    ["advance", "evaluate/silhouette", 2],
+    ["advance", "evaluate/classes", 2],
+    ["write", "commits/evaluations", 1],
+    ["write", "_manifest.json", 1],
+    ["write", "_SUCCESS", 1],
+]
+ASSIGN_POINTS: list[list[Any]] = [
+    ["advance", "keys", 2],
+    ["advance", "known", 1],
+    ["advance", "assign", 2],
+    ["write", "_SUCCESS", 1],
+]
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    with open_forks(tmp_path_factory.mktemp("forks") / "log") as forks:
+        yield forks
+
+
+@pytest.fixture(scope="module")
+def items(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    draw = np.random.default_rng(0)
+    own = draw.integers(0, 30, N_ROWS)
+    numbers = draw.normal(size=(30, 4))[own] + 0.2 * draw.normal(size=(N_ROWS, 4))
+    folder = tmp_path_factory.mktemp("items")
+    table = pa.table({f"x{column}": numbers[:, column] for column in range(4)})
+    table = table.append_column("id", [np.arange(N_ROWS).astype(str)])
+    table = table.append_column("group", [own.astype(str)])
+    for part in range(3):
+        pq.write_table(table.slice(part * 6000, 6000), folder / f"{part}.parquet")
+    return folder
+
+
+def write_config(items: Path, output: Path) -> str:
+    values = {
+        "input": {
+            "path": str(items),
+            "id_column": "id",
+            "columns": ["x0", "x1", "x2", "x3"],
+            "label_columns": ["group"],
+        },
+        "hierarchy": {"levels": [30, 5], "smoothing": {"neighbours": 4, "rounds": 2}},
+        "summaries": {"engine": "keyphrases"},
+        "resources": {"workers": 2},
+        "output": {"path": str(output)},
+    }
+    path = output.with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(values))
+    return str(path)
+
+
+def published(folder: Path) -> dict[str, str]:
+    manifest = json.loads((folder / "_manifest.json").read_text())
+    return {file["path"]: file["sha256"] for files in manifest["tables"].values() for file in files}
+
+
+def committed(folder: Path) -> dict[str, int]:
+    """When each commit record, and each file that one lists, was written; but for passing sums."""
+    records = [
+        path
+        for path in folder.glob("_work/commits/**/*.json")
+        if path.parents[1].name != "evaluate"
+    ]
+    listed = [
+        folder / file["path"]
+        for record in records
+        for file in json.loads(record.read_text())["files"]
+    ]
+    paths = [path for path in [*records, *listed] if path.exists()]
+    return {str(path): path.stat().st_mtime_ns for path in paths}
+
+
+def assert_kept(before: dict[str, int], folder: Path) -> None:
+    now = committed(folder)
+    assert [path for path, written in before.items() if now.get(path) != written] == []
+
+
+@pytest.fixture(scope="module")
+def undisturbed(items: Path, forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert forks.run("run", write_config(items, folder)) == 0, forks.log.read_text()
+    return folder
+
+
+def test_a_driver_killed_in_every_stage_resumes_and_does_no_committed_shard_again(
+    items: Path, forks: Forks, undisturbed: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    config = write_config(items, folder)
+    for number, point in enumerate(POINTS, start=1):
+        before = committed(folder)
+        assert forks.run("run", config, points=[["driver", *point]]) == KILLED, (
+            point,
+            forks.log.read_text(),
+        )
+        assert_kept(before, folder)
+        status = describe_status(str(folder))
+        assert ("done but not published" in status) == (point[1] in ("_manifest.json", "_SUCCESS"))
+        assert f"attempt {number}" in status or number == 1
+    before = committed(folder)
+    assert forks.run("run", config) == 0, forks.log.read_text()
+    assert_kept(before, folder)
+    assert published(folder) == published(undisturbed)
+    # A stage that is new needs a point of its own.
+    stages = {stage["name"] for stage in json.loads((folder / "run.json").read_text())["stages"]}
+    struck = {point[1].removeprefix("commits/").split("/0")[0].rstrip("/") for point in POINTS}
+    assert stages - struck == {"smooth_round_1", "smooth_scatter", "cluster"} & stages
+
+
+def test_workers_killed_in_embedding_and_clustering_cost_the_run_nothing(
+    items: Path, forks: Forks, undisturbed: Path, tmp_path: Path
+) -> None:
+    points = [
+        ["worker", "advance", "number", 1],
+        ["worker", "advance", "embed", 2],
+        ["worker", "assign", 5],
+        ["worker", "assign", 12],
+        ["worker", "advance", "reduce", 1],
+    ]
+    folder = tmp_path / "run"
+    code = forks.run("run", write_config(items, folder), points=points)
+    assert code == 0, forks.log.read_text()
+    assert forks.log.read_text().count("killed ") == len(points)
+    assert published(folder) == published(undisturbed)
+
+
+def test_nodes_lost_in_embedding_and_clustering_cost_the_run_nothing(
+    items: Path, forks: Forks, undisturbed: Path, tmp_path: Path
+) -> None:
+    points = [["node", "advance", "embed", 1], ["node", "assign", 5]]
+    folder = tmp_path / "run"
+    code = forks.run("run", write_config(items, folder), points=points, nodes=[2, 2, 2])
+    assert code == 0, forks.log.read_text()
+    assert forks.log.read_text().count("lost ") == len(points)
+    assert published(folder) == published(undisturbed)
+
+
+def test_a_cluster_too_small_after_a_loss_is_said_and_the_run_resumes_with_fewer_workers(
+    items: Path, forks: Forks, undisturbed: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    config = write_config(items, folder)
+    points = [["node", "assign", 5]]
+    assert forks.run("run", config, points=points, nodes=[1, 1]) == 1, forks.log.read_text()
+    last = forks.log.read_text().strip().splitlines()[-1]
+    assert last == (
+        "hercules-scale: stage cluster: a node of the Ray cluster was lost: 2 CPUs are needed, and "
+        "1 are left; run again, it resumes with fewer workers"
+    )
+    assert ", ended " in describe_status(str(folder)).splitlines()[0]
+    before = committed(folder)
+    assert forks.run("run", config, nodes=[1]) == 0, forks.log.read_text()
+    assert_kept(before, folder)
+    assert published(folder) == published(undisturbed)
+
+
+def test_assign_killed_in_every_stage_resumes_to_the_same_bits(
+    items: Path, forks: Forks, undisturbed: Path, tmp_path: Path
+) -> None:
+    arguments = ["assign", str(undisturbed), str(items / "1.parquet"), "--output"]
+    assert forks.run(*arguments, str(tmp_path / "wanted")) == 0, forks.log.read_text()
+    folder = tmp_path / "assigned"
+    for point in ASSIGN_POINTS:
+        before = committed(folder)
+        code = forks.run(*arguments, str(folder), points=[["driver", *point]])
+        assert code == KILLED, (point, forks.log.read_text())
+        assert_kept(before, folder)
+    assert forks.run(*arguments, str(folder)) == 0, forks.log.read_text()
+    assert published(folder) == published(tmp_path / "wanted")
+    status = describe_status(str(folder)).splitlines()
+    assert "finished, attempt 5" in status[0]
+    assert any(line.startswith("  assign                6,000 of 6,000 items") for line in status)
