@@ -11,33 +11,28 @@ from numpy.typing import NDArray
 
 from hercules_scale import schemas
 from hercules_scale.clustering.agglomerative import EXACT_ROWS, MICRO_PER_CLUSTER, CutResult
-from hercules_scale.clustering.assign import Float32, Int32
 from hercules_scale.clustering.assigner import Assigner
 from hercules_scale.clustering.choose_k import CurvePoint
-from hercules_scale.clustering.hashing import uniform
 from hercules_scale.clustering.kmeans import KMeansResult
 from hercules_scale.clustering.levels import (
     Level,
     LevelResult,
     Levels,
-    Memberships,
     build_levels,
-    compute_memberships,
 )
-from hercules_scale.clustering.tiles import Tile, first_of_each
 from hercules_scale.errors import InputError
 from hercules_scale.progress import StageProgress
 from hercules_scale.stages.assigner import CLUSTERED, write_assigner
 from hercules_scale.stages.checkpoints import StoreCheckpoints
-from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.context import RunContext
 from hercules_scale.stages.k_plot import plot_curve
+from hercules_scale.stages.memberships import MembershipWriter, MembersSummary, merge_summaries
 from hercules_scale.stages.vectors import ShardTiles, open_vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import Commit, read_commits, write_commit
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
     FileRecord,
-    memberships_table,
     read_table,
     vector_column,
     write_table,
@@ -47,8 +42,6 @@ STAGE = "cluster"
 # Rows nearest to a centroid that diverse examples are taken from, for each one wanted.
 EXEMPLAR_POOL = 4
 CLUSTERS_FILE = layout.stage_file(STAGE, "clusters.parquet")
-# Squared distance to the own centroid, as a share of that to the mean of all.
-NEAR_IDENTICAL = 1e-6
 
 
 @dataclass(frozen=True)
@@ -143,11 +136,17 @@ def _cluster(
         summaries = context.config.summaries
         pool = EXEMPLAR_POOL if summaries.exemplar_strategy == "diverse" else 1
         n_near = pool * summaries.exemplars
-        writer = _MembershipWriter(
-            context.store, shards, found.levels, found.leaves, n_near, hierarchy.seed
+        writer = MembershipWriter(
+            context.store,
+            shards,
+            context.fingerprint,
+            found.levels,
+            found.leaves,
+            n_near,
+            hierarchy.seed,
         )
         parts = [part for tile in vectors.map(writer) for part in tile]
-    summary = _merge([part for _, part in parts], n_near)
+    summary = merge_summaries([part for _, part in parts], n_near)
     write_table(context.store, CLUSTERS_FILE, _clusters_table(found.levels, summary, mean))
     assigner = Assigner.of_levels(found, mean, hierarchy.metric)
     write_assigner(context.store, CLUSTERED, assigner)
@@ -207,99 +206,9 @@ def _numbers(run: LevelResult) -> dict[str, Any]:
     return numbers
 
 
-# Of some rows: their clusters, the rows, and what they are ordered by.
-_Ranked = tuple[NDArray[np.int32], NDArray[np.int64], NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class _Summary:
-    """Of each level: items and inertia of every cluster, its nearest rows and some at random."""
-
-    counts: list[NDArray[np.int64]]
-    inertia: list[NDArray[np.float64]]
-    nearest: list[_Ranked]
-    drawn: list[_Ranked]
-    n_near_identical: int = 0
-
-
-@dataclass(frozen=True)
-class _MembershipWriter:
-    """Writes the shards of ``memberships`` that lie in a tile."""
-
-    store: Store
-    shards: Shards
-    levels: list[Level]
-    leaves: Int32
-    n_exemplars: int
-    seed: int
-
-    def __call__(self, tile: Tile) -> list[tuple[FileRecord, _Summary]]:
-        """The file of each shard, and what it adds to the clusters."""
-        first = tile.first_row // self.shards.rows
-        last = -(-(tile.first_row + len(tile.vectors)) // self.shards.rows)
-        return [self._write(tile, shard) for shard in range(first, last)]
-
-    def _write(self, tile: Tile, shard: int) -> tuple[FileRecord, _Summary]:
-        start, stop = self.shards.bounds(shard)
-        part = slice(start - tile.first_row, stop - tile.first_row)
-        leaves = self.leaves[tile.labels[part]]
-        members = compute_memberships(tile.vectors[part], leaves, self.levels)
-        ids = read_table(self.store, layout.part("embeddings", shard), ["item_id"])["item_id"]
-        rows = np.arange(start, stop)
-        values = (members.labels, members.distances, members.margins)
-        table = memberships_table(rows, ids, *values)
-        file = write_table(self.store, layout.part("memberships", shard), table)
-        return file, self._summarize(rows, tile.vectors[part], members)
-
-    def _summarize(
-        self, rows: NDArray[np.int64], vectors: Float32, members: Memberships
-    ) -> _Summary:
-        counts: list[NDArray[np.int64]] = []
-        nearest, drawn = [], []
-        inertia: list[NDArray[np.float64]] = []
-        hashes = uniform(self.seed, 1, "exemplar", 0, rows)
-        for index, level in enumerate(self.levels):
-            own, distances = members.labels[:, index], members.distances[:, index]
-            k = len(level.centroids)
-            counts.append(np.bincount(own, minlength=k).astype(np.int64))
-            inertia.append(np.bincount(own, distances.astype(np.float64), k).astype(np.float64))
-            nearest.append(_first(own, rows, distances, self.n_exemplars))
-            drawn.append(_first(own, rows, hashes, self.n_exemplars))
-        lengths = np.einsum("ij,ij->i", vectors, vectors)
-        identical = members.distances[:, 0] <= NEAR_IDENTICAL * lengths
-        return _Summary(counts, inertia, nearest, drawn, int(np.count_nonzero(identical)))
-
-
-def _first(
-    labels: NDArray[np.int32], rows: NDArray[np.int64], keys: NDArray[Any], n_first: int
-) -> _Ranked:
-    """The ``n_first`` rows of each cluster by key, and what ranks them."""
-    kept = first_of_each(labels, keys, rows, n_first)
-    return labels[kept], rows[kept], keys[kept]
-
-
-def _merge(parts: list[_Summary], n_exemplars: int) -> _Summary:
-    """One summary of all shards, added in their order."""
-    counts = [np.sum(level, axis=0) for level in zip(*(p.counts for p in parts), strict=True)]
-    inertia = [np.sum(level, axis=0) for level in zip(*(p.inertia for p in parts), strict=True)]
-
-    def merged(ranked: list[list[_Ranked]]) -> list[_Ranked]:
-        levels = []
-        for level in zip(*ranked, strict=True):
-            labels, rows, keys = (np.concatenate(each) for each in zip(*level, strict=True))
-            levels.append(_first(labels, rows, keys, n_exemplars))
-        return levels
-
-    return _Summary(
-        counts,
-        inertia,
-        merged([part.nearest for part in parts]),
-        merged([part.drawn for part in parts]),
-        sum(part.n_near_identical for part in parts),
-    )
-
-
-def _clusters_table(levels: list[Level], summary: _Summary, mean: NDArray[np.float64]) -> pa.Table:
+def _clusters_table(
+    levels: list[Level], summary: MembersSummary, mean: NDArray[np.float64]
+) -> pa.Table:
     """A row a cluster; centroids with the mean put back."""
     tables = []
     children = summary.counts[0]
@@ -330,7 +239,7 @@ def _clusters_table(levels: list[Level], summary: _Summary, mean: NDArray[np.flo
 
 
 def _alarms(
-    asked: list[int] | Literal["auto"], found: Levels, summary: _Summary, n_items: int
+    asked: list[int] | Literal["auto"], found: Levels, summary: MembersSummary, n_items: int
 ) -> list[str]:
     """What a user should know about the clusters before trusting them."""
     alarms = []

@@ -17,10 +17,11 @@ from typing import Any
 # and in a session of its own. A point is where it is killed, or loses a worker or a node:
 # ["advance", stage, n] when the driver hears of the n-th shard of a stage,
 # ["write", name, n] in the place of the n-th small file with this in its name,
-# ["assign", n] at the n-th assignment of the clustering.
+# ["assign", n] at the n-th assignment of the clustering,
+# ["file", pattern, n] when n files are there.
 # A node is lost of a cluster of a head without processors and of nodes of so many.
 FORKS = """
-import json, os, signal, sys, threading
+import glob, json, os, signal, sys, threading, time
 import psutil, ray
 from ray.cluster_utils import Cluster
 from hercules_scale import assign, measure, pipeline, progress
@@ -54,7 +55,15 @@ def strike(what, at=None):
         cluster.remove_node(lost, allow_graceful=False)
         print("lost", lost.node_id, flush=True)
 
+def look(what, pattern, n):
+    while len(glob.glob(pattern)) < n:
+        time.sleep(0.002)
+    strike(what)
+
 def watch(points):
+    for what, kind, *key in points:
+        if kind == "file":
+            threading.Thread(target=look, args=(what, *key), daemon=True).start()
     left = {(kind, *key): [what, n] for what, kind, *key, n in points}
     def seen(*key, at=None):
         for each in list(left):

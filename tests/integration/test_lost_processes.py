@@ -32,6 +32,7 @@ POINTS: list[list[Any]] = [
     ["write", "commits/smooth_round_2", 1],
     ["write", "commits/smooth/", 1],
     ["assign", 4],
+    ["file", "_work/commits/memberships/*.json", 3],
     ["write", "commits/cluster/", 1],
     ["advance", "statistics", 2],
     ["write", "commits/summarize/000001", 1],
@@ -135,6 +136,8 @@ def test_a_driver_killed_in_every_stage_resumes_and_does_no_committed_shard_agai
     config = write_config(items, folder)
     for number, point in enumerate(POINTS, start=1):
         before = committed(folder)
+        if point[0] == "file":
+            point = [point[0], f"{folder}/{point[1]}", point[2]]
         assert forks.run("run", config, points=[["driver", *point]]) == KILLED, (
             point,
             forks.log.read_text(),

@@ -36,6 +36,7 @@ from hercules_scale.summarization.ledger import Ledger
 from hercules_scale.summarization.prompts import ClusterFacts, EstimatedTokens, PromptLimits
 from tests.conftest import small_config
 from tests.integration.conftest import GOOD, Endpoint, Failure
+from tests.integration.processes import open_forks
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 N_CLUSTERS = 7
@@ -350,3 +351,35 @@ def test_a_run_killed_among_its_summaries_repeats_only_calls_in_flight(
     assert "finished, attempt 2" in finished.splitlines()[0]
     assert "summarize             24 of 24 clusters" in finished
     assert set(opened(tmp_path).clusters()["summary_status"]) == {"ok"}
+
+
+def test_a_run_killed_while_it_describes_items_repeats_only_calls_in_flight(
+    values: dict[str, Any], endpoint: Endpoint, tmp_path: Path
+) -> None:
+    n_items, in_flight = 24, 2
+    numbers = {"width": [1.0, 1.5, 8.0] * 8, "height": [float(row) for row in range(n_items)]}
+    pq.write_table(pa.table(numbers), tmp_path / "numbers.parquet")
+    values["input"] = {"path": str(tmp_path / "numbers.parquet")}
+    values["hierarchy"]["levels"] = [4, 2]
+    config = tmp_path / "config.yaml"
+    asked = with_summaries(values, describe_items=True, requests_in_flight=in_flight)
+    config.write_text(yaml.safe_dump(asked))
+    endpoint.seconds = 0.1
+    n_ledger = 5
+    points = [
+        ["write", "ledger/items", n_ledger],
+        ["write", "commits/describe", 1],
+        # The model's words are in the items now, in whose place prompts show what they replaced.
+        ["advance", "put_descriptions", 1],
+    ]
+    with open_forks(tmp_path / "log") as forks:
+        for point in points:
+            code = forks.run("run", str(config), points=[["driver", *point]])
+            assert code == -signal.SIGKILL, forks.log.read_text()
+        assert forks.run("run", str(config)) == 0, forks.log.read_text()
+    repeated = sum(count - 1 for count in endpoint.prompts.values())
+    assert repeated <= in_flight
+    calls = opened(tmp_path).table("llm_calls")
+    assert (calls["level"] == 0).sum() == n_items
+    assert len(calls) == len(endpoint.requests) - repeated
+    assert opened(tmp_path).run["tokens"]["calls"] == len(calls)

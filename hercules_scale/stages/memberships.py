@@ -1,0 +1,169 @@
+"""The table ``memberships``: its shards are written where the vectors lie, each once.
+
+Beside each shard stands what it adds to the clusters, so that a run that is killed meanwhile writes
+only the shards that are left.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hercules_scale.clustering.assign import Float32, Int32
+from hercules_scale.clustering.hashing import uniform
+from hercules_scale.clustering.levels import Level, Memberships, compute_memberships
+from hercules_scale.clustering.tiles import Tile, first_of_each
+from hercules_scale.stages.context import Shards
+from hercules_scale.storage import layout
+from hercules_scale.storage.manifest import Commit, read_commit, write_commit
+from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import FileRecord, memberships_table, read_table, write_table
+
+STAGE = "memberships"
+# Squared distance to the own centroid, as a share of that to the mean of all.
+NEAR_IDENTICAL = 1e-6
+
+# Of some rows: their clusters, the rows, and what they are ordered by.
+Ranked = tuple[NDArray[np.int32], NDArray[np.int64], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class MembersSummary:
+    """Of each level: items and inertia of every cluster, its nearest rows and some at random."""
+
+    counts: list[NDArray[np.int64]]
+    inertia: list[NDArray[np.float64]]
+    nearest: list[Ranked]
+    drawn: list[Ranked]
+    n_near_identical: int = 0
+
+    def to_bytes(self) -> bytes:
+        """The same as bytes of a file."""
+        arrays: dict[str, NDArray[Any]] = {"n_near_identical": np.array(self.n_near_identical)}
+        for level in range(len(self.counts)):
+            arrays[f"counts {level}"] = self.counts[level]
+            arrays[f"inertia {level}"] = self.inertia[level]
+            for name, ranked in (("nearest", self.nearest[level]), ("drawn", self.drawn[level])):
+                arrays |= {f"{name} {level} {place}": ranked[place] for place in range(3)}
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **arrays)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, n_levels: int) -> MembersSummary:
+        """What ``to_bytes`` made."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+
+            def ranked(name: str, level: int) -> Ranked:
+                rows, ids, keys = (arrays[f"{name} {level} {place}"] for place in range(3))
+                return rows, ids, keys
+
+            levels = range(n_levels)
+            return cls(
+                [arrays[f"counts {level}"] for level in levels],
+                [arrays[f"inertia {level}"] for level in levels],
+                [ranked("nearest", level) for level in levels],
+                [ranked("drawn", level) for level in levels],
+                int(arrays["n_near_identical"]),
+            )
+
+
+@dataclass(frozen=True)
+class MembershipWriter:
+    """Writes the shards of ``memberships`` that lie in a tile, but for those that have a commit.
+
+    Attributes:
+        store: Output of the run.
+        shards: Of its items.
+        fingerprint: Of the run.
+        levels: The clusters.
+        leaves: Finest cluster of each label of a tile.
+        n_exemplars: Rows nearest to a centroid, and drawn, that are kept of each cluster.
+        seed: Of the run.
+    """
+
+    store: Store
+    shards: Shards
+    fingerprint: str
+    levels: list[Level]
+    leaves: Int32
+    n_exemplars: int
+    seed: int
+
+    def __call__(self, tile: Tile) -> list[tuple[FileRecord, MembersSummary]]:
+        """The file of each shard, and what it adds to the clusters."""
+        first = tile.first_row // self.shards.rows
+        last = -(-(tile.first_row + len(tile.vectors)) // self.shards.rows)
+        return [self._write(tile, shard) for shard in range(first, last)]
+
+    def _write(self, tile: Tile, shard: int) -> tuple[FileRecord, MembersSummary]:
+        path = layout.stage_file(STAGE, f"{shard:06d}.npz")
+        commit = read_commit(self.store, STAGE, shard, self.fingerprint)
+        if commit is not None:
+            summary = MembersSummary.from_bytes(self.store.read_bytes(path), len(self.levels))
+            return commit.files[0], summary
+        start, stop = self.shards.bounds(shard)
+        part = slice(start - tile.first_row, stop - tile.first_row)
+        leaves = self.leaves[tile.labels[part]]
+        members = compute_memberships(tile.vectors[part], leaves, self.levels)
+        ids = read_table(self.store, layout.part("embeddings", shard), ["item_id"])["item_id"]
+        rows = np.arange(start, stop)
+        values = (members.labels, members.distances, members.margins)
+        table = memberships_table(rows, ids, *values)
+        file = write_table(self.store, layout.part("memberships", shard), table)
+        summary = self._summarize(rows, tile.vectors[part], members)
+        self.store.write_bytes(path, summary.to_bytes())
+        info = {"units": stop - start}
+        write_commit(self.store, STAGE, Commit(shard, self.fingerprint, [file], info))
+        return file, summary
+
+    def _summarize(
+        self, rows: NDArray[np.int64], vectors: Float32, members: Memberships
+    ) -> MembersSummary:
+        counts: list[NDArray[np.int64]] = []
+        nearest, drawn = [], []
+        inertia: list[NDArray[np.float64]] = []
+        hashes = uniform(self.seed, 1, "exemplar", 0, rows)
+        for index, level in enumerate(self.levels):
+            own, distances = members.labels[:, index], members.distances[:, index]
+            k = len(level.centroids)
+            counts.append(np.bincount(own, minlength=k).astype(np.int64))
+            inertia.append(np.bincount(own, distances.astype(np.float64), k).astype(np.float64))
+            nearest.append(_first(own, rows, distances, self.n_exemplars))
+            drawn.append(_first(own, rows, hashes, self.n_exemplars))
+        lengths = np.einsum("ij,ij->i", vectors, vectors)
+        identical = members.distances[:, 0] <= NEAR_IDENTICAL * lengths
+        return MembersSummary(counts, inertia, nearest, drawn, int(np.count_nonzero(identical)))
+
+
+def _first(
+    labels: NDArray[np.int32], rows: NDArray[np.int64], keys: NDArray[Any], n_first: int
+) -> Ranked:
+    """The ``n_first`` rows of each cluster by key, and what ranks them."""
+    kept = first_of_each(labels, keys, rows, n_first)
+    return labels[kept], rows[kept], keys[kept]
+
+
+def merge_summaries(parts: list[MembersSummary], n_exemplars: int) -> MembersSummary:
+    """One summary of all shards, added in their order."""
+    counts = [np.sum(level, axis=0) for level in zip(*(p.counts for p in parts), strict=True)]
+    inertia = [np.sum(level, axis=0) for level in zip(*(p.inertia for p in parts), strict=True)]
+
+    def merged(ranked: list[list[Ranked]]) -> list[Ranked]:
+        levels = []
+        for level in zip(*ranked, strict=True):
+            labels, rows, keys = (np.concatenate(each) for each in zip(*level, strict=True))
+            levels.append(_first(labels, rows, keys, n_exemplars))
+        return levels
+
+    return MembersSummary(
+        counts,
+        inertia,
+        merged([part.nearest for part in parts]),
+        merged([part.drawn for part in parts]),
+        sum(part.n_near_identical for part in parts),
+    )
