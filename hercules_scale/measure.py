@@ -28,7 +28,7 @@ from hercules_scale.stages.evaluate import (
     measure_truth,
     write_evaluations,
 )
-from hercules_scale.stages.ground_truth import GivenTruth, Truth
+from hercules_scale.stages.ground_truth import CLASSES, GivenTruth, Truth
 from hercules_scale.stages.label_items import read_label_items
 from hercules_scale.stages.partials import Gather, GatherHere, GatherOnRay
 from hercules_scale.stages.summarize import Summaries, topic_alignment
@@ -62,8 +62,8 @@ def evaluate_run(uri: str, columns: list[str] | None = None) -> list[str]:
     context = run.context
     truth = run.stored_truth(columns)
     gather = GatherOnRay(context, run.shards)
-    # Sums of an interrupted call may be of other columns.
-    gather.forget()
+    # Those of an interrupted call may be of other columns; its other sums are taken up.
+    gather.forget(CLASSES)
     with local_or_cluster_ray(context.config):
         rows, notes = run.measure(truth, gather)
     part = 1 - int(layout.part("evaluations", 0) not in run.paths("evaluations"))

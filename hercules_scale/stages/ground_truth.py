@@ -57,6 +57,9 @@ class GivenTruth:
         return pa.table({self.name: pa.array(own, mask=own < 0)})
 
 
+CLASSES = "classes"
+
+
 @dataclass(frozen=True)
 class _CountWork:
     items: ClusteredItems
@@ -101,7 +104,7 @@ def external_figures(
     """
     if not truth.columns:
         return {}
-    counted = _add(list(gather("classes", _CountWork(items, truth))))
+    counted = _add(list(gather(CLASSES, _CountWork(items, truth))))
     found: dict[str, list[dict[str, Figure]]] = {}
     for column, name in enumerate(truth.columns):
         own = counted.filter(pc.equal(counted["column"], column))

@@ -94,7 +94,9 @@ class GatherOnRay:
         for commit in commits.values():
             yield read_table(context.store, commit.files[0].path)
 
-    def forget(self) -> None:
-        """Delete the parts and their commits."""
-        self.context.store.delete_files(f"{layout.WORK}/{FOLDER}")
-        self.context.store.delete_files(f"{layout.WORK}/commits/{FOLDER}")
+    def forget(self, name: str | None = None) -> None:
+        """Delete the parts of one name, or all, and their commits."""
+        folder = FOLDER if name is None else f"{FOLDER}/{name}"
+        # A part whose commit is there is read.
+        self.context.store.delete_files(f"{layout.WORK}/commits/{folder}")
+        self.context.store.delete_files(f"{layout.WORK}/{folder}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,7 +45,7 @@ POINTS: list[list[Any]] = [
     ["write", "commits/assigner", 1],
     ["advance", "reference", 2],
     ["advance", "evaluate/spreads", 2],
-    ["advance", "evaluate/silhouette", 2],
+    ["advance", "evaluate/silhouettes", 2],
     ["advance", "evaluate/classes", 2],
     ["write", "commits/evaluations", 1],
     ["write", "_manifest.json", 1],
@@ -219,3 +220,26 @@ def test_assign_killed_in_every_stage_resumes_to_the_same_bits(
     status = describe_status(str(folder)).splitlines()
     assert "finished, attempt 5" in status[0]
     assert any(line.startswith("  assign                6,000 of 6,000 items") for line in status)
+
+
+def test_evaluate_killed_takes_up_its_sums_and_ends_with_the_same_bits(
+    forks: Forks, undisturbed: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed, folder)
+    points = [["driver", "advance", "evaluate/silhouettes", 2]]
+    assert forks.run("evaluate", str(folder), points=points) == KILLED, forks.log.read_text()
+    # Readers still see the whole of the run.
+    assert published(folder) == published(undisturbed)
+    sums = {path: path.stat().st_mtime_ns for path in folder.glob("_work/evaluate/sums/*")}
+    assert len(sums) == N_SHARDS
+    points = [["driver", "write", "_manifest.json", 1]]
+    assert forks.run("evaluate", str(folder), points=points) == KILLED, forks.log.read_text()
+    assert sums == {path: path.stat().st_mtime_ns for path in sums}
+    assert forks.run("evaluate", str(folder)) == 0, forks.log.read_text()
+    assert not (folder / "_work/evaluate").exists()
+    wanted, found = published(undisturbed), published(folder)
+    assert wanted.pop("evaluations/part-000000.parquet") == found.pop(
+        "evaluations/part-000001.parquet"
+    )
+    assert found == wanted
