@@ -154,7 +154,9 @@ def _map(
         yield from run(stage, todo, arguments)
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[-1]
-        raise StageError(f"a worker failed: {reason}", stage=stage.name) from error
+        raise StageError(
+            f"a worker failed: {reason}; run again, it resumes", stage=stage.name
+        ) from error
 
 
 def _in_actors(

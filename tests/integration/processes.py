@@ -45,10 +45,13 @@ def strike(what, at=None):
     if what == "driver":
         os.killpg(0, signal.SIGKILL)
     if what == "worker":
-        busy = [each for each, title in of_session()
-                if title.startswith("ray::") and "IDLE" not in title and "Encoder" not in title]
-        busy[0].kill()
-        print("killed", busy[0].pid, flush=True)
+        idle, busy = [], []
+        for each, title in of_session():
+            if title.startswith("ray::") and "Encoder" not in title:
+                (idle if "IDLE" in title else busy).append(each)
+        lost = (busy or idle)[0]
+        lost.kill()
+        print("killed", lost.pid, flush=True)
     if what == "node":
         lost = [node for node in nodes if at is None or node.node_id == at][0]
         nodes.remove(lost)
