@@ -20,7 +20,7 @@ import hercules_scale
 from hercules_scale import schemas
 from hercules_scale.checks import check
 from hercules_scale.config import RunConfig
-from hercules_scale.errors import InputError, ManifestMismatchError
+from hercules_scale.errors import HerculesScaleError, InputError, ManifestMismatchError
 from hercules_scale.printable import without_secrets
 from hercules_scale.progress import Reporter, StageReport
 from hercules_scale.reading.sources import SourceFile
@@ -265,6 +265,9 @@ def local_or_cluster_ray(config: RunConfig) -> Iterator[None]:
     """Connect to the Ray cluster this process belongs to, or start a local one and stop it.
 
     A cluster is joined where RAY_ADDRESS is set, as it is in a submitted job.
+
+    Raises:
+        HerculesScaleError: Something of Ray was lost that no stage can do without.
     """
     # What Ray and the models' libraries log would drown the progress; it stays in Ray's logs.
     quiet = {
@@ -297,6 +300,9 @@ def local_or_cluster_ray(config: RunConfig) -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         yield
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise HerculesScaleError(f"Ray failed: {reason}; run again, it resumes") from error
     finally:
         if mine:
             ray.shutdown()

@@ -1,0 +1,62 @@
+"""How a run starts over what an output holds, and ends without what it needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import ray
+
+from hercules_scale import __version__
+from hercules_scale.config import parse_config
+from hercules_scale.errors import HerculesScaleError, ManifestMismatchError
+from hercules_scale.pipeline import local_or_cluster_ray, run
+from hercules_scale.storage import layout
+from hercules_scale.storage.manifest import FORMAT, to_json
+from hercules_scale.storage.store import Store
+
+
+@pytest.mark.parametrize("recorded", [{}, {"format": FORMAT + 1}])
+def test_an_unfinished_run_of_another_format_is_refused_with_one_line(
+    recorded: dict[str, int], tmp_path: Path
+) -> None:
+    (tmp_path / "items.txt").write_text("a ferry\nan aeroplane\na tram\n")
+    record = {"fingerprint": "mine", "versions": {"hercules-scale": "0.0.9"}, **recorded}
+    Store(str(tmp_path / "run")).write_bytes(layout.RUN, to_json(record))
+    values = {
+        "input": {"path": str(tmp_path / "items.txt")},
+        "hierarchy": {"levels": [2]},
+        "summaries": {"engine": "keyphrases"},
+        "output": {"path": str(tmp_path / "run")},
+    }
+    told = (
+        rf"holds an unfinished run whose files are of format {recorded.get('format', 0)}, by "
+        rf"hercules-scale 0\.0\.9, and this is {__version__} with format {FORMAT}; finish it with "
+        "the version that began it, give another output, or remove the old one$"
+    )
+    with pytest.raises(ManifestMismatchError, match=told):
+        run(parse_config(values))
+    assert not (tmp_path / "run" / layout.PROGRESS).exists()
+
+
+@pytest.mark.ray
+def test_a_loss_that_no_stage_makes_good_ends_with_one_line(
+    tmp_path: Path, local_ray: None
+) -> None:
+    @ray.remote(num_cpus=0)
+    class Lost:
+        def ask(self) -> None:
+            pass
+
+    values = {"input": {"path": str(tmp_path)}, "output": {"path": str(tmp_path / "run")}}
+
+    def ask_the_lost() -> None:
+        lost = Lost.remote()  # type: ignore[attr-defined]
+        ray.kill(lost)
+        ray.get(lost.ask.remote())
+
+    with (
+        pytest.raises(HerculesScaleError, match=r"^Ray failed: .*; run again, it resumes$"),
+        local_or_cluster_ray(parse_config(values)),
+    ):
+        ask_the_lost()
