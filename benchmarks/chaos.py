@@ -207,7 +207,7 @@ def do(kill: Kill, session: int) -> bool:
             if os.getsid(process.pid) == session:
                 own.append(process)
     if kill["what"] == "worker":
-        workers = [process for process in own if title(process).startswith("ray::")]
+        workers = [process for process in own if is_worker(title(process))]
         own = random.sample(workers, min(1, len(workers)))
         kill["worker"] = [title(process) for process in own]
     elif kill["what"] == "raylet":
@@ -220,7 +220,12 @@ def do(kill: Kill, session: int) -> bool:
 
 def title(process: psutil.Process) -> str:
     """The command line, in which Ray says what a worker does."""
-    return " ".join(process.info["cmdline"] or []).partition("(")[0][:60]
+    return " ".join(process.info["cmdline"] or []).partition("(")[0][:60].strip()
+
+
+def is_worker(name: str) -> bool:
+    """Whether this is a worker of Ray, and none of the raylet's agents, with which it would go."""
+    return name.startswith("ray::") and not name.endswith("Agent")
 
 
 def disturbed(

@@ -47,7 +47,8 @@ def strike(what, at=None):
     if what == "worker":
         idle, busy = [], []
         for each, title in of_session():
-            if title.startswith("ray::") and "Encoder" not in title:
+            # The raylet goes with its agents.
+            if title.startswith("ray::") and "Encoder" not in title and "Agent" not in title:
                 (idle if "IDLE" in title else busy).append(each)
         lost = (busy or idle)[0]
         lost.kill()
