@@ -73,7 +73,9 @@ def main() -> None:
     vectors -= vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
     start = vectors[np.random.default_rng(0).choice(len(vectors), options.clusters, replace=False)]
 
-    ray.init(num_cpus=max(options.workers), include_dashboard=False, log_to_driver=False)
+    ray.init(
+        address="local", num_cpus=max(options.workers), include_dashboard=False, log_to_driver=False
+    )
     methods: dict[str, Callable[[], tuple[float, float]]] = {
         "faiss.Kmeans": lambda: time_faiss(vectors, start, options.iterations),
         "scikit-learn Lloyd": lambda: time_sklearn(vectors, start, options.iterations),

@@ -42,7 +42,7 @@ def main() -> None:
         f"{'inertia/row':>13}{'GiB driver':>12}{'GiB worker':>12}"
     )
     for workers in options.workers:
-        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
+        ray.init(address="local", num_cpus=workers, include_dashboard=False, log_to_driver=False)
         for rows in options.rows:
             found = run(Planted(rows, options.dimension), options.levels, workers)
             figures.append(found)

@@ -55,7 +55,9 @@ def main() -> None:
                 "output": {"path": folder},
             }
         )
-        ray.init(num_cpus=options.workers, include_dashboard=False, log_to_driver=False)
+        ray.init(
+            address="local", num_cpus=options.workers, include_dashboard=False, log_to_driver=False
+        )
         memory = Memory()
         started = time.perf_counter()
         context = RunContext(config, store, "benchmark", Reporter())

@@ -294,7 +294,8 @@ def local_or_cluster_ray(config: RunConfig) -> Iterator[None]:
             # Ray starts ahead have this process's variables; with any of their own they would be
             # started anew.
             n_cpus = max(os.cpu_count() or 1, config.resources.workers, 2)
-            options |= {"num_cpus": n_cpus, "include_dashboard": False}
+            # Said, because Ray would else join whatever cluster was started on this machine.
+            options |= {"address": "local", "num_cpus": n_cpus, "include_dashboard": False}
         ray.init(**options)
     for name in ("ray.data", "ray.serve", "ray.llm", "vllm"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -41,7 +41,7 @@ def local_ray(s3: str) -> Iterator[None]:
     """One local Ray for all tests of a session; its workers know of the S3 server."""
     import ray
 
-    ray.init(num_cpus=6, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=6, include_dashboard=False, log_to_driver=False)
     try:
         yield
     finally:

@@ -59,7 +59,7 @@ config = parse_config({
     },
     "output": {"path": folder},
 })
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
 shards = Shards(int(n_rows), int(shard_rows))
 store = Store(folder)
 context = RunContext(config, store, "kill", Reporter())

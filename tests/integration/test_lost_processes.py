@@ -32,7 +32,7 @@ POINTS: list[list[Any]] = [
     ["write", "commits/smooth_gather", 1],
     ["write", "commits/smooth_round_2", 1],
     ["write", "commits/smooth/", 1],
-    ["assign", 4],
+    ["assign", 3],
     ["file", "_work/commits/memberships/*.json", 3],
     ["write", "commits/cluster/", 1],
     ["advance", "statistics", 2],
@@ -48,6 +48,8 @@ POINTS: list[list[Any]] = [
     ["advance", "evaluate/silhouettes", 2],
     ["advance", "evaluate/classes", 2],
     ["write", "commits/evaluations", 1],
+    ["advance", "order/parts", 1],
+    ["advance", "order/ranges", 1],
     ["write", "_manifest.json", 1],
     ["write", "_SUCCESS", 1],
 ]
@@ -163,8 +165,8 @@ def test_workers_killed_in_embedding_and_clustering_cost_the_run_nothing(
     points = [
         ["worker", "advance", "number", 1],
         ["worker", "advance", "embed", 2],
+        ["worker", "assign", 3],
         ["worker", "assign", 5],
-        ["worker", "assign", 12],
         ["worker", "advance", "reduce", 1],
     ]
     folder = tmp_path / "run"
@@ -177,7 +179,7 @@ def test_workers_killed_in_embedding_and_clustering_cost_the_run_nothing(
 def test_nodes_lost_in_embedding_and_clustering_cost_the_run_nothing(
     items: Path, forks: Forks, undisturbed: Path, tmp_path: Path
 ) -> None:
-    points = [["node", "advance", "embed", 1], ["node", "assign", 5]]
+    points = [["node", "advance", "embed", 1], ["node", "assign", 4]]
     folder = tmp_path / "run"
     code = forks.run("run", write_config(items, folder), points=points, nodes=[2, 2, 2])
     assert code == 0, forks.log.read_text()
@@ -190,7 +192,7 @@ def test_a_cluster_too_small_after_a_loss_is_said_and_the_run_resumes_with_fewer
 ) -> None:
     folder = tmp_path / "run"
     config = write_config(items, folder)
-    points = [["node", "assign", 5]]
+    points = [["node", "assign", 4]]
     assert forks.run("run", config, points=points, nodes=[1, 1]) == 1, forks.log.read_text()
     last = forks.log.read_text().strip().splitlines()[-1]
     assert last == (
