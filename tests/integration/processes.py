@@ -68,13 +68,13 @@ def watch(points):
     for what, kind, *key in points:
         if kind == "file":
             threading.Thread(target=look, args=(what, *key), daemon=True).start()
-    left = {(kind, *key): [what, n] for what, kind, *key, n in points}
-    def seen(*key, at=None):
-        for each in list(left):
-            if each[0] == key[0] and all(part in whole for part, whole in zip(each[1:], key[1:])):
-                left[each][1] -= 1
-                if left[each][1] == 0:
-                    strike(left[each][0], at)
+    left = [[what, kind, *key, n] for what, kind, *key, n in points]
+    def seen(kind, name="", at=None):
+        for point in left:
+            if point[1] == kind and (kind == "assign" or point[2] in name):
+                point[-1] -= 1
+                if point[-1] == 0:
+                    strike(point[0], at)
     advance = progress.StageProgress.advance
     def advanced(self, *values):
         advance(self, *values)
@@ -89,7 +89,7 @@ def watch(points):
         setattr(Store, method, wrap(getattr(Store, method)))
     assign_all = vectors.RayVectors.assign
     def assigned(self, *values):
-        if any(key[0] == "assign" for key in left):
+        if any(point[1] == "assign" for point in left):
             seen("assign", at=self.map(node_of)[0] if cluster else None)
         return assign_all(self, *values)
     vectors.RayVectors.assign = assigned
