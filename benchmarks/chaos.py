@@ -39,7 +39,7 @@ from hercules_scale.storage.tables import vector_column
 
 WORDS = ["river", "stone", "bread", "engine", "violin", "desert", "winter", "market", "orchid"]
 GROUPS, DIMENSION, FILES = 12, 12, 3
-WORKLOADS = {"vectors": 2_400, "numbers": 2_400, "actors": 33_000}
+WORKLOADS = {"vectors": 2_400, "numbers": 2_400, "actors": 67_000}
 LONGEST_MOMENT = 0.4
 HANGS_AFTER_SECONDS = 400
 MOST_ENDED = 3
@@ -188,7 +188,7 @@ def run_alone(config: str, log: str, with_actors: bool) -> None:
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
     # A machine with other work is slow to answer, and not dead.
     os.environ["RAY_health_check_failure_threshold"] = "50"  # noqa: SIM112
-    context.MIN_SHARD_ROWS = 8 * SHARD_ROWS if with_actors else SHARD_ROWS
+    context.MIN_SHARD_ROWS = 16 * SHARD_ROWS if with_actors else SHARD_ROWS
     if with_actors:
         # Defaults of the rows that the driver holds itself, and of GPUs.
         vectors.open_vectors.__wrapped__.__defaults__ = (0, 0)  # type: ignore[attr-defined]

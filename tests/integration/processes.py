@@ -26,7 +26,7 @@ import psutil, ray
 from ray.cluster_utils import Cluster
 from hercules_scale import assign, measure, pipeline, progress
 from hercules_scale.cli import main
-from hercules_scale.stages import context, vectors
+from hercules_scale.stages import vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 
@@ -101,7 +101,6 @@ def run(command):
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.environ["RAY_ADDRESS"] = ""
-    context.MIN_SHARD_ROWS = 2048
     vectors.WAIT_SECONDS, vectors.NODE_SECONDS = 0.5, 2.0
     # Of the rows that the driver would hold itself, and of GPUs.
     vectors.open_vectors.__wrapped__.__defaults__ = (0, 0)
