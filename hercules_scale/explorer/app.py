@@ -253,11 +253,15 @@ class Explorer:
 
     async def _thumbnail(self, request: Request) -> Response:
         def read() -> bytes | None:
-            run = self.run(request).opened()
-            row = _number(request, "row")
-            if not 0 <= row < run.n_items:
-                raise InputError(f"there is no row {row}")
-            found: bytes | None = run.rows("items", [row])[0].get("thumbnail")
+            shown = self.run(request)
+            if "place" not in request.query_params:
+                return shown.opened().thumbnail(_number(request, "row"))
+            place, run = _number(request, "place"), shown.with_items()
+            if place >= run.n_items or "thumbnail" not in run.items.columns:
+                return None
+            found: bytes | None = run.items.read(place, place + 1, ["thumbnail"]).to_pylist()[0][
+                "thumbnail"
+            ]
             return found
 
         data = await run_in_threadpool(read)

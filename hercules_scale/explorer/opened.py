@@ -24,7 +24,7 @@ from hercules_scale.errors import InputError
 from hercules_scale.exchange.edits import ClusterKey, Edits, read_edits, with_edits
 from hercules_scale.exchange.source import VECTORS, FinishedRun
 from hercules_scale.schemas import WITHHELD
-from hercules_scale.storage.cluster_items import TABLE, TreeOrder
+from hercules_scale.storage.cluster_items import NOT_NUMBERS, TABLE, TreeOrder
 from hercules_scale.storage.manifest import published_files
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
@@ -71,6 +71,7 @@ class OpenRun:
         self.withheld = self._withheld()
         self.items = Pages(store, self.finished.files.get(TABLE, []), self.withheld)
         self._lock = threading.Lock()
+        self._columns: dict[str, list[str]] = {}
 
     @property
     def store(self) -> Store:
@@ -169,15 +170,16 @@ class OpenRun:
         return column_vectors(table[name])
 
     def rows(self, table: str, rows: list[int]) -> list[dict[str, Any]]:
-        """Rows of a table with a row an item, in the order given."""
+        """Rows of a table with a row an item, in the order given, without thumbnails."""
         files = self.finished.files.get(table, [])
+        columns = [name for name in self.columns(table) if name != "thumbnail"]
         starts = np.cumsum([0, *(file.rows for file in files)])
 
         def read(row: int) -> dict[str, Any]:
             shard = int(np.searchsorted(starts, row, side="right")) - 1
             place = row - int(starts[shard])
             found: dict[str, Any] = read_rows(
-                self.store, files[shard].path, place, place + 1
+                self.store, files[shard].path, place, place + 1, columns
             ).to_pylist()[0]
             if table == "items" and self.withheld.any():
                 (member,) = self.rows("memberships", [row])
@@ -190,12 +192,30 @@ class OpenRun:
         with ThreadPoolExecutor(READERS) as readers:
             return list(readers.map(read, rows))
 
+    def columns(self, table: str) -> list[str]:
+        """Names of the columns of a table; none where it was not published."""
+        if table not in self._columns:
+            self._columns[table] = self.finished.columns(table)
+        return self._columns[table]
+
+    def thumbnail(self, row: int) -> bytes | None:
+        """The picture of an item, where it has one."""
+        if not 0 <= row < self.n_items:
+            raise InputError(f"there is no row {row}")
+        if "thumbnail" not in self.columns("items"):
+            return None
+        files = self.finished.files["items"]
+        starts = np.cumsum([0, *(file.rows for file in files)])
+        shard = int(np.searchsorted(starts, row, side="right")) - 1
+        place = row - int(starts[shard])
+        table = read_rows(self.store, files[shard].path, place, place + 1, ["thumbnail"])
+        found: bytes | None = table["thumbnail"][0].as_py()
+        return found
+
     @cached_property
     def numbers(self) -> list[str]:
         """Numeric columns of the items, in the order of ``numbers``."""
-        from hercules_scale.storage.cluster_items import NOT_NUMBERS
-
-        return [name for name in self.finished.columns("items") if name not in NOT_NUMBERS]
+        return [name for name in self.columns("items") if name not in NOT_NUMBERS]
 
 
 class Pages:

@@ -111,7 +111,7 @@ def exemplars(run: OpenRun, values: dict[str, Any]) -> list[dict[str, Any]]:
     """The items nearest to a centroid."""
     ids, rows = values["exemplar_item_ids"] or [], values.get("exemplar_rows")
     if rows is not None:
-        return [_shown(item) for item in run.rows("items", rows)]
+        return [_shown(run, item) for item in run.rows("items", rows)]
     if not run.items.files:
         return [{"item_id": item_id} for item_id in ids]
     # A run that does not say which rows they are.
@@ -125,19 +125,18 @@ def exemplars(run: OpenRun, values: dict[str, Any]) -> list[dict[str, Any]]:
         if len(found) == len(ids):
             break
     shown = [found[item_id] for item_id in ids if item_id in found]
-    return [_shown(item) for item in run.rows("items", shown)]
+    return [_shown(run, item) for item in run.rows("items", shown)]
 
 
-def _shown(item: dict[str, Any]) -> dict[str, Any]:
+def _shown(run: OpenRun, item: dict[str, Any]) -> dict[str, Any]:
     """A row of ``items`` as it goes to the browser; its picture goes by itself."""
-    has_thumbnail = item.pop("thumbnail", None) is not None
     text = item.get("text")
     if text is not None and len(text) > TEXT_CHARACTERS:
         item |= {"text": text[:TEXT_CHARACTERS], "n_characters": len(text)}
     numbers = {name: value for name, value in item.items() if isinstance(value, float)}
     for name, value in numbers.items():
         item[name] = value if math.isfinite(value) else None
-    return item | {"thumbnail": has_thumbnail}
+    return item | {"thumbnail": "thumbnail" in run.columns("items")}
 
 
 def statistics(
@@ -218,17 +217,17 @@ def items(run: OpenRun, key: ClusterKey, offset: int, limit: int) -> dict[str, A
     names = ["row", "item_id", "description", "level_1"]
     own = {"distance": f"distance_{key[0]}", "margin": f"margin_{key[0]}"}
     known = run.items.columns
-    extra = [name for name in ("numbers", "image_uri", "thumbnail") if name in known]
+    extra = [name for name in ("numbers", "image_uri") if name in known]
     table = run.items.read(begin, end, [*names, *own.values(), *extra])
     rows = []
-    for row in table.to_pylist():
+    for place, row in enumerate(table.to_pylist(), start=begin):
         shown = {name: row[name] for name in names}
         shown |= {name: finite([row[column]])[0] for name, column in own.items()}
         if "numbers" in row:
             shown["numbers"] = row["numbers"]
         if "image_uri" in row:
             shown["image_uri"] = row["image_uri"]
-        rows.append(shown | {"thumbnail": row.get("thumbnail") is not None})
+        rows.append(shown | {"place": place, "thumbnail": "thumbnail" in known})
     return {"offset": offset, "n_items": stop - start, "columns": run.numbers, "items": rows}
 
 
@@ -254,7 +253,12 @@ def item(run: OpenRun, row: int) -> dict[str, Any]:
     ]
     (labels,) = run.rows("labels", [row]) or [{}]
     labels.pop("row", None)
-    return {"item": _shown(found), "clusters": clusters, "labels": labels, "columns": run.numbers}
+    return {
+        "item": _shown(run, found),
+        "clusters": clusters,
+        "labels": labels,
+        "columns": run.numbers,
+    }
 
 
 def points(run: OpenRun, key: ClusterKey | None) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from benchmarks.made_run import Made, make_run
 from hercules_scale import Hierarchy
 from hercules_scale.cli import main
+from hercules_scale.embedding.sentence_transformer import SentenceTransformerEncoder
 from hercules_scale.errors import InputError
 from hercules_scale.exchange.edits import write_edit
 from hercules_scale.explorer import search
@@ -24,9 +25,9 @@ from hercules_scale.explorer.sessions import ShownRun, make_index
 from hercules_scale.schemas import WITHHELD
 from hercules_scale.storage import layout
 from hercules_scale.storage.cluster_items import TABLE
-from hercules_scale.storage.manifest import replace_table
+from hercules_scale.storage.manifest import published_files, replace_table
 from hercules_scale.storage.store import Store
-from hercules_scale.storage.tables import read_table, write_table
+from hercules_scale.storage.tables import read_table, vector_column, write_table
 from tests.explorer.conftest import SIZES, explorer
 
 HERE = "http://127.0.0.1:8760"
@@ -106,7 +107,11 @@ def test_pictures_come_as_pictures_and_nothing_else_does(image_run: Store) -> No
     answer = client.get("/api/runs/0/thumbnail", params={"row": 5})
     assert answer.headers["content-type"] == "image/png"
     assert answer.content.startswith(b"\x89PNG")
-    assert get(client, "items", level=1, id=0)["items"][0]["thumbnail"] is True
+    items = get(client, "items", level=1, id=3)["items"]
+    by_place = client.get("/api/runs/0/thumbnail", params={"place": items[4]["place"]})
+    by_row = client.get("/api/runs/0/thumbnail", params={"row": items[4]["row"]})
+    assert by_place.content == by_row.content
+    assert items[4]["thumbnail"] is True
 
 
 def test_a_search_for_items_goes_on_where_it_stopped(
@@ -134,6 +139,26 @@ def test_clusters_are_found_by_all_words_and_by_notes(own_run: Callable[[], Stor
     assert [(hit["level"], hit["cluster_id"]) for hit in hits] == [(1, 3)]
     (noted,) = get(client, "search/clusters", q="maria")["hits"]
     assert (noted["level"], noted["cluster_id"]) == (1, 4)
+
+
+def test_clusters_are_found_by_meaning_with_the_model_of_the_run(tmp_path: Path) -> None:
+    titles = ["Sailing boats", "Racing cars", "Song birds"]
+    made = Made(90, (3, 1), title=lambda level, number: titles[number] if level == 1 else "All")
+    store = make_run(str(tmp_path / "run"), made)
+    path = published_files(store)["clusters"][0].path
+    clusters = read_table(store, path)
+    vectors = SentenceTransformerEncoder("minilm").encode(clusters["title"].to_pylist())
+    place = clusters.schema.get_field_index("description_embedding")
+    clusters = clusters.set_column(place, "description_embedding", vector_column(vectors))
+    replace_table(store, "clusters", [write_table(store, layout.part("clusters", 1), clusters)])
+    client = asking(store)
+    for query, expected in (("yachts on the sea", 0), ("robins and thrushes", 2)):
+        hits = get(client, "search/meaning", q=query)["hits"]
+        assert (hits[0]["level"], hits[0]["cluster_id"]) == (1, expected)
+    answer = asking(make_run(str(tmp_path / "other"), made)).get(
+        "/api/runs/0/search/meaning", params={"q": "yachts"}
+    )
+    assert "were not embedded by such a model" in answer.json()["error"]
 
 
 @pytest.mark.parametrize(

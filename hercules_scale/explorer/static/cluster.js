@@ -110,7 +110,7 @@ async function page(holder, context, found, offset) {
     h("button", { disabled: to < 0 || to >= values.n_items || to === offset, "aria-label": label, onclick: () => page(holder, context, found, to) }, text);
   const numbers = values.columns.slice(0, 6);
   const rows = values.items.map((item) => [
-    h("div", { class: "item" }, item.thumbnail && h("img", { src: `/api/runs/${run}/thumbnail?row=${item.row}`, alt: "", loading: "lazy" }),
+    h("div", { class: "item" }, item.thumbnail && h("img", { src: `/api/runs/${run}/thumbnail?place=${item.place}`, alt: "", loading: "lazy" }),
       h("div", {}, h("a", { href: link({ item: item.row }) }, item.item_id),
         item.description && item.description !== item.item_id && !item.numbers && h("p", {}, item.description),
         found.level > 1 && h("p", { class: "small" }, "in ", h("a", { href: link({ cluster: [1, item.level_1], item: null }) }, tree.title(1, item.level_1))))),
