@@ -259,9 +259,9 @@ class Explorer:
             place, run = _number(request, "place"), shown.with_items()
             if place >= run.n_items or "thumbnail" not in run.items.columns:
                 return None
-            found: bytes | None = run.items.read(place, place + 1, ["thumbnail"]).to_pylist()[0][
-                "thumbnail"
-            ]
+            # With the id, so that it is shown to those alone who may see the item.
+            (item,) = run.items.read(place, place + 1, ["item_id", "thumbnail"]).to_pylist()
+            found: bytes | None = item["thumbnail"]
             return found
 
         data = await run_in_threadpool(read)

@@ -1,4 +1,4 @@
-"""A finished run as the explorer reads it: clusters whole, items by page.
+"""A run as the explorer reads it: clusters whole, items by page.
 
 Clusters are held without their vectors, which are read where somebody asks for neighbours or for
 the map of descriptions. Items come out of ``cluster_items``, where those of a cluster lie side by
@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 from hercules_scale.errors import InputError
 from hercules_scale.exchange.edits import ClusterKey, Edits, read_edits, with_edits
 from hercules_scale.exchange.source import VECTORS, FinishedRun
+from hercules_scale.explorer.unfinished import unfinished_run
 from hercules_scale.schemas import WITHHELD
+from hercules_scale.storage import layout
 from hercules_scale.storage.cluster_items import NOT_NUMBERS, TABLE, TreeOrder
 from hercules_scale.storage.manifest import published_files
 from hercules_scale.storage.store import Store
@@ -43,35 +45,46 @@ TELLING = ("title", "description", "text", "image_uri", "thumbnail", "numbers")
 
 
 class OpenRun:
-    """A finished run.
+    """A run whose clusters are there.
 
     Args:
-        store: Its output.
-
-    Raises:
-        InputError: There is none, or it has no clusters of its own.
+        run: Its tables.
+        clusters: Every cluster, without vectors.
     """
 
-    def __init__(self, store: Store) -> None:
-        self.finished = FinishedRun(store, published_files(store))
-        if not self.finished.files.get("clusters"):
-            raise InputError(
-                f"{store.uri}: holds no clusters; give the output of a run, not of assign"
-            )
-        names = self.finished.columns("clusters")
-        kept = [name for name in names if name not in VECTORS[:2]]
-        paths = [file.path for file in self.finished.files["clusters"]]
-        table = read_tables(store, paths, kept)
-        self.clusters = table.sort_by([("level", "ascending"), ("cluster_id", "ascending")])
+    def __init__(self, run: FinishedRun, clusters: pa.Table) -> None:
+        self.finished = run
+        self.clusters = clusters.sort_by([("level", "ascending"), ("cluster_id", "ascending")])
         levels = self.clusters["level"].to_numpy()
         self.n_levels = int(levels.max())
         self._first = np.searchsorted(levels, np.arange(1, self.n_levels + 2)).tolist()
         self.order = TreeOrder.of(self.clusters)
-        self.edits: Edits = read_edits(store)
+        self.edits: Edits = read_edits(run.store)
         self.withheld = self._withheld()
-        self.items = Pages(store, self.finished.files.get(TABLE, []), self.withheld)
+        self.items = Pages(run.store, run.files.get(TABLE, []), self.withheld)
         self._lock = threading.Lock()
         self._columns: dict[str, list[str]] = {}
+
+    @classmethod
+    def of(cls, store: Store) -> OpenRun:
+        """A finished run, or one that has come as far as its clusters.
+
+        Raises:
+            InputError: There is none, or it has no clusters of its own.
+        """
+        if not store.exists(layout.SUCCESS) and store.exists(layout.RUN):
+            found = unfinished_run(store)
+            if found is None:
+                raise InputError(f"{store.uri}: the run has no clusters yet")
+            return cls(*found)
+        run = FinishedRun(store, published_files(store))
+        if not run.files.get("clusters"):
+            raise InputError(
+                f"{store.uri}: holds no clusters; give the output of a run, not of assign"
+            )
+        kept = [name for name in run.columns("clusters") if name not in VECTORS[:2]]
+        paths = [file.path for file in run.files["clusters"]]
+        return cls(run, read_tables(store, paths, kept))
 
     @property
     def store(self) -> Store:
@@ -84,7 +97,7 @@ class OpenRun:
         All are, where privacy is asked for and it is not known yet which are.
         """
         table, privacy = self.level(1), self.finished.config("privacy")
-        if "summary_source" not in table.column_names:
+        if table["summary_source"].null_count == table.num_rows:
             asked = bool(privacy.get("min_items") or privacy.get("min_owners"))
             return np.full(table.num_rows, asked)
         withheld = pc.fill_null(pc.equal(table["summary_source"], WITHHELD), False)
@@ -99,11 +112,6 @@ class OpenRun:
         """Clusters of one level by id, as the output has them."""
         first = self._first[level - 1]
         return self.clusters.slice(first, self._first[level] - first)
-
-    def sizes(self) -> list[int]:
-        """Clusters of each level, finest first."""
-        sizes: list[int] = np.diff(self._first).tolist()
-        return sizes
 
     def check(self, key: ClusterKey) -> ClusterKey:
         """The same cluster, if there is such a one.
@@ -135,13 +143,6 @@ class OpenRun:
                 found[cluster_id] = edit.title
         return found
 
-    def path(self, leaf: int) -> list[int]:
-        """The clusters that hold a finest cluster, finest first."""
-        path = [leaf]
-        for level in range(1, self.n_levels):
-            path.append(self.level(level)["parent_cluster_id"][path[-1]].as_py())
-        return path
-
     def span(self, key: ClusterKey | None) -> tuple[int, int]:
         """Where the items of a cluster begin and end among all in the order of the tree."""
         if key is None:
@@ -162,6 +163,8 @@ class OpenRun:
             return held[1]
 
     def _read_vectors(self, level: int, name: str) -> NDArray[np.float32] | None:
+        if name not in self.columns("clusters"):
+            return None
         paths = [file.path for file in self.finished.files["clusters"]]
         table = read_tables(self.store, paths, ["level", "cluster_id", name])
         table = table.filter(pc.equal(table["level"], level)).sort_by("cluster_id")
@@ -208,6 +211,9 @@ class OpenRun:
         starts = np.cumsum([0, *(file.rows for file in files)])
         shard = int(np.searchsorted(starts, row, side="right")) - 1
         place = row - int(starts[shard])
+        (member,) = self.rows("memberships", [row])
+        if self.withheld[member["level_1"]]:
+            return None
         table = read_rows(self.store, files[shard].path, place, place + 1, ["thumbnail"])
         found: bytes | None = table["thumbnail"][0].as_py()
         return found

@@ -15,7 +15,7 @@ from hercules_scale.explorer.search import Meaning
 from hercules_scale.status import stage_reports
 from hercules_scale.storage import cluster_items, layout
 from hercules_scale.storage.cluster_items import Source
-from hercules_scale.storage.manifest import publish, published_files, read_record
+from hercules_scale.storage.manifest import publish, published_files, read_commits, read_record
 from hercules_scale.storage.store import Store
 
 
@@ -30,6 +30,7 @@ class ShownRun:
     def __init__(self, uri: str, is_starting: bool = False) -> None:
         self.store, self._is_starting = Store(uri), is_starting
         self._lock = threading.Lock()
+        self._finished = False
         self._opened: OpenRun | None = None
         self._meaning: Meaning | None = None
         # Shares of the index that is made beside the explorer, and what went wrong with it.
@@ -44,17 +45,22 @@ class ShownRun:
     @property
     def is_finished(self) -> bool:
         """Whether everything is published."""
-        return self._opened is not None or self.store.exists(layout.SUCCESS)
+        return self._finished or self.store.exists(layout.SUCCESS)
 
     def opened(self) -> OpenRun:
-        """The run, once it is finished.
+        """The run, once it has clusters.
 
         Raises:
-            InputError: It is not, or there is none.
+            InputError: It has none, or there is no run.
         """
         with self._lock:
+            if not self._finished:
+                self._finished = self.store.exists(layout.SUCCESS)
+                if self._finished:
+                    # What was opened before had no titles yet.
+                    self._opened = self._meaning = None
             if self._opened is None:
-                self._opened = OpenRun(self.store)
+                self._opened = OpenRun.of(self.store)
                 if not self._opened.items.files:
                     self.index_share = 0.0
                     threading.Thread(target=self._make_index, daemon=True).start()
@@ -76,7 +82,11 @@ class ShownRun:
         return run
 
     def refresh_edits(self) -> OpenRun:
-        """The run with what others have said of its clusters since."""
+        """The run with what others have said of its clusters since.
+
+        Raises:
+            InputError: It has no clusters.
+        """
         run = self.opened()
         run.edits = read_edits(self.store)
         return run
@@ -109,6 +119,7 @@ class ShownRun:
             "name": self.name,
             "uri": self.store.uri,
             "finished": finished,
+            "has_clusters": finished or self._has_clusters(record),
             "index_share": self.index_share,
             "index_error": self.index_error,
             "stages": [asdict(stage) for stage in stage_reports(self.store, record)],
@@ -121,6 +132,9 @@ class ShownRun:
                 )
             },
         }  # fmt: skip
+
+    def _has_clusters(self, record: dict[str, Any]) -> bool:
+        return bool(read_commits(self.store, "cluster", record.get("fingerprint", "")))
 
     def _make_index(self) -> None:
         """Put the items of a run that lacks ``cluster_items`` into the order of the tree."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,16 @@ from hercules_scale.explorer.app import Explorer
 from hercules_scale.explorer.guard import Guard
 from hercules_scale.explorer.opened import OpenRun
 from hercules_scale.explorer.sessions import ShownRun, make_index
+from hercules_scale.explorer.unfinished import CLUSTERS
 from hercules_scale.schemas import WITHHELD
 from hercules_scale.storage import layout
 from hercules_scale.storage.cluster_items import TABLE
-from hercules_scale.storage.manifest import published_files, replace_table
+from hercules_scale.storage.manifest import (
+    Commit,
+    published_files,
+    replace_table,
+    write_commit,
+)
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import read_table, vector_column, write_table
 from tests.explorer.conftest import SIZES, explorer
@@ -282,7 +289,36 @@ def test_an_unfinished_run_says_how_far_it_is(unfinished_run: Store) -> None:
     ]
     answer = client.get("/api/runs/0/tree")
     assert answer.status_code == 400
-    assert "the run is not finished" in answer.json()["error"]
+    assert "the run has no clusters yet" in answer.json()["error"]
+
+
+def test_a_run_that_goes_on_shows_its_clusters_and_when_it_ends_their_titles(
+    own_run: Callable[[], Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    store = own_run()
+    files = published_files(store)
+    store.delete_files(layout.SUCCESS)
+    clusters = read_table(store, files["clusters"][0].path)
+    names = ["level", "cluster_id", "parent_cluster_id", "n_items", "n_children", "inertia"]
+    write_table(store, CLUSTERS, clusters.select([*names, "exemplar_rows", "centroid"]))
+    fingerprint = json.loads(store.read_bytes(layout.RUN))["fingerprint"]
+    write_commit(store, "number", Commit(0, fingerprint, files["items"]))
+    write_commit(store, "cluster", Commit(0, fingerprint, files["memberships"]))
+    client = asking(store)
+    assert get(client, "state")["has_clusters"] is True
+    finest = get(client, "tree")["levels"][0]
+    assert finest["title"][3] == "Cluster 1/3"
+    assert finest["n_items"] == clusters["n_items"].to_pylist()[:10]
+    exemplars = get(client, "cluster", level=1, id=3)["exemplars"]
+    assert [each["row"] for each in exemplars] == clusters["exemplar_rows"][3].as_py()
+    until = time.monotonic() + 20
+    while client.get("/api/runs/0/items", params={"level": 1, "id": 3}).status_code != 200:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    store.create(layout.SUCCESS, b"")
+    assert get(client, "tree")["levels"][0]["title"][3] == clusters["title"][3].as_py()
+    assert get(client, "points", level=1, id=3)["kind"] == "points"
 
 
 def test_items_of_clusters_that_are_too_small_are_named_and_no_more(tmp_path: Path) -> None:
@@ -324,10 +360,10 @@ def test_a_run_without_ordered_items_has_them_ordered_beside_the_explorer(
     own_run: Callable[[], Store], tmp_path: Path
 ) -> None:
     store = own_run()
-    expected = OpenRun(store).items.read(0, 300, ["row", "description"])
+    expected = OpenRun.of(store).items.read(0, 300, ["row", "description"])
     replace_table(store, TABLE, [])
     before = store.list_files("")
-    run = OpenRun(store)
+    run = OpenRun.of(store)
     assert run.items.files == []
     target = Store(str(tmp_path / "cache"))
     shares: list[float] = []

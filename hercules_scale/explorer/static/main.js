@@ -54,13 +54,14 @@ function topBar(here) {
     : h("strong", { class: "name" }, state.runs[0] ?? "");
   clear(document.getElementById("top"), picker,
     state.tree && h("span", { class: "faint amount" }, `${count(state.tree.nItems)} items`),
+    state.status && !state.status.finished && h("mark", {}, state.status.status),
     h("nav", { "aria-label": "Views" }, tabs));
 }
 
 async function load(run) {
   state.tree = null;
   state.status = await get(`runs/${run}/state`);
-  if (state.status.finished) state.tree = new Tree(await get(`runs/${run}/tree`));
+  if (state.status.has_clusters) state.tree = new Tree(await get(`runs/${run}/tree`));
   state.run = run;
 }
 
@@ -75,7 +76,7 @@ async function show() {
   try {
     // Runs that were started from the page come after those that it opened with.
     if (state.runs.length <= asked()) state.runs = await get("runs");
-    const isNew = state.status === null || state.run !== here.run || (!state.tree && state.status.finished);
+    const isNew = state.status === null || state.run !== here.run || (!state.tree && state.status.has_clusters);
     if (isNew) {
       clear(main, h("p", { class: "pad", role: "status" }, "Opening the run …"));
       await load(here.run);

@@ -45,7 +45,7 @@ export function runView(left, context) {
     const values = await get(`runs/${run}/ledger`, { offset, limit: 20 });
     if (!values.n_calls) return;
     const rows = values.calls.map((call) => [
-      context.tree.has(call.level, call.cluster_id) ? h("a", { href: context.link({ view: "map", cluster: [call.level, call.cluster_id], item: null }) }, `${call.level}/${call.cluster_id}`) : `${call.level}/${call.cluster_id}`,
+      call.cluster_id === null ? "shared" : context.tree.has(call.level, call.cluster_id) ? h("a", { href: context.link({ view: "map", cluster: [call.level, call.cluster_id], item: null }) }, `${call.level}/${call.cluster_id}`) : `${call.level}/${call.cluster_id}`,
       call.attempt, call.outcome, count(call.prompt_tokens), count(call.completion_tokens), short(call.seconds)]);
     clear(holder, h("h2", {}, "Calls to the language model"),
       table(`Calls ${count(offset + 1)} to ${count(offset + rows.length)} of ${count(values.n_calls)}`, ["Cluster", "Attempt", "Outcome", "Prompt tokens", "Answer tokens", "Seconds"], rows, [1, 3, 4, 5]),
@@ -56,7 +56,7 @@ export function runView(left, context) {
     try {
       const status = await get(`runs/${run}/state`);
       if (ended) return;
-      if (status.finished) { await context.load(); context.again(); return; }
+      if (status.finished || status.has_clusters !== context.status.has_clusters) { await context.load(); context.again(); return; }
       draw(status);
     } catch { /* The next look may find the server again. */ }
     timer = setTimeout(follow, 3000);
