@@ -1,7 +1,7 @@
 """The configuration of a run as fields of a form, and back.
 
 Fields come out of the configuration's own schema, with its bounds and its help. Keys that name
-places are not among them: where a run reads and writes is for those to say who started the
+places or code are not among them: where a run reads and writes is for those to say who started the
 explorer.
 """
 
@@ -26,6 +26,8 @@ NOT_ASKED = (
     # It would be sent the key of whoever started the explorer.
     "summaries.endpoint",
     "output.path",
+    # It names code.
+    "privacy.redact",
 )
 MODELS = {
     "embedding.model": [*EMBEDDING_ALIASES, *IMAGE_ALIASES],

@@ -23,7 +23,33 @@ def test_a_form_holds_every_key_but_those_that_name_places() -> None:
     assert found["hierarchy.levels"]["default"] == "[100, 20, 5]"
     assert found["embedding.precision"]["choices"] == ["auto", "float32", "bfloat16"]
     assert all(field["help"] for field in found.values() if field["key"] != "summaries.price")
-    for key in ("input.path", "output.path", "summaries.endpoint", "embedding.cache"):
+    # A new key of free text must be looked at before strangers may fill it in: it may name a file,
+    # an address or code.
+    assert {key for key, field in found.items() if field["kind"] == "string"} == {
+        "input.id_column",
+        "input.text_column",
+        "input.embedding_column",
+        "input.owner_column",
+        "embedding.model",
+        "embedding.text_model",
+        "summaries.model",
+        "summaries.topic",
+    }
+    assert {key for key, field in found.items() if field["kind"] == "yaml"} == {
+        "input.columns",
+        "input.metadata",
+        "input.label_columns",
+        "hierarchy.levels",
+        "hierarchy.smoothing.neighbours",
+        "summaries.price",
+    }
+    for key in (
+        "privacy.redact",
+        "input.path",
+        "output.path",
+        "summaries.endpoint",
+        "embedding.cache",
+    ):
         assert key not in found
 
 
@@ -46,6 +72,7 @@ def test_what_was_filled_in_becomes_a_configuration() -> None:
     ("key", "value", "message"),
     [
         ("output.path", "/etc", "output.path is not a key that may be given here"),
+        ("privacy.redact", "os:system", "privacy.redact is not a key that may be given here"),
         ("summaries.endpoint", "http://evil", "summaries.endpoint is not a key that may be given"),
         ("embedding.model", "/srv/models", "embedding.model must be one of minilm"),
         ("embedding.model", "..", "embedding.model must be one of minilm"),
