@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.resources
 import json
 import shutil
@@ -97,11 +98,9 @@ def violations(page: Any) -> list[str]:
 
 def drawn(page: Any, **wanted: str) -> Any:
     """The map, once it has been drawn as said."""
-    canvas = page.locator(
-        "canvas" + "".join(f"[data-{key}='{each}']" for key, each in wanted.items())
-    )
-    canvas.wait_for()
-    return canvas
+    attributes = "".join(f"[data-{key}='{each}']" for key, each in wanted.items())
+    page.locator(f"canvas{attributes}").wait_for()
+    return page.locator("canvas")
 
 
 def test_the_map_goes_from_the_top_clusters_down_to_items(
@@ -228,7 +227,7 @@ def test_images_and_numbers_are_shown_as_such(chromium: Any, shown: str) -> None
 
 def test_a_search_finds_clusters_and_items(chromium: Any, shown: str) -> None:
     with page_of(chromium, f"{shown}#view=search") as page:
-        page.get_by_label("Search", exact=True).fill("number 1234")
+        page.locator("#q").fill("number 1234")
         page.keyboard.press("Enter")
         page.locator("[aria-label='Items found']", has_text="1 found in 3,000 of 3,000").wait_for()
         page.get_by_role("link", name="item-1234").click()
@@ -266,9 +265,9 @@ def test_a_file_is_previewed_and_mistakes_are_told_before_a_run_starts(
     chromium: Any, text_run: Store, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("work")
-    (folder / f"{HOSTILE[:20].replace('/', '|')}.csv").write_text(
-        f"id,text\n1,{HOSTILE}\n", encoding="utf-8"
-    )
+    name = f"{HOSTILE[:20].replace('/', '|')}.csv"
+    with (folder / name).open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows([["id", "text"], ["1", HOSTILE]])
     with (
         explorer(text_run.uri, "--work", str(folder / "work")) as address,
         page_of(chromium, f"{address}#view=new", refused=400) as page,
@@ -311,7 +310,7 @@ def test_an_unfinished_run_is_followed_until_it_is_finished(
 ) -> None:
     with (
         explorer(unfinished_run.uri) as address,
-        page_of(chromium, address) as page,
+        page_of(chromium, f"{address}#view=run") as page,
     ):
         page.locator("td", has_text="1,200 of 3,000 items").wait_for()
         for name in text_run.list_files(""):

@@ -72,10 +72,11 @@ export async function reload() {
 
 async function show() {
   const turn = ++drawn;
-  const here = place(), main = document.getElementById("main");
+  const main = document.getElementById("main");
   try {
     // Runs that were started from the page come after those that it opened with.
     if (state.runs.length <= asked()) state.runs = await get("runs");
+    const here = place();
     const isNew = state.status === null || state.run !== here.run || (!state.tree && state.status.has_clusters);
     if (isNew) {
       clear(main, h("p", { class: "pad", role: "status" }, "Opening the run …"));
