@@ -153,7 +153,9 @@ class _ScanWorker:
                 n_rows += batch.n_rows
                 if numbers:
                     moments = moments.add(Moments.of(column_numbers(batch.items, numbers)))
-            files = [each.finish() for each in (items, labels, rejected, owners)]
+            files = [each.finish() for each in (items, labels, rejected)]
+            # Deleted once owners are counted, so no record vouches for it.
+            owners.finish()
         info = {"accepted": files[0].rows, "n_rows": n_rows, "moments": moments.to_lists()}
         return ShardResult(files, info)
 
@@ -304,9 +306,10 @@ class _NumberWorker:
             truth = truth.drop_columns(["position"]).add_column(0, "row", rows)
             truth = truth.cast(schemas.labels(self.config.label_columns))
             files.append(write_table(self.store, layout.part("labels", shard), truth))
-        if self.config.owner_column:
+        # Gone once they are counted.
+        if self.config.owner_column and self.store.exists(layout.work_part(SCANNED_OWNERS, 0)):
             owners = self._slices(SCANNED_OWNERS, start, stop)
-            files.append(write_table(self.store, layout.work_part(OWNERS, shard), owners))
+            write_table(self.store, layout.work_part(OWNERS, shard), owners)
         return ShardResult(files, units=stop - start)
 
     def _own_words(self, items: pa.Table) -> tuple[pa.Array, pa.Array]:
