@@ -6,6 +6,7 @@ Libraries load inside the commands that need them, so that ``--help`` answers at
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+@functools.cache
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hercules-scale",

@@ -27,6 +27,7 @@ WHOLE: dict[str, Any] = {
         "text_column": "body",
         "id_column": "id",
         "label_columns": ["topic"],
+        "owner_column": "owner",
         "columns": [],
         "metadata": {"width": {"unit": "cm", "description": "of a leaf"}},
     },
@@ -50,6 +51,7 @@ WHOLE: dict[str, Any] = {
     },
     "reduction": {"components": 2},
     "evaluation": {"metrics": "all"},
+    "privacy": {"min_items": 5, "min_owners": 3, "local_only": True},
     "resources": {"profile": "cpu", "workers": 2},
     "output": {"path": "runs/x"},
 }
@@ -167,7 +169,7 @@ class Command:
 def command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Command:
-    table = {"id": ["1"], "body": ["a"], "topic": ["x"], "width": [1.0]}
+    table = {"id": ["1"], "body": ["a"], "topic": ["x"], "owner": ["o"], "width": [1.0]}
     for name in ("a", "b"):
         pq.write_table(pa.table(table), tmp_path / f"{name}.parquet")
 
