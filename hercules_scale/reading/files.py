@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -159,7 +160,7 @@ def _open_csv(
     parse = pacsv.ParseOptions(newlines_in_values=True, invalid_row_handler=set_aside)
     # Line numbers of malformed rows are known to a single-threaded reader alone.
     read = pacsv.ReadOptions(use_threads=False, block_size=CSV_BLOCK_BYTES)
-    with _open_stream(source) as stream:
+    with _open_stream(source) as stream, _without_traces_of_undecodable_rows():
         try:
             reader = pacsv.open_csv(stream, read, parse, convert)
         except pa.ArrowInvalid as error:
@@ -169,6 +170,25 @@ def _open_csv(
             ) from None
         with reader:
             yield reader
+
+
+@contextmanager
+def _without_traces_of_undecodable_rows() -> Iterator[None]:
+    """Hold back the trace that pyarrow prints of a malformed row that is no UTF-8.
+
+    It refuses such a row by itself, by its number.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: sys.UnraisableHookArgs, /) -> None:
+        if not isinstance(unraisable.exc_value, UnicodeDecodeError):
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _open_stream(source: SourceFile) -> Any:

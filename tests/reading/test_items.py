@@ -226,6 +226,15 @@ def test_malformed_csv_rows_are_rejected_with_their_lines(tmp_path: Path) -> Non
     assert found.n_rows == 4
 
 
+def test_a_malformed_csv_row_of_invalid_utf_8_is_named_without_a_trace(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, "t.csv", b"id,text\n1,a\n2,b\xff,c\n3,d\n")
+    with pytest.raises(InputError, match=r"t\.csv: .*Row #3: Expected 2 columns, got 3.*; mend"):
+        read(path)
+    assert capfd.readouterr().err == ""
+
+
 def test_whole_number_ids_become_text(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": [7, None, -1], "text": ["a", "b", "c"]}), tmp_path / "t.parquet")
     found = read(tmp_path / "t.parquet", id_column="id")
