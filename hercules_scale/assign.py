@@ -9,7 +9,7 @@ from hercules_scale.checks import check
 from hercules_scale.config import RunConfig, parse_config
 from hercules_scale.errors import InputError, SchemaError
 from hercules_scale.moments import Moments
-from hercules_scale.pipeline import Results, carry_out, count_gpus
+from hercules_scale.pipeline import Results, carry_out
 from hercules_scale.progress import Reporter
 from hercules_scale.reading.files import read_columns
 from hercules_scale.reading.sources import SourceFile, list_sources
@@ -17,6 +17,7 @@ from hercules_scale.stages.assign import FinishedRun, assign_items
 from hercules_scale.stages.context import RunContext
 from hercules_scale.stages.describe import describe_items
 from hercules_scale.stages.embed import embed_items
+from hercules_scale.stages.machines import take_resources
 from hercules_scale.stages.read import read_items
 from hercules_scale.stages.statistics import known_moments
 from hercules_scale.stages.summarize import open_model
@@ -123,7 +124,7 @@ def _has_label(config: RunConfig, source: SourceFile, name: str) -> bool:
 def _run_stages(
     context: RunContext, sources: list[SourceFile], run: FinishedRun, moments: Moments | None
 ) -> Results:
-    n_gpus = count_gpus(context.config)
+    context, n_gpus = take_resources(context)
     items = read_items(context, sources, moments)
     shards, tables = items.shards, dict(items.files)
     if context.config.describes_items:

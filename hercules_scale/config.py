@@ -450,25 +450,100 @@ class PrivacyConfig(_Section):
         return self.min_items > 0 or self.min_owners > 0
 
 
+class StageResources(_Section):
+    """Actors of one stage, and what each may take."""
+
+    workers: int | None = Field(
+        default=None, ge=1, le=100_000, description="actors; left out: resources.workers"
+    )
+    cpus: float = Field(default=1.0, gt=0, le=1024, description="logical CPUs of an actor")
+    gpus: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="GPUs of an actor, or a share such as 0.5; left out: 1 where the profile "
+        "takes GPUs",
+    )
+    memory_gib: float | None = Field(
+        default=None, gt=0, description="memory that its node sets aside for an actor"
+    )
+
+
+class EmbedResources(StageResources):
+    """The same for embedding, whose actors may become more."""
+
+    max_workers: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="actors where shards wait and nodes can be had; left out: workers",
+    )
+
+
 class ResourcesConfig(_Section):
     """What a run may take of a machine or a cluster."""
 
-    profile: Literal["auto", "cpu", "gpu"] = Field(
-        default="auto", description="auto takes GPUs where the Ray cluster has them"
+    profile: Literal["auto", "cpu", "gpu", "gpus", "tensor_parallel"] = Field(
+        default="auto",
+        description="auto takes GPUs where the Ray cluster has them, cpu none; gpu needs one, "
+        "gpus puts actors and vLLM replicas on all, tensor_parallel shares those of a node in one "
+        "replica",
     )
     workers: int = Field(
         default=2, ge=1, le=100_000, description="actors that embed, of one CPU (or GPU) each"
     )
-    llm_replicas: int = Field(default=1, ge=1, le=10_000, description="vLLM replicas, at least")
+    embed: EmbedResources = EmbedResources()
+    cluster: StageResources = StageResources()
+    llm_replicas: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="vLLM replicas, at least; left out: 1, or with profile gpus as many as fit",
+    )
     llm_max_replicas: int | None = Field(
         default=None,
         ge=1,
         le=10_000,
         description="vLLM replicas where requests wait; left out: llm_replicas",
     )
-    llm_tensor_parallel: int = Field(
-        default=1, ge=1, le=64, description="GPUs that share one replica"
+    llm_tensor_parallel: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="GPUs that share one replica; left out: 1, or with profile tensor_parallel "
+        "those of a node",
     )
+
+    @model_validator(mode="after")
+    def _more_is_not_less(self) -> ResourcesConfig:
+        pairs = (
+            ("llm_max_replicas", self.llm_max_replicas, "llm_replicas", self.replicas),
+            ("embed.max_workers", self.embed.max_workers, "embed.workers", self.embed_workers),
+        )
+        for name, most, other, least in pairs:
+            if most is not None and most < least:
+                raise ValueError(f"{name} must be at least {other} ({least}), got {most}")
+        return self
+
+    @property
+    def embed_workers(self) -> int:
+        """Actors that embed."""
+        return self.embed.workers or self.workers
+
+    @property
+    def cluster_workers(self) -> int:
+        """Actors that cluster."""
+        return self.cluster.workers or self.workers
+
+    @property
+    def replicas(self) -> int:
+        """VLLM replicas, at least."""
+        return self.llm_replicas or 1
+
+    @property
+    def tensor_parallel(self) -> int:
+        """GPUs that share one replica."""
+        return self.llm_tensor_parallel or 1
 
 
 class OutputConfig(_Section):
@@ -546,11 +621,6 @@ class RunConfig(_Section):
                 "summaries.engine keyphrases describes no items, which "
                 "hierarchy.representation description or summaries.describe_items asks for; take "
                 "engine vllm or openai"
-            )
-        most, least = self.resources.llm_max_replicas, self.resources.llm_replicas
-        if most is not None and most < least:
-            raise ValueError(
-                f"resources.llm_max_replicas must be at least llm_replicas ({least}), got {most}"
             )
         return self
 

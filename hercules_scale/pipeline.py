@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import logging
+import math
 import os
 import platform
 from collections.abc import Callable, Iterator
@@ -20,11 +21,12 @@ import hercules_scale
 from hercules_scale import schemas
 from hercules_scale.checks import check
 from hercules_scale.config import RunConfig
-from hercules_scale.errors import HerculesScaleError, InputError, ManifestMismatchError
+from hercules_scale.errors import HerculesScaleError, ManifestMismatchError
 from hercules_scale.printable import without_secrets
 from hercules_scale.progress import Reporter, StageReport
 from hercules_scale.reading.sources import SourceFile
 from hercules_scale.reduction.pca import PCA
+from hercules_scale.resources import pools_of
 from hercules_scale.schemas import WITHHELD
 from hercules_scale.stages.assigner import keep_assigner
 from hercules_scale.stages.cluster import Clustering, cluster_items
@@ -33,6 +35,8 @@ from hercules_scale.stages.describe import describe_items
 from hercules_scale.stages.embed import embed_items
 from hercules_scale.stages.evaluate import evaluate_levels
 from hercules_scale.stages.facts import cells
+from hercules_scale.stages.machines import take_resources
+from hercules_scale.stages.metrics import RunMetrics
 from hercules_scale.stages.read import read_items
 from hercules_scale.stages.reduce import fit_pca, reduce_items
 from hercules_scale.stages.shards import ShardResult, run_once
@@ -159,6 +163,7 @@ def carry_out(
 
     reporter.keep = lambda: store.write_bytes(layout.PROGRESS, to_json(progress()))
     reporter.keep()
+    reporter.run, reporter.measure = store.uri, RunMetrics(store.uri).record
     try:
         with local_or_cluster_ray(config):
             tables, results = stages(context)
@@ -181,16 +186,18 @@ def _described(error: BaseException) -> str:
 
 def _fingerprint(config: RunConfig, sources: list[SourceFile], assigned_to: str | None) -> str:
     values: dict[str, Any] = {
-        "config": {
-            key: value
-            for key, value in _flatten(config.model_dump()).items()
-            if not _not_fingerprinted(key)
-        },
+        "config": fingerprinted(config),
         "inputs": [asdict(source) for source in sources],
     }
     if assigned_to is not None:
         values["assigned_to"] = assigned_to
     return fingerprint(values)
+
+
+def fingerprinted(config: RunConfig) -> dict[str, Any]:
+    """The keys of a configuration, dotted, that what the tables hold depends on."""
+    flat = _flatten(config.model_dump())
+    return {key: value for key, value in flat.items() if not _not_fingerprinted(key)}
 
 
 def _earlier_run(
@@ -293,7 +300,8 @@ def local_or_cluster_ray(config: RunConfig) -> Iterator[None]:
             # Embedding and the LLM run in turn, so the larger of the two is enough. Workers that
             # Ray starts ahead have this process's variables; with any of their own they would be
             # started anew.
-            n_cpus = max(os.cpu_count() or 1, config.resources.workers, 2)
+            asked = max(pool.least * pool.cpus for pool in pools_of(config, 0))
+            n_cpus = max(os.cpu_count() or 1, math.ceil(asked), 2)
             # Said, because Ray would else join whatever cluster was started on this machine.
             options |= {"address": "local", "num_cpus": n_cpus, "include_dashboard": False}
         ray.init(**options)
@@ -309,26 +317,10 @@ def local_or_cluster_ray(config: RunConfig) -> Iterator[None]:
             ray.shutdown()
 
 
-def count_gpus(config: RunConfig) -> int:
-    """GPUs of the Ray cluster that a run may use.
-
-    Raises:
-        InputError: It asks for some, and there are none.
-    """
-    n_gpus = 0
-    if config.resources.profile != "cpu":
-        n_gpus = int(ray.cluster_resources().get("GPU", 0))
-    if config.resources.profile == "gpu" and n_gpus == 0:
-        raise InputError(
-            "resources.profile gpu needs a GPU, and the Ray cluster has none; take auto or cpu"
-        )
-    return n_gpus
-
-
 def _run_stages(context: RunContext, sources: list[SourceFile]) -> Results:
     """Every stage in order."""
+    context, n_gpus = take_resources(context)
     config = context.config
-    n_gpus = count_gpus(config)
     with open_encoder(config.text_embedding) as encode:
         items = read_items(context, sources)
         shards, files = items.shards, dict(items.files)

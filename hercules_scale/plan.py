@@ -7,6 +7,7 @@ are the ones of ``docs/benchmarks.md``.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,9 +31,18 @@ from hercules_scale.reading.sources import (
     parquet_file,
     split_into_pieces,
 )
+from hercules_scale.resources import (
+    Machines,
+    Node,
+    check_resources,
+    describe_resources,
+    fill,
+    usable_gpus,
+)
 from hercules_scale.stages.cluster import read_clustering
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.embed import load_encoder, load_image_encoder
+from hercules_scale.stages.machines import find_machines
 from hercules_scale.stages.summarize import prompt_of
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
@@ -96,9 +106,25 @@ def make_plan(config: RunConfig) -> str:
         f"memory: {n_rows * dimension * 4 / 2**20:,.0f} MiB of temporary disk for vectors, "
         f"{(3 * tile + centroids) / 2**20:,.0f} MiB for a tile and the centroids",
         *_language_model(config, levels, n_rows, tokens_per_item),
+        f"resources: {_resources(config)}",
         f"output: {config.output.path}, can be written",
     ]
     return "\n".join(lines)
+
+
+def _resources(config: RunConfig) -> str:
+    """What each stage takes of the cluster that RAY_ADDRESS names, or of this machine."""
+    if not os.environ.get("RAY_ADDRESS"):
+        import torch
+
+        n_cpus = os.cpu_count() or 1
+        machines = Machines.of([Node(n_cpus, torch.cuda.device_count())])
+        return f"{describe_resources(config, machines)}; as many logical CPUs as asked for"
+    with local_or_cluster_ray(config):
+        machines = find_machines()
+    filled, n_gpus = fill(config, machines), usable_gpus(config, machines)
+    notes = check_resources(filled, machines, n_gpus)
+    return "; ".join([describe_resources(config, machines), *notes])
 
 
 def _of_columns(config: RunConfig) -> str:
@@ -114,7 +140,7 @@ def _embedding(config: RunConfig, sample: _Sample, n_rows: int) -> tuple[int, st
     """Length of the vectors, and how they are made; rates are measured on the sample."""
     import torch
 
-    modality, workers = config.input.modality, config.resources.workers
+    modality, workers = config.input.modality, config.resources.embed_workers
     by_text = config.labels_share_space
     if not by_text and modality != "image":
         made = "standardised variables" if modality == "numeric" else "vectors of the input"

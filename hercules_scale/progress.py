@@ -1,21 +1,29 @@
-"""Progress that people can follow: a bar a stage on a terminal, plain lines in a log."""
+"""Progress that people can follow: a bar a stage on a terminal, plain lines in a log.
+
+With ``HERCULES_LOG=json`` each line is a JSON object for a collector of logs.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from hercules_scale.errors import ConfigError
 from hercules_scale.printable import printable
 
 LOG_EVERY_SECONDS = 10.0
 KEEP_EVERY_SECONDS = 30.0
+LOG_VARIABLE = "HERCULES_LOG"
 
 
 @dataclass
@@ -40,10 +48,26 @@ class StageReport:
     worker_peak_bytes: int = 0
 
 
+class Measure(Protocol):
+    """Takes a figure for whoever watches many runs."""
+
+    def __call__(self, name: str, value: float, stage: str, **tags: object) -> None:
+        """Add to a counter, or set a gauge."""
+        ...
+
+
+def _measure_nothing(name: str, value: float, stage: str, **tags: object) -> None:
+    """Nobody watches."""
+
+
 class Reporter:
     """Shows stages as they go and keeps their reports.
 
-    ``keep`` is called when a stage starts or ends, and now and then in between.
+    ``keep`` is called when a stage starts or ends, and now and then in between; ``measure`` gets
+    figures; ``run`` is named in JSON lines.
+
+    Raises:
+        ConfigError: ``HERCULES_LOG`` names no form of lines.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -51,21 +75,48 @@ class Reporter:
         self.stages: dict[str, StageReport] = {}
         self.alarms: list[str] = []
         self.keep: Callable[[], object] = lambda: None
+        self.measure: Measure = _measure_nothing
+        self.run = ""
+        form = os.environ.get(LOG_VARIABLE) or "text"
+        if form not in ("text", "json"):
+            raise ConfigError(
+                f"{LOG_VARIABLE} must be text or json, got {form!r}; change or unset it"
+            )
+        self._as_json = form == "json"
+        self._stage: str | None = None
 
     def resume(self, stages: list[StageReport]) -> None:
         """Count on from an earlier attempt."""
         self.stages = {stage.name: stage for stage in stages}
 
-    def say(self, message: str) -> None:
-        """One line for people."""
-        # Titles and paths come from data: what is in them is neither markup nor for a terminal.
-        self.console.print(printable(message), markup=False, emoji=False, soft_wrap=True)
+    def say(self, message: str, **fields: object) -> None:
+        """One line for people; as JSON with ``fields`` too, such as the level."""
+        if self._as_json:
+            self._write("info", message, fields)
+        else:
+            # Titles and paths come from data: what is in them is neither markup nor for a terminal.
+            self.console.print(printable(message), markup=False, emoji=False, soft_wrap=True)
+
+    def detail(self, message: str, **fields: object) -> None:
+        """One line for collectors of logs alone."""
+        if self._as_json:
+            self._write("info", message, fields)
 
     def alarm(self, message: str) -> None:
         """Something that a user must know; kept in ``run.json``."""
-        if message not in self.alarms:
-            self.alarms.append(message)
+        if message in self.alarms:
+            return
+        self.alarms.append(message)
+        if self._as_json:
+            self._write("warning", message, {})
+        else:
             self.say(f"! {message}")
+
+    def _write(self, severity: str, message: str, fields: dict[str, object]) -> None:
+        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        line = {"time": moment, "severity": severity, "run": self.run, "stage": self._stage}
+        text = json.dumps({**line, "message": message.strip(), **fields})
+        self.console.print(text, markup=False, emoji=False, soft_wrap=True)
 
     @contextmanager
     def stage(self, name: str, total: int, unit: str, done: int = 0) -> Iterator[StageProgress]:
@@ -73,9 +124,11 @@ class Reporter:
         report = self.stages.setdefault(name, StageReport(name))
         report.unit, report.total, report.done = unit, total, done
         started = time.monotonic()
+        self._stage = name
         self.keep()
+        self.measure("hercules_units_expected", total, name, unit=unit)
         with _watch_memory(report):
-            if self.console.is_terminal:
+            if self.console.is_terminal and not self._as_json:
                 columns = (
                     TextColumn("{task.description:<10}"),
                     BarColumn(),
@@ -85,35 +138,41 @@ class Reporter:
                 )
                 with Progress(*columns, console=self.console) as bars:
                     task = bars.add_task(name, total=total, completed=done, rate="")
-                    progress = StageProgress(report, self.keep)
+                    progress = StageProgress(report, self)
                     progress.on_change = lambda: bars.update(
                         task, total=report.total, completed=report.done, rate=progress.rate
                     )
                     yield progress
             else:
-                progress = StageProgress(report, self.keep)
+                progress = StageProgress(report, self)
                 progress.on_change = lambda: self._log(progress)
                 self.say(f"{name}: {total:,} {unit}" + (f", {done:,} done before" * bool(done)))
                 yield progress
         seconds = time.monotonic() - started
         report.seconds += seconds
         self.keep()
-        self.say(f"{name}: {report.done:,} {unit} in {seconds:.1f} s{progress.note}")
+        self.say(
+            f"{name}: {report.done:,} {unit} in {seconds:.1f} s{progress.note}",
+            done=report.done,
+            unit=unit,
+            seconds=round(seconds, 3),
+        )
+        self._stage = None
 
     def _log(self, progress: StageProgress) -> None:
         now, report = time.monotonic(), progress.report
         if now - progress.logged >= LOG_EVERY_SECONDS and report.done < report.total:
             progress.logged = now
-            self.say(
-                f"{report.name}: {report.done:,} of {report.total:,} {report.unit}, {progress.rate}"
-            )
+            amount = f"{report.done:,} of {report.total:,} {report.unit}"
+            fields = {"done": report.done, "total": report.total, "unit": report.unit}
+            self.say(f"{report.name}: {amount}, {progress.rate}", **fields)
 
 
 class StageProgress:
     """Counts of one stage while it runs."""
 
-    def __init__(self, report: StageReport, keep: Callable[[], object]) -> None:
-        self.report, self._keep = report, keep
+    def __init__(self, report: StageReport, reporter: Reporter) -> None:
+        self.report, self._reporter = report, reporter
         self._before = report.done
         self._started = self.logged = self._kept = time.monotonic()
         self.note = ""
@@ -122,21 +181,26 @@ class StageProgress:
     @property
     def rate(self) -> str:
         """Units a second since this process began on the stage."""
-        seconds = time.monotonic() - self._started
-        if not seconds:
-            return ""
-        rate, unit = (self.report.done - self._before) / seconds, self.report.unit
+        rate, unit = self._per_second, self.report.unit
         return f"{rate:,.1f} {unit}/s" if rate < 10 else f"{rate:,.0f} {unit}/s"
+
+    @property
+    def _per_second(self) -> float:
+        seconds = time.monotonic() - self._started
+        return (self.report.done - self._before) / seconds if seconds else 0.0
 
     def advance(self, count: int, worker_peak_bytes: int = 0) -> None:
         """Say that ``count`` more units are done."""
         self.report.done += count
         self.report.worker_peak_bytes = max(self.report.worker_peak_bytes, worker_peak_bytes)
         self.on_change()
+        name, unit, measure = self.report.name, self.report.unit, self._reporter.measure
+        measure("hercules_units_done", self.report.done, name, unit=unit)
+        measure("hercules_units_per_second", self._per_second, name, unit=unit)
         now = time.monotonic()
         if now - self._kept >= KEEP_EVERY_SECONDS:
             self._kept = now
-            self._keep()
+            self._reporter.keep()
 
 
 @contextmanager

@@ -247,6 +247,7 @@ _NUMBERS = ("n_iterations", "stopped", "objective_fall", "share_changed", "n_ref
 
 def _to_state(result: KMeansResult, **numbers: int) -> State:
     kept = {name: getattr(result, name) for name in _NUMBERS}
+    kept["objective"] = result.inertia
     return State({"centroids": result.centroids}, {**kept, **numbers})
 
 

@@ -149,7 +149,11 @@ def refine_tree(
         sums = vectors.assign(path, offsets)
         objective = sums.inertia * float(weights.sum())
         phases[-1] = phases[-1].after(objective, sums.n_changed, enough)
-        numbers = {"phases": [asdict(phase) for phase in phases], "n_moved": n_moved}
+        numbers = {
+            "phases": [asdict(phase) for phase in phases],
+            "n_moved": n_moved,
+            "objective": objective,
+        }
         arrays = {
             "path": path,
             "offsets": offsets,

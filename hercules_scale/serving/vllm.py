@@ -13,6 +13,7 @@ from ray import serve
 from hercules_scale.config import RunConfig
 from hercules_scale.embedding.sentence_transformer import choose_precision
 from hercules_scale.errors import StageError
+from hercules_scale.resources import replica_pool
 from hercules_scale.summarization.clients import (
     ChatReply,
     ChatRequest,
@@ -82,25 +83,53 @@ def serve_vllm(config: RunConfig, source: str, n_gpus: int, app: str) -> Iterato
         app: Name of the Serve application; runs at once on one cluster need their own.
 
     Raises:
-        StageError: The cluster lacks what the replicas need, or the model does not start.
+        StageError: The model does not start.
     """
-    from ray.serve.llm import LLMConfig, build_llm_deployment
+    from ray.serve.llm import build_llm_deployment
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    _check_resources(config, n_gpus)
-    model = config.summaries.model.replace("/", "--")
-    llm = LLMConfig(
-        model_loading_config={"model_id": model, "model_source": source},
-        log_engine_metrics=False,
-        **_hardware(config, n_gpus),
-    )
+    llm = _llm_config(config, source, n_gpus)
     if not serve.status().proxies and not serve.status().applications:
         # Requests come through the handle alone, so nothing listens.
         serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
+    with _running(config, build_llm_deployment(llm), app, None) as handle:
+        yield ServeClient(handle, _model_id(config), n_gpus > 0)
+
+
+@contextmanager
+def serve_endpoint(config: RunConfig, source: str, n_gpus: int, port: int) -> Iterator[str]:
+    """Serve the model to others, as an endpoint that ``engine: openai`` can ask.
+
+    It listens on the head node alone, where the drivers of jobs run, since it asks for no key.
+
+    Args:
+        config: A run that names the model and its resources.
+        source: Folder or model-hub id of the model.
+        n_gpus: GPUs of the cluster that may be used; 0 serves on CPUs.
+        port: Of the head node.
+
+    Yields:
+        The endpoint's base URL.
+
+    Raises:
+        StageError: The model does not start.
+    """
+    from ray.serve.llm import build_openai_app
+
+    http = {"host": "127.0.0.1", "port": port}
+    serve.start(proxy_location="HeadOnly", http_options=http)
+    app = build_openai_app({"llm_configs": [_llm_config(config, source, n_gpus)]})
+    with _running(config, app, "hercules_scale_endpoint", "/"):
+        yield f"http://127.0.0.1:{port}/v1"
+
+
+@contextmanager
+def _running(config: RunConfig, app: Any, name: str, route_prefix: str | None) -> Iterator[Any]:
+    """A Serve application, taken down at the end."""
     try:
-        handle = serve.run(build_llm_deployment(llm), name=app, route_prefix=None)
+        handle = serve.run(app, name=name, route_prefix=route_prefix)
     except RuntimeError as error:
-        serve.delete(app)
+        serve.delete(name)
         reason = str(error).strip().splitlines()[-1][:300]
         raise StageError(
             f"summaries.model {config.summaries.model!r} did not start in vLLM ({reason}); see "
@@ -108,20 +137,29 @@ def serve_vllm(config: RunConfig, source: str, n_gpus: int, app: str) -> Iterato
             stage="summarize",
         ) from None
     try:
-        yield ServeClient(handle, model, n_gpus > 0)
+        yield handle
     finally:
-        serve.delete(app)
+        serve.delete(name)
 
 
-def most_replicas(config: RunConfig) -> int:
-    """Replicas that there may be."""
-    return config.resources.llm_max_replicas or config.resources.llm_replicas
+def _model_id(config: RunConfig) -> str:
+    return config.summaries.model.replace("/", "--")
+
+
+def _llm_config(config: RunConfig, source: str, n_gpus: int) -> Any:
+    from ray.serve.llm import LLMConfig
+
+    return LLMConfig(
+        model_loading_config={"model_id": _model_id(config), "model_source": source},
+        log_engine_metrics=False,
+        **_hardware(config, n_gpus),
+    )
 
 
 def requests_in_flight(config: RunConfig, n_gpus: int) -> int:
     """Requests sent and not yet answered: as many as the replicas take, unless the user says."""
     each = GPU_REQUESTS if n_gpus else CPU_REQUESTS
-    return config.summaries.requests_in_flight or each * most_replicas(config)
+    return config.summaries.requests_in_flight or each * replica_pool(config.resources, n_gpus).most
 
 
 def engine_arguments(config: RunConfig, n_gpus: int) -> tuple[dict[str, Any], dict[str, str]]:
@@ -140,7 +178,7 @@ def engine_arguments(config: RunConfig, n_gpus: int) -> tuple[dict[str, Any], di
     }
     environment = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
     if n_gpus:
-        arguments["tensor_parallel_size"] = config.resources.llm_tensor_parallel
+        arguments["tensor_parallel_size"] = config.resources.tensor_parallel
         return arguments, environment
     on_cpu = {
         "max_num_seqs": CPU_SEQUENCES,
@@ -158,7 +196,8 @@ def engine_arguments(config: RunConfig, n_gpus: int) -> tuple[dict[str, Any], di
 def _hardware(config: RunConfig, n_gpus: int) -> dict[str, Any]:
     """Replicas and what each may take."""
     arguments, environment = engine_arguments(config, n_gpus)
-    least, most = config.resources.llm_replicas, most_replicas(config)
+    pool = replica_pool(config.resources, n_gpus)
+    least, most = pool.least, pool.most
     n_requests = -(-requests_in_flight(config, n_gpus) // most)
     # Ray's own builder allows a thousand million requests, so that queues never push back.
     deployment: dict[str, Any] = {"max_ongoing_requests": n_requests}
@@ -188,19 +227,3 @@ def _threads_each(n_replicas: int) -> int:
     """Threads of a replica on CPUs, wherever it is placed: its share of them all."""
     cpus = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
     return max(int(min(min(filter(None, cpus), default=1), sum(cpus) // n_replicas)), 1)
-
-
-def _check_resources(config: RunConfig, n_gpus: int) -> None:
-    """Refuse what would wait for ever: Serve says nothing while it waits for resources."""
-    resources = config.resources
-    have = ray.cluster_resources()
-    kind, need = "CPU", float(resources.llm_replicas)
-    if n_gpus:
-        kind, need = "GPU", float(resources.llm_replicas * resources.llm_tensor_parallel)
-    if have.get(kind, 0.0) < need:
-        raise StageError(
-            f"resources.llm_replicas {resources.llm_replicas} and llm_tensor_parallel "
-            f"{resources.llm_tensor_parallel} need {need:.0f} {kind}s, the Ray cluster has "
-            f"{have.get(kind, 0):.0f}; ask for fewer or add nodes",
-            stage="summarize",
-        )

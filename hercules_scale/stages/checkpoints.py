@@ -10,6 +10,7 @@ import time
 import numpy as np
 
 from hercules_scale.clustering.checkpoints import State
+from hercules_scale.progress import Measure
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import to_json
 from hercules_scale.storage.store import Store
@@ -24,10 +25,11 @@ class StoreCheckpoints:
     Args:
         store: The run's output.
         fingerprint: Of the run; states of another are not seen.
+        measure: Is told of every state, kept or not.
     """
 
-    def __init__(self, store: Store, fingerprint: str) -> None:
-        self._store, self._fingerprint = store, fingerprint
+    def __init__(self, store: Store, fingerprint: str, measure: Measure | None = None) -> None:
+        self._store, self._fingerprint, self._measure = store, fingerprint, measure
         self._saved = time.monotonic()
         self._turn: dict[str, int] = {}
 
@@ -48,6 +50,10 @@ class StoreCheckpoints:
 
     def save(self, loop: str, state: State, last: bool = False) -> None:
         """Keep a state, unless it is not the last and one was kept a moment ago."""
+        objective = state.numbers.get("objective")
+        if self._measure is not None and objective is not None:
+            self._measure("hercules_iterations", 1, "cluster", loop=loop)
+            self._measure("hercules_objective", objective, "cluster", loop=loop)
         if not last and time.monotonic() - self._saved < EVERY_SECONDS:
             return
         # The arrays that the present record speaks of stay whole until the new record is written.

@@ -22,6 +22,7 @@ from hercules_scale.clustering.levels import (
 )
 from hercules_scale.errors import InputError
 from hercules_scale.progress import StageProgress
+from hercules_scale.resources import clustering_pool
 from hercules_scale.stages.assigner import CLUSTERED, write_assigner
 from hercules_scale.stages.checkpoints import StoreCheckpoints
 from hercules_scale.stages.context import RunContext
@@ -115,14 +116,18 @@ def _cluster(
         progress.report.total = max(progress.report.total, number)
         progress.advance(1)
         context.reporter.say(
-            f"  level {number}: {len(result.centroids):,} clusters, {_describe(result)}"
+            f"  level {number}: {len(result.centroids):,} clusters, {_describe(result)}",
+            level=number,
         )
 
     hierarchy = context.config.hierarchy
     shards = source.shards
-    workers = context.config.resources.workers
-    with open_vectors(source, hierarchy.metric, workers, n_gpus=n_gpus) as (vectors, mean):
-        checkpoints = StoreCheckpoints(context.store, context.fingerprint)
+    actors = clustering_pool(context.config.resources, n_gpus)
+    with open_vectors(source, hierarchy.metric, actors.least, options=actors.options) as (
+        vectors,
+        mean,
+    ):
+        checkpoints = StoreCheckpoints(context.store, context.fingerprint, context.reporter.measure)
         found = build_levels(vectors, hierarchy, checkpoints, show)
         if found.tree is not None:
             rounds = ", ".join(

@@ -12,6 +12,7 @@ import pyarrow as pa
 from hercules_scale import schemas
 from hercules_scale.reading.redact import redacted
 from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.metrics import call_recorder
 from hercules_scale.stages.shards import ShardResult, Stage, run_shards
 from hercules_scale.stages.summarize import prompt_limits
 from hercules_scale.storage import layout
@@ -101,6 +102,7 @@ async def _describe(
     try:
         for shard in shards:
             ledger = Ledger(context.store, f"items-{shard:06d}")
+            ledger.on_call = call_recorder(context.reporter.measure, STAGE)
             asker = Asker(model.client, ledger, config, limits, model.in_flight, spent)
             seed = context.config.hierarchy.seed
             labeller = Labeller(asker, config.for_items, limits, seed, on_done)

@@ -17,6 +17,7 @@ from hercules_scale.config import EmbeddingConfig
 from hercules_scale.embedding.encoder import ImageEncoder, TextEncoder
 from hercules_scale.models import DEFAULT_TEXT_MODEL, model_identity
 from hercules_scale.moments import Moments
+from hercules_scale.resources import embedding_pool
 from hercules_scale.stages.context import RunContext
 from hercules_scale.stages.read import Items
 from hercules_scale.stages.shards import ShardResult, ShardWorker, Stage, run_shards
@@ -211,12 +212,10 @@ def embed_items(context: RunContext, items: Items, n_gpus: int) -> tuple[list[Fi
     worker = _worker(context, items)
     if worker is None:
         return items.files["embeddings"], items.layout.dimension
-    workers = context.config.resources.workers
-    # Numbers need no model, and no GPU.
     has_model = not isinstance(worker, StandardiseWorker)
-    on_gpus = n_gpus > 0 and has_model
-    actors = min(workers, n_gpus) if on_gpus else workers
-    stage = Stage("embed", "items", items.shards.n_items, actors, has_model, 1 if on_gpus else 0)
+    pool = embedding_pool(context.config.resources, n_gpus, has_model)
+    actors = pool if has_model else None
+    stage = Stage("embed", "items", items.shards.n_items, pool.least, actors)
     commits = run_shards(context, stage, len(items.shards), worker)
     files = [file for commit in commits.values() for file in commit.files]
     return files, int(next(iter(commits.values())).info["dimension"])

@@ -119,6 +119,7 @@ def read_items(
     files["rejected"] = _write_rejected(store, config, scanned, starts)
     if n_rejected:
         context.reporter.say(f"rejected: {n_rejected:,} rows, see {store.uri}/rejected")
+    context.reporter.measure("hercules_rejected_rows", n_rejected, SCAN)
     return Items(shards, files, n_rejected, of_items, moments)
 
 

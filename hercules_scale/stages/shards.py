@@ -18,12 +18,14 @@ import numpy as np
 import ray
 
 from hercules_scale.errors import ERRORS_BY_NAME, StageError
+from hercules_scale.resources import Pool
 from hercules_scale.stages.context import RunContext
 from hercules_scale.storage.manifest import Commit, read_commit, read_commits, write_commit
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord
 
 logger = logging.getLogger(__name__)
+REPORTED = ("shard", "units", "peak_bytes")
 
 
 @dataclass(frozen=True)
@@ -52,16 +54,15 @@ class Stage:
         unit: What is counted, such as ``items``.
         total: Units in all.
         workers: Shards worked on at a time, at most; one logical CPU each.
-        keeps_state: Whether workers hold something costly, such as a model, from shard to shard.
-        num_gpus: GPUs of a worker.
+        pool: Of workers that hold something costly, such as a model, from shard to shard: how many
+            there are, and what each takes.
     """
 
     name: str
     unit: str
     total: int
     workers: int
-    keeps_state: bool = False
-    num_gpus: float = 0
+    pool: Pool | None = None
 
 
 class _ShardTask:
@@ -131,7 +132,9 @@ def run_shards(
             with closing(_map(context, stage, todo, worker)) as rows:
                 for row in rows:
                     _check(stage, row)
-                    progress.advance(int(row["units"]), int(row["peak_bytes"]))
+                    shard, units, peak = (int(row[name]) for name in REPORTED)
+                    progress.advance(units, peak)
+                    context.reporter.detail("shard done", shard=shard, units=units, peak_bytes=peak)
     return read_commits(context.store, stage.name, context.fingerprint)
 
 
@@ -149,7 +152,7 @@ def _map(
     context: RunContext, stage: Stage, todo: list[int], worker: ShardWorker
 ) -> Generator[dict[str, Any], None, None]:
     arguments = (worker, context.store, stage.name, context.fingerprint)
-    run = _in_actors if stage.keeps_state else _in_tasks
+    run = _in_tasks if stage.pool is None else _in_actors
     try:
         yield from run(stage, todo, arguments)
     except ray.exceptions.RayError as error:
@@ -172,13 +175,15 @@ def _in_actors(
     shards = ray.data.from_items(
         [{"shard": shard} for shard in todo], override_num_blocks=len(todo)
     )
+    shards.set_name(f"hercules_{stage.name}")
+    assert stage.pool is not None
+    least, most = (min(size, len(todo)) for size in (stage.pool.least, stage.pool.most))
     results = shards.map_batches(
         _ShardTask,
         fn_constructor_args=arguments,
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=min(stage.workers, len(todo))),
-        num_cpus=1,
-        num_gpus=stage.num_gpus,
+        compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most),
+        **stage.pool.options,
     )
     yield from results.iter_rows()
 
@@ -187,7 +192,8 @@ def _in_tasks(
     stage: Stage, todo: list[int], arguments: tuple[Any, ...]
 ) -> Iterator[dict[str, Any]]:
     """In plain tasks, over all nodes; one whose process or node dies is begun again."""
-    options = {"num_cpus": 1, "max_retries": -1, "scheduling_strategy": "SPREAD"}
+    name = f"hercules_{stage.name}"
+    options = {"name": name, "num_cpus": 1, "max_retries": -1, "scheduling_strategy": "SPREAD"}
     run = ray.remote(**options)(_run_task)
     task = ray.put(_ShardTask(*arguments))
     left = iter(todo)

@@ -31,6 +31,7 @@ from hercules_scale.stages.facts import (
     siblings,
 )
 from hercules_scale.stages.label_items import LabelItems, draw_label_items
+from hercules_scale.stages.metrics import call_recorder
 from hercules_scale.stages.read import run_moments
 from hercules_scale.stages.statistics import Statistics, measure_statistics
 from hercules_scale.storage import layout
@@ -246,6 +247,7 @@ async def _label_levels(
     """Label level on level; one event loop for all, since connections belong to it."""
     context = work.context
     ledger = Ledger(context.store)
+    ledger.on_call = call_recorder(context.reporter.measure, STAGE)
     labeller = None
     if model is not None:
         config = context.config.summaries

@@ -101,7 +101,7 @@ def open_vectors(
     metric: str,
     workers: int,
     local_rows: int = LOCAL_ROWS,
-    n_gpus: int = 0,
+    options: dict[str, Any] | None = None,
 ) -> Iterator[tuple[VectorSet, NDArray[np.float64]]]:
     """The vectors in the space that is clustered, and the mean that was taken off them.
 
@@ -114,7 +114,7 @@ def open_vectors(
         metric: ``squared_l2`` or ``cosine``.
         workers: Actors, at most one a tile and one a processor of the cluster.
         local_rows: Up to this many rows are held in this process, without actors or GPUs.
-        n_gpus: GPUs of the cluster; where there are any, each actor takes one.
+        options: Ray's arguments for an actor; by default one CPU.
 
     Raises:
         InputError: A number is NaN or infinite; it names the rows.
@@ -127,13 +127,13 @@ def open_vectors(
         yield LocalVectors(holder.vectors), mean
         return
     # An actor more than the cluster has processors for would be waited for without end.
-    workers = min(workers, n_tiles, max(1, int(ray.cluster_resources().get("CPU", 1))))
-    per_actor = 1 if n_gpus else 0
-    if n_gpus:
-        workers = min(workers, n_gpus)
-    actor = _TileActor.options(num_gpus=per_actor)  # type: ignore[attr-defined]
+    options = options or {"num_cpus": 1, "num_gpus": 0}
+    have = ray.cluster_resources().get("CPU", 1)
+    workers = min(workers, n_tiles, max(1, int(have / options["num_cpus"])))
+    actor = _TileActor.options(**options)  # type: ignore[attr-defined]
+    n_gpus = 1 if options["num_gpus"] else 0
     actors = [
-        actor.remote(source, list(range(first, n_tiles, workers)), metric, per_actor)
+        actor.remote(source, list(range(first, n_tiles, workers)), metric, n_gpus)
         for first in range(workers)
     ]
     needs = {"CPU": workers, "GPU": workers * per_actor}

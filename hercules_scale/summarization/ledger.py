@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from hercules_scale.storage import layout
@@ -52,6 +53,8 @@ class Call:
 class Ledger:
     """The calls of a run, and the answers by the hash of what was asked.
 
+    ``on_call`` is told of every call that is added.
+
     Args:
         store: The output of the run; calls that it holds are known.
         name: Of the ledger; large runs keep several.
@@ -63,6 +66,7 @@ class Ledger:
         self._unwritten: list[str] = []
         self._writing = asyncio.Lock()
         self.calls: list[Call] = []
+        self.on_call: Callable[[Call], object] = lambda call: None
         for file in store.list_files(self._folder):
             for line in store.read_bytes(file).splitlines():
                 values = json.loads(line)
@@ -85,6 +89,7 @@ class Ledger:
     async def add(self, call: Call, reply: ChatReply | None) -> None:
         """Keep a call; once this returns, it is stored."""
         self._keep(call, reply)
+        self.on_call(call)
         answers = None if reply is None else [[a.text, a.finish_reason] for a in reply.answers]
         self._unwritten.append(json.dumps({**asdict(call), "answers": answers}))
         async with self._writing:
