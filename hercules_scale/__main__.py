@@ -1,7 +1,10 @@
-"""``python -m hercules_scale`` is the console script."""
+"""``python -m hercules_scale`` is the command ``hercules-scale``."""
 
 import sys
 
 from hercules_scale.cli import main
+from hercules_scale.job_environment import take_environment
 
-sys.exit(main())
+if __name__ == "__main__":
+    take_environment()
+    sys.exit(main())

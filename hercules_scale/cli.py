@@ -65,6 +65,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     plan.set_defaults(command=_plan)
 
+    submit = commands.add_parser("submit", help="run the job on a Ray cluster; again, it resumes")
+    _add_config_arguments(submit)
+    submit.add_argument(
+        "--address", required=True, metavar="URL", help="Ray's dashboard, such as http://HEAD:8265"
+    )
+    submit.add_argument("--no-wait", action="store_true", help="do not follow the job's log")
+    submit.add_argument(
+        "--env",
+        action="append",
+        metavar="NAME",
+        help="variable of this machine that goes with the job; may be repeated; default: keys, "
+        "region and endpoint of S3, and OPENAI_API_KEY and OPENAI_BASE_URL, where they are set",
+    )
+    submit.add_argument(
+        "--no-env", action="store_true", help="none goes with it; the nodes have their own"
+    )
+    submit.add_argument("--again", action="store_true", help="though its job succeeded before")
+    submit.add_argument("--stop", action="store_true", help="stop the run's job instead")
+    submit.set_defaults(command=_submit)
+
     status = commands.add_parser("status", help="say how far a run is, stage by stage")
     status.add_argument("run", metavar="RUN", help="output path of a run, finished or not")
     status.set_defaults(command=_status)
@@ -131,6 +151,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     explore.set_defaults(command=_explore)
 
+    serve = commands.add_parser("serve", help="serve the language model alone, until stopped")
+    _add_config_arguments(serve)
+    serve.add_argument("--port", type=int, default=8000, help="default: 8000")
+    serve.set_defaults(command=_serve)
+
     demo = commands.add_parser("demo", help="run the job on a real corpus from installed packages")
     demo.add_argument("--output", default=DEMO_OUTPUT, metavar="URI", help="default: runs/demo")
     demo.set_defaults(command=_demo)
@@ -182,6 +207,38 @@ def _plan(options: argparse.Namespace) -> None:
         _say(make_plan(config))
     else:
         _say(show_prompt(config, *_cluster_name("--show-prompt", options.show_prompt)))
+
+
+def _submit(options: argparse.Namespace) -> None:
+    config = _load(options)
+    if options.env and options.no_env:
+        raise InputError("--env and --no-env exclude one another; give one of them")
+    from hercules_scale import submit
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    if options.stop:
+        submit.stop(config, options.address, say)
+        return
+    variables = [] if options.no_env else options.env
+    submit.submit(
+        config,
+        options.address,
+        say,
+        wait=not options.no_wait,
+        variables=variables,
+        again=options.again,
+    )
+
+
+def _serve(options: argparse.Namespace) -> None:
+    config = _load(options)
+    if not 1 <= options.port <= 65535:
+        raise InputError(f"--port must be from 1 to 65535, got {options.port}")
+    from hercules_scale.serve import serve_model
+
+    serve_model(config, options.port)
 
 
 def _demo(options: argparse.Namespace) -> None:

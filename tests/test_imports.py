@@ -9,14 +9,15 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = "hercules_scale"
 ALLOWED = {
-    "ray": {"stages", "serving", "pipeline", "api", "jobs"},
+    "ray": {"stages", "serving", "pipeline", "api", "submit", "jobs"},
     "vllm": {"serving"},
     "faiss": {"clustering", "reduction"},
 }
 # Parts of the package from the bottom up; a part imports those below it alone.
 LAYERS = [
-    {"errors", "printable"},
+    {"errors", "printable", "job_environment"},
     {"config", "schemas", "models", "moments", "progress"},
+    {"resources"},
     {"storage"},
     {"reading", "embedding", "clustering", "reduction"},
     {"exchange"},
@@ -29,7 +30,8 @@ LAYERS = [
     {"pipeline"},
     {"measure", "assign"},
     {"hierarchy"},
-    {"show", "plan", "demo", "api", "status"},
+    {"show", "plan", "demo", "api", "status", "serve"},
+    {"submit"},
     {"explorer"},
     {"cli"},
     {"jobs", "__main__"},

@@ -1,0 +1,40 @@
+"""Serves the language model of a configuration alone, for runs that ask it as an endpoint."""
+
+from __future__ import annotations
+
+import threading
+
+from hercules_scale.config import RunConfig
+from hercules_scale.models import check_chat_model, resolve_chat_model
+from hercules_scale.pipeline import local_or_cluster_ray
+from hercules_scale.progress import Reporter
+from hercules_scale.serving.vllm import serve_endpoint
+from hercules_scale.stages.context import RunContext
+from hercules_scale.stages.machines import take_resources
+from hercules_scale.storage.store import Store
+
+
+def serve_model(config: RunConfig, port: int, reporter: Reporter | None = None) -> None:
+    """Serve the model until this process is stopped.
+
+    Args:
+        config: Names the model and its resources; its output is not touched.
+        port: Of the head node.
+        reporter: What is said; by default the terminal.
+
+    Raises:
+        HerculesScaleError: The model, or what it needs, is not there.
+    """
+    check_chat_model(config.summaries.model)
+    own = config.model_copy(
+        update={"summaries": config.summaries.model_copy(update={"engine": "vllm"})}
+    )
+    reporter = reporter or Reporter()
+    with local_or_cluster_ray(own):
+        context, n_gpus = take_resources(
+            RunContext(own, Store(config.output.path), "serve", reporter)
+        )
+        source = resolve_chat_model(config.summaries.model)
+        with serve_endpoint(context.config, source, n_gpus, port) as url:
+            reporter.say(f"{config.summaries.model}: served at {url}")
+            threading.Event().wait()

@@ -1,0 +1,264 @@
+"""A Ray cluster of two nodes, as people start them, that runs are submitted to."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from hercules_scale.cli import main
+from hercules_scale.hierarchy import Hierarchy
+from hercules_scale.storage.store import Store
+from tests.conftest import S3_SECRET, free_port, small_config
+
+pytestmark = [pytest.mark.ray, pytest.mark.s3]
+N_TEXTS = 3_500
+# Marks the processes of a node, which nothing else tells apart from those of another Ray.
+NODE_VARIABLE = "HERCULES_TEST_NODE"
+WAIT_SECONDS = 240.0
+WATCHED = {
+    "ray_hercules_units_done",
+    "ray_hercules_units_expected",
+    "ray_hercules_units_per_second",
+    "ray_hercules_rejected_rows",
+    "ray_hercules_iterations_total",
+    "ray_hercules_objective",
+}
+
+
+@dataclass
+class Cluster:
+    """Nodes that ``ray start`` started."""
+
+    address: str
+    token: str
+    folder: Path
+    worker: str
+    metrics_port: int
+
+    def submit(self, config: str, *arguments: str) -> list[str]:
+        command = [sys.executable, "-m", "hercules_scale", "submit", config]
+        return [*command, "--address", self.address, *arguments]
+
+    def job_logs(self) -> str:
+        logs = sorted(self.folder.glob("ray/session_latest/logs/job-driver-*.log"))
+        return "\n".join(path.read_text(errors="replace") for path in logs)
+
+    def metrics(self) -> set[str]:
+        """Names that the head exports to Prometheus now."""
+        url = f"http://127.0.0.1:{self.metrics_port}/metrics"
+        with urllib.request.urlopen(url, timeout=10) as page:
+            return set(re.findall(r"^ray_hercules_\w+", page.read().decode(), re.MULTILINE))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
+
+    def call(self, config: str, *arguments: str) -> str:
+        done = subprocess.run(
+            self.submit(config, *arguments),
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=WAIT_SECONDS,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
+def start_node(folder: Path, name: str, token: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """A node, with ports of its own and none of the S3 credentials that this process has."""
+    ports = {
+        name: free_port()
+        for name in (
+            "dashboard-agent-listen-port",
+            "dashboard-agent-grpc-port",
+            "runtime-env-agent-port",
+        )
+    }
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    # A job's command finds the environment by the PATH of the node, as where it is activated.
+    own = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": token,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_metrics_report_interval_ms": "1000",
+        "RAY_raylet_start_wait_time_s": "120",
+        NODE_VARIABLE: name,
+    }
+    with (folder / "log").open("ab") as log:
+        return subprocess.Popen(
+            [
+                str(Path(sys.executable).with_name("ray")),
+                "start",
+                "--block",
+                "--node-ip-address=127.0.0.1",
+                "--num-cpus=1",
+                "--object-store-memory=200000000",
+                *(f"--{name}={port}" for name, port in ports.items()),
+                *arguments,
+            ],
+            env=bare | own,
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+        )
+
+
+def kill_node(name: str) -> None:
+    """Kill a node and all that runs on it, as a machine that is taken away."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(NODE_VARIABLE) == name:
+                process.kill()
+
+
+def wait_for(what: Callable[[], object], description: str) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not what():
+        assert time.monotonic() < deadline, description
+        time.sleep(0.3)
+
+
+@pytest.fixture(scope="module")
+def cluster(s3: str) -> Iterator[Cluster]:
+    # Ray's sockets lie in it, and their paths must be short.
+    folder = Path(tempfile.mkdtemp(prefix="hs", dir="/tmp"))
+    token, port, dashboard, metrics = secrets.token_hex(16), free_port(), free_port(), free_port()
+    names = [f"{folder}/head", f"{folder}/worker"]
+    head = start_node(
+        folder,
+        names[0],
+        token,
+        "--head",
+        f"--port={port}",
+        f"--dashboard-port={dashboard}",
+        f"--ray-client-server-port={free_port()}",
+        f"--metrics-export-port={metrics}",
+        f"--temp-dir={folder / 'ray'}",
+    )
+    nodes = [head]
+    try:
+
+        def log() -> str:
+            return (folder / "log").read_text()
+
+        wait_for(lambda: "Ray runtime started" in log() or head.poll(), "the head has not started")
+        assert head.poll() is None, log()
+        nodes.append(start_node(folder, names[1], token, f"--address=127.0.0.1:{port}"))
+        wait_for(lambda: log().count("Ray runtime started") == 2, "no second node")
+        address = f"http://127.0.0.1:{dashboard}"
+        yield Cluster(address, token, folder, names[1], metrics)
+    finally:
+        for name in names:
+            kill_node(name)
+        for node in nodes:
+            node.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.slow
+def test_a_submitted_run_whose_node_dies_equals_one_of_a_single_process(
+    cluster: Cluster, s3: str, icd: pa.Table, tmp_path: Path
+) -> None:
+    path = tmp_path / "icd.parquet"
+    pq.write_table(icd.slice(0, N_TEXTS), path)
+    store = Store(f"{s3}/submitted")
+    config = str(tmp_path / "run.yaml")
+    Path(config).write_text(yaml.safe_dump(small_config(path, store.uri)))
+
+    first = cluster.call(config, "--no-wait")
+    name = first.split()[1].rstrip(":")
+    assert f"job {name}: submitted, with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY" in first
+    assert S3_SECRET not in first
+    assert f"job {name}: the run was submitted before and is" in cluster.call(config, "--no-wait")
+    assert f"job {name}: stopped" in cluster.call(config, "--stop"), cluster.job_logs()
+    assert "nothing to stop" in cluster.call(config, "--stop")
+
+    def committed() -> int:
+        return len(store.list_files("_work/commits/embed"))
+
+    with subprocess.Popen(
+        cluster.submit(config), env=cluster.environment, stdout=subprocess.PIPE, text=True
+    ) as following:
+        try:
+            wait_for(lambda: committed() or following.poll(), "nothing was embedded")
+            before = committed()
+            kill_node(cluster.worker)
+            metrics: set[str] = set()
+            while following.poll() is None:
+                metrics |= cluster.metrics()
+                time.sleep(0.5)
+            printed, _ = following.communicate(timeout=WAIT_SECONDS)
+        finally:
+            following.kill()
+    assert following.returncode == 0, printed
+    assert before < N_TEXTS // 1024
+    assert f"job {name}-2: submitted" in printed
+    assert f"; {name} stopped" in printed
+    assert f"embed: {N_TEXTS:,} items in" in printed
+    assert f"job {name}-2: done" in printed
+    assert "finished before, nothing to do" in cluster.call(config)
+    assert metrics >= WATCHED
+    logs = [path.read_text(errors="replace") for path in cluster.folder.rglob("*.log")]
+    assert any("AWS" in text or "submitted" in text for text in logs)
+    assert not [text for text in logs if S3_SECRET in text]
+
+    alone = str(tmp_path / "alone")
+    command = [sys.executable, "-m", "hercules_scale", "run", config, "--output", alone]
+    subprocess.run(command, check=True, env=cluster.environment, capture_output=True)
+    one, other = Hierarchy.open(store.uri), Hierarchy.open(alone)
+    assert one.clusters().equals(other.clusters())
+    assert one.memberships().equals(other.memberships())
+
+
+def test_who_cannot_get_in_is_told_why(
+    cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.safe_dump(small_config("s3://bucket/none", "s3://bucket/none")))
+    command = cluster.submit(str(config))
+    nobody = {**os.environ, "HOME": str(tmp_path), "RAY_AUTH_MODE": "token"}
+    for token, expected in ((None, "the cluster wants a token"), ("x" * 32, "refused the token")):
+        environment = nobody if token is None else {**nobody, "RAY_AUTH_TOKEN": token}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 2
+        assert f"--address {cluster.address}: " in done.stderr
+        assert expected in done.stderr
+        assert "RAY_AUTH_TOKEN_PATH" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--address", "http://127.0.0.1:1"], "cannot be reached (Connection refused); check that"),
+        (["--address", "HEAD:8265"], "must be the URL of a Ray dashboard such as http://HEAD:8265"),
+        (["--address", "http://127.0.0.1:1", "--env", "NOT_SET"], "--env NOT_SET: is not set here"),
+        (["--address", "http://a:1", "--env", "A", "--no-env"], "exclude one another"),
+    ],
+)
+def test_a_wrong_address_or_variable_ends_with_2(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.safe_dump(small_config("s3://bucket/none", "s3://bucket/none")))
+    assert main(["submit", str(config), *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
