@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# A run on Slurm: sbatch cluster_configs/slurm.sh news.yaml [--set a.b=value]
+# Submitted again after the time limit or a lost node, it resumes; --requeue does so by itself.
+# The first node keeps a processor for the head and the driver; every node works.
+#SBATCH --job-name=hercules-scale
+#SBATCH --nodes=4
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=16
+#SBATCH --mem=64G
+#SBATCH --time=08:00:00
+#SBATCH --requeue
+set -euo pipefail
+
+config=$1
+environment=${HERCULES_ENVIRONMENT:-$PWD/.venv}
+export PATH="$environment/bin:$PATH"
+
+# The token is made for this job and handed on in the environment, never on a command line.
+RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
+export RAY_AUTH_TOKEN RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+
+mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+head=${nodes[0]}
+address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address)
+address=${address%% *}
+port=$((20000 + SLURM_JOB_ID % 10000))
+folder=${SLURM_TMPDIR:-/tmp}/ray_$SLURM_JOB_ID
+
+srun --nodes=1 --ntasks=1 --nodelist="$head" --overlap \
+    ray start --head --block --node-ip-address="$address" --port="$port" \
+    --num-cpus=$((SLURM_CPUS_PER_TASK - 1)) --dashboard-host=127.0.0.1 --temp-dir="$folder" &
+sleep 20
+if [ "${#nodes[@]}" -gt 1 ]; then
+    srun --nodes=$((${#nodes[@]} - 1)) --ntasks=$((${#nodes[@]} - 1)) --exclude="$head" --overlap \
+        ray start --block --address="$address:$port" --num-cpus="$SLURM_CPUS_PER_TASK" &
+    sleep 20
+fi
+
+# The driver runs on the head; what srun started ends with the job.
+RAY_ADDRESS=$address:$port srun --nodes=1 --ntasks=1 --nodelist="$head" --overlap \
+    hercules-scale run "$config" "${@:2}"
