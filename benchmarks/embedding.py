@@ -192,9 +192,9 @@ def _embed_shards(
         done.put((shard, time.time()))
 
 
-def time_stage(store: Store, shards: Shards) -> tuple[float, float]:
+def time_stage(store: Store, shards: Shards, workers: int = WORKERS) -> tuple[float, float]:
     """Texts a second of the stage, and its seconds from nothing."""
-    config = run_config(store)
+    config = run_config(store, workers)
     with local_or_cluster_ray(config):
         context = RunContext(config, store, "benchmark", Reporter())
         started = time.perf_counter()
@@ -207,11 +207,11 @@ def time_stage(store: Store, shards: Shards) -> tuple[float, float]:
     return steady_rate(shards, finished), seconds
 
 
-def run_config(store: Store) -> RunConfig:
+def run_config(store: Store, workers: int) -> RunConfig:
     return parse_config(
         {
             "input": {"path": store.uri},
-            "resources": {"workers": WORKERS},
+            "resources": {"workers": workers},
             "output": {"path": store.uri},
         }
     )
