@@ -59,7 +59,7 @@ def main() -> None:
 
 def time_iteration(rows: int, workers: int) -> float:
     """Seconds of one assignment with its sums, the median of some, by that many actors."""
-    ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=workers, include_dashboard=False, log_to_driver=False)
     try:
         source = Planted(rows, DIMENSION)
         with open_vectors(source, "squared_l2", workers, local_rows=0) as (vectors, _):
