@@ -51,6 +51,7 @@ class Cluster:
     folder: Path
     worker: str
     metrics_port: int
+    join: Callable[[], None]
 
     def submit(self, config: str, *arguments: str) -> list[str]:
         command = [sys.executable, "-m", "hercules_scale", "submit", config]
@@ -142,7 +143,7 @@ def cluster(s3: str) -> Iterator[Cluster]:
     # Ray's sockets lie in it, and their paths must be short.
     folder = Path(tempfile.mkdtemp(prefix="hs", dir="/tmp"))
     token, port, dashboard, metrics = secrets.token_hex(16), free_port(), free_port(), free_port()
-    names = [f"{folder}/head", f"{folder}/worker"]
+    names = [f"{folder}/{name}" for name in ("head", "worker", "joined")]
     head = start_node(
         folder,
         names[0],
@@ -162,10 +163,15 @@ def cluster(s3: str) -> Iterator[Cluster]:
 
         wait_for(lambda: "Ray runtime started" in log() or head.poll(), "the head has not started")
         assert head.poll() is None, log()
-        nodes.append(start_node(folder, names[1], token, f"--address=127.0.0.1:{port}"))
-        wait_for(lambda: log().count("Ray runtime started") == 2, "no second node")
+
+        def join(name: str) -> None:
+            before = log().count("Ray runtime started")
+            nodes.append(start_node(folder, name, token, f"--address=127.0.0.1:{port}"))
+            wait_for(lambda: log().count("Ray runtime started") > before, "no other node")
+
+        join(names[1])
         address = f"http://127.0.0.1:{dashboard}"
-        yield Cluster(address, token, folder, names[1], metrics)
+        yield Cluster(address, token, folder, names[1], metrics, lambda: join(names[2]))
     finally:
         for name in names:
             kill_node(name)
@@ -175,7 +181,7 @@ def cluster(s3: str) -> Iterator[Cluster]:
 
 
 @pytest.mark.slow
-def test_a_submitted_run_whose_node_dies_equals_one_of_a_single_process(
+def test_a_submitted_run_that_loses_a_node_and_gets_another_equals_one_of_a_single_process(
     cluster: Cluster, s3: str, icd: pa.Table, tmp_path: Path
 ) -> None:
     path = tmp_path / "icd.parquet"
@@ -202,6 +208,7 @@ def test_a_submitted_run_whose_node_dies_equals_one_of_a_single_process(
             wait_for(lambda: committed() or following.poll(), "nothing was embedded")
             before = committed()
             kill_node(cluster.worker)
+            cluster.join()
             metrics: set[str] = set()
             while following.poll() is None:
                 metrics |= cluster.metrics()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -11,11 +15,14 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from hercules_scale import Hierarchy
 from hercules_scale.config import parse_config
 from hercules_scale.pipeline import run
-from tests.conftest import small_config
+from hercules_scale.summarization.clients import ChatRequest, OpenAIClient
+from hercules_scale.summarization.prompts import Message
+from tests.conftest import free_port, small_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.llm, pytest.mark.slow]
 
@@ -100,3 +107,34 @@ def test_the_model_titles_and_describes_every_cluster_though_its_replica_is_kill
     # The deployment goes when the run ends.
     assert not serve.status().applications
     serve.shutdown()
+
+
+def test_the_model_alone_answers_as_an_endpoint_until_it_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    values = small_config("unread", tmp_path / "unwritten", summaries={"engine": "vllm"})
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.safe_dump(values))
+    port = free_port()
+    command = [sys.executable, "-m", "hercules_scale", "serve", str(config), "--port", str(port)]
+    url = f"http://127.0.0.1:{port}/v1"
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stderr is not None
+            said = [line for line in iter(server.stderr.readline, "") if url in line][:1]
+            assert said == [f"smollm2-135m: served at {url}\n"]
+            endpoint = small_config("a", "b", summaries={"engine": "openai", "endpoint": url})
+            client = OpenAIClient(parse_config(endpoint).summaries)
+            schema = {"type": "object", "properties": {"colour": {"type": "string"}}}
+            question: Message = {"role": "user", "content": "Name a colour."}
+            request = ChatRequest([question], schema, 0.0, max_tokens=32, seed=0)
+            reply = asyncio.run(client.answer(request))
+            assert reply.completion_tokens > 0
+        finally:
+            server.send_signal(signal.SIGINT)
+            try:
+                server.wait(60)
+            finally:
+                server.kill()
+    assert not (tmp_path / "unwritten").exists()
