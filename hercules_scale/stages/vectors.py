@@ -136,7 +136,7 @@ def open_vectors(
         actor.remote(source, list(range(first, n_tiles, workers)), metric, n_gpus)
         for first in range(workers)
     ]
-    needs = {"CPU": workers, "GPU": workers * per_actor}
+    needs = {"CPU": workers * options["num_cpus"], "GPU": workers * options["num_gpus"]}
     try:
         parts = _get([a.total.remote() for a in actors], needs)
         totals = dict(pair for part in parts for pair in part.items())
@@ -279,7 +279,7 @@ class RayVectors:
         n_rows: int,
         dimension: int,
         mean: NDArray[np.float64],
-        needs: dict[str, int],
+        needs: dict[str, float],
     ) -> None:
         self.n_rows, self.dimension = n_rows, dimension
         self._actors, self._needs = actors, needs
@@ -335,7 +335,7 @@ def _add_parts(*parts: NDArray[np.int64]) -> NDArray[np.int64]:
     return _add(list(parts))
 
 
-def _get(references: list[Any], needs: dict[str, int]) -> list[Any]:
+def _get(references: list[Any], needs: dict[str, float]) -> list[Any]:
     """Results of actors; an actor that lost its node is waited for while it may get another."""
     lacking_since = None
     try:
@@ -349,7 +349,7 @@ def _get(references: list[Any], needs: dict[str, int]) -> list[Any]:
             if time.monotonic() - lacking_since > NODE_SECONDS:
                 name = lacking[0]
                 raise StageError(
-                    f"a node of the Ray cluster was lost: {needs[name]} {name}s are needed, and "
+                    f"a node of the Ray cluster was lost: {needs[name]:g} {name}s are needed, and "
                     f"{there.get(name, 0):g} are left; run again, it resumes with fewer workers",
                     stage="cluster",
                 )
