@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from hercules_scale.clustering.assign import Float32, Int64, nearest
 from hercules_scale.clustering.exact import Pass, find_labels
 from hercules_scale.clustering.hashing import draw_seed, uniform
-from hercules_scale.clustering.tiles import LocalVectors, Tile, VectorSet, sample_rows, take
+from hercules_scale.clustering.tiles import (
+    LocalVectors,
+    Tile,
+    VectorSet,
+    sample_rows,
+    smallest_keys,
+    take,
+    thin_keys,
+)
 from hercules_scale.config import HierarchyConfig
 
 # Rows a cluster: of a sample that stands for all vectors, of one on which draws of k-means++ are
@@ -195,9 +203,8 @@ def draw_far_rows(
         level=level,
         round_=round_,
     )
-    parts = vectors.map(work)
-    rows, keys = (np.concatenate(each) for each in zip(*parts, strict=True))
-    return np.sort(rows[np.lexsort((rows, keys))[:n_draws]])
+    parts = vectors.map(work, partial(thin_keys, size=n_draws))
+    return np.sort(smallest_keys(parts, n_draws)[0])
 
 
 def _far_keys(

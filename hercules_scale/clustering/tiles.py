@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,11 @@ SEARCH_ROWS = 4_096
 NAMED_ROWS = 5
 
 T = TypeVar("T")
+
+Thin: TypeAlias = Callable[[list[T]], list[T]]
+Keyed = tuple[Int64, NDArray[Any]]
+"""Rows, and what they are ordered by."""
+_Near = tuple[Int32, Int64, Float32]
 
 
 @dataclass
@@ -120,8 +125,13 @@ class VectorSet(Protocol):
         """
         ...
 
-    def map(self, work: Callable[[Tile], T]) -> list[T]:
-        """What a pure function makes of each tile, in the order of the rows."""
+    def map(self, work: Callable[[Tile], T], thin: Thin[T] | None = None) -> list[T]:
+        """What a pure function makes of each tile, in the order of the rows.
+
+        Args:
+            work: The function.
+            thin: Makes fewer or smaller of the results of one worker, before they are sent.
+        """
         ...
 
 
@@ -279,7 +289,7 @@ class LocalVectors:
         """Assign every vector to its nearest of k centroids and sum each cluster."""
         return self._tiles.assign(centroids, offsets, self._scale)
 
-    def map(self, work: Callable[[Tile], T]) -> list[T]:
+    def map(self, work: Callable[[Tile], T], thin: Thin[T] | None = None) -> list[T]:
         """What a pure function makes of each tile, in the order of the rows."""
         return [work(tile) for tile in self._tiles.tiles]
 
@@ -313,11 +323,8 @@ def _rows_of_tile(tile: Tile, rows: Int64) -> tuple[Float32, Int64]:
 
 def sample_rows(vectors: VectorSet, size: int, seed: int, level: int) -> Int64:
     """Rows of a uniform sample without replacement, in random order: the smallest hashes."""
-    parts = vectors.map(partial(_smallest_hashes, size=size, seed=seed, level=level))
-    rows = np.concatenate([part[0] for part in parts])
-    hashes = np.concatenate([part[1] for part in parts])
-    chosen: Int64 = rows[np.lexsort((rows, hashes))[:size]]
-    return chosen
+    work = partial(_smallest_hashes, size=size, seed=seed, level=level)
+    return smallest_keys(vectors.map(work, partial(thin_keys, size=size)), size)[0]
 
 
 def _smallest_hashes(
@@ -326,6 +333,18 @@ def _smallest_hashes(
     hashes = hash_rows(seed, level, "sample", 0, tile.rows)
     kept = np.argpartition(hashes, size)[:size] if size < len(hashes) else np.arange(len(hashes))
     return tile.rows[kept], hashes[kept]
+
+
+def smallest_keys(parts: list[Keyed], size: int) -> Keyed:
+    """Rows of the smallest keys of all parts, by (key, row), and the keys."""
+    rows, keys = (np.concatenate(each) for each in zip(*parts, strict=True))
+    kept = np.lexsort((rows, keys))[:size]
+    return rows[kept], keys[kept]
+
+
+def thin_keys(parts: list[Keyed], size: int) -> list[Keyed]:
+    """The same as one part: the smallest of a union are the smallest of the parts' smallest."""
+    return [smallest_keys(parts, size)]
 
 
 def nearest_rows(vectors: VectorSet, n_nearest: int) -> Int64:
@@ -337,13 +356,21 @@ def nearest_rows(vectors: VectorSet, n_nearest: int) -> Int64:
     Returns:
         Row ids by cluster, nearest first.
     """
-    parts = vectors.map(partial(_nearest_of_tile, n_nearest=n_nearest))
+    work = partial(_nearest_of_tile, n_nearest=n_nearest)
+    return _nearest(vectors.map(work, partial(_thin_nearest, n_nearest=n_nearest)), n_nearest)[1]
+
+
+def _nearest(parts: list[_Near], n_nearest: int) -> _Near:
     labels, rows, distances = (np.concatenate(each) for each in zip(*parts, strict=True))
-    kept: Int64 = rows[first_of_each(labels, distances, rows, n_nearest)]
-    return kept
+    kept = first_of_each(labels, distances, rows, n_nearest)
+    return labels[kept], rows[kept], distances[kept]
 
 
-def _nearest_of_tile(tile: Tile, n_nearest: int) -> tuple[Int32, Int64, Float32]:
+def _thin_nearest(parts: list[_Near], n_nearest: int) -> list[_Near]:
+    return [_nearest(parts, n_nearest)]
+
+
+def _nearest_of_tile(tile: Tile, n_nearest: int) -> _Near:
     kept = first_of_each(tile.labels, tile.distances, tile.rows, n_nearest)
     return tile.labels[kept], tile.rows[kept], tile.distances[kept]
 

@@ -150,7 +150,7 @@ def _cluster(
             n_near,
             hierarchy.seed,
         )
-        parts = [part for tile in vectors.map(writer) for part in tile]
+        parts = [part for tile in vectors.map(writer, writer.thin) for part in tile]
     summary = merge_summaries([part for _, part in parts], n_near)
     write_table(context.store, CLUSTERS_FILE, _clusters_table(found.levels, summary, mean))
     assigner = Assigner.of_levels(found, mean, hierarchy.metric)

@@ -7,7 +7,8 @@ only the shards that are left.
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,21 @@ class MembershipWriter:
         first = tile.first_row // self.shards.rows
         last = -(-(tile.first_row + len(tile.vectors)) // self.shards.rows)
         return [self._write(tile, shard) for shard in range(first, last)]
+
+    def thin(
+        self, tiles: list[list[tuple[FileRecord, MembersSummary]]]
+    ) -> list[list[tuple[FileRecord, MembersSummary]]]:
+        """The same with the ranked rows of all of them in the first summary.
+
+        Sums of floating-point numbers stay apart, since they depend on the order of all shards.
+        """
+        summaries = [summary for tile in tiles for _, summary in tile]
+        merged = merge_summaries(summaries, self.n_exemplars)
+        first = replace(summaries[0], nearest=merged.nearest, drawn=merged.drawn)
+        none = [(labels[:0], rows[:0], keys[:0]) for labels, rows, keys in merged.nearest]
+        others = (replace(each, nearest=none, drawn=none) for each in summaries[1:])
+        thinned = chain([first], others)
+        return [[(file, next(thinned)) for file, _ in tile] for tile in tiles]
 
     def _write(self, tile: Tile, shard: int) -> tuple[FileRecord, MembersSummary]:
         path = layout.stage_file(STAGE, f"{shard:06d}.npz")

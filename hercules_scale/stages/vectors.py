@@ -23,6 +23,7 @@ from hercules_scale.clustering.assign import Float32, Scale, Sums, to_unit
 from hercules_scale.clustering.tiles import (
     TILE_ROWS,
     LocalVectors,
+    Thin,
     Tile,
     TileSet,
     VectorSet,
@@ -247,9 +248,14 @@ class _TileActor:
         mean: NDArray[np.float64],
         scale: Scale,
         before: _Step | None,
-        work: Callable[[Tile], T],
+        shared: tuple[Callable[[Tile], T], Thin[T] | None],
     ) -> list[tuple[int, T]]:
-        return [(tile.first_row, work(tile)) for tile in self._at(mean, scale, before).tiles]
+        work, thin = shared
+        tiles = self._at(mean, scale, before).tiles
+        results = [work(tile) for tile in tiles]
+        if thin is not None:
+            results = thin(results)
+        return [(tile.first_row, result) for tile, result in zip(tiles, results, strict=False)]
 
     def _at(self, mean: NDArray[np.float64], scale: Scale | None, before: _Step | None) -> TileSet:
         """The tiles as the assignment before left them."""
@@ -313,9 +319,9 @@ class RayVectors:
         self._before = step
         return Sums(sums, counts, objective, n_changed, self._scale)
 
-    def map(self, work: Callable[[Tile], T]) -> list[T]:
+    def map(self, work: Callable[[Tile], T], thin: Thin[T] | None = None) -> list[T]:
         """What a pure function makes of each tile, in the order of the rows."""
-        shared = ray.put(work)
+        shared = ray.put((work, thin))
         calls = [
             actor.map.remote(self._mean, self._scale, self._before, shared)
             for actor in self._actors

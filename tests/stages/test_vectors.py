@@ -22,6 +22,7 @@ from hercules_scale.clustering.tiles import (
     VectorSet,
     labels_of,
     nearest_rows,
+    sample_rows,
     take,
 )
 from hercules_scale.config import HierarchyConfig, ResamplingConfig
@@ -136,10 +137,10 @@ def test_a_killed_actor_changes_nothing(alone: list[bytes], local_ray: None) -> 
                 self.kill()
             return self._vectors.assign(centroids, offsets)
 
-        def map(self, work: object) -> object:
+        def map(self, work: object, thin: object = None) -> object:
             if self._passes % 5 == 2:
                 self.kill()
-            return self._vectors.map(work)  # type: ignore[arg-type]
+            return self._vectors.map(work, thin)  # type: ignore[arg-type]
 
         def kill(self) -> None:
             process = self._vectors.map(process_id)[self.killed % 5]
@@ -179,9 +180,27 @@ def test_the_nearest_rows_over_actors_are_those_of_one_process(local_ray: None) 
             np.testing.assert_allclose(np.linalg.norm(centroids, axis=1), 1, atol=1e-5)
             assert weights.tolist() == [1, 1, 1]
             vectors.assign(centroids)
-            found.append(nearest_rows(vectors, 40).tolist())
+            drawn = sample_rows(vectors, 300, seed=0, level=1)
+            found.append([*nearest_rows(vectors, 40).tolist(), *drawn.tolist()])
     assert found[0] == found[1]
-    assert len(found[0]) == 120
+    assert len(found[0]) == 120 + 300
+
+
+def test_actors_send_as_much_however_many_tiles_they_hold(local_ray: None) -> None:
+    sent = _SmallestRow()
+    with open_vectors(Planted(), "squared_l2", 2, local_rows=0) as (vectors, _):
+        assert vectors.map(sent, sent.thin) == [0, TILE_ROWS]
+        assert len(vectors.map(sent)) > 2
+
+
+class _SmallestRow:
+    """The first row of a tile, and of the tiles of a worker the smallest."""
+
+    def __call__(self, tile: Tile) -> int:
+        return tile.first_row
+
+    def thin(self, rows: list[int]) -> list[int]:
+        return [min(rows)]
 
 
 def test_what_fails_in_an_actor_is_a_stage_error(local_ray: None) -> None:
