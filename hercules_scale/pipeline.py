@@ -163,9 +163,10 @@ def carry_out(
 
     reporter.keep = lambda: store.write_bytes(layout.PROGRESS, to_json(progress()))
     reporter.keep()
-    reporter.run, reporter.measure = store.uri, RunMetrics(store.uri).record
+    metrics = RunMetrics(store.uri)
+    reporter.run, reporter.measure = store.uri, metrics.record
     try:
-        with local_or_cluster_ray(config):
+        with local_or_cluster_ray(config), metrics.exported():
             tables, results = stages(context)
         record |= results
         record["status"] = "finished"

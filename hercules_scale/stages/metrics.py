@@ -6,7 +6,9 @@ Ray puts ``ray_`` before the names, and ``_total`` behind those of counters.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +16,8 @@ from ray.util.metrics import Counter, Gauge
 
 from hercules_scale.progress import Measure
 from hercules_scale.summarization.ledger import Call
+
+REPEAT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,25 @@ class RunMetrics:
 
     def __init__(self, run: str) -> None:
         self._run = run
+        self._gauges: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+
+    @contextmanager
+    def exported(self) -> Iterator[None]:
+        """Set the gauges again and again, since Ray exports each setting once."""
+        finished = threading.Event()
+
+        def repeat() -> None:
+            while not finished.wait(REPEAT_SECONDS):
+                for (name, tags), value in list(self._gauges.items()):
+                    _metric(name).set(value, tags=dict(tags))
+
+        thread = threading.Thread(target=repeat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            finished.set()
+            thread.join()
 
     def record(self, name: str, value: float, stage: str, **tags: object) -> None:
         """Add to a counter, or set a gauge.
@@ -63,11 +86,11 @@ class RunMetrics:
             tags: The metric's own.
         """
         values = {"run": self._run, "stage": stage, **{key: str(tag) for key, tag in tags.items()}}
-        metric = _metric(name)
         if METRICS[name].kind == "gauge":
-            metric.set(value, tags=values)
+            self._gauges[name, tuple(values.items())] = value
+            _metric(name).set(value, tags=values)
         elif value > 0:
-            metric.inc(value, tags=values)
+            _metric(name).inc(value, tags=values)
 
 
 def call_recorder(measure: Measure, stage: str) -> Callable[[Call], None]:
