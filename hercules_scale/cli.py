@@ -149,6 +149,13 @@ def _parser() -> argparse.ArgumentParser:
         help="of runs that are started from the page; default: runs/explorer, with another host "
         "none",
     )
+    explore.add_argument(
+        "--input",
+        dest="inputs",
+        action="append",
+        metavar="URI",
+        help="what such runs may be of besides files that are sent; may be repeated",
+    )
     explore.set_defaults(command=_explore)
 
     serve = commands.add_parser("serve", help="serve the language model alone, until stopped")
@@ -323,7 +330,7 @@ def _assign(options: argparse.Namespace) -> None:
 def _explore(options: argparse.Namespace) -> None:
     from hercules_scale.explorer.server import serve
 
-    serve(options.runs, options.host, options.port, options.work)
+    serve(options.runs, options.host, options.port, options.work, options.inputs)
 
 
 def _cluster_name(option: str, name: str) -> tuple[int, int]:

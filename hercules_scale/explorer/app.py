@@ -53,11 +53,14 @@ class Explorer:
     Args:
         uris: Outputs of the runs that are shown; the first is the one that opens.
         work: Folder for runs that are started from the page; None allows none.
+        inputs: What they may be of besides uploads.
     """
 
-    def __init__(self, uris: list[str], work: Path | None = None) -> None:
+    def __init__(
+        self, uris: list[str], work: Path | None = None, inputs: list[str] | None = None
+    ) -> None:
         self.runs = [ShownRun(uri) for uri in uris]
-        self.jobs = None if work is None else Jobs(work)
+        self.jobs = None if work is None else Jobs(work, inputs or [])
 
     def stop(self) -> None:
         """End what was started from the page."""
@@ -108,7 +111,7 @@ class Explorer:
             Route("/api/runs/{run:int}/table", self._table),
             Route("/api/form", self._answer(lambda request: self._form())),
             Route("/api/uploads", self._upload, methods=["POST"]),
-            Route("/api/uploads/{number:int}/preview", self._answer(self._preview)),
+            Route("/api/{kind}/{number:int}/preview", self._answer(self._preview)),
             Route("/api/jobs", self._answer(lambda request: self._states()), methods=["GET"]),
             Route("/api/jobs", self._start, methods=["POST"]),
             Route("/api/jobs/{number:int}/cancel", self._cancel, methods=["POST"]),
@@ -154,13 +157,19 @@ class Explorer:
             return {"enabled": False}
         from hercules_scale.explorer.forms import fields
 
-        return {"enabled": True, "endings": ENDINGS, "fields": fields()}
+        return {
+            "enabled": True,
+            "endings": ENDINGS,
+            "inputs": self.jobs.inputs,
+            "fields": fields(),
+        }
 
     def _states(self) -> list[dict[str, Any]]:
         return [] if self.jobs is None else [job.state() for job in self.jobs.jobs]
 
     def _preview(self, request: Request) -> dict[str, Any]:
-        return self._work.preview(request.path_params["number"])
+        parameters = request.path_params
+        return self._work.preview(parameters["number"], parameters["kind"] == "inputs")
 
     async def _upload(self, request: Request) -> Response:
         name = request.query_params.get("name", "")

@@ -100,9 +100,11 @@ class Jobs:
 
     Attributes:
         folder: Where everything lies.
+        inputs: Paths and URIs that runs may be of besides uploads.
     """
 
     folder: Path
+    inputs: list[str] = field(default_factory=list)
     uploads: list[Upload] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -133,8 +135,22 @@ class Jobs:
             raise InputError(f"there is no upload {number}")
         return self.uploads[number]
 
-    def preview(self, number: int) -> dict[str, Any]:
+    def input(self, number: int) -> str:
+        """A place that whoever started the explorer named.
+
+        Raises:
+            InputError: There is none of this number.
+        """
+        if not 0 <= number < len(self.inputs):
+            raise InputError(f"there is no input {number}")
+        return self.inputs[number]
+
+    def preview(self, number: int, is_input: bool = False) -> dict[str, Any]:
         """The first rows of a file as a run reads them, and what it takes them for.
+
+        Args:
+            number: Of an upload.
+            is_input: Whether it is that of an input.
 
         Raises:
             InputError: It cannot be read.
@@ -143,16 +159,21 @@ class Jobs:
         from hercules_scale.reading.files import raw_batches, read_columns
         from hercules_scale.reading.sources import list_sources, split_into_pieces
 
-        upload = self.upload(number)
-        config = InputConfig(path=str(upload.path))
+        upload = None if is_input else self.upload(number)
+        path = self.input(number) if upload is None else str(upload.path)
+        name = path if upload is None else upload.name
+        config = InputConfig(path=path)
         sources = list_sources(config.paths)
-        found: dict[str, Any] = {"name": upload.name, "size_bytes": upload.path.stat().st_size}
+        found: dict[str, Any] = {
+            "name": name,
+            "size_bytes": sum(each.size_bytes for each in sources),
+        }
         try:
             columns = read_columns(config, sources[0])
         except HerculesScaleError as error:
             # It may need to be told which column is which; its rows help with that.
-            found["problem"] = str(error).replace(str(upload.path), upload.name)
-            return found | _plain_preview(upload.path)
+            found["problem"] = str(error).replace(path, name)
+            return found | ({} if upload is None else _plain_preview(upload.path))
         table, _ = next(raw_batches(split_into_pieces(sources)[0], columns), (pa.table({}), {}))
         return found | {"modality": columns.modality} | _shown(table)
 
@@ -160,7 +181,8 @@ class Jobs:
         """Start a run.
 
         Args:
-            values: ``uploads``, their numbers; ``name``; ``config``, what was filled in by key.
+            values: ``uploads``, their numbers, or ``input``, that of an input; ``name``;
+                ``config``, what was filled in by key.
             run: Number that it will be shown under.
 
         Raises:
@@ -171,12 +193,16 @@ class Jobs:
         from hercules_scale.reading.files import read_columns
         from hercules_scale.reading.sources import list_sources
 
-        numbers, given = values.get("uploads"), values.get("config")
-        if not isinstance(numbers, list) or not numbers or not isinstance(given, dict):
-            raise InputError("a run needs uploads and a configuration")
-        if any(type(number) is not int for number in numbers):
-            raise InputError("uploads must be numbers")
-        paths = [str(self.upload(number).path) for number in numbers]
+        given, name = values.get("config"), values.get("name")
+        if not isinstance(given, dict):
+            raise InputError("a run needs a configuration")
+        if type(values.get("input")) is int:
+            paths = [self.input(values["input"])]
+            name = name or paths[0].rstrip("/").rpartition("/")[2]
+        else:
+            uploads = self._uploads(values.get("uploads"))
+            paths = [str(upload.path) for upload in uploads]
+            name = name or uploads[0].name
         if sum(job.process.poll() is None for job in self.jobs) >= RUNNING_AT_ONCE:
             raise InputError(f"{RUNNING_AT_ONCE} runs are going on; wait for one or cancel it")
         output = self.folder / "runs" / f"{_stamp()}-{len(self.jobs)}"
@@ -197,10 +223,16 @@ class Jobs:
                 # So that Ctrl+C of the explorer does not reach it twice.
                 start_new_session=True,
             )
-        name = str(values.get("name") or self.upload(numbers[0]).name)[:200]
-        job = Job(name, output, process, run)
+        job = Job(str(name)[:200], output, process, run)
         self.jobs.append(job)
         return job
+
+    def _uploads(self, numbers: Any) -> list[Upload]:
+        if not isinstance(numbers, list) or not numbers:
+            raise InputError("a run needs files: send some first")
+        if any(type(number) is not int for number in numbers):
+            raise InputError("uploads must be numbers")
+        return [self.upload(number) for number in numbers]
 
     def job(self, number: int) -> Job:
         """A run that was started here.

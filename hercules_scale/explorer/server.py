@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import socket
+import sys
 from pathlib import Path
 
 import uvicorn
@@ -17,7 +19,13 @@ TOKEN = "HERCULES_EXPLORER_TOKEN"  # noqa: S105
 WORK = "runs/explorer"
 
 
-def serve(uris: list[str], host: str, port: int, work: str | None = None) -> None:
+def serve(
+    uris: list[str],
+    host: str,
+    port: int,
+    work: str | None = None,
+    inputs: list[str] | None = None,
+) -> None:
     """Serve until it is interrupted.
 
     Args:
@@ -27,13 +35,14 @@ def serve(uris: list[str], host: str, port: int, work: str | None = None) -> Non
         port: 0 takes any that is free.
         work: Folder for runs that are started from the page; by default ``runs/explorer`` where
             only this machine can ask, else there are none.
+        inputs: What they may be of besides files that are sent.
 
     Raises:
         InputError: There is no run, or the address cannot be listened on.
     """
     if work is None and is_loopback(host):
         work = WORK
-    explorer = Explorer(uris, None if work is None else Path(work).absolute())
+    explorer = Explorer(uris, None if work is None else Path(work).absolute(), inputs)
     for run in explorer.runs:
         # A mistake is told here, not in a browser.
         run.state()
@@ -51,8 +60,12 @@ def serve(uris: list[str], host: str, port: int, work: str | None = None) -> Non
         guarded, log_level="warning", access_log=False, server_header=False, lifespan="off",
         timeout_graceful_shutdown=2,
     )  # fmt: skip
+    # Of its own accord it would end before the runs that were started from the page.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     try:
         uvicorn.Server(config).run([listener])
+    except KeyboardInterrupt:
+        pass
     finally:
         explorer.stop()
 

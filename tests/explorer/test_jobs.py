@@ -88,7 +88,9 @@ def test_what_may_not_be_filled_in_is_told(key: str, value: str, message: str) -
 
 @pytest.fixture
 def client(text_run: Store, tmp_path: Path) -> Any:
-    explorer = Explorer([text_run.uri], tmp_path / "work")
+    lines = "\n".join(["id,text", *(f"{index},boat {index}" for index in range(9))])
+    (tmp_path / "named.csv").write_text(lines, encoding="utf-8")
+    explorer = Explorer([text_run.uri], tmp_path / "work", [str(tmp_path / "named.csv")])
     try:
         yield TestClient(explorer.application())
     finally:
@@ -110,6 +112,9 @@ def test_a_file_is_previewed_as_a_run_would_read_it(client: Any, tmp_path: Path)
     assert len(found["rows"]) == 2
     assert not (tmp_path / "etc").exists()
     assert {path.suffix for path in (tmp_path / "work" / "uploads").iterdir()} == {".csv"}
+    found = client.get("/api/inputs/0/preview").json()
+    assert found["modality"] == "text"
+    assert len(found["rows"]) == 9
     number = sent(client, "b.csv", b"one,two\nx,y\n")
     found = client.get(f"/api/uploads/{number}/preview").json()
     assert "b.csv" in found["problem"]
@@ -124,6 +129,8 @@ def test_what_cannot_be_started_is_told(client: Any) -> None:
     for values, message in (
         ({"uploads": [7], "config": {}}, "there is no upload 7"),
         ({"uploads": ["/etc/passwd"], "config": {}}, "uploads must be numbers"),
+        ({"input": "/etc/passwd", "config": {}}, "a run needs files"),
+        ({"input": 1, "config": {}}, "there is no input 1"),
         ({"uploads": [number], "config": {}}, "images are sent as files"),
     ):
         answer = client.post("/api/jobs", json=values)

@@ -7,6 +7,7 @@ export function newView(left, context) {
   const holder = h("div", { class: "page" });
   left.append(holder);
   let timer = null, ended = false;
+  let place = null;
   const uploads = [], values = new Map(), jobs = h("section", { "aria-label": "Runs started here" }), logs = new Map();
 
   async function begin() {
@@ -32,6 +33,12 @@ export function newView(left, context) {
         }
       } catch (error) { clear(told, error.message); }
     });
+    const places = form.inputs.length > 0 && h("select", { id: "place", onchange: async (event) => {
+      place = event.target.value === "" ? null : Number(event.target.value);
+      clear(previews);
+      clear(told);
+      try { if (place !== null) previews.append(preview(await get(`inputs/${place}/preview`))); } catch (error) { clear(told, error.message); }
+    } }, h("option", { value: "" }, "files that are sent"), form.inputs.map((each, number) => h("option", { value: number }, each)));
     const start = h("button", { type: "submit" }, "Start the run");
     clear(holder, h("h1", {}, "New run"), jobs,
       h("form", { onsubmit: async (event) => {
@@ -39,7 +46,7 @@ export function newView(left, context) {
         clear(told);
         start.disabled = true;
         try {
-          await post("jobs", { uploads, name: name.value, config: Object.fromEntries(values) });
+          await post("jobs", { ...(place === null ? { uploads } : { input: place }), name: name.value, config: Object.fromEntries(values) });
           say("the run has started");
           await follow();
           jobs.scrollIntoView();
@@ -48,6 +55,7 @@ export function newView(left, context) {
       } },
       h("fieldset", {}, h("legend", {}, "Items"),
         h("div", { class: "fields" }, h("div", { class: "field" }, h("label", { for: "files" }, "Files"), files, h("p", { class: "faint small" }, `Of ${form.endings.join(", ")}; several of one kind make one run.`)),
+          places && h("div", { class: "field" }, h("label", { for: "place" }, "Or a place"), places),
           h("div", { class: "field" }, h("label", { for: "name" }, "Name"), name)), previews),
       groups(form.fields), told, h("p", { class: "row" }, start)));
     follow();
