@@ -318,11 +318,23 @@ def local_or_cluster_ray(config: RunConfig) -> Iterator[None]:
             ray.shutdown()
 
 
+def _load_workers(n_workers: int) -> None:
+    """Let workers load the stages at once, and not each when it is first needed."""
+    load = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(_load_stages)
+    for _ in range(n_workers):
+        load.remote()
+
+
+def _load_stages() -> None:
+    """To be sent this function, a worker loads this module, which loads every stage."""
+
+
 def _run_stages(context: RunContext, sources: list[SourceFile]) -> Results:
     """Every stage in order."""
     context, n_gpus = take_resources(context)
     config = context.config
     with open_encoder(config.text_embedding) as encode:
+        _load_workers(config.resources.workers)
         items = read_items(context, sources)
         shards, files = items.shards, dict(items.files)
         calls: list[FileRecord] = []

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 
 from hercules_scale.clustering.assign import Float32, Int32, Int64
 from hercules_scale.clustering.checkpoints import Checkpoints
@@ -98,6 +97,9 @@ def cut(dendrogram: Dendrogram, k: int) -> Int32:
 
 def _dissimilarities(points: Float64, weight: Float64, linkage: Linkage) -> Float64:
     """Of every two points, shape (n, n); infinite from a point to itself."""
+    # It takes a third of a second to load, and only this needs it here.
+    from scipy.spatial.distance import cdist
+
     table: Float64 = cdist(points, points, "sqeuclidean" if linkage == "ward" else "euclidean")
     if linkage == "ward":
         # By rows, since a second table would double the memory.

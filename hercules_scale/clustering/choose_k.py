@@ -9,7 +9,6 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 
 from hercules_scale.clustering.assign import SUM_ROWS, Float32, Int64
 from hercules_scale.clustering.checkpoints import Checkpoints, NoCheckpoints, State
@@ -338,6 +337,9 @@ def davies_bouldin(means: Float64, spread: Float64) -> float:
     """
     if np.allclose(spread, 0):
         return 0.0
+    # It takes a third of a second to load, and only this needs it here.
+    from scipy.spatial.distance import cdist
+
     worst = []
     # All pairs of many clusters would not fit in memory.
     for start in range(0, len(means), PAIRS_OF):

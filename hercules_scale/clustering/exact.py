@@ -38,7 +38,7 @@ BLOCK_ROWS = 2_048
 DECIDED_AMONG = 8
 # A search of nearly all rows is no cheaper than one of all, which need not be copied.
 SEARCH_ALL_FROM = 0.8
-DIFFERENCE_BYTES = 256 << 20
+DIFFERENCE_BYTES = 32 << 20
 # One centroid in so many is searched by itself, those that moved farthest.
 FAST_SHARE = 8
 
@@ -54,6 +54,7 @@ class Pass:
         fast: Ids of the centroids that moved farthest since the pass before; nothing where bounds
             of that pass are of no use.
         moved: How far any other centroid went.
+        moved_most: How far any centroid went.
     """
 
     centroids: Float32
@@ -61,6 +62,7 @@ class Pass:
     distinct: Int64
     fast: Int64 | None = None
     moved: float = 0.0
+    moved_most: float = 0.0
 
     @classmethod
     def of(cls, centroids: Float32, offsets: Float32 | None, before: Pass | None) -> Pass:
@@ -76,7 +78,8 @@ class Pass:
         moved = np.sqrt(np.einsum("ij,ij->i", step, step))
         order = np.argsort(moved, kind="stable")
         slow = k - k // FAST_SHARE
-        return cls(centroids, offsets, distinct, order[slow:], float(moved[order[slow - 1]]))
+        most = (float(moved[order[slow - 1]]), float(moved[order[-1]]))
+        return cls(centroids, offsets, distinct, order[slow:], *most)
 
 
 def _distinct_rows(wide: Float32) -> Int64:
@@ -129,16 +132,20 @@ def find_labels(
     """
     errors = error_bounds(lengths, vectors.shape[1], step.centroids, step.offsets)
     if step.fast is not None:
-        bounds = np.maximum(bounds - step.moved * (1 + 1e-12), 0)
         own = own_distances(vectors, labels, step)
         needed = own + 2 * errors
         nearly_all = SEARCH_ALL_FROM * len(vectors)
-        kept = np.flatnonzero(bounds * bounds > needed)
-        if len(step.fast) and len(vectors) - len(kept) < nearly_all:
-            # Rows that are searched anyway need no bound.
-            near = slice(None) if len(kept) >= nearly_all else kept
-            given = (vectors[near], errors[near], labels[near])
-            bounds[near] = np.minimum(bounds[near], _nearest_fast(*given, step, search))
+        lowered = np.maximum(bounds - step.moved_most * (1 + 1e-12), 0)
+        bounds = np.maximum(bounds - step.moved * (1 + 1e-12), 0)
+        kept = bounds * bounds > needed
+        if len(step.fast) and len(vectors) - np.count_nonzero(kept) < nearly_all:
+            # Rows that are searched anyway need no bound, nor those that no centroid can reach.
+            reached = kept & (lowered * lowered <= needed)
+            bounds = np.where(reached, bounds, lowered)
+            near = np.flatnonzero(reached)
+            if len(near):
+                given = (vectors[near], errors[near], labels[near])
+                bounds[near] = np.minimum(bounds[near], _nearest_fast(*given, step, search))
         todo = np.flatnonzero(bounds * bounds <= needed)
         if len(todo) == 0:
             return labels, own, bounds

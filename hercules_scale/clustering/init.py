@@ -38,9 +38,9 @@ ITERATIONS = (2, 8)
 CENTROIDS_DRAWN = 1200
 # Squared distances below this share of the lengths are those of equal points, in float64.
 ROUNDING = 1e-13
-# So many points have a table of all their distances, of 64 MiB; it is filled so many rows at a
-# time, which stay in the processor's cache.
-TABLE_POINTS, TABLE_ROWS = 4_096, 64
+# So many points have a table of all their distances, of 256 MiB at most; it is filled so many rows
+# at a time, which stay in the processor's cache.
+TABLE_POINTS, TABLE_ROWS = 8_192, 64
 PARALLEL_ROUNDS = 2
 PARALLEL_OVERSAMPLING = 2
 
@@ -108,7 +108,7 @@ def distances_of(points: Float32) -> FromEach:
     """Squared L2 distances from some points to all of them, by position.
 
     They are rounded to float32, since the last digits of matrix products depend on the threads.
-    Of few points all distances are computed at once, which takes 12 bytes a pair at most.
+    Of few points all distances are computed at once, which takes 4 bytes a pair.
 
     Args:
         points: Shape (n, d).
@@ -117,19 +117,21 @@ def distances_of(points: Float32) -> FromEach:
     exact = points - points.mean(axis=0, dtype=np.float64)
     squares = np.einsum("ij,ij->i", exact, exact)
 
-    def apart(products: NDArray[np.float64], rows: Int64) -> Float32:
-        both = squares + squares[rows][:, None]
-        products *= -2
-        products += both
-        return np.where(products > ROUNDING * both, products, 0).astype(np.float32)
+    def apart(rows: Int64 | slice, n_others: int) -> Float32:
+        both = squares[:n_others] + squares[rows][:, None]
+        found = exact[rows] @ exact[:n_others].T
+        found *= -2
+        found += both
+        return np.where(found > ROUNDING * both, found, 0).astype(np.float32)
 
-    if len(points) > TABLE_POINTS:
-        return lambda rows: apart(exact[rows] @ exact.T, rows)
-    products = exact @ exact.T
-    table = np.empty(products.shape, np.float32)
-    for start in range(0, len(points), TABLE_ROWS):
-        rows = np.arange(start, min(start + TABLE_ROWS, len(points)))
-        table[rows] = apart(products[rows], rows)
+    n = len(points)
+    if n > TABLE_POINTS:
+        return lambda rows: apart(rows, n)
+    table = np.empty((n, n), np.float32)
+    for start in range(0, n, TABLE_ROWS):
+        stop = min(start + TABLE_ROWS, n)
+        table[start:stop, :stop] = apart(slice(start, stop), stop)
+        table[:start, start:stop] = table[start:stop, :start].T
     return table.__getitem__
 
 

@@ -16,7 +16,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.spatial.distance import cdist
 
 from hercules_scale.clustering.assign import Float32, Int32
 from hercules_scale.clustering.choose_k import calinski_harabasz, davies_bouldin
@@ -213,6 +212,9 @@ def distance_sums(queries: Vectors, vectors: Vectors, labels: Labels, k: int) ->
     Returns:
         Shape (q, k).
     """
+    # It takes a third of a second to load, and only this needs it here.
+    from scipy.spatial.distance import cdist
+
     total = np.zeros((len(queries), k))
     for start in range(0, len(vectors), BLOCK_ROWS):
         part = slice(start, start + BLOCK_ROWS)

@@ -187,15 +187,15 @@ def write_keys(store: Store, shard: int, path: str, of_vectors: bool) -> FileRec
     """Write a key of 16 bytes for each item of a shard: a hash of its id and content."""
     items = read_table(store, layout.part("items", shard))
     names = [name for name in items.column_names if name not in NOT_IN_KEY]
+    # Of vectors not the words beside them, which have no part in the clusters.
+    columns = [items[name].to_pylist() for name in (["item_id"] if of_vectors else names)]
     if of_vectors:
-        vectors = pa.array([row.tobytes() for row in read_vectors(store, shard)], pa.binary())
-        # Not the words beside them, which have no part in the clusters.
-        items, names = items.append_column("embedding", vectors), ["item_id", "embedding"]
+        columns.append([row.tobytes() for row in read_vectors(store, shard)])
     keys = [
         hashlib.blake2b(
             json.dumps(values, default=bytes.hex).encode(), digest_size=KEY_BYTES
         ).digest()
-        for values in zip(*(items[name].to_pylist() for name in names), strict=True)
+        for values in zip(*columns, strict=True)
     ]
     return write_table(store, path, pa.table([keys], schemas.ITEM_KEYS))
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from hercules_scale.clustering.assign import Float32, Int32
 from hercules_scale.clustering.hashing import uniform
 from hercules_scale.clustering.levels import Level, Memberships, compute_memberships
+from hercules_scale.clustering.threads import map_blocks
 from hercules_scale.clustering.tiles import Tile, first_of_each
 from hercules_scale.stages.context import Shards
 from hercules_scale.storage import layout
@@ -98,8 +99,11 @@ class MembershipWriter:
     def __call__(self, tile: Tile) -> list[tuple[FileRecord, MembersSummary]]:
         """The file of each shard, and what it adds to the clusters."""
         first = tile.first_row // self.shards.rows
-        last = -(-(tile.first_row + len(tile.vectors)) // self.shards.rows)
-        return [self._write(tile, shard) for shard in range(first, last)]
+
+        def write(rows: slice) -> tuple[FileRecord, MembersSummary]:
+            return self._write(tile, first + rows.start // self.shards.rows)
+
+        return map_blocks(write, len(tile.vectors), self.shards.rows)
 
     def thin(
         self, tiles: list[list[tuple[FileRecord, MembersSummary]]]

@@ -20,6 +20,7 @@ import ray
 from numpy.typing import NDArray
 
 from hercules_scale.clustering.assign import Float32, Scale, Sums, to_unit
+from hercules_scale.clustering.threads import map_blocks
 from hercules_scale.clustering.tiles import (
     TILE_ROWS,
     LocalVectors,
@@ -83,11 +84,13 @@ class ShardTiles:
     def read(self, tile: int, out: Float32) -> None:
         """Write the vectors of a tile into ``out``."""
         first = tile * TILE_ROWS
-        for shard in range(first // self.shards.rows, len(self.shards)):
-            start, stop = self.shards.bounds(shard)
-            if start >= first + TILE_ROWS:
-                break
-            out[start - first : stop - first] = read_vectors(self.store, shard, self.table)
+
+        def read_rows(rows: slice) -> None:
+            out[rows] = read_vectors(
+                self.store, (first + rows.start) // self.shards.rows, self.table
+            )
+
+        map_blocks(read_rows, len(out), self.shards.rows)
 
 
 def read_vectors(store: Store, shard: int, table: str = "embeddings") -> Float32:
@@ -124,7 +127,7 @@ def open_vectors(
     if source.n_rows <= local_rows:
         holder = _TileHolder(source, list(range(n_tiles)), metric)
         mean = _mean(holder.total(), source.n_rows, metric)
-        holder.prepare(mean)
+        holder.take_off(mean)
         yield LocalVectors(holder.vectors), mean
         return
     # An actor more than the cluster has processors for would be waited for without end.
@@ -192,13 +195,18 @@ class _TileHolder:
                 check_finite(part, self._starts[tile])
         return self._totals
 
-    def prepare(self, mean: NDArray[np.float64]) -> list[Tile]:
+    def take_off(self, mean: NDArray[np.float64]) -> None:
         """Take the mean off, once."""
-        tiles = []
-        for tile, part in self._parts():
+        for _, part in self._parts():
             part -= mean.astype(np.float32)
-            tiles.append(Tile(self._starts[tile], part, np.ones(len(part), np.int64)))
-        return tiles
+
+    def prepare(self, mean: NDArray[np.float64]) -> list[Tile]:
+        """The tiles without the mean; asked for once."""
+        self.take_off(mean)
+        return [
+            Tile(self._starts[tile], part, np.ones(len(part), np.int64))
+            for tile, part in self._parts()
+        ]
 
 
 @dataclass(frozen=True)
