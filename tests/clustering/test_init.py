@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from sklearn.cluster import kmeans_plusplus
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from hercules_scale.clustering import init as module
 from hercules_scale.clustering.init import distances_of, draw_apart, initial_centroids
 from hercules_scale.clustering.tiles import LocalVectors
 from hercules_scale.config import HierarchyConfig
@@ -63,6 +64,22 @@ def test_where_points_are_equal_positions_still_differ(offset: float) -> None:
     )
     assert len(set(drawn.tolist())) == 7
     assert len(np.unique(points[drawn[:3]], axis=0)) == 3
+
+
+@pytest.mark.parametrize("limit", [0, 10_000])
+def test_distances_from_a_table_and_without_one_are_those_of_float64(
+    limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TABLE_POINTS", limit)
+    points = (100 + np.random.default_rng(5).normal(size=(150, 7))).astype(np.float32)
+    # Equal points lie at 0 exactly.
+    points[140:] = points[:10]
+    rows = np.array([3, 149, 70])
+    difference = points[rows][:, None].astype(np.float64) - points
+    expected = (difference**2).sum(axis=2)
+    found = distances_of(points)(rows)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert ((found == 0) == (expected == 0)).all()
 
 
 @pytest.mark.parametrize("init", ["kmeans++", "kmeans||", "sample"])
