@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
@@ -33,3 +34,7 @@ def map_blocks(work: Callable[[slice], T], n_rows: int, block_rows: int) -> list
 @cache
 def _pool(n_threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n_threads, "blocks", partial(faiss.omp_set_num_threads, 1))
+
+
+# A forked process has none of its parent's threads, and would wait for them without end.
+os.register_at_fork(after_in_child=_pool.cache_clear)
