@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -20,6 +21,8 @@ from hercules_scale.storage.tables import FileRecord
 
 # Raised when a stage leaves other files, records or counts than before for a later one to read.
 FORMAT = 1
+
+READ_THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,11 @@ def write_commit(store: Store, stage: str, commit: Commit) -> None:
 
 def read_commits(store: Store, stage: str, run_fingerprint: str) -> dict[int, Commit]:
     """Records of one stage by shard; those of another configuration are left out."""
-    names = store.list_files(f"{layout.WORK}/commits/{stage}")
-    found = [_parse(store.read_bytes(name)) for name in names if name.endswith(".json")]
+    listed = store.list_files(f"{layout.WORK}/commits/{stage}")
+    names = [name for name in listed if name.endswith(".json")]
+    # A large run has thousands, and each request to an object store takes tens of milliseconds.
+    with ThreadPoolExecutor(min(len(names), READ_THREADS) or 1) as threads:
+        found = [_parse(data) for data in threads.map(store.read_bytes, names)]
     commits = {each.shard: each for each in found if each.fingerprint == run_fingerprint}
     return dict(sorted(commits.items()))
 

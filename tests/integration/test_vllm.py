@@ -122,8 +122,10 @@ def test_the_model_alone_answers_as_an_endpoint_until_it_is_stopped(
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         try:
             assert server.stderr is not None
-            said = [line for line in iter(server.stderr.readline, "") if url in line][:1]
-            assert said == [f"smollm2-135m: served at {url}\n"]
+            said: list[str] = []
+            while not said or (said[-1] and url not in said[-1]):
+                said.append(server.stderr.readline())
+            assert said[-1] == f"smollm2-135m: served at {url}\n", "".join(said)
             endpoint = small_config("a", "b", summaries={"engine": "openai", "endpoint": url})
             client = OpenAIClient(parse_config(endpoint).summaries)
             schema = {"type": "object", "properties": {"colour": {"type": "string"}}}
