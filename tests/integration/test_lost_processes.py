@@ -111,7 +111,10 @@ def published(folder: Path) -> dict[str, str]:
 
 
 def committed(folder: Path) -> dict[str, int]:
-    """When each commit record, and each file that one lists, was written; but for passing sums."""
+    """When each commit record, and each published file that one lists, was written.
+
+    Records of the sums of the evaluation go when it ends, and so do files of the work.
+    """
     records = [
         path
         for path in folder.glob("_work/commits/**/*.json")
@@ -121,6 +124,7 @@ def committed(folder: Path) -> dict[str, int]:
         folder / file["path"]
         for record in records
         for file in json.loads(record.read_text())["files"]
+        if not file["path"].startswith("_work/")
     ]
     paths = [path for path in [*records, *listed] if path.exists()]
     return {str(path): path.stat().st_mtime_ns for path in paths}
@@ -161,7 +165,7 @@ def test_a_driver_killed_in_every_stage_resumes_and_does_no_committed_shard_agai
     assert published(folder) == published(undisturbed)
     # A stage that is new needs a point of its own.
     stages = {stage["name"] for stage in json.loads((folder / "run.json").read_text())["stages"]}
-    struck = {point[1].removeprefix("commits/").split("/0")[0].rstrip("/") for point in POINTS}
+    struck = {str(point[1]).removeprefix("commits/").split("/0")[0].rstrip("/") for point in POINTS}
     assert stages - struck == set()
 
 
