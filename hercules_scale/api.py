@@ -20,7 +20,7 @@ from hercules_scale.pipeline import run
 from hercules_scale.progress import Reporter
 from hercules_scale.reading.memory import IMAGE_ENDINGS, write_items
 from hercules_scale.storage import layout
-from hercules_scale.storage.store import Store
+from hercules_scale.storage.store import Store, use_options
 from hercules_scale.storage.tables import read_table
 
 WRITTEN = "input_written"
@@ -50,6 +50,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         evaluation: The section ``evaluation``.
         privacy: The section ``privacy``.
         resources: Other keys of the section ``resources``.
+        storage: The section ``storage``.
         verbose: Whether progress is shown.
 
     Attributes:
@@ -75,6 +76,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         evaluation: dict[str, Any] | None = None,
         privacy: dict[str, Any] | None = None,
         resources: dict[str, Any] | None = None,
+        storage: dict[str, Any] | None = None,
         verbose: bool = True,
     ) -> None:
         self.levels = levels
@@ -91,6 +93,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         self.evaluation = evaluation
         self.privacy = privacy
         self.resources = resources
+        self.storage = storage
         self.verbose = verbose
 
     def fit(self, data: Any, y: Any = None, output: str | Path | None = None) -> Hierarchy:
@@ -137,6 +140,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
 
     def _input(self, data: Any, y: Any, output: str) -> dict[str, Any]:
         """The section ``input`` for some data; what is in memory is written first."""
+        use_options(self._config({"path": "-"}, output).storage)
         section = dict(self.input or {})
         if self.modality is not None:
             section["modality"] = self.modality
@@ -180,6 +184,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
                 "evaluation": self.evaluation or {},
                 "privacy": self.privacy or {},
                 "resources": {"workers": self.workers, **(self.resources or {})},
+                "storage": self.storage or {},
                 "output": {"path": output},
             }
         )

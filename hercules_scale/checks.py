@@ -20,9 +20,11 @@ from hercules_scale.reading.columns import Columns, with_columns
 from hercules_scale.reading.files import read_columns
 from hercules_scale.reading.redact import load_redaction
 from hercules_scale.reading.sources import SourceFile, list_sources
+from hercules_scale.space import check_space, count_rows, dimension_of
 from hercules_scale.stages.vocabulary import read_vocabulary
 from hercules_scale.storage import layout
-from hercules_scale.storage.store import Store
+from hercules_scale.storage.faults import reason_of
+from hercules_scale.storage.store import Store, use_options
 
 
 def check(config: RunConfig) -> tuple[RunConfig, list[SourceFile]]:
@@ -36,6 +38,7 @@ def check(config: RunConfig) -> tuple[RunConfig, list[SourceFile]]:
         SchemaError: A column is missing.
         ConfigError: A model's alias or folder does not exist.
     """
+    use_options(config.storage)
     if config.privacy.redact is not None:
         load_redaction(config.privacy.redact)
     if config.summaries.engine == "vllm":
@@ -54,18 +57,24 @@ def check(config: RunConfig) -> tuple[RunConfig, list[SourceFile]]:
     columns = read_columns(config.input, sources[0])
     config = _resolved(config, columns)
     _check_models(config)
-    store = Store(config.output.path)
+    _check_output(config)
+    check_space(config, sources, count_rows(sources), dimension_of(config, columns, sources))
+    return config, sources
+
+
+def _check_output(config: RunConfig) -> None:
+    """Write a small file and delete it."""
+    # An outage is waited for while a run is under way; at its start somebody is looking.
+    store = Store(config.output.path).hasty
     probe = layout.stage_file("probe", "writable")
     try:
         store.write_bytes(probe, b"")
-        store.fsspec.rm_file(store.path(probe))
+        store.delete_files(probe)
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"output.path {store.uri}: cannot be written ({type(error).__name__}: {reason}); "
-            "check the path, the bucket and the credentials"
+            f"output.path {store.uri}: cannot be written ({reason_of(error)}); check the path, "
+            "the bucket, the credentials and storage.endpoint"
         ) from None
-    return config, sources
 
 
 def _resolved(config: RunConfig, columns: Columns) -> RunConfig:

@@ -33,13 +33,16 @@ def main(arguments: list[str] | None = None) -> int:
         # It may quote keys, ids and file names of strangers.
         print(f"hercules-scale: {printable(without_secrets(str(error)))}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("hercules-scale: stopped; run again, it resumes", file=sys.stderr)
-        return 1
     except BrokenPipeError:
         # The reader, such as head, has what it wanted.
         sys.stderr.close()
         return 0
+    except OSError as error:
+        print(f"hercules-scale: {printable(str(error))}; see to the storage", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("hercules-scale: stopped; run again, it resumes", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -36,6 +36,15 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+def _without_secret(url: str | None, remedy: str) -> str | None:
+    if url is not None:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        if "@" in url.split("/")[2] or holds_secret(url):
+            raise ValueError(f"must hold no password or key; {remedy}")
+    return url
+
+
 class VariableConfig(_Section):
     """What a numeric column holds, for statistics and prompts."""
 
@@ -397,12 +406,7 @@ class SummariesConfig(_Section):
     @field_validator("endpoint")
     @classmethod
     def _endpoint_holds_no_secret(cls, value: str | None) -> str | None:
-        if value is not None:
-            if not value.startswith(("http://", "https://")):
-                raise ValueError("must start with http:// or https://")
-            if "@" in value.split("/")[2] or holds_secret(value):
-                raise ValueError("must hold no password or key; give the key in OPENAI_API_KEY")
-        return value
+        return _without_secret(value, "give the key in OPENAI_API_KEY")
 
 
 class ReductionConfig(_Section):
@@ -554,6 +558,44 @@ class OutputConfig(_Section):
     )
 
 
+class StorageConfig(_Section):
+    """How object stores are reached; credentials come from the environment alone."""
+
+    endpoint: str | None = Field(
+        default=None,
+        description="base URL of an S3-compatible server (left out: AWS_ENDPOINT_URL) or of "
+        "another host of Google's or Azure's storage",
+    )
+    region: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=100,
+        description="of S3; left out: AWS_DEFAULT_REGION",
+    )
+    project: str | None = Field(
+        default=None, min_length=1, max_length=100, description="of Google Cloud, for gs://"
+    )
+    account: str | None = Field(
+        default=None, min_length=1, max_length=100, description="storage account, for az://"
+    )
+    anonymous: bool = Field(default=False, description="read public data without credentials")
+    virtual_hosts: bool = Field(
+        default=False,
+        description="name the bucket in the host, where an S3-compatible server asks for it",
+    )
+    retry_seconds: float = Field(
+        default=120,
+        ge=0,
+        le=3600,
+        description="how long an outage, time-outs and throttling are waited out",
+    )
+
+    @field_validator("endpoint")
+    @classmethod
+    def _endpoint_holds_no_secret(cls, value: str | None) -> str | None:
+        return _without_secret(value, "give credentials in the environment")
+
+
 class RunConfig(_Section):
     """A whole run."""
 
@@ -565,6 +607,7 @@ class RunConfig(_Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     privacy: PrivacyConfig = PrivacyConfig()
     resources: ResourcesConfig = ResourcesConfig()
+    storage: StorageConfig = StorageConfig()
     output: OutputConfig
 
     @model_validator(mode="after")

@@ -34,6 +34,10 @@ class ManifestMismatchError(HerculesScaleError):
     exit_code = 2
 
 
+class StorageError(HerculesScaleError):
+    """Storage does not answer, is full, or belongs to another run."""
+
+
 class StageError(HerculesScaleError):
     """A stage of a run failed.
 
@@ -62,6 +66,13 @@ class SummaryError(HerculesScaleError):
 
 ERRORS_BY_NAME = {
     cls.__name__: cls
-    for cls in (ConfigError, InputError, SchemaError, ManifestMismatchError, SummaryError)
+    for cls in (
+        ConfigError,
+        InputError,
+        SchemaError,
+        ManifestMismatchError,
+        StorageError,
+        SummaryError,
+    )
 }
 """Errors that a worker reports by name, so that the driver raises the same type."""

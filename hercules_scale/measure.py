@@ -33,6 +33,7 @@ from hercules_scale.stages.label_items import read_label_items
 from hercules_scale.stages.partials import Gather, GatherHere, GatherOnRay
 from hercules_scale.stages.summarize import Summaries, topic_alignment
 from hercules_scale.storage import layout
+from hercules_scale.storage.lock import hold_lock
 from hercules_scale.storage.manifest import published_files, replace_table, to_json
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, column_vectors, read_table, read_tables
@@ -62,17 +63,19 @@ def evaluate_run(uri: str, columns: list[str] | None = None) -> list[str]:
     context = run.context
     truth = run.stored_truth(columns)
     gather = GatherOnRay(context, run.shards)
-    # Those of an interrupted call may be of other columns; its other sums are taken up.
-    gather.forget(CLASSES)
-    with local_or_cluster_ray(context.config):
-        rows, notes = run.measure(truth, gather)
-    part = 1 - int(layout.part("evaluations", 0) not in run.paths("evaluations"))
-    file = write_evaluations(context.store, rows, part)
-    replace_table(context.store, "evaluations", [file])
-    run.record["rows"]["evaluations"] = len(rows)
-    context.store.write_bytes(layout.RUN, to_json(run.record))
-    gather.forget()
-    return notes
+    notes: list[str] = []
+    with hold_lock(context.store, notes.append):
+        # Those of an interrupted call may be of other columns; its other sums are taken up.
+        gather.forget(CLASSES)
+        with local_or_cluster_ray(context.config):
+            rows, missing = run.measure(truth, gather)
+        part = 1 - int(layout.part("evaluations", 0) not in run.paths("evaluations"))
+        file = write_evaluations(context.store, rows, part)
+        replace_table(context.store, "evaluations", [file])
+        run.record["rows"]["evaluations"] = len(rows)
+        context.store.write_bytes(layout.RUN, to_json(run.record))
+        gather.forget()
+    return notes + missing
 
 
 def evaluate_here(store: Store, labels: Any = None) -> pd.DataFrame:

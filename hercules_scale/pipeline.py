@@ -9,7 +9,7 @@ import math
 import os
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -21,7 +21,7 @@ import hercules_scale
 from hercules_scale import schemas
 from hercules_scale.checks import check
 from hercules_scale.config import RunConfig
-from hercules_scale.errors import HerculesScaleError, ManifestMismatchError
+from hercules_scale.errors import HerculesScaleError, ManifestMismatchError, StorageError
 from hercules_scale.printable import without_secrets
 from hercules_scale.progress import Reporter, StageReport
 from hercules_scale.reading.sources import SourceFile
@@ -46,6 +46,8 @@ from hercules_scale.stages.summarize import Summaries, open_encoder, open_model,
 from hercules_scale.stages.tree_order import order_items
 from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage import layout
+from hercules_scale.storage.faults import explain, reason_of
+from hercules_scale.storage.lock import Lock, hold_lock
 from hercules_scale.storage.manifest import (
     FORMAT,
     fingerprint,
@@ -77,6 +79,7 @@ VERSIONS_RECORDED = ("ray", "faiss-cpu", "torch", "sentence-transformers", "pyar
 NOT_FINGERPRINTED = (
     "output",
     "resources",
+    "storage",
     "embedding.cache",
     "summaries.endpoint",
     "summaries.requests_in_flight",
@@ -130,21 +133,54 @@ def carry_out(
 
     Raises:
         ManifestMismatchError: The output holds another run.
+        StorageError: Another run is writing there, or the storage fails.
     """
     reporter = reporter or Reporter()
     store = Store(config.output.path)
     run_fingerprint = _fingerprint(config, sources, assigned_to)
-    earlier = _earlier_run(store, config, sources, run_fingerprint, assigned_to)
-    if earlier is not None and store.exists(layout.SUCCESS):
-        reporter.say(f"{store.uri}: finished before, nothing to do")
-        return store
     context = RunContext(config, store, run_fingerprint, reporter)
-    if earlier is not None:
-        reporter.resume([StageReport(**stage) for stage in earlier.get("stages", [])])
-    record = earlier or {
+
+    def earlier_attempt() -> tuple[dict[str, Any] | None, bool]:
+        earlier = _earlier_run(store, config, sources, run_fingerprint, assigned_to)
+        return earlier, earlier is not None and store.exists(layout.SUCCESS)
+
+    with _storage_errors(store):
+        finished = earlier_attempt()[1]
+        if not finished:
+            with hold_lock(store, reporter.alarm) as lock:
+                # Another run may have ended since.
+                earlier, finished = earlier_attempt()
+                if not finished:
+                    store.delete_unfinished()
+                    record = earlier or _new_record(context, sources, assigned_to)
+                    tables = _keep_record(context, record, lock, stages)
+                    lock.check()
+                    publish(store, tables, run_fingerprint)
+                    return store
+    reporter.say(f"{store.uri}: finished before, nothing to do")
+    return store
+
+
+@contextmanager
+def _storage_errors(store: Store) -> Iterator[None]:
+    """Say what storage raises in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise explain(error, store.uri) or StorageError(
+            f"{store.uri}: the storage failed ({reason_of(error)}); see to it and run again, it "
+            "resumes"
+        ) from error
+
+
+def _new_record(
+    context: RunContext, sources: list[SourceFile], assigned_to: str | None
+) -> dict[str, Any]:
+    """What ``run.json`` says of a run that begins."""
+    return {
         "format": FORMAT,
-        "fingerprint": run_fingerprint,
-        "config": config.model_dump(),
+        "fingerprint": context.fingerprint,
+        "config": context.config.model_dump(),
         "inputs": [asdict(source) for source in sources],
         "assigned_to": assigned_to,
         "versions": _versions(),
@@ -152,33 +188,56 @@ def carry_out(
         "started_at": timestamp(),
         "attempts": 0,
     }
+
+
+def _keep_record(
+    context: RunContext,
+    record: dict[str, Any],
+    lock: Lock,
+    stages: Callable[[RunContext], Results],
+) -> dict[str, list[FileRecord]]:
+    """Do the stages, and write down how they go.
+
+    Returns:
+        The files of each table.
+    """
+    store, reporter = context.store, context.reporter
+    reporter.resume([StageReport(**stage) for stage in record.get("stages", [])])
     record |= {"status": "running", "attempts": record["attempts"] + 1, "ended_at": None}
     record.pop("error", None)
-
     store.write_bytes(layout.RUN, to_json(record))
 
     def progress() -> dict[str, Any]:
-        stages = [asdict(stage) for stage in reporter.stages.values()]
-        return {"alarms": reporter.alarms, "stages": stages, "seen_at": timestamp()}
+        reports = [asdict(stage) for stage in reporter.stages.values()]
+        return {"alarms": reporter.alarms, "stages": reports, "seen_at": timestamp()}
 
-    reporter.keep = lambda: store.write_bytes(layout.PROGRESS, to_json(progress()))
-    reporter.keep()
+    def keep() -> None:
+        lock.check()
+        store.write_bytes(layout.PROGRESS, to_json(progress()))
+
+    def end(store: Store) -> None:
+        record.update({"ended_at": timestamp(), **progress()})
+        store.write_bytes(layout.RUN, to_json(record))
+        store.write_bytes(layout.PROGRESS, to_json(progress()))
+
+    reporter.keep = keep
+    keep()
     metrics = RunMetrics(store.uri)
     reporter.run, reporter.measure = store.uri, metrics.record
     try:
-        with local_or_cluster_ray(config), metrics.exported():
+        with local_or_cluster_ray(context.config), metrics.exported():
             tables, results = stages(context)
-        record |= results
-        record["status"] = "finished"
     except BaseException as error:
         record |= {"status": "failed", "error": _described(error)}
+        # What failed may be the storage, or the run may be another's by now.
+        with suppress(Exception):
+            lock.check()
+            end(store.hasty)
         raise
-    finally:
-        record |= {"ended_at": timestamp(), **progress()}
-        store.write_bytes(layout.RUN, to_json(record))
-        reporter.keep()
-    publish(store, tables, run_fingerprint)
-    return store
+    record |= results
+    record["status"] = "finished"
+    end(store)
+    return tables
 
 
 def _described(error: BaseException) -> str:
@@ -233,8 +292,7 @@ def _earlier_run(
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key) and not _not_fingerprinted(key)
     ]
-    if [asdict(source) for source in sources] != record["inputs"]:
-        differs.append("the input files have changed")
+    differs += _changed_inputs(record["inputs"], [asdict(source) for source in sources])
     if record.get("assigned_to") != assigned_to:
         differs.append("its items were put into clusters of its own or of another run")
     raise ManifestMismatchError(
@@ -242,6 +300,26 @@ def _earlier_run(
         f"{'; '.join(differs) or 'it was made by another version'}; give another output, or "
         "remove the old one"
     )
+
+
+def _changed_inputs(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[str]:
+    """Which input files are not as they were."""
+    before, now = (
+        {f"{file.get('folder', '')}/{file['name']}": file for file in each} for each in (old, new)
+    )
+    changes = [f"the input file {uri} is gone" for uri in sorted(before.keys() - now.keys())]
+    changes += [f"the input file {uri} is new" for uri in sorted(now.keys() - before.keys())]
+    for uri in sorted(before.keys() & now.keys()):
+        keys = [key for key in before[uri] if before[uri][key] != now[uri].get(key)]
+        was, is_ = ([f"{key} {file[key]}" for key in keys] for file in (before[uri], now[uri]))
+        if keys:
+            changes.append(
+                f"the input file {uri} has changed ({', '.join(was)} before, now {', '.join(is_)})"
+            )
+    if not changes and old != new:
+        changes.append("the input files come in another order")
+    more = [f"and {len(changes) - 3:,} more input files"] if len(changes) > 3 else []
+    return changes[:3] + more
 
 
 def _not_fingerprinted(key: str) -> bool:

@@ -27,8 +27,6 @@ from hercules_scale.reading.items import Batch, Layout, read_layout, read_piece
 from hercules_scale.reading.numbers import verbalise_rows
 from hercules_scale.reading.sources import (
     SourceFile,
-    npy_header,
-    parquet_file,
     split_into_pieces,
 )
 from hercules_scale.resources import (
@@ -39,13 +37,14 @@ from hercules_scale.resources import (
     fill,
     usable_gpus,
 )
+from hercules_scale.space import check_space, count_rows
 from hercules_scale.stages.cluster import read_clustering
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.embed import load_encoder, load_image_encoder
 from hercules_scale.stages.machines import find_machines
 from hercules_scale.stages.summarize import prompt_of
 from hercules_scale.storage import layout
-from hercules_scale.storage.store import Store
+from hercules_scale.storage.store import Store, use_options
 from hercules_scale.summarization.prompts import EstimatedTokens, fixed_messages
 
 SAMPLE_TEXTS, SAMPLE_IMAGES = 128, 32
@@ -106,6 +105,7 @@ def make_plan(config: RunConfig) -> str:
         f"memory: {n_rows * dimension * 4 / 2**20:,.0f} MiB of temporary disk for vectors, "
         f"{(3 * tile + centroids) / 2**20:,.0f} MiB for a tile and the centroids",
         *_language_model(config, levels, n_rows, tokens_per_item),
+        f"disk: at least {check_space(config, sources, n_rows, dimension)}",
         f"resources: {_resources(config)}",
         f"output: {config.output.path}, can be written",
     ]
@@ -176,6 +176,7 @@ def show_prompt(config: RunConfig, level: int, cluster_id: int) -> str:
     Raises:
         InputError: The output holds no clusters yet, or not that one.
     """
+    use_options(config.storage)
     store = Store(config.output.path)
     if not store.exists(layout.RUN):
         raise InputError(
@@ -263,12 +264,9 @@ def _batches(config: RunConfig, of_items: Layout, sources: list[SourceFile]) -> 
 
 def _count_rows(sources: list[SourceFile], sample: _Sample) -> tuple[int, bool]:
     """Rows of the input, and whether they were counted or estimated from the bytes."""
-    if sources[0].format == "parquet":
-        return sum(parquet_file(source).metadata.num_rows for source in sources), True
-    if sources[0].format == "npy":
-        return sum(npy_header(source).n_rows for source in sources), True
-    if sources[0].format == "image":
-        return len(sources), True
+    counted = count_rows(sources)
+    if counted is not None:
+        return counted, True
     size = sum(source.size_bytes for source in sources)
     return max(int(size * sample.rows_per_byte), 1), False
 

@@ -8,6 +8,7 @@ from hercules_scale.errors import InputError
 from hercules_scale.printable import printable
 from hercules_scale.progress import StageReport
 from hercules_scale.storage import layout
+from hercules_scale.storage.lock import held_by
 from hercules_scale.storage.manifest import read_commits, read_record
 from hercules_scale.storage.store import Store
 
@@ -56,10 +57,10 @@ def _state(store: Store, record: dict[str, Any]) -> str:
     if store.exists(layout.SUCCESS):
         return f"finished, {since}, ended {record['ended_at']}"
     if record["status"] == "running":
-        return (
-            f"running, {since}, last heard of {record['seen_at']}; if its process is gone, run it "
-            "again, it resumes"
-        )
+        held = held_by(store)
+        if held is not None and held[1]:
+            return f"running, {since}, by {held[0]}"
+        return f"interrupted, {since}, last heard of {record['seen_at']}; run it again, it resumes"
     if record["status"] == "failed":
         return (
             f"failed, {since}, ended {record['ended_at']}: {printable(record['error'])}; run it "

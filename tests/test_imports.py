@@ -26,6 +26,7 @@ LAYERS = [
     {"evaluation"},
     {"serving"},
     {"stages"},
+    {"space"},
     {"checks"},
     {"pipeline"},
     {"measure", "assign"},

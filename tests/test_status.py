@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from hercules_scale.cli import main
 from hercules_scale.storage import layout
+from hercules_scale.storage.lock import hold_lock
 from hercules_scale.storage.manifest import Commit, to_json, write_commit
 from hercules_scale.storage.store import Store
 
@@ -50,7 +52,13 @@ def test_what_was_committed_since_the_record_counts(
     for shard, run in enumerate(["mine", "mine", "mine", "another"]):
         write_commit(store, "embed", Commit(shard, run, [], {"units": 1000}))
     shown = status(tmp_path, capsys)
-    assert "running, attempt 2, started 2026-01-01T10:00:00Z, last heard of 2026-01-01T11" in shown
+    told = "interrupted, attempt 2, started 2026-01-01T10:00:00Z, last heard of 2026-01-01T11"
+    assert told in shown
+    with hold_lock(store, print):
+        shown = status(tmp_path, capsys)
+    assert (
+        f"running, attempt 2, started 2026-01-01T10:00:00Z, by host {os.uname().nodename}" in shown
+    )
     assert "scan                  3 of 3 pieces                         1.5 s" in shown
     assert "embed                 3,000 of 5,000 items" in shown
     assert "! levels: \\x1b[31mthree" in shown

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from hercules_scale.errors import InputError
@@ -28,26 +26,26 @@ def open_destination(uri: str, overwrite: bool) -> Iterator[Any]:
             be written.
     """
     store, name = split_file(uri)
-    # A name of its own, so that two exports at a time do not write into one file.
-    written = f".{name}.{uuid.uuid4().hex}.tmp" if store.is_local else name
+    opened = False
     try:
-        if store.fsspec.isdir(store.path(name)):
-            raise InputError(f"{uri}: is a folder; name a file in it")
-        if not overwrite and store.exists(name):
-            raise InputError(f"{uri}: exists; give another name, or --force to replace it")
-        stream = store.open_output(written)
-    except OSError as error:
-        reason = error.strerror or " ".join(str(error).split())[:200]
-        raise InputError(f"{uri}: cannot be written ({reason}); give another place") from None
-    try:
-        with stream:
+        with ExitStack() as stack:
+            try:
+                if store.fsspec.isdir(store.path(name)):
+                    raise InputError(f"{uri}: is a folder; name a file in it")
+                if not overwrite and store.exists(name):
+                    raise InputError(f"{uri}: exists; give another name, or --force to replace it")
+                stream = stack.enter_context(store.open_output(name))
+            except OSError as error:
+                reason = error.strerror or " ".join(str(error).split())[:200]
+                raise InputError(
+                    f"{uri}: cannot be written ({reason}); give another place"
+                ) from None
+            opened = True
             yield stream
-        if store.is_local:
-            os.replace(store.path(written), store.path(name))
     except BaseException:
         # An object store publishes what was written so far when a stream is closed.
-        if store.exists(written):
-            store.fsspec.rm_file(store.path(written))
+        if opened and not store.is_local:
+            store.delete_files(name)
         raise
 
 

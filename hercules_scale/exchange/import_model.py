@@ -14,6 +14,7 @@ from hercules_scale.errors import InputError
 from hercules_scale.exchange.from_pyhercules import Item, Model, Rejected, read_items, read_model
 from hercules_scale.exchange.imported_tables import STATUSES, clusters_table, item_tables, open_tree
 from hercules_scale.storage import layout
+from hercules_scale.storage.lock import hold_lock
 from hercules_scale.storage.manifest import fingerprint, publish, timestamp, to_json
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, write_table
@@ -41,8 +42,14 @@ def import_model(path: str, output: str) -> Store:
     if store.exists(layout.RUN):
         raise InputError(f"{store.uri}: holds a run already; give another output")
     model = read_model(path)
-    tree = open_tree(model)
     started = timestamp()
+    with hold_lock(store, lambda message: None):
+        _write(store, model, started)
+    return store
+
+
+def _write(store: Store, model: Model, started: str) -> None:
+    tree = open_tree(model)
     files: dict[str, list[FileRecord]] = {}
     rejected: list[Rejected] = []
     items = _accepted(model, rejected)
@@ -55,12 +62,12 @@ def import_model(path: str, output: str) -> Store:
         row += len(chunk)
     if row == 0:
         reason = f", the first because {rejected[0].reason}" if rejected else ""
-        raise InputError(f"{path}: none of {len(rejected)} items can be used{reason}")
+        raise InputError(f"{model.path}: none of {len(rejected)} items can be used{reason}")
     clusters = clusters_table(tree)
     small = {
         "clusters": clusters,
         "evaluations": schemas.EVALUATIONS.empty_table(),
-        "rejected": _rejected_table(path, rejected),
+        "rejected": _rejected_table(model.path, rejected),
     }
     for name, table in small.items():
         files[name] = [write_table(store, layout.part(name, 0), table)]
@@ -68,7 +75,6 @@ def import_model(path: str, output: str) -> Store:
     record["config"]["output"] = {"path": store.uri}
     store.write_bytes(layout.RUN, to_json(record))
     publish(store, files, record["fingerprint"])
-    return store
 
 
 def _accepted(model: Model, rejected: list[Rejected]) -> Iterator[Item]:

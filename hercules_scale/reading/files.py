@@ -293,7 +293,7 @@ def _npy_batches(piece: Piece, columns: Columns) -> Iterator[tuple[pa.Table, dic
     header = npy_header(piece.source)
     store = Store(piece.source.folder)
     row_bytes = header.width * header.dtype.itemsize
-    with store.arrow.open_input_file(store.path(piece.source.name)) as file:
+    with store.open_input(piece.source.name) as file:
         file.seek(header.offset + piece.first_row * row_bytes)
         left = piece.n_rows
         while left:

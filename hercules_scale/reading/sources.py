@@ -11,7 +11,8 @@ import numpy.lib.format as npy
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hercules_scale.errors import InputError
+from hercules_scale.errors import HerculesScaleError, InputError
+from hercules_scale.storage.faults import reason_of
 from hercules_scale.storage.store import Store, split_uri
 
 FORMATS = {
@@ -145,8 +146,14 @@ def _find(store: Store, path: str) -> dict[str, dict[str, object]]:
         return found
     except FileNotFoundError:
         return {}
-    except OSError as error:
-        raise InputError(f"input.path {path}: cannot be listed: {error}") from None
+    except HerculesScaleError:
+        raise
+    except Exception as error:
+        # Every file system has exceptions of its own.
+        raise InputError(
+            f"input.path {path}: cannot be listed ({reason_of(error)}); check the path, the "
+            "bucket, the credentials and storage.endpoint"
+        ) from None
 
 
 def _is_data(name: str) -> bool:
@@ -211,7 +218,7 @@ def parquet_file(source: SourceFile) -> pq.ParquetFile:
     """
     store = Store(source.folder)
     try:
-        return pq.ParquetFile(store.arrow.open_input_file(store.path(source.name)))
+        return pq.ParquetFile(store.open_input(source.name))
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
@@ -227,7 +234,7 @@ def npy_header(source: SourceFile) -> NpyHeader:
     """
     store = Store(source.folder)
     try:
-        with store.arrow.open_input_file(store.path(source.name)) as file:
+        with store.open_input(source.name) as file:
             version = npy.read_magic(file)  # type: ignore[no-untyped-call]
             read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
             shape, by_column, dtype = read(file)  # type: ignore[no-untyped-call]

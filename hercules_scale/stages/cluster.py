@@ -27,7 +27,9 @@ from hercules_scale.stages.assigner import CLUSTERED, write_assigner
 from hercules_scale.stages.checkpoints import StoreCheckpoints
 from hercules_scale.stages.context import RunContext
 from hercules_scale.stages.k_plot import plot_curve
+from hercules_scale.stages.memberships import STAGE as MEMBERSHIPS
 from hercules_scale.stages.memberships import MembershipWriter, MembersSummary, merge_summaries
+from hercules_scale.stages.shards import done_shards
 from hercules_scale.stages.vectors import ShardTiles, open_vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import Commit, read_commits, write_commit
@@ -83,7 +85,9 @@ def cluster_items(context: RunContext, source: ShardTiles, n_gpus: int = 0) -> C
             f"hierarchy.levels asks for {asked[0]:,} clusters at level 1, but the input has "
             f"{shards.n_items:,} usable items; give at most that many"
         )
-    done = read_commits(context.store, STAGE, context.fingerprint)
+    # Shards of memberships that are lost are written again with the rest.
+    done_shards(context, MEMBERSHIPS)
+    done = done_shards(context, STAGE)
     n_levels = 1 if asked == "auto" else len(asked)
     with context.reporter.stage(STAGE, n_levels, "levels", n_levels * bool(done)) as progress:
         if not done:
@@ -152,16 +156,19 @@ def _cluster(
         )
         parts = [part for tile in vectors.map(writer, writer.thin) for part in tile]
     summary = merge_summaries([part for _, part in parts], n_near)
-    write_table(context.store, CLUSTERS_FILE, _clusters_table(found.levels, summary, mean))
+    table = _clusters_table(found.levels, summary, mean)
     assigner = Assigner.of_levels(found, mean, hierarchy.metric)
-    write_assigner(context.store, CLUSTERED, assigner)
+    kept = [
+        write_table(context.store, CLUSTERS_FILE, table),
+        write_assigner(context.store, CLUSTERED, assigner),
+    ]
     info = {
         "n_levels": len(found.levels),
         "alarms": _alarms(hierarchy.levels, found, summary, shards.n_items),
         "report": _report(found),
         "curve": [asdict(file) for file in _write_curve(context, found.curve)],
     }
-    return Commit(0, context.fingerprint, [file for file, _ in parts], info)
+    return Commit(0, context.fingerprint, [file for file, _ in parts], info, kept)
 
 
 def _describe(result: LevelResult) -> str:

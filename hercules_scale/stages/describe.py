@@ -13,7 +13,8 @@ from hercules_scale import schemas
 from hercules_scale.reading.redact import redacted
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.metrics import call_recorder
-from hercules_scale.stages.shards import ShardResult, Stage, run_shards
+from hercules_scale.stages.read import PUT_DESCRIPTIONS
+from hercules_scale.stages.shards import ShardResult, Stage, done_shards, run_shards
 from hercules_scale.stages.summarize import prompt_limits
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import Commit, read_commits, write_commit
@@ -25,7 +26,7 @@ from hercules_scale.summarization.label import Labeller
 from hercules_scale.summarization.ledger import Ledger
 from hercules_scale.summarization.prompts import ClusterFacts
 
-STAGE, PUT_STAGE = "describe", "put_descriptions"
+STAGE = "describe"
 # Kept beside ``items`` until a whole shard is described: prompts may show what they replace.
 DESCRIBED = "described"
 DESCRIBED_COLUMNS = ["title", "description"]
@@ -61,7 +62,7 @@ def describe_items(
     Raises:
         StageError: The model does not answer at all, or the budget is spent.
     """
-    done = read_commits(context.store, STAGE, context.fingerprint)
+    done = done_shards(context, STAGE)
     todo = [shard for shard in range(len(shards)) if shard not in done]
     n_before = sum(commit.info["n_items"] for commit in done.values())
     with context.reporter.stage(STAGE, shards.n_items, "items", n_before) as progress:
@@ -73,7 +74,7 @@ def describe_items(
         done = read_commits(context.store, STAGE, context.fingerprint)
         n_kept = sum(commit.info["n_kept"] for commit in done.values())
         progress.note = f", {n_kept:,} keep their own words" if n_kept else ""
-    stage = Stage(PUT_STAGE, "items", shards.n_items, context.config.resources.workers)
+    stage = Stage(PUT_DESCRIPTIONS, "items", shards.n_items, context.config.resources.workers)
     put = run_shards(context, stage, len(shards), _PutWorker(context.store))
     return Descriptions(
         [commit.files[0] for commit in put.values()],

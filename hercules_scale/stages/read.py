@@ -46,6 +46,8 @@ IDS_PER_BUCKET = 4_000_000
 TITLE_CHARACTERS = 80
 DESCRIPTION_CHARACTERS = 300
 SCAN = "scan"
+# The stage that puts a model's words into the items.
+PUT_DESCRIPTIONS = "put_descriptions"
 SCANNED, SCANNED_LABELS, SCANNED_REJECTED = "scanned", "scanned_labels", "scanned_rejected"
 # Hashes of whose the items are, by piece and by shard.
 SCANNED_OWNERS, OWNERS = "scanned_owners", "owners"
@@ -103,7 +105,7 @@ def read_items(
 
     shards = Shards.of(n_items, context.config.encodes_items)
     starts = _Starts.of(accepted, n_rows)
-    stage = Stage("number", "items", n_items, workers)
+    stage = Stage("number", "items", n_items, workers, rewritten_by=PUT_DESCRIPTIONS)
     redact = context.config.privacy.redact
     number = _NumberWorker(store, config, of_items, shards, starts, redact)
     numbered = run_shards(context, stage, len(shards), number)

@@ -20,8 +20,16 @@ import ray
 from hercules_scale.errors import ERRORS_BY_NAME, StageError
 from hercules_scale.resources import Pool
 from hercules_scale.stages.context import RunContext
-from hercules_scale.storage.manifest import Commit, read_commit, read_commits, write_commit
-from hercules_scale.storage.store import Store
+from hercules_scale.storage import layout
+from hercules_scale.storage.faults import explain
+from hercules_scale.storage.manifest import (
+    Commit,
+    read_commit,
+    read_commits,
+    whole_commits,
+    write_commit,
+)
+from hercules_scale.storage.store import Store, use_options
 from hercules_scale.storage.tables import FileRecord
 
 logger = logging.getLogger(__name__)
@@ -56,6 +64,7 @@ class Stage:
         workers: Shards worked on at a time, at most; one logical CPU each.
         pool: Of workers that hold something costly, such as a model, from shard to shard: how many
             there are, and what each takes.
+        rewritten_by: Name of a later stage that writes some of its files anew.
     """
 
     name: str
@@ -63,6 +72,7 @@ class Stage:
     total: int
     workers: int
     pool: Pool | None = None
+    rewritten_by: str = ""
 
 
 class _ShardTask:
@@ -76,15 +86,19 @@ class _ShardTask:
         (shard,) = batch["shard"]
         units, error_type, error = 0, "", ""
         try:
+            # The worker opens other folders too, of the input.
+            use_options(self._store.options)
             # Ray repeats what a lost process or node had done and not yet told.
             commit = read_commit(self._store, self._stage, int(shard), self._fingerprint)
             if commit is None:
-                commit = _commit(int(shard), self._fingerprint, self._worker(int(shard)))
+                result = self._store.patiently(lambda: self._worker(int(shard)))
+                commit = _commit(int(shard), self._fingerprint, result)
                 write_commit(self._store, self._stage, commit)
             units = commit.info["units"]
         except Exception as problem:
             # As a row, because an exception would lose its type on the way.
             logger.exception("stage %s, shard %s", self._stage, shard)
+            problem = explain(problem, self._store.uri) or problem
             error_type, error = type(problem).__name__, " ".join(str(problem).split())[:1000]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return {
@@ -108,11 +122,33 @@ def run_once(context: RunContext, name: str, work: Callable[[], ShardResult]) ->
         name: Of the work, as its commit shows it.
         work: Done unless it was before.
     """
-    commit = read_commit(context.store, name, 0, context.fingerprint)
+    commit = done_shards(context, name).get(0)
     if commit is None:
         commit = _commit(0, context.fingerprint, work())
         write_commit(context.store, name, commit)
     return commit
+
+
+def done_shards(context: RunContext, stage: str, rewritten_by: str = "") -> dict[int, Commit]:
+    """Commits of a stage whose files are as they were recorded; says which are not, and drops them.
+
+    Args:
+        context: The run.
+        stage: Its name.
+        rewritten_by: Name of a later stage that writes some of its files anew.
+    """
+    store, run = context.store, context.fingerprint
+    commits = read_commits(store, stage, run)
+    rewritten = read_commits(store, rewritten_by, run) if commits and rewritten_by else {}
+    whole, lost = whole_commits(store, commits, rewritten)
+    for shard in commits.keys() - whole.keys():
+        store.delete_files(layout.commit(stage, shard))
+    if lost:
+        context.reporter.say(
+            f"{stage}: {len(lost):,} files are gone or cut since they were written, such as "
+            f"{lost[0]}; {len(commits) - len(whole):,} of {len(commits):,} shards are done again"
+        )
+    return whole
 
 
 def run_shards(
@@ -124,7 +160,7 @@ def run_shards(
         HerculesScaleError: The first problem with the input that a worker met.
         StageError: A worker failed for another reason.
     """
-    done = read_commits(context.store, stage.name, context.fingerprint)
+    done = done_shards(context, stage.name, stage.rewritten_by)
     todo = [shard for shard in range(n_shards) if shard not in done]
     before = sum(commit.info["units"] for commit in done.values())
     with context.reporter.stage(stage.name, stage.total, stage.unit, before) as progress:

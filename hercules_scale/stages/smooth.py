@@ -43,12 +43,12 @@ from hercules_scale.clustering.tiles import (
 )
 from hercules_scale.config import HierarchyConfig
 from hercules_scale.stages.context import RunContext, Shards
-from hercules_scale.stages.shards import ShardResult, ShardWorker, Stage, run_shards
+from hercules_scale.stages.shards import ShardResult, ShardWorker, Stage, done_shards, run_shards
 from hercules_scale.stages.vectors import LOCAL_ROWS, ShardTiles, open_vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import Commit, read_commits, write_commit
 from hercules_scale.storage.store import Store
-from hercules_scale.storage.tables import vector_column, write_table
+from hercules_scale.storage.tables import FileRecord, vector_column, write_table
 
 STAGE = "smooth"
 SMOOTHED = f"{layout.WORK}/smoothed"
@@ -79,22 +79,31 @@ def smooth_vectors(context: RunContext, shards: Shards, dimension: int) -> Smoot
     """Write the smoothed vectors, where the configuration or ``auto`` asks for them."""
     if context.config.hierarchy.smoothing.neighbours == 0:
         return Smoothing("embeddings", {"neighbours": 0})
-    done = read_commits(context.store, STAGE, context.fingerprint)
+    before = read_commits(context.store, STAGE, context.fingerprint)
+    done = done_shards(context, STAGE)
     if not done:
+        if before:
+            # What its steps left for one another is deleted once it is done.
+            rounds = range(1, context.config.hierarchy.smoothing.rounds + 1)
+            steps = ["index", "gather", *(f"round_{round_}" for round_ in rounds), "scatter"]
+            for step in steps:
+                context.store.delete_files(f"{layout.WORK}/commits/smooth_{step}")
         with context.reporter.stage(STAGE, shards.n_items, "items", 0) as progress:
-            report = _smooth(context, shards, dimension)
+            report, files = _smooth(context, shards, dimension)
             progress.advance(shards.n_items)
-        write_commit(context.store, STAGE, Commit(0, context.fingerprint, info=report))
+        write_commit(context.store, STAGE, Commit(0, context.fingerprint, files, report))
     else:
         report = done[0].info
     return Smoothing(SMOOTHED if report["neighbours"] else "embeddings", report)
 
 
-def _smooth(context: RunContext, shards: Shards, dimension: int) -> dict[str, Any]:
+def _smooth(
+    context: RunContext, shards: Shards, dimension: int
+) -> tuple[dict[str, Any], list[FileRecord]]:
     report = _index(context, shards, dimension)
     neighbours, rounds = report["neighbours"], report["rounds"]
     if not neighbours:
-        return report
+        return report, []
     store = context.store
     place = _Place(store)
     n_tiles, n_buckets = len(place.index.counts), len(place.index.buckets) - 1
@@ -103,12 +112,13 @@ def _smooth(context: RunContext, shards: Shards, dimension: int) -> dict[str, An
     hits = wanted = 0
     for round_ in range(1, rounds + 1):
         worker = _Average(place, neighbours, report["unit"], CANDIDATE_ROWS, round_, rounds)
-        for info in _run(context, shards, f"smooth_round_{round_}", n_buckets, worker):
-            hits, wanted = hits + info["hits"], wanted + info["wanted"]
+        for commit in _run(context, shards, f"smooth_round_{round_}", n_buckets, worker):
+            hits, wanted = hits + commit.info["hits"], wanted + commit.info["wanted"]
         store.delete_files(_file(f"round-{round_ - 1}"))
-    _run(context, shards, "smooth_scatter", n_tiles, _Scatter(place, shards, rounds))
+    scattered = _run(context, shards, "smooth_scatter", n_tiles, _Scatter(place, shards, rounds))
     store.delete_files(_file(f"round-{rounds}"))
-    return report | {"recall": hits / wanted if wanted else 1.0}
+    files = [file for commit in scattered for file in commit.files]
+    return report | {"recall": hits / wanted if wanted else 1.0}, files
 
 
 def _index(context: RunContext, shards: Shards, dimension: int) -> dict[str, Any]:
@@ -140,18 +150,19 @@ def _choose(config: HierarchyConfig, sample: Float32, n_rows: int, unit: bool) -
 
 def _run(
     context: RunContext, shards: Shards, name: str, n_parts: int, worker: ShardWorker
-) -> Iterable[dict[str, Any]]:
+) -> Iterable[Commit]:
     """Every part of a step: on Ray, or in this process where there is little to do."""
     if shards.n_items <= LOCAL_ROWS:
         done = read_commits(context.store, name, context.fingerprint)
         for part in range(n_parts):
             if part not in done:
-                done[part] = Commit(part, context.fingerprint, info=worker(part).info)
+                result = worker(part)
+                done[part] = Commit(part, context.fingerprint, result.files, result.info)
                 write_commit(context.store, name, done[part])
     else:
         stage = Stage(name, "parts", n_parts, context.config.resources.workers)
         done = run_shards(context, stage, n_parts, worker)
-    return [commit.info for commit in done.values()]
+    return done.values()
 
 
 def _write_index(
@@ -452,13 +463,14 @@ class _Scatter:
             length = int(counts[tile, first:stop].sum())
             rows = place.rows(_bucket(bucket, "final-rows"), start, length) - first_row
             vectors[rows] = place.vectors(_round(self.rounds, bucket), start, length)
+        files = []
         for shard in range(first_row // self.shards.rows, len(self.shards)):
             start, end = (bound - first_row for bound in self.shards.bounds(shard))
             if start >= n_rows:
                 break
             table = pa.table({"embedding": vector_column(vectors[start:end])})
-            write_table(place.store, layout.part(SMOOTHED, shard), table)
-        return ShardResult()
+            files.append(write_table(place.store, layout.part(SMOOTHED, shard), table))
+        return ShardResult(files)
 
 
 def _tile(tile: int, kind: str = "vectors") -> str:

@@ -33,6 +33,7 @@ from hercules_scale.stages.facts import (
 from hercules_scale.stages.label_items import LabelItems, draw_label_items
 from hercules_scale.stages.metrics import call_recorder
 from hercules_scale.stages.read import run_moments
+from hercules_scale.stages.shards import done_shards
 from hercules_scale.stages.statistics import Statistics, measure_statistics
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import Commit, read_commits, write_commit
@@ -142,7 +143,7 @@ def summarize_clusters(
     source = facts_source(context, shards, clustering, statistics)
     items = draw_label_items(context, shards, clustering)
     levels = range(1, clustering.n_levels + 1)
-    done = read_commits(context.store, STAGE, context.fingerprint)
+    done = done_shards(context, STAGE)
     todo = [level for level in levels if level not in done]
     n_before = sum(clustering.level(level).num_rows for level in done)
     n_clusters = clustering.clusters.num_rows

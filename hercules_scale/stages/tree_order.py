@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from hercules_scale.stages.context import RunContext
-from hercules_scale.stages.shards import ShardResult, Stage, run_shards
+from hercules_scale.stages.shards import ShardResult, Stage, done_shards, run_shards
 from hercules_scale.storage import cluster_items, layout
 from hercules_scale.storage.cluster_items import Source, TreeOrder
 from hercules_scale.storage.tables import FileRecord
+
+RANGES = "order/ranges"
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,14 @@ def order_items(
     """
     source = Source.of(context.store, tables, TreeOrder.of(clusters), context.store)
     n_items, workers = sum(source.rows), context.config.resources.workers
-    stage = Stage("order/parts", "items", n_items, workers)
-    sorted_ = run_shards(context, stage, len(source.parts()), _PartWorker(source))
-    cuts = [commit.info["cuts"] for commit in sorted_.values()]
-    stage = Stage("order/ranges", "items", n_items, workers)
     n_ranges = len(source.ranges()) - 1
-    merged = run_shards(context, stage, n_ranges, _RangeWorker(source, cuts))
+    merged = done_shards(context, RANGES)
+    # What was sorted by parts is deleted once the ranges are whole.
+    if len(merged) < n_ranges:
+        stage = Stage("order/parts", "items", n_items, workers)
+        sorted_ = run_shards(context, stage, len(source.parts()), _PartWorker(source))
+        cuts = [commit.info["cuts"] for commit in sorted_.values()]
+        stage = Stage(RANGES, "items", n_items, workers)
+        merged = run_shards(context, stage, n_ranges, _RangeWorker(source, cuts))
     context.store.delete_files(f"{layout.WORK}/{cluster_items.TABLE}")
     return [file for commit in merged.values() for file in commit.files]

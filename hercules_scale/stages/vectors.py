@@ -7,6 +7,7 @@ again, and repeats the assignment before, so nobody can tell from the results.
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,9 +32,10 @@ from hercules_scale.clustering.tiles import (
     check_finite,
     hold_tiles,
 )
-from hercules_scale.errors import HerculesScaleError, StageError
+from hercules_scale.errors import HerculesScaleError, StageError, StorageError
 from hercules_scale.stages.context import Shards
 from hercules_scale.storage import layout
+from hercules_scale.storage.faults import explain
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import column_vectors, read_table
 
@@ -166,12 +168,19 @@ class _TileHolder:
         self._starts = {tile: tile * TILE_ROWS for tile in tiles}
         rows = [min(TILE_ROWS, source.n_rows - start) for start in self._starts.values()]
         self._ends = np.cumsum(rows)
+        self._problem: StorageError | None = None
         # Unlinked while open: the file goes with the process.
         with tempfile.TemporaryDirectory(prefix="hercules_scale_") as folder:
             shape = (int(self._ends[-1]), source.dimension)
-            self.vectors: Float32 = np.memmap(
-                Path(folder) / "vectors", np.float32, "w+", shape=shape
-            )
+            path = Path(folder) / "vectors"
+            try:
+                _reserve(path, 4 * shape[0] * shape[1])
+            except OSError as error:
+                self._problem = explain(error, tempfile.gettempdir())
+                if self._problem is None:
+                    raise
+                return
+            self.vectors: Float32 = np.memmap(path, np.float32, "r+", shape=shape)
         self._totals: dict[int, NDArray[np.float64]] = {}
         for tile, part in self._parts():
             source.read(tile, part)
@@ -189,7 +198,10 @@ class _TileHolder:
         Raises:
             InputError: A number is NaN or infinite. Here and not at the start, because an error in
                 the start of an actor would come without its type.
+            StorageError: The temporary folder has no space for them.
         """
+        if self._problem is not None:
+            raise self._problem
         for tile, part in self._parts():
             if not np.isfinite(self._totals[tile]).all():
                 check_finite(part, self._starts[tile])
@@ -207,6 +219,12 @@ class _TileHolder:
             Tile(self._starts[tile], part, np.ones(len(part), np.int64))
             for tile, part in self._parts()
         ]
+
+
+def _reserve(path: Path, n_bytes: int) -> None:
+    """Take the disk before it is written through the map, where its lack would be a signal."""
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, n_bytes)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ K_SELECTION_PLOT = "k_selection.png"
 WORK = "_work"
 # How far a run is; ``run.json`` lists every input file, and is not for writing again and again.
 PROGRESS = f"{WORK}/progress.json"
+# Who is writing; the highest number holds.
+LOCKS = f"{WORK}/locks"
 # Items that were given in memory.
 INPUT = f"{WORK}/input"
 
@@ -48,6 +50,11 @@ def commit(stage: str, shard: int) -> str:
 def work_part(table: str, shard: int) -> str:
     """Name of one shard of a table that only a later stage reads."""
     return part(f"{WORK}/{table}", shard)
+
+
+def lock(number: int) -> str:
+    """The record of one owner of the output."""
+    return f"{LOCKS}/{number:06d}.json"
 
 
 def stage_file(stage: str, name: str) -> str:

@@ -14,13 +14,14 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from hercules_scale.errors import InputError
+from hercules_scale.errors import InputError, StorageError
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord
 
 # Raised when a stage leaves other files, records or counts than before for a later one to read.
 FORMAT = 1
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 READ_THREADS = 16
 
@@ -34,12 +35,19 @@ class Commit:
         fingerprint: Of the run that made it.
         files: What it wrote.
         info: Small counts that later stages and the report need.
+        kept: What it wrote for later stages alone.
     """
 
     shard: int
     fingerprint: str
     files: list[FileRecord] = field(default_factory=list)
     info: dict[str, Any] = field(default_factory=dict)
+    kept: list[FileRecord] = field(default_factory=list)
+
+    @property
+    def all_files(self) -> list[FileRecord]:
+        """Whatever must be there for the commit to hold."""
+        return [*self.files, *self.kept]
 
 
 def to_json(value: Any) -> bytes:
@@ -79,17 +87,65 @@ def read_commit(store: Store, stage: str, shard: int, run_fingerprint: str) -> C
 
 def _parse(data: bytes) -> Commit:
     values = json.loads(data)
-    values["files"] = [FileRecord(**record) for record in values["files"]]
+    for key in ("files", "kept"):
+        values[key] = [FileRecord(**record) for record in values.get(key, [])]
     return Commit(**values)
 
 
-def publish(store: Store, tables: dict[str, list[FileRecord]], run_fingerprint: str) -> None:
-    """Write the manifest, then the mark of success."""
-    manifest = {
-        "fingerprint": run_fingerprint,
-        "tables": {name: [asdict(file) for file in files] for name, files in tables.items()},
+def whole_commits(
+    store: Store, commits: dict[int, Commit], rewritten: dict[int, Commit] | None = None
+) -> tuple[dict[int, Commit], list[str]]:
+    """Leave out commits whose files are gone or have another length than was recorded.
+
+    Args:
+        store: Output of the run.
+        commits: Of one stage.
+        rewritten: Of a later stage that writes some of the files anew.
+
+    Returns:
+        The commits whose files are there, and the names of those that are not.
+    """
+    known = {
+        (file.path, file.size_bytes)
+        for commit in (rewritten or {}).values()
+        for file in commit.all_files
     }
-    store.write_bytes(layout.MANIFEST, to_json(manifest))
+    folders = {
+        file.path.rpartition("/")[0] for commit in commits.values() for file in commit.all_files
+    }
+    sizes: dict[str, int] = {}
+    for folder in sorted(folders):
+        sizes |= store.list_sizes(folder)
+    lost: dict[int, list[str]] = {}
+    for shard, commit in commits.items():
+        for file in commit.all_files:
+            size = sizes.get(file.path)
+            if size != file.size_bytes and (file.path, size) not in known:
+                lost.setdefault(shard, []).append(file.path)
+    whole = {shard: commit for shard, commit in commits.items() if shard not in lost}
+    return whole, [path for paths in lost.values() for path in paths]
+
+
+def publish(store: Store, tables: dict[str, list[FileRecord]], run_fingerprint: str) -> None:
+    """Write the manifest, then the mark of success, each unless it is there.
+
+    Raises:
+        StorageError: Another run published here meanwhile.
+    """
+    manifest = to_json(
+        {
+            "fingerprint": run_fingerprint,
+            "tables": {name: [asdict(file) for file in files] for name, files in tables.items()},
+        }
+    )
+    if not store.create(layout.MANIFEST, manifest):
+        if store.exists(layout.SUCCESS) and store.read_bytes(layout.MANIFEST) != manifest:
+            raise StorageError(
+                f"{store.uri}: another run has published here meanwhile, and what it published "
+                "stays; give another output.path"
+            )
+        # Of an attempt that was stopped before the mark.
+        store.write_bytes(layout.MANIFEST, manifest)
     store.create(layout.SUCCESS, b"")
 
 
@@ -107,7 +163,13 @@ def read_record(store: Store) -> dict[str, Any]:
 
 def timestamp() -> str:
     """This moment in UTC, as ``run.json`` has it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return time.strftime(TIME_FORMAT, time.gmtime())
+
+
+def _how_far(record: dict[str, Any]) -> str:
+    stages = record.get("stages") or [{"name": "none", "done": 0, "total": 0, "unit": "items"}]
+    last = next((each for each in stages if each["done"] < each["total"]), stages[-1])
+    return f"stage {last['name']}, {last['done']:,} of {last['total']:,} {last['unit']}"
 
 
 def replace_table(store: Store, table: str, files: list[FileRecord]) -> None:
@@ -134,7 +196,10 @@ def published_files(store: Store) -> dict[str, list[FileRecord]]:
     """
     if not store.exists(layout.SUCCESS):
         if store.exists(layout.RUN):
-            raise InputError(f"{store.uri}: the run is not finished; run it again, it resumes")
+            raise InputError(
+                f"{store.uri}: the run is not finished; run it again, it resumes "
+                f"({_how_far(read_record(store))}; more by hercules-scale status)"
+            )
         raise InputError(f"{store.uri}: holds no run; give the output path of a finished run")
     manifest = json.loads(store.read_bytes(layout.MANIFEST))
     return {

@@ -1,25 +1,54 @@
 """One folder on a file system or object store, by URI.
 
 Bulk data goes through pyarrow's file systems; listing, small files and conditional creation
-through fsspec. Credentials are the ambient ones: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
-AWS_ENDPOINT_URL and the like, or the machine's role.
+through fsspec. Both try again after what passes, and on top of it each call here is repeated for
+``storage.retry_seconds``. Credentials are the ambient ones: AWS_ACCESS_KEY_ID,
+AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL and the like, or the machine's role.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 import pyarrow.fs as pafs
 
+from hercules_scale.config import StorageConfig
 from hercules_scale.errors import InputError
+from hercules_scale.storage import layout
+from hercules_scale.storage.faults import patiently
 
 SCHEMES = {"file": "local", "s3": "s3fs", "gs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 CREATED_BEFORE = ("PreconditionFailed", "ConditionalRequestConflict", "412")
+# An answer may take as long as a busy server needs; delays between attempts grow to 20 seconds,
+# so that ten of them bridge more than half a minute.
+CONNECT_SECONDS, ANSWER_SECONDS = 10, 60
+ATTEMPTS = 10
+# s3fs repeats each of these five times.
+S3FS_ATTEMPTS = 3
+HASTY_SECONDS = 5.0
+# Of a file that is being written, so that nobody takes it for data.
+UNFINISHED = ".tmp"
+
+# What file systems without hard links say to one.
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+T = TypeVar("T")
+
+_options = StorageConfig()
+
+
+def use_options(options: StorageConfig) -> None:
+    """Have the folders that this process opens from now on be reached so."""
+    global _options
+    _options = options
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -43,19 +72,27 @@ class Store:
 
     Args:
         uri: A local path, ``s3://bucket/folder``, ``gs://...`` or ``az://...``.
+        options: How it is reached; by default as ``use_options`` said last in this process.
 
     Raises:
         InputError: The scheme is unknown, or its package is not installed.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, options: StorageConfig | None = None) -> None:
         self.scheme, path = split_uri(uri)
         self.root = path.rstrip("/")
         self.uri = uri.rstrip("/")
+        self.options = options or _options
 
-    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
+    def __reduce__(self) -> tuple[type[Store], tuple[str, StorageConfig]]:
         # A worker opens its own connections.
-        return (Store, (self.uri,))
+        return (Store, (self.uri, self.options))
+
+    @property
+    def hasty(self) -> Store:
+        """The same folder, for a caller who waits for no outage."""
+        seconds = min(self.options.retry_seconds, HASTY_SECONDS)
+        return Store(self.uri, self.options.model_copy(update={"retry_seconds": seconds}))
 
     @property
     def is_local(self) -> bool:
@@ -65,14 +102,39 @@ class Store:
     @cached_property
     def fsspec(self) -> Any:
         """The fsspec file system, for listing and small files."""
-        options: dict[str, Any] = {} if self.is_local else {"use_listings_cache": False}
         try:
-            return fsspec.filesystem(self.scheme, **options)
+            return fsspec.filesystem(self.scheme, **self._fsspec_options())
         except ImportError:
             raise InputError(
                 f"{self.uri}: reading {self.scheme}:// needs the package "
                 f"{SCHEMES[self.scheme]}; install it"
             ) from None
+
+    def _fsspec_options(self) -> dict[str, Any]:
+        asked = self.options
+        if self.is_local:
+            return {}
+        options: dict[str, Any] = {"use_listings_cache": False}
+        given: dict[str, Any]
+        if self.scheme == "s3":
+            config: dict[str, Any] = {
+                "connect_timeout": CONNECT_SECONDS,
+                "read_timeout": ANSWER_SECONDS,
+                "retries": {"mode": "standard", "max_attempts": S3FS_ATTEMPTS},
+            }
+            if asked.virtual_hosts:
+                config["s3"] = {"addressing_style": "virtual"}
+            given = {"endpoint_url": asked.endpoint, "anon": asked.anonymous or None}
+            options["config_kwargs"] = config
+            options["client_kwargs"] = {"region_name": asked.region} if asked.region else {}
+        elif self.scheme == "gs":
+            token = "anon" if asked.anonymous else None
+            given = {"project": asked.project, "endpoint_url": asked.endpoint, "token": token}
+        else:
+            host = asked.endpoint and asked.endpoint.partition("://")[2]
+            anonymous = asked.anonymous or None
+            given = {"account_name": asked.account, "account_host": host, "anon": anonymous}
+        return options | {name: value for name, value in given.items() if value is not None}
 
     @cached_property
     def arrow(self) -> pafs.FileSystem:
@@ -80,9 +142,27 @@ class Store:
         if self.is_local:
             return pafs.LocalFileSystem()
         if self.scheme == "s3":
-            endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-            return pafs.S3FileSystem(endpoint_override=endpoint)
+            ambient = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+            return pafs.S3FileSystem(
+                endpoint_override=self.options.endpoint or ambient,
+                region=self.options.region,
+                anonymous=self.options.anonymous,
+                force_virtual_addressing=self.options.virtual_hosts,
+                connect_timeout=CONNECT_SECONDS,
+                request_timeout=ANSWER_SECONDS,
+                retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+                # A file below 5 MB is one request instead of three, and above it parts of 10 MB.
+                allow_delayed_open=True,
+            )
         return pafs.PyFileSystem(pafs.FSSpecHandler(self.fsspec))
+
+    def patiently(self, work: Callable[[], T]) -> T:
+        """Do some work with the storage, and again after what passes.
+
+        Raises:
+            StorageError: It fails for longer than ``storage.retry_seconds``, or there is no space.
+        """
+        return patiently(work, self.options.retry_seconds, self.uri)
 
     def path(self, name: str) -> str:
         """The full path of a relative name, without the scheme."""
@@ -90,7 +170,7 @@ class Store:
 
     def exists(self, name: str) -> bool:
         """Whether a file or folder of this name exists."""
-        return bool(self.fsspec.exists(self.path(name)))
+        return self.patiently(lambda: bool(self.fsspec.exists(self.path(name))))
 
     def read_bytes(self, name: str) -> bytes:
         """A small file, whole.
@@ -98,60 +178,138 @@ class Store:
         Raises:
             FileNotFoundError: There is none.
         """
-        return bytes(self.fsspec.cat_file(self.path(name)))
+        return self.patiently(lambda: bytes(self.fsspec.cat_file(self.path(name))))
 
     def read_range(self, name: str, start: int, length: int) -> bytes:
         """Some bytes of a large file."""
-        with self.arrow.open_input_file(self.path(name)) as stream:
-            return bytes(stream.read_at(length, start))
+
+        def read() -> bytes:
+            with self.arrow.open_input_file(self.path(name)) as stream:
+                return bytes(stream.read_at(length, start))
+
+        return self.patiently(read)
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write a small file at once: readers see the old content or the new."""
         path = self.path(name)
         if not self.is_local:
-            self.fsspec.pipe_file(path, data)
+            self.patiently(lambda: self.fsspec.pipe_file(path, data))
             return
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(f"{path}.{uuid.uuid4().hex}.tmp")
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        with self._written_beside(path) as temporary:
+            self.patiently(lambda: temporary.write_bytes(data))
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a small file unless it exists, in one conditional step.
 
         Returns:
-            Whether this call made the file.
+            Whether this call made the file. Where an answer of the storage was lost it may have,
+            and not know; compare what is there.
         """
         path = self.path(name)
         if self.is_local:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            return self._create_local(path, data)
         try:
-            self.fsspec.pipe_file(path, data, mode="create")
+            self.patiently(lambda: self.fsspec.pipe_file(path, data, mode="create"))
         except FileExistsError:
             return False
         except OSError as error:
-            # s3fs has no type of its own for a failed precondition.
+            # s3fs has no type of its own for every failed precondition.
             response = getattr(error.__cause__, "response", {})
             if response.get("Error", {}).get("Code") in CREATED_BEFORE:
                 return False
             raise
         return True
 
+    @cached_property
+    def creates_conditionally(self) -> bool:
+        """Whether ``create`` of a file that exists is refused; tried out on an object store."""
+        if self.is_local:
+            return True
+        name = layout.stage_file("probe", uuid.uuid4().hex)
+        self.create(name, b"")
+        second = self.create(name, b"")
+        self.delete_files(name)
+        return not second
+
+    def _create_local(self, path: str, data: bytes) -> bool:
+        """A link is made at once with the content, or not at all."""
+        with suppress(FileExistsError), self._written_beside(path, keep=False) as temporary:
+            self.patiently(lambda: temporary.write_bytes(data))
+            try:
+                os.link(temporary, path)
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                with Path(path).open("xb") as file:
+                    file.write(data)
+            return True
+        return False
+
+    @contextmanager
+    def _written_beside(self, path: str, keep: bool = True) -> Iterator[Path]:
+        """A name to write a file under, which takes its place once it is whole."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}{UNFINISHED}")
+        try:
+            yield temporary
+            if keep:
+                temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
     def list_files(self, folder: str) -> list[str]:
         """Names of the files under a folder, relative to the root, sorted."""
+        return sorted(self.list_sizes(folder))
+
+    def list_sizes(self, folder: str) -> dict[str, int]:
+        """Lengths in bytes of the files under a folder, by name relative to the root."""
+
+        def find() -> dict[str, Any]:
+            found: dict[str, Any] = self.fsspec.find(self.path(folder), detail=True)
+            return found
+
         try:
-            found = self.fsspec.find(self.path(folder))
+            found = self.patiently(find)
         except FileNotFoundError:
-            return []
-        return sorted(str(path)[len(self.root) + 1 :] for path in found)
+            return {}
+        # Some object stores keep an empty object of the folder's own name.
+        found.pop(self.path(folder), None)
+        return {path[len(self.root) + 1 :]: int(entry["size"]) for path, entry in found.items()}
 
     def delete_files(self, folder: str) -> None:
         """Delete a folder with all its files, if there is one."""
-        if self.exists(folder):
-            self.fsspec.rm(self.path(folder), recursive=True)
 
-    def open_output(self, name: str) -> Any:
-        """A binary stream to write a large file; it is whole once closed."""
+        def delete() -> None:
+            with suppress(FileNotFoundError):
+                self.fsspec.rm(self.path(folder), recursive=True)
+
+        if self.exists(folder):
+            self.patiently(delete)
+
+    def delete_unfinished(self) -> None:
+        """Delete what writers that were killed left behind; object stores hold nothing of it."""
         if self.is_local:
-            Path(self.path(name)).parent.mkdir(parents=True, exist_ok=True)
-        return self.arrow.open_output_stream(self.path(name))
+            for path in Path(self.root).rglob(f".*{UNFINISHED}"):
+                path.unlink(missing_ok=True)
+
+    def open_input(self, name: str) -> Any:
+        """A large file to read from any place in it."""
+        return self.patiently(lambda: self.arrow.open_input_file(self.path(name)))
+
+    @contextmanager
+    def open_output(self, name: str) -> Iterator[Any]:
+        """A binary stream to write a large file, which is whole once it is closed.
+
+        A local file appears then, and not at all after an error; an object store may keep the
+        beginning of one that failed.
+        """
+        if not self.is_local:
+            with self.arrow.open_output_stream(self.path(name)) as stream:
+                yield stream
+            return
+        with (
+            self._written_beside(self.path(name)) as temporary,
+            self.arrow.open_output_stream(str(temporary)) as stream,
+        ):
+            yield stream

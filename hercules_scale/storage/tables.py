@@ -75,12 +75,14 @@ class FileRecord:
         rows: Rows in it.
         size_bytes: Its length.
         sha256: Checksum of its bytes, in hexadecimal.
+        schema: Short checksum of its columns' names and types.
     """
 
     path: str
     rows: int
     size_bytes: int
     sha256: str
+    schema: str = ""
 
 
 class _CheckedStream:
@@ -140,9 +142,9 @@ class TableWriter:
     def finish(self) -> FileRecord:
         """Close the file and say what it holds."""
         self._writer.close()
-        return FileRecord(
-            self._path, self.rows, self._stream.size_bytes, self._stream.hash.hexdigest()
-        )
+        schema = hashlib.sha256(self._schema.serialize()).hexdigest()[:16]
+        stream = self._stream
+        return FileRecord(self._path, self.rows, stream.size_bytes, stream.hash.hexdigest(), schema)
 
 
 @contextmanager
@@ -161,9 +163,13 @@ def write_table(
     store: Store, path: str, table: pa.Table, group_rows: int = ROW_GROUP_ROWS
 ) -> FileRecord:
     """Write one table as one Parquet file."""
-    with table_writer(store, path, table.schema, group_rows) as writer:
-        writer.write(table)
-        return writer.finish()
+
+    def write() -> FileRecord:
+        with table_writer(store, path, table.schema, group_rows) as writer:
+            writer.write(table)
+            return writer.finish()
+
+    return store.patiently(write)
 
 
 def read_table(
@@ -176,12 +182,17 @@ def read_table(
 
     Row groups whose statistics rule a comparison out are not read.
     """
-    return pq.read_table(store.path(path), filesystem=store.arrow, columns=columns, filters=where)
+
+    def read() -> pa.Table:
+        place = store.path(path)
+        return pq.read_table(place, filesystem=store.arrow, columns=columns, filters=where)
+
+    return store.patiently(read)
 
 
 def read_schema(store: Store, path: str) -> pa.Schema:
     """Columns of one Parquet file; only its footer is read."""
-    return pq.read_schema(store.path(path), filesystem=store.arrow)
+    return store.patiently(lambda: pq.read_schema(store.path(path), filesystem=store.arrow))
 
 
 def read_tables(store: Store, paths: Iterable[str], columns: list[str] | None = None) -> pa.Table:
@@ -193,7 +204,7 @@ def read_rows(
     store: Store, path: str, start: int, stop: int, columns: list[str] | None = None
 ) -> pa.Table:
     """Rows ``start`` to ``stop`` of a Parquet file; other row groups are not read."""
-    with store.arrow.open_input_file(store.path(path)) as stream:
+    with store.open_input(path) as stream:
         file = pq.ParquetFile(stream)
         first = 0
         skipped = 0
@@ -212,5 +223,5 @@ def iterate_batches(
     store: Store, path: str, columns: list[str] | None = None, rows: int = ROW_GROUP_ROWS
 ) -> Iterator[pa.RecordBatch]:
     """A Parquet file in pieces of at most ``rows`` rows."""
-    with store.arrow.open_input_file(store.path(path)) as stream:
+    with store.open_input(path) as stream:
         yield from pq.ParquetFile(stream).iter_batches(batch_size=rows, columns=columns)

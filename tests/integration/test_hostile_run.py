@@ -26,15 +26,15 @@ import yaml
 from hercules_scale import Hierarchy
 from hercules_scale.cli import main
 from hercules_scale.storage.store import Store
-from tests.conftest import S3_SECRET
 from tests.integration.conftest import serve_endpoint
+from tests.s3_server import SECRET
 
 pytestmark = [pytest.mark.ray, pytest.mark.s3, pytest.mark.slow]
 CANARIES = {
     "OPENAI_API_KEY": "sk-canary-of-openai",
     "HF_TOKEN": "hf-canary-of-a-hub",
     "AZURE_STORAGE_KEY": "canary-of-azure-storage",
-    "AWS_SECRET_ACCESS_KEY": S3_SECRET,
+    "AWS_SECRET_ACCESS_KEY": SECRET,
 }
 HTML = "</script><script>hacked=1</script><img src=x onerror=hacked=1>"
 ATTACKS = [

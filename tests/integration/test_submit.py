@@ -25,7 +25,8 @@ import yaml
 from hercules_scale.cli import main
 from hercules_scale.hierarchy import Hierarchy
 from hercules_scale.storage.store import Store
-from tests.conftest import S3_SECRET, free_port, small_config
+from tests.conftest import small_config
+from tests.s3_server import SECRET, free_port
 
 pytestmark = [pytest.mark.ray, pytest.mark.s3]
 N_TEXTS = 3_500
@@ -193,7 +194,7 @@ def test_a_submitted_run_that_loses_a_node_and_gets_another_equals_one_of_a_sing
     first = cluster.call(config, "--no-wait")
     name = first.split()[1].rstrip(":")
     assert f"job {name}: submitted, with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY" in first
-    assert S3_SECRET not in first
+    assert SECRET not in first
     assert f"job {name}: the run was submitted before and is" in cluster.call(config, "--no-wait")
     assert f"job {name}: stopped" in cluster.call(config, "--stop"), cluster.job_logs()
     assert "nothing to stop" in cluster.call(config, "--stop")
@@ -226,7 +227,7 @@ def test_a_submitted_run_that_loses_a_node_and_gets_another_equals_one_of_a_sing
     assert metrics >= WATCHED
     logs = [path.read_text(errors="replace") for path in cluster.folder.rglob("*.log")]
     assert any("AWS" in text or "submitted" in text for text in logs)
-    assert not [text for text in logs if S3_SECRET in text]
+    assert not [text for text in logs if SECRET in text]
 
     alone = str(tmp_path / "alone")
     command = [sys.executable, "-m", "hercules_scale", "run", config, "--output", alone]

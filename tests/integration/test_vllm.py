@@ -22,7 +22,8 @@ from hercules_scale.config import parse_config
 from hercules_scale.pipeline import run
 from hercules_scale.summarization.clients import ChatRequest, OpenAIClient
 from hercules_scale.summarization.prompts import Message
-from tests.conftest import free_port, small_config
+from tests.conftest import small_config
+from tests.s3_server import free_port
 
 pytestmark = [pytest.mark.ray, pytest.mark.llm, pytest.mark.slow]
 

@@ -1,8 +1,9 @@
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from hercules_scale.errors import InputError
+from hercules_scale.errors import InputError, StorageError
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import (
     Commit,
@@ -10,10 +11,12 @@ from hercules_scale.storage.manifest import (
     publish,
     published_files,
     read_commits,
+    to_json,
+    whole_commits,
     write_commit,
 )
 from hercules_scale.storage.store import Store
-from hercules_scale.storage.tables import FileRecord
+from hercules_scale.storage.tables import FileRecord, write_table
 
 FILE = FileRecord("items/part-000000.parquet", 3, 120, "ab" * 32)
 
@@ -54,9 +57,56 @@ def test_published_files_are_those_of_the_manifest(tmp_path: Path) -> None:
 
 def test_a_run_that_is_not_finished_says_so(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
-    store.write_bytes(layout.RUN, b"{}")
-    with pytest.raises(InputError, match="the run is not finished; run it again, it resumes"):
+    stage = {"name": "embed", "done": 1024, "total": 5000, "unit": "items"}
+    store.write_bytes(layout.RUN, to_json({"stages": [stage]}))
+    match = r"not finished; run it again, it resumes \(stage embed, 1,024 of 5,000 items; more by"
+    with pytest.raises(InputError, match=match):
         published_files(store)
+
+
+def test_what_another_run_published_stays(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    publish(store, {"items": [FILE]}, "f")
+    publish(store, {"items": [FILE]}, "f")
+    with pytest.raises(StorageError, match="another run has published here meanwhile, and what"):
+        publish(store, {"items": []}, "f")
+    assert published_files(store) == {"items": [FILE]}
+
+
+def test_a_publisher_that_was_stopped_before_the_mark_is_followed(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    publish(store, {"items": [FILE, FILE]}, "f")
+    store.delete_files(layout.SUCCESS)
+    publish(store, {"items": [FILE]}, "f")
+    assert published_files(store) == {"items": [FILE]}
+
+
+def test_commits_hold_while_their_files_have_the_recorded_length(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    table = pa.table({"row": [1, 2, 3]})
+    commits = {}
+    for shard in range(4):
+        file = write_table(store, layout.part("items", shard), table)
+        kept = write_table(store, layout.work_part("other", shard), table)
+        commits[shard] = Commit(shard, "f", [file], kept=[kept])
+    assert whole_commits(store, commits) == (commits, [])
+    store.delete_files(layout.part("items", 1))
+    cut = layout.work_part("other", 2)
+    store.write_bytes(cut, store.read_bytes(cut)[:-1])
+    rewritten = write_table(store, layout.part("items", 3), pa.table({"row": [1]}))
+    lost = [layout.part("items", 1), cut, rewritten.path]
+    assert whole_commits(store, commits) == ({0: commits[0]}, lost)
+    whole, gone = whole_commits(store, commits, {3: Commit(3, "f", [rewritten])})
+    assert (sorted(whole), gone) == ([0, 3], lost[:2])
+
+
+def test_files_of_one_schema_have_one_checksum_of_it(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    schemas = [
+        write_table(store, "t.parquet", table).schema
+        for table in (pa.table({"a": [1]}), pa.table({"a": [2, 3]}), pa.table({"a": [1.0]}))
+    ]
+    assert schemas[0] == schemas[1] != schemas[2]
 
 
 def test_a_place_without_a_run_says_so(tmp_path: Path) -> None:

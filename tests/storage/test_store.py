@@ -1,11 +1,15 @@
 import importlib.util
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from hercules_scale.config import StorageConfig
 from hercules_scale.errors import InputError
-from hercules_scale.storage.store import Store, split_uri
+from hercules_scale.storage import store as store_module
+from hercules_scale.storage.store import Store, split_uri, use_options
 
 
 def test_bytes_are_read_as_they_were_written(tmp_path: Path) -> None:
@@ -68,6 +72,49 @@ def test_a_large_file_is_streamed_into_a_new_folder(tmp_path: Path) -> None:
     with store.open_output("deep/er/file") as stream:
         stream.write(b"abc")
     assert store.read_bytes("deep/er/file") == b"abc"
+
+
+def test_a_local_file_whose_writer_fails_does_not_appear(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.write_bytes("file", b"old")
+
+    def fail() -> None:
+        with store.open_output("file") as stream:
+            stream.write(b"half")
+            raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        fail()
+    assert store.read_bytes("file") == b"old"
+    assert store.list_files("") == ["file"]
+
+
+def test_what_a_killed_writer_left_is_no_data_and_is_deleted(tmp_path: Path) -> None:
+    code = """
+import os, signal, sys
+from hercules_scale.storage.store import Store
+with Store(sys.argv[1]).open_output("items/part.parquet") as stream:
+    stream.write(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", code, tmp_path], check=False).returncode == -9
+    (left,) = (tmp_path / "items").iterdir()
+    assert left.name.startswith(".")
+    assert left.suffix == ".tmp"
+    Store(str(tmp_path)).delete_unfinished()
+    assert list((tmp_path / "items").iterdir()) == []
+
+
+def test_options_go_where_the_folder_goes(tmp_path: Path) -> None:
+    before, options = store_module._options, StorageConfig(retry_seconds=7)
+    try:
+        use_options(options)
+        store = Store(str(tmp_path))
+    finally:
+        use_options(before)
+    assert pickle.loads(pickle.dumps(store)).options == options
+    assert Store(str(tmp_path)).options == before
+    assert store.hasty.options.retry_seconds == 5
 
 
 def test_a_store_travels_to_a_worker(tmp_path: Path) -> None:

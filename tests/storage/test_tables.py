@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hercules_scale.storage import tables
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
     iterate_batches,
@@ -71,11 +70,8 @@ def test_a_table_without_rows_keeps_its_schema(tmp_path: Path) -> None:
     assert read_table(store, "t.parquet").schema == SCHEMA
 
 
-def test_large_tables_are_cut_into_row_groups(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tables, "ROW_GROUP_ROWS", 4)
-    write_table(Store(str(tmp_path)), "t.parquet", numbers(0, 10))
+def test_large_tables_are_cut_into_row_groups(tmp_path: Path) -> None:
+    write_table(Store(str(tmp_path)), "t.parquet", numbers(0, 10), group_rows=4)
     assert pq.ParquetFile(tmp_path / "t.parquet").metadata.num_row_groups == 3
 
 

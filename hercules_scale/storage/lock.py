@@ -1,0 +1,202 @@
+"""One run at a time on an output: a lock that its owner keeps fresh, and loses when it is dead.
+
+Locks are numbered, and the highest number is the one that holds, so that a dead owner's is taken
+over with nothing but the conditional creation of the next: of two that try, one wins.
+"""
+
+from __future__ import annotations
+
+import calendar
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import psutil
+
+from hercules_scale.errors import StorageError
+from hercules_scale.storage import layout
+from hercules_scale.storage.manifest import TIME_FORMAT, timestamp, to_json
+from hercules_scale.storage.store import Store
+
+HEARTBEAT_SECONDS = 30.0
+# Longer than an outage is waited for, in which no heartbeat can be written.
+STALE_SECONDS = 300.0
+# Where creation is not conditional, both of two writers have written after this time.
+READ_BACK_SECONDS = 3.0
+TURNS = 5
+
+Record = dict[str, Any]
+
+
+class Lock:
+    """The lock of one output, held by this process."""
+
+    def __init__(self, store: Store, name: str, owner: Record) -> None:
+        self._store, self._name, self._owner = store, name, owner
+        self._lost: Record | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._keep_fresh, daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Make sure that the output is still this run's.
+
+        Raises:
+            StorageError: Another run took it over.
+        """
+        if self._lost is None:
+            self._refresh()
+        if self._lost is not None:
+            raise StorageError(
+                f"{self._store.uri}: was taken over by another run, {_describe(self._lost)}, since "
+                f"nothing was heard of this one for {STALE_SECONDS / 60:.0f} minutes; let that one "
+                "finish"
+            )
+
+    def release(self) -> None:
+        """Let others have it."""
+        self._ended.set()
+        self._thread.join()
+        if self._lost is None:
+            self._store.hasty.delete_files(self._name)
+
+    def _keep_fresh(self) -> None:
+        while not self._ended.wait(HEARTBEAT_SECONDS):
+            # The storage may be away for a while; whoever needs it next will say so.
+            with suppress(Exception):
+                self._refresh()
+
+    def _refresh(self) -> None:
+        newest = _newest(self._store)
+        if newest is not None and newest[1]["token"] != self._owner["token"]:
+            self._lost = newest[1]
+        else:
+            self._store.write_bytes(self._name, to_json(self._owner | {"seen_at": timestamp()}))
+
+
+@contextmanager
+def hold_lock(store: Store, warn: Callable[[str], object]) -> Iterator[Lock]:
+    """Hold the lock of an output.
+
+    Args:
+        store: The output.
+        warn: Is told that the storage cannot create a file on condition that there is none.
+
+    Raises:
+        StorageError: Another run holds it; the message names it.
+    """
+    owner = _this_process()
+    conditional = store.creates_conditionally
+    if not conditional:
+        warn(
+            f"{store.uri}: the storage has no conditional creation of files, so two runs that "
+            "start at once on this output may not notice each other; start one at a time"
+        )
+    name = _acquire(store, owner)
+    if not conditional:
+        time.sleep(READ_BACK_SECONDS)
+        held = _newest(store)
+        if held is None or held[1]["token"] != owner["token"]:
+            raise StorageError(_refusal(store, {} if held is None else held[1]))
+    lock = Lock(store, name, owner)
+    try:
+        yield lock
+    finally:
+        with suppress(StorageError, OSError):
+            lock.release()
+
+
+def held_by(store: Store) -> tuple[str, bool] | None:
+    """Who holds the lock of an output, in words, and whether it is alive; nothing if nobody."""
+    newest = _newest(store)
+    return None if newest is None else (_describe(newest[1]), not _is_dead(newest[1]))
+
+
+def _acquire(store: Store, owner: Record) -> str:
+    """Name of the lock that was created."""
+    data = to_json(owner)
+    for _ in range(TURNS):
+        newest = _newest(store)
+        number = 1
+        if newest is not None:
+            if not _is_dead(newest[1]):
+                raise StorageError(_refusal(store, newest[1]))
+            number = int(PurePosixPath(newest[0]).stem) + 1
+        name = layout.lock(number)
+        # An answer that was lost may have been a yes.
+        if store.create(name, data) or store.read_bytes(name) == data:
+            if newest is not None:
+                store.delete_files(newest[0])
+            return name
+    raise StorageError(f"{store.uri}: other runs start here again and again; start one alone")
+
+
+def _newest(store: Store) -> tuple[str, Record] | None:
+    """The lock that holds, by name, and what it says; nothing where there is none."""
+    for _ in range(TURNS):
+        names = store.list_files(layout.LOCKS)
+        if not names:
+            return None
+        try:
+            return names[-1], {"token": None, **json.loads(store.read_bytes(names[-1]))}
+        except FileNotFoundError:
+            # Released a moment ago.
+            continue
+    return None
+
+
+def _refusal(store: Store, held: Record) -> str:
+    return (
+        f"{store.uri}: another run is writing here, {_describe(held)}; wait for it or stop it, or "
+        "give another output.path (one whose machine died is taken over "
+        f"{STALE_SECONDS / 60:.0f} minutes after it was last heard of)"
+    )
+
+
+def _describe(held: Record) -> str:
+    return (
+        f"host {held.get('host')}, pid {held.get('pid')}, started {held.get('started_at')}, last "
+        f"heard of {held.get('seen_at')}"
+    )
+
+
+def _this_process() -> Record:
+    return {
+        "token": uuid.uuid4().hex,
+        "host": socket.gethostname(),
+        "machine": _machine(),
+        "pid": os.getpid(),
+        "process_created": psutil.Process().create_time(),
+        "started_at": timestamp(),
+        "seen_at": timestamp(),
+    }
+
+
+def _machine() -> str | None:
+    """What this process shares with those whose ids it can look up; nothing where not known."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return None
+
+
+def _is_dead(held: Record) -> bool:
+    """Whether the process is known to be gone, or nothing was heard of it for long."""
+    machine = _machine()
+    if machine is None or held.get("machine") != machine:
+        seen = calendar.timegm(time.strptime(held["seen_at"], TIME_FORMAT))
+        return time.time() - seen > STALE_SECONDS
+    try:
+        process = psutil.Process(held["pid"])
+        same = abs(process.create_time() - held["process_created"]) < 1
+        return not same or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
