@@ -174,8 +174,11 @@ class Jobs:
             # It may need to be told which column is which; its rows help with that.
             found["problem"] = str(error).replace(path, name)
             return found | ({} if upload is None else _plain_preview(upload.path))
+        found["modality"] = columns.modality
+        if upload is not None and (whole := _plain_preview(upload.path))["columns"]:
+            return found | whole
         table, _ = next(raw_batches(split_into_pieces(sources)[0], columns), (pa.table({}), {}))
-        return found | {"modality": columns.modality} | _shown(table)
+        return found | _shown(table)
 
     def start(self, values: dict[str, Any], run: int) -> Job:
         """Start a run.
@@ -264,9 +267,13 @@ def _shown(table: pa.Table) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, bytes):
-        return f"{len(value):,} bytes"
     text = "" if value is None else str(value)
+    if isinstance(value, bytes):
+        # Texts are read as bytes, as which they come from files.
+        try:
+            text = value.decode()
+        except UnicodeDecodeError:
+            return f"{len(value):,} bytes"
     return text if len(text) <= CELL_CHARACTERS else f"{text[:CELL_CHARACTERS]}…"
 
 

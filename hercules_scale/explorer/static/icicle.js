@@ -1,8 +1,22 @@
 "use strict";
-import { clear, count, cut, h, share, svg } from "./dom.js";
+import { clear, count, h, printable, share, svg } from "./dom.js";
 import { colour, isDark } from "./api.js";
 
 const LEAST = 3, LOWEST = 64, HIGHEST = 150;
+
+const ruler = document.createElement("canvas").getContext("2d");
+/** As much of a text as fits into a width; nothing where that is hardly any of it. */
+function fitted(text, wide, font) {
+  ruler.font = font;
+  const chars = [...text];
+  if (ruler.measureText(text).width <= wide) return text;
+  let [low, high] = [0, chars.length];
+  while (low < high) {
+    const middle = Math.ceil((low + high) / 2);
+    if (ruler.measureText(chars.slice(0, middle).join("") + "…").width <= wide) low = middle; else high = middle - 1;
+  }
+  return low < 3 ? "" : chars.slice(0, low).join("") + "…";
+}
 
 /** Levels below one another, as wide as they have items; a click brings a cluster to full width. */
 export function icicleView(left, context) {
@@ -37,12 +51,13 @@ export function icicleView(left, context) {
     for (const id of ids) { const own = width * tree.size(topLevel, id) / all; lay(topLevel, id, at, own); at += own; }
     const cells = found.map(([level, id, x, wide]) => {
       const title = tree.title(level, id), mine = selected && selected[0] === level && selected[1] === id;
-      const y = (topLevel - level) * row, fits = Math.floor((wide - 12) / 8.3);
+      const y = (topLevel - level) * row, inside = wide - 14, items = `${count(tree.size(level, id))} items`;
+      const name = fitted(printable(title), inside, "600 13px system-ui, sans-serif"), size = fitted(items, inside, "12px system-ui, sans-serif");
       return svg("a", { href: context.link({ cluster: [level, id], item: null }), "aria-label": `${title}, level ${level}, ${count(tree.size(level, id))} items`, "aria-current": mine ? "true" : null },
         svg("title", {}, `${title} · ${count(tree.size(level, id))} items · ${share(tree.size(level, id), tree.nItems)}`),
         svg("rect", { x: x + 0.5, y: y + 0.5, width: Math.max(wide - 1, 1), height: row - 1, rx: 3, fill: colour(tree.tops[level - 1][id], dark) }),
-        fits >= 4 && svg("text", { x: x + 7, y: y + 22, class: "strong" }, cut(title, fits)),
-        fits >= 6 && svg("text", { x: x + 7, y: y + 42 }, cut(`${count(tree.size(level, id))} items`, fits)));
+        name && svg("text", { x: x + 7, y: y + 22, class: "strong" }, name),
+        size === items && svg("text", { x: x + 7, y: y + 42 }, size));
     });
     clear(holder, svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "Icicle of the clusters" },
       rests.map(([level, x, wide]) => svg("rect", { class: "rest", x, y: (topLevel - level) * row + 0.5, width: Math.max(wide - 1, 0), height: row - 1, rx: 3 }, svg("title", {}, "Clusters that are too narrow to be drawn; select the one above"))), cells));

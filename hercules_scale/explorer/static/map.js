@@ -77,7 +77,8 @@ export function mapView(left, context) {
   function fit() {
     const number = focus ? Math.max(focus[0] - 1, 1) : 1;
     let axes = places(number), ids = members(number);
-    if (focus && focus[0] === 1 && items?.kind === "points") { axes = items.places; ids = items.rows.map((_, index) => index); }
+    // The items reach farther than the centroids.
+    if (items?.kind === "points" && space === "direct") { axes = items.places; ids = items.rows.map((_, index) => index); }
     if (!axes?.length || !ids.length) { draw(); return; }
     const bounds = axes.map((axis) => ids.reduce(([low, high], id) => axis[id] === null ? [low, high] : [Math.min(low, axis[id]), Math.max(high, axis[id])], [Infinity, -Infinity]));
     const [x, y, z] = bounds.map(([low, high]) => (low + high) / 2);
@@ -147,11 +148,14 @@ export function mapView(left, context) {
     for (const each of mine ? [mine, ...order] : order) {
       if (taken.length >= LABELS || !each.lit) break;
       const label = cut(tree.title(each.level ?? number, each.id), 30), wide = pen.width(label) + 6;
-      const box = [each.x - wide / 2, each.y - 8, each.x + wide / 2, each.y + 8];
-      if (box[0] < 2 || box[1] < 2 || box[2] > canvas.clientWidth - 2 || box[3] > canvas.clientHeight - 2) continue;
+      const x = Math.min(Math.max(each.x, wide / 2 + 2), canvas.clientWidth - wide / 2 - 2);
+      // Not away from its bubble.
+      if (Math.abs(x - each.x) > wide / 2) continue;
+      const box = [x - wide / 2, each.y - 8, x + wide / 2, each.y + 8];
+      if (box[1] < 2 || box[3] > canvas.clientHeight - 2) continue;
       if (taken.some((other) => box[0] < other[2] && box[2] > other[0] && box[1] < other[3] && box[3] > other[1])) continue;
       taken.push(box);
-      pen.text(label, each.x, each.y + 4, text, back);
+      pen.text(label, x, each.y + 4, text, back);
     }
   }
   /** From what is selected to the cluster above it and to those below. */
@@ -218,7 +222,7 @@ export function mapView(left, context) {
       const found = await get(`runs/${context.run}/points`, focus ? { level: focus[0], id: focus[1] } : {});
       if (mine !== turn) return;
       items = found;
-      if (focus?.[0] === 1) fit(); else draw();
+      if (zoom === 1) fit(); else draw();
     } catch (error) { if (mine === turn) tell(error.message); }
   }
   /** Near enough, items come out as points. */
