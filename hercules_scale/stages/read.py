@@ -118,7 +118,7 @@ def read_items(
         ]
         for table in ("items", "labels", "embeddings")
     }
-    files["rejected"] = _write_rejected(store, config, scanned, starts)
+    files["rejected"] = store.patiently(lambda: _write_rejected(store, config, scanned, starts))
     if n_rejected:
         context.reporter.say(f"rejected: {n_rejected:,} rows, see {store.uri}/rejected")
     context.reporter.measure("hercules_rejected_rows", n_rejected, SCAN)

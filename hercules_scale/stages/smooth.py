@@ -156,7 +156,7 @@ def _run(
         done = read_commits(context.store, name, context.fingerprint)
         for part in range(n_parts):
             if part not in done:
-                result = worker(part)
+                result = context.store.patiently(partial(worker, part))
                 done[part] = Commit(part, context.fingerprint, result.files, result.info)
                 write_commit(context.store, name, done[part])
     else:

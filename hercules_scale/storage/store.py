@@ -24,6 +24,7 @@ from hercules_scale.config import StorageConfig
 from hercules_scale.errors import InputError
 from hercules_scale.storage import layout
 from hercules_scale.storage.faults import patiently
+from hercules_scale.storage.patient_input import PatientInput
 
 SCHEMES = {"file": "local", "s3": "s3fs", "gs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 CREATED_BEFORE = ("PreconditionFailed", "ConditionalRequestConflict", "412")
@@ -295,7 +296,9 @@ class Store:
 
     def open_input(self, name: str) -> Any:
         """A large file to read from any place in it."""
-        return self.patiently(lambda: self.arrow.open_input_file(self.path(name)))
+        if self.is_local:
+            return self.arrow.open_input_file(self.path(name))
+        return PatientInput(self.arrow, self.path(name), self.options.retry_seconds, self.uri)
 
     @contextmanager
     def open_output(self, name: str) -> Iterator[Any]:

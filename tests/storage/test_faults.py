@@ -13,7 +13,7 @@ from hercules_scale.config import StorageConfig
 from hercules_scale.errors import InputError, StorageError
 from hercules_scale.storage.faults import is_passing, patiently
 from hercules_scale.storage.store import Store
-from hercules_scale.storage.tables import write_table
+from hercules_scale.storage.tables import iterate_batches, write_table
 from tests.fault_proxy import FaultProxy
 from tests.s3_server import (
     READER_KEY,
@@ -91,6 +91,9 @@ def test_no_fault_of_many_is_seen_by_who_reads_and_writes(s3_server: S3Server) -
         assert store.read_bytes("small/7") == b"x" * 7
         assert not store.exists("small/12")
         record = write_table(store, "large.parquet", TABLE)
+        rows = [batch.num_rows for batch in iterate_batches(store, "large.parquet")]
+        assert sum(rows) == TABLE.num_rows
+        assert len(rows) > 20
         store.delete_files("small")
     assert all(proxy.counts[fault] for fault in MANY_FAULTS), proxy.counts
     direct = Store("s3://bucket/faults")

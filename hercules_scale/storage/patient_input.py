@@ -1,0 +1,70 @@
+"""A large remote file that is read piece by piece, each again after what passes."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pyarrow.fs as pafs
+
+from hercules_scale.storage.faults import patiently
+
+
+class PatientInput(io.RawIOBase):
+    """A file of an object store, to read from any place in it.
+
+    Args:
+        system: The file system.
+        path: Of the file there.
+        seconds: How long after the first failure a read is tried again.
+        place: URI that an error names.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+
+    def __init__(self, system: pafs.FileSystem, path: str, seconds: float, place: str) -> None:
+        self._seconds, self._place = seconds, place
+        self._file: Any = patiently(lambda: system.open_input_file(path), seconds, place)
+        self._size, self._position = int(self._file.size()), 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next read begins."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place, counted from the beginning, from here or from the end."""
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = start + offset
+        return self._position
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Up to ``size`` bytes from here, or all that are left."""
+        left = max(self._size - self._position, 0)
+        length = left if size is None or size < 0 else min(size, left)
+        start = self._position
+        data = patiently(
+            lambda: bytes(self._file.read_at(length, start)), self._seconds, self._place
+        )
+        self._position += len(data)
+        return data
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fill a buffer as far as there is something."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        """Close the file."""
+        if not self.closed:
+            self._file.close()
+        super().close()
