@@ -42,13 +42,11 @@ export function mapView(left, context) {
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
   function setSpace(value) {
-    const before = space;
-    space = value;
-    const done = () => { items = null; nearPoints.clear(); solid = solid && has3d(); fit(); loadItems(); };
+    const done = () => { space = value; items = null; nearPoints.clear(); solid = solid && has3d(); fit(); loadItems(); };
     if (value === "direct" || described) return done();
     tell("reading the descriptions …");
     return get(`runs/${context.run}/descriptions`).then((found) => { described = found; done(); })
-      .catch((error) => { space = spaceField.value = before; tell(error.message); });
+      .catch((error) => { spaceField.value = space; tell(error.message); });
   }
   function tell(text) { notice.hidden = !text; notice.textContent = text ?? ""; if (text) say(text); }
 
@@ -99,6 +97,7 @@ export function mapView(left, context) {
     // The finest level of which not too many are in view.
     for (let number = 1; number < finest; number++) {
       const axes = places(number);
+      if (!axes?.length) return finest;
       let n = 0;
       for (const id of members(number)) if (inView(project(axes, id)) && ++n > IN_VIEW) break;
       if (n <= IN_VIEW) return number;
