@@ -23,6 +23,12 @@ HOSTILE = "</script><script>hacked=1</script>\"'><img src=x onerror=hacked=1>{{7
 SIZES = (40, 8, 2)
 
 
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What the explorer makes beside itself goes with the test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.fixture(scope="session")
 def text_run(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """3,000 short texts in clusters of three levels. Nobody edits it."""

@@ -293,9 +293,8 @@ def test_an_unfinished_run_says_how_far_it_is(unfinished_run: Store) -> None:
 
 
 def test_a_run_that_goes_on_shows_its_clusters_and_when_it_ends_their_titles(
-    own_run: Callable[[], Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_run: Callable[[], Store],
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     store = own_run()
     files = published_files(store)
     store.delete_files(layout.SUCCESS)
@@ -365,7 +364,7 @@ def test_a_run_without_ordered_items_has_them_ordered_beside_the_explorer(
     before = store.list_files("")
     run = OpenRun.of(store)
     assert run.items.files == []
-    target = Store(str(tmp_path / "cache"))
+    target = Store(str(tmp_path / "index"))
     shares: list[float] = []
     files = make_index(run, target, shares.append)
     assert shares[-1] == 1.0
