@@ -204,24 +204,34 @@ class StageProgress:
 
 
 @contextmanager
-def _watch_memory(report: StageReport) -> Iterator[None]:
-    """Sample the driver's resident memory every half second."""
-    process = psutil.Process()
+def repeating(seconds: float, work: Callable[[], object]) -> Iterator[None]:
+    """Do some work every so many seconds, on a thread of its own, until the block ends."""
     finished = threading.Event()
 
-    def sample() -> None:
-        report.driver_peak_bytes = max(report.driver_peak_bytes, process.memory_info().rss)
+    def repeat() -> None:
+        while not finished.wait(seconds):
+            work()
 
-    def watch() -> None:
-        while not finished.wait(0.5):
-            sample()
-
-    thread = threading.Thread(target=watch, daemon=True)
-    sample()
+    thread = threading.Thread(target=repeat, daemon=True)
     thread.start()
     try:
         yield
     finally:
         finished.set()
         thread.join()
+
+
+@contextmanager
+def _watch_memory(report: StageReport) -> Iterator[None]:
+    """Sample the driver's resident memory every half second."""
+    process = psutil.Process()
+
+    def sample() -> None:
+        report.driver_peak_bytes = max(report.driver_peak_bytes, process.memory_info().rss)
+
+    sample()
+    try:
+        with repeating(0.5, sample):
+            yield
+    finally:
         sample()

@@ -6,7 +6,6 @@ Ray puts ``ray_`` before the names, and ``_total`` behind those of counters.
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any, Literal
 
 from ray.util.metrics import Counter, Gauge
 
-from hercules_scale.progress import Measure
+from hercules_scale.progress import Measure, repeating
 from hercules_scale.summarization.ledger import Call
 
 REPEAT_SECONDS = 5.0
@@ -61,20 +60,13 @@ class RunMetrics:
     @contextmanager
     def exported(self) -> Iterator[None]:
         """Set the gauges again and again, since Ray exports each setting once."""
-        finished = threading.Event()
 
         def repeat() -> None:
-            while not finished.wait(REPEAT_SECONDS):
-                for (name, tags), value in list(self._gauges.items()):
-                    _metric(name).set(value, tags=dict(tags))
+            for (name, tags), value in list(self._gauges.items()):
+                _metric(name).set(value, tags=dict(tags))
 
-        thread = threading.Thread(target=repeat, daemon=True)
-        thread.start()
-        try:
+        with repeating(REPEAT_SECONDS, repeat):
             yield
-        finally:
-            finished.set()
-            thread.join()
 
     def record(self, name: str, value: float, stage: str, **tags: object) -> None:
         """Add to a counter, or set a gauge.
