@@ -142,6 +142,8 @@ def undisturbed(items: Path, forks: Forks, tmp_path_factory: pytest.TempPathFact
     return folder
 
 
+# Some thirty runs, of ten seconds each on a quiet machine.
+@pytest.mark.timeout(1800)
 def test_a_driver_killed_in_every_stage_resumes_and_does_no_committed_shard_again(
     items: Path, forks: Forks, undisturbed: Path, tmp_path: Path
 ) -> None:
