@@ -340,7 +340,7 @@ def test_a_run_killed_among_its_summaries_repeats_only_calls_in_flight(
     n_before = len(endpoint.requests)
     assert n_before >= 9
     killed = describe_status(str(tmp_path / "run"))
-    assert "running, started" in killed.splitlines()[0]
+    assert "interrupted, started" in killed.splitlines()[0]
     assert "embed                 80 of 80 items" in killed
     assert "summarize             0 of 24 clusters" in killed
     endpoint.seconds = 0.0
