@@ -76,7 +76,9 @@ def test_the_model_titles_and_describes_every_cluster_though_its_replica_is_kill
     assert failed["summary_error"].notna().all()
 
     assert clusters["summary_score"].between(0, 1).all()
-    assert (clusters["summary_source"] == "model").any()
+    # Of twelve titles this model may win none against key phrases, of twelve descriptions some.
+    by_model = ~clusters["description"].str.match(r"\d+ items about ")
+    assert (by_model | (clusters["summary_source"] == "model")).any()
 
     every_call = hierarchy.table("llm_calls")
     # Siblings with like titles share a request.
