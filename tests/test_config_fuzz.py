@@ -166,6 +166,10 @@ class Command:
         assert len(printed) < 20_000, data
 
 
+# A quarter of the files for every day.
+SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 4))]
+
+
 @pytest.fixture
 def command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -185,7 +189,7 @@ def command(
     return Command(tmp_path, capsys)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_configuration_with_other_keys_and_values_starts_or_ends_with_one_line(
     seed: int, command: Command
 ) -> None:
@@ -195,7 +199,7 @@ def test_a_configuration_with_other_keys_and_values_starts_or_ends_with_one_line
     assert 0 < command.n_started < N_EACH / 2
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_file_with_other_bytes_starts_a_run_or_ends_with_one_line(
     seed: int, command: Command
 ) -> None:
