@@ -384,7 +384,7 @@ def local_or_cluster_ray(config: RunConfig) -> Iterator[None]:
             # Said, because Ray would else join whatever cluster was started on this machine.
             options |= {"address": "local", "num_cpus": n_cpus, "include_dashboard": False}
         ray.init(**options)
-    for name in ("ray.data", "ray.serve", "ray.llm", "vllm"):
+    for name in ("ray.serve", "ray.llm", "vllm"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         yield

@@ -205,6 +205,8 @@ def _in_actors(
     # It takes a second to load, and its own actors as long again: nothing for short stages.
     import ray.data
 
+    # Loading it sets its loggers up.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     data = ray.data.DataContext.get_current()
     data.enable_progress_bars = False
     data.print_on_execution_start = False
