@@ -26,6 +26,8 @@ NOT_ASKED = (
     # It would be sent the key of whoever started the explorer.
     "summaries.endpoint",
     "output.path",
+    # A server that would be sent the credentials of whoever started the explorer.
+    "storage",
     # It names code.
     "privacy.redact",
 )

@@ -48,6 +48,7 @@ def test_a_form_holds_every_key_but_those_that_name_places() -> None:
         "input.path",
         "output.path",
         "summaries.endpoint",
+        "storage.endpoint",
         "embedding.cache",
     ):
         assert key not in found
@@ -73,6 +74,7 @@ def test_what_was_filled_in_becomes_a_configuration() -> None:
     [
         ("output.path", "/etc", "output.path is not a key that may be given here"),
         ("privacy.redact", "os:system", "privacy.redact is not a key that may be given here"),
+        ("storage.endpoint", "http://x", "storage.endpoint is not a key that may be given here"),
         ("summaries.endpoint", "http://evil", "summaries.endpoint is not a key that may be given"),
         ("embedding.model", "/srv/models", "embedding.model must be one of minilm"),
         ("embedding.model", "..", "embedding.model must be one of minilm"),
