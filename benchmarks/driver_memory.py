@@ -17,7 +17,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
-from scaling import resident_bytes
+from scaling import LOOK_SECONDS, resident_bytes
 
 from hercules_scale.config import parse_config
 from hercules_scale.pipeline import run
-from hercules_scale.progress import Reporter
+from hercules_scale.progress import Reporter, repeating
 from hercules_scale.storage.tables import vector_column
 
 FILE_ROWS = 250_000
@@ -93,21 +92,13 @@ class Watched(Reporter):
         super().__init__()
         self.driver: dict[str, int] = {}
         self.store_bytes = 0
-        self._finished = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
 
-    def stop(self) -> None:
-        """End watching."""
-        self._finished.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._finished.wait(0.5):
-            stage = next(reversed(self.stages), "start")
-            self.driver[stage] = max(self.driver.get(stage, 0), resident_bytes(os.getpid()))
-            if ray.is_initialized():
-                self.store_bytes = max(self.store_bytes, stored_bytes())
+    def look(self) -> None:
+        """Compare with what is held now."""
+        stage = next(reversed(self.stages), "start")
+        self.driver[stage] = max(self.driver.get(stage, 0), resident_bytes(os.getpid()))
+        if ray.is_initialized():
+            self.store_bytes = max(self.store_bytes, stored_bytes())
 
 
 def stored_bytes() -> int:
@@ -135,9 +126,9 @@ def watch(folder: Path, levels: list[int]) -> None:
     )
     reporter = Watched()
     started = time.perf_counter()
-    run(config, reporter)
+    with repeating(LOOK_SECONDS, reporter.look):
+        run(config, reporter)
     seconds = time.perf_counter() - started
-    reporter.stop()
     found: dict[str, Any] = {
         "seconds": seconds,
         "driver_bytes": max(reporter.driver.values()),

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,10 @@ from kmeans import Planted
 
 from hercules_scale.clustering.levels import build_levels
 from hercules_scale.config import HierarchyConfig
+from hercules_scale.progress import repeating
 from hercules_scale.stages.vectors import open_vectors
+
+LOOK_SECONDS = 0.5
 
 
 def main() -> None:
@@ -61,11 +63,13 @@ def main() -> None:
 def run(source: Planted, levels: list[int], workers: int) -> dict[str, Any]:
     memory = Memory()
     started = time.perf_counter()
-    with open_vectors(source, "squared_l2", workers, local_rows=0) as (vectors, _):
+    with (
+        repeating(LOOK_SECONDS, memory.look),
+        open_vectors(source, "squared_l2", workers, local_rows=0) as (vectors, _),
+    ):
         mapped = time.perf_counter()
         found = build_levels(vectors, HierarchyConfig(levels=levels))
         finished = time.perf_counter()
-        memory.stop()
     digest = hashlib.sha256(b"".join(level.centroids.tobytes() for level in found.levels))
     assert found.tree is not None
     return {
@@ -83,25 +87,17 @@ def run(source: Planted, levels: list[int], workers: int) -> dict[str, Any]:
 
 
 class Memory:
-    """The largest memory of this process and of any actor, less file pages, while it watches."""
+    """The largest memory of this process and of any actor, less file pages, when looked at."""
 
     def __init__(self) -> None:
         self.driver = self.worker = 0
-        self._finished = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
 
-    def stop(self) -> None:
-        """End watching."""
-        self._finished.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._finished.wait(0.5):
-            self.driver = max(self.driver, resident_bytes(psutil.Process().pid))
-            for process in psutil.process_iter(["name"]):
-                if (process.info["name"] or "").startswith("ray::"):
-                    self.worker = max(self.worker, resident_bytes(process.pid))
+    def look(self) -> None:
+        """Compare with what they hold now."""
+        self.driver = max(self.driver, resident_bytes(psutil.Process().pid))
+        for process in psutil.process_iter(["name"]):
+            if (process.info["name"] or "").startswith("ray::"):
+                self.worker = max(self.worker, resident_bytes(process.pid))
 
 
 def resident_bytes(pid: int) -> int:

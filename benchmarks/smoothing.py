@@ -18,11 +18,11 @@ import numpy as np
 import pyarrow as pa
 import ray
 from kmeans import Planted
-from scaling import Memory
+from scaling import LOOK_SECONDS, Memory
 
 from hercules_scale.clustering.tiles import TILE_ROWS
 from hercules_scale.config import parse_config
-from hercules_scale.progress import Reporter
+from hercules_scale.progress import Reporter, repeating
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.smooth import smooth_vectors
 from hercules_scale.storage import layout
@@ -61,9 +61,9 @@ def main() -> None:
         memory = Memory()
         started = time.perf_counter()
         context = RunContext(config, store, "benchmark", Reporter())
-        report = smooth_vectors(context, shards, options.dimension).report
+        with repeating(LOOK_SECONDS, memory.look):
+            report = smooth_vectors(context, shards, options.dimension).report
         seconds = time.perf_counter() - started
-        memory.stop()
         ray.shutdown()
     figures = {
         "rows": options.rows,

@@ -18,9 +18,8 @@ from hercules_scale.clustering.tiles import first_of_each
 from hercules_scale.stages.cluster import Clustering
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.read import OWNERS, SCANNED_OWNERS
-from hercules_scale.stages.shards import ShardResult, Stage, run_shards
+from hercules_scale.stages.shards import ShardResult, Stage, run_once, run_shards
 from hercules_scale.storage import layout
-from hercules_scale.storage.manifest import Commit, read_commits, write_commit
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import read_table, write_table
 
@@ -61,7 +60,8 @@ def count_owners(context: RunContext, shards: Shards, sizes: list[int]) -> Int64
         sizes: Clusters of each level, finest first.
     """
     store, enough = context.store, context.config.privacy.min_owners
-    if not read_commits(store, COUNTED, context.fingerprint):
+
+    def count() -> ShardResult:
         worker = _OwnerWorker(store, tuple(sizes), enough)
         stage = Stage(STAGE, "items", shards.n_items, context.config.resources.workers)
         commits = run_shards(context, stage, len(shards), worker)
@@ -74,8 +74,9 @@ def count_owners(context: RunContext, shards: Shards, sizes: list[int]) -> Int64
                 enough,
             )
         counts = np.bincount(clusters, minlength=sum(sizes)).astype(np.int64)
-        file = write_table(store, COUNTS_FILE, pa.table({"n_owners": counts}))
-        write_commit(store, COUNTED, Commit(0, context.fingerprint, [file]))
+        return ShardResult([write_table(store, COUNTS_FILE, pa.table({"n_owners": counts}))])
+
+    run_once(context, COUNTED, count)
     for table in (SCANNED_OWNERS, OWNERS, LEAST_OWNERS):
         store.delete_files(f"{layout.WORK}/{table}")
     counted: Int64 = read_table(store, COUNTS_FILE)["n_owners"].to_numpy()
