@@ -44,8 +44,8 @@ chromium:
 	$(INSTALL) --no-build-isolation --editable .
 	touch $@
 
-.venv/installed-dev: requirements-dev.txt .venv/installed
-	$(INSTALL) -r requirements-dev.txt
+.venv/installed-dev: requirements-dev.txt requirements-maps.txt .venv/installed
+	$(INSTALL) -r requirements-dev.txt -r requirements-maps.txt
 	touch $@
 
 clean:

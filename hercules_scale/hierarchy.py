@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -329,11 +330,34 @@ class Hierarchy:
         """
         from hercules_scale.exchange.plot import draw_map
 
+        return self._drawn(draw_map, level, path)
+
+    def data_map(self, level: int | None = None, path: str | None = None) -> Any:
+        """Draw the items as points, coloured and labelled by their clusters, with DataMapPlot.
+
+        Args:
+            level: Level of the labels; by default the coarsest but one.
+            path: A local file to write, such as ``map.png``; by default none.
+
+        Returns:
+            The matplotlib figure, which a notebook shows.
+
+        Raises:
+            InputError: There is no such level or no map of the items, or DataMapPlot is not
+                installed.
+        """
+        from hercules_scale.exchange.plot import draw_data_map
+
+        return self._drawn(draw_data_map, level, path)
+
+    def _drawn(
+        self, draw: Callable[[FinishedRun, int], Any], level: int | None, path: str | None
+    ) -> Any:
         level = max(self.n_levels - 1, 1) if level is None else level
         self._check_level(level)
-        figure = draw_map(self._finished, level)
+        figure = draw(self._finished, level)
         if path is not None:
-            figure.savefig(path)
+            figure.savefig(path, bbox_inches="tight")
         return figure
 
     def explore(self, port: int = 0) -> Exploration:

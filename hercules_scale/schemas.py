@@ -240,7 +240,9 @@ def reductions(components: int) -> pa.Schema:
     )
 
 
-def cluster_items(n_levels: int, components: int, n_numbers: int, modality: str) -> pa.Schema:
+def cluster_items(
+    n_levels: int, components: int, n_numbers: int, modality: str, dimension: int
+) -> pa.Schema:
     """What is shown of the items, those of a cluster side by side.
 
     Args:
@@ -248,6 +250,7 @@ def cluster_items(n_levels: int, components: int, n_numbers: int, modality: str)
         components: Principal components; 0 where there is no map.
         n_numbers: Numeric columns of the table ``items``.
         modality: What an item is.
+        dimension: Numbers of a vector, a byte each; 0 where there are none.
     """
     own: list[tuple[str, pa.DataType]] = [("description", pa.string())]
     if n_numbers:
@@ -255,4 +258,5 @@ def cluster_items(n_levels: int, components: int, n_numbers: int, modality: str)
     if modality == "image":
         own += [("image_uri", pa.string()), ("thumbnail", pa.binary())]
     places = [field for field in reductions(components) if field.name.startswith("pca_")]
-    return pa.schema([*memberships(n_levels), *own, *places])
+    vectors = [("embedding_scale", pa.float32()), ("embedding_int8", pa.binary(dimension))]
+    return pa.schema([*memberships(n_levels), *own, *places, *(vectors if dimension else [])])

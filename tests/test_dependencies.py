@@ -10,12 +10,17 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 REPOSITORY = Path(__file__).parents[1]
-LOCKED = ("requirements-cpu.txt", "requirements-dev.txt")
+LOCKED = ("requirements-cpu.txt", "requirements-dev.txt", "requirements-maps.txt")
 # Extras for other machines and for other stores, which nothing here installs.
 NOT_LOCKED = ("gpu", "gcs", "azure", "explorer")
 # What packages declare and this one does not use: CUDA builds of torch's companions, its compiler
-# for GPUs, and the programs that wrap the weights of the demo's model.
-LEFT_OUT = {"llama-cpp-python", "llm", "torchaudio", "torchcodec", "torchvision", "triton"}
+# for GPUs, the programs that wrap the weights of the demo's model, and dask's cluster.
+LEFT_OUT = {
+    *("llama-cpp-python", "llm", "torchaudio", "torchcodec", "torchvision", "triton"),
+    *("bokeh", "distributed", "lz4"),
+}
+# A package that works with a newer version than it asks for, as the tests of maps show.
+OUTGROWN = ("pylabeladjust", "pandas")
 
 
 def pins() -> dict[str, Requirement]:
@@ -43,7 +48,8 @@ def needs(requirement: Requirement) -> list[Requirement]:
     return [
         each
         for each in declared
-        if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in extras)
+        if (each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in extras))
+        and (requirement.name, each.name) != OUTGROWN
     ]
 
 

@@ -1,4 +1,4 @@
-"""The map of a level as a figure."""
+"""Maps of a level as figures."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import textwrap
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from hercules_scale.errors import InputError
 from hercules_scale.exchange.source import FinishedRun
@@ -13,6 +14,7 @@ from hercules_scale.printable import printable
 from hercules_scale.storage.tables import column_vectors
 
 LARGEST_POINTS2, TITLES = 3_000, 40
+MOST_POINTS, WIDTH, UNLABELLED = 200_000, 20, "other clusters"
 TITLE_CHARACTERS, LINE_CHARACTERS = 40, 20
 # Points between centres of labels, below which the smaller cluster's is left out.
 APART_X, APART_Y = 100, 28
@@ -61,8 +63,69 @@ def draw_map(run: FinishedRun, level: int) -> Any:
         if len(taken) == TITLES or any((each < 1.2).all() for each in apart):
             continue
         taken.append(spots[cluster_id])
-        title = printable(textwrap.shorten(titles[cluster_id], TITLE_CHARACTERS, placeholder="…"))
-        # A dollar would begin a formula.
-        label = "\n".join(textwrap.wrap(title, LINE_CHARACTERS)).replace("$", r"\$")
-        axes.annotate(label, places[cluster_id], ha="center", va="center", fontsize=8)
+        label = "\n".join(textwrap.wrap(_short(titles[cluster_id]), LINE_CHARACTERS))
+        axes.annotate(
+            label.replace("$", r"\$"), places[cluster_id], ha="center", va="center", fontsize=8
+        )
     return figure
+
+
+def draw_data_map(run: FinishedRun, level: int) -> Any:
+    """Draw the items, coloured and labelled by the clusters of a level, with DataMapPlot.
+
+    Args:
+        run: Whose.
+        level: Which. Its largest clusters have labels, and of many items a part is drawn.
+
+    Returns:
+        A matplotlib figure.
+
+    Raises:
+        InputError: The run has no map of its items, or DataMapPlot is not installed.
+    """
+    try:
+        import datamapplot
+    except ImportError:
+        raise InputError(
+            "a map of the items needs DataMapPlot; install it with "
+            "pip install --no-deps -r requirements-maps.txt"
+        ) from None
+    from matplotlib import pyplot
+
+    if len(run.columns("reductions")) < 4:
+        raise InputError(f"{run.store.uri}: its items have no place on a map")
+    every = -(-run.n_items // MOST_POINTS)
+    columns = {"reductions": ["pca_1", "pca_2"], "memberships": [f"level_{level}"]}
+    table = pa.concat_tables(
+        shard.take(pa.array(range(0, shard.num_rows, every))) for shard in run.shards(columns)
+    )
+    places = np.stack([table[name].to_numpy() for name in columns["reductions"]], axis=1)
+    # Its margins and glow are made for maps as wide as those of UMAP.
+    places *= WIDTH / max(float(np.ptp(places, axis=0).max()), 1e-12)
+    clusters = run.level(level)
+    largest = np.argsort(-clusters["n_items"].to_numpy(), kind="stable")[:TITLES]
+    names = np.full(clusters.num_rows, UNLABELLED, object)
+    for cluster_id in largest.tolist():
+        # Labels that are alike would be one.
+        title = _short(clusters["title"][cluster_id].as_py())
+        names[cluster_id] = title if title not in names else f"{title} ({cluster_id})"
+    shown = np.array([name.replace("$", r"\$") for name in names], object)
+    figure, _ = datamapplot.create_plot(
+        places,
+        shown[table[f"level_{level}"].to_numpy()],
+        title=printable(run.name).replace("$", r"\$"),
+        sub_title=f"{run.n_items:,} items, level {level}: {clusters.num_rows:,} clusters",
+        noise_label=UNLABELLED,
+        font_family="DejaVu Sans",
+        # It would ask a server for fonts.
+        use_system_fonts=True,
+        label_font_size=9,
+        label_wrap_width=LINE_CHARACTERS,
+    )
+    # What a notebook has shown would be shown again, and kept.
+    pyplot.close(figure)
+    return figure
+
+
+def _short(title: str) -> str:
+    return printable(textwrap.shorten(title, TITLE_CHARACTERS, placeholder="…"))

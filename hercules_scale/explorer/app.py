@@ -39,6 +39,7 @@ EXPORTS = {
     "json": "application/json",
     "csv": "text/csv",
     "clusters.csv": "text/csv",
+    "map.png": "image/png",
 }
 MAX_BODY_BYTES = 1_000_000
 # Columns of texts, in which a spreadsheet would look for formulas.
@@ -100,6 +101,10 @@ class Explorer:
             "search/meaning": lambda run, request: run.meaning.find(
                 request.query_params.get("q", "")
             ),
+            "search/items_by_meaning": self._items_by_meaning,
+            "search/similar": lambda run, request: search.similar_items(
+                run.with_items(), _number(request, "row"), _number(request, "start", 0)
+            ),
         }
         routes = [
             Route("/", self._file),
@@ -135,6 +140,13 @@ class Explorer:
             return to_json(await run_in_threadpool(view, request))
 
         return endpoint
+
+    @staticmethod
+    def _items_by_meaning(run: ShownRun, request: Request) -> Any:
+        run.with_items()
+        return run.meaning.find_items(
+            request.query_params.get("q", ""), _number(request, "start", 0)
+        )
 
     def _compare(self, run: ShownRun, request: Request) -> Any:
         # scipy takes a quarter of a second, which the first page need not wait for.
@@ -217,6 +229,12 @@ class Explorer:
                     told = pa.chunked_array([clusters[column]], pa.string())
                     clusters[column] = without_formulas(told).to_pandas()
                 clusters.to_csv(path, index=False)
+            elif form == "map.png":
+                import matplotlib
+
+                # Windows belong to a main thread, which this is not.
+                matplotlib.use("Agg")
+                hierarchy.data_map(path=path)
             else:
                 {"html": hierarchy.to_html, "csv": hierarchy.to_csv, "json": hierarchy.to_json}[
                     form

@@ -264,7 +264,7 @@ class Pages:
         """Some rows, or about ``most`` of them, taken from row groups at equal distances."""
         if stop - start <= most:
             return self.read(start, stop, columns)
-        n_groups = len(self._places(start, stop))
+        n_groups = len(self.places(start, stop))
         every = -(-(stop - start) // most)
         wanted = set(range(0, n_groups, every))
         tables = [
@@ -285,16 +285,21 @@ class Pages:
         hides = "item_id" in columns and bool(self._withheld.any())
         read = [*columns, "level_1"] if hides and "level_1" not in columns else columns
         opened: tuple[str, Any] | None = None
-        for index, (path, group, first) in enumerate(self._places(start, stop)):
+        for index, (path, group, first, _) in enumerate(self.places(start, stop)):
             if wanted is not None and index not in wanted:
                 continue
             if opened is None or opened[0] != path:
-                file = pq.ParquetFile(
-                    self.store.path(path), filesystem=self.store.arrow, metadata=self._footer(path)
-                )
-                opened = (path, file)
+                opened = (path, self._open(path))
             table = opened[1].read_row_group(group, columns=read)
             yield first, self._shown(table).select(columns) if hides else table
+
+    def group(self, path: str, group: int, columns: list[str]) -> pa.Table:
+        """One row group, whoever its items belong to."""
+        return self._open(path).read_row_group(group, columns=columns)
+
+    def _open(self, path: str) -> pq.ParquetFile:
+        place, footer = self.store.path(path), self._footer(path)
+        return pq.ParquetFile(place, filesystem=self.store.arrow, metadata=footer)
 
     def _shown(self, table: pa.Table) -> pa.Table:
         """Rows of which those of clusters that are too small have names and figures alone."""
@@ -306,8 +311,8 @@ class Pages:
                 table = table.set_column(place, name, shown)
         return table
 
-    def _places(self, start: int, stop: int) -> list[tuple[str, int, int]]:
-        """File, number and first row of each row group that holds some rows."""
+    def places(self, start: int, stop: int) -> list[tuple[str, int, int, int]]:
+        """File, number, first row and rows of each row group that holds some rows."""
         found = []
         low = int(np.searchsorted(self._starts, start, side="right")) - 1
         for number in range(max(low, 0), len(self.files)):
@@ -319,7 +324,7 @@ class Pages:
             for group in range(footer.num_row_groups):
                 rows = footer.row_group(group).num_rows
                 if first < stop and first + rows > start:
-                    found.append((path, group, first))
+                    found.append((path, group, first, rows))
                 first += rows
         return found
 

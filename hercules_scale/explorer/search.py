@@ -2,13 +2,15 @@
 
 Items are searched in the order of the tree for as long as a request may take; the answer says how
 far it came, and the next request goes on from there. So the first hits come at once however large
-the run is.
+the run is. By meaning they are searched in the order of how near their clusters are, as in an
+inverted file (Sivic and Zisserman, Video Google, ICCV 2003), whose lists are the finest clusters.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -17,8 +19,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from hercules_scale.errors import InputError
-from hercules_scale.explorer.opened import OpenRun
+from hercules_scale.explorer.opened import READERS, OpenRun
+from hercules_scale.storage.cluster_items import CODES, SCALES, from_bytes
 
+Vectors = NDArray[np.float32]
 MAX_WORDS, MAX_CHARACTERS = 20, 500
 MAX_HITS = 50
 SECONDS = 0.6
@@ -108,6 +112,131 @@ def _all_words(texts: list[Any], words: list[str]) -> Any:
     return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
 
 
+def similar_items(run: OpenRun, row: int, start: int = 0) -> dict[str, Any]:
+    """Items whose vectors lie nearest to that of an item, in the space of the embeddings.
+
+    Args:
+        run: Where.
+        row: The item.
+        start: How far an earlier request came.
+
+    Raises:
+        InputError: There is no such row, privacy keeps it back, or the run has no vectors.
+    """
+    if not 0 <= row < run.n_items:
+        raise InputError(f"there is no row {row}; rows are 0 to {run.n_items - 1}")
+    (member,) = run.rows("memberships", [row])
+    if run.withheld[member["level_1"]]:
+        raise InputError("privacy keeps the items of this small cluster back")
+    found = run.rows("embeddings", [row])
+    if not found:
+        raise InputError("this run has no vectors of its items")
+    vector = np.asarray(found[0]["embedding"], np.float32)
+    metric = run.finished.config("hierarchy").get("metric", "squared_l2")
+    return nearest_items(run, vector, start, metric, but=row)
+
+
+def nearest_items(
+    run: OpenRun, vector: Vectors, start: int, metric: str, but: int = -1
+) -> dict[str, Any]:
+    """Items nearest to a vector, in row groups of ``cluster_items``, the most promising first.
+
+    Args:
+        run: Where.
+        vector: Shape (d,).
+        start: How many row groups earlier requests have read.
+        metric: ``squared_l2`` or ``cosine``.
+        but: Row of an item that is left out.
+
+    Returns:
+        The nearest of these row groups, each with its cosine or squared distance, how many groups
+        and items were read until now, and of how many.
+
+    Raises:
+        InputError: The run has no vectors of its items, or of another length.
+    """
+    score = SCORES[metric]
+    if CODES not in run.items.columns:
+        raise InputError(
+            "this run was made by a version that kept no vectors in the order of the tree; "
+            "run it again into a new output to search its items by meaning"
+        )
+    until = time.monotonic() + SECONDS
+    places = _promising(run, score(_centroids(run, len(vector)), vector))
+    places, done = places[start:], sum(place[3] for place in places[:start])
+    columns = ["row", "level_1", CODES, SCALES]
+
+    def read(place: tuple[str, int, int, int]) -> tuple[Vectors, NDArray[np.int64]]:
+        table = run.items.group(place[0], place[1], columns)
+        scores = score(from_bytes(table), vector)
+        scores[run.withheld[table["level_1"].to_numpy()]] = -np.inf
+        scores[table["row"].to_numpy() == but] = -np.inf
+        best = np.argsort(-scores, kind="stable")[:MAX_HITS]
+        return scores[best], place[2] + best
+
+    best = np.zeros(0, np.float32), np.zeros(0, np.int64)
+    n_groups = 0
+    with ThreadPoolExecutor(READERS) as readers:
+        while n_groups < len(places) and (n_groups == 0 or time.monotonic() < until):
+            taken = places[n_groups : n_groups + READERS]
+            parts = [best, *readers.map(read, taken)]
+            scores, where = (np.concatenate(each) for each in zip(*parts, strict=True))
+            kept = np.argsort(-scores, kind="stable")[:MAX_HITS]
+            best = scores[kept], where[kept]
+            n_groups += len(taken)
+            done += sum(place[3] for place in taken)
+        shown = np.isfinite(best[0])
+        items = readers.map(
+            lambda place: run.items.read(place, place + 1, ITEM_COLUMNS).to_pylist()[0],
+            best[1][shown].tolist(),
+        )
+        told = best[0][shown].astype(float).round(4)
+        hits = [
+            item | ({"cosine": each} if metric == "cosine" else {"distance": -each})
+            for item, each in zip(items, told.tolist(), strict=True)
+        ]
+    return {
+        "hits": hits,
+        "searched": start + n_groups,
+        "n_groups": start + len(places),
+        "n_searched": done,
+        "n_items": run.n_items,
+    }
+
+
+def _centroids(run: OpenRun, dimension: int) -> Vectors:
+    """Of the finest clusters in the order of the tree, shape (k, d)."""
+    centroids = run.vectors(1, "centroid")
+    if centroids is None or centroids.shape[1] != dimension:
+        raise InputError("the items of this run were not embedded by such a model")
+    return centroids[run.order.leaves]
+
+
+def _promising(run: OpenRun, scores: Vectors) -> list[tuple[str, int, int, int]]:
+    """Row groups in the order of the best score of a cluster in them; scores of shape (k,)."""
+    places = run.items.places(0, run.n_items)
+    starts = run.order.starts
+    firsts = np.searchsorted(starts, [place[2] for place in places], side="right") - 1
+    ends = np.searchsorted(starts, [place[2] + place[3] for place in places])
+    best = [scores[first:end].max() for first, end in zip(firsts, ends, strict=True)]
+    return [places[number] for number in np.argsort(-np.array(best), kind="stable")]
+
+
+def cosines(vectors: Vectors, vector: Vectors) -> Vectors:
+    """Of vectors, shape (n, d), with a vector, shape (d,)."""
+    lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(vector)
+    return np.asarray(vectors @ vector / np.maximum(lengths, 1e-12), np.float32)
+
+
+def _nearness(vectors: Vectors, vector: Vectors) -> Vectors:
+    """Squared L2 below zero."""
+    difference = vectors - vector
+    return np.asarray(-np.einsum("ij,ij->i", difference, difference), np.float32)
+
+
+SCORES = {"cosine": cosines, "squared_l2": _nearness}
+
+
 class Meaning:
     """The embedding model of a run, loaded when somebody first searches by meaning."""
 
@@ -130,8 +259,7 @@ class Meaning:
             vectors = run.vectors(level, "description_embedding")
             if vectors is None or vectors.shape[1] != len(vector) or not vectors.any():
                 raise InputError("the descriptions of this run were not embedded by such a model")
-            lengths = np.linalg.norm(vectors, axis=1)
-            cosines = vectors @ vector / np.maximum(lengths, 1e-12)
+            found = cosines(vectors, vector)
             titles = run.titles(level)
             table = run.level(level)
             hits += [
@@ -141,12 +269,28 @@ class Meaning:
                     "title": titles[cluster_id],
                     "description": table["description"][cluster_id].as_py(),
                     "n_items": table["n_items"][cluster_id].as_py(),
-                    "cosine": round(float(cosines[cluster_id]), 3),
+                    "cosine": round(float(found[cluster_id]), 3),
                 }
-                for cluster_id in np.argsort(-cosines, kind="stable")[:MAX_HITS].tolist()
+                for cluster_id in np.argsort(-found, kind="stable")[:MAX_HITS].tolist()
             ]
         hits.sort(key=lambda hit: -hit["cosine"])
         return {"n_hits": len(hits), "hits": hits[:MAX_HITS]}
+
+    def find_items(self, query: str, start: int = 0) -> dict[str, Any]:
+        """Items that mean what is asked, nearest first; see ``nearest_items``.
+
+        Raises:
+            InputError: The items were not embedded as texts, or the model is not here.
+        """
+        words_of(query)
+        config = self._run.finished.config
+        of_text = config("input").get("modality") in (None, "text")
+        if not (of_text or config("hierarchy").get("representation") == "description"):
+            raise InputError(
+                "the items of this run are not texts, so that words cannot be compared with them; "
+                "an item's page finds those that are like it"
+            )
+        return nearest_items(self._run, self._encode(query), start, "cosine")
 
     def _encode(self, query: str) -> NDArray[np.float32]:
         from hercules_scale.config import EmbeddingConfig

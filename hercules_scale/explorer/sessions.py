@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import threading
 from dataclasses import asdict
@@ -122,6 +123,7 @@ class ShownRun:
             "has_clusters": finished or self._has_clusters(record),
             "index_share": self.index_share,
             "index_error": self.index_error,
+            "has_data_maps": importlib.util.find_spec("datamapplot") is not None,
             "stages": [asdict(stage) for stage in stage_reports(self.store, record)],
             **{
                 key: record.get(key)

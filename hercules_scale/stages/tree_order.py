@@ -42,7 +42,7 @@ def order_items(
     Args:
         context: The run.
         clusters: Every cluster with its parent and size.
-        tables: Files of ``memberships``, ``items`` and ``reductions``.
+        tables: Files of ``memberships``, ``items``, ``reductions`` and ``embeddings``.
     """
     source = Source.of(context.store, tables, TreeOrder.of(clusters), context.store)
     n_items, workers = sum(source.rows), context.config.resources.workers

@@ -2,7 +2,9 @@
 
 Clusters follow one another as in the tree, and the items of a finest cluster from the nearest to
 its centroid outwards. So the items of a cluster of any level are one run of rows, whose place is
-known from the sizes of the clusters alone, and a page of them is a read of one row group.
+known from the sizes of the clusters alone, and a page of them is a read of one row group. Each item
+has its vector with it, a byte a number, so that a search for the nearest items can read those of
+near clusters alone.
 
 Made in two steps: parts of consecutive shards are sorted, then ranges of clusters are merged out of
 the sorted parts. Memory is that of a part, or of one row group of every part.
@@ -14,6 +16,7 @@ import bisect
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,6 +31,7 @@ from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
     FileRecord,
     column_numbers,
+    column_vectors,
     read_schema,
     read_table,
     table_writer,
@@ -38,8 +42,11 @@ from hercules_scale.storage.tables import (
 TABLE = "cluster_items"
 # Columns of the table ``items`` that are not the numbers of a numeric item.
 NOT_NUMBERS = ("row", "item_id", "title", "description", "text", "image_uri", "thumbnail")
-# Of a part or range; with thumbnails of some kilobytes each, and without.
-PART_ROWS, IMAGE_PART_ROWS = 524_288, 65_536
+# Columns with the vector of each item.
+CODES, SCALES = "embedding_int8", "embedding_scale"
+# Of a part or range; with thumbnails of some kilobytes each, and without. Vectors of more numbers
+# make parts smaller.
+PART_ROWS, IMAGE_PART_ROWS, PART_DIMENSION = 524_288, 65_536, 512
 GROUP_ROWS, IMAGE_GROUP_ROWS = 4_096, 256
 DESCRIPTION_CHARACTERS = 300
 
@@ -105,8 +112,8 @@ class Source:
 
     Attributes:
         store: Where the items lie.
-        shards: Files of ``memberships``, ``items`` and ``reductions``, shard by shard; an empty
-            list where a table is not there.
+        shards: Files of ``memberships``, ``items``, ``reductions`` and ``embeddings``, shard by
+            shard; an empty list where a table is not there.
         rows: Of each shard.
         order: Of the clusters.
         target: Where parts and ranges go.
@@ -125,7 +132,7 @@ class Source:
         """Of the published or committed files of a run."""
         shards = {
             name: [file.path for file in tables.get(name, [])]
-            for name in ("memberships", "items", "reductions")
+            for name in ("memberships", "items", "reductions", "embeddings")
         }
         return cls(store, shards, [file.rows for file in tables["memberships"]], order, target)
 
@@ -135,9 +142,24 @@ class Source:
         items = self.shards["items"]
         return bool(items) and "thumbnail" in read_schema(self.store, items[0]).names
 
+    @cached_property
+    def dimension(self) -> int:
+        """Numbers of a vector; 0 where there are none."""
+        files = self.shards["embeddings"]
+        if not files:
+            return 0
+        return int(read_schema(self.store, files[0]).field("embedding").type.list_size)
+
+    @property
+    def part_rows(self) -> int:
+        """Rows of a part or range, about."""
+        if self.of_images:
+            return IMAGE_PART_ROWS
+        return max(PART_ROWS * PART_DIMENSION // max(self.dimension, PART_DIMENSION), 1)
+
     def parts(self) -> list[range]:
         """Consecutive shards."""
-        wanted = IMAGE_PART_ROWS if self.of_images else PART_ROWS
+        wanted = self.part_rows
         size = max(wanted // max(max(self.rows, default=1), 1), 1)
         return [
             range(start, min(start + size, len(self.rows)))
@@ -146,7 +168,7 @@ class Source:
 
     def ranges(self) -> NDArray[np.int64]:
         """See ``TreeOrder.ranges``."""
-        return self.order.ranges(IMAGE_PART_ROWS if self.of_images else PART_ROWS)
+        return self.order.ranges(self.part_rows)
 
     @property
     def group_rows(self) -> int:
@@ -199,6 +221,26 @@ def write_range(source: Source, number: int, cuts: list[list[int]]) -> FileRecor
         return writer.finish()
 
 
+def to_bytes(vectors: NDArray[np.float32]) -> tuple[pa.Array, pa.Array]:
+    """Vectors of shape (n, d) in d bytes each and what a step of a byte is worth."""
+    scales = np.abs(vectors).max(axis=1, initial=0) / 127
+    steps = np.divide(1, scales, out=np.zeros_like(scales), where=scales > 0)
+    codes = np.rint(vectors * steps[:, None]).astype(np.int8)
+    width = pa.binary(vectors.shape[1])
+    data = pa.py_buffer(codes)
+    return pa.FixedSizeBinaryArray.from_buffers(width, len(codes), [None, data]), pa.array(scales)
+
+
+def from_bytes(table: pa.Table) -> NDArray[np.float32]:
+    """The vectors of rows of ``cluster_items``, (n, d), to 1/254 of its largest number."""
+    column = table[CODES].combine_chunks()
+    width = column.type.byte_width
+    data = np.frombuffer(column.buffers()[1], np.int8)
+    start = column.offset * width
+    codes = data[start : start + len(column) * width].reshape(len(column), width)
+    return np.asarray(codes * table[SCALES].to_numpy()[:, None], np.float32)
+
+
 def _shard(source: Source, shard: int) -> pa.Table:
     """Items of one shard with the columns of the table."""
     store, files = source.store, source.shards
@@ -228,7 +270,10 @@ def _shard(source: Source, shard: int) -> pa.Table:
             if name not in columns:
                 columns[name] = places[name]
                 n_components += 1
-    schema = schemas.cluster_items(n_levels, n_components, len(numbers), modality)
+    if files["embeddings"]:
+        vectors = read_table(store, files["embeddings"][shard], ["embedding"])["embedding"]
+        columns[CODES], columns[SCALES] = to_bytes(column_vectors(vectors))
+    schema = schemas.cluster_items(n_levels, n_components, len(numbers), modality, source.dimension)
     return pa.table({name: columns[name] for name in schema.names}).cast(schema)
 
 

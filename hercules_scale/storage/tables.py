@@ -120,15 +120,15 @@ class TableWriter:
     ) -> None:
         self._stream, self._path, self._schema = stream, path, schema
         self._group_rows = group_rows
-        # Vectors repeat no number and are never compared: looking for either would take most of
-        # the time of writing them.
+        # Vectors and pictures repeat nothing and are never compared: looking for either would take
+        # most of the time of writing them.
         plain = [field for field in schema if not pa.types.is_nested(field.type)]
         self._writer = pq.ParquetWriter(
             stream,
             schema,
             compression="zstd",
             use_dictionary=[field.name for field in plain if pa.types.is_string(field.type)],
-            write_statistics=[field.name for field in plain],
+            write_statistics=[field.name for field in plain if not _is_bytes(field.type)],
         )
         self.rows = 0
 
@@ -145,6 +145,10 @@ class TableWriter:
         schema = hashlib.sha256(self._schema.serialize()).hexdigest()[:16]
         stream = self._stream
         return FileRecord(self._path, self.rows, stream.size_bytes, stream.hash.hexdigest(), schema)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind))
 
 
 @contextmanager

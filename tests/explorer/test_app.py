@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 from benchmarks.made_run import Made, make_run
 from hercules_scale import Hierarchy
 from hercules_scale.cli import main
+from hercules_scale.config import parse_config
 from hercules_scale.embedding.sentence_transformer import SentenceTransformerEncoder
 from hercules_scale.errors import InputError
 from hercules_scale.exchange.edits import write_edit
@@ -24,8 +25,9 @@ from hercules_scale.explorer.guard import Guard
 from hercules_scale.explorer.opened import OpenRun
 from hercules_scale.explorer.sessions import ShownRun, make_index
 from hercules_scale.explorer.unfinished import CLUSTERS
+from hercules_scale.pipeline import run
 from hercules_scale.schemas import WITHHELD
-from hercules_scale.storage import layout
+from hercules_scale.storage import cluster_items, layout
 from hercules_scale.storage.cluster_items import TABLE
 from hercules_scale.storage.manifest import (
     Commit,
@@ -34,7 +36,13 @@ from hercules_scale.storage.manifest import (
     write_commit,
 )
 from hercules_scale.storage.store import Store
-from hercules_scale.storage.tables import read_table, vector_column, write_table
+from hercules_scale.storage.tables import (
+    column_vectors,
+    read_table,
+    read_tables,
+    vector_column,
+    write_table,
+)
 from tests.explorer.conftest import SIZES, explorer
 
 HERE = "http://127.0.0.1:8760"
@@ -168,9 +176,80 @@ def test_clusters_are_found_by_meaning_with_the_model_of_the_run(tmp_path: Path)
     assert "were not embedded by such a model" in answer.json()["error"]
 
 
+def nearest(client: TestClient, path: str, **query: Any) -> list[dict[str, Any]]:
+    """All that the requests of one search find, nearest first, and one row group a request."""
+    hits: list[dict[str, Any]] = []
+    start = 0
+    while True:
+        part = get(client, path, start=start, **query)
+        hits += part["hits"]
+        start = part["searched"]
+        if start == part["n_groups"]:
+            assert part["n_searched"] == part["n_items"]
+            return sorted(hits, key=lambda hit: hit.get("distance", -hit.get("cosine", 0)))
+
+
+@pytest.mark.parametrize("metric", ["squared_l2", "cosine"])
+def test_items_like_one_are_the_nearest_of_all(
+    metric: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_items, "GROUP_ROWS", 64)
+    monkeypatch.setattr(search, "SECONDS", 0.001)
+    monkeypatch.setattr(search, "READERS", 2)
+    store = make_run(str(tmp_path / "run"), Made(1_000, (20, 4, 2)))
+    record = json.loads(store.read_bytes(layout.RUN))
+    record["config"]["hierarchy"]["metric"] = metric
+    store.write_bytes(layout.RUN, json.dumps(record).encode())
+    paths = [file.path for file in published_files(store)["embeddings"]]
+    vectors = column_vectors(read_tables(store, paths)["embedding"])
+    if metric == "cosine":
+        vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    distances = ((vectors - vectors[321]) ** 2).sum(axis=1)
+    distances[321] = np.inf
+    client = asking(store)
+    first = get(client, "search/similar", row=321)
+    assert first["searched"] < first["n_groups"]
+    hits = nearest(client, "search/similar", row=321)
+    # A byte a number tells neighbours at almost the same distance no more apart.
+    told = [distances[hit["row"]] for hit in hits[:20]]
+    assert told == pytest.approx(np.sort(distances)[:20].tolist(), abs=0.02)
+    assert len({hit["row"] for hit in hits} - {321}) == len(hits)
+    # The first request begins with the cluster that the item is nearest to.
+    assert first["hits"][0]["level_1"] == get(client, "item", row=321)["clusters"][0]["id"]
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_items_are_found_by_meaning_with_the_model_of_the_run(tmp_path: Path) -> None:
+    texts = [
+        "The yacht sailed out of the harbour",
+        "A thrush sang in the garden",
+        "The racing car lost a wheel",
+        "Robins nest early this year",
+        "Two ferries cross the strait",
+    ]
+    lines = [f"{text}, {number}" for number in range(8) for text in texts]
+    (tmp_path / "texts.txt").write_text("\n".join(lines))
+    config = {
+        "input": {"path": str(tmp_path / "texts.txt")},
+        "hierarchy": {"levels": [3]},
+        "summaries": {"engine": "keyphrases"},
+        "output": {"path": str(tmp_path / "run")},
+    }
+    client = asking(run(parse_config(config)))
+    hits = nearest(client, "search/items_by_meaning", q="birds")
+    assert len(hits) == 40
+    assert {hit["row"] % 5 for hit in hits[:16]} == {1, 3}
+    assert hits[0]["cosine"] > hits[16]["cosine"] > hits[39]["cosine"]
+    assert hits[0]["description"].startswith(("A thrush", "Robins"))
+
+
 @pytest.mark.parametrize(
     ("path", "message"),
     [
+        ("search/items_by_meaning?q=boats", "were not embedded by such a model"),
+        ("search/items_by_meaning?q=+", "must have 1 to 20 words"),
+        ("search/similar?row=3000", "rows are 0 to 2999"),
+        ("search/similar", "row must be a whole number"),
         ("cluster?level=4&id=0", "there is no cluster 4/0"),
         ("cluster?level=1&id=40", "there is no cluster 1/40"),
         ("cluster?level=1&id=-1", "id must be a whole number"),
@@ -348,6 +427,10 @@ def test_items_of_clusters_that_are_too_small_are_named_and_no_more(tmp_path: Pa
     hits = get(client, "search/items", q=words)["hits"]
     assert not {hit["row"] for hit in hits} & hidden
     assert not any(text in json.dumps(hits) for text in items[sorted(hidden)])
+    refused = client.get("/api/runs/0/search/similar", params={"row": row}).json()["error"]
+    assert "privacy keeps" in refused
+    other = int(members[members["level_1"] != 2]["row"].iloc[0])
+    assert not {hit["row"] for hit in nearest(client, "search/similar", row=other)} & hidden
     assert client.get("/api/runs/0/table?name=items").status_code == 403
     assert client.get("/api/runs/0/table?name=cluster_items").status_code == 403
     saved = client.get("/api/runs/0/export", params={"format": "clusters.csv"}).text

@@ -232,6 +232,17 @@ def test_a_search_finds_clusters_and_items(chromium: Any, shown: str) -> None:
         page.locator("[aria-label='Items found']", has_text="1 found in 3,000 of 3,000").wait_for()
         page.get_by_role("link", name="item-1234").click()
         page.locator(".panel h2", has_text="item-1234").wait_for()
+        page.get_by_role("link", name="Items like this one").click()
+        found = page.locator("[aria-label='Items found']")
+        found.get_by_text("The nearest 50 of 3,000 items").wait_for()
+        assert found.locator("li").count() == 50
+        assert "item-1234" not in found.locator("li a").all_inner_texts()
+        assert violations(page) == []
+        # Words take the place of what was likened.
+        page.locator("#q").fill("number 77")
+        page.keyboard.press("Enter")
+        found.get_by_text("in 3,000 of 3,000").wait_for()
+        assert "like=" not in page.url
 
 
 def test_the_page_of_a_run_shows_metrics_curves_and_the_ledger(chromium: Any, shown: str) -> None:

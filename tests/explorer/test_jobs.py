@@ -209,6 +209,24 @@ def test_exports_and_tables_come_as_files(text_run: Store) -> None:
     assert client.get("/api/runs/0/table?name=../run.json").status_code == 404
 
 
+def test_a_map_of_items_is_saved_with_titles_as_they_are(
+    hostile_run: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datamapplot import plot_rendering, rendering_helpers
+
+    def ask(*args: object, **others: object) -> None:
+        raise AssertionError("no server is asked for fonts")
+
+    for module in (plot_rendering, rendering_helpers):
+        for name in ("can_reach_google_fonts", "query_google_fonts"):
+            monkeypatch.setattr(module, name, ask, raising=False)
+    with TestClient(Explorer([hostile_run.uri]).application()) as client:
+        assert client.get("/api/runs/0/state").json()["has_data_maps"] is True
+        answer = client.get("/api/runs/0/export?format=map.png")
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.content.startswith(b"\x89PNG")
+
+
 def test_a_notebook_draws_the_map_and_opens_the_explorer(text_run: Store, tmp_path: Path) -> None:
     import httpx
 
@@ -218,6 +236,10 @@ def test_a_notebook_draws_the_map_and_opens_the_explorer(text_run: Store, tmp_pa
     drawn = {each.get_text().replace("\n", " ") for each in figure.axes[0].texts}
     assert drawn <= set(hierarchy.clusters(2)["title"])
     assert drawn
+    points = hierarchy.data_map(level=1, path=str(tmp_path / "items.png"))
+    assert (tmp_path / "items.png").read_bytes().startswith(b"\x89PNG")
+    labels = {each.get_text().replace("\n", " ") for each in points.axes[0].texts}
+    assert len(labels & set(hierarchy.clusters(1)["title"])) > 10
     exploration = hierarchy.explore()
     try:
         assert httpx.get(f"{exploration.address}api/runs").json() == ["texts"]

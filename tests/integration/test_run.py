@@ -96,7 +96,7 @@ def test_the_tables_have_the_columns_of_the_contract(finished: Hierarchy) -> Non
         "evaluations": schemas.EVALUATIONS,
         "llm_calls": schemas.LLM_CALLS,
         "rejected": schemas.REJECTED,
-        "cluster_items": schemas.cluster_items(3, 2, 0, "text"),
+        "cluster_items": schemas.cluster_items(3, 2, 0, "text", 384),
     }
     for name, schema in expected.items():
         # As a user reads it: the folder, by a reader that knows nothing of us.

@@ -159,6 +159,7 @@ export async function itemPanel(right, context) {
     item.n_characters && h("p", { class: "faint" }, `The text has ${count(item.n_characters)} characters; the first are shown.`),
     columns.length > 0 && table("Columns", ["Column", "Value"], columns.map((name) => [name, short(item[name])]), [1]),
     Object.keys(labels).length > 0 && table("Ground truth", ["Column", "Class"], Object.entries(labels).map(([name, value]) => [name, value ?? "–"])),
+    h("p", {}, h("a", { href: link({ view: "search", q: "", like: item.row }) }, "Items like this one")),
     h("h3", {}, "Its clusters"),
     table("Clusters at every level", ["Level", "Cluster", "Distance", "Margin"], [...clusters].reverse().map((each) => [
       each.level, h("a", { href: link({ cluster: [each.level, each.id], item: null }) }, tree.title(each.level, each.id)), short(each.distance), short(each.margin)]), [2, 3]));

@@ -31,6 +31,7 @@ function place() {
     item: number("item"),
     q: values.get("q") ?? "",
     by: values.get("by") === "meaning" ? "meaning" : "words",
+    like: number("like"),
   };
 }
 
@@ -41,13 +42,14 @@ export function link(changes) {
   if (next.cluster) values.set("cluster", next.cluster.join("/"));
   if (next.item !== null && next.item !== undefined) values.set("item", next.item);
   if (next.view === "search" && next.q) { values.set("q", next.q); values.set("by", next.by); }
+  if (next.view === "search" && next.like !== null) values.set("like", next.like);
   return `#${values}`;
 }
 export const go = (changes) => { location.hash = link(changes); };
 
 function topBar(here) {
   const tabs = Object.entries(VIEWS).map(([name, [title]]) =>
-    h("a", { href: link({ view: name }), "aria-current": here.view === name ? "page" : null }, title));
+    h("a", { href: link({ view: name, like: null }), "aria-current": here.view === name ? "page" : null }, title));
   const picker = state.runs.length > 1
     ? h("select", { "aria-label": "Run", onchange: (event) => go({ run: Number(event.target.value), cluster: null, item: null }) },
       state.runs.map((name, number) => h("option", { value: number, selected: number === here.run }, name)))

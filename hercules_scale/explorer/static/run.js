@@ -27,7 +27,8 @@ export function runView(left, context) {
       h("h2", {}, "Stages"), stages(status.stages),
       evaluations, curves,
       status.finished && h("section", {}, h("h2", {}, "Downloads"), h("ul", { class: "downloads" }, [
-        ["html", "report, one page that opens without a server"], ["json", "tree as JSON"], ["clusters.csv", "clusters as CSV"], ["csv", "items with their clusters as CSV; takes a while for millions"]].map(([form, words]) =>
+        ["html", "report, one page that opens without a server"], ["json", "tree as JSON"], ["clusters.csv", "clusters as CSV"], ["csv", "items with their clusters as CSV; takes a while for millions"],
+        ...(status.has_data_maps ? [["map.png", "labelled map of the items as PNG; takes some seconds"]] : [])].map(([form, words]) =>
         h("li", {}, h("a", { href: `/api/runs/${run}/export?format=${form}`, download: "" }, words))),
       ["clusters", "evaluations", "k_selection"].filter((name) => status.rows?.[name]).map((name) => h("li", {}, h("a", { href: `/api/runs/${run}/table?name=${name}`, download: "" }, `table ${name} as Parquet`)))),
       h("p", { class: "faint small" }, `All tables lie under ${status.uri}. The map saves itself as PNG and SVG.`)),

@@ -1,19 +1,22 @@
 "use strict";
-import { clear, count, h, say, share } from "./dom.js";
+import { clear, count, h, say, share, short } from "./dom.js";
 import { get } from "./api.js";
+
+const NEAREST = 50;
 
 export function searchView(left, context) {
   let turn = 0, shown = null;
   const field = h("input", { type: "search", id: "q", "aria-label": "Search", placeholder: "Words in titles, descriptions and items", autocomplete: "off" });
   const by = h("select", { "aria-label": "Search by" }, h("option", { value: "words" }, "by words"), h("option", { value: "meaning" }, "by meaning"));
   const clusters = h("section", { "aria-label": "Clusters found" }), items = h("section", { "aria-label": "Items found" });
-  left.append(h("form", { class: "tools", role: "search", onsubmit: (event) => { event.preventDefault(); context.go({ q: field.value, by: by.value }); } },
+  left.append(h("form", { class: "tools", role: "search", onsubmit: (event) => { event.preventDefault(); context.go({ q: field.value, by: by.value, like: null }); } },
     field, by, h("button", { type: "submit" }, "Search")), h("div", { class: "scrolled pad" }, clusters, items));
 
-  async function search(q, kind) {
+  async function search(q, kind, like) {
     const mine = ++turn;
     clear(clusters);
     clear(items);
+    if (like !== null) { nearestItems(`Items like that of row ${count(like)}`, "similar", { row: like }, mine); return; }
     if (!q.trim()) { clear(clusters, h("p", { class: "faint" }, "All words must be there; in items, in the id or the first 300 characters.")); return; }
     clear(clusters, h("p", { role: "status" }, kind === "meaning" ? "Reading the words with the run's model; the first time takes some seconds …" : "Searching …"));
     try {
@@ -26,8 +29,15 @@ export function searchView(left, context) {
         h("span", { class: "size" }, hit.cosine === undefined ? "" : `${hit.cosine.toFixed(2)} · `, `${count(hit.n_items)} · level ${hit.level}`)))));
       say(`${found.n_hits} clusters found`);
     } catch (error) { if (mine === turn) clear(clusters, h("p", { role: "alert", class: "error" }, error.message)); }
-    if (kind === "words" && mine === turn) searchItems(q, mine);
+    if (mine !== turn) return;
+    if (kind === "words") searchItems(q, mine);
+    else nearestItems("Items nearest in meaning", "items_by_meaning", { q }, mine);
   }
+
+  const line = (hit, aside) => h("li", {}, h("div", {},
+    h("a", { href: context.link({ item: hit.row, cluster: [1, hit.level_1] }) }, hit.item_id),
+    hit.description && hit.description !== hit.item_id && h("p", {}, hit.description)),
+  h("span", { class: "size" }, aside, context.tree.title(1, hit.level_1)));
 
   async function searchItems(q, mine) {
     const list = h("ul", { class: "list tall" }), told = h("p", { class: "faint", role: "status" }), more = h("button", { hidden: true }, "Search on");
@@ -41,10 +51,7 @@ export function searchView(left, context) {
         if (mine !== turn) return;
         start = values.searched;
         n += values.hits.length;
-        list.append(...values.hits.map((hit) => h("li", {}, h("div", {},
-          h("a", { href: context.link({ item: hit.row, cluster: [1, hit.level_1] }) }, hit.item_id),
-          hit.description && hit.description !== hit.item_id && h("p", {}, hit.description)),
-        h("span", { class: "size" }, context.tree.title(1, hit.level_1)))));
+        list.append(...values.hits.map((hit) => line(hit)));
         clear(told, `${count(n)} found in ${count(start)} of ${count(values.n_items)} items (${share(start, values.n_items)})`);
       } while (n < wanted && start < values.n_items);
       more.hidden = start >= values.n_items;
@@ -52,14 +59,38 @@ export function searchView(left, context) {
     };
     await on(25);
   }
+
+  /** Items nearest to what is asked, those of the nearest clusters first. */
+  async function nearestItems(title, path, query, mine) {
+    const list = h("ul", { class: "list tall" }), told = h("p", { class: "faint", role: "status" }), more = h("button", { hidden: true }, "Search on");
+    clear(items, h("h2", {}, title), told, list, more);
+    let start = 0, hits = [];
+    const far = (hit) => hit.distance ?? -hit.cosine;
+    const on = async () => {
+      more.hidden = true;
+      let values;
+      try { values = await get(`runs/${context.run}/search/${path}`, { ...query, start }); } catch (error) { clear(told, error.message); return; }
+      if (mine !== turn) return;
+      start = values.searched;
+      hits = [...hits, ...values.hits].sort((one, other) => far(one) - far(other)).slice(0, NEAREST);
+      clear(list, hits.map((hit) => line(hit, hit.cosine === undefined ? `at ${short(hit.distance)} · ` : `${hit.cosine.toFixed(2)} · `)));
+      clear(told, values.n_searched < values.n_items
+        ? `The nearest ${count(hits.length)} among the ${count(values.n_searched)} items of the nearest clusters, of ${count(values.n_items)}`
+        : `The nearest ${count(hits.length)} of ${count(values.n_items)} items`);
+      say(`${hits.length} items found`);
+      more.hidden = start >= values.n_groups;
+    };
+    more.onclick = on;
+    await on();
+  }
   const update = (next) => {
     context = next;
-    const now = JSON.stringify([next.here.q, next.here.by]);
+    const now = JSON.stringify([next.here.q, next.here.by, next.here.like]);
     if (now === shown) return;
     shown = now;
     field.value = next.here.q;
     by.value = next.here.by;
-    search(next.here.q, next.here.by);
+    search(next.here.q, next.here.by, next.here.like);
   };
   update(context);
   if (!context.here.q) field.focus();
