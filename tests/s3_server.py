@@ -54,10 +54,11 @@ class S3Server:
 
     Args:
         folder: Of its data and its log.
+        address: That it listens at.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, address: str = "127.0.0.1") -> None:
+        self._folder, self._address = folder, address
         self._process: subprocess.Popen[bytes] | None = None
         names = ("master", "volume", "filer", "s3")
         self._ports = {name: free_port() for name in names}
@@ -66,7 +67,7 @@ class S3Server:
         self.environment = {
             "AWS_ACCESS_KEY_ID": KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET,
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
+            "AWS_ENDPOINT_URL": f"http://{address}:{self.port}",
             "AWS_DEFAULT_REGION": "us-east-1",
         }
         (folder / "identities.json").write_text(json.dumps(IDENTITIES))
@@ -84,7 +85,7 @@ class S3Server:
                     weed,
                     "server",
                     f"-dir={self._folder / 'data'}",
-                    "-ip=127.0.0.1",
+                    f"-ip={self._address}",
                     "-s3",
                     *ports,
                     # Two test sessions at once on one machine would meet at their fixed ports.

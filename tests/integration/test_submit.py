@@ -12,11 +12,9 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -26,13 +24,11 @@ from hercules_scale.cli import main
 from hercules_scale.hierarchy import Hierarchy
 from hercules_scale.storage.store import Store
 from tests.conftest import small_config
+from tests.integration.nodes import WAIT_SECONDS, kill_node, start_node, wait_for
 from tests.s3_server import SECRET, free_port
 
 pytestmark = [pytest.mark.ray, pytest.mark.s3]
 N_TEXTS = 3_500
-# Marks the processes of a node, which nothing else tells apart from those of another Ray.
-NODE_VARIABLE = "HERCULES_TEST_NODE"
-WAIT_SECONDS = 240.0
 WATCHED = {
     "ray_hercules_units_done",
     "ray_hercules_units_expected",
@@ -82,61 +78,6 @@ class Cluster:
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
-
-
-def start_node(folder: Path, name: str, token: str, *arguments: str) -> subprocess.Popen[bytes]:
-    """A node, with ports of its own and none of the S3 credentials that this process has."""
-    ports = {
-        name: free_port()
-        for name in (
-            "dashboard-agent-listen-port",
-            "dashboard-agent-grpc-port",
-            "runtime-env-agent-port",
-        )
-    }
-    bare = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    # A job's command finds the environment by the PATH of the node, as where it is activated.
-    own = {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": token,
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_metrics_report_interval_ms": "1000",
-        "RAY_raylet_start_wait_time_s": "120",
-        NODE_VARIABLE: name,
-    }
-    with (folder / "log").open("ab") as log:
-        return subprocess.Popen(
-            [
-                str(Path(sys.executable).with_name("ray")),
-                "start",
-                "--block",
-                "--node-ip-address=127.0.0.1",
-                "--num-cpus=1",
-                "--object-store-memory=200000000",
-                *(f"--{name}={port}" for name, port in ports.items()),
-                *arguments,
-            ],
-            env=bare | own,
-            cwd=folder,
-            stdout=log,
-            stderr=log,
-        )
-
-
-def kill_node(name: str) -> None:
-    """Kill a node and all that runs on it, as a machine that is taken away."""
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if process.environ().get(NODE_VARIABLE) == name:
-                process.kill()
-
-
-def wait_for(what: Callable[[], object], description: str) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not what():
-        assert time.monotonic() < deadline, description
-        time.sleep(0.3)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,198 @@
+"""A run over hosts that share nothing but a network: namespaces with files of their own."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from hercules_scale.hierarchy import Hierarchy
+from hercules_scale.storage.store import Store
+from tests.conftest import small_config
+from tests.integration.nodes import NODE_VARIABLE, WAIT_SECONDS, kill_node, start_node, wait_for
+from tests.s3_server import S3Server
+
+pytestmark = [pytest.mark.ray, pytest.mark.s3, pytest.mark.slow]
+# Of the process, so that two test sessions on one machine do not meet.
+NUMBER = os.getpid() % 250
+BRIDGE, NETWORK = f"hsbr{NUMBER}", f"10.213.{NUMBER}"
+N_TEXTS, PORT = 3_000, 6379
+HEAD, *WORKERS = HOSTS = ("head", "one", "two")
+# Memory that nobody else sees takes the place of what hosts share here: temporary files, among them
+# the sockets and sessions of Ray, and its object store.
+ALONE = 'mount -t tmpfs none /tmp && mount -t tmpfs none /dev/shm && exec "$@"'
+
+
+@dataclass
+class Hosts:
+    """Three hosts with a node of Ray each, the first of which has no processors for work."""
+
+    token: str
+    head: subprocess.Popen[bytes]
+
+    def run(self, config: dict[str, object]) -> str:
+        """Run a configuration on the head, where the file lies, and nowhere else."""
+        # What `ip netns` and `unshare` run, they become.
+        inside = ["nsenter", f"--target={self.head.pid}", "--mount", "--net"]
+        command = f"cat >/tmp/run.yaml && exec {sys.executable} -m hercules_scale run /tmp/run.yaml"
+        environment = {
+            **os.environ,
+            "RAY_ADDRESS": f"{address_of(HEAD)}:{PORT}",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": self.token,
+        }
+        done = subprocess.run(
+            [*inside, "sh", "-c", command],
+            input=yaml.safe_dump(config),
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=WAIT_SECONDS,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stderr
+
+
+def namespace(host: str) -> str:
+    return f"hs{NUMBER}{host}"
+
+
+def address_of(host: str) -> str:
+    return f"{NETWORK}.{1 + HOSTS.index(host)}"
+
+
+def ip(*arguments: str) -> bytes:
+    return subprocess.run(["ip", *arguments], check=True, capture_output=True).stdout
+
+
+@pytest.fixture
+def network() -> Iterator[str]:
+    """A namespace a host, all on one bridge; the bridge's address in this one."""
+    if not all(shutil.which(name) for name in ("ip", "nsenter", "unshare")):
+        pytest.skip("needs ip, nsenter and unshare")
+    try:
+        ip("link", "add", BRIDGE, "type", "bridge")
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"no networks can be made here: {error.stderr.decode().strip()}")
+    try:
+        ip("address", "add", f"{NETWORK}.254/24", "dev", BRIDGE)
+        ip("link", "set", BRIDGE, "up")
+        for number, host in enumerate(HOSTS):
+            inside, outside = namespace(host), f"hs{NUMBER}v{number}"
+            ip("netns", "add", inside)
+            ip("link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", inside)
+            ip("link", "set", outside, "master", BRIDGE, "up")
+            ip("-n", inside, "address", "add", f"{address_of(host)}/24", "dev", "eth0")
+            ip("-n", inside, "link", "set", "eth0", "up")
+            ip("-n", inside, "link", "set", "lo", "up")
+        yield f"{NETWORK}.254"
+    finally:
+        for host in HOSTS:
+            with suppress(subprocess.CalledProcessError):
+                # Processes that retitled themselves cannot be told by their environment.
+                for process in ip("netns", "pids", namespace(host)).split():
+                    os.kill(int(process), signal.SIGKILL)
+                # With it go its end of the cable, and so the other end.
+                ip("netns", "delete", namespace(host))
+        ip("link", "delete", BRIDGE)
+
+
+@pytest.fixture
+def hosts(network: str, tmp_path: Path) -> Iterator[Hosts]:
+    server = S3Server(tmp_path, network)
+    folder = Path(tempfile.mkdtemp(prefix="hs"))
+    token = secrets.token_hex(16)
+    nodes: list[subprocess.Popen[bytes]] = []
+
+    def start(host: str, n_cpus: int, arguments: Sequence[str]) -> None:
+        log = folder / host
+        log.mkdir()
+        alone = ["unshare", "--mount", "sh", "-c", ALONE, "sh"]
+        within = ["ip", "netns", "exec", namespace(host), *alone]
+        node = start_node(
+            log,
+            namespace(host),
+            token,
+            *arguments,
+            address=address_of(host),
+            n_cpus=n_cpus,
+            within=within,
+            **server.environment,
+        )
+        nodes.append(node)
+
+        def said() -> str:
+            return (log / "log").read_text()
+
+        wait_for(lambda: "Ray runtime started" in said() or node.poll(), "no node")
+        assert node.poll() is None, said()
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        try:
+            server.start()
+            start(HEAD, 0, ["--head", f"--port={PORT}", "--include-dashboard=false"])
+            for host in WORKERS:
+                start(host, 1, [f"--address={address_of(HEAD)}:{PORT}"])
+            yield Hosts(token, nodes[0])
+        finally:
+            for host in HOSTS:
+                kill_node(namespace(host))
+            for node in nodes:
+                node.wait()
+            server.kill()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def at_work() -> set[str]:
+    """Hosts with a task or an actor of Ray that does something."""
+    found = set()
+    for process in psutil.process_iter(["cmdline"]):
+        with suppress(psutil.Error):
+            title = " ".join(process.info["cmdline"] or [])
+            if title.startswith("ray::") and "IDLE" not in title:
+                found.add(process.environ().get(NODE_VARIABLE, ""))
+    return found
+
+
+def test_hosts_that_share_only_a_network_and_a_bucket_make_the_tables_of_one_process(
+    hosts: Hosts, icd: pa.Table, tmp_path: Path
+) -> None:
+    source = Store("s3://bucket/input")
+    pq.write_table(icd.slice(0, N_TEXTS), source.path("icd.parquet"), filesystem=source.arrow)
+    store = Store("s3://bucket/hosts")
+    worked: set[str] = set()
+    with ThreadPoolExecutor(1) as runner:
+        running = runner.submit(hosts.run, small_config(f"{source.uri}/icd.parquet", store.uri))
+        while not running.done():
+            worked |= at_work()
+            time.sleep(0.2)
+    assert f"embed: {N_TEXTS:,} items in" in running.result()
+    assert worked >= {namespace(host) for host in WORKERS}
+
+    alone = tmp_path / "alone"
+    (tmp_path / "run.yaml").write_text(
+        yaml.safe_dump(small_config(f"{source.uri}/icd.parquet", alone))
+    )
+    command = [sys.executable, "-m", "hercules_scale", "run", str(tmp_path / "run.yaml")]
+    subprocess.run(command, check=True, capture_output=True)
+    one, other = Hierarchy.open(store.uri), Hierarchy.open(str(alone))
+    assert one.clusters().equals(other.clusters())
+    assert one.memberships().equals(other.memberships())
