@@ -9,7 +9,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 CODE := hercules_scale jobs benchmarks tests examples
 
-.PHONY: demo test test-slow test-browser chromium lint types pytest clean
+.PHONY: demo test test-slow test-browser azurite chromium lint types pytest clean
 
 demo: .venv/installed
 	$(BIN)/hercules-scale demo
@@ -26,11 +26,16 @@ types: .venv/installed-dev
 pytest: .venv/installed-dev
 	$(BIN)/python -m pytest -m "not slow and not browser"
 
-test-slow: .venv/installed-dev
+test-slow: .venv/installed-dev azurite
 	$(BIN)/python -m pytest -m "slow and not browser"
 
 test-browser: .venv/installed-dev chromium
 	$(BIN)/python -m pytest -m browser tests/explorer
+
+# Azure's storage on this machine, which no Python package brings; without npm its tests are skipped.
+azurite: .venv/installed-dev
+	@test -d .venv/azurite || ! command -v npm >/dev/null || \
+	  npm install --silent --no-fund --no-audit --prefix .venv/azurite azurite@3.37.0
 
 chromium:
 	@command -v chromium >/dev/null || { \
@@ -44,8 +49,10 @@ chromium:
 	$(INSTALL) --no-build-isolation --editable .
 	touch $@
 
-.venv/installed-dev: requirements-dev.txt requirements-maps.txt .venv/installed
-	$(INSTALL) -r requirements-dev.txt -r requirements-maps.txt
+DEV := requirements-dev.txt requirements-maps.txt requirements-clouds.txt
+
+.venv/installed-dev: $(DEV) .venv/installed
+	$(INSTALL) $(DEV:%=-r %)
 	touch $@
 
 clean:

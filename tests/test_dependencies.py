@@ -10,9 +10,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 REPOSITORY = Path(__file__).parents[1]
-LOCKED = ("requirements-cpu.txt", "requirements-dev.txt", "requirements-maps.txt")
-# Extras for other machines and for other stores, which nothing here installs.
-NOT_LOCKED = ("gpu", "gcs", "azure", "explorer")
+LOCKED = tuple(f"requirements-{name}.txt" for name in ("cpu", "dev", "maps", "clouds"))
+# Extras for other machines, and what Ray brings.
+NOT_LOCKED = ("gpu", "explorer")
 # What packages declare and this one does not use: CUDA builds of torch's companions, its compiler
 # for GPUs, the programs that wrap the weights of the demo's model, and dask's cluster.
 LEFT_OUT = {

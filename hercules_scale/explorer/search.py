@@ -133,7 +133,7 @@ def similar_items(run: OpenRun, row: int, start: int = 0) -> dict[str, Any]:
         raise InputError("this run has no vectors of its items")
     vector = np.asarray(found[0]["embedding"], np.float32)
     metric = run.finished.config("hierarchy").get("metric", "squared_l2")
-    return nearest_items(run, vector, start, metric, but=row)
+    return nearest_items(run, vector, start, metric, but=row) | {"like": member["item_id"]}
 
 
 def nearest_items(

@@ -29,6 +29,8 @@ COMPRESSED = ("csv", "jsonl", "txt")
 PIECE_ROWS = 65_536
 PIECE_IMAGES = 1_024
 PIECE_BYTES = 128 * 2**20
+# Under which file systems say which version of a file there is.
+VERSIONS = ("ETag", "etag", "mtime", "LastModified", "last_modified")
 
 
 @dataclass(frozen=True)
@@ -142,8 +144,7 @@ def _expand(path: str) -> list[SourceFile]:
 
 def _find(store: Store, path: str) -> dict[str, dict[str, object]]:
     try:
-        found: dict[str, dict[str, object]] = store.fsspec.find(store.root, detail=True)
-        return found
+        return store.find("")
     except FileNotFoundError:
         return {}
     except HerculesScaleError:
@@ -170,7 +171,7 @@ def _source(store: Store, path: str, entry: dict[str, object]) -> SourceFile:
             f"{store.uri}/{name}: the format must be one of {', '.join(FORMATS)} (csv, jsonl and "
             "txt also as .gz); rename the file or leave it out with a glob"
         )
-    version = entry.get("ETag") or entry.get("mtime") or entry.get("LastModified") or ""
+    version = next((entry[name] for name in VERSIONS if entry.get(name)), "")
     size = entry["size"]
     assert isinstance(size, int)
     return SourceFile(store.uri, name, format_, size, str(version).strip('"'))

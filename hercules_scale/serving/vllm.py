@@ -118,7 +118,11 @@ def serve_endpoint(config: RunConfig, source: str, n_gpus: int, port: int) -> It
 
     http = {"host": "127.0.0.1", "port": port}
     serve.start(proxy_location="HeadOnly", http_options=http)
-    app = build_openai_app({"llm_configs": [_llm_config(config, source, n_gpus)]})
+    llm = _llm_config(config, source, n_gpus)
+    if not n_gpus:
+        # Others bring seeds, which go with whole prompts alone; see ServeClient.
+        llm.engine_kwargs["enable_chunked_prefill"] = False
+    app = build_openai_app({"llm_configs": [llm]})
     with _running(config, app, "hercules_scale_endpoint", "/"):
         yield f"http://127.0.0.1:{port}/v1"
 

@@ -9,6 +9,7 @@ AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL and the like, or the machine's role.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -115,6 +116,9 @@ class Store:
         asked = self.options
         if self.is_local:
             return {}
+        # What they try again, and what cannot be, is said by those who asked.
+        for name in ("gcsfs", "adlfs", "azure"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         options: dict[str, Any] = {"use_listings_cache": False}
         given: dict[str, Any]
         if self.scheme == "s3":
@@ -130,6 +134,9 @@ class Store:
             options["client_kwargs"] = {"region_name": asked.region} if asked.region else {}
         elif self.scheme == "gs":
             token = "anon" if asked.anonymous else None
+            if asked.endpoint or os.environ.get("STORAGE_EMULATOR_HOST"):
+                # It would ask by gRPC what kind of bucket it has, and wait for minutes.
+                os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
             given = {"project": asked.project, "endpoint_url": asked.endpoint, "token": token}
         else:
             host = asked.endpoint and asked.endpoint.partition("://")[2]
@@ -259,19 +266,26 @@ class Store:
         finally:
             temporary.unlink(missing_ok=True)
 
+    def find(self, folder: str) -> dict[str, dict[str, Any]]:
+        """What the storage says of the files under a folder, or of one file, by full path.
+
+        Raises:
+            FileNotFoundError: There is none, where the storage tells.
+        """
+        found: Any = self.fsspec.find(self.path(folder), detail=True)
+        if isinstance(found, list):
+            # Of one file adlfs gives the name alone.
+            found = {name: self.fsspec.info(name) for name in found}
+        return dict(found)
+
     def list_files(self, folder: str) -> list[str]:
         """Names of the files under a folder, relative to the root, sorted."""
         return sorted(self.list_sizes(folder))
 
     def list_sizes(self, folder: str) -> dict[str, int]:
         """Lengths in bytes of the files under a folder, by name relative to the root."""
-
-        def find() -> dict[str, Any]:
-            found: dict[str, Any] = self.fsspec.find(self.path(folder), detail=True)
-            return found
-
         try:
-            found = self.patiently(find)
+            found = self.patiently(lambda: self.find(folder))
         except FileNotFoundError:
             return {}
         # Some object stores keep an empty object of the folder's own name.

@@ -20,7 +20,7 @@ import yaml
 from hercules_scale import Hierarchy
 from hercules_scale.config import parse_config
 from hercules_scale.pipeline import run
-from hercules_scale.summarization.clients import ChatRequest, OpenAIClient
+from hercules_scale.summarization.clients import ChatReply, ChatRequest, OpenAIClient
 from hercules_scale.summarization.prompts import Message
 from tests.conftest import small_config
 from tests.s3_server import free_port
@@ -136,6 +136,18 @@ def test_the_model_alone_answers_as_an_endpoint_until_it_is_stopped(
             request = ChatRequest([question], schema, 0.0, max_tokens=32, seed=0)
             reply = asyncio.run(client.answer(request))
             assert reply.completion_tokens > 0
+
+            async def ask_at_once() -> list[ChatReply]:
+                # More than one step of the model reads, each with a seed of its own.
+                long: Message = {"role": "user", "content": "red green blue " * 450}
+                asked = [
+                    ChatRequest([long, question], schema, 0.7, max_tokens=8, seed=seed)
+                    for seed in range(8)
+                ]
+                return await asyncio.gather(*map(client.answer, asked))
+
+            replies = asyncio.run(ask_at_once())
+            assert all(each.completion_tokens > 0 for each in replies)
         finally:
             server.send_signal(signal.SIGINT)
             try:

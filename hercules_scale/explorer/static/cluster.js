@@ -2,7 +2,7 @@
 // The panel beside the views: what is selected, a cluster or an item.
 
 import { colour, get, isDark, post } from "./api.js";
-import { clear, count, h, histogram, say, share, short, table } from "./dom.js";
+import { clear, count, h, histogram, parts, say, share, short, table } from "./dom.js";
 
 const PAGE = 25;
 let asked = 0;
@@ -22,15 +22,6 @@ function listed(context, level, ids, extra = () => null) {
     h("a", { href: link({ cluster: [level, id], item: null }) }, tree.title(level, id)),
     tree.level(level).status[id] !== "ok" && h("mark", {}, tree.level(level).status[id]),
     h("span", { class: "size" }, extra(place) ?? count(tree.size(level, id))))));
-}
-
-/** Lists that may be long open a part at a time. */
-function parts(all, draw, size = 12) {
-  const holder = h("div", {});
-  const show = (until) => clear(holder, draw(all.slice(0, until)),
-    until < all.length && h("button", { onclick: () => show(until + 100) }, `${count(all.length - until)} more`));
-  show(size);
-  return holder;
 }
 
 export async function clusterPanel(right, context) {
@@ -143,6 +134,8 @@ function editor(context, found) {
   return h("details", {}, h("summary", {}, found.edited_at ? "Edited; change it" : "Rename or note"), form);
 }
 
+const key = (name) => h("span", { class: "key" }, name);
+
 export async function itemPanel(right, context) {
   const mine = ++asked, { run, tree, link, here } = context;
   const found = await get(`runs/${run}/item`, { row: here.item });
@@ -157,8 +150,8 @@ export async function itemPanel(right, context) {
     item.title && item.title !== item.item_id && item.title !== item.description && h("p", {}, h("strong", {}, item.title)),
     h("p", { class: "pre" }, item.text ?? item.description ?? ""),
     item.n_characters && h("p", { class: "faint" }, `The text has ${count(item.n_characters)} characters; the first are shown.`),
-    columns.length > 0 && table("Columns", ["Column", "Value"], columns.map((name) => [name, short(item[name])]), [1]),
-    Object.keys(labels).length > 0 && table("Ground truth", ["Column", "Class"], Object.entries(labels).map(([name, value]) => [name, value ?? "–"])),
+    columns.length > 0 && table("Columns", ["Column", "Value"], columns.map((name) => [key(name), short(item[name])]), [1]),
+    Object.keys(labels).length > 0 && table("Ground truth", ["Column", "Class"], Object.entries(labels).map(([name, value]) => [key(name), value ?? "–"])),
     h("p", {}, h("a", { href: link({ view: "search", q: "", like: item.row }) }, "Items like this one")),
     h("h3", {}, "Its clusters"),
     table("Clusters at every level", ["Level", "Cluster", "Distance", "Margin"], [...clusters].reverse().map((each) => [

@@ -57,6 +57,15 @@ export function histogram(counts, low, high, label, mark = null) {
     h("figcaption", {}, h("span", {}, short(low)), h("span", {}, short(high))));
 }
 
+/** Lists that may be long open a part at a time. */
+export function parts(all, draw, size = 12) {
+  const holder = h("div", {});
+  const show = (until) => clear(holder, draw(all.slice(0, until)),
+    until < all.length && h("button", { onclick: () => show(until + 100) }, `${count(all.length - until)} more`));
+  show(size);
+  return holder;
+}
+
 /** A table with a caption; cells are texts or elements. */
 export function table(caption, heads, rows, numeric = []) {
   return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },

@@ -1,5 +1,5 @@
 "use strict";
-import { clear, count, h, say, share, short } from "./dom.js";
+import { clear, count, h, parts, say, share, short } from "./dom.js";
 import { get } from "./api.js";
 
 const NEAREST = 50;
@@ -16,17 +16,17 @@ export function searchView(left, context) {
     const mine = ++turn;
     clear(clusters);
     clear(items);
-    if (like !== null) { nearestItems(`Items like that of row ${count(like)}`, "similar", { row: like }, mine); return; }
+    if (like !== null) { nearestItems("Items like this one", "similar", { row: like }, mine); return; }
     if (!q.trim()) { clear(clusters, h("p", { class: "faint" }, "All words must be there; in items, in the id or the first 300 characters.")); return; }
     clear(clusters, h("p", { role: "status" }, kind === "meaning" ? "Reading the words with the run's model; the first time takes some seconds …" : "Searching …"));
     try {
       const found = await get(`runs/${context.run}/search/${kind === "meaning" ? "meaning" : "clusters"}`, { q });
       if (mine !== turn) return;
       clear(clusters, h("h2", {}, kind === "meaning" ? "Clusters nearest in meaning" : `Clusters (${count(found.n_hits)})`),
-        h("ul", { class: "list tall" }, found.hits.map((hit) => h("li", {}, h("div", {},
+        parts(found.hits, (hits) => h("ul", { class: "list tall" }, hits.map((hit) => h("li", {}, h("div", {},
           h("a", { href: context.link({ cluster: [hit.level, hit.cluster_id], item: null }) }, hit.title),
           hit.description && hit.description !== hit.title && h("p", {}, hit.description)),
-        h("span", { class: "size" }, hit.cosine === undefined ? "" : `${hit.cosine.toFixed(2)} · `, `${count(hit.n_items)} · level ${hit.level}`)))));
+        h("span", { class: "size" }, hit.cosine === undefined ? "" : `${hit.cosine.toFixed(2)} · `, `${count(hit.n_items)} · level ${hit.level}`)))), kind === "meaning" ? 6 : 20));
       say(`${found.n_hits} clusters found`);
     } catch (error) { if (mine === turn) clear(clusters, h("p", { role: "alert", class: "error" }, error.message)); }
     if (mine !== turn) return;
@@ -63,7 +63,8 @@ export function searchView(left, context) {
   /** Items nearest to what is asked, those of the nearest clusters first. */
   async function nearestItems(title, path, query, mine) {
     const list = h("ul", { class: "list tall" }), told = h("p", { class: "faint", role: "status" }), more = h("button", { hidden: true }, "Search on");
-    clear(items, h("h2", {}, title), told, list, more);
+    const head = h("h2", {}, title);
+    clear(items, head, told, list, more);
     let start = 0, hits = [];
     const far = (hit) => hit.distance ?? -hit.cosine;
     const on = async () => {
@@ -71,6 +72,7 @@ export function searchView(left, context) {
       let values;
       try { values = await get(`runs/${context.run}/search/${path}`, { ...query, start }); } catch (error) { clear(told, error.message); return; }
       if (mine !== turn) return;
+      if (values.like) clear(head, `Items like ${values.like}`);
       start = values.searched;
       hits = [...hits, ...values.hits].sort((one, other) => far(one) - far(other)).slice(0, NEAREST);
       clear(list, hits.map((hit) => line(hit, hit.cosine === undefined ? `at ${short(hit.distance)} · ` : `${hit.cosine.toFixed(2)} · `)));
