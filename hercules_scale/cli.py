@@ -28,6 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
+        if getattr(options, "storage", None):
+            _use_storage(options.storage)
         options.command(options)
     except HerculesScaleError as error:
         # It may quote keys, ids and file names of strangers.
@@ -79,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         metavar="NAME",
         help="variable of this machine that goes with the job; may be repeated; default: keys, "
-        "region and endpoint of S3, and OPENAI_API_KEY and OPENAI_BASE_URL, where they are set",
+        "region and endpoint of S3 and Azure, OPENAI_API_KEY and OPENAI_BASE_URL, where set",
     )
     submit.add_argument(
         "--no-env", action="store_true", help="none goes with it; the nodes have their own"
@@ -166,10 +168,30 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, default=8000, help="default: 8000")
     serve.set_defaults(command=_serve)
 
+    for command in (status, show, evaluate, export, import_, assign, explore):
+        _add_storage_argument(command)
+
     demo = commands.add_parser("demo", help="run the job on a real corpus from installed packages")
     demo.add_argument("--output", default=DEMO_OUTPUT, metavar="URI", help="default: runs/demo")
     demo.set_defaults(command=_demo)
     return parser
+
+
+def _add_storage_argument(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--set",
+        dest="storage",
+        action="append",
+        metavar="storage.key=value",
+        help="how RUN is reached, such as storage.endpoint=http://minio:9000; may be repeated",
+    )
+
+
+def _use_storage(overrides: list[str]) -> None:
+    from hercules_scale.config import storage_options
+    from hercules_scale.storage.store import use_options
+
+    use_options(storage_options(overrides))
 
 
 def _add_config_arguments(command: argparse.ArgumentParser) -> None:

@@ -718,6 +718,23 @@ def load_config(path: str, overrides: list[str] | None = None) -> RunConfig:
     return parse_config(values)
 
 
+def storage_options(overrides: list[str]) -> StorageConfig:
+    """How the output of a run is reached, by overrides such as ``storage.endpoint=URL``.
+
+    Raises:
+        ConfigError: A key is wrong, or of another section.
+    """
+    values: dict[Any, Any] = {"input": {"path": "-"}, "output": {"path": "-"}}
+    for override in overrides:
+        if not override.startswith("storage."):
+            raise ConfigError(
+                f"--set {override}: must be of the section storage, such as "
+                "storage.endpoint=http://minio:9000; the others are the run's own"
+            )
+        _set(values, override)
+    return parse_config(values).storage
+
+
 def _set(values: dict[Any, Any], override: str) -> None:
     """Apply one ``a.b=value``, the value read as YAML."""
     key, equals, text = override.partition("=")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.made_run import Made, make_run
 from hercules_scale import Hierarchy
 from hercules_scale.cli import main
 from hercules_scale.config import parse_config
@@ -80,3 +84,17 @@ def test_creating_a_file_twice_succeeds_once(s3: str) -> None:
     assert store.create("mark", b"first")
     assert not store.create("mark", b"second")
     assert store.read_bytes("mark") == b"first"
+
+
+def test_a_run_on_another_server_is_shown_by_the_endpoint_alone(s3: str) -> None:
+    store = make_run(f"{s3}/shown", Made(300, (6, 2)))
+    here = {name: value for name, value in os.environ.items() if name != "AWS_ENDPOINT_URL"}
+    endpoint = f"storage.endpoint={os.environ['AWS_ENDPOINT_URL']}"
+    for command, expected in (("show", " items, 2/0)"), ("status", "finished")):
+        line = [sys.executable, "-m", "hercules_scale", command, store.uri, "--set"]
+        done = subprocess.run([*line, endpoint], env=here, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert expected in done.stdout
+    done = subprocess.run([*line, "hierarchy.seed=1"], env=here, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "--set hierarchy.seed=1: must be of the section storage" in done.stderr
