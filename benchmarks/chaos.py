@@ -187,7 +187,7 @@ def run_alone(config: str, log: str, with_actors: bool) -> None:
     # The whole of it may have been made nice already.
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
     # A machine with other work is slow to answer, and not dead.
-    os.environ["RAY_health_check_failure_threshold"] = "50"  # noqa: SIM112
+    os.environ["RAY_health_check_failure_threshold"] = "8"  # noqa: SIM112
     context.MIN_SHARD_ROWS = 16 * SHARD_ROWS if with_actors else SHARD_ROWS
     if with_actors:
         # Defaults of the rows that the driver holds itself, and of GPUs.
@@ -240,7 +240,7 @@ def disturbed(
     while not finished:
         attempt = Attempt(folder, workload, run)
         there = len(list_output(attempt.output))
-        drawn = [("worker", draw.uniform(there, n_files)) for _ in range(draw.randint(0, 8))]
+        drawn = [("worker", draw.uniform(there, n_files)) for _ in range(draw.randint(2, 10))]
         drawn.append((draw.choice(["driver", "driver", "raylet"]), draw.uniform(there, n_files)))
         own = [
             {"what": what, "files": files, "moment": draw.uniform(0, LONGEST_MOMENT)}
