@@ -20,7 +20,7 @@ from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord
 
 # Raised when a stage leaves other files, records or counts than before for a later one to read.
-FORMAT = 1
+FORMAT = 2
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 READ_THREADS = 16
