@@ -204,7 +204,7 @@ def time_stage(store: Store, shards: Shards, workers: int = WORKERS) -> tuple[fl
         (shard, Path(store.path(layout.commit("embed", shard))).stat().st_mtime)
         for shard in range(len(shards))
     ]
-    return steady_rate(shards, finished), seconds
+    return steady_rate(shards, finished, workers), seconds
 
 
 def run_config(store: Store, workers: int) -> RunConfig:
@@ -217,12 +217,15 @@ def run_config(store: Store, workers: int) -> RunConfig:
     )
 
 
-def steady_rate(shards: Shards, finished: list[tuple[int, float]]) -> float:
-    """Texts a second from the end of the first shard to the end of the last."""
+def steady_rate(shards: Shards, finished: list[tuple[int, float]], workers: int) -> float:
+    """Texts a second from when as many shards have ended as there are workers, to the last.
+
+    Each of them has loaded its model then, and is about to begin another shard.
+    """
     times = sorted((seconds, shard) for shard, seconds in finished)
-    first, last = times[0], times[-1]
-    start, stop = shards.bounds(first[1])
-    return (shards.n_items - (stop - start)) / (last[0] - first[0])
+    after = [shards.bounds(shard) for _, shard in times[workers:]]
+    n_texts = sum(stop - start for start, stop in after)
+    return n_texts / (times[-1][0] - times[workers - 1][0])
 
 
 if __name__ == "__main__":
