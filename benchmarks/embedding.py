@@ -180,7 +180,7 @@ def time_direct(store: Store, shards: Shards) -> float:
     for process in processes:
         process.join()
     del os.environ["OMP_NUM_THREADS"]
-    return steady_rate(shards, finished)
+    return steady_rate(shards, finished, WORKERS)
 
 
 def _embed_shards(

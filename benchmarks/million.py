@@ -25,6 +25,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -141,7 +142,7 @@ def pairs(documents: list[list[str]]) -> Iterator[str]:
 
 def print_table(record: dict[str, object]) -> None:
     """Of every stage, seconds and the largest memory of driver and workers."""
-    stages: list[dict[str, float]] = record["stages"]  # type: ignore[assignment]
+    stages: list[dict[str, Any]] = record["stages"]  # type: ignore[assignment]
     names = ["stage", "units", "seconds", "a second", "driver GiB", "worker GiB"]
     print(f"| {' | '.join(names)} |\n{'|---' * len(names)}|")
     for stage in stages:

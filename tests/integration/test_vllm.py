@@ -133,17 +133,13 @@ def test_the_model_alone_answers_as_an_endpoint_until_it_is_stopped(
             client = OpenAIClient(parse_config(endpoint).summaries)
             schema = {"type": "object", "properties": {"colour": {"type": "string"}}}
             question: Message = {"role": "user", "content": "Name a colour."}
-            request = ChatRequest([question], schema, 0.0, max_tokens=32, seed=0)
-            reply = asyncio.run(client.answer(request))
-            assert reply.completion_tokens > 0
+            # More than one step of the model reads, each with a seed of its own.
+            asked = []
+            for seed in range(8):
+                long: Message = {"role": "user", "content": f"{seed} " + "red green blue " * 300}
+                asked.append(ChatRequest([long, question], schema, 0.7, max_tokens=8, seed=seed))
 
             async def ask_at_once() -> list[ChatReply]:
-                # More than one step of the model reads, each with a seed of its own.
-                long: Message = {"role": "user", "content": "red green blue " * 450}
-                asked = [
-                    ChatRequest([long, question], schema, 0.7, max_tokens=8, seed=seed)
-                    for seed in range(8)
-                ]
                 return await asyncio.gather(*map(client.answer, asked))
 
             replies = asyncio.run(ask_at_once())
