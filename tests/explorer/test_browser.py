@@ -239,9 +239,9 @@ def test_a_search_finds_clusters_and_items(chromium: Any, shown: str) -> None:
         assert "item-1234" not in found.locator("li a").all_inner_texts()
         assert violations(page) == []
         # Words take the place of what was likened.
-        page.locator("#q").fill("number 77")
+        page.locator("#q").fill("number 1235")
         page.keyboard.press("Enter")
-        found.get_by_text("in 3,000 of 3,000").wait_for()
+        found.get_by_text("1 found in 3,000 of 3,000").wait_for()
         assert "like=" not in page.url
 
 
@@ -329,7 +329,7 @@ def test_an_unfinished_run_is_followed_until_it_is_finished(
                 unfinished_run.write_bytes(name, text_run.read_bytes(name))
         unfinished_run.create(layout.SUCCESS, b"")
         page.locator("caption", has_text="Metrics by level").wait_for()
-        page.get_by_role("link", name="Map").click()
+        page.get_by_role("link", name="Map", exact=True).click()
         drawn(page, shown="40")
         unfinished_run.delete_files(layout.SUCCESS)
 
