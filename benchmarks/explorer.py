@@ -5,7 +5,7 @@
 Makes the output of a run of planted clusters (nothing is embedded or clustered), or takes one that
 is there, serves it as ``hercules-scale explore`` does and asks over HTTP. Each request is of
 another cluster, so that nothing was read before but by the operating system. Items like one are
-searched in one request, which reads for .6 s; of how many it has read is printed as a share.
+searched in one request, which reads for .3 s; of how many it has read is printed as a share.
 """
 
 from __future__ import annotations

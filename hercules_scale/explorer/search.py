@@ -161,7 +161,8 @@ def nearest_items(
             "this run was made by a version that kept no vectors in the order of the tree; "
             "run it again into a new output to search its items by meaning"
         )
-    until = time.monotonic() + SECONDS
+    # As long again may take what is shown of the items that are found.
+    until = time.monotonic() + SECONDS / 2
     places = _promising(run, score(_centroids(run, len(vector)), vector))
     places, done = places[start:], sum(place[3] for place in places[:start])
     columns = ["row", "level_1", CODES, SCALES]
