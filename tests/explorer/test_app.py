@@ -295,6 +295,8 @@ def test_an_edit_shows_everywhere_and_leaves_the_output_as_it_was(
         path = str(tmp_path / f"tree.{form}")
         assert main(["export", store.uri, "--format", form, "--output", path]) == 0
         assert "Ships" in Path(path).read_text(encoding="utf-8")
+    hierarchy.to_json(str(tmp_path / "model.json"), layout="pyhercules")
+    assert "Ships" in (tmp_path / "model.json").read_text(encoding="utf-8")
 
 
 def test_of_two_who_edit_a_cluster_the_second_is_told(own_run: Callable[[], Store]) -> None:
@@ -399,19 +401,36 @@ def test_a_run_that_goes_on_shows_its_clusters_and_when_it_ends_their_titles(
     assert get(client, "points", level=1, id=3)["kind"] == "points"
 
 
-def test_items_of_clusters_that_are_too_small_are_named_and_no_more(tmp_path: Path) -> None:
-    store = make_run(str(tmp_path / "run"), Made(400, (6, 2), title=lambda *_: "=1+1"))
-    path = "clusters/part-000000.parquet"
-    clusters = read_table(store, path)
-    small = pc.and_(pc.equal(clusters["level"], 1), pc.equal(clusters["cluster_id"], 2))
+def withhold(store: Store, cluster_id: int) -> int:
+    """Have a cluster of level 1 be too small to show its items; its parent."""
+    clusters = read_table(store, "clusters/part-000000.parquet")
+    small = pc.and_(pc.equal(clusters["level"], 1), pc.equal(clusters["cluster_id"], cluster_id))
     sources = pc.if_else(small, WITHHELD, clusters["summary_source"])
     place = clusters.schema.get_field_index("summary_source")
+    parent = int(clusters.filter(small)["parent_cluster_id"][0].as_py())
     clusters = clusters.set_column(place, "summary_source", sources)
     replace_table(store, "clusters", [write_table(store, "clusters/part-000001.parquet", clusters)])
+    return parent
+
+
+def test_pictures_of_clusters_that_are_too_small_are_kept_back(tmp_path: Path) -> None:
+    store = make_run(str(tmp_path / "run"), Made(200, (6, 2), "image"))
+    parent = withhold(store, 2)
+    client = asking(store)
+    statuses = set()
+    for item in get(client, "items", level=2, id=parent, limit=200)["items"]:
+        for name in ("row", "place"):
+            answer = client.get("/api/runs/0/thumbnail", params={name: item[name]})
+            statuses.add((item["level_1"] == 2, answer.status_code))
+    assert statuses == {(True, 404), (False, 200)}
+
+
+def test_items_of_clusters_that_are_too_small_are_named_and_no_more(tmp_path: Path) -> None:
+    store = make_run(str(tmp_path / "run"), Made(400, (6, 2), title=lambda *_: "=1+1"))
+    parent = withhold(store, 2)
     members = Hierarchy.open(store.uri).memberships()
     items = Hierarchy.open(store.uri).table("items").set_index("row")["text"]
     hidden = set(members[members["level_1"] == 2]["row"])
-    parent = int(clusters.filter(small)["parent_cluster_id"][0].as_py())
     client = asking(store)
     shown = 0
     for level, number in ((1, 2), (2, parent)):
