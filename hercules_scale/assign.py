@@ -65,6 +65,9 @@ def assign(
         )
     _check_output(Store(output), store)
     record = json.loads(store.read_bytes(layout.RUN))
+    # How the run is reached is how the items and the output are, where the caller said it.
+    given = store.options.model_dump(exclude_unset=True)
+    record["config"]["storage"] = record["config"].get("storage", {}) | given
     config = _configure(record["config"], section, output, reporter)
     config, sources = check(config)
     finished = FinishedRun.of(store, tables, config.hierarchy.metric)

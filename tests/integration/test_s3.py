@@ -46,6 +46,21 @@ def test_a_run_on_s3_equals_a_run_on_local_files(
     assert main(["assign", *new]) == 0
     assigned = Hierarchy.open(f"{s3}/runs/assigned")
     pd.testing.assert_frame_equal(assigned.memberships(), local.memberships(), check_exact=True)
+    # The run says nothing of the server, and neither does the environment.
+    new[-1] = f"{s3}/runs/again"
+    for command in (["assign", *new], ["evaluate", new[0]]):
+        done = by_endpoint(*command)
+        assert done.returncode == 0, done.stderr
+    again = Hierarchy.open(f"{s3}/runs/again")
+    pd.testing.assert_frame_equal(again.memberships(), local.memberships(), check_exact=True)
+
+
+def by_endpoint(*command: str, setting: str | None = None) -> subprocess.CompletedProcess[str]:
+    """A command in a process that is told of the server by ``--set`` alone."""
+    setting = setting or f"storage.endpoint={os.environ['AWS_ENDPOINT_URL']}"
+    here = {name: value for name, value in os.environ.items() if name != "AWS_ENDPOINT_URL"}
+    line = [sys.executable, "-m", "hercules_scale", *command, "--set", setting]
+    return subprocess.run(line, env=here, capture_output=True, text=True)
 
 
 def test_a_missing_bucket_is_one_clear_line(
@@ -88,13 +103,10 @@ def test_creating_a_file_twice_succeeds_once(s3: str) -> None:
 
 def test_a_run_on_another_server_is_shown_by_the_endpoint_alone(s3: str) -> None:
     store = make_run(f"{s3}/shown", Made(300, (6, 2)))
-    here = {name: value for name, value in os.environ.items() if name != "AWS_ENDPOINT_URL"}
-    endpoint = f"storage.endpoint={os.environ['AWS_ENDPOINT_URL']}"
     for command, expected in (("show", " items, 2/0)"), ("status", "finished")):
-        line = [sys.executable, "-m", "hercules_scale", command, store.uri, "--set"]
-        done = subprocess.run([*line, endpoint], env=here, capture_output=True, text=True)
+        done = by_endpoint(command, store.uri)
         assert done.returncode == 0, done.stderr
         assert expected in done.stdout
-    done = subprocess.run([*line, "hierarchy.seed=1"], env=here, capture_output=True, text=True)
+    done = by_endpoint("status", store.uri, setting="hierarchy.seed=1")
     assert done.returncode == 2
     assert "--set hierarchy.seed=1: must be of the section storage" in done.stderr
