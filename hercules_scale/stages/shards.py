@@ -180,13 +180,7 @@ def _check(stage: Stage, row: dict[str, Any]) -> None:
         known = ERRORS_BY_NAME.get(row["error_type"])
         if known is not None:
             raise known(row["error"])
-        remedy = "run again, it resumes"
-        if row["error_type"] == "NoCredentialsError":
-            remedy = (
-                "nodes of a cluster need credentials of their own; give them a role, or let "
-                "hercules-scale submit take yours along"
-            )
-        message = f"{row['error_type']}: {row['error']}; {remedy}"
+        message = f"{row['error_type']}: {row['error']}; run again, it resumes"
         raise StageError(message, stage=stage.name, shard=int(row["shard"]))
 
 

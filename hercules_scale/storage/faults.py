@@ -139,4 +139,10 @@ def explain(error: BaseException, place: str) -> StorageError | None:
                 f"{where}: no space is left there ({reason_of(each)}); make space and run again, "
                 "it resumes"
             )
+        if type(each).__name__ == "NoCredentialsError":
+            return StorageError(
+                f"{place}: there are no credentials here ({reason_of(each)}); set them in the "
+                "environment or give the machine a role; on a cluster every node needs its own, or "
+                "let hercules-scale submit take yours along"
+            )
     return None

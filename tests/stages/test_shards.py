@@ -27,10 +27,6 @@ def context(tmp_path: Path, local_ray: None) -> RunContext:
     return RunContext(config, Store(str(tmp_path)), "f", Reporter(Console(quiet=True)))
 
 
-class NoCredentialsError(Exception):
-    """As botocore's, which takes no message."""
-
-
 @dataclass(frozen=True)
 class Worker:
     """Leaves a mark for each time that it was called, and dies or fails at shard 3.
@@ -73,5 +69,3 @@ def test_what_a_worker_met_keeps_its_type_or_names_the_shard(
         run_shards(context, STAGE, 5, Worker(str(tmp_path), fails=InputError))
     with pytest.raises(StageError, match="stage count, shard 3: KeyError"):
         run_shards(context, STAGE, 5, Worker(str(tmp_path), fails=KeyError))
-    with pytest.raises(StageError, match="let hercules-scale submit take yours along"):
-        run_shards(context, STAGE, 5, Worker(str(tmp_path), fails=NoCredentialsError))

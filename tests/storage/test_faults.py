@@ -122,6 +122,20 @@ def test_wrong_places_and_rights_are_one_line_at_once(
 
 
 @pytest.mark.s3
+def test_who_has_no_credentials_is_told_where_to_give_them(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    # A region that no other test names, so that no connection of another is taken up.
+    store = Store("s3://bucket/x", StorageConfig(region="eu-west-4"))
+    with pytest.raises(StorageError, match=r"s3://bucket/x: there are no credentials here .*") as e:
+        store.write_bytes("a", b"")
+    assert "let hercules-scale submit take yours along" in str(e.value)
+
+
+@pytest.mark.s3
 def test_a_store_that_ignores_the_condition_is_noticed(s3_server: S3Server) -> None:
     from hercules_scale.storage import lock
 
