@@ -124,6 +124,23 @@ class OpenRun:
             raise InputError(f"there is no cluster {level}/{cluster_id}")
         return key
 
+    def check_row(self, row: int) -> int:
+        """The same row, if there is such a one.
+
+        Raises:
+            InputError: There is none.
+        """
+        if not 0 <= row < self.n_items:
+            raise InputError(f"there is no row {row}; rows are 0 to {self.n_items - 1}")
+        return row
+
+    def withholds(self, row: int) -> bool:
+        """Whether the cluster of an item is too small to show what the item is."""
+        if not self.withheld.any():
+            return False
+        (member,) = self.rows("memberships", [row])
+        return bool(self.withheld[member["level_1"]])
+
     def cluster(self, key: ClusterKey) -> dict[str, Any]:
         """One cluster with its edits.
 
@@ -184,10 +201,8 @@ class OpenRun:
             found: dict[str, Any] = read_rows(
                 self.store, files[shard].path, place, place + 1, columns
             ).to_pylist()[0]
-            if table == "items" and self.withheld.any():
-                (member,) = self.rows("memberships", [row])
-                if self.withheld[member["level_1"]]:
-                    return {name: found[name] if name in NAMING else None for name in found}
+            if table == "items" and self.withholds(row):
+                return {name: found[name] if name in NAMING else None for name in found}
             return found
 
         if not files:
@@ -203,17 +218,13 @@ class OpenRun:
 
     def thumbnail(self, row: int) -> bytes | None:
         """The picture of an item, where it has one."""
-        if not 0 <= row < self.n_items:
-            raise InputError(f"there is no row {row}")
-        if "thumbnail" not in self.columns("items"):
+        self.check_row(row)
+        if "thumbnail" not in self.columns("items") or self.withholds(row):
             return None
         files = self.finished.files["items"]
         starts = np.cumsum([0, *(file.rows for file in files)])
         shard = int(np.searchsorted(starts, row, side="right")) - 1
         place = row - int(starts[shard])
-        (member,) = self.rows("memberships", [row])
-        if self.withheld[member["level_1"]]:
-            return None
         table = read_rows(self.store, files[shard].path, place, place + 1, ["thumbnail"])
         found: bytes | None = table["thumbnail"][0].as_py()
         return found

@@ -123,17 +123,14 @@ def similar_items(run: OpenRun, row: int, start: int = 0) -> dict[str, Any]:
     Raises:
         InputError: There is no such row, privacy keeps it back, or the run has no vectors.
     """
-    if not 0 <= row < run.n_items:
-        raise InputError(f"there is no row {row}; rows are 0 to {run.n_items - 1}")
-    (member,) = run.rows("memberships", [row])
-    if run.withheld[member["level_1"]]:
+    if run.withholds(run.check_row(row)):
         raise InputError("privacy keeps the items of this small cluster back")
     found = run.rows("embeddings", [row])
     if not found:
         raise InputError("this run has no vectors of its items")
     vector = np.asarray(found[0]["embedding"], np.float32)
     metric = run.finished.config("hierarchy").get("metric", "squared_l2")
-    return nearest_items(run, vector, start, metric, but=row) | {"like": member["item_id"]}
+    return nearest_items(run, vector, start, metric, but=row) | {"like": found[0]["item_id"]}
 
 
 def nearest_items(
@@ -187,14 +184,22 @@ def nearest_items(
             n_groups += len(taken)
             done += sum(place[3] for place in taken)
         shown = np.isfinite(best[0])
-        items = readers.map(
-            lambda place: run.items.read(place, place + 1, ITEM_COLUMNS).to_pylist()[0],
-            best[1][shown].tolist(),
+        scores, where = best[0][shown].astype(float).round(4), best[1][shown]
+        # Many lie in the same row groups, each of which is read once.
+        spans = {place[2]: place[2] + place[3] for place in places[:n_groups]}
+        firsts = np.array(sorted(spans))
+        own = firsts[np.searchsorted(firsts, where, side="right") - 1]
+        needed = sorted(set(own.tolist()))
+        tables = readers.map(
+            lambda first: run.items.read(first, spans[first], ITEM_COLUMNS), needed
         )
-        told = best[0][shown].astype(float).round(4)
+        groups = dict(zip(needed, tables, strict=True))
         hits = [
-            item | ({"cosine": each} if metric == "cosine" else {"distance": -each})
-            for item, each in zip(items, told.tolist(), strict=True)
+            groups[first].slice(place - first, 1).to_pylist()[0]
+            | ({"cosine": score} if metric == "cosine" else {"distance": -score})
+            for first, place, score in zip(
+                own.tolist(), where.tolist(), scores.tolist(), strict=True
+            )
         ]
     return {
         "hits": hits,

@@ -237,8 +237,7 @@ def item(run: OpenRun, row: int) -> dict[str, Any]:
     Raises:
         InputError: There is no such row.
     """
-    if not 0 <= row < run.n_items:
-        raise InputError(f"there is no row {row}; rows are 0 to {run.n_items - 1}")
+    run.check_row(row)
     (found,) = run.rows("items", [row]) or run.rows("embeddings", [row])
     found.pop("embedding", None)
     (member,) = run.rows("memberships", [row])
