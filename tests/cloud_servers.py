@@ -5,17 +5,16 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.integration.nodes import wait_for
 from tests.s3_server import free_port
 
 CONTAINER = "bucket"
-START_SECONDS = 60
 AZURITE = Path(__file__).parents[1] / ".venv/azurite/node_modules/.bin/azurite-blob"
 # The account that every Azurite has; Microsoft publishes its key.
 ACCOUNT, KEY = (
@@ -30,11 +29,12 @@ def _running(command: list[str], ready: str, log: Path) -> Iterator[None]:
     with log.open("wb") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=stream)
     try:
-        deadline = time.monotonic() + START_SECONDS
-        while ready not in log.read_text(errors="replace"):
-            assert process.poll() is None, log.read_text(errors="replace")
-            assert time.monotonic() < deadline, log.read_text(errors="replace")
-            time.sleep(0.1)
+
+        def said() -> str:
+            return log.read_text(errors="replace")
+
+        wait_for(lambda: ready in said() or process.poll() is not None, "no server")
+        assert process.poll() is None, said()
         yield
     finally:
         process.kill()

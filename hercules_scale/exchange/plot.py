@@ -64,9 +64,7 @@ def draw_map(run: FinishedRun, level: int) -> Any:
             continue
         taken.append(spots[cluster_id])
         label = "\n".join(textwrap.wrap(_short(titles[cluster_id]), LINE_CHARACTERS))
-        axes.annotate(
-            label.replace("$", r"\$"), places[cluster_id], ha="center", va="center", fontsize=8
-        )
+        axes.annotate(_plain(label), places[cluster_id], ha="center", va="center", fontsize=8)
     return figure
 
 
@@ -109,11 +107,11 @@ def draw_data_map(run: FinishedRun, level: int) -> Any:
         # Labels that are alike would be one.
         title = _short(clusters["title"][cluster_id].as_py())
         names[cluster_id] = title if title not in names else f"{title} ({cluster_id})"
-    shown = np.array([name.replace("$", r"\$") for name in names], object)
+    shown = np.array([_plain(name) for name in names], object)
     figure, _ = datamapplot.create_plot(
         places,
         shown[table[f"level_{level}"].to_numpy()],
-        title=printable(run.name).replace("$", r"\$"),
+        title=_plain(printable(run.name)),
         sub_title=f"{run.n_items:,} items, level {level}: {clusters.num_rows:,} clusters",
         noise_label=UNLABELLED,
         font_family="DejaVu Sans",
@@ -129,3 +127,8 @@ def draw_data_map(run: FinishedRun, level: int) -> Any:
 
 def _short(title: str) -> str:
     return printable(textwrap.shorten(title, TITLE_CHARACTERS, placeholder="…"))
+
+
+def _plain(text: str) -> str:
+    """Text in which no dollar begins a formula."""
+    return text.replace("$", r"\$")

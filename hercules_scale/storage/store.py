@@ -104,6 +104,13 @@ class Store:
     @cached_property
     def fsspec(self) -> Any:
         """The fsspec file system, for listing and small files."""
+        # What they try again, and what cannot be, is said by those who asked.
+        for name in ("gcsfs", "adlfs", "azure"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        other = self.options.endpoint or os.environ.get("STORAGE_EMULATOR_HOST")
+        if self.scheme == "gs" and other:
+            # gcsfs would ask by gRPC what kind of bucket it has, and wait for minutes.
+            os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         try:
             return fsspec.filesystem(self.scheme, **self._fsspec_options())
         except ImportError:
@@ -116,9 +123,6 @@ class Store:
         asked = self.options
         if self.is_local:
             return {}
-        # What they try again, and what cannot be, is said by those who asked.
-        for name in ("gcsfs", "adlfs", "azure"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
         options: dict[str, Any] = {"use_listings_cache": False}
         given: dict[str, Any]
         if self.scheme == "s3":
@@ -134,9 +138,6 @@ class Store:
             options["client_kwargs"] = {"region_name": asked.region} if asked.region else {}
         elif self.scheme == "gs":
             token = "anon" if asked.anonymous else None
-            if asked.endpoint or os.environ.get("STORAGE_EMULATOR_HOST"):
-                # It would ask by gRPC what kind of bucket it has, and wait for minutes.
-                os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
             given = {"project": asked.project, "endpoint_url": asked.endpoint, "token": token}
         else:
             host = asked.endpoint and asked.endpoint.partition("://")[2]
