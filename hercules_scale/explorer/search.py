@@ -127,7 +127,10 @@ def similar_items(run: OpenRun, row: int, start: int = 0) -> dict[str, Any]:
         raise InputError("privacy keeps the items of this small cluster back")
     found = run.rows("embeddings", [row])
     if not found:
-        raise InputError("this run has no vectors of its items")
+        raise InputError(
+            "this run has no vectors of its items, as one that was imported without; run it here "
+            "to find items that are alike"
+        )
     vector = np.asarray(found[0]["embedding"], np.float32)
     metric = run.finished.config("hierarchy").get("metric", "squared_l2")
     return nearest_items(run, vector, start, metric, but=row) | {"like": found[0]["item_id"]}

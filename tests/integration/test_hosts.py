@@ -107,7 +107,8 @@ def network() -> Iterator[str]:
             with suppress(subprocess.CalledProcessError):
                 # Processes that retitled themselves cannot be told by their environment.
                 for process in ip("netns", "pids", namespace(host)).split():
-                    os.kill(int(process), signal.SIGKILL)
+                    with suppress(ProcessLookupError):
+                        os.kill(int(process), signal.SIGKILL)
                 # With it go its end of the cable, and so the other end.
                 ip("netns", "delete", namespace(host))
         ip("link", "delete", BRIDGE)
