@@ -133,7 +133,8 @@ class Store:
             }
             if asked.virtual_hosts:
                 config["s3"] = {"addressing_style": "virtual"}
-            given = {"endpoint_url": asked.endpoint, "anon": asked.anonymous or None}
+            # Named, so that no file system of another endpoint is taken from fsspec's cache.
+            given = {"endpoint_url": self._s3_endpoint, "anon": asked.anonymous or None}
             options["config_kwargs"] = config
             options["client_kwargs"] = {"region_name": asked.region} if asked.region else {}
         elif self.scheme == "gs":
@@ -145,15 +146,19 @@ class Store:
             given = {"account_name": asked.account, "account_host": host, "anon": anonymous}
         return options | {name: value for name, value in given.items() if value is not None}
 
+    @property
+    def _s3_endpoint(self) -> str | None:
+        ambient = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        return self.options.endpoint or ambient
+
     @cached_property
     def arrow(self) -> pafs.FileSystem:
         """The pyarrow file system, for bulk data."""
         if self.is_local:
             return pafs.LocalFileSystem()
         if self.scheme == "s3":
-            ambient = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
             return pafs.S3FileSystem(
-                endpoint_override=self.options.endpoint or ambient,
+                endpoint_override=self._s3_endpoint,
                 region=self.options.region,
                 anonymous=self.options.anonymous,
                 force_virtual_addressing=self.options.virtual_hosts,

@@ -116,6 +116,13 @@ def test_options_go_where_the_folder_goes(tmp_path: Path) -> None:
     assert store.hasty.options.retry_seconds == 5
 
 
+def test_the_endpoint_is_what_the_environment_says_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    # fsspec keeps file systems, and would give the one of before to who does not name the endpoint.
+    for endpoint in ("http://127.0.0.1:1", "http://127.0.0.1:2"):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        assert Store("s3://bucket").fsspec.endpoint_url == endpoint
+
+
 def test_a_store_travels_to_a_worker(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     store.write_bytes("x", b"1")
