@@ -34,9 +34,13 @@ NUMBER = os.getpid() % 250
 BRIDGE, NETWORK = f"hsbr{NUMBER}", f"10.213.{NUMBER}"
 N_TEXTS, PORT = 3_000, 6379
 HEAD, *WORKERS = HOSTS = ("head", "one", "two")
+CHECKOUT = Path(__file__).parents[2]
 # Memory that nobody else sees takes the place of what hosts share here: temporary files, among them
-# the sockets and sessions of Ray, and its object store.
-ALONE = 'mount -t tmpfs none /tmp && mount -t tmpfs none /dev/shm && exec "$@"'
+# the sockets and sessions of Ray, and its object store. The checkout is seen wherever it lies.
+ALONE = """
+exec 3<"$0" && mount -t tmpfs none /tmp && mount -t tmpfs none /dev/shm || exit
+mkdir -p "$0" && mount --no-canonicalize --bind /proc/self/fd/3 "$0" && exec "$@" 3<&-
+"""
 
 
 @dataclass
@@ -124,7 +128,7 @@ def hosts(network: str, tmp_path: Path) -> Iterator[Hosts]:
     def start(host: str, n_cpus: int, arguments: Sequence[str]) -> None:
         log = folder / host
         log.mkdir()
-        alone = ["unshare", "--mount", "sh", "-c", ALONE, "sh"]
+        alone = ["unshare", "--mount", "sh", "-c", ALONE, str(CHECKOUT)]
         within = ["ip", "netns", "exec", namespace(host), *alone]
         node = start_node(
             log,
