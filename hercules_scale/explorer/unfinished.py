@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from hercules_scale import schemas
 from hercules_scale.exchange.source import FinishedRun
-from hercules_scale.reduction.pca import PCAFit
+from hercules_scale.reduction.pca import Scatter
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import read_commits, read_record
 from hercules_scale.storage.store import Store
@@ -51,9 +51,7 @@ def unfinished_run(store: Store) -> tuple[FinishedRun, pa.Table] | None:
 
 def _with_numbers_for_titles(clusters: pa.Table) -> pa.Table:
     centroids = column_vectors(clusters["centroid"])
-    fit = PCAFit(centroids.shape[1])
-    fit.add(centroids)
-    places = fit.finish(2).transform(centroids)
+    places = Scatter.of(centroids).components(2).transform(centroids)
     level, number = (clusters[name].cast(pa.string()) for name in ("level", "cluster_id"))
     schema = schemas.clusters(1, 1, 2)
     made = {

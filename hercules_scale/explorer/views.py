@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from hercules_scale.errors import InputError
 from hercules_scale.exchange.edits import ClusterKey
 from hercules_scale.explorer.opened import OpenRun
-from hercules_scale.reduction.pca import PCAFit
+from hercules_scale.reduction.pca import Scatter
+from hercules_scale.storage.tables import column_vectors
 
 MAX_PAGE = 200
 # Items drawn as points, at most; more are a density over a grid.
@@ -55,13 +55,7 @@ def places(column: pa.ChunkedArray) -> list[list[float | None]]:
     """Coordinates, an axis at a time; empty where a cluster has none."""
     if column.null_count or column.type.list_size < 2:
         return []
-    return [finite(axis) for axis in _matrix(column).T.tolist()]
-
-
-def _matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
-    array = column.combine_chunks()
-    flat: NDArray[np.float32] = array.flatten().to_numpy(zero_copy_only=False)
-    return flat.reshape(len(array), array.type.list_size)
+    return [finite(axis) for axis in column_vectors(column).T.tolist()]
 
 
 def description_places(run: OpenRun) -> list[list[list[float | None]]]:
@@ -74,10 +68,7 @@ def description_places(run: OpenRun) -> list[list[list[float | None]]]:
     if any(level is None or not level.any() for level in vectors):
         raise InputError("the descriptions of this run were not embedded; take the items' space")
     known = [level for level in vectors if level is not None]
-    fit = PCAFit(known[0].shape[1])
-    for level in known:
-        fit.add(level)
-    pca = fit.finish(3)
+    pca = Scatter.of(np.concatenate(known)).components(3)
     return [[finite(axis) for axis in pca.transform(level).T.tolist()] for level in known]
 
 
@@ -149,7 +140,7 @@ def statistics(
     names, counts, edges = run.numbers, [], []
     if run.items.files and "numbers" in run.items.columns:
         table = run.items.sample(*run.span(key), ["numbers"], SAMPLED_ROWS)
-        matrix = _matrix(table["numbers"])
+        matrix = column_vectors(table["numbers"])
         for place in range(matrix.shape[1]):
             of_all = whole.get(names[place], {})
             low, high = of_all.get("min"), of_all.get("max")

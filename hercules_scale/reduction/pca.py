@@ -26,34 +26,49 @@ class PCA:
         return ((vectors - self.mean) @ self.components.T).astype(np.float32)
 
 
-class PCAFit:
-    """Adds up what a PCA needs; memory is d x d, whatever the number of vectors."""
+@dataclass(frozen=True)
+class Scatter:
+    """How vectors scatter about their mean; d x d numbers, whatever the number of vectors.
 
-    def __init__(self, dimension: int) -> None:
-        self._n = 0
-        self._sum = np.zeros(dimension)
-        self._products = np.zeros((dimension, dimension))
-        self._shift: NDArray[np.float64] | None = None
+    Source: Chan, Golub and LeVeque, "Algorithms for computing the sample variance" (1983), for
+    products of parts that lose no digits.
 
-    def add(self, vectors: NDArray[np.float32]) -> None:
-        """Count a block of vectors, shape (n, d)."""
-        if self._shift is None:
-            # A shift close to the mean keeps the digits that the covariance needs.
-            self._shift = vectors.mean(axis=0, dtype=np.float64)
-        shifted = vectors - self._shift
-        self._n += len(vectors)
-        self._sum += shifted.sum(axis=0)
-        self._products += shifted.T @ shifted
+    Attributes:
+        n: Vectors.
+        mean: Theirs, shape (d,).
+        products: Sum over the vectors x of (x - mean)(x - mean)', shape (d, d).
+    """
 
-    def finish(self, n_components: int) -> PCA:
-        """The first components; fewer dimensions than components give components of zero."""
-        assert self._shift is not None
-        offset = self._sum / self._n
-        covariance = self._products / self._n - np.outer(offset, offset)
-        _, vectors = np.linalg.eigh(covariance)
-        components = np.zeros((n_components, len(offset)))
+    n: int
+    mean: NDArray[np.float64]
+    products: NDArray[np.float64]
+
+    @classmethod
+    def zero(cls, dimension: int) -> Scatter:
+        """Of no vectors."""
+        return cls(0, np.zeros(dimension), np.zeros((dimension, dimension)))
+
+    @classmethod
+    def of(cls, vectors: NDArray[np.float32]) -> Scatter:
+        """Of vectors, shape (n, d), at least one."""
+        mean = vectors.mean(axis=0, dtype=np.float64)
+        apart = vectors - mean
+        return cls(len(vectors), mean, apart.T @ apart)
+
+    def plus(self, other: Scatter) -> Scatter:
+        """Of the vectors of both, of which one at least has some."""
+        n = self.n + other.n
+        share = other.n / n
+        apart = other.mean - self.mean
+        between = np.outer(apart, apart) * (self.n * share)
+        return Scatter(n, self.mean + apart * share, self.products + other.products + between)
+
+    def components(self, n_components: int) -> PCA:
+        """The first principal components; beyond d they are zero."""
+        _, vectors = np.linalg.eigh(self.products / self.n)
+        components = np.zeros((n_components, len(self.mean)))
         found = vectors[:, ::-1][:, :n_components].T
         largest = np.abs(found).argmax(axis=1)
         signs = np.sign(found[np.arange(len(found)), largest])
         components[: len(found)] = found * signs[:, None]
-        return PCA(self._shift + offset, components)
+        return PCA(self.mean, components)

@@ -19,7 +19,6 @@ from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import read_table, write_table
 
-FOLDER = "evaluate"
 # Parts of all items, at most, so that the sums of large runs take little storage.
 MAX_PARTS = 64
 
@@ -62,12 +61,12 @@ class GatherHere:
 class _PartWorker:
     store: Store
     shards: Shards
-    name: str
+    stage: str
     work: PartWork
 
     def __call__(self, part: int) -> ShardResult:
         shards = parts_of(self.shards)[part]
-        path = layout.work_part(f"{FOLDER}/{self.name}", part)
+        path = layout.work_part(self.stage, part)
         file = write_table(self.store, path, self.work(shards))
         first, last = self.shards.bounds(shards.start)[0], self.shards.bounds(shards.stop - 1)[1]
         return ShardResult([file], units=last - first)
@@ -75,10 +74,17 @@ class _PartWorker:
 
 @dataclass(frozen=True)
 class GatherOnRay:
-    """Has workers do the work; parts that have a commit are not made again."""
+    """Has workers do the work; parts that have a commit are not made again.
+
+    Attributes:
+        context: The run.
+        shards: Of all items.
+        stage: That the sums are of.
+    """
 
     context: RunContext
     shards: Shards
+    stage: str = "evaluate"
 
     def __call__(self, name: str, work: PartWork) -> Iterator[pa.Table]:
         """The table of each part, read when it is asked for.
@@ -88,15 +94,15 @@ class GatherOnRay:
         """
         context, shards = self.context, self.shards
         workers = context.config.resources.workers
-        stage = Stage(f"{FOLDER}/{name}", "items", shards.n_items, workers)
-        worker = _PartWorker(context.store, shards, name, work)
+        stage = Stage(f"{self.stage}/{name}", "items", shards.n_items, workers)
+        worker = _PartWorker(context.store, shards, stage.name, work)
         commits = run_shards(context, stage, len(parts_of(shards)), worker)
         for commit in commits.values():
             yield read_table(context.store, commit.files[0].path)
 
     def forget(self, name: str | None = None) -> None:
         """Delete the parts of one name, or all, and their commits."""
-        folder = FOLDER if name is None else f"{FOLDER}/{name}"
+        folder = self.stage if name is None else f"{self.stage}/{name}"
         # A part whose commit is there is read.
         self.context.store.delete_files(f"{layout.WORK}/commits/{folder}")
         self.context.store.delete_files(f"{layout.WORK}/{folder}")

@@ -8,34 +8,62 @@ import numpy as np
 import pyarrow as pa
 
 from hercules_scale import schemas
-from hercules_scale.reduction.pca import PCA, PCAFit
+from hercules_scale.reduction.pca import PCA, Scatter
 from hercules_scale.stages.context import RunContext
+from hercules_scale.stages.partials import GatherOnRay
 from hercules_scale.stages.shards import ShardResult, Stage, run_once, run_shards
 from hercules_scale.stages.vectors import ShardTiles, read_vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
-from hercules_scale.storage.tables import FileRecord, read_table, write_table
+from hercules_scale.storage.tables import (
+    FileRecord,
+    column_matrix,
+    read_table,
+    vector_column,
+    write_table,
+)
 
 FIT_STAGE = "fit_pca"
+# Of the sums, beside it and not in it: what lies in the folder of a stage is a shard of it.
+SUMS_STAGE, SUMS = "pca", "sums"
 
 
 def fit_pca(context: RunContext, source: ShardTiles) -> PCA:
-    """A PCA of the vectors that were clustered, one shard in memory at a time."""
-    fitted = run_once(context, FIT_STAGE, lambda: _fit_pca(context, source)).info
+    """A PCA of the vectors that were clustered, from sums that workers make."""
+    gather = GatherOnRay(context, source.shards, SUMS_STAGE)
+    fitted = run_once(context, FIT_STAGE, lambda: _fit_pca(context, source, gather)).info
+    # Only now, since a run that was killed before takes them up.
+    gather.forget(SUMS)
     return PCA(np.array(fitted["mean"]), np.array(fitted["components"]))
 
 
-def _fit_pca(context: RunContext, source: ShardTiles) -> ShardResult:
-    shards = source.shards
-    fit = PCAFit(source.dimension)
-    with context.reporter.stage(FIT_STAGE, shards.n_items, "items") as progress:
-        for shard in range(len(shards)):
-            vectors = read_vectors(context.store, shard, source.table)
-            fit.add(vectors)
-            progress.advance(len(vectors))
-    pca = fit.finish(context.config.reduction.components)
+def _fit_pca(context: RunContext, source: ShardTiles, gather: GatherOnRay) -> ShardResult:
+    scatter = Scatter.zero(source.dimension)
+    for part in gather(SUMS, _ScatterWork(source)):
+        (n,), (mean,) = part["n"].to_pylist(), column_matrix(part["mean"])
+        scatter = scatter.plus(
+            Scatter(n, mean, column_matrix(part["products"]).reshape(len(mean), -1))
+        )
+    pca = scatter.components(context.config.reduction.components)
     info = {"mean": pca.mean.tolist(), "components": pca.components.tolist()}
-    return ShardResult(info=info, units=shards.n_items)
+    return ShardResult(info=info, units=source.shards.n_items)
+
+
+@dataclass(frozen=True)
+class _ScatterWork:
+    source: ShardTiles
+
+    def __call__(self, shards: range) -> pa.Table:
+        scatter = Scatter.zero(self.source.dimension)
+        for shard in shards:
+            vectors = read_vectors(self.source.store, shard, self.source.table)
+            scatter = scatter.plus(Scatter.of(vectors))
+        columns = {
+            "n": [scatter.n],
+            "mean": vector_column(scatter.mean[None]),
+            "products": vector_column(scatter.products.reshape(1, -1)),
+        }
+        return pa.table(columns)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ POINTS: list[list[Any]] = [
     ["advance", "statistics", 2],
     ["write", "commits/summarize/000001", 1],
     ["write", "commits/summarize/000002", 1],
-    ["write", "commits/fit_pca", 1],
+    ["advance", "pca/sums", 1],
     ["advance", "reduce", 2],
     ["write", "commits/clusters", 1],
     ["advance", "evaluate/sums", 2],
@@ -113,12 +113,12 @@ def published(folder: Path) -> dict[str, str]:
 def committed(folder: Path) -> dict[str, int]:
     """When each commit record, and each published file that one lists, was written.
 
-    Records of the sums of the evaluation go when it ends, and so do files of the work.
+    Records of the sums of the evaluation and of PCA go with them, and so do files of the work.
     """
     records = [
         path
         for path in folder.glob("_work/commits/**/*.json")
-        if path.parents[1].name != "evaluate"
+        if path.parents[1].name not in ("evaluate", "pca")
     ]
     listed = [
         folder / file["path"]

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hercules_scale.reduction.pca import PCA, PCAFit
+from hercules_scale.reduction.pca import PCA, Scatter
 
 
 def correlated(n: int, d: int) -> NDArray[np.float32]:
@@ -17,10 +17,10 @@ def correlated(n: int, d: int) -> NDArray[np.float32]:
 
 
 def fit(vectors: NDArray[np.float32], n_components: int, cuts: list[int]) -> PCA:
-    fitting = PCAFit(vectors.shape[1])
+    scatter = Scatter.zero(vectors.shape[1])
     for block in np.split(vectors, cuts):
-        fitting.add(block)
-    return fitting.finish(n_components)
+        scatter = scatter.plus(Scatter.of(block))
+    return scatter.components(n_components)
 
 
 @pytest.mark.parametrize("n_components", [2, 3])
