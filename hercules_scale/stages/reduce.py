@@ -25,7 +25,7 @@ from hercules_scale.storage.tables import (
 
 FIT_STAGE = "fit_pca"
 # Of the sums, beside it and not in it: what lies in the folder of a stage is a shard of it.
-SUMS_STAGE, SUMS = "pca", "sums"
+SUMS_STAGE = "pca"
 
 
 def fit_pca(context: RunContext, source: ShardTiles) -> PCA:
@@ -33,13 +33,13 @@ def fit_pca(context: RunContext, source: ShardTiles) -> PCA:
     gather = GatherOnRay(context, source.shards, SUMS_STAGE)
     fitted = run_once(context, FIT_STAGE, lambda: _fit_pca(context, source, gather)).info
     # Only now, since a run that was killed before takes them up.
-    gather.forget(SUMS)
+    gather.forget()
     return PCA(np.array(fitted["mean"]), np.array(fitted["components"]))
 
 
 def _fit_pca(context: RunContext, source: ShardTiles, gather: GatherOnRay) -> ShardResult:
     scatter = Scatter.zero(source.dimension)
-    for part in gather(SUMS, _ScatterWork(source)):
+    for part in gather("sums", _ScatterWork(source)):
         (n,), (mean,) = part["n"].to_pylist(), column_matrix(part["mean"])
         scatter = scatter.plus(
             Scatter(n, mean, column_matrix(part["products"]).reshape(len(mean), -1))

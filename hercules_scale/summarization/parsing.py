@@ -155,6 +155,9 @@ def _to_summary(answer: Any, facts: ClusterFacts) -> Summary:
     title = clean_title(values["title"])
     if not title:
         raise SummaryError("the title says nothing")
+    shown = "".join([*facts.exemplars, *facts.keyphrases, *(each.title for each in facts.children)])
+    if set("{}") & set(title + values["description"]) - set(shown):
+        raise SummaryError("the title or description holds braces, which the items do not")
     if any(_repeats_itself(text) for text in (title, values["description"])):
         raise SummaryError("the answer repeats itself")
     if _repeats_prompt(title, facts):

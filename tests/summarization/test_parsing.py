@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -71,11 +72,18 @@ def test_an_answer_is_found_in_what_surrounds_it(text: str) -> None:
         (answer("Ferries", ["a"]), "no description in words"),
         (answer("ferry " * 7), "repeats itself"),
         (answer("Ferries", "the ferry and the ferry and the ferry and the ferry"), "repeats itsel"),
+        (answer("Ferries", "{{string}}"), "holds braces, which the items do not"),
+        (answer("Ferries", "When ferries leave.]}"), "holds braces, which the items do not"),
     ],
 )
 def test_an_answer_that_cannot_be_used_says_why(text: str, message: str) -> None:
     with pytest.raises(SummaryError, match=message):
         parse_answer(text, FACTS)
+
+
+def test_braces_of_the_items_are_kept() -> None:
+    facts = replace(FACTS, exemplars=["ferry {{ when }} the {{ port }}"])
+    assert parse_answer(answer("Ferry {{ }} of ports"), facts).title == "Ferry {{ }} of ports"
 
 
 def test_a_title_copied_from_a_worked_example_is_refused() -> None:
