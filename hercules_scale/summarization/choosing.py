@@ -171,14 +171,7 @@ def reading_penalty(summary: Summary, facts: ClusterFacts) -> float:
     side by side are a list and no title.
     """
     words = content_words(summary.title)
-    known = " ".join(
-        [
-            *facts.keyphrases,
-            *facts.exemplars,
-            *facts.statistics,
-            *(child.title for child in facts.children),
-        ]
-    ).lower()
+    known = " ".join([*facts.own_texts, *facts.statistics]).lower()
     # The beginning of a word, for its other forms.
     invented = sum(word[:4] not in known for word in words) / max(len(words), 1)
     short = SHORT_PENALTY if len(summary.title.split()) < 2 else 0.0

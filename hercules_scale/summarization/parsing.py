@@ -155,8 +155,7 @@ def _to_summary(answer: Any, facts: ClusterFacts) -> Summary:
     title = clean_title(values["title"])
     if not title:
         raise SummaryError("the title says nothing")
-    shown = "".join([*facts.exemplars, *facts.keyphrases, *(each.title for each in facts.children)])
-    if set("{}") & set(title + values["description"]) - set(shown):
+    if _invents_braces(title + values["description"], facts):
         raise SummaryError("the title or description holds braces, which the items do not")
     if any(_repeats_itself(text) for text in (title, values["description"])):
         raise SummaryError("the answer repeats itself")
@@ -172,13 +171,17 @@ def _repeats_itself(text: str) -> bool:
     return len(pairs) >= 5 and len(set(pairs)) < 0.6 * len(pairs)
 
 
+def _invents_braces(text: str, facts: ClusterFacts) -> bool:
+    """Whether a text has braces and the cluster none, as when a model quotes its JSON or schema."""
+    return bool(set("{}") & set(text) - set("".join(facts.own_texts)))
+
+
 def _repeats_prompt(title: str, facts: ClusterFacts) -> bool:
     """Whether a title has words of the worked examples or of other clusters and none of its own.
 
     Small models copy the worked examples where they do not know what to say.
     """
-    children = [child.title for child in facts.children]
-    of_cluster = content_words(" ".join([*facts.keyphrases, *facts.exemplars, *children]))
+    of_cluster = content_words(" ".join(facts.own_texts))
     of_others = content_words(" ".join(phrase for other in facts.contrast for phrase in other))
     words = content_words(title)
     return not words & of_cluster and bool(words & (_FIXED_WORDS | of_others))

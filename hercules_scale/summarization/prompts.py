@@ -150,6 +150,11 @@ class ClusterFacts:
         """``level/id``, as commands and messages name clusters."""
         return f"{self.level}/{self.cluster_id}"
 
+    @property
+    def own_texts(self) -> list[str]:
+        """Its key phrases, exemplars and titles of children: what its items are known to say."""
+        return [*self.keyphrases, *self.exemplars, *(child.title for child in self.children)]
+
 
 # Of a role and a content: text, or with images a list of parts as OpenAI's API takes them.
 Message = dict[str, Any]

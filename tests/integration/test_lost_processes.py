@@ -113,7 +113,7 @@ def published(folder: Path) -> dict[str, str]:
 def committed(folder: Path) -> dict[str, int]:
     """When each commit record, and each published file that one lists, was written.
 
-    Records of the sums of the evaluation and of PCA go with them, and so do files of the work.
+    Records of the sums of the evaluation and of PCA go when these end, and so do files of the work.
     """
     records = [
         path
