@@ -97,7 +97,8 @@ def parse_titles(text: str, group: list[ClusterFacts]) -> dict[int, str]:
         entry = entry.get("title") if isinstance(entry, dict) else entry
         if isinstance(entry, str):
             title = clean_title(plain_text(entry))
-            if re.search(r"\w\w", title) and not _repeats_itself(title):
+            unusable = _repeats_itself(title) or _invents_braces(title, facts)
+            if re.search(r"\w\w", title) and not unusable:
                 titles[facts.cluster_id] = title
     return titles
 

@@ -194,6 +194,7 @@ def test_new_titles_are_read_by_id_and_empty_ones_left_out() -> None:
         7: "Late trains",
     }
     assert parse_titles('{"4": "...", "7": {"title": "Late trains"}}', GROUP) == {7: "Late trains"}
+    assert parse_titles('{"4": "{{title}}", "7": "Late trains"}', GROUP) == {7: "Late trains"}
 
 
 def test_key_phrases_after_a_description_ground_it() -> None:
