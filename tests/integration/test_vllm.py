@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -35,10 +36,12 @@ def kill_replica(ledger: Path, killed: list[int]) -> None:
         time.sleep(0.2)
         if not any(part.stat().st_size for part in ledger.glob("**/*.jsonl")):
             continue
-        for process in psutil.process_iter(["cmdline"]):
-            if " ".join(process.info["cmdline"] or []).startswith("ray::ServeReplica"):
-                process.kill()
-                killed.append(process.pid)
+        # Other tests may have a Ray of their own.
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                if " ".join(process.cmdline()).startswith("ray::ServeReplica"):
+                    process.kill()
+                    killed.append(process.pid)
 
 
 def test_the_model_titles_and_describes_every_cluster_though_its_replica_is_killed(
