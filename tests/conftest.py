@@ -16,6 +16,7 @@ from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import vector_column, write_table
 from tests.s3_server import S3Server
+from tests.worker_forks import forked_workers
 
 # Nothing in a test may look for a model hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -34,11 +35,14 @@ def local_ray(s3: str) -> Iterator[None]:
     """One local Ray for all tests of a session; its workers know of the S3 server."""
     import ray
 
-    ray.init(address="local", num_cpus=6, include_dashboard=False, log_to_driver=False)
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with forked_workers() as program:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sys.executable", program)
+            ray.init(address="local", num_cpus=6, include_dashboard=False, log_to_driver=False)
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 @pytest.fixture(scope="session")

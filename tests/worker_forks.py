@@ -1,0 +1,121 @@
+"""Ray's workers as forks of a process that has imported what they need, which takes each seconds.
+
+Ray starts workers by ``sys.executable``. A small program in its place asks a server for a fork that
+has the program's arguments, environment, folder and output, and runs what the program was to run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PYTHON = sys.executable
+# It waits for the end of the worker, as who started it does. Agents of a node are no workers, and
+# workers with an environment of their own are set up before.
+PROGRAM = """#!{python} -IS
+import json, os, socket, sys
+if not sys.argv[1].endswith("/default_worker.py"):
+    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
+asked = json.dumps([sys.argv[1:], dict(os.environ), os.getcwd()]).encode()
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect({address!r})
+    socket.send_fds(server, [len(asked).to_bytes(8, "big")], [1, 2])
+    server.sendall(asked)
+    server.recv(1)
+"""
+
+
+def serve(listener: socket.socket) -> None:
+    """Fork a worker for each connection, for ever; the fork returns when the worker has ended."""
+    # Nobody waits for forks.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        connection = listener.accept()[0]
+        if os.fork() == 0:
+            listener.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _work(connection)
+            return
+        connection.close()
+
+
+def _work(connection: socket.socket) -> None:
+    """Be the worker that a connection asks for, which stays open until it ends."""
+    head, outputs, *_ = socket.recv_fds(connection, 8, 2)
+    with connection.makefile("rb") as stream:
+        sys.argv, environment, folder = json.loads(stream.read(int.from_bytes(head, "big")))
+    for number, output in enumerate(outputs, start=1):
+        os.dup2(output, number)
+    # Ray ends the group of a worker with it.
+    os.setpgid(0, 0)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def load() -> None:
+    """Import what workers need but Ray, which keeps the environment that it is imported in."""
+    import faiss
+    import sentence_transformers
+    import torch
+    import transformers.models.bert.modeling_bert
+
+    import hercules_scale.clustering.kmeans
+    import hercules_scale.embedding.image
+    import hercules_scale.embedding.packed_linear
+    import hercules_scale.embedding.sentence_transformer
+    import hercules_scale.hierarchy
+
+    assert all((faiss, hercules_scale, sentence_transformers, torch, transformers))
+    assert "ray" not in sys.modules
+
+
+def write_program(folder: Path) -> tuple[socket.socket, str]:
+    """What a server listens to, and the path of the program that asks it for workers."""
+    listener = socket.socket(socket.AF_UNIX)
+    address = str(folder / "socket")
+    listener.bind(address)
+    listener.listen(64)
+    program = folder / "python"
+    program.write_text(PROGRAM.format(python=PYTHON, address=address))
+    program.chmod(0o700)
+    return listener, str(program)
+
+
+@contextmanager
+def forked_workers() -> Iterator[str]:
+    """A server that runs as long as the context is open; the path of the program that asks it."""
+    with tempfile.TemporaryDirectory(prefix="hs") as folder:
+        listener, program = write_program(Path(folder))
+        server = subprocess.Popen(
+            # The folder of this file holds modules with common names.
+            [PYTHON, "-P", __file__, str(listener.fileno())],
+            pass_fds=[listener.fileno()],
+            stdout=subprocess.PIPE,
+            # As in a worker with one processor. One thread has nothing that a fork would lose.
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        listener.close()
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline() == b"loaded\n"
+            yield program
+        finally:
+            server.kill()
+            server.wait()
+
+
+if __name__ == "__main__":
+    load()
+    print("loaded", flush=True)
+    serve(socket.socket(fileno=int(sys.argv[1])))
