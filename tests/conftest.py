@@ -21,6 +21,14 @@ from tests.worker_forks import forked_workers
 # Nothing in a test may look for a model hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+# They begin first, so that no process has one left when the other has ended.
+LONGEST = ("test_lost_processes", "test_vllm", "test_openai", "test_submit", "test_run")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONGEST)))
+
 
 @pytest.fixture(scope="session")
 def icd() -> pa.Table:
@@ -31,18 +39,24 @@ def icd() -> pa.Table:
 
 
 @pytest.fixture(scope="session")
-def local_ray(s3: str) -> Iterator[None]:
+def worker_program() -> Iterator[str]:
+    """What a Ray may start its workers by, in place of the interpreter."""
+    with forked_workers() as (program, _):
+        yield program
+
+
+@pytest.fixture(scope="session")
+def local_ray(s3: str, worker_program: str) -> Iterator[None]:
     """One local Ray for all tests of a session; its workers know of the S3 server."""
     import ray
 
-    with forked_workers() as program:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("sys.executable", program)
-            ray.init(address="local", num_cpus=6, include_dashboard=False, log_to_driver=False)
-        try:
-            yield
-        finally:
-            ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.executable", worker_program)
+        ray.init(address="local", num_cpus=6, include_dashboard=False, log_to_driver=False)
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -93,8 +93,8 @@ def write_program(folder: Path) -> tuple[socket.socket, str]:
 
 
 @contextmanager
-def forked_workers() -> Iterator[str]:
-    """A server that runs as long as the context is open; the path of the program that asks it."""
+def forked_workers() -> Iterator[tuple[str, int]]:
+    """The path of the program, and a server that runs as long as the context is open."""
     with tempfile.TemporaryDirectory(prefix="hs") as folder:
         listener, program = write_program(Path(folder))
         server = subprocess.Popen(
@@ -109,7 +109,7 @@ def forked_workers() -> Iterator[str]:
         try:
             assert server.stdout is not None
             assert server.stdout.readline() == b"loaded\n"
-            yield program
+            yield program, server.pid
         finally:
             server.kill()
             server.wait()

@@ -29,13 +29,13 @@ from hercules_scale.cli import main
 from hercules_scale.stages import vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
+from tests.worker_forks import forked_workers
 
-def of_session():
-    for process in psutil.process_iter(["cmdline"]):
+def workers():
+    for process in psutil.Process(server).children():
         try:
-            if os.getsid(process.pid) == os.getpid():
-                yield process, " ".join(process.info["cmdline"] or [])
-        except (ProcessLookupError, psutil.NoSuchProcess):
+            yield process, " ".join(process.cmdline())
+        except psutil.Error:
             pass
 
 def node_of(tile):
@@ -46,9 +46,8 @@ def strike(what, at=None):
         os.killpg(0, signal.SIGKILL)
     if what == "worker":
         idle, busy = [], []
-        for each, title in of_session():
-            # The raylet goes with its agents.
-            if title.startswith("ray::") and "Encoder" not in title and "Agent" not in title:
+        for each, title in workers():
+            if title.startswith("ray::") and "Encoder" not in title:
                 (idle if "IDLE" in title else busy).append(each)
         lost = (busy or idle)[0]
         lost.kill()
@@ -114,22 +113,30 @@ def run(command):
     sys.stdout.flush()
     os._exit(code)
 
-for line in sys.stdin:
-    child = os.fork()
-    if child == 0:
-        try:
-            run(json.loads(line))
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-        finally:
-            os._exit(99)
-    status = os.waitpid(child, 0)[1]
+def end(child):
     try:
         os.killpg(child, signal.SIGKILL)
     except ProcessLookupError:
         pass
-    print(os.waitstatus_to_exitcode(status), flush=True)
+    # None is left for the next command to find.
+    for each, _ in workers():
+        each.kill()
+
+with forked_workers() as (program, server):
+    sys.executable = program
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            try:
+                run(json.loads(line))
+            except BaseException:
+                import traceback
+                traceback.print_exc()
+            finally:
+                os._exit(99)
+        status = os.waitpid(child, 0)[1]
+        end(child)
+        print(os.waitstatus_to_exitcode(status), flush=True)
 """
 
 
@@ -178,7 +185,9 @@ def open_forks(log: Path) -> Iterator[Forks]:
         yield Forks(process, log)
     finally:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        for session in [*map(int, children), process.pid]:
+        for session in map(int, children):
+            # The server of workers is no session.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(session, signal.SIGKILL)
-        process.wait()
+        # It ends what is left, and then itself.
+        process.communicate()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from hercules_scale.storage.store import Store
 from tests.conftest import write_embeddings
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
+Start = Callable[..., "subprocess.Popen[bytes]"]
 N_ROWS, DIMENSION, SHARD_ROWS = 65_536 + 4_000, 8, 16_384
 
 # The cluster stage alone, in a process of its own with actors, that kills itself when a loop has
@@ -32,7 +34,8 @@ from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage.store import Store
 
-folder, loop, count, torn, n_rows, shard_rows, dimension, resampling = sys.argv[1:]
+sys.executable, folder, loop, count, torn, *numbers = sys.argv[1:]
+n_rows, shard_rows, dimension, resampling = map(int, numbers)
 checkpoints.EVERY_SECONDS = 0.0
 vectors.open_vectors.__wrapped__.__defaults__ = (0, 0)
 saved = 0
@@ -55,15 +58,15 @@ config = parse_config({
         "levels": [40, 8, 3],
         "init": "kmeans||",
         "n_init": 2,
-        "resampling": {"rounds": 2 * int(resampling), "points_per_cluster": 50},
+        "resampling": {"rounds": 2 * resampling, "points_per_cluster": 50},
     },
     "output": {"path": folder},
 })
 ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-shards = Shards(int(n_rows), int(shard_rows))
+shards = Shards(n_rows, shard_rows)
 store = Store(folder)
 context = RunContext(config, store, "kill", Reporter())
-clustering = cluster.cluster_items(context, ShardTiles(store, shards, int(dimension)))
+clustering = cluster.cluster_items(context, ShardTiles(store, shards, dimension))
 print("clusters", clustering.clusters.num_rows)
 ray.shutdown()
 """
@@ -83,10 +86,20 @@ def prepare(folder: Path, vectors: np.ndarray) -> None:
     write_embeddings(store, shards, vectors)
 
 
-def drive(folder: Path, loop: str, count: int, torn: bool, resampling: bool) -> int:
-    numbers = [str(number) for number in (N_ROWS, SHARD_ROWS, DIMENSION, int(resampling))]
-    arguments = [str(folder), loop, str(count), "yes" if torn else "no", *numbers]
-    return subprocess.run([sys.executable, "-c", DRIVER, *arguments], check=False).returncode
+@pytest.fixture(scope="module")
+def start(worker_program: str) -> Start:
+    def start(
+        folder: Path,
+        loop: str = "none",
+        count: int = 0,
+        torn: bool = False,
+        resampling: bool = False,
+    ) -> subprocess.Popen[bytes]:
+        numbers = [str(number) for number in (N_ROWS, SHARD_ROWS, DIMENSION, int(resampling))]
+        arguments = [str(folder), loop, str(count), "yes" if torn else "no", *numbers]
+        return subprocess.Popen([sys.executable, "-c", DRIVER, worker_program, *arguments])
+
+    return start
 
 
 def digest(folder: Path) -> str:
@@ -98,12 +111,14 @@ def digest(folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(vectors: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> dict[bool, str]:
+def undisturbed(
+    vectors: np.ndarray, start: Start, tmp_path_factory: pytest.TempPathFactory
+) -> dict[bool, str]:
     digests = {}
     for resampling in (False, True):
         folder = tmp_path_factory.mktemp("undisturbed")
         prepare(folder, vectors)
-        assert drive(folder, "none", 0, False, resampling) == 0
+        assert start(folder, resampling=resampling).wait() == 0
         digests[resampling] = digest(folder)
     return digests
 
@@ -125,26 +140,25 @@ def test_a_driver_killed_in_any_phase_resumes_to_the_same_bits(
     torn: bool,
     resampling: bool,
     vectors: np.ndarray,
+    start: Start,
     undisturbed: dict[bool, str],
     tmp_path: Path,
 ) -> None:
     prepare(tmp_path, vectors)
-    assert drive(tmp_path, loop, count, torn, resampling) == -signal.SIGKILL
+    assert start(tmp_path, loop, count, torn, resampling).wait() == -signal.SIGKILL
     assert not (tmp_path / "_work/commits/cluster").exists()
-    assert drive(tmp_path, "none", 0, False, resampling) == 0
+    assert start(tmp_path, resampling=resampling).wait() == 0
     assert digest(tmp_path) == undisturbed[resampling]
 
 
 def test_a_driver_killed_while_it_writes_memberships_resumes_to_the_same_bits(
-    vectors: np.ndarray, undisturbed: dict[bool, str], tmp_path: Path
+    vectors: np.ndarray, start: Start, undisturbed: dict[bool, str], tmp_path: Path
 ) -> None:
     prepare(tmp_path, vectors)
-    numbers = [str(number) for number in (N_ROWS, SHARD_ROWS, DIMENSION, 0)]
-    arguments = [str(tmp_path), "none", "0", "no", *numbers]
-    with subprocess.Popen([sys.executable, "-c", DRIVER, *arguments]) as driver:
+    with start(tmp_path) as driver:
         while not list(tmp_path.glob("memberships/*.parquet")):
             assert driver.poll() is None
             time.sleep(0.02)
         os.kill(driver.pid, signal.SIGKILL)
-    assert drive(tmp_path, "none", 0, False, False) == 0
+    assert start(tmp_path).wait() == 0
     assert digest(tmp_path) == undisturbed[False]
