@@ -2,6 +2,7 @@
 # make test    set up .venv, then lint, type checks and all but the slowest tests
 # make test-slow   the slowest tests
 # make test-browser   the explorer's tests, in Chromium
+# make test-all   all of these at once
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -9,9 +10,9 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 CODE := hercules_scale jobs benchmarks tests examples
 # The tests of a file share its runs.
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-slow test-browser azurite chromium lint types pytest clean
+.PHONY: demo test test-slow test-browser test-all pytest-all azurite chromium lint types pytest clean
 
 demo: .venv/installed
 	$(BIN)/hercules-scale demo
@@ -33,6 +34,11 @@ test-slow: .venv/installed-dev azurite
 
 test-browser: .venv/installed-dev chromium
 	$(PYTEST) -m browser tests/explorer
+
+test-all: lint types pytest-all
+
+pytest-all: .venv/installed-dev azurite chromium
+	$(PYTEST)
 
 # Azure's storage on this machine, which no Python package brings; without npm its tests are skipped.
 azurite: .venv/installed-dev
