@@ -44,8 +44,8 @@ from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import read_tables
+from hercules_scale.summarization.chat import Model
 from hercules_scale.summarization.choosing import Items
-from hercules_scale.summarization.clients import Model
 from hercules_scale.summarization.ledger import FOLDER
 
 LEVELS = {"20newsgroups": [100, 20, 5], "dbpedia": [70, 9], "banking77": [77, 12]}
@@ -227,7 +227,7 @@ def show(base: Base, ways: dict[str, Any]) -> None:
     for level in range(1, base.clustering.n_levels + 1):
         known = first[str(level)]
         print(
-            f"  level {level}: ceiling {known['label_accuracy_ceiling']:.3f}, "
+            f"  level {level}: ceiling {known['label_accuracy_centroids']:.3f}, "
             f"chance {known['label_accuracy_chance']:.3f}"
         )
     levels = range(1, base.clustering.n_levels + 1)

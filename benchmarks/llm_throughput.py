@@ -35,7 +35,8 @@ from hercules_scale.serving.vllm import (
 )
 from hercules_scale.storage.store import Store
 from hercules_scale.summarization.asking import Asker
-from hercules_scale.summarization.clients import ChatClient, ChatRequest, OpenAIClient
+from hercules_scale.summarization.chat import ChatClient, ChatRequest
+from hercules_scale.summarization.clients import OpenAIClient
 from hercules_scale.summarization.label import Labeller
 from hercules_scale.summarization.ledger import Ledger
 from hercules_scale.summarization.prompts import (

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
 import urllib.parse
-import urllib.request
 
 from hercules_scale.config import RunConfig
 from hercules_scale.errors import ConfigError, InputError
@@ -25,6 +23,7 @@ from hercules_scale.stages.vocabulary import read_vocabulary
 from hercules_scale.storage import layout
 from hercules_scale.storage.faults import reason_of
 from hercules_scale.storage.store import Store, use_options
+from hercules_scale.summarization.clients import OpenAIClient, is_loopback
 
 
 def check(config: RunConfig) -> tuple[RunConfig, list[SourceFile]]:
@@ -44,8 +43,6 @@ def check(config: RunConfig) -> tuple[RunConfig, list[SourceFile]]:
     if config.summaries.engine == "vllm":
         check_chat_model(config.summaries.model)
     if config.summaries.engine == "openai":
-        from hercules_scale.summarization.clients import OpenAIClient
-
         client = OpenAIClient(config.summaries)
         if config.privacy.local_only:
             _check_endpoint(client.url)
@@ -99,21 +96,12 @@ def _check_local_models(config: RunConfig) -> None:
 
 
 def _check_endpoint(url: str) -> None:
-    """Refuse an endpoint that is not on this machine, or that is asked through a proxy."""
-    host = urllib.parse.urlsplit(url).hostname or ""
-    try:
-        on_this_machine = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        on_this_machine = host == "localhost"
-    if not on_this_machine:
+    """Refuse an endpoint that is not on this machine; one that is there is asked without proxy."""
+    if not is_loopback(url):
         raise ConfigError(
-            f"summaries.endpoint is at {host}, and privacy.local_only refuses endpoints that are "
-            "not on this machine; give one at localhost, 127.0.0.1 or [::1]"
-        )
-    if urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
-        raise ConfigError(
-            f"summaries.endpoint: a proxy of the environment would be asked for {host}, and "
-            "privacy.local_only refuses what is not on this machine; put the host into NO_PROXY"
+            f"summaries.endpoint is at {urllib.parse.urlsplit(url).hostname}, and "
+            "privacy.local_only refuses endpoints that are not on this machine; give one at "
+            "localhost, 127.0.0.1 or [::1]"
         )
 
 

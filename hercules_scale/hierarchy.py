@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import html
+import io
 import json
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from hercules_scale.errors import InputError
 from hercules_scale.exchange.destination import open_destination
 from hercules_scale.exchange.edits import read_edits, with_edits
 from hercules_scale.exchange.source import FinishedRun
+from hercules_scale.exchange.title_sources import title_marks
 from hercules_scale.printable import printable
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import published_files
@@ -227,7 +229,10 @@ class Hierarchy:
         if depth is not None and depth < 1:
             raise InputError(f"depth must be at least 1, got {depth}")
         clusters = self.clusters()
-        columns = ["level", "cluster_id", "n_items", "title", "summary_status"]
+        clusters["mark"] = title_marks(
+            clusters["summary_source"].tolist(), clusters["summary_status"].tolist()
+        )
+        columns = ["level", "cluster_id", "n_items", "title", "mark"]
         children: dict[tuple[int, int], list[tuple[Any, ...]]] = {}
         roots = []
         ordered = clusters.sort_values(["n_items", "cluster_id"], ascending=[False, True])
@@ -243,10 +248,9 @@ class Hierarchy:
         lines: list[str] = []
 
         def show(row: tuple[Any, ...], indent: int) -> None:
-            number, cluster_id, n_items, title, status = row
-            mark = "" if status == "ok" else f" [{status}]"
+            number, cluster_id, n_items, title, mark = row
             lines.append(
-                f"{'  ' * indent}{printable(title)}{mark} "
+                f"{'  ' * indent}{printable(title)}{f' [{mark}]' if mark else ''} "
                 f"({n_items:,} items, {number}/{cluster_id})"
             )
             if depth is None or indent + 1 < depth:
@@ -358,6 +362,8 @@ class Hierarchy:
         figure = draw(self._finished, level)
         if path is not None:
             figure.savefig(path, bbox_inches="tight")
+        # Notebooks show figures by themselves only where pyplot was imported.
+        figure._repr_png_ = lambda: _png(figure)
         return figure
 
     def explore(self, port: int = 0) -> Exploration:
@@ -389,6 +395,12 @@ class Hierarchy:
     def __repr__(self) -> str:
         sizes = self.clusters().groupby("level").size().tolist()
         return f"Hierarchy({self.uri!r}, clusters per level {sizes})"
+
+
+def _png(figure: Any) -> bytes:
+    data = io.BytesIO()
+    figure.savefig(data, format="png", bbox_inches="tight")
+    return data.getvalue()
 
 
 class Exploration:

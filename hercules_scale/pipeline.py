@@ -42,7 +42,13 @@ from hercules_scale.stages.reduce import fit_pca, reduce_items
 from hercules_scale.stages.shards import ShardResult, run_once
 from hercules_scale.stages.smooth import smooth_vectors
 from hercules_scale.stages.statistics import Statistics, measure_statistics
-from hercules_scale.stages.summarize import Summaries, open_encoder, open_model, summarize_clusters
+from hercules_scale.stages.summarize import (
+    Summaries,
+    open_encoder,
+    open_model,
+    probe_endpoint,
+    summarize_clusters,
+)
 from hercules_scale.stages.tree_order import order_items
 from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage import layout
@@ -52,6 +58,7 @@ from hercules_scale.storage.manifest import (
     FORMAT,
     fingerprint,
     publish,
+    read_commits,
     read_record,
     timestamp,
     to_json,
@@ -74,6 +81,7 @@ SUMMARY_COLUMNS = (
     "summary_score",
     "keyphrases",
 )
+CLUSTERS = "clusters"
 VERSIONS_RECORDED = ("ray", "faiss-cpu", "torch", "sentence-transformers", "pyarrow", "numpy")
 # Sections and keys that do not change what the tables hold, or that may grow to resume a run.
 NOT_FINGERPRINTED = (
@@ -147,6 +155,8 @@ def carry_out(
     with _storage_errors(store):
         finished = earlier_attempt()[1]
         if not finished:
+            if _asks_endpoint(context, assigned_to):
+                context = probe_endpoint(context)
             with hold_lock(store, reporter.alarm) as lock:
                 # Another run may have ended since.
                 earlier, finished = earlier_attempt()
@@ -159,6 +169,14 @@ def carry_out(
                     return store
     reporter.say(f"{store.uri}: finished before, nothing to do")
     return store
+
+
+def _asks_endpoint(context: RunContext, assigned_to: str | None) -> bool:
+    """Whether an endpoint still has questions to answer in a run."""
+    config = context.config
+    if config.summaries.engine != "openai" or (assigned_to and not config.describes_items):
+        return False
+    return not read_commits(context.store, CLUSTERS, context.fingerprint)
 
 
 @contextmanager
@@ -439,7 +457,7 @@ def _run_stages(context: RunContext, sources: list[SourceFile]) -> Results:
     reductions = reduce_items(context, source, pca)
     clusters = run_once(
         context,
-        "clusters",
+        CLUSTERS,
         lambda: _write_clusters(context, shards, clustering, summaries, statistics, pca),
     )
     # Before the metrics, which take up its sums.
@@ -468,6 +486,7 @@ def _run_stages(context: RunContext, sources: list[SourceFile]) -> Results:
         "pca": {"mean": pca.mean.tolist(), "components": pca.components.tolist()},
         "clustering": clustering.report,
         "summary_status": _counts(summaries.table["summary_status"]),
+        "summary_source": _counts(summaries.table["summary_source"]),
         "tokens": _tokens(context.store, calls),
         **described,
     }

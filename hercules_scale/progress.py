@@ -176,13 +176,22 @@ class StageProgress:
         self._before = report.done
         self._started = self.logged = self._kept = time.monotonic()
         self.note = ""
+        self.details: Callable[[], str] = lambda: ""
         self.on_change: Callable[[], object] = lambda: None
 
     @property
     def rate(self) -> str:
-        """Units a second since this process began on the stage."""
+        """Units a second since this process began on the stage, details, and the time left."""
         rate, unit = self._per_second, self.report.unit
-        return f"{rate:,.1f} {unit}/s" if rate < 10 else f"{rate:,.0f} {unit}/s"
+        parts = [f"{rate:,.1f} {unit}/s" if rate < 10 else f"{rate:,.0f} {unit}/s", self.details()]
+        left = self.report.total - self.report.done
+        if rate and left > 0:
+            parts.append(f"{_duration(left / rate)} left")
+        return ", ".join(filter(None, parts))
+
+    def refresh(self) -> None:
+        """Show details that have changed since the last unit."""
+        self.on_change()
 
     @property
     def _per_second(self) -> float:
@@ -201,6 +210,13 @@ class StageProgress:
         if now - self._kept >= KEEP_EVERY_SECONDS:
             self._kept = now
             self._reporter.keep()
+
+
+def _duration(seconds: float) -> str:
+    """A time such as "40 s", "12 min" or "3.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from hercules_scale.errors import InputError
+from hercules_scale.exchange.title_sources import chat_model, describe_sources
 from hercules_scale.hierarchy import Hierarchy
 from hercules_scale.printable import printable
 from hercules_scale.storage import layout
@@ -19,16 +20,19 @@ N_GROWN = 3
 
 def describe_run(hierarchy: Hierarchy) -> str:
     """Where the output is, what it holds, what was measured and how long each stage took."""
-    record = hierarchy.run
-    lines = ["", f"output: {hierarchy.uri}"]
+    record, clusters = hierarchy.run, hierarchy.clusters()
+    summaries = record["config"].get("summaries", {})
+    titles = describe_sources(
+        clusters["summary_source"], clusters["summary_status"], chat_model(summaries)
+    )
+    lines = ["", f"titles: {titles}", f"output: {hierarchy.uri}"]
     width = max(len(table) for table in layout.TABLES)
     lines += [
         f"  {table:<{width}}  {record['rows'][table]:>10,} rows"
         for table in layout.TABLES
         if table in record["rows"]
     ]
-    status = ", ".join(f"{n:,} {name}" for name, n in record["summary_status"].items())
-    lines.append(f"clusters per level: {list(record['clusters_per_level'].values())} ({status})")
+    lines.append(f"clusters per level: {list(record['clusters_per_level'].values())}")
     if record["tokens"]["calls"]:
         lines.append(
             "language model: {calls:,} calls, {prompt_tokens:,} prompt and "
@@ -118,8 +122,8 @@ def describe_cluster(hierarchy: Hierarchy, level: int, cluster_id: int) -> str:
     ]
     if not math.isnan(cluster["summary_score"]):
         lines.append(
-            f"label score: {cluster['summary_score']:.2f} of its items lie nearer to it than to "
-            "its siblings' labels"
+            f"label score: {cluster['summary_score']:.0%} of sampled items match this label better "
+            "than any sibling's"
         )
     if isinstance(cluster["summary_error"], str):
         lines.append(f"label error: {printable(cluster['summary_error'])}")

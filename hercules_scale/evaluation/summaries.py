@@ -24,7 +24,8 @@ def held_out_accuracy(
 
     Args:
         vectors: Embedded "title. description" of each cluster, shape (k, d), of unit length.
-        centroids: Means of each cluster's items, shape (k, d), for the most that can be reached.
+        centroids: Means of each cluster's items, shape (k, d), for comparison: their accuracy as
+            labels. Where smoothed vectors were clustered, labels can be better than these.
         items: Items that were neither in a prompt nor chosen by.
         sizes: Items of each cluster, shape (k,).
         groups: Clusters that are siblings.
@@ -39,7 +40,7 @@ def held_out_accuracy(
         with_siblings[group] = len(group) > 1
         chance[group] = 1 / len(group)
     own = label_accuracy(vectors, items, groups)
-    ceiling = label_accuracy(to_unit(centroids), items, groups)
+    of_centroids = label_accuracy(to_unit(centroids), items, groups)
     kept = np.flatnonzero(with_siblings & ~np.isnan(own))
     if not len(kept):
         return {}
@@ -47,19 +48,25 @@ def held_out_accuracy(
     return {
         "label_accuracy": (float(own[kept].mean()), n),
         "label_accuracy_weighted": (float(np.average(own[kept], weights=sizes[kept])), n),
-        "label_accuracy_ceiling": (float(ceiling[kept].mean()), n),
+        "label_accuracy_centroids": (float(of_centroids[kept].mean()), n),
         "label_accuracy_chance": (float(chance[kept].mean()), n),
     }
 
 
 def summary_shares(level: pa.Table, groups: list[Int64]) -> Measured:
-    """Shares of clusters with a usable answer, and with a title that no other has."""
+    """Shares of clusters that the model labelled, and of titles that no other cluster has.
+
+    ``share_ok`` counts clusters with title and description by the model, ``share_titles_by_model``
+    their titles alone.
+    """
     keys = [title_key(title) for title in level["title"].to_pylist()]
     n = len(keys)
     among_siblings = sum(_n_alone([keys[each] for each in group]) for group in groups)
     ok = sum(status == "ok" for status in level["summary_status"].to_pylist())
+    titles = sum(source == "model" for source in level["summary_source"].to_pylist())
     return {
         "share_ok": (ok / n, n),
+        "share_titles_by_model": (titles / n, n),
         "share_distinct_siblings": (among_siblings / n, n),
         "share_distinct_level": (_n_alone(keys) / n, n),
     }

@@ -12,7 +12,13 @@ import hercules_scale
 from hercules_scale import schemas
 from hercules_scale.errors import InputError
 from hercules_scale.exchange.from_pyhercules import Item, Model, Rejected, read_items, read_model
-from hercules_scale.exchange.imported_tables import STATUSES, clusters_table, item_tables, open_tree
+from hercules_scale.exchange.imported_tables import (
+    SOURCES,
+    STATUSES,
+    clusters_table,
+    item_tables,
+    open_tree,
+)
 from hercules_scale.storage import layout
 from hercules_scale.storage.lock import hold_lock
 from hercules_scale.storage.manifest import fingerprint, publish, timestamp, to_json
@@ -101,7 +107,7 @@ def _record(
     """What ``run.json`` says."""
     theirs, functions = model.section("config"), model.section("function_metadata")
     rows = {name: sum(file.rows for file in written) for name, written in files.items()}
-    status = clusters["summary_status"].to_pylist()
+    status, source = (clusters[name].to_pylist() for name in ("summary_status", "summary_source"))
     alarms = []
     if rejected:
         alarms.append(f"{len(rejected):,} of {rows['items'] + len(rejected):,} items were rejected")
@@ -134,6 +140,7 @@ def _record(
             str(level): len(nodes) for level, nodes in enumerate(model.levels, start=1)
         },
         "summary_status": {name: status.count(name) for name in STATUSES if name in status},
+        "summary_source": {name: source.count(name) for name in SOURCES if name in source},
         "tokens": {"calls": 0, "prompt_tokens": 0, "completion_tokens": 0},
         "alarms": alarms,
         "stages": [],

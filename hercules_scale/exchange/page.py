@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hercules_scale.exchange.source import FinishedRun
+from hercules_scale.exchange.title_sources import chat_model, describe_sources, title_marks
 from hercules_scale.printable import printable
 
 Cluster = dict[str, Any]
@@ -101,7 +102,12 @@ def _hash(text: str) -> str:
 
 
 def _children(clusters: list[Cluster]) -> Children:
-    """Clusters by level and id of their parent, larger before smaller."""
+    """Clusters by level and id of their parent, larger before smaller, with marks of titles."""
+    marks = title_marks(
+        [cluster["summary_source"] for cluster in clusters],
+        [cluster["summary_status"] for cluster in clusters],
+    )
+    clusters = [{**row, "mark": mark} for row, mark in zip(clusters, marks, strict=True)]
     children: Children = {}
     for cluster in sorted(clusters, key=lambda row: (-row["n_items"], row["cluster_id"])):
         key = (cluster["level"] + 1, cluster["parent_cluster_id"])
@@ -114,18 +120,19 @@ def _facts(run: FinishedRun) -> str:
     record = run.record
     config = record.get("config", {})
     counts = ", ".join(f"{len(run.level(level)):,}" for level in range(run.n_levels, 0, -1))
-    status = record["summary_status"]
-    n_clusters = len(run.cluster_rows)
-    summaries = config.get("summaries", {})
-    engine, model = summaries.get("engine"), summaries.get("model")
+    rows = run.cluster_rows
+    titles = describe_sources(
+        [row["summary_source"] for row in rows],
+        [row["summary_status"] for row in rows],
+        chat_model(config.get("summaries", {})),
+    )
     inputs = [str(source["name"]) for source in record.get("inputs", [])]
     more = f" and {len(inputs) - FILES_NAMED:,} more" if len(inputs) > FILES_NAMED else ""
     facts = {
+        "Titles": titles,
         "Items": f"{run.n_items:,}",
         "Clusters": f"{counts} (coarsest level first)",
-        "Titles ok": f"{status.get('ok', 0) / max(n_clusters, 1):.1%} of {n_clusters:,}",
         "Embedding": config.get("embedding", {}).get("model"),
-        "Titles by": "key phrases" if engine == "keyphrases" else model,
         "Input": ", ".join(inputs[:FILES_NAMED]) + more,
         "Finished": record.get("ended_at"),
         "Made by": f"hercules-scale {record.get('versions', {}).get('hercules-scale', '')}",
@@ -200,10 +207,10 @@ def _share(cluster: Cluster, n_items: int) -> str:
 
 
 def _mark(cluster: Cluster) -> str:
-    status = cluster["summary_status"]
-    if status == "ok":
+    if not cluster["mark"]:
         return ""
-    return f' <mark title="{escaped(cluster["summary_error"] or "")}">{escaped(status)}</mark>'
+    reason = escaped(cluster["summary_error"] or "")
+    return f' <mark title="{reason}">{escaped(cluster["mark"])}</mark>'
 
 
 def _body(cluster: Cluster, exemplars: Exemplars) -> str:

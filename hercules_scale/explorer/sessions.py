@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import threading
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from hercules_scale.errors import InputError
 from hercules_scale.exchange.edits import read_edits
+from hercules_scale.exchange.title_sources import chat_model, describe_sources
 from hercules_scale.explorer.opened import OpenRun, Pages
 from hercules_scale.explorer.search import Meaning
 from hercules_scale.status import stage_reports
@@ -123,6 +125,7 @@ class ShownRun:
             "has_clusters": finished or self._has_clusters(record),
             "index_share": self.index_share,
             "index_error": self.index_error,
+            "titles": _titles(record),
             "has_data_maps": importlib.util.find_spec("datamapplot") is not None,
             "stages": [asdict(stage) for stage in stage_reports(self.store, record)],
             **{
@@ -180,3 +183,12 @@ def make_index(run: OpenRun, target: Store, show: Any = lambda share: None) -> l
     target.delete_files(layout.WORK)
     publish(target, {cluster_items.TABLE: files}, run.finished.record["fingerprint"])
     return files
+
+
+def _titles(record: dict[str, Any]) -> str | None:
+    """The share of titles by their source; None where a run does not say it yet."""
+    sources, statuses = record.get("summary_source"), record.get("summary_status")
+    if not sources or not statuses:
+        return None
+    model = chat_model(record.get("config", {}).get("summaries", {}))
+    return describe_sources(Counter(sources).elements(), Counter(statuses).elements(), model)

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from hercules_scale.errors import InputError
 from hercules_scale.exchange.edits import ClusterKey
+from hercules_scale.exchange.title_sources import title_marks
 from hercules_scale.explorer.opened import OpenRun
 from hercules_scale.reduction.pca import Scatter
 from hercules_scale.storage.tables import column_vectors
@@ -34,6 +35,7 @@ def finite(values: Any) -> list[float | None]:
 
 def tree(run: OpenRun) -> dict[str, Any]:
     """Every cluster, a level at a time, in columns by id."""
+    marks = _marks(run)
     levels = []
     for level in range(1, run.n_levels + 1):
         table = run.level(level)
@@ -42,13 +44,26 @@ def tree(run: OpenRun) -> dict[str, Any]:
                 "title": run.titles(level),
                 "n_items": table["n_items"].to_pylist(),
                 "parent": table["parent_cluster_id"].to_pylist(),
-                "status": table["summary_status"].to_pylist(),
+                "mark": [
+                    "" if (level, cluster) in run.edits else marks[level][cluster]
+                    for cluster in range(table.num_rows)
+                ],
                 "score": finite(table["summary_score"].to_pylist()),
                 "places": places(table["reduction"]),
                 "edited": [key[1] for key in run.edits if key[0] == level],
             }
         )
     return {"name": run.finished.name, "n_items": run.n_items, "levels": levels}
+
+
+def _marks(run: OpenRun) -> dict[int, list[str]]:
+    """Marks of titles by level, as the output has them."""
+    names = ("level", "summary_source", "summary_status")
+    levels, sources, statuses = (run.clusters[name].to_pylist() for name in names)
+    marks: dict[int, list[str]] = {}
+    for level, mark in zip(levels, title_marks(sources, statuses), strict=True):
+        marks.setdefault(level, []).append(mark)
+    return marks
 
 
 def places(column: pa.ChunkedArray) -> list[list[float | None]]:

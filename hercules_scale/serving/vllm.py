@@ -14,7 +14,7 @@ from hercules_scale.config import RunConfig
 from hercules_scale.embedding.sentence_transformer import choose_precision
 from hercules_scale.errors import StageError
 from hercules_scale.resources import replica_pool
-from hercules_scale.summarization.clients import (
+from hercules_scale.summarization.chat import (
     ChatReply,
     ChatRequest,
     ModelUnavailableError,
@@ -46,6 +46,10 @@ class ServeClient:
         self._chat = handle.options(stream=True).chat
         self._model, self._seeded = model, seeded
 
+    def n_prompts(self, request: ChatRequest) -> int:
+        """Once, for all answers."""
+        return 1
+
     async def answer(self, request: ChatRequest) -> ChatReply:
         """Answer one question.
 
@@ -62,7 +66,7 @@ class ServeClient:
             async for response in self._chat.remote(asked):
                 if isinstance(response, ErrorResponse):
                     raise ModelUnavailableError(f"vLLM: {response}"[:300])
-                return read_completion(response)
+                return read_completion(response.model_dump())
         except (ray.exceptions.RayError, serve.exceptions.RayServeException) as error:
             reason = str(error).strip().splitlines()[-1]
             raise ModelUnavailableError(f"{type(error).__name__}: {reason}") from error

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hercules_scale.config import RunConfig
 from hercules_scale.progress import Reporter
 from hercules_scale.storage.store import Store
+from hercules_scale.summarization.dialect import Dialect
 
 # A shard costs some 50 ms besides its work, and short texts batched by length among 1,024 need less
 # padding than among 512.
@@ -18,12 +19,18 @@ SHARDS_WANTED = 64
 
 @dataclass(frozen=True)
 class RunContext:
-    """One run: its configuration, its output, and what to report to."""
+    """One run: its configuration, its output, and its reporter.
+
+    Attributes:
+        dialect: The part of OpenAI's API that the endpoint of ``summaries.engine: openai`` takes;
+            None where there is no endpoint or nothing is left to ask.
+    """
 
     config: RunConfig
     store: Store
     fingerprint: str
     reporter: Reporter
+    dialect: Dialect | None = None
 
 
 @dataclass(frozen=True)

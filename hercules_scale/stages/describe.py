@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 
 from hercules_scale import schemas
+from hercules_scale.progress import StageProgress
 from hercules_scale.reading.redact import redacted
 from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.event_loop import run_coroutine
 from hercules_scale.stages.metrics import call_recorder
 from hercules_scale.stages.read import PUT_DESCRIPTIONS
 from hercules_scale.stages.shards import ShardResult, Stage, done_shards, run_shards
@@ -21,7 +21,7 @@ from hercules_scale.storage.manifest import Commit, read_commits, write_commit
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, read_table, write_table
 from hercules_scale.summarization.asking import Asker
-from hercules_scale.summarization.clients import Model
+from hercules_scale.summarization.chat import Model
 from hercules_scale.summarization.label import Labeller
 from hercules_scale.summarization.ledger import Ledger
 from hercules_scale.summarization.prompts import ClusterFacts
@@ -70,7 +70,7 @@ def describe_items(
             with model as opened:
                 assert opened is not None
                 spent = _spent(done)
-                asyncio.run(_describe(context, opened, todo, spent, lambda: progress.advance(1)))
+                run_coroutine(_describe(context, opened, todo, spent, progress))
         done = read_commits(context.store, STAGE, context.fingerprint)
         n_kept = sum(commit.info["n_kept"] for commit in done.values())
         progress.note = f", {n_kept:,} keep their own words" if n_kept else ""
@@ -96,7 +96,7 @@ async def _describe(
     model: Model,
     shards: list[int],
     spent: tuple[int, int],
-    on_done: Callable[[], None],
+    progress: StageProgress,
 ) -> None:
     config = context.config.summaries
     limits = prompt_limits(context, model.tokens)
@@ -106,8 +106,9 @@ async def _describe(
             ledger.on_call = call_recorder(context.reporter.measure, STAGE)
             asker = Asker(model.client, ledger, config, limits, model.in_flight, spent)
             seed = context.config.hierarchy.seed
-            labeller = Labeller(asker, config.for_items, limits, seed, on_done)
-            commit = await _describe_shard(context, shard, labeller, ledger)
+            labeller = Labeller(asker, config.for_items, limits, seed, lambda: progress.advance(1))
+            with asker.reporting(progress):
+                commit = await _describe_shard(context, shard, labeller, ledger)
             spent = (spent[0] + ledger.tokens[0], spent[1] + ledger.tokens[1])
             write_commit(context.store, STAGE, commit)
     finally:

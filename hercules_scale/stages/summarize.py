@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -19,9 +18,11 @@ from hercules_scale.clustering.assign import Float32, to_unit
 from hercules_scale.config import EmbeddingConfig
 from hercules_scale.errors import InputError
 from hercules_scale.models import resolve_chat_model
+from hercules_scale.progress import StageProgress
 from hercules_scale.stages.cluster import Clustering
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.embed import load_encoder
+from hercules_scale.stages.event_loop import run_coroutine
 from hercules_scale.stages.facts import (
     LABELLED,
     FactsSource,
@@ -45,20 +46,21 @@ from hercules_scale.storage.tables import (
     write_table,
 )
 from hercules_scale.summarization.asking import Asker
+from hercules_scale.summarization.chat import Model
 from hercules_scale.summarization.choosing import (
     Items,
     choose_labels,
     label_accuracy,
     reading_penalty,
 )
-from hercules_scale.summarization.clients import Model, OpenAIClient
+from hercules_scale.summarization.clients import OpenAIClient
+from hercules_scale.summarization.dialect import Dialect
 from hercules_scale.summarization.distinct import alike_titles, told_apart
 from hercules_scale.summarization.label import Candidates, Labeller
 from hercules_scale.summarization.ledger import Ledger
 from hercules_scale.summarization.parsing import (
     Summary,
     summary_from_keyphrases,
-    with_keyphrases,
     withheld_summary,
 )
 from hercules_scale.summarization.prompts import (
@@ -79,6 +81,18 @@ ENDPOINT_REQUESTS = 32
 
 # How far the encoder of labels stands back for other processes.
 NICE = 10
+# Reasons why no answer of a model was used.
+NO_MODEL = "no model was asked (summaries.engine keyphrases)"
+WORDLESS = (
+    "their items have no words; name input.text_column, an input.id_column that says something, or "
+    "for images summaries.show_images"
+)
+TITLE_LOST = "the title is from key phrases: it fits the items better than the model's titles"
+DESCRIPTION_LOST = (
+    "the description is from key phrases: it fits the items better than the model's descriptions"
+)
+# Statistics of a cluster that its label is compared with, the most telling ones.
+STATISTICS_COMPARED = 8
 
 _SUMMARY_SCHEMA = pa.schema(
     [
@@ -151,10 +165,10 @@ def summarize_clusters(
         if todo:
             with model as opened:
                 work = _Work(context, shards, clustering, source, items, encode, spent)
-                asyncio.run(_label_levels(work, todo, opened, lambda: progress.advance(1)))
+                run_coroutine(_label_levels(work, todo, opened, progress))
         table = read_tables(context.store, [layout.work_part(LABELLED, level) for level in levels])
-        n_ok = pc.sum(pc.equal(table["summary_status"], "ok")).as_py()
-        progress.note = f", {n_ok:,} of them ok"
+        by_model = pc.sum(pc.equal(table["summary_source"], "model")).as_py()
+        progress.note = f", {by_model:,} titles by the model"
     commits = read_commits(context.store, STAGE, context.fingerprint)
     return Summaries(
         table.drop_columns(["embedding"]),
@@ -171,6 +185,27 @@ def topic_alignment(context: RunContext) -> list[float]:
     return [commit.info["topic"] for commit in commits.values() if "topic" in commit.info]
 
 
+def probe_endpoint(context: RunContext) -> RunContext:
+    """Ask the endpoint of a run one small question, before anything is written.
+
+    Returns:
+        The run with the part of the API that the endpoint takes.
+
+    Raises:
+        ConfigError: The endpoint refuses every form of the question, or does not answer.
+    """
+
+    async def probe() -> Dialect:
+        client = OpenAIClient(context.config.summaries)
+        try:
+            await client.probe(context.reporter.say)
+        finally:
+            await client.close()
+        return client.dialect
+
+    return replace(context, dialect=run_coroutine(probe()))
+
+
 @contextmanager
 def open_model(context: RunContext, n_gpus: int) -> Iterator[Model | None]:
     """The model that a configuration names, ready to answer, and its tokenizer."""
@@ -180,7 +215,8 @@ def open_model(context: RunContext, n_gpus: int) -> Iterator[Model | None]:
         return
     if config.summaries.engine == "openai":
         in_flight = config.summaries.requests_in_flight or ENDPOINT_REQUESTS
-        yield Model(OpenAIClient(config.summaries), EstimatedTokens(), in_flight)
+        endpoint = OpenAIClient(config.summaries, context.dialect)
+        yield Model(endpoint, EstimatedTokens(), in_flight)
         return
     from hercules_scale.serving.vllm import requests_in_flight, serve_vllm
 
@@ -243,7 +279,7 @@ async def _label_levels(
     work: _Work,
     levels: list[int],
     model: Model | None,
-    on_done: Callable[[], None],
+    progress: StageProgress,
 ) -> None:
     """Label level on level; one event loop for all, since connections belong to it."""
     context = work.context
@@ -254,24 +290,38 @@ async def _label_levels(
         config = context.config.summaries
         limits = prompt_limits(context, model.tokens)
         asker = Asker(model.client, ledger, config, limits, model.in_flight, work.spent)
-        labeller = Labeller(asker, config, limits, context.config.hierarchy.seed, on_done)
+        seed = context.config.hierarchy.seed
+        labeller = Labeller(asker, config, limits, seed, lambda: progress.advance(1))
     try:
         for level in levels:
             facts = cluster_facts(context, work.shards, work.clustering, work.source, level)
             to_choose = work.items.of_level(ancestors(work.clustering, level)).to_choose
             of_level = _Level(level, facts, siblings(work.clustering, level), to_choose)
-            found = {each.cluster_id: Candidates() for each in facts}
+            found = {each.cluster_id: Candidates(problem=NO_MODEL) for each in facts}
+            asked = [] if labeller is None else [each for each in facts if not _unasked(each)]
             if labeller is not None:
-                found |= await labeller.label([each for each in facts if not each.withheld])
+                for each in facts:
+                    found[each.cluster_id].problem = _unasked(each)
+                with asker.reporting(progress):
+                    found |= await labeller.label(asked)
             labels = _choose(work, of_level, found)
             labels = await _tell_apart(work, of_level, labels, labeller)
             _commit_level(work, of_level, labels, ledger)
-            for each in facts:
-                if labeller is None or each.withheld:
-                    on_done()
+            progress.advance(len(facts) - len(asked))
+            n_wordless = sum(each.wordless and not each.withheld for each in facts)
+            if labeller is not None and n_wordless:
+                context.reporter.alarm(
+                    f"level {level}: the model was not asked about {n_wordless:,} of "
+                    f"{len(facts):,} clusters, since {WORDLESS}"
+                )
     finally:
         if model is not None:
             await model.client.close()
+
+
+def _unasked(facts: ClusterFacts) -> str:
+    """The reason why the model is not asked about a cluster; empty where it is."""
+    return facts.withheld or (WORDLESS if facts.wordless else "")
 
 
 def prompt_of(
@@ -321,13 +371,11 @@ class _Labels:
 
 
 def _choose(work: _Work, level: _Level, found: dict[int, Candidates]) -> _Labels:
-    """The best candidate of each cluster; its key phrases are a candidate too."""
-    facts = level.facts
-    several = work.context.config.summaries.candidates > 1
-    candidates: list[list[Summary]] = []
-    for each in facts:
-        own = found[each.cluster_id]
-        candidates.append(label_options(own.summaries, each, own.problem, several))
+    """Choose the best candidate of each cluster."""
+    config, facts = work.context.config, level.facts
+    options = label_options if config.labels_share_space else first_options
+    several = config.summaries.candidates > 1
+    candidates = [options(found[each.cluster_id], each, several) for each in facts]
     vectors = work.encode([label_text(each) for options in candidates for each in options])
     ends = np.cumsum([len(options) for options in candidates])
     by_cluster = np.split(vectors, ends[:-1])
@@ -335,37 +383,69 @@ def _choose(work: _Work, level: _Level, found: dict[int, Candidates]) -> _Labels
         READING_WEIGHT * np.array([reading_penalty(option, each) for option in options])
         for options, each in zip(candidates, facts, strict=True)
     ]
-    chosen = choose_labels(by_cluster, penalties, level.to_choose, level.groups)
+    items = level.to_choose if config.labels_share_space else _texts_of(facts, work.encode)
+    chosen = choose_labels(by_cluster, penalties, items, level.groups)
     return _Labels(
         [options[index] for options, index in zip(candidates, chosen, strict=True)],
         np.stack([own[index] for own, index in zip(by_cluster, chosen, strict=True)]),
     )
 
 
-def label_options(
-    answers: list[Summary], facts: ClusterFacts, problem: str, several: bool
-) -> list[Summary]:
-    """What a cluster may be called.
+def _texts_of(facts: list[ClusterFacts], encode: Encode) -> Items:
+    """Texts about each cluster in the place of its items, embedded as labels are.
+
+    Numbers, images and vectors of the user's are in another space than labels; their statistics,
+    captions and texts are not.
+    """
+    texts = [
+        [*each.own_texts, *each.statistics[:STATISTICS_COMPARED]] if not each.withheld else []
+        for each in facts
+    ]
+    flat = [text for own in texts for text in own]
+    labels = np.repeat(np.arange(len(facts)), [len(own) for own in texts])
+    vectors = encode(flat) if flat else np.zeros((0, 1), np.float32)
+    return Items(vectors, labels, np.ones(len(flat)), np.arange(len(flat)))
+
+
+def label_options(found: Candidates, facts: ClusterFacts, several: bool) -> list[Summary]:
+    """Candidates for the label of a cluster of items that labels can be compared with.
 
     Args:
-        answers: Of the model.
+        found: Answers of the model.
         facts: The cluster.
-        problem: Why there is no answer.
-        several: Whether there is a choice: of the model's titles and descriptions, and those of the
-            key phrases in their place. Else the first answer is taken.
+        several: Whether there is a choice: of the model's titles and descriptions, and of key
+            phrases in the place of either. Else the first answer is taken.
     """
+    answers = first_options(found, facts, several)
+    if not several or not found.summaries or facts.withheld:
+        return answers
+    phrases = summary_from_keyphrases(facts, f"{TITLE_LOST}; {DESCRIPTION_LOST}")
+    return [
+        *answers,
+        *(
+            replace(
+                answer,
+                description=phrases.description,
+                description_source=phrases.source,
+                error=DESCRIPTION_LOST,
+            )
+            for answer in answers
+        ),
+        *(
+            replace(answer, title=phrases.title, source=phrases.source, error=TITLE_LOST)
+            for answer in answers
+        ),
+        phrases,
+    ]
+
+
+def first_options(found: Candidates, facts: ClusterFacts, several: bool) -> list[Summary]:
+    """Answers of the model about a cluster, or the one label that takes their place."""
     if facts.withheld:
         return [withheld_summary(facts)]
-    from_phrases = summary_from_keyphrases(facts, None if answers else problem or None)
-    grounded = [with_keyphrases(answer, facts) for answer in answers]
-    if not several:
-        return grounded[:1] or [from_phrases]
-    return [
-        *grounded,
-        *(replace(answer, description=from_phrases.description) for answer in answers),
-        *(replace(from_phrases, description=each.description) for each in grounded),
-        from_phrases,
-    ]
+    if not found.summaries:
+        return [summary_from_keyphrases(facts, found.problem)]
+    return found.summaries if several else found.summaries[:1]
 
 
 def label_text(summary: Summary) -> str:
@@ -386,10 +466,12 @@ async def _tell_apart(
         asked = [[(facts[each], titles[each]) for each in same] for same in alike]
         for answer in await labeller.rename(asked):
             for cluster, title in answer.items():
-                renamed = replace(summaries[cluster], title=title)
-                if reading_penalty(renamed, facts[cluster]) <= reading_penalty(
-                    summaries[cluster], facts[cluster]
-                ):
+                old = summaries[cluster]
+                error = None
+                if old.description_source != "model":
+                    error = (old.error or DESCRIPTION_LOST).removeprefix(f"{TITLE_LOST}; ")
+                renamed = replace(old, title=title, source="model", error=error)
+                if reading_penalty(renamed, facts[cluster]) <= reading_penalty(old, facts[cluster]):
                     summaries[cluster] = renamed
     titles = told_apart([summary.title for summary in summaries], facts, groups)
     summaries = [
@@ -409,7 +491,9 @@ async def _tell_apart(
 def _commit_level(work: _Work, of_level: _Level, labels: _Labels, ledger: Ledger) -> None:
     """Write the summaries and calls of one level, then its commit record."""
     context, level = work.context, of_level.number
-    scores = label_accuracy(labels.vectors, of_level.to_choose, of_level.groups)
+    scores = np.full(len(labels.summaries), np.nan)
+    if context.config.labels_share_space:
+        scores = label_accuracy(labels.vectors, of_level.to_choose, of_level.groups)
     rows = [
         {
             "level": level,

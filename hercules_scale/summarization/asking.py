@@ -1,4 +1,4 @@
-"""Sends questions to a model: many at a time, none twice, within a budget, never into an outage."""
+"""Send questions to a model: many at a time, none twice, within a budget, never into an outage."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from hercules_scale.config import SummariesConfig
 from hercules_scale.errors import StageError, SummaryError
-from hercules_scale.summarization.clients import (
+from hercules_scale.progress import StageProgress
+from hercules_scale.summarization.chat import (
     ChatClient,
     ChatReply,
     ChatRequest,
     ModelUnavailableError,
+    RefusedRequestError,
 )
 from hercules_scale.summarization.ledger import Call, Ledger
 from hercules_scale.summarization.prompts import PromptLimits
@@ -28,24 +31,43 @@ OUTAGE_SECONDS = 60.0
 FIRST_PROBE_SECONDS = 1.0
 # However long an endpoint asks to be left alone.
 LONGEST_WAIT_SECONDS = 600.0
-# Answers in a row after which one more request in flight is tried again.
+# Requests in flight at first. Each answer that comes soon adds one, until the model is too slow or
+# says that it is asked too much.
+FIRST_IN_FLIGHT = 8
+# Answers in a row after which one more request in flight is tried again from then on.
 ANSWERS_PER_SLOT = 10
+# Shares of the time limit: an answer that takes less than the first comes soon, one that takes more
+# than the second comes late.
+SOON, LATE = 0.25, 0.5
+# A person who looks at a run sees within this time that the model still works.
+REFRESH_SECONDS = 5.0
 
 T = TypeVar("T")
 
 
 class _Gate:
-    """Lets so many requests through at a time.
+    """Limits the number of requests in flight, by how the model copes with them.
 
-    Where an endpoint says that it is asked too much, all wait as long as it says, and one fewer
-    goes through at a time from then on; answers bring it back.
+    Their number grows while answers come soon, and halves where they come late or not at all: a
+    slow model is asked little at a time, so that no request waits for most of its time limit behind
+    others. Where an endpoint says that it is asked too much, all wait as long as it says, and one
+    fewer goes through at a time from then on.
+
+    Args:
+        limit: Largest number of requests in flight.
+        timeout_seconds: Time limit of an answer.
     """
 
-    def __init__(self, limit: int) -> None:
-        self._limit = self._slots = limit
-        self._free = asyncio.Semaphore(limit)
+    def __init__(self, limit: int, timeout_seconds: float) -> None:
+        self._limit, self._timeout = limit, timeout_seconds
+        self._slots = min(limit, FIRST_IN_FLIGHT)
+        self._free = asyncio.Semaphore(self._slots)
+        # Slots that are gone, but were in use when they went.
+        self._owed = 0
         self._open_at = 0.0
         self._answered = 0
+        self._grows_fast = True
+        self._shrunk_at = 0.0
 
     async def __aenter__(self) -> None:
         await self._free.acquire()
@@ -53,24 +75,64 @@ class _Gate:
             await asyncio.sleep(wait)
 
     async def __aexit__(self, *_: object) -> None:
-        self._free.release()
+        if self._owed:
+            self._owed -= 1
+        else:
+            self._free.release()
 
-    async def close_for(self, seconds: float) -> None:
+    def close_for(self, seconds: float) -> None:
         """Let nothing through for a time, and one fewer after it."""
-        self._answered = 0
         wait = min(seconds, LONGEST_WAIT_SECONDS)
         self._open_at = max(self._open_at, time.monotonic() + wait)
-        if self._slots > 1:
-            self._slots -= 1
-            await self._free.acquire()
+        self._shrink(1)
 
-    def answered(self) -> None:
-        """Count an answer."""
+    def answered(self, started: float) -> None:
+        """Count the answer to a request that began at a time of the monotonic clock."""
+        seconds = time.monotonic() - started
+        if seconds > LATE * self._timeout:
+            self.late(started)
+            return
         self._answered += 1
-        if self._slots < self._limit and self._answered >= ANSWERS_PER_SLOT:
+        enough = 1 if self._grows_fast else ANSWERS_PER_SLOT
+        if seconds < SOON * self._timeout and self._answered >= enough:
             self._answered = 0
+            self._grow()
+
+    def late(self, started: float) -> None:
+        """Halve the requests in flight, once for all that began before."""
+        if started >= self._shrunk_at:
+            self._shrunk_at = time.monotonic()
+            self._shrink(self._slots // 2)
+
+    def _grow(self) -> None:
+        if self._slots < self._limit:
             self._slots += 1
-            self._free.release()
+            if self._owed:
+                self._owed -= 1
+            else:
+                self._free.release()
+
+    def _shrink(self, n: int) -> None:
+        self._answered, self._grows_fast = 0, False
+        n = min(n, self._slots - 1)
+        self._slots -= n
+        self._owed += n
+
+
+@dataclass
+class _Turn:
+    """The time of a request that was sent.
+
+    A model works on requests in about their order, so the clock of one starts when all that were
+    ahead of it are answered; until then it is reset by each answer.
+
+    Attributes:
+        since: Start of its clock.
+        ahead: Requests that were in flight before it and may be worked on first.
+    """
+
+    since: float
+    ahead: int
 
 
 class _Breaker:
@@ -114,7 +176,7 @@ class _Breaker:
         # What was on its way when the outage was seen says nothing new.
         if started < self._open_since or now - self._open_since < OUTAGE_SECONDS:
             return False
-        self._open_since = None  # Nobody waits any longer.
+        self._open_since = None  # No request waits any longer.
         return True
 
 
@@ -142,11 +204,37 @@ class Asker:
         self._client, self._ledger = client, ledger
         self._config, self._limits = config, limits
         self.in_flight = in_flight
-        self._gate = _Gate(in_flight)
+        self._gate = _Gate(in_flight, config.timeout_seconds)
         self._breaker = _Breaker()
+        self._turns: list[_Turn] = []
         self._stopped = ""
+        self._refused_in_a_row = 0
+        self._generated_tokens = 0
         prompt, completion = ledger.tokens
         self._prompt_tokens, self._completion_tokens = prompt + spent[0], completion + spent[1]
+
+    @contextmanager
+    def reporting(self, progress: StageProgress) -> Iterator[None]:
+        """Show generated tokens a second and requests in flight for as long as the block lasts."""
+        started = time.monotonic()
+        before = self._generated_tokens
+
+        def details() -> str:
+            rate = (self._generated_tokens - before) / max(time.monotonic() - started, 1e-3)
+            return f"{rate:,.0f} tokens/s, {len(self._turns)} questions in flight"
+
+        async def refresh() -> None:
+            while True:
+                await asyncio.sleep(REFRESH_SECONDS)
+                progress.refresh()
+
+        progress.details = details
+        task = asyncio.ensure_future(refresh())
+        try:
+            yield
+        finally:
+            task.cancel()
+            progress.details = lambda: ""
 
     async def ask(
         self,
@@ -156,11 +244,12 @@ class Asker:
         attempt: int,
         read: Callable[[ChatReply], T],
     ) -> T:
-        """What ``read`` makes of the reply to a question, asked now or in an earlier attempt.
+        """Ask a question, or find its reply in the ledger, and return ``read`` of the reply.
 
         Raises:
             SummaryError: ``read`` raised it.
             ModelUnavailableError: There was no answer; the call may be made again.
+            RefusedRequestError: The model does not take this question.
             StageError: The model does not answer at all, or the budget is spent.
         """
         payload = json.dumps(request.payload(self._config.model), sort_keys=True)
@@ -172,12 +261,10 @@ class Asker:
             reserved = self._reserve(request, level)
             started = time.monotonic()
             reply: ChatReply | None = None
-            problem: SummaryError | ModelUnavailableError | None = None
+            problem: SummaryError | ModelUnavailableError | RefusedRequestError | None = None
             outcome = "ok"
             try:
-                reply = await asyncio.wait_for(
-                    self._client.answer(request), self._config.timeout_seconds
-                )
+                reply = _counted(await self._answer(request), reserved)
                 result = read(reply)
             except TimeoutError:
                 seconds = self._config.timeout_seconds
@@ -185,14 +272,22 @@ class Asker:
                 problem = ModelUnavailableError(f"no answer in {seconds:g} s")
             except ModelUnavailableError as error:
                 outcome, problem = "error", error
+            except RefusedRequestError as error:
+                outcome, problem = "refused", error
             except SummaryError as error:
                 outcome, problem = "invalid", error
+            except StageError as error:
+                self._stopped = self._stopped or str(error)
+                raise
             finally:
                 self._prompt_tokens -= reserved[0]
                 self._completion_tokens -= reserved[1]
-            if reply is not None:
-                self._prompt_tokens += reply.prompt_tokens
-                self._completion_tokens += reply.completion_tokens
+            prompt, completion = (reply.prompt_tokens, reply.completion_tokens) if reply else (0, 0)
+            assert prompt is not None
+            assert completion is not None
+            self._prompt_tokens += prompt
+            self._completion_tokens += completion
+            self._generated_tokens += completion
             keep = self._config.record_prompts
             call = Call(
                 level,
@@ -200,8 +295,8 @@ class Asker:
                 attempt,
                 prompt_hash,
                 self._config.model,
-                reply.prompt_tokens if reply else 0,
-                reply.completion_tokens if reply else 0,
+                prompt,
+                completion,
                 time.monotonic() - started,
                 outcome,
                 json.dumps(request.messages, ensure_ascii=False) if keep else None,
@@ -210,30 +305,67 @@ class Asker:
                 else None,
             )
             await self._ledger.add(call, reply)
-            if isinstance(problem, ModelUnavailableError):
-                if self._breaker.failed(started):
-                    self._stopped = (
-                        f"the model {self._config.model!r} failed {OUTAGE_CALLS} times in a row "
-                        f"and for {OUTAGE_SECONDS:g} s after that, last with: "
-                        f"{str(problem)[:300]}; run again when it answers, the run resumes"
-                    )
-            else:
-                self._breaker.answered()
-        if isinstance(problem, ModelUnavailableError):
-            if problem.wait_seconds:
-                await self._gate.close_for(problem.wait_seconds)
-        else:
-            self._gate.answered()
+            self._watch(problem, outcome, started)
         if problem is not None:
             raise problem
         return result
+
+    async def _answer(self, request: ChatRequest) -> ChatReply:
+        """Send a request, and wait for as long as the model may take for it.
+
+        Raises:
+            TimeoutError: The time limit is over.
+        """
+        turn = _Turn(time.monotonic(), len(self._turns))
+        self._turns.append(turn)
+        answer = asyncio.ensure_future(self._client.answer(request))
+        try:
+            while not answer.done():
+                left = turn.since + self._config.timeout_seconds - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError
+                await asyncio.wait({answer}, timeout=left)
+            return answer.result()
+        finally:
+            answer.cancel()
+            self._turns.remove(turn)
+            for other in self._turns:
+                if other.ahead:
+                    other.ahead, other.since = other.ahead - 1, time.monotonic()
+
+    def _watch(self, problem: Exception | None, outcome: str, started: float) -> None:
+        """Let the end of a call change how, and whether, others are sent."""
+        if isinstance(problem, ModelUnavailableError):
+            if self._breaker.failed(started):
+                self._stopped = (
+                    f"the model {self._config.model!r} failed {OUTAGE_CALLS} times in a row "
+                    f"and for {OUTAGE_SECONDS:g} s after that, last with: "
+                    f"{str(problem)[:300]}; run again when it answers, the run resumes"
+                )
+            if problem.wait_seconds:
+                self._gate.close_for(problem.wait_seconds)
+            elif outcome == "timeout":
+                self._gate.late(started)
+            return
+        self._breaker.answered()
+        if isinstance(problem, RefusedRequestError):
+            self._refused_in_a_row += 1
+            if self._refused_in_a_row >= OUTAGE_CALLS:
+                self._stopped = (
+                    f"the model {self._config.model!r} refused {OUTAGE_CALLS} requests in a row, "
+                    f"last with: {str(problem)[:300]}; correct what it names and run again, the "
+                    "run resumes"
+                )
+            return
+        self._refused_in_a_row = 0
+        self._gate.answered(started)
 
     def _reserve(self, request: ChatRequest, level: int) -> tuple[int, int]:
         """Set aside the most tokens that a call may take, so that a budget is never overrun."""
         if self._stopped:
             raise StageError(self._stopped, stage="summarize", level=level)
         config = self._config
-        prompt = self._limits.count(request.messages)
+        prompt = self._limits.count(request.messages) * self._client.n_prompts(request)
         completion = request.n * request.max_tokens
         spent = self._prompt_tokens + self._completion_tokens
         most = config.max_total_tokens
@@ -255,3 +387,13 @@ class Asker:
             "again with more, the run resumes"
         )
         raise StageError(self._stopped, stage="summarize", level=level)
+
+
+def _counted(reply: ChatReply, reserved: tuple[int, int]) -> ChatReply:
+    """A reply with its tokens; where the model does not say, with those set aside for it."""
+    prompt, completion = reply.prompt_tokens, reply.completion_tokens
+    return replace(
+        reply,
+        prompt_tokens=reserved[0] if prompt is None else prompt,
+        completion_tokens=reserved[1] if completion is None else completion,
+    )

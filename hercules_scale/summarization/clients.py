@@ -1,119 +1,65 @@
-"""Language models behind one small interface."""
+"""The client of endpoints that speak OpenAI's chat completions API, more or less."""
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import email.utils
+import ipaddress
+import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+import re
+import time
+import urllib.parse
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
 from hercules_scale.config import SummariesConfig
 from hercules_scale.errors import ConfigError, StageError
 from hercules_scale.printable import without_secrets
-from hercules_scale.summarization.prompts import Message, Tokens
+from hercules_scale.summarization.chat import (
+    ChatReply,
+    ChatRequest,
+    ModelUnavailableError,
+    NoJsonError,
+    RefusedRequestError,
+    read_completion,
+    words_of,
+)
+from hercules_scale.summarization.dialect import Dialect
 
-
-@dataclass(frozen=True)
-class ChatRequest:
-    """One question.
-
-    Attributes:
-        messages: The conversation so far.
-        schema: JSON schema of the answer.
-        temperature: 0 is the likeliest answer.
-        max_tokens: Tokens of an answer, at most.
-        seed: Seed of the draw.
-        n: Answers wanted.
-    """
-
-    messages: list[Message]
-    schema: dict[str, Any]
-    temperature: float
-    max_tokens: int
-    seed: int
-    n: int = 1
-
-    def payload(self, model: str) -> dict[str, Any]:
-        """The request as OpenAI's chat completions API takes it."""
-        return {
-            "model": model,
-            "messages": self.messages,
-            "temperature": self.temperature,
-            "max_tokens": self.max_tokens,
-            "seed": self.seed,
-            "n": self.n,
-            "response_format": {
-                "type": "json_schema",
-                "json_schema": {"name": "summary", "schema": self.schema, "strict": True},
-            },
-        }
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One of the answers to a question, and why it ended."""
-
-    text: str
-    finish_reason: str
-
-
-@dataclass(frozen=True)
-class ChatReply:
-    """The answers to one question, and what they took."""
-
-    answers: list[Answer]
-    prompt_tokens: int
-    completion_tokens: int
-
-
-class ModelUnavailableError(Exception):
-    """The model could not be reached or refused; the request may be sent again.
-
-    Args:
-        message: Why.
-        wait_seconds: How long it asked to be left alone.
-    """
-
-    def __init__(self, message: str, wait_seconds: float = 0.0) -> None:
-        super().__init__(message)
-        self.wait_seconds = wait_seconds
-
-
-class ChatClient(Protocol):
-    """Answers questions, many at a time."""
-
-    async def answer(self, request: ChatRequest) -> ChatReply:
-        """Answer one question.
-
-        Raises:
-            ModelUnavailableError: There was no answer.
-        """
-        ...
-
-    async def close(self) -> None:
-        """Let go of connections."""
-        ...
-
-
-def read_completion(completion: Any) -> ChatReply:
-    """A reply out of a chat completion, as OpenAI's or vLLM's package gives it.
-
-    Raises:
-        ModelUnavailableError: It holds no answer.
-    """
-    if not completion.choices:
-        raise ModelUnavailableError("the endpoint answered without choices")
-    usage = completion.usage
-    return ChatReply(
-        [
-            Answer(choice.message.content or "", choice.finish_reason or "")
-            for choice in completion.choices
-        ],
-        usage.prompt_tokens if usage else 0,
-        (usage.completion_tokens or 0) if usage else 0,
-    )
+# Time that an endpoint has to load its model before a run starts.
+PROBE_SECONDS = 60.0
+PROBE_DELAY_SECONDS = 1.0
+# Enough for an answer to the probe; a model that thinks first is cut off, which is an answer too.
+PROBE_TOKENS = 64
+CONNECT_SECONDS = 30.0
+_ALL_URLS = ("all://", "http://", "https://")
+# Draws of one question that are requests of their own have seeds this far apart.
+SEED_STEP = 1_000_003
+# Servers of files alone answer 405 or 501 to a POST.
+_KEY_REFUSED, _NOT_FOUND, _NO_CREDIT = (401, 403), (404, 405, 501), 402
+_REQUEST_REFUSED, _INTERNAL = (400, 413, 415, 422), 500
+_NO_MODEL = re.compile(
+    r"model[^.]{0,80}\b(?:not found|not exist|does not exist)|\b(?:invalid|unknown|no such) model",
+    re.IGNORECASE,
+)
+_PROBE = ChatRequest(
+    [
+        {"role": "system", "content": "Answer with a JSON object."},
+        {"role": "user", "content": 'Answer with {"title": "Ready", "description": "Ready."}'},
+    ],
+    {
+        "type": "object",
+        "properties": {"title": {"type": "string"}, "description": {"type": "string"}},
+        "required": ["title", "description"],
+        "additionalProperties": False,
+    },
+    temperature=0.0,
+    max_tokens=PROBE_TOKENS,
+    seed=1,
+)
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
@@ -133,33 +79,36 @@ def retry_after(headers: Mapping[str, str]) -> float:
         return 0.0
 
 
-@dataclass(frozen=True)
-class Model:
-    """A language model that answers.
+def is_loopback(url: str) -> bool:
+    """Whether an endpoint is on this machine."""
+    host = urllib.parse.urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
-    Attributes:
-        client: Sends requests to it.
-        tokens: Its tokenizer, or an estimate.
-        in_flight: Requests that it takes at a time.
-    """
 
-    client: ChatClient
-    tokens: Tokens
-    in_flight: int
+class _PermanentError(Exception):
+    """The endpoint refuses every request; the message says why and what to change."""
 
 
 class OpenAIClient:
-    """Any endpoint that speaks OpenAI's chat completions API.
+    """Client of any endpoint that speaks OpenAI's chat completions API.
 
     Args:
-        config: The summaries section; ``endpoint`` or OPENAI_BASE_URL says where, the key is
-            OPENAI_API_KEY.
+        config: The summaries section; ``endpoint`` or OPENAI_BASE_URL is the base URL, the key is
+            OPENAI_API_KEY. A query of the URL, such as Azure's ``api-version``, goes with every
+            request.
+        dialect: The part of the API that the endpoint takes, as an earlier probe found it.
+
+    Attributes:
+        dialect: The part of the API that requests use.
 
     Raises:
         ConfigError: There is no key.
     """
 
-    def __init__(self, config: SummariesConfig) -> None:
+    def __init__(self, config: SummariesConfig, dialect: Dialect | None = None) -> None:
         import openai
 
         key = os.environ.get("OPENAI_API_KEY")
@@ -169,40 +118,178 @@ class OpenAIClient:
                 "variable OPENAI_API_KEY, which is not set; any text does for a local server "
                 "without keys"
             )
-        self._openai = openai
-        self._model = config.model
-        # Attempts are counted, and kept in llm_calls, by the caller.
+        self._openai, self._config = openai, config
+        self.dialect = dialect or Dialect()
+        given = config.endpoint or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
+        parts = urllib.parse.urlsplit(given)
+        self.url = urllib.parse.urlunsplit(parts._replace(query="", fragment=""))
+        azure = "/openai/deployments/" in parts.path or (parts.hostname or "").endswith(
+            ".azure.com"
+        )
+        # Attempts are counted, and kept in llm_calls, by the caller; so is the time of an answer.
+        # A proxy of the environment does not reach this machine's own servers.
         self._client = openai.AsyncOpenAI(
-            api_key=key, base_url=config.endpoint, max_retries=0, timeout=config.timeout_seconds
+            api_key=key,
+            base_url=self.url,
+            default_query=dict(urllib.parse.parse_qsl(parts.query)),
+            default_headers={"api-key": key} if azure else None,
+            max_retries=0,
+            timeout=openai.Timeout(None, connect=CONNECT_SECONDS),
+            http_client=openai.DefaultAsyncHttpxClient(
+                mounts=dict.fromkeys(_ALL_URLS) if is_loopback(self.url) else None
+            ),
         )
 
-    @property
-    def url(self) -> str:
-        """Where the endpoint is."""
-        return str(self._client.base_url)
+    async def probe(self, say: Callable[[str], object]) -> None:
+        """Ask one small question, and learn the part of the API that the endpoint takes.
+
+        Args:
+            say: Called with one line where the endpoint does not take all of it.
+
+        Raises:
+            ConfigError: The endpoint refuses every form of the question, or does not answer.
+        """
+        until = time.monotonic() + PROBE_SECONDS
+        delay, seconds = PROBE_DELAY_SECONDS, self._config.timeout_seconds
+        request = replace(_PROBE, n=self._config.candidates)
+        while True:
+            try:
+                # A server that loads its model when it is first asked answers after that.
+                reply = await asyncio.wait_for(self._send(request, self.dialect), seconds)
+                break
+            except RefusedRequestError as error:
+                simpler = None if _NO_MODEL.search(str(error)) else self.dialect.simpler(str(error))
+                if simpler is None:
+                    raise ConfigError(self._refused(str(error))) from None
+                self.dialect = simpler
+            except _PermanentError as error:
+                raise ConfigError(str(error)) from None
+            except NoJsonError as error:
+                raise ConfigError(f"{self._place}: {error}; correct {self._check_url}") from None
+            except (ModelUnavailableError, TimeoutError) as error:
+                wait = max(delay, getattr(error, "wait_seconds", 0.0))
+                if time.monotonic() + wait > until:
+                    reason = str(error) or f"no answer in {seconds:g} s"
+                    raise ConfigError(
+                        f"{self._place}: the endpoint does not answer ({reason}); start it or "
+                        "correct summaries.endpoint"
+                    ) from None
+                await asyncio.sleep(wait)
+                delay *= 2
+        if request.n > 1 and self.dialect.several and len(reply.answers) < request.n:
+            self.dialect = replace(self.dialect, several=False)
+        missing = self.dialect.describe()
+        if missing:
+            say(f"{self._config.model} at {self.url} does not take {missing}")
+
+    def n_prompts(self, request: ChatRequest) -> int:
+        """Times that a question is sent: for each answer, where the endpoint gives one a time."""
+        return 1 if self.dialect.several else request.n
 
     async def answer(self, request: ChatRequest) -> ChatReply:
         """Answer one question.
 
         Raises:
-            ModelUnavailableError: The endpoint failed, refused or timed out.
-            StageError: It does not accept the key.
+            ModelUnavailableError: The endpoint failed or is busy.
+            RefusedRequestError: It does not take this question.
+            StageError: It does not take any.
         """
         try:
-            completion = await self._client.chat.completions.create(**request.payload(self._model))
-        except (self._openai.AuthenticationError, self._openai.PermissionDeniedError) as error:
+            if self.dialect.several or request.n == 1:
+                return await self._send(request, self.dialect)
+            return await self._send_each(request)
+        except _PermanentError as error:
             raise StageError(
-                f"the endpoint refuses the key of OPENAI_API_KEY ({error.status_code}) for the "
-                f"model {self._model!r}; set the right one and run again, it resumes",
-                stage="summarize",
+                f"{error}; run again when it is corrected, the run resumes", stage="summarize"
             ) from None
-        except self._openai.OpenAIError as error:
-            wait = retry_after(getattr(getattr(error, "response", None), "headers", {}))
-            # The cause is left out, and the key that it may quote with it.
-            reason = without_secrets(f"{type(error).__name__}: {error}")
-            raise ModelUnavailableError(reason, wait) from None
-        return read_completion(completion)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
+
+    async def _send_each(self, request: ChatRequest) -> ChatReply:
+        """Ask for several answers by as many requests; those that come are the reply.
+
+        Raises:
+            Exception: The first failure, where no answer came.
+        """
+        draws = [
+            replace(request, n=1, seed=request.seed + SEED_STEP * draw) for draw in range(request.n)
+        ]
+        ends = await asyncio.gather(
+            *(self._send(draw, self.dialect) for draw in draws), return_exceptions=True
+        )
+        replies = [end for end in ends if isinstance(end, ChatReply)]
+        if not replies:
+            raise next(end for end in ends if isinstance(end, BaseException))
+        return ChatReply(
+            [answer for reply in replies for answer in reply.answers],
+            _sum([reply.prompt_tokens for reply in replies]),
+            _sum([reply.completion_tokens for reply in replies]),
+        )
+
+    async def _send(self, request: ChatRequest, dialect: Dialect) -> ChatReply:
+        """Send one request and read its reply."""
+        body = dialect.payload(request, self._config.model)
+        completions = self._client.chat.completions.with_raw_response
+        try:
+            response = await completions.create(**body)
+        except self._openai.APIStatusError as error:
+            raise self._problem(error) from None
+        except self._openai.OpenAIError as error:
+            # The cause is left out, and the key that it may quote with it.
+            reason = without_secrets(f"{type(error).__name__}: {error}")
+            raise ModelUnavailableError(reason) from None
+        text = response.http_response.text
+        try:
+            completion = json.loads(text)
+        except (ValueError, RecursionError):
+            raise NoJsonError(
+                f"the endpoint answered with no JSON, but {words_of(text)[:80]!r}"
+            ) from None
+        return read_completion(completion)
+
+    def _problem(self, error: Any) -> Exception:
+        """The exception that an HTTP status other than success is."""
+        status = error.status_code
+        words = words_of(error.body if error.body is not None else error.response.text)
+        if status in _KEY_REFUSED:
+            return _PermanentError(
+                f"{self._place}: the endpoint refuses the key of OPENAI_API_KEY ({status}: "
+                f"{words}); set the right one"
+            )
+        if status in _NOT_FOUND:
+            return _PermanentError(
+                f"{self._place}: not found ({words or status}); correct summaries.model or "
+                f"{self._check_url}"
+            )
+        if status == _NO_CREDIT or "insufficient_quota" in str(error.body):
+            return _PermanentError(
+                f"{self._place}: the account has no credit ({status}: {words}); add some, or name "
+                "another endpoint"
+            )
+        # Some servers call a part of the request that they do not take an internal error.
+        if status in _REQUEST_REFUSED or (status == _INTERNAL and self.dialect.names(words)):
+            return RefusedRequestError(words or str(status))
+        return ModelUnavailableError(f"{status}: {words}", retry_after(error.response.headers))
+
+    @property
+    def _place(self) -> str:
+        return f"summaries.model {self._config.model!r} at {self.url}"
+
+    @property
+    def _check_url(self) -> str:
+        if self.url.rstrip("/").endswith("/v1") or "/openai/" in self.url:
+            return "summaries.endpoint"
+        return f"summaries.endpoint (most servers want {self.url.rstrip('/')}/v1)"
+
+    def _refused(self, words: str) -> str:
+        return (
+            f"{self._place}: the endpoint refuses every form of the request ({words}); correct "
+            "summaries.model or summaries.endpoint"
+        )
+
+
+def _sum(counts: list[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None

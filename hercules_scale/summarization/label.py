@@ -11,7 +11,12 @@ from functools import partial
 from hercules_scale.config import SummariesConfig
 from hercules_scale.errors import StageError, SummaryError
 from hercules_scale.summarization.asking import Asker
-from hercules_scale.summarization.clients import ChatReply, ChatRequest, ModelUnavailableError
+from hercules_scale.summarization.chat import (
+    ChatReply,
+    ChatRequest,
+    ModelUnavailableError,
+    RefusedRequestError,
+)
 from hercules_scale.summarization.parsing import (
     Summary,
     parse_answer,
@@ -183,6 +188,9 @@ class Labeller:
                 return
             except SummaryError as error:
                 found.problem = str(error)
+            except RefusedRequestError as error:
+                found.problem = f"the model refused the question: {error}"[:300]
+                return
             except ModelUnavailableError as error:
                 found.problem = str(error)[:300]
                 await asyncio.sleep(FIRST_DELAY_SECONDS * 2 ** (attempt - 1))
@@ -217,7 +225,7 @@ class Labeller:
         for attempt in range(1, self._config.max_attempts + 1):
             try:
                 await self._asker.ask(request, group[0].level, None, attempt, read)
-            except SummaryError:
+            except (SummaryError, RefusedRequestError):
                 return None
             except ModelUnavailableError as error:
                 problem = str(error)[:300]

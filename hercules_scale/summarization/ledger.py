@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
-from hercules_scale.summarization.clients import Answer, ChatReply
+from hercules_scale.summarization.chat import Answer, ChatReply
 
 FOLDER = f"{layout.WORK}/ledger"
 

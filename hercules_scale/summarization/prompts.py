@@ -108,6 +108,9 @@ _MARKS = re.compile(
 )
 
 
+_WORD = re.compile(r"[^\W\d_]{2}")
+
+
 @dataclass(frozen=True)
 class Child:
     """A cluster of the level below, as its parent's prompt shows it."""
@@ -152,8 +155,13 @@ class ClusterFacts:
 
     @property
     def own_texts(self) -> list[str]:
-        """Its key phrases, exemplars and titles of children: what its items are known to say."""
+        """Its key phrases, exemplars and titles of children."""
         return [*self.keyphrases, *self.exemplars, *(child.title for child in self.children)]
+
+    @property
+    def wordless(self) -> bool:
+        """Whether neither words nor pictures say anything of it, as of vectors with row numbers."""
+        return not self.images and not any(map(_WORD.search, [*self.own_texts, *self.statistics]))
 
 
 # Of a role and a content: text, or with images a list of parts as OpenAI's API takes them.

@@ -26,7 +26,7 @@ def test_held_out_accuracy_beside_its_ceiling_and_chance() -> None:
     assert found == {
         "label_accuracy": (0.5, 4),
         "label_accuracy_weighted": (0.4, 4),
-        "label_accuracy_ceiling": (1.0, 4),
+        "label_accuracy_centroids": (1.0, 4),
         "label_accuracy_chance": (0.5, 4),
     }
     alone = [np.array([each]) for each in range(5)]
@@ -37,12 +37,14 @@ def test_shares_of_ok_and_of_distinct_titles() -> None:
     level = pa.table(
         {
             "title": ["Ferries", "The ferries", "Trains", "Ferries"],
-            "summary_status": ["ok", "ok", "fallback", "ok"],
+            "summary_status": ["ok", "ok", "fallback", "fallback"],
+            "summary_source": ["model", "model", "keyphrases", "model"],
         }
     )
     found = summary_shares(level, [np.array([0, 1]), np.array([2, 3])])
     assert found == {
-        "share_ok": (0.75, 4),
+        "share_ok": (0.5, 4),
+        "share_titles_by_model": (0.75, 4),
         "share_distinct_siblings": (0.5, 4),
         "share_distinct_level": (0.25, 4),
     }

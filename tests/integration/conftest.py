@@ -89,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "finish_reason": "stop",
                 "message": {"role": "assistant", "content": text},
             }
-            for index in range(body["n"])
+            for index in range(body.get("n", 1))
         ]
         usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
         answer = {"id": "1", "object": "chat.completion", "created": 0, "model": body["model"]}

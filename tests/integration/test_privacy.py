@@ -106,7 +106,7 @@ def test_a_small_cluster_shows_no_text_of_its_items(
     for key in small:
         row = rows[key]
         assert re.fullmatch(r"Small cluster( \(\d/\d\))?", row["title"])
-        assert row["description"] == f"{row['n_items']} items, of which nothing is told."
+        assert row["description"] == f"{row['n_items']} items; their texts are withheld."
         assert row["summary_status"] == "fallback"
         assert len(row["keyphrases"]) == len(row["exemplar_item_ids"]) == 0
         assert main(["show", found.uri, "--cluster", f"{key[0]}/{key[1]}"]) == 0

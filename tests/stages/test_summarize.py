@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +16,21 @@ from hercules_scale.stages.cluster import Clustering, cluster_items
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.facts import ancestors, diverse, nearest_outside
 from hercules_scale.stages.label_items import draw_label_items
-from hercules_scale.stages.summarize import label_options
+from hercules_scale.stages.summarize import (
+    DESCRIPTION_LOST,
+    TITLE_LOST,
+    first_options,
+    label_options,
+)
 from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage.store import Store
+from hercules_scale.summarization.label import Candidates
 from hercules_scale.summarization.parsing import Summary
 from hercules_scale.summarization.prompts import ClusterFacts
 from tests.conftest import write_embeddings
 
 pytestmark = pytest.mark.ray
+Options = Callable[[Candidates, ClusterFacts, bool], list[Summary]]
 N_ROWS, DIMENSION = 3_000, 8
 
 
@@ -129,29 +137,38 @@ FACTS = ClusterFacts(1, 0, 9, ["ferry", "harbour"])
 NAMES = ("title", "description")
 
 
-def test_titles_and_descriptions_are_chosen_apart() -> None:
-    answers = [Summary("Ferries", "Ships."), Summary("Harbours", "Places.")]
-    options = label_options(answers, FACTS, "", several=True)
+ANSWERS = Candidates([Summary("Ferries", "Ships."), Summary("Harbours", "Places.")])
+
+
+def test_titles_and_descriptions_are_chosen_apart_and_only_the_models_are_ok() -> None:
+    options = label_options(ANSWERS, FACTS, several=True)
     titles, descriptions = ({getattr(each, name) for each in options} for name in NAMES)
     assert titles == {"Ferries", "Harbours", "Ferry, harbour"}
-    assert descriptions == {
-        "Ships. Key phrases: ferry, harbour.",
-        "Places. Key phrases: ferry, harbour.",
-        "9 items about ferry and harbour.",
-    }
-    assert {each.status for each in options} == {"ok"}
-    assert {each.source for each in options if each.title in ("Ferries", "Harbours")} == {"model"}
-    assert {each.source for each in options if each.title == "Ferry, harbour"} == {"keyphrases"}
+    assert descriptions == {"Ships.", "Places.", "9 items about ferry and harbour."}
+    for each in options:
+        own_title = each.title in ("Ferries", "Harbours")
+        own_description = each.description in ("Ships.", "Places.")
+        assert each.source == ("model" if own_title else "keyphrases")
+        assert each.status == ("ok" if own_title and own_description else "fallback")
+        reasons = [] if own_title else [TITLE_LOST]
+        reasons += [] if own_description else [DESCRIPTION_LOST]
+        assert (each.error or "") == "; ".join(reasons)
 
 
-def test_without_a_choice_the_first_answer_is_taken() -> None:
-    answers = [Summary("Ferries", "Ships."), Summary("Harbours", "Places.")]
-    (option,) = label_options(answers, FACTS, "", several=False)
+@pytest.mark.parametrize("options", [label_options, first_options])
+def test_without_a_choice_the_first_answer_is_taken(options: Options) -> None:
+    (option,) = options(ANSWERS, FACTS, False)
     assert option.title == "Ferries"
 
 
+def test_labels_that_no_item_can_be_compared_with_are_the_models() -> None:
+    assert first_options(ANSWERS, FACTS, True) == ANSWERS.summaries
+
+
 @pytest.mark.parametrize("several", [False, True])
-def test_where_the_model_failed_key_phrases_stand_in_with_the_reason(several: bool) -> None:
-    (option,) = label_options([], FACTS, "no answer in time", several)
+@pytest.mark.parametrize("options", [label_options, first_options])
+def test_where_the_model_failed_key_phrases_stand_in_with_the_reason(
+    options: Options, several: bool
+) -> None:
+    (option,) = options(Candidates(problem="no answer in time"), FACTS, several)
     assert (option.status, option.error) == ("fallback", "no answer in time")
-    assert label_options([], FACTS, "", several)[0].status == "ok"

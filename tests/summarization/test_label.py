@@ -13,8 +13,8 @@ from hercules_scale.errors import StageError
 from hercules_scale.storage.store import Store
 from hercules_scale.summarization import asking
 from hercules_scale.summarization import label as module
-from hercules_scale.summarization.asking import OUTAGE_CALLS, Asker
-from hercules_scale.summarization.clients import (
+from hercules_scale.summarization.asking import FIRST_IN_FLIGHT, OUTAGE_CALLS, Asker
+from hercules_scale.summarization.chat import (
     Answer,
     ChatReply,
     ChatRequest,
@@ -37,6 +37,9 @@ class StandIn:
         self.requests: list[ChatRequest] = []
         self.asked: dict[int, int] = {}
         self.running = self.most_running = 0
+
+    def n_prompts(self, request: ChatRequest) -> int:
+        return 1
 
     async def answer(self, request: ChatRequest) -> ChatReply:
         self.requests.append(request)
@@ -201,7 +204,7 @@ def test_a_model_that_dies_under_many_requests_is_waited_for(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(asking, "OUTAGE_SECONDS", 60.0)
-    in_flight, dead = 2 * OUTAGE_CALLS, 2 * OUTAGE_CALLS + 3
+    in_flight, dead = 2 * OUTAGE_CALLS, OUTAGE_CALLS + FIRST_IN_FLIGHT + 3
 
     def script(cluster: int, attempt: int) -> str:
         return "refused" if len(model.requests) <= dead else GOOD

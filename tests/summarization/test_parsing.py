@@ -13,7 +13,6 @@ from hercules_scale.summarization.parsing import (
     parse_joint_answer,
     parse_titles,
     summary_from_keyphrases,
-    with_keyphrases,
 )
 from hercules_scale.summarization.prompts import (
     DESCRIPTION_CHARACTERS,
@@ -197,13 +196,6 @@ def test_new_titles_are_read_by_id_and_empty_ones_left_out() -> None:
     assert parse_titles('{"4": "{{title}}", "7": "Late trains"}', GROUP) == {7: "Late trains"}
 
 
-def test_key_phrases_after_a_description_ground_it() -> None:
-    summary = with_keyphrases(parse_answer(ANSWER, FACTS), FACTS)
-    assert summary.description == "When ferries leave. Key phrases: ferry, harbour fees."
-    bare = ClusterFacts(1, 0, 1)
-    assert with_keyphrases(summary, bare) == summary
-
-
 def test_a_title_of_other_clusters_words_alone_is_refused() -> None:
     facts = ClusterFacts(1, 4, 5, ["ferry"], ["the ferry"], [], [["airport gate"]])
     with pytest.raises(SummaryError, match="repeats the instructions"):
@@ -212,25 +204,28 @@ def test_a_title_of_other_clusters_words_alone_is_refused() -> None:
 
 
 def test_key_phrases_stand_in_for_a_model() -> None:
-    summary = summary_from_keyphrases(FACTS)
+    summary = summary_from_keyphrases(FACTS, "no answer in time")
     assert summary.title == "Ferry, harbour fees"
     assert summary.description == "1,200 items about ferry and harbour fees."
-    assert (summary.status, summary.error) == ("ok", None)
-
-
-def test_a_failed_model_is_told_in_the_status() -> None:
-    summary = summary_from_keyphrases(FACTS, "no answer in time")
     assert (summary.status, summary.error) == ("fallback", "no answer in time")
 
 
+def test_only_a_label_that_is_the_models_throughout_is_ok() -> None:
+    summary = parse_answer(ANSWER, FACTS)
+    assert (summary.status, summary.error) == ("ok", None)
+    assert replace(summary, source="keyphrases").status == "fallback"
+    assert replace(summary, description_source="keyphrases").status == "fallback"
+
+
 def test_without_key_phrases_an_example_stands_in() -> None:
-    summary = summary_from_keyphrases(ClusterFacts(1, 4, 2, exemplars=["the\nferry <|x|> boat"]))
+    facts = ClusterFacts(1, 4, 2, exemplars=["the\nferry <|x|> boat"])
+    summary = summary_from_keyphrases(facts, "")
     assert summary.title == "the ferry boat"
     assert "the ferry boat" in summary.description
-    assert summary_from_keyphrases(ClusterFacts(1, 4, 2)).title == "Cluster 1/4"
+    assert summary_from_keyphrases(ClusterFacts(1, 4, 2), "").title == "Cluster 1/4"
 
 
 @given(st.lists(st.sampled_from(["ferry", "harbour fees", "sea"]), min_size=1, max_size=8))
 def test_titles_of_key_phrases_are_short(phrases: list[str]) -> None:
-    title = summary_from_keyphrases(ClusterFacts(1, 0, 1, phrases)).title
+    title = summary_from_keyphrases(ClusterFacts(1, 0, 1, phrases), "").title
     assert 1 <= len(title.split()) <= TITLE_WORDS

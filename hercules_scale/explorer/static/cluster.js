@@ -20,7 +20,7 @@ function listed(context, level, ids, extra = () => null) {
   const { tree, link } = context;
   return h("ul", { class: "list" }, ids.map((id, place) => h("li", {}, dot(context, level, id),
     h("a", { href: link({ cluster: [level, id], item: null }) }, tree.title(level, id)),
-    tree.level(level).status[id] !== "ok" && h("mark", {}, tree.level(level).status[id]),
+    tree.level(level).mark[id] && h("mark", {}, tree.level(level).mark[id]),
     h("span", { class: "size" }, extra(place) ?? count(tree.size(level, id))))));
 }
 
@@ -46,10 +46,10 @@ export async function clusterPanel(right, context) {
     found.description && found.description !== found.title && h("p", {}, found.description),
     found.note && h("div", { class: "note" }, h("h3", {}, "Note"), h("p", { class: "pre" }, found.note)),
     h("dl", { class: "pairs" },
-      h("dt", {}, "Title by"), h("dd", {}, source ?? "–", found.summary_status !== "ok" && h("mark", {}, found.summary_status)),
+      h("dt", {}, "Title by"), h("dd", {}, source ?? "–", found.summary_status === "fallback" && found.summary_source === "model" && h("mark", {}, "description from key phrases")),
       found.title !== found.own_title && [h("dt", {}, "Before"), h("dd", {}, found.own_title)],
       found.summary_error && [h("dt", {}, "Why"), h("dd", {}, found.summary_error)],
-      h("dt", {}, "Label score"), h("dd", {}, found.summary_score === null ? "–" : `${(100 * found.summary_score).toFixed(0)}% of its items lie nearer to it than to its siblings' labels`),
+      h("dt", {}, "Label score"), h("dd", {}, found.summary_score === null ? "–" : `${(100 * found.summary_score).toFixed(0)}% of sampled items match this label better than any sibling's`),
       h("dt", {}, "Inertia"), h("dd", {}, short(found.inertia))),
     found.keyphrases?.length > 0 && h("ul", { class: "phrases", "aria-label": "Key phrases" }, found.keyphrases.map((phrase) => h("li", {}, phrase))),
     editor(context, found),

@@ -1,0 +1,40 @@
+"""Run coroutines from synchronous code, also where an event loop runs already."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end and return its result.
+
+    A notebook or a web server runs an event loop in the calling thread, and ``asyncio.run`` refuses
+    to start a second one there. In that case the coroutine runs in a thread of its own; an
+    interrupt of the caller cancels it.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    handle: Future[Any] = Future()
+
+    async def cancellable() -> T:
+        handle.set_result((asyncio.get_running_loop(), asyncio.current_task()))
+        return await coroutine
+
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(asyncio.run, cancellable())
+        try:
+            return result.result()
+        except BaseException:
+            loop, task = handle.result()
+            # A loop that has ended needs no cancelling.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(task.cancel)
+            raise

@@ -1,0 +1,173 @@
+"""Questions to a language model, its replies, and the small interface of every client."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from hercules_scale.printable import without_secrets
+from hercules_scale.summarization.prompts import Message, Tokens
+
+# Characters of an endpoint's own words that a message quotes.
+QUOTED_CHARACTERS = 300
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """One question.
+
+    Attributes:
+        messages: The conversation so far.
+        schema: JSON schema of the answer.
+        temperature: 0 is the likeliest answer.
+        max_tokens: Tokens of an answer, at most.
+        seed: Seed of the draw.
+        n: Answers wanted.
+    """
+
+    messages: list[Message]
+    schema: dict[str, Any]
+    temperature: float
+    max_tokens: int
+    seed: int
+    n: int = 1
+
+    def payload(self, model: str) -> dict[str, Any]:
+        """The request as OpenAI's chat completions API takes it."""
+        return {
+            "model": model,
+            "messages": self.messages,
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+            "seed": self.seed,
+            "n": self.n,
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "summary", "schema": self.schema, "strict": True},
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One of the answers to a question, and the reason why it ended."""
+
+    text: str
+    finish_reason: str
+
+
+@dataclass(frozen=True)
+class ChatReply:
+    """The answers to one question, and their cost.
+
+    Attributes:
+        answers: At least one.
+        prompt_tokens: Tokens of the question; None where the model does not say.
+        completion_tokens: Tokens of all answers; None where the model does not say.
+    """
+
+    answers: list[Answer]
+    prompt_tokens: int | None
+    completion_tokens: int | None
+
+
+class ModelUnavailableError(Exception):
+    """The model gave no answer; the request may be sent again.
+
+    Args:
+        message: The reason.
+        wait_seconds: Pause that the model asked for.
+    """
+
+    def __init__(self, message: str, wait_seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.wait_seconds = wait_seconds
+
+
+class NoJsonError(ModelUnavailableError):
+    """The endpoint answered with something else than JSON, such as a page of a proxy."""
+
+
+class RefusedRequestError(Exception):
+    """The model does not take this request, and would not take it again."""
+
+
+class ChatClient(Protocol):
+    """Answers questions, many at a time."""
+
+    def n_prompts(self, request: ChatRequest) -> int:
+        """Times that the tokens of a question count."""
+        ...
+
+    async def answer(self, request: ChatRequest) -> ChatReply:
+        """Answer one question.
+
+        Raises:
+            ModelUnavailableError: There was no answer.
+            RefusedRequestError: There will be none to this question.
+            StageError: There will be none to any question.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close connections."""
+        ...
+
+
+@dataclass(frozen=True)
+class Model:
+    """A language model that answers.
+
+    Attributes:
+        client: Sends requests to it.
+        tokens: Its tokenizer, or an estimate.
+        in_flight: Largest number of requests that it takes at a time.
+    """
+
+    client: ChatClient
+    tokens: Tokens
+    in_flight: int
+
+
+def read_completion(completion: Any) -> ChatReply:
+    """Read a chat completion, parsed from JSON, as loosely as endpoints write them.
+
+    Raises:
+        ModelUnavailableError: It holds no answer.
+    """
+    if not isinstance(completion, dict):
+        raise ModelUnavailableError("the endpoint answered with JSON that is no chat completion")
+    if completion.get("error"):
+        raise ModelUnavailableError(f"the endpoint answered with an error: {words_of(completion)}")
+    choices = completion.get("choices")
+    choices = choices if isinstance(choices, list) else []
+    answers = [_answer(each) for each in choices if isinstance(each, dict)]
+    if not answers:
+        raise ModelUnavailableError("the endpoint answered without choices")
+    usage = completion.get("usage")
+    counts = usage if isinstance(usage, dict) else {}
+    return ChatReply(answers, _count(counts, "prompt_tokens"), _count(counts, "completion_tokens"))
+
+
+def _answer(choice: dict[str, Any]) -> Answer:
+    message = choice.get("message")
+    message = message if isinstance(message, dict) else {}
+    content = message.get("content") or message.get("refusal")
+    if isinstance(content, list):
+        parts = [each.get("text") if isinstance(each, dict) else each for each in content]
+        content = "".join(part for part in parts if isinstance(part, str))
+    text = content if isinstance(content, str) else ""
+    return Answer(text, str(choice.get("finish_reason") or ""))
+
+
+def _count(usage: dict[str, Any], name: str) -> int | None:
+    value = usage.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def words_of(body: Any) -> str:
+    """The words of an endpoint's error, out of the forms that such errors have; no secrets."""
+    error = body.get("error", body) if isinstance(body, dict) else body
+    if isinstance(error, dict):
+        error = error.get("message") or error.get("detail") or error
+    return without_secrets(" ".join(str(error).split()))[:QUOTED_CHARACTERS]

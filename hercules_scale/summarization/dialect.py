@@ -1,0 +1,110 @@
+"""The part of OpenAI's chat completions API that an endpoint takes.
+
+Endpoints that call themselves compatible refuse or ignore parts of it. A dialect says which parts a
+request to one of them may use; it starts with all of them and is simplified by what is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from hercules_scale.summarization.chat import ChatRequest
+
+ResponseFormat = Literal["json_schema", "json_object", "none"]
+_WEAKER: dict[str, ResponseFormat] = {"json_schema": "json_object", "json_object": "none"}
+# Words by which endpoints name the part that they refuse, in lower case.
+_FORMAT_REFUSED = r"response_format|json_schema|json_object|json mode|structured|grammar"
+_SEVERAL_REFUSED = (
+    r"""['"`]n['"`]|\bn\s*(?:=|>|must|value|is)|invalid n\b|one completion|\bchoices?\b"""
+)
+_LIMIT_REFUSED = r"max_tokens|max_completion_tokens"
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """Parts of a request that an endpoint takes.
+
+    Attributes:
+        response_format: Strongest form of constrained decoding.
+        several: Whether one request may ask for several answers.
+        limit_key: Name of the limit on an answer's tokens.
+        seed: Whether a request may name its seed.
+        temperature: Whether a request may name its temperature.
+    """
+
+    response_format: ResponseFormat = "json_schema"
+    several: bool = True
+    limit_key: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    seed: bool = True
+    temperature: bool = True
+
+    def payload(self, request: ChatRequest, model: str) -> dict[str, Any]:
+        """The body of a request."""
+        body = request.payload(model)
+        if self.response_format == "json_object":
+            body["response_format"] = {"type": "json_object"}
+        elif self.response_format == "none":
+            del body["response_format"]
+        if request.n == 1 or not self.several:
+            # Some endpoints refuse the name, whatever its value.
+            del body["n"]
+        body[self.limit_key] = body.pop("max_tokens")
+        for name in ("seed", "temperature"):
+            if not getattr(self, name):
+                del body[name]
+        return body
+
+    def names(self, refusal: str) -> bool:
+        """Whether a refusal names a part that the dialect has."""
+        words = refusal.lower()
+        return any(re.search(pattern, words) for pattern, _ in self._changes())
+
+    def simpler(self, refusal: str) -> Dialect | None:
+        """The dialect without the part that a refusal names, or else without the next part.
+
+        Args:
+            refusal: Words of the endpoint.
+
+        Returns:
+            Nothing where no part is left to leave out.
+        """
+        words = refusal.lower()
+        for pattern, change in self._changes():
+            if re.search(pattern, words):
+                return change
+        return next((change for _, change in self._changes()), None)
+
+    def _changes(self) -> list[tuple[str, Dialect]]:
+        """Simpler dialects, each with the words of a refusal that ask for it."""
+        changes: list[tuple[str, Dialect]] = []
+        if self.response_format != "none":
+            weaker = _WEAKER[self.response_format]
+            changes.append((_FORMAT_REFUSED, replace(self, response_format=weaker)))
+        if self.several:
+            changes.append((_SEVERAL_REFUSED, replace(self, several=False)))
+        if self.seed:
+            changes.append((r"\bseed\b", replace(self, seed=False)))
+        if self.limit_key == "max_tokens":
+            changes.append((_LIMIT_REFUSED, replace(self, limit_key="max_completion_tokens")))
+        if self.temperature:
+            changes.append((r"temperature", replace(self, temperature=False)))
+        return changes
+
+    def describe(self) -> str:
+        """One phrase that names what the endpoint does not take; empty where it takes all."""
+        missing = []
+        if self.response_format == "json_object":
+            missing.append("JSON schemas (JSON mode is used)")
+        elif self.response_format == "none":
+            missing.append("JSON schemas and JSON mode (the prompt alone asks for JSON)")
+        if not self.several:
+            missing.append("several answers a request (each is a request)")
+        if self.limit_key != "max_tokens":
+            missing.append("max_tokens (max_completion_tokens is used)")
+        if not self.seed:
+            missing.append("seeds")
+        if not self.temperature:
+            missing.append("temperatures")
+        return ", ".join(missing)

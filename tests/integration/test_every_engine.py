@@ -1,0 +1,166 @@
+"""Every modality with every engine: each cluster ends with a label and a status that is true."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from sklearn.datasets import load_wine
+
+from hercules_scale import Hierarchy
+from hercules_scale.config import parse_config
+from hercules_scale.pipeline import run
+from hercules_scale.stages.summarize import NO_MODEL, WORDLESS
+from hercules_scale.storage.tables import vector_column
+from tests.integration.conftest import Endpoint
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+LEVELS = {"one": [4], "three": [8, 4, 2]}
+MODALITIES = ["text", "image", "numeric", "embedding", "wordless"]
+
+
+@pytest.fixture(scope="module")
+def inputs(icd: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """The section ``input`` of each modality, over some forty items."""
+    folder = tmp_path_factory.mktemp("inputs")
+    pq.write_table(icd.slice(0, 48), folder / "icd.parquet")
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    for row in range(36):
+        name = ["red ferry", "green train", "blue plane"][row % 3]
+        colour = [(250, row, 0), (0, 250, row), (row, 0, 250)][row % 3]
+        Image.new("RGB", (32, 32), colour).save(pictures / f"{name} {row:02d}.png")
+    load_wine(as_frame=True).data[::4].to_csv(folder / "wine.csv", index=False)
+    vectors = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
+    words = [f"{animal} number {row}" for row, animal in enumerate(["cat", "crow"] * 20)]
+    table = pa.table({"vector": vector_column(vectors), "words": words})
+    pq.write_table(table, folder / "vectors.parquet")
+    of_vectors = {"path": str(folder / "vectors.parquet"), "embedding_column": "vector"}
+    return {
+        "text": {"path": str(folder / "icd.parquet"), "text_column": "text"},
+        "image": {"path": str(pictures)},
+        "numeric": {"path": str(folder / "wine.csv")},
+        "embedding": {**of_vectors, "modality": "embedding", "text_column": "words"},
+        "wordless": {**of_vectors, "modality": "embedding"},
+    }
+
+
+def labelled(
+    tmp_path: Path, source: dict[str, Any], levels: str, summaries: dict[str, Any]
+) -> Hierarchy:
+    """A finished run."""
+    values = {
+        "input": source,
+        "hierarchy": {"levels": LEVELS[levels]},
+        "summaries": summaries,
+        "output": {"path": str(tmp_path / "run")},
+    }
+    run(parse_config(values))
+    return Hierarchy.open(str(tmp_path / "run"))
+
+
+def check_labels(hierarchy: Hierarchy, levels: str) -> pd.DataFrame:
+    """The clusters, of which each has a label with the status of its sources."""
+    clusters = hierarchy.clusters()
+    assert clusters.groupby("level").size().tolist() == LEVELS[levels]
+    assert (clusters["title"].str.len() > 0).all()
+    assert (clusters["description"].str.len() > 0).all()
+    assert not clusters["description"].str.contains("Key phrases:").any()
+    ok = clusters["summary_status"] == "ok"
+    assert set(clusters["summary_status"]) <= {"ok", "fallback"}
+    assert (clusters["summary_source"][ok] == "model").all()
+    assert clusters["summary_error"][ok].isna().all()
+    assert (clusters["summary_error"][~ok].str.len() > 0).all()
+    measured = hierarchy.evaluations().set_index(["level", "metric"])["value"]
+    for level, own in clusters.groupby("level"):
+        assert measured[level, "share_ok"] == (own["summary_status"] == "ok").mean()
+        assert measured[level, "share_titles_by_model"] == (own["summary_source"] == "model").mean()
+    assert hierarchy.run["summary_source"] == clusters["summary_source"].value_counts().to_dict()
+    return clusters
+
+
+@pytest.mark.parametrize("levels", LEVELS)
+@pytest.mark.parametrize("candidates", [1, 4])
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_an_endpoint_labels_everything(
+    modality: str,
+    candidates: int,
+    levels: str,
+    inputs: dict[str, dict[str, Any]],
+    endpoint: Endpoint,
+    local_ray: None,
+    tmp_path: Path,
+) -> None:
+    summaries = {
+        "engine": "openai", "model": "tester", "endpoint": endpoint.url, "candidates": candidates,
+    }  # fmt: skip
+    hierarchy = labelled(tmp_path, inputs[modality], levels, summaries)
+    clusters = check_labels(hierarchy, levels)
+    if modality == "wordless":
+        # The probe alone: nothing is known of the items that a model could put into words.
+        assert len(endpoint.requests) == 1
+        assert set(clusters["summary_error"]) == {WORDLESS}
+        assert any("was not asked about" in alarm for alarm in hierarchy.run["alarms"])
+    elif modality != "text" or candidates == 1:
+        assert set(clusters["summary_status"]) == {"ok"}
+
+
+@pytest.mark.parametrize("levels", LEVELS)
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_key_phrases_label_everything(
+    modality: str,
+    levels: str,
+    inputs: dict[str, dict[str, Any]],
+    local_ray: None,
+    tmp_path: Path,
+) -> None:
+    hierarchy = labelled(tmp_path, inputs[modality], levels, {"engine": "keyphrases"})
+    clusters = check_labels(hierarchy, levels)
+    assert set(clusters["summary_source"]) == {"keyphrases"}
+    assert set(clusters["summary_error"]) == {NO_MODEL}
+
+
+@pytest.mark.llm
+@pytest.mark.parametrize(
+    ("modality", "candidates", "levels"),
+    [
+        ("text", 1, "three"),
+        ("text", 4, "one"),
+        ("image", 1, "one"),
+        ("image", 4, "three"),
+        ("numeric", 1, "one"),
+        ("numeric", 4, "three"),
+        ("embedding", 1, "three"),
+        ("embedding", 4, "one"),
+    ],
+)
+def test_the_real_model_labels_everything(
+    modality: str,
+    candidates: int,
+    levels: str,
+    inputs: dict[str, dict[str, Any]],
+    local_ray: None,
+    tmp_path: Path,
+) -> None:
+    hierarchy = labelled(tmp_path, inputs[modality], levels, {"candidates": candidates})
+    clusters = check_labels(hierarchy, levels)
+    assert hierarchy.run["tokens"]["calls"] >= len(clusters)
+    if modality != "text":
+        assert (clusters["summary_source"] == "model").any()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _serve_ends() -> Iterator[None]:
+    """Ray Serve's own actors would keep the CPUs of the shared Ray."""
+    yield
+    from ray import serve
+
+    serve.shutdown()
