@@ -65,6 +65,8 @@ class Stage:
         pool: Of workers that hold something costly, such as a model, from shard to shard: how many
             there are, and what each takes.
         rewritten_by: Name of a later stage that writes some of its files anew.
+        here: Whether it is done in this process, one shard after another, since its worker cannot
+            travel; exceptions are then the worker's own.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Stage:
     workers: int
     pool: Pool | None = None
     rewritten_by: str = ""
+    here: bool = False
 
 
 class _ShardTask:
@@ -100,11 +103,10 @@ class _ShardTask:
             logger.exception("stage %s, shard %s", self._stage, shard)
             problem = explain(problem, self._store.uri) or problem
             error_type, error = type(problem).__name__, " ".join(str(problem).split())[:1000]
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return {
             "shard": np.array([shard]),
             "units": np.array([units]),
-            "peak_bytes": np.array([peak]),
+            "peak_bytes": np.array([_peak_bytes()]),
             "error_type": np.array([error_type]),
             "error": np.array([error]),
         }
@@ -187,6 +189,9 @@ def _check(stage: Stage, row: dict[str, Any]) -> None:
 def _map(
     context: RunContext, stage: Stage, todo: list[int], worker: ShardWorker
 ) -> Generator[dict[str, Any], None, None]:
+    if stage.here:
+        yield from _in_this_process(context, stage, todo, worker)
+        return
     arguments = (worker, context.store, stage.name, context.fingerprint)
     run = _in_tasks if stage.pool is None else _in_actors
     try:
@@ -196,6 +201,24 @@ def _map(
         raise StageError(
             f"a worker failed: {reason}; run again, it resumes", stage=stage.name
         ) from error
+
+
+def _in_this_process(
+    context: RunContext, stage: Stage, todo: list[int], worker: ShardWorker
+) -> Iterator[dict[str, Any]]:
+    for shard in todo:
+        commit = _commit(shard, context.fingerprint, worker(shard))
+        write_commit(context.store, stage.name, commit)
+        yield {
+            "shard": shard,
+            "units": commit.info["units"],
+            "peak_bytes": _peak_bytes(),
+            "error_type": "",
+        }
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _in_actors(
