@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,12 +14,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from sklearn.base import BaseEstimator, ClusterMixin
 
-from hercules_scale.config import RunConfig, parse_config
+from hercules_scale.config import CALLABLE, RunConfig, parse_config
 from hercules_scale.errors import ConfigError
 from hercules_scale.hierarchy import Hierarchy
 from hercules_scale.pipeline import run
 from hercules_scale.progress import Reporter
 from hercules_scale.reading.memory import IMAGE_ENDINGS, write_items
+from hercules_scale.stages.context import Functions, name_of
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store, use_options
 from hercules_scale.storage.tables import read_table
@@ -52,6 +54,18 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         resources: Other keys of the section ``resources``.
         storage: The section ``storage``.
         verbose: Whether progress is shown.
+        llm: A function, or an ``async def``, from a prompt to the answer's text, in place of the
+            model of ``summaries``. It is called ``summaries.candidates`` times for each prompt, so
+            4 times unless that is given, and in threads: it must be safe to call from
+            ``summaries.requests_in_flight`` (by default 4) of them at once, or set that to 1. An
+            exception is an answer that did not come, and is tried again. Tokens are estimated.
+        embed: A function from a list of at most 1,024 texts to an array of shape (n, d), in place
+            of the model of ``embedding``. It embeds texts, descriptions and labels, so that they
+            share one space; of images, numbers and vectors the labels alone.
+
+    Functions may take the place of models, as pyhercules has them; they are called in this process,
+    so only in local runs. The run is known by their modules and names: a function that is changed
+    under the same name is not noticed when a run resumes.
 
     Attributes:
         hierarchy_: The result of ``fit``.
@@ -78,6 +92,8 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         resources: dict[str, Any] | None = None,
         storage: dict[str, Any] | None = None,
         verbose: bool = True,
+        llm: Callable[[str], Any] | None = None,
+        embed: Callable[[list[str]], Any] | None = None,
     ) -> None:
         self.levels = levels
         self.embedding = embedding
@@ -95,6 +111,8 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         self.resources = resources
         self.storage = storage
         self.verbose = verbose
+        self.llm = llm
+        self.embed = embed
 
     def fit(self, data: Any, y: Any = None, output: str | Path | None = None) -> Hierarchy:
         """Build the hierarchy of some items.
@@ -113,6 +131,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             HerculesScaleError: Of the type that says what went wrong.
         """
+        functions = Functions.of(self.llm, self.embed)
         scratch = None
         if output is None:
             scratch = tempfile.mkdtemp(prefix="hercules_scale-")
@@ -120,8 +139,8 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         try:
             section = self._input(data, y, str(output))
             console = None if self.verbose else Console(quiet=True)
-            store = run(self._config(section, str(output)), Reporter(console))
-            found = Hierarchy.open(store.uri)
+            store = run(self._config(section, str(output)), Reporter(console), functions)
+            found = Hierarchy(Store(store.uri), functions)
         except BaseException:
             if scratch is not None:
                 shutil.rmtree(scratch, ignore_errors=True)
@@ -161,25 +180,18 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
 
     def _config(self, section: dict[str, Any], output: str) -> RunConfig:
         levels = self.levels if isinstance(self.levels, str) else [int(k) for k in self.levels]
-        summaries = self.summaries
-        if isinstance(summaries, str):
-            key = "engine" if summaries == "keyphrases" else "model"
-            summaries = {key: summaries}
         topic = {} if self.topic is None else {"topic": self.topic}
-        embedding = self.embedding or {}
-        if isinstance(embedding, str):
-            embedding = {"model": embedding}
         return parse_config(
             {
                 "input": section,
-                "embedding": embedding,
+                "embedding": self._embedding_section(),
                 "hierarchy": {
                     "levels": levels,
                     "representation": self.representation,
                     "seed": self.seed,
                     **(self.hierarchy or {}),
                 },
-                "summaries": {**(summaries or {}), **topic},
+                "summaries": {**self._summaries_section(), **topic},
                 "reduction": self.reduction or {},
                 "evaluation": self.evaluation or {},
                 "privacy": self.privacy or {},
@@ -188,6 +200,36 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
                 "output": {"path": output},
             }
         )
+
+    def _summaries_section(self) -> dict[str, Any]:
+        section = self.summaries or {}
+        if isinstance(section, str):
+            section = {"engine" if section == "keyphrases" else "model": section}
+        if self.llm is None:
+            return section
+        for key in ("engine", "model", "endpoint"):
+            if key in section:
+                raise ConfigError(
+                    f"llm is the function that writes titles, and summaries.{key} is "
+                    f"{section[key]!r}; leave one of them out"
+                )
+        return {**section, "engine": CALLABLE, "model": name_of(self.llm)}
+
+    def _embedding_section(self) -> dict[str, Any]:
+        section = self.embedding or {}
+        if isinstance(section, str):
+            section = {"model": section}
+        if self.embed is None:
+            return section
+        for key, value in section.items():
+            # Images have a model of their own.
+            if key == "text_model" or self.modality != "image":
+                raise ConfigError(
+                    f"embed is the function that embeds texts, and embedding.{key} is {value!r}; "
+                    "leave one of them out (with modality='image' embedding.model embeds the "
+                    "images, and embed the titles)"
+                )
+        return {**section, "text_model": f"{CALLABLE}:{name_of(self.embed)}"}
 
 
 def _names_files(data: Any, modality: str | None) -> bool:

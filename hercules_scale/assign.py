@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from hercules_scale.checks import check
-from hercules_scale.config import RunConfig, parse_config
+from hercules_scale.config import RunConfig, names_function, parse_config
 from hercules_scale.errors import InputError, SchemaError
 from hercules_scale.moments import Moments
 from hercules_scale.pipeline import Results, carry_out
@@ -14,7 +14,7 @@ from hercules_scale.progress import Reporter
 from hercules_scale.reading.files import read_columns
 from hercules_scale.reading.sources import SourceFile, list_sources
 from hercules_scale.stages.assign import FinishedRun, assign_items
-from hercules_scale.stages.context import RunContext
+from hercules_scale.stages.context import NO_FUNCTIONS, Functions, RunContext
 from hercules_scale.stages.describe import describe_items
 from hercules_scale.stages.embed import embed_items
 from hercules_scale.stages.machines import take_resources
@@ -33,6 +33,7 @@ def assign(
     section: dict[str, Any],
     output: str,
     reporter: Reporter | None = None,
+    functions: Functions = NO_FUNCTIONS,
 ) -> Store:
     """Put items into the clusters of a finished run, at every level; resumes like a run.
 
@@ -45,6 +46,7 @@ def assign(
             run's.
         output: Where the tables go.
         reporter: What progress is shown on; by default the terminal.
+        functions: The user's own, where the run was made by such.
 
     Returns:
         The output, finished.
@@ -69,7 +71,7 @@ def assign(
     given = store.options.model_dump(exclude_unset=True)
     record["config"]["storage"] = record["config"].get("storage", {}) | given
     config = _configure(record["config"], section, output, reporter)
-    config, sources = check(config)
+    config, sources = check(config, functions)
     finished = FinishedRun.of(store, tables, config.hierarchy.metric)
 
     def stages(context: RunContext) -> Results:
@@ -77,7 +79,7 @@ def assign(
             context, sources, finished, known_moments(record["variables"], config.input.columns)
         )
 
-    return carry_out(config, sources, stages, reporter, assigned_to=record["fingerprint"])
+    return carry_out(config, sources, stages, reporter, record["fingerprint"], functions)
 
 
 def _check_output(output: Store, run: Store) -> None:
@@ -107,6 +109,8 @@ def _configure(
     if values["hierarchy"]["representation"] == "direct":
         values["summaries"]["engine"] = "keyphrases"
     config = parse_config(values)
+    if not config.labels_share_space and names_function(config.embedding.text_model):
+        del values["embedding"]["text_model"]
     source = list_sources(config.input.paths)[0]
     read_columns(config.input, source)
     there = [name for name in labels if _has_label(config, source, name)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import urllib.parse
 
-from hercules_scale.config import RunConfig
+from hercules_scale.config import RunConfig, check_functions, names_function
 from hercules_scale.errors import ConfigError, InputError
 from hercules_scale.models import (
     DEFAULT_MODELS,
@@ -19,6 +19,7 @@ from hercules_scale.reading.files import read_columns
 from hercules_scale.reading.redact import load_redaction
 from hercules_scale.reading.sources import SourceFile, list_sources
 from hercules_scale.space import check_space, count_rows, dimension_of
+from hercules_scale.stages.context import NO_FUNCTIONS, Functions
 from hercules_scale.stages.vocabulary import read_vocabulary
 from hercules_scale.storage import layout
 from hercules_scale.storage.faults import reason_of
@@ -26,8 +27,14 @@ from hercules_scale.storage.store import Store, use_options
 from hercules_scale.summarization.clients import OpenAIClient, is_loopback
 
 
-def check(config: RunConfig) -> tuple[RunConfig, list[SourceFile]]:
+def check(
+    config: RunConfig, functions: Functions = NO_FUNCTIONS
+) -> tuple[RunConfig, list[SourceFile]]:
     """Check what can be checked before anything starts, and list the input files.
+
+    Args:
+        config: The run.
+        functions: The user's own, which the configuration may ask for.
 
     Returns:
         The configuration with the modality and the columns that were detected, and the files.
@@ -38,6 +45,7 @@ def check(config: RunConfig) -> tuple[RunConfig, list[SourceFile]]:
         ConfigError: A model's alias or folder does not exist.
     """
     use_options(config.storage)
+    check_functions(config, functions.llm is not None, functions.embed is not None)
     if config.privacy.redact is not None:
         load_redaction(config.privacy.redact)
     if config.summaries.engine == "vllm":
@@ -76,7 +84,10 @@ def _check_output(config: RunConfig) -> None:
 
 def _resolved(config: RunConfig, columns: Columns) -> RunConfig:
     """The configuration with the modality, the columns and the model that follow from the input."""
-    model = config.embedding.model or DEFAULT_MODELS.get(columns.modality)
+    model, text_model = config.embedding.model, config.embedding.text_model
+    if model is None and columns.modality == "text" and names_function(text_model):
+        model = text_model
+    model = model or DEFAULT_MODELS.get(columns.modality)
     return config.model_copy(
         update={
             "input": with_columns(config.input, columns),
@@ -108,10 +119,10 @@ def _check_endpoint(url: str) -> None:
 def _check_models(config: RunConfig) -> None:
     """Refuse models that do not exist, and modes that the modality does not allow."""
     modality, embedding = config.input.modality, config.embedding
-    if modality == "text":
-        resolve_embedding_model(embedding.model or "")
-    else:
-        resolve_embedding_model(embedding.text_model, "embedding.text_model")
+    key = "embedding.model" if modality == "text" else "embedding.text_model"
+    of_texts = config.text_embedding.model or ""
+    if not names_function(of_texts):
+        resolve_embedding_model(of_texts, key)
     if modality == "image":
         resolve_image_model(embedding.model or "")
     elif modality in ("numeric", "embedding") and embedding.model is not None:

@@ -30,6 +30,13 @@ from hercules_scale.printable import holds_secret, printable, without_secrets
 Linkage = Literal["ward", "average", "complete", "single"]
 # Their distances, in float64, take 200 MB.
 MAX_AGGLOMERATED = 5_000
+# The engine of the user's own functions, and the beginning of their names as models.
+CALLABLE = "callable"
+
+
+def names_function(model: str | None) -> bool:
+    """Whether a model is a function of Python, as ``Hercules(embed=...)`` takes it."""
+    return model is not None and model.partition(":")[0] == CALLABLE
 
 
 class _Section(BaseModel):
@@ -303,7 +310,7 @@ class PriceConfig(_Section):
 class SummariesConfig(_Section):
     """How clusters get titles and descriptions."""
 
-    engine: Literal["vllm", "openai", "keyphrases"] = Field(
+    engine: Literal["vllm", "openai", "keyphrases", "callable"] = Field(
         default="vllm",
         description="vllm (on Ray Serve), openai (any compatible endpoint) or keyphrases (no LLM)",
     )
@@ -376,7 +383,7 @@ class SummariesConfig(_Section):
         ge=1,
         le=100_000,
         description="requests sent and not yet answered; left out: 32, or for each replica 64, "
-        "on GPUs 256",
+        "on GPUs 256; of a function 4",
     )
     max_attempts: int = Field(default=4, ge=1, le=20, description="requests a cluster, at most")
     timeout_seconds: float = Field(default=300, gt=0, description="wait for one answer")
@@ -395,6 +402,11 @@ class SummariesConfig(_Section):
         if self.show_images and self.clusters_per_request > 1:
             raise ValueError(
                 f"show_images needs clusters_per_request 1, got {self.clusters_per_request}"
+            )
+        if self.show_images and self.engine == CALLABLE:
+            raise ValueError(
+                "show_images needs a model that sees, and a function (llm) is given text alone; "
+                "leave one out"
             )
         if self.max_cost is not None and self.price is None:
             raise ValueError(
@@ -665,6 +677,12 @@ class RunConfig(_Section):
                 "hierarchy.representation description or summaries.describe_items asks for; take "
                 "engine vllm or openai"
             )
+        functions = self.summaries.engine == CALLABLE or self.embeds_by_function
+        if functions and self.privacy.local_only:
+            raise ValueError(
+                "privacy.local_only cannot know where a function (llm, embed) sends texts; leave "
+                "local_only out, or name models instead of functions"
+            )
         return self
 
     @property
@@ -673,6 +691,11 @@ class RunConfig(_Section):
         if self.input.modality in (None, "text"):
             return self.embedding
         return self.embedding.model_copy(update={"model": self.embedding.text_model})
+
+    @property
+    def embeds_by_function(self) -> bool:
+        """Whether a function of Python embeds texts: items, labels or both."""
+        return any(map(names_function, (self.embedding.model, self.embedding.text_model)))
 
     @property
     def labels_share_space(self) -> bool:
@@ -715,7 +738,34 @@ def load_config(path: str, overrides: list[str] | None = None) -> RunConfig:
         )
     for override in overrides or []:
         _set(values, override)
-    return parse_config(values)
+    config = parse_config(values)
+    check_functions(config)
+    return config
+
+
+def check_functions(config: RunConfig, llm: bool = False, embed: bool = False) -> None:
+    """Refuse a configuration that asks for functions of Python that are not given.
+
+    Args:
+        config: The run.
+        llm: Whether a function that answers prompts is given.
+        embed: Whether a function that embeds texts is given.
+
+    Raises:
+        ConfigError: One is missing.
+    """
+    asked = (
+        ("llm", llm, "summaries.engine", config.summaries.engine),
+        ("embed", embed, "embedding.model", config.embedding.model),
+        ("embed", embed, "embedding.text_model", config.embedding.text_model),
+    )
+    for name, given, key, value in asked:
+        if names_function(value) and not given:
+            raise ConfigError(
+                f"{key} {printable(str(value))} is for Python, where the function is given: "
+                f"Hercules({name}=...) for a run, and for new items of a finished one "
+                f"Hierarchy.open(RUN).assign(items, {name}=...); elsewhere name a model"
+            )
 
 
 def storage_options(overrides: list[str]) -> StorageConfig:

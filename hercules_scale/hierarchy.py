@@ -14,12 +14,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hercules_scale.config import names_function
 from hercules_scale.errors import InputError
 from hercules_scale.exchange.destination import open_destination
 from hercules_scale.exchange.edits import read_edits, with_edits
 from hercules_scale.exchange.source import FinishedRun
 from hercules_scale.exchange.title_sources import title_marks
 from hercules_scale.printable import printable
+from hercules_scale.stages.context import NO_FUNCTIONS, Functions
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import published_files
 from hercules_scale.storage.store import Store
@@ -35,10 +37,14 @@ class Hierarchy:
     """A finished run, read from its output.
 
     Open one with ``Hierarchy.open``.
+
+    Args:
+        store: The output.
+        functions: The user's own that the run was made with, where they are at hand.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, functions: Functions = NO_FUNCTIONS) -> None:
+        self._store, self._functions = store, functions
         self._files = published_files(store)
         self._clusters: pd.DataFrame | None = None
 
@@ -163,13 +169,23 @@ class Hierarchy:
 
         return evaluate_here(self._store, labels)
 
-    def assign(self, items: Any, output: str | None = None) -> pd.DataFrame:
+    def assign(
+        self,
+        items: Any,
+        output: str | None = None,
+        *,
+        llm: Callable[[str], Any] | None = None,
+        embed: Callable[[list[str]], Any] | None = None,
+    ) -> pd.DataFrame:
         """Put items into the clusters, at every level.
 
         Args:
             items: The path or URI of files with the columns of the run's input; or items in memory
                 of any form that ``Hercules.fit`` takes.
             output: Where the tables are kept, ``drift`` among them; by default nowhere.
+            llm: The function that the run was made with, where it described the items. It need not
+                be given to what ``Hercules.fit`` returned in this process.
+            embed: The function that embedded the items of the run; the same holds.
 
         Returns:
             A row an item: the columns of ``memberships``, and the title of the cluster at each
@@ -182,6 +198,7 @@ class Hierarchy:
         from hercules_scale.assign import assign
         from hercules_scale.reading.memory import write_items
 
+        functions = self._known_functions(llm, embed)
         with tempfile.TemporaryDirectory(prefix="hercules_scale_") as scratch:
             place = output or f"{scratch}/output"
             section: dict[str, Any] = {"path": str(items)}
@@ -190,11 +207,33 @@ class Hierarchy:
                 path, found = write_items(items, f"{place}/{layout.INPUT}", asked["modality"])
                 # The numeric columns of the run, since a table may have more.
                 section = {"id_column": None, **found, "columns": asked["columns"], "path": path}
-            members = Hierarchy(assign(self.uri, section, place)).memberships()
+            members = Hierarchy(assign(self.uri, section, place, functions=functions)).memberships()
         for level in range(1, self.n_levels + 1):
             titles = self.clusters(level)["title"].to_numpy()
             members[f"title_{level}"] = titles[members[f"level_{level}"]]
         return members
+
+    def _known_functions(
+        self, llm: Callable[[str], Any] | None, embed: Callable[[list[str]], Any] | None
+    ) -> Functions:
+        """Functions that are given, else those that are remembered.
+
+        Raises:
+            InputError: One is given that the run was not made with.
+        """
+        config = self.run["config"]
+        for name, function, section, key in (
+            ("llm", llm, "summaries", "engine"),
+            ("embed", embed, "embedding", "text_model"),
+        ):
+            value = config.get(section, {}).get(key)
+            if function is not None and not names_function(value):
+                raise InputError(
+                    f"{self.uri}: the run was made without {name} ({section}.{key} {value}); leave "
+                    "it out"
+                )
+        given = Functions.of(llm, embed)
+        return Functions(given.llm or self._functions.llm, given.embed or self._functions.embed)
 
     def tree(self, depth: int | None = None, level: int | None = None) -> None:
         """Print the hierarchy, coarsest clusters first; in a notebook the whole of it unfolds.

@@ -9,7 +9,7 @@ import math
 import os
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -20,8 +20,14 @@ import ray
 import hercules_scale
 from hercules_scale import schemas
 from hercules_scale.checks import check
-from hercules_scale.config import RunConfig
-from hercules_scale.errors import HerculesScaleError, ManifestMismatchError, StorageError
+from hercules_scale.clustering.assign import Float32, to_unit
+from hercules_scale.config import CALLABLE, RunConfig, names_function
+from hercules_scale.errors import (
+    ConfigError,
+    HerculesScaleError,
+    ManifestMismatchError,
+    StorageError,
+)
 from hercules_scale.printable import without_secrets
 from hercules_scale.progress import Reporter, StageReport
 from hercules_scale.reading.sources import SourceFile
@@ -30,7 +36,7 @@ from hercules_scale.resources import pools_of
 from hercules_scale.schemas import WITHHELD
 from hercules_scale.stages.assigner import keep_assigner
 from hercules_scale.stages.cluster import Clustering, cluster_items
-from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.context import NO_FUNCTIONS, Functions, RunContext, Shards
 from hercules_scale.stages.describe import describe_items
 from hercules_scale.stages.embed import embed_items
 from hercules_scale.stages.evaluate import evaluate_levels
@@ -99,12 +105,15 @@ NOT_FINGERPRINTED = (
 )
 
 
-def run(config: RunConfig, reporter: Reporter | None = None) -> Store:
+def run(
+    config: RunConfig, reporter: Reporter | None = None, functions: Functions = NO_FUNCTIONS
+) -> Store:
     """Run the whole job, or what is left of it.
 
     Args:
         config: The run.
         reporter: What progress is shown on; by default the terminal.
+        functions: The user's own, where the configuration asks for them.
 
     Returns:
         The output, finished.
@@ -112,8 +121,12 @@ def run(config: RunConfig, reporter: Reporter | None = None) -> Store:
     Raises:
         HerculesScaleError: Of the type that says what went wrong.
     """
-    config, sources = check(config)
-    return carry_out(config, sources, lambda context: _run_stages(context, sources), reporter)
+    config, sources = check(config, functions)
+
+    def stages(context: RunContext) -> Results:
+        return _run_stages(context, sources)
+
+    return carry_out(config, sources, stages, reporter, None, functions)
 
 
 Results = tuple[dict[str, list[FileRecord]], dict[str, Any]]
@@ -126,6 +139,7 @@ def carry_out(
     stages: Callable[[RunContext], Results],
     reporter: Reporter | None = None,
     assigned_to: str | None = None,
+    functions: Functions = NO_FUNCTIONS,
 ) -> Store:
     """Start or resume the stages of one output, keep its record, and publish what they made.
 
@@ -135,18 +149,22 @@ def carry_out(
         stages: What is done, on Ray.
         reporter: What progress is shown on; by default the terminal.
         assigned_to: Fingerprint of the run whose clusters the items are put into, if any.
+        functions: The user's own, where the configuration asks for them.
 
     Returns:
         The output, finished.
 
     Raises:
+        ConfigError: It needs functions of this process, and Ray is a cluster of several machines.
         ManifestMismatchError: The output holds another run.
         StorageError: Another run is writing there, or the storage fails.
     """
     reporter = reporter or Reporter()
+    if config.embeds_by_function or config.summaries.engine == CALLABLE:
+        _check_one_machine()
     store = Store(config.output.path)
     run_fingerprint = _fingerprint(config, sources, assigned_to)
-    context = RunContext(config, store, run_fingerprint, reporter)
+    context = RunContext(config, store, run_fingerprint, reporter, functions=functions)
 
     def earlier_attempt() -> tuple[dict[str, Any] | None, bool]:
         earlier = _earlier_run(store, config, sources, run_fingerprint, assigned_to)
@@ -414,6 +432,21 @@ def local_or_cluster_ray(config: RunConfig) -> Iterator[None]:
             ray.shutdown()
 
 
+def _check_one_machine() -> None:
+    """Refuse functions of this process on a Ray cluster of several machines."""
+    if ray.is_initialized():
+        hosts = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+        where = f"Ray runs on {len(hosts)} machines" if len(hosts) > 1 else ""
+    else:
+        address = os.environ.get("RAY_ADDRESS", "")
+        where = "RAY_ADDRESS names a cluster" if address not in ("", "local") else ""
+    if where:
+        raise ConfigError(
+            f"llm and embed are functions of this process: they work in local runs alone, and "
+            f"{where}; on a cluster take summaries.engine openai or vllm, and embedding.model"
+        )
+
+
 def _load_workers(n_workers: int) -> None:
     """Let workers load the stages at once, and not each when it is first needed."""
     load = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(_load_stages)
@@ -429,7 +462,7 @@ def _run_stages(context: RunContext, sources: list[SourceFile]) -> Results:
     """Every stage in order."""
     context, n_gpus = take_resources(context)
     config = context.config
-    with open_encoder(config.text_embedding) as encode:
+    with _label_encoder(context) as encode:
         _load_workers(config.resources.workers)
         items = read_items(context, sources)
         shards, files = items.shards, dict(items.files)
@@ -490,6 +523,14 @@ def _run_stages(context: RunContext, sources: list[SourceFile]) -> Results:
         "tokens": _tokens(context.store, calls),
         **described,
     }
+
+
+def _label_encoder(context: RunContext) -> AbstractContextManager[Callable[[list[str]], Float32]]:
+    """Embeds titles and descriptions, by the user's function or by a model."""
+    embed, config = context.functions.embed, context.config.text_embedding
+    if embed is None or not names_function(config.model):
+        return open_encoder(config)
+    return nullcontext(lambda texts: to_unit(embed.encode(texts, "summarize")))
 
 
 def _write_clusters(

@@ -33,6 +33,8 @@ def dimension_of(config: RunConfig, columns: Columns, sources: list[SourceFile])
     """Numbers of a vector, or the fewest that a model makes of an item."""
     if columns.modality == "embedding":
         return read_layout(config.input, sources).dimension
+    if columns.modality == "text" and config.embeds_by_function:
+        return 1
     return len(columns.numbers) if columns.modality == "numeric" else LEAST_DIMENSION
 
 

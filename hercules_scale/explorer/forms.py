@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from hercules_scale.config import RunConfig, parse_config
+from hercules_scale.config import CALLABLE, RunConfig, check_functions, parse_config
 from hercules_scale.errors import ConfigError
 from hercules_scale.models import CHAT_ALIASES, EMBEDDING_ALIASES, IMAGE_ALIASES
 
@@ -75,7 +75,8 @@ def fields() -> list[dict[str, Any]]:
 def _field(key: str, rule: dict[str, Any], default: Any) -> dict[str, Any]:
     branches = [each for each in rule.get("anyOf", [rule]) if each.get("type") != "null"]
     only = branches[0] if len(branches) == 1 else {}
-    choices = only.get("enum") or []
+    # Nothing but Python can give a function.
+    choices = [choice for choice in only.get("enum", []) if choice != CALLABLE]
     kind = "choice" if choices else only.get("type", "yaml")
     if kind not in KINDS and kind != "choice":
         kind = "yaml"
@@ -121,7 +122,9 @@ def configuration(given: dict[str, Any], paths: list[str], output: str) -> RunCo
         for each in sections:
             section = section.setdefault(each, {})
         section[name] = value
-    return parse_config(values)
+    config = parse_config(values)
+    check_functions(config)
+    return config
 
 
 def _check_model(key: str, name: Any) -> None:

@@ -302,7 +302,7 @@ class Meaning:
         return nearest_items(self._run, self._encode(query), start, "cosine")
 
     def _encode(self, query: str) -> NDArray[np.float32]:
-        from hercules_scale.config import EmbeddingConfig
+        from hercules_scale.config import EmbeddingConfig, names_function
         from hercules_scale.embedding.sentence_transformer import SentenceTransformerEncoder
         from hercules_scale.models import DEFAULT_TEXT_MODEL
 
@@ -314,6 +314,11 @@ class Meaning:
                 model = config.get(key) or DEFAULT_TEXT_MODEL
                 if "imported" in self._run.finished.record:
                     raise InputError("a model of another package embedded this run")
+                if names_function(model):
+                    raise InputError(
+                        "search by meaning is not available: a function of Python embedded this "
+                        "run, and the explorer does not have it; search by words"
+                    )
                 precision = EmbeddingConfig(precision=config.get("precision", "auto")).precision
                 self._encoder = SentenceTransformerEncoder(model, precision)
             found: NDArray[np.float32] = self._encoder.encode([query])[0]

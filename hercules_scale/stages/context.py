@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from hercules_scale.config import RunConfig
+from hercules_scale.embedding.function import FunctionEncoder
+from hercules_scale.errors import ConfigError
 from hercules_scale.progress import Reporter
 from hercules_scale.storage.store import Store
 from hercules_scale.summarization.dialect import Dialect
@@ -18,12 +23,55 @@ SHARDS_WANTED = 64
 
 
 @dataclass(frozen=True)
+class Functions:
+    """The user's own functions in place of models; they are called in this process alone.
+
+    Attributes:
+        llm: From a prompt to the answer's text, or to an awaitable of it.
+        embed: Embeds texts.
+    """
+
+    llm: Callable[[str], Any] | None = None
+    embed: FunctionEncoder | None = None
+
+    @classmethod
+    def of(
+        cls, llm: Callable[[str], Any] | None, embed: Callable[[list[str]], Any] | None
+    ) -> Functions:
+        """The functions that a caller gave.
+
+        Raises:
+            ConfigError: One is none.
+        """
+        for name, function, section in (("llm", llm, "summaries"), ("embed", embed, "embedding")):
+            if function is not None and not callable(function):
+                raise ConfigError(
+                    f"{name} must be a function, got {function!r}; the name of a model goes into "
+                    f"{section}"
+                )
+        encoder = None if embed is None else FunctionEncoder(name_of(embed), embed)
+        return cls(llm, encoder)
+
+
+NO_FUNCTIONS = Functions()
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Module and qualified name of a function, of its class where it is an object."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+@dataclass(frozen=True)
 class RunContext:
     """One run: its configuration, its output, and its reporter.
 
     Attributes:
         dialect: The part of OpenAI's API that the endpoint of ``summaries.engine: openai`` takes;
             None where there is no endpoint or nothing is left to ask.
+        functions: The user's own in place of models.
     """
 
     config: RunConfig
@@ -31,6 +79,7 @@ class RunContext:
     fingerprint: str
     reporter: Reporter
     dialect: Dialect | None = None
+    functions: Functions = NO_FUNCTIONS
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,16 @@ import numpy as np
 import pyarrow as pa
 
 from hercules_scale import schemas
-from hercules_scale.config import EmbeddingConfig
+from hercules_scale.config import EmbeddingConfig, names_function
 from hercules_scale.embedding.encoder import ImageEncoder, TextEncoder
+from hercules_scale.embedding.function import FunctionEncoder
 from hercules_scale.models import DEFAULT_TEXT_MODEL, model_identity
 from hercules_scale.moments import Moments
+from hercules_scale.reading.redact import redacted
 from hercules_scale.resources import embedding_pool
 from hercules_scale.stages.context import RunContext
 from hercules_scale.stages.read import Items
-from hercules_scale.stages.shards import ShardResult, ShardWorker, Stage, run_shards
+from hercules_scale.stages.shards import ShardResult, ShardWorker, Stage, done_shards, run_shards
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
@@ -31,6 +33,8 @@ from hercules_scale.storage.tables import (
     vector_column,
     write_table,
 )
+
+STAGE = "embed"
 
 Vectors = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 
@@ -76,13 +80,34 @@ class EmbedWorker:
         return write_embeddings(
             self.store,
             shard,
-            ["title", "description"] if self.descriptions else ["text"],
-            cached(
-                self.config,
-                lambda items: self.encoder.encode(
-                    [". ".join(texts) for texts in zip(*_lists(items), strict=True)]
-                ),
-            ),
+            _names(self.descriptions),
+            cached(self.config, lambda items: self.encoder.encode(_texts(items))),
+        )
+
+
+@dataclass(frozen=True)
+class EmbedHereWorker:
+    """The same by a function of the user, in this process.
+
+    Attributes:
+        store: Output of the run.
+        encoder: The function.
+        redact: Name of the function that texts go through before they leave the run's own code.
+        descriptions: Whether titles and descriptions are embedded.
+    """
+
+    store: Store
+    encoder: FunctionEncoder
+    redact: str | None
+    descriptions: bool = False
+
+    def __call__(self, shard: int) -> ShardResult:
+        """Write the shard's vectors."""
+        return write_embeddings(
+            self.store,
+            shard,
+            _names(self.descriptions),
+            lambda items: self.encoder.encode(redacted(_texts(items), self.redact), STAGE),
         )
 
 
@@ -132,6 +157,15 @@ class StandardiseWorker:
         )
 
 
+def _names(descriptions: bool) -> list[str]:
+    """Columns of ``items`` that the words to embed are in."""
+    return ["title", "description"] if descriptions else ["text"]
+
+
+def _texts(items: pa.Table) -> list[str]:
+    return [". ".join(texts) for texts in zip(*_lists(items), strict=True)]
+
+
 def _lists(items: pa.Table) -> list[list[Any]]:
     return [column.to_pylist() for column in items.columns]
 
@@ -179,6 +213,8 @@ def _identity(config: EmbeddingConfig) -> str:
 def write_embeddings(store: Store, shard: int, names: list[str], embed: Embed) -> ShardResult:
     """Write the vectors of one shard.
 
+    Reading and writing each wait for the storage, so that no outage has anything embedded twice.
+
     Args:
         store: Output of the run.
         shard: The shard.
@@ -188,7 +224,8 @@ def write_embeddings(store: Store, shard: int, names: list[str], embed: Embed) -
     Raises:
         ValueError: A vector is not finite.
     """
-    items = read_table(store, layout.part("items", shard), ["row", "item_id", *names])
+    path, columns = layout.part("items", shard), ["row", "item_id", *names]
+    items = store.patiently(lambda: read_table(store, path, columns))
     vectors = embed(items.select(names))
     if not np.isfinite(vectors).all():
         row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
@@ -199,7 +236,7 @@ def write_embeddings(store: Store, shard: int, names: list[str], embed: Embed) -
     dimension = vectors.shape[1]
     table = items.select(["row", "item_id"]).append_column("embedding", vector_column(vectors))
     table = table.cast(schemas.embeddings(dimension))
-    file = write_table(store, layout.part("embeddings", shard), table)
+    file = store.patiently(lambda: write_table(store, layout.part("embeddings", shard), table))
     return ShardResult([file], {"dimension": dimension}, units=items.num_rows)
 
 
@@ -212,10 +249,22 @@ def embed_items(context: RunContext, items: Items, n_gpus: int) -> tuple[list[Fi
     worker = _worker(context, items)
     if worker is None:
         return items.files["embeddings"], items.layout.dimension
+    if isinstance(worker, EmbedHereWorker):
+        stage = Stage(STAGE, "items", items.shards.n_items, 1, here=True)
+        # What an earlier attempt embedded says how many numbers a text has.
+        for commit in done_shards(context, STAGE).values():
+            worker.encoder.dimension = int(commit.info["dimension"])
+        return _embedded(context, items, stage, worker)
     has_model = not isinstance(worker, StandardiseWorker)
     pool = embedding_pool(context.config.resources, n_gpus, has_model)
     actors = pool if has_model else None
-    stage = Stage("embed", "items", items.shards.n_items, pool.least, actors)
+    stage = Stage(STAGE, "items", items.shards.n_items, pool.least, actors)
+    return _embedded(context, items, stage, worker)
+
+
+def _embedded(
+    context: RunContext, items: Items, stage: Stage, worker: ShardWorker
+) -> tuple[list[FileRecord], int]:
     commits = run_shards(context, stage, len(items.shards), worker)
     files = [file for commit in commits.values() for file in commit.files]
     return files, int(next(iter(commits.values())).info["dimension"])
@@ -225,7 +274,7 @@ def _worker(context: RunContext, items: Items) -> ShardWorker | None:
     config, store = context.config, context.store
     columns = items.layout.columns
     if config.hierarchy.representation == "description":
-        return EmbedWorker(store, config.text_embedding, descriptions=True)
+        return _text_worker(context, descriptions=True)
     if columns.modality == "embedding":
         return None
     if columns.modality == "numeric":
@@ -233,4 +282,12 @@ def _worker(context: RunContext, items: Items) -> ShardWorker | None:
         return StandardiseWorker(store, columns.numbers, items.moments)
     if columns.modality == "image":
         return EmbedImagesWorker(store, config.embedding)
-    return EmbedWorker(store, config.embedding)
+    return _text_worker(context)
+
+
+def _text_worker(context: RunContext, descriptions: bool = False) -> ShardWorker:
+    config, store = context.config, context.store
+    if names_function(config.text_embedding.model):
+        assert context.functions.embed is not None
+        return EmbedHereWorker(store, context.functions.embed, config.privacy.redact, descriptions)
+    return EmbedWorker(store, config.text_embedding, descriptions)

@@ -56,6 +56,7 @@ from hercules_scale.summarization.choosing import (
 from hercules_scale.summarization.clients import OpenAIClient
 from hercules_scale.summarization.dialect import Dialect
 from hercules_scale.summarization.distinct import alike_titles, told_apart
+from hercules_scale.summarization.function import function_model
 from hercules_scale.summarization.label import Candidates, Labeller
 from hercules_scale.summarization.ledger import Ledger
 from hercules_scale.summarization.parsing import (
@@ -217,6 +218,9 @@ def open_model(context: RunContext, n_gpus: int) -> Iterator[Model | None]:
         in_flight = config.summaries.requests_in_flight or ENDPOINT_REQUESTS
         endpoint = OpenAIClient(config.summaries, context.dialect)
         yield Model(endpoint, EstimatedTokens(), in_flight)
+        return
+    if config.summaries.engine == "callable":
+        yield function_model(context.functions.llm, config.summaries)
         return
     from hercules_scale.serving.vllm import requests_in_flight, serve_vllm
 
