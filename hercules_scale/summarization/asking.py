@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -37,8 +38,11 @@ FIRST_IN_FLIGHT = 8
 # Answers in a row after which one more request in flight is tried again from then on.
 ANSWERS_PER_SLOT = 10
 # Shares of the time limit: an answer that takes less than the first comes soon, one that takes more
-# than the second comes late.
+# than the second may be late.
 SOON, LATE = 0.25, 0.5
+# Times that the fastest answer took: below the first, more requests at a time do not slow the model
+# down; above the second they do.
+UNHARMED, HARMED = 1.25, 1.5
 # A person who looks at a run sees within this time that the model still works.
 REFRESH_SECONDS = 5.0
 
@@ -48,10 +52,11 @@ T = TypeVar("T")
 class _Gate:
     """Limits the number of requests in flight, by how the model copes with them.
 
-    Their number grows while answers come soon, and halves where they come late or not at all: a
-    slow model is asked little at a time, so that no request waits for most of its time limit behind
-    others. Where an endpoint says that it is asked too much, all wait as long as it says, and one
-    fewer goes through at a time from then on.
+    Their number grows while answers come soon, or as fast as the fastest did. It halves where
+    answers take most of the time limit because of others, and where none comes: a slow model with
+    one processor is asked little at a time, one with many as much as it takes. Where an endpoint
+    says that it is asked too much, all wait as long as it says, and one fewer goes through at a
+    time from then on.
 
     Args:
         limit: Largest number of requests in flight.
@@ -68,6 +73,7 @@ class _Gate:
         self._answered = 0
         self._grows_fast = True
         self._shrunk_at = 0.0
+        self._fastest = math.inf
 
     async def __aenter__(self) -> None:
         await self._free.acquire()
@@ -89,12 +95,14 @@ class _Gate:
     def answered(self, started: float) -> None:
         """Count the answer to a request that began at a time of the monotonic clock."""
         seconds = time.monotonic() - started
-        if seconds > LATE * self._timeout:
+        self._fastest = min(self._fastest, seconds)
+        if seconds > max(LATE * self._timeout, HARMED * self._fastest):
             self.late(started)
             return
         self._answered += 1
         enough = 1 if self._grows_fast else ANSWERS_PER_SLOT
-        if seconds < SOON * self._timeout and self._answered >= enough:
+        soon = max(SOON * self._timeout, UNHARMED * self._fastest)
+        if seconds < soon and self._answered >= enough:
             self._answered = 0
             self._grow()
 

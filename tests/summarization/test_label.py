@@ -418,3 +418,67 @@ def test_new_titles_are_asked_for_together(run: Run) -> None:
 
     assert asyncio.run(rename()) == [{0: "Ferries of the north"}]
     assert len(model.requests) == 1
+
+
+class SlowModel(StandIn):
+    """A model that takes a time for each answer, alone or shared among those in flight."""
+
+    def __init__(self, seconds: float, at_once: int = 1) -> None:
+        super().__init__(lambda cluster, attempt: GOOD)
+        self.seconds = seconds
+        self.free = asyncio.Semaphore(at_once)
+        self.lost = -1
+
+    async def answer(self, request: ChatRequest) -> ChatReply:
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            if f"ferry number {self.lost}<" in str(request.messages[-1]["content"]):
+                self.lost = -1
+                await asyncio.sleep(60)
+            async with self.free:
+                await asyncio.sleep(self.seconds)
+        finally:
+            self.running -= 1
+        self.requests.append(request)
+        return ChatReply([Answer(GOOD, "stop")], 100, 10)
+
+
+def test_a_request_has_its_time_limit_once_the_requests_before_it_are_answered(run: Run) -> None:
+    # Each answer takes most of the limit, and eight questions wait for one processor.
+    model = SlowModel(0.2)
+    found = run.label(model, 16, in_flight=64, timeout_seconds=0.3)
+    assert all(each.summaries for each in found.values())
+    assert {outcome for _, _, outcome in run.outcomes} == {"ok"}
+    # More at a time than one processor works on would only wait.
+    assert model.most_running <= FIRST_IN_FLIGHT + 1
+
+
+def test_a_slow_model_with_many_processors_is_asked_as_much_as_it_takes(run: Run) -> None:
+    model = SlowModel(0.25, at_once=64)
+    found = run.label(model, 64, in_flight=40, timeout_seconds=0.4)
+    assert all(each.summaries for each in found.values())
+    assert model.most_running > 2 * FIRST_IN_FLIGHT
+
+
+def test_a_request_that_is_lost_among_others_is_sent_again(run: Run) -> None:
+    model = SlowModel(0.01, at_once=4)
+    model.lost = 3
+    started = time.monotonic()
+    found = run.label(model, 40, in_flight=4, timeout_seconds=0.5)
+    assert time.monotonic() - started < 20
+    assert all(each.summaries for each in found.values())
+    assert [outcome for cluster, _, outcome in run.outcomes if cluster == 3] == ["timeout", "ok"]
+
+
+def test_a_gate_halves_once_for_all_requests_that_were_late_together() -> None:
+    async def slots_after(n_late: int) -> int:
+        gate = asking._Gate(64, 10.0)
+        started = time.monotonic()
+        gate.answered(started)
+        for _ in range(n_late):
+            gate.late(started)
+        return gate._slots
+
+    assert asyncio.run(slots_after(0)) == FIRST_IN_FLIGHT + 1
+    assert asyncio.run(slots_after(1)) == asyncio.run(slots_after(5)) == 5
