@@ -92,6 +92,8 @@ TITLE_LOST = "the title is from key phrases: it fits the items better than the m
 DESCRIPTION_LOST = (
     "the description is from key phrases: it fits the items better than the model's descriptions"
 )
+# Share of titles below which a person who asked a model must hear of it.
+FEW_BY_MODEL = 0.5
 # Statistics of a cluster that its label is compared with, the most telling ones.
 STATISTICS_COMPARED = 8
 
@@ -170,6 +172,12 @@ def summarize_clusters(
         table = read_tables(context.store, [layout.work_part(LABELLED, level) for level in levels])
         by_model = pc.sum(pc.equal(table["summary_source"], "model")).as_py()
         progress.note = f", {by_model:,} titles by the model"
+    asked = context.config.summaries.engine != "keyphrases"
+    if asked and by_model < FEW_BY_MODEL * n_clusters:
+        context.reporter.alarm(
+            f"only {by_model:,} of {n_clusters:,} titles are the model's, the others are key "
+            "phrases; summary_error of the table clusters has the reasons"
+        )
     commits = read_commits(context.store, STAGE, context.fingerprint)
     return Summaries(
         table.drop_columns(["embedding"]),

@@ -22,9 +22,11 @@ from PIL import Image
 
 from hercules_scale import Hierarchy
 from hercules_scale.checks import check
-from hercules_scale.config import SummariesConfig, parse_config
+from hercules_scale.clustering.assign import to_unit
+from hercules_scale.config import EmbeddingConfig, SummariesConfig, parse_config
 from hercules_scale.errors import ConfigError, StageError
 from hercules_scale.pipeline import run
+from hercules_scale.stages.embed import load_encoder
 from hercules_scale.status import describe_status
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import vector_column
@@ -161,6 +163,16 @@ def test_no_two_siblings_share_a_title(
     for _, siblings in clusters.groupby(["level", clusters["parent_cluster_id"].fillna(-1)]):
         assert siblings["title"].map(title_key).is_unique
     assert set(clusters["summary_status"]) == {"ok"}
+    # What is measured is the published title, and not the one before it was changed.
+    assert (clusters["title"] != "Diseases").any()
+    vectors = to_unit(
+        load_encoder(EmbeddingConfig()).encode(
+            list(clusters["title"] + ". " + clusters["description"])
+        )
+    )
+    np.testing.assert_allclose(
+        np.stack(clusters["description_embedding"].to_list()), vectors, atol=1e-2
+    )
 
 
 def test_several_answers_are_one_request_and_the_best_is_taken(
