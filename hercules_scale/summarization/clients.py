@@ -32,6 +32,8 @@ from hercules_scale.summarization.dialect import Dialect
 # Time that an endpoint has to load its model before a run starts.
 PROBE_SECONDS = 60.0
 PROBE_DELAY_SECONDS = 1.0
+# A person hears after this time what a run waits for.
+SILENT_SECONDS = 5.0
 # Enough for an answer to the probe; a model that thinks first is cut off, which is an answer too.
 PROBE_TOKENS = 64
 CONNECT_SECONDS = 30.0
@@ -155,7 +157,11 @@ class OpenAIClient:
         while True:
             try:
                 # A server that loads its model when it is first asked answers after that.
-                reply = await asyncio.wait_for(self._send(request, self.dialect), seconds)
+                question = asyncio.ensure_future(self._send(request, self.dialect))
+                silent = min(SILENT_SECONDS, seconds)
+                if not (await asyncio.wait({question}, timeout=silent))[0]:
+                    say(f"waiting for the first answer of {self._config.model} at {self.url}")
+                reply = await asyncio.wait_for(question, seconds - silent)
                 break
             except RefusedRequestError as error:
                 simpler = None if _NO_MODEL.search(str(error)) else self.dialect.simpler(str(error))

@@ -397,6 +397,17 @@ def test_an_endpoint_that_never_answers_is_not_waited_for_long(
         assert time.monotonic() - started < 2.5
 
 
+def test_a_first_answer_that_takes_long_is_said_to_be_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(clients, "SILENT_SECONDS", 0.1)
+    with serve(Form()) as form:
+        choices = [{"message": {"content": "{}"}}]
+        form.next = [Reply(200, {"choices": choices}, seconds=0.6)]
+        probe(form, candidates=1)
+        assert capsys.readouterr().out == f"waiting for the first answer of tester at {form.url}\n"
+
+
 def test_a_server_that_starts_late_is_waited_for() -> None:
     with serve(Form(), after_seconds=0.5) as form:
         assert probe(form) == Dialect()
