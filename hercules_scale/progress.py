@@ -165,7 +165,8 @@ class Reporter:
             progress.logged = now
             amount = f"{report.done:,} of {report.total:,} {report.unit}"
             fields = {"done": report.done, "total": report.total, "unit": report.unit}
-            self.say(f"{report.name}: {amount}, {progress.rate}", **fields)
+            parts = filter(None, [f"{report.name}: {amount}", progress.rate])
+            self.say(", ".join(parts), **fields)
 
 
 class StageProgress:
@@ -183,9 +184,11 @@ class StageProgress:
     def rate(self) -> str:
         """Units a second since this process began on the stage, details, and the time left."""
         rate, unit = self._per_second, self.report.unit
-        parts = [f"{rate:,.1f} {unit}/s" if rate < 10 else f"{rate:,.0f} {unit}/s", self.details()]
+        done = self.report.done > self._before
+        shown = f"{rate:,.1f} {unit}/s" if rate < 10 else f"{rate:,.0f} {unit}/s"
+        parts = [shown if done else "", self.details()]
         left = self.report.total - self.report.done
-        if rate and left > 0:
+        if done and left > 0:
             parts.append(f"{_duration(left / rate)} left")
         return ", ".join(filter(None, parts))
 

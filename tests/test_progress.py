@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import time
 
 import pytest
 from rich.console import Console
 
+from hercules_scale import progress as module
 from hercules_scale.errors import ConfigError
 from hercules_scale.progress import Reporter
 
@@ -64,3 +66,18 @@ def test_figures_of_a_stage_are_measured(monkeypatch: pytest.MonkeyPatch) -> Non
     assert found["hercules_units_expected"] == (5, "embed", {"unit": "items"})
     assert found["hercules_units_done"] == (4, "embed", {"unit": "items"})
     assert found["hercules_units_per_second"][0] > 0
+
+
+def test_progress_names_units_details_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HERCULES_LOG", "text")
+    monkeypatch.setattr(module, "LOG_EVERY_SECONDS", 0.0)
+    output = io.StringIO()
+    with Reporter(Console(file=output, width=200)).stage("summarize", 9, "clusters") as progress:
+        progress.details = lambda: "85 tokens/s, 8 questions in flight"
+        progress.refresh()
+        time.sleep(0.1)
+        progress.advance(3)
+    lines = output.getvalue().splitlines()
+    assert lines[1] == "summarize: 0 of 9 clusters, 85 tokens/s, 8 questions in flight"
+    assert lines[2].startswith("summarize: 3 of 9 clusters, ")
+    assert lines[2].endswith(" clusters/s, 85 tokens/s, 8 questions in flight, 0 s left")
