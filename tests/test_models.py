@@ -1,4 +1,8 @@
+import hashlib
 import importlib.metadata
+import io
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -32,9 +36,11 @@ def test_a_folder_and_a_hub_id_are_passed_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["minilmm", "/no/such/folder", "./nothing", "~/nothing", "a/b/c"])
 def test_a_name_that_is_nothing_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"embedding\.model must be an alias \(minilm\), an exi"):
+    with pytest.raises(
+        ConfigError, match=r"embedding\.model must be an alias \(minilm, mpnet\), an exi"
+    ):
         models.resolve_embedding_model(name)
-    with pytest.raises(ConfigError, match=r"summaries\.model must be an alias \(smollm2-135m\)"):
+    with pytest.raises(ConfigError, match=r"summaries\.model must be an alias \(.*smollm2-135m\)"):
         models.check_chat_model(name)
 
 
@@ -64,3 +70,74 @@ def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatc
     assert models.cache_folder() == Path("/b/hercules_scale")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert models.cache_folder() == Path.home() / ".cache" / "hercules_scale"
+
+
+def make_parts(folder: Path, data: bytes, n_parts: int) -> models.SplitModel:
+    """Packages that hold a file in parts, and that fail where they are imported."""
+    step = -(-len(data) // n_parts)
+    packages = [f"tiny-part{part}" for part in range(1, n_parts + 1)]
+    for place, package in enumerate(packages):
+        name = package.replace("-", "_")
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text("raise ImportError('plain data')")
+        (folder / name / "part.bin").write_bytes(data[place * step : (place + 1) * step])
+        info = folder / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        (info / "RECORD").write_text(f"{name}/__init__.py,,\n{name}/part.bin,,\n")
+    return models.SplitModel(tuple(packages), "part*.bin", hashlib.sha256(data).hexdigest())
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> models.SplitModel:
+    """A split model under the alias ``tiny``: a zip file of a folder in three parts."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("inner/modules.json", "[]")
+        archive.writestr("inner/1_Pooling/config.json", "{}")
+    site = tmp_path / "site"
+    site.mkdir()
+    model = make_parts(site, file.getvalue(), 3)
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setitem(models.SPLIT_EMBEDDING_MODELS, "tiny", model)
+    monkeypatch.setenv("HERCULES_SCALE_CACHE", str(tmp_path / "cache"))
+    return model
+
+
+def test_a_split_model_is_joined_once_and_nothing_of_it_is_imported(
+    tiny: models.SplitModel, tmp_path: Path
+) -> None:
+    folder = Path(models.resolve_embedding_model("tiny"))
+    assert sorted(path.name for path in folder.iterdir()) == ["1_Pooling", "modules.json"]
+    assert not any(name.startswith("tiny_part") for name in sys.modules)
+    (tmp_path / "site" / "tiny_part2" / "part.bin").unlink()
+    assert models.resolve_embedding_model("tiny") == str(folder)
+    assert tiny.sha256 in models.model_identity("tiny")
+
+
+def test_parts_of_another_file_are_refused(tiny: models.SplitModel, tmp_path: Path) -> None:
+    (tmp_path / "site" / "tiny_part2" / "part.bin").write_bytes(b"changed")
+    with pytest.raises(ConfigError, match=rf"'tiny' hold another file .*must be {tiny.sha256}"):
+        models.resolve_embedding_model("tiny")
+    assert not list((tmp_path / "cache" / "models").iterdir())
+
+
+def test_a_missing_part_names_its_package_and_the_requirements(
+    tiny: models.SplitModel, tmp_path: Path
+) -> None:
+    (tmp_path / "site" / "tiny_part3-1.0.dist-info" / "METADATA").unlink()
+    (tmp_path / "site" / "tiny_part3-1.0.dist-info" / "RECORD").unlink()
+    (tmp_path / "site" / "tiny_part3-1.0.dist-info").rmdir()
+    with pytest.raises(
+        ConfigError, match=r"needs the package tiny-part3 \(3 in all\).*-models.txt"
+    ):
+        models.resolve_embedding_model("tiny")
+
+
+def test_every_package_of_a_split_model_is_pinned_by_its_hash() -> None:
+    lines = (Path(__file__).parents[1] / models.SPLIT_REQUIREMENTS).read_text().splitlines()
+    split = [*models.SPLIT_CHAT_MODELS.values(), *models.SPLIT_EMBEDDING_MODELS.values()]
+    assert {line.partition("==")[0] for line in lines} == {
+        package for model in split for package in model.packages
+    }
+    assert all(len(line.partition("--hash=sha256:")[2]) == 64 for line in lines)

@@ -15,7 +15,7 @@ import yaml
 
 from hercules_scale.config import CALLABLE, RunConfig, check_functions, parse_config
 from hercules_scale.errors import ConfigError
-from hercules_scale.models import CHAT_ALIASES, EMBEDDING_ALIASES, IMAGE_ALIASES
+from hercules_scale.models import IMAGE_ALIASES, chat_aliases, embedding_aliases
 
 NOT_ASKED = (
     "input.path",
@@ -32,9 +32,9 @@ NOT_ASKED = (
     "privacy.redact",
 )
 MODELS = {
-    "embedding.model": [*EMBEDDING_ALIASES, *IMAGE_ALIASES],
-    "embedding.text_model": list(EMBEDDING_ALIASES),
-    "summaries.model": list(CHAT_ALIASES),
+    "embedding.model": [*embedding_aliases(), *IMAGE_ALIASES],
+    "embedding.text_model": embedding_aliases(),
+    "summaries.model": chat_aliases(),
 }
 """Models that packages hold, to choose from."""
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.:-]*)?")

@@ -49,7 +49,7 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         ({"input": {"path": "/nowhere/*.parquet"}}, "/nowhere/*.parquet: names no file"),
         ({"hierarchy": {"levels": [5, 20]}}, "hierarchy.levels must fall strictly"),
         ({"hierarchy": {"levls": [5]}}, "hierarchy.levls is not a known key; did you mean levels?"),
-        ({"embedding": {"model": "/nowhere"}}, "embedding.model must be an alias (minilm)"),
+        ({"embedding": {"model": "/nowhere"}}, "embedding.model must be an alias (minilm, mpnet)"),
         ({"resources": {"workers": 0}}, "resources.workers"),
         ({"output": {"path": "/proc/none"}}, "output.path /proc/none: cannot be written"),
     ],
