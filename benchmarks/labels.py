@@ -163,8 +163,6 @@ def measure(
         summaries = summarize_clusters(context, base.shards, base.clustering, opened, encode)
     table = summaries.table
     titles, descriptions = table["title"].to_pylist(), table["description"].to_pylist()
-    if way == "first answer":
-        descriptions = [text.partition(" Key phrases: ")[0] for text in descriptions]
     texts = [f"{title}. {text}" for title, text in zip(titles, descriptions, strict=True)]
     vectors = to_unit(encoder.encode(texts))
     status = table["summary_status"].to_pylist()

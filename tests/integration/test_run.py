@@ -19,6 +19,7 @@ from hercules_scale.config import parse_config
 from hercules_scale.errors import InputError, ManifestMismatchError
 from hercules_scale.pipeline import run
 from hercules_scale.plan import make_plan
+from hercules_scale.stages.summarize import NO_MODEL
 from hercules_scale.storage import layout
 from tests.conftest import small_config
 
@@ -115,7 +116,8 @@ def test_every_cluster_has_a_title_a_description_and_exemplars_of_its_own(
     clusters = finished.clusters()
     assert clusters["title"].str.len().min() > 0
     assert clusters["description"].str.len().min() > 0
-    assert set(clusters["summary_status"]) == {"ok"}
+    assert set(clusters["summary_status"]) == {"fallback"}
+    assert set(clusters["summary_error"]) == {NO_MODEL}
     members = finished.memberships().set_index("item_id")
     for cluster in clusters.to_dict("records"):
         ids, level = list(cluster["exemplar_item_ids"]), cluster["level"]

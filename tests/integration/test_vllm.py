@@ -75,14 +75,14 @@ def test_the_model_titles_and_describes_every_cluster_though_its_replica_is_kill
     assert clusters["description"].str.len().min() > 0
     assert max(len(title.split()) for title in clusters["title"]) <= 7
     assert set(clusters["summary_status"]) <= {"ok", "fallback"}
-    assert (clusters["summary_status"] == "ok").mean() >= 0.5
     failed = clusters[clusters["summary_status"] == "fallback"]
     assert failed["summary_error"].notna().all()
 
     assert clusters["summary_score"].between(0, 1).all()
     # Of twelve titles this model may win none against key phrases, of twelve descriptions some.
     by_model = ~clusters["description"].str.match(r"\d+ items about ")
-    assert (by_model | (clusters["summary_source"] == "model")).any()
+    by_model |= clusters["summary_source"] == "model"
+    assert by_model.any()
 
     every_call = hierarchy.table("llm_calls")
     # Siblings with like titles share a request.
@@ -90,7 +90,10 @@ def test_the_model_titles_and_describes_every_cluster_though_its_replica_is_kill
     assert 0 < (calls["outcome"] == "error").sum() <= len(clusters)
     assert len(calls) >= len(clusters)
     answered = calls[calls["outcome"] == "ok"]
-    assert len(answered) == (clusters["summary_status"] == "ok").sum()
+    assert len(answered) >= len(clusters) / 2
+    keys = ["level", "cluster_id"]
+    labelled = clusters[(clusters["summary_status"] == "ok") | by_model][keys]
+    assert len(labelled.merge(answered[keys])) == len(labelled)
     assert len(json.loads(answered["response"].iloc[0])) == 2
     assert (answered["prompt_tokens"] > 100).all()
     assert (answered["completion_tokens"] > 5).all()
