@@ -32,7 +32,8 @@ def describe_sources(
         statuses: ``summary_status`` of each cluster.
         model: Name of the language model; None where none was asked.
     """
-    counts = Counter(sources)
+    # A column of pandas has NaN for None.
+    counts = Counter(source if isinstance(source, str) else None for source in sources)
     n_clusters, by_model = counts.total(), counts.pop("model", 0)
     parts = []
     if model is not None or by_model:

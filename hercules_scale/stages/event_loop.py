@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+# Time after which a cancelled caller is noticed.
+CANCEL_SECONDS = 0.5
 
 
 def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -28,9 +30,14 @@ def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
         handle.set_result((asyncio.get_running_loop(), asyncio.current_task()))
         return await coroutine
 
+    caller = asyncio.current_task()
     with ThreadPoolExecutor(1) as pool:
         result = pool.submit(asyncio.run, cancellable())
         try:
+            while not wait([result], timeout=CANCEL_SECONDS).done:
+                # Ctrl+C under asyncio.run cancels the caller's task, which this call keeps busy.
+                if caller is not None and caller.cancelling():
+                    raise asyncio.CancelledError
             return result.result()
         except BaseException:
             loop, task = handle.result()

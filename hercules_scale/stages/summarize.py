@@ -45,6 +45,7 @@ from hercules_scale.storage.tables import (
     vector_column,
     write_table,
 )
+from hercules_scale.summarization import clients
 from hercules_scale.summarization.asking import Asker
 from hercules_scale.summarization.chat import Model
 from hercules_scale.summarization.choosing import (
@@ -77,8 +78,6 @@ from hercules_scale.summarization.prompts import (
 STAGE = "summarize"
 # What a badly reading title is held to cost, in nats of the mean log-likelihood of its items.
 READING_WEIGHT = 1.0
-# Requests that an endpoint is sent at a time, unless the user says.
-ENDPOINT_REQUESTS = 32
 
 # How far the encoder of labels stands back for other processes.
 NICE = 10
@@ -223,9 +222,8 @@ def open_model(context: RunContext, n_gpus: int) -> Iterator[Model | None]:
         yield None
         return
     if config.summaries.engine == "openai":
-        in_flight = config.summaries.requests_in_flight or ENDPOINT_REQUESTS
         endpoint = OpenAIClient(config.summaries, context.dialect)
-        yield Model(endpoint, EstimatedTokens(), in_flight)
+        yield Model(endpoint, EstimatedTokens(), clients.requests_in_flight(config.summaries))
         return
     if config.summaries.engine == "callable":
         yield function_model(context.functions.llm, config.summaries)
@@ -395,7 +393,9 @@ def _choose(work: _Work, level: _Level, found: dict[int, Candidates]) -> _Labels
         READING_WEIGHT * np.array([reading_penalty(option, each) for option in options])
         for options, each in zip(candidates, facts, strict=True)
     ]
-    items = level.to_choose if config.labels_share_space else _texts_of(facts, work.encode)
+    items = level.to_choose
+    if not config.labels_share_space:
+        items = _texts_of(facts, work.encode, vectors.shape[1])
     chosen = choose_labels(by_cluster, penalties, items, level.groups)
     return _Labels(
         [options[index] for options, index in zip(candidates, chosen, strict=True)],
@@ -403,7 +403,7 @@ def _choose(work: _Work, level: _Level, found: dict[int, Candidates]) -> _Labels
     )
 
 
-def _texts_of(facts: list[ClusterFacts], encode: Encode) -> Items:
+def _texts_of(facts: list[ClusterFacts], encode: Encode, dimension: int) -> Items:
     """Texts about each cluster in the place of its items, embedded as labels are.
 
     Numbers, images and vectors of the user's are in another space than labels; their statistics,
@@ -415,7 +415,7 @@ def _texts_of(facts: list[ClusterFacts], encode: Encode) -> Items:
     ]
     flat = [text for own in texts for text in own]
     labels = np.repeat(np.arange(len(facts)), [len(own) for own in texts])
-    vectors = encode(flat) if flat else np.zeros((0, 1), np.float32)
+    vectors = encode(flat) if flat else np.zeros((0, dimension), np.float32)
     return Items(vectors, labels, np.ones(len(flat)), np.arange(len(flat)))
 
 
@@ -473,7 +473,7 @@ async def _tell_apart(
     summaries = list(labels.summaries)
     if labeller is not None:
         titles = [summary.title for summary in summaries]
-        shown = np.array([not each.withheld for each in facts])
+        shown = np.array([not _unasked(each) for each in facts])
         alike = [same for group in groups for same in alike_titles(titles, group[shown[group]])]
         asked = [[(facts[each], titles[each]) for each in same] for same in alike]
         for answer in await labeller.rename(asked):

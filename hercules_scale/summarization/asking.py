@@ -86,11 +86,13 @@ class _Gate:
         else:
             self._free.release()
 
-    def close_for(self, seconds: float) -> None:
-        """Let nothing through for a time, and one fewer after it."""
-        wait = min(seconds, LONGEST_WAIT_SECONDS)
-        self._open_at = max(self._open_at, time.monotonic() + wait)
-        self._shrink(1)
+    def close_for(self, seconds: float, started: float) -> None:
+        """Let nothing through for a time; one fewer after it, once for all that began before."""
+        now = time.monotonic()
+        self._open_at = max(self._open_at, now + min(seconds, LONGEST_WAIT_SECONDS))
+        if started >= self._shrunk_at:
+            self._shrunk_at = now
+            self._shrink(1)
 
     def answered(self, started: float) -> None:
         """Count the answer to a request that began at a time of the monotonic clock."""
@@ -127,12 +129,12 @@ class _Gate:
         self._owed += n
 
 
-@dataclass
+@dataclass(eq=False)
 class _Turn:
     """The time of a request that was sent.
 
     A model works on requests in about their order, so the clock of one starts when all that were
-    ahead of it are answered; until then it is reset by each answer.
+    ahead of it have ended; until then it is reset by each answer.
 
     Attributes:
         since: Start of its clock.
@@ -290,7 +292,11 @@ class Asker:
             finally:
                 self._prompt_tokens -= reserved[0]
                 self._completion_tokens -= reserved[1]
-            prompt, completion = (reply.prompt_tokens, reply.completion_tokens) if reply else (0, 0)
+            # A model that ran out of time has read the question.
+            unanswered = (reserved[0] if outcome == "timeout" else 0, 0)
+            prompt, completion = (
+                (reply.prompt_tokens, reply.completion_tokens) if reply else unanswered
+            )
             assert prompt is not None
             assert completion is not None
             self._prompt_tokens += prompt
@@ -314,6 +320,8 @@ class Asker:
             )
             await self._ledger.add(call, reply)
             self._watch(problem, outcome, started)
+            if reply is not None and reply.wait_seconds:
+                self._gate.close_for(reply.wait_seconds, started)
         if problem is not None:
             raise problem
         return result
@@ -326,20 +334,25 @@ class Asker:
         """
         turn = _Turn(time.monotonic(), len(self._turns))
         self._turns.append(turn)
+        # Answers that are made one after another each have their time.
+        limit = self._config.timeout_seconds * self._client.n_prompts(request)
         answer = asyncio.ensure_future(self._client.answer(request))
         try:
             while not answer.done():
-                left = turn.since + self._config.timeout_seconds - time.monotonic()
+                left = turn.since + limit - time.monotonic()
                 if left <= 0:
                     raise TimeoutError
                 await asyncio.wait({answer}, timeout=left)
             return answer.result()
         finally:
+            came = answer.done() and not answer.cancelled() and answer.exception() is None
             answer.cancel()
             self._turns.remove(turn)
             for other in self._turns:
                 if other.ahead:
-                    other.ahead, other.since = other.ahead - 1, time.monotonic()
+                    other.ahead -= 1
+                    if came:
+                        other.since = time.monotonic()
 
     def _watch(self, problem: Exception | None, outcome: str, started: float) -> None:
         """Let the end of a call change how, and whether, others are sent."""
@@ -351,7 +364,7 @@ class Asker:
                     f"{str(problem)[:300]}; run again when it answers, the run resumes"
                 )
             if problem.wait_seconds:
-                self._gate.close_for(problem.wait_seconds)
+                self._gate.close_for(problem.wait_seconds, started)
             elif outcome == "timeout":
                 self._gate.late(started)
             return

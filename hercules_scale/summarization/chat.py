@@ -10,6 +10,10 @@ from hercules_scale.summarization.prompts import Message, Tokens
 
 # Characters of an endpoint's own words that a message quotes.
 QUOTED_CHARACTERS = 300
+# Several answers to one question differ from this temperature on.
+WARM_TEMPERATURE = 0.6
+# Status codes of a request that would be refused again.
+REFUSED = (400, 413, 415, 422)
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,13 @@ class ChatReply:
         answers: At least one.
         prompt_tokens: Tokens of the question; None where the model does not say.
         completion_tokens: Tokens of all answers; None where the model does not say.
+        wait_seconds: Pause that the model asked for beside its answers.
     """
 
     answers: list[Answer]
     prompt_tokens: int | None
     completion_tokens: int | None
+    wait_seconds: float = 0.0
 
 
 class ModelUnavailableError(Exception):
@@ -134,11 +140,14 @@ def read_completion(completion: Any) -> ChatReply:
 
     Raises:
         ModelUnavailableError: It holds no answer.
+        RefusedRequestError: It holds an error that names the request.
     """
     if not isinstance(completion, dict):
         raise ModelUnavailableError("the endpoint answered with JSON that is no chat completion")
-    if completion.get("error"):
-        raise ModelUnavailableError(f"the endpoint answered with an error: {words_of(completion)}")
+    if error := completion.get("error"):
+        words = f"the endpoint answered with an error: {words_of(completion)}"
+        refused = isinstance(error, dict) and error.get("code") in REFUSED
+        raise RefusedRequestError(words) if refused else ModelUnavailableError(words)
     choices = completion.get("choices")
     choices = choices if isinstance(choices, list) else []
     answers = [_answer(each) for each in choices if isinstance(each, dict)]

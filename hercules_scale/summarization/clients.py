@@ -16,9 +16,11 @@ from dataclasses import replace
 from typing import Any
 
 from hercules_scale.config import SummariesConfig
-from hercules_scale.errors import ConfigError, StageError
+from hercules_scale.errors import ConfigError, StageError, SummaryError
 from hercules_scale.printable import without_secrets
 from hercules_scale.summarization.chat import (
+    REFUSED,
+    WARM_TEMPERATURE,
     ChatReply,
     ChatRequest,
     ModelUnavailableError,
@@ -29,6 +31,8 @@ from hercules_scale.summarization.chat import (
 )
 from hercules_scale.summarization.dialect import Dialect
 
+# Requests that an endpoint is sent at a time, unless the user says.
+ENDPOINT_REQUESTS = 32
 # Time that an endpoint has to load its model before a run starts.
 PROBE_SECONDS = 60.0
 PROBE_DELAY_SECONDS = 1.0
@@ -41,13 +45,19 @@ _ALL_URLS = ("all://", "http://", "https://")
 # Draws of one question that are requests of their own have seeds this far apart.
 SEED_STEP = 1_000_003
 # Servers of files alone answer 405 or 501 to a POST.
-_KEY_REFUSED, _NOT_FOUND, _NO_CREDIT = (401, 403), (404, 405, 501), 402
-_REQUEST_REFUSED, _INTERNAL = (400, 413, 415, 422), 500
+_FORBIDDEN = 403
+_KEY_REFUSED, _NOT_FOUND, _NO_CREDIT = (401, _FORBIDDEN), (404, 405, 501), 402
+_INTERNAL = 500
 _NO_MODEL = re.compile(
-    r"model[^.]{0,80}\b(?:not found|not exist|does not exist)|\b(?:invalid|unknown|no such) model",
+    r"model[^.]{0,80}\b(?:not found|not exist|does not exist)"
+    r"|\b(?:invalid|unknown|no such) model\b(?! param| arg)",
     re.IGNORECASE,
 )
-_PROBE = ChatRequest(
+# An answer that the endpoint itself could not use; another draw may be better.
+_BAD_DRAW = re.compile(r"json_validate_failed|failed to (?:generate|validate) json", re.IGNORECASE)
+# A model that thinks ran out of the probe's tokens, which is an answer to the probe.
+_CUT_OFF = re.compile(r"could not finish|output limit was reached", re.IGNORECASE)
+PROBE = ChatRequest(
     [
         {"role": "system", "content": "Answer with a JSON object."},
         {"role": "user", "content": 'Answer with {"title": "Ready", "description": "Ready."}'},
@@ -79,6 +89,11 @@ def retry_after(headers: Mapping[str, str]) -> float:
         return max((when - datetime.datetime.now(datetime.UTC)).total_seconds(), 0.0)
     except (TypeError, ValueError):
         return 0.0
+
+
+def requests_in_flight(config: SummariesConfig) -> int:
+    """Requests that an endpoint is sent at a time, at most."""
+    return config.requests_in_flight or ENDPOINT_REQUESTS
 
 
 def is_loopback(url: str) -> bool:
@@ -122,6 +137,8 @@ class OpenAIClient:
             )
         self._openai, self._config = openai, config
         self.dialect = dialect or Dialect()
+        self._probed = dialect is not None
+        self._free = asyncio.Semaphore(requests_in_flight(config))
         given = config.endpoint or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
         parts = urllib.parse.urlsplit(given)
         self.url = urllib.parse.urlunsplit(parts._replace(query="", fragment=""))
@@ -153,17 +170,23 @@ class OpenAIClient:
         """
         until = time.monotonic() + PROBE_SECONDS
         delay, seconds = PROBE_DELAY_SECONDS, self._config.timeout_seconds
-        request = replace(_PROBE, n=self._config.candidates)
+        # As the first question about a cluster is asked.
+        n, temperature = self._config.candidates, self._config.temperature
+        warm = temperature if n == 1 else max(temperature, WARM_TEMPERATURE)
+        request = replace(PROBE, n=n, temperature=warm)
+        reply: ChatReply | None = None
         while True:
             try:
                 # A server that loads its model when it is first asked answers after that.
                 question = asyncio.ensure_future(self._send(request, self.dialect))
                 silent = min(SILENT_SECONDS, seconds)
                 if not (await asyncio.wait({question}, timeout=silent))[0]:
-                    say(f"waiting for the first answer of {self._config.model} at {self.url}")
+                    say(f"waiting for the first answer of {self._name}")
                 reply = await asyncio.wait_for(question, seconds - silent)
                 break
             except RefusedRequestError as error:
+                if _CUT_OFF.search(str(error)):
+                    break
                 simpler = None if _NO_MODEL.search(str(error)) else self.dialect.simpler(str(error))
                 if simpler is None:
                     raise ConfigError(self._refused(str(error))) from None
@@ -172,7 +195,7 @@ class OpenAIClient:
                 raise ConfigError(str(error)) from None
             except NoJsonError as error:
                 raise ConfigError(f"{self._place}: {error}; correct {self._check_url}") from None
-            except (ModelUnavailableError, TimeoutError) as error:
+            except (ModelUnavailableError, SummaryError, TimeoutError) as error:
                 wait = max(delay, getattr(error, "wait_seconds", 0.0))
                 if time.monotonic() + wait > until:
                     reason = str(error) or f"no answer in {seconds:g} s"
@@ -182,11 +205,12 @@ class OpenAIClient:
                     ) from None
                 await asyncio.sleep(wait)
                 delay *= 2
-        if request.n > 1 and self.dialect.several and len(reply.answers) < request.n:
+        self._probed = True
+        if reply is not None and self.dialect.several and len(reply.answers) < request.n:
             self.dialect = replace(self.dialect, several=False)
         missing = self.dialect.describe()
         if missing:
-            say(f"{self._config.model} at {self.url} does not take {missing}")
+            say(f"{self._name} does not take {missing}")
 
     def n_prompts(self, request: ChatRequest) -> int:
         """Times that a question is sent: for each answer, where the endpoint gives one a time."""
@@ -198,6 +222,7 @@ class OpenAIClient:
         Raises:
             ModelUnavailableError: The endpoint failed or is busy.
             RefusedRequestError: It does not take this question.
+            SummaryError: It could not use the answer itself.
             StageError: It does not take any.
         """
         try:
@@ -226,12 +251,14 @@ class OpenAIClient:
             *(self._send(draw, self.dialect) for draw in draws), return_exceptions=True
         )
         replies = [end for end in ends if isinstance(end, ChatReply)]
+        waits = [end.wait_seconds for end in ends if isinstance(end, ModelUnavailableError)]
         if not replies:
             raise next(end for end in ends if isinstance(end, BaseException))
         return ChatReply(
             [answer for reply in replies for answer in reply.answers],
             _sum([reply.prompt_tokens for reply in replies]),
             _sum([reply.completion_tokens for reply in replies]),
+            max(waits, default=0.0),
         )
 
     async def _send(self, request: ChatRequest, dialect: Dialect) -> ChatReply:
@@ -239,7 +266,8 @@ class OpenAIClient:
         body = dialect.payload(request, self._config.model)
         completions = self._client.chat.completions.with_raw_response
         try:
-            response = await completions.create(**body)
+            async with self._free:
+                response = await completions.create(**body)
         except self._openai.APIStatusError as error:
             raise self._problem(error) from None
         except self._openai.OpenAIError as error:
@@ -259,6 +287,9 @@ class OpenAIClient:
         """The exception that an HTTP status other than success is."""
         status = error.status_code
         words = words_of(error.body if error.body is not None else error.response.text)
+        if status == _FORBIDDEN and self._probed:
+            # The key was good: this is the moderation of one question.
+            return RefusedRequestError(words or str(status))
         if status in _KEY_REFUSED:
             return _PermanentError(
                 f"{self._place}: the endpoint refuses the key of OPENAI_API_KEY ({status}: "
@@ -274,20 +305,28 @@ class OpenAIClient:
                 f"{self._place}: the account has no credit ({status}: {words}); add some, or name "
                 "another endpoint"
             )
+        if status in REFUSED and _BAD_DRAW.search(words):
+            return SummaryError(words)
         # Some servers call a part of the request that they do not take an internal error.
-        if status in _REQUEST_REFUSED or (status == _INTERNAL and self.dialect.names(words)):
+        unknown_part = status == _INTERNAL and not self._probed and self.dialect.names(words)
+        if status in REFUSED or unknown_part:
             return RefusedRequestError(words or str(status))
         return ModelUnavailableError(f"{status}: {words}", retry_after(error.response.headers))
 
     @property
+    def _name(self) -> str:
+        return f"{self._config.model} at {without_secrets(self.url)}"
+
+    @property
     def _place(self) -> str:
-        return f"summaries.model {self._config.model!r} at {self.url}"
+        return f"summaries.model {self._config.model!r} at {without_secrets(self.url)}"
 
     @property
     def _check_url(self) -> str:
-        if self.url.rstrip("/").endswith("/v1") or "/openai/" in self.url:
+        url = without_secrets(self.url).rstrip("/")
+        if url.endswith("/v1") or "/openai/" in url:
             return "summaries.endpoint"
-        return f"summaries.endpoint (most servers want {self.url.rstrip('/')}/v1)"
+        return f"summaries.endpoint (most servers want {url}/v1)"
 
     def _refused(self, words: str) -> str:
         return (

@@ -11,15 +11,18 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from hercules_scale.summarization.chat import ChatRequest
+from hercules_scale.summarization.prompts import Message
 
 ResponseFormat = Literal["json_schema", "json_object", "none"]
 _WEAKER: dict[str, ResponseFormat] = {"json_schema": "json_object", "json_object": "none"}
 # Words by which endpoints name the part that they refuse, in lower case.
 _FORMAT_REFUSED = r"response_format|json_schema|json_object|json mode|structured|grammar"
 _SEVERAL_REFUSED = (
-    r"""['"`]n['"`]|\bn\s*(?:=|>|must|value|is)|invalid n\b|one completion|\bchoices?\b"""
+    r"""['"`\[]n['"`\]]|\bn\s*(?:=|>|:|must|value|is)|(?:invalid|parameter|for|model:) n\b"""
+    r"|completion choices?|one completion|candidates?\b"
 )
 _LIMIT_REFUSED = r"max_tokens|max_completion_tokens"
+_SYSTEM_REFUSED = r"system (?:role|message|prompt)|role[^a-z]{1,4}system"
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Dialect:
         limit_key: Name of the limit on an answer's tokens.
         seed: Whether a request may name its seed.
         temperature: Whether a request may name its temperature.
+        system: Whether a conversation may begin with a system message.
     """
 
     response_format: ResponseFormat = "json_schema"
@@ -39,6 +43,7 @@ class Dialect:
     limit_key: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     seed: bool = True
     temperature: bool = True
+    system: bool = True
 
     def payload(self, request: ChatRequest, model: str) -> dict[str, Any]:
         """The body of a request."""
@@ -50,6 +55,8 @@ class Dialect:
         if request.n == 1 or not self.several:
             # Some endpoints refuse the name, whatever its value.
             del body["n"]
+        if not self.system:
+            body["messages"] = _without_system(body["messages"])
         body[self.limit_key] = body.pop("max_tokens")
         for name in ("seed", "temperature"):
             if not getattr(self, name):
@@ -79,9 +86,6 @@ class Dialect:
     def _changes(self) -> list[tuple[str, Dialect]]:
         """Simpler dialects, each with the words of a refusal that ask for it."""
         changes: list[tuple[str, Dialect]] = []
-        if self.response_format != "none":
-            weaker = _WEAKER[self.response_format]
-            changes.append((_FORMAT_REFUSED, replace(self, response_format=weaker)))
         if self.several:
             changes.append((_SEVERAL_REFUSED, replace(self, several=False)))
         if self.seed:
@@ -90,6 +94,12 @@ class Dialect:
             changes.append((_LIMIT_REFUSED, replace(self, limit_key="max_completion_tokens")))
         if self.temperature:
             changes.append((r"temperature", replace(self, temperature=False)))
+        if self.system:
+            changes.append((_SYSTEM_REFUSED, replace(self, system=False)))
+        # Last, since answers by a schema are worth the most.
+        if self.response_format != "none":
+            weaker = _WEAKER[self.response_format]
+            changes.append((_FORMAT_REFUSED, replace(self, response_format=weaker)))
         return changes
 
     def describe(self) -> str:
@@ -107,4 +117,17 @@ class Dialect:
             missing.append("seeds")
         if not self.temperature:
             missing.append("temperatures")
+        if not self.system:
+            missing.append("system messages (the first question holds the instructions)")
         return ", ".join(missing)
+
+
+def _without_system(messages: list[Message]) -> list[Message]:
+    """A conversation with its system message put before the first question."""
+    system, first, *others = messages
+    content = first["content"]
+    if isinstance(content, str):
+        content = f"{system['content']}\n\n{content}"
+    else:
+        content = [{"type": "text", "text": system["content"]}, *content]
+    return [{**first, "content": content}, *others]

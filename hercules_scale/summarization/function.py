@@ -85,7 +85,7 @@ class FunctionClient:
         def call() -> Any:
             try:
                 return self._function(prompt)
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
                 raise _unavailable(error) from None
 
         found = await asyncio.wrap_future(self._threads.submit(call))
@@ -104,7 +104,7 @@ class FunctionClient:
         return found
 
 
-def _unavailable(error: Exception) -> ModelUnavailableError:
+def _unavailable(error: BaseException) -> ModelUnavailableError:
     # The cause is left out, and the key that it may quote with it.
     reason = without_secrets(f"{type(error).__name__}: {error}")
     # Functions that ask an endpoint may raise what it said of waiting.

@@ -12,6 +12,7 @@ from hercules_scale.config import SummariesConfig
 from hercules_scale.errors import StageError, SummaryError
 from hercules_scale.summarization.asking import Asker
 from hercules_scale.summarization.chat import (
+    WARM_TEMPERATURE,
     ChatReply,
     ChatRequest,
     ModelUnavailableError,
@@ -34,7 +35,6 @@ from hercules_scale.summarization.prompts import (
 )
 
 FIRST_DELAY_SECONDS = 1.0
-RETRY_TEMPERATURE = 0.6
 # Clusters whose titles are set against one another in one request.
 RENAMED_TOGETHER = 12
 
@@ -238,7 +238,7 @@ class Labeller:
         config = self._config
         # Several answers of temperature 0 would all be the same.
         warm = attempt > 1 or config.candidates > 1
-        return max(config.temperature, RETRY_TEMPERATURE) if warm else config.temperature
+        return max(config.temperature, WARM_TEMPERATURE) if warm else config.temperature
 
 
 def _read_answers(reply: ChatReply, facts: ClusterFacts) -> list[Summary]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import json_repair
-
 from hercules_scale.errors import SummaryError
 from hercules_scale.schemas import WITHHELD
+from hercules_scale.summarization.answers import (
+    answer_values,
+    entry_in,
+    lower_keys,
+    without_thoughts,
+)
 from hercules_scale.summarization.prompts import (
     DESCRIPTION_CHARACTERS,
     TITLE_CHARACTERS,
@@ -21,6 +24,7 @@ from hercules_scale.summarization.prompts import (
     fixed_messages,
     plain_text,
 )
+from hercules_scale.summarization.refusals import refuses
 
 # fmt: off
 _DANGLING = frozenset((
@@ -30,36 +34,19 @@ _DANGLING = frozenset((
 # fmt: on
 # No title ends with one of these, even where the model ended it.
 _ARTICLES = frozenset(("a", "an", "and", "of", "or", "the", "to", "with"))
-# The end of an answer that is read, the broken JSON objects that are passed over in it, and those
-# that are repaired: they bound the work on a hostile answer.
-ANSWER_CHARACTERS, BROKEN, REPAIRS = 50_000, 100, 2
-_THOUGHTS = re.compile(
-    r"<(think|thinking|thought|reasoning)>.*?(?:</\1>|\Z)", re.IGNORECASE | re.DOTALL
-)
-# Chat templates that open the thoughts themselves leave their end alone in the answer.
-_THOUGHTS_BEFORE = re.compile(
-    r"\A.*</(?:think|thinking|thought|reasoning)>", re.IGNORECASE | re.DOTALL
-)
 _MARKDOWN = (
-    (re.compile(r"!?\[([^\[\]]*)\]\([^()\s]*\)"), r"\1"),
+    (re.compile(r"!?\[([^\[\]]*)\]\((?:https?:|[/#.])[^()\s]*\)"), r"\1"),
     (re.compile(r"\*\*([^*]+)\*\*"), r"\1"),
     (re.compile(r"(?<![\w*])\*([^*\s](?:[^*]*[^*\s])?)\*(?![\w*])"), r"\1"),
-    (re.compile(r"(?<!\w)__([^_]+)__(?!\w)"), r"\1"),
+    (re.compile(r"(?<!\w)__([^_]*\s[^_]*)__(?!\w)"), r"\1"),
     (re.compile(r"`+"), ""),
-    (re.compile(r"^\s*(?:#{1,6}|[>*-])\s+"), ""),
+    (re.compile(r"^\s*(?:#{1,6}|[>*-](?!\s*\d))\s+"), ""),
 )
-_CANNOT = (
-    r"(?:can(?:no|['’])t|can not|could(?:n['’]t| not)|won['’]t|will not"
-    r"|(?:am|['’]m) (?:unable|not able))"
-)
-_REFUSAL = re.compile(
-    r"\W*(?:"
-    r"(?:i(?:['’]m| am)\s+)?(?:so |very |truly )?sorry\W+(?:but\W+)?(?:i\b|as an ai\b|we\b)"
-    r"|(?:i(?:['’]m| am)\s+)(?:so |very |truly )?sorry\W+but\b"
-    rf"|(?:unfortunately\W+)?i\s*{_CANNOT}\b"
-    r"|i apologi[sz]e\b"
-    r"|as an? (?:ai|artificial intelligence|(?:large )?language model)\b"
-    r")",
+_QUOTES = " \"'“”‘’.,:;-–—*_"
+# Titles and descriptions of a form that was not filled in.
+_BLANK = re.compile(
+    r"[^\w{}]*(?:n/?a|none|null|unknown|untitled|string|text|title|description"
+    r"|your (?:title|description)|<[^<>]*>|\.{2,})[^\w{}]*",
     re.IGNORECASE,
 )
 
@@ -92,10 +79,19 @@ class Summary:
 def parse_answer(text: str, facts: ClusterFacts) -> Summary:
     """Read a model's JSON answer about one cluster.
 
+    Models draft and quote before they answer, and explain after it: of the objects of an answer the
+    last that can be used is taken.
+
     Raises:
         SummaryError: It holds no usable title and description; the message says what is wrong.
     """
-    return _to_summary(_one_entry(_read_json(text, _describes_one)), facts)
+    problem: SummaryError | None = None
+    for value in answer_values(text):
+        try:
+            return _to_summary(entry_in(value), facts)
+        except SummaryError as error:
+            problem = problem or error
+    raise problem or _nothing_in(text)
 
 
 def parse_joint_answer(text: str, group: list[ClusterFacts]) -> dict[int, Summary | SummaryError]:
@@ -107,13 +103,18 @@ def parse_joint_answer(text: str, group: list[ClusterFacts]) -> dict[int, Summar
     Raises:
         SummaryError: The answer holds nothing of use.
     """
-    entries = _entries(text, group)
     found: dict[int, Summary | SummaryError] = {}
-    for facts in group:
-        try:
-            found[facts.cluster_id] = _to_summary(entries.get(str(facts.cluster_id)), facts)
-        except SummaryError as error:
-            found[facts.cluster_id] = error
+    for entries in _entries(text, group):
+        for facts in group:
+            if isinstance(found.get(facts.cluster_id), Summary):
+                continue
+            try:
+                entry = entry_in(entries.get(str(facts.cluster_id)))
+                found[facts.cluster_id] = _to_summary(entry, facts)
+            except SummaryError as error:
+                found.setdefault(facts.cluster_id, error)
+        if all(isinstance(each, Summary) for each in found.values()):
+            break
     return found
 
 
@@ -123,137 +124,62 @@ def parse_titles(text: str, group: list[ClusterFacts]) -> dict[int, str]:
     Raises:
         SummaryError: The answer holds nothing of use.
     """
-    entries = _entries(text, group)
-    titles = {}
-    for facts in group:
-        entry = _lower_keys(entries.get(str(facts.cluster_id)))
-        entry = entry.get("title") if isinstance(entry, dict) else entry
-        if isinstance(entry, str):
+    titles: dict[int, str] = {}
+    for entries in _entries(text, group):
+        for facts in group:
+            entry = lower_keys(entries.get(str(facts.cluster_id)))
+            entry = entry.get("title") if isinstance(entry, dict) else entry
+            if facts.cluster_id in titles or not isinstance(entry, str):
+                continue
             title = clean_title(_plain_words(entry))
-            unusable = _repeats_itself(title) or _invents_braces(title, facts) or _refuses(entry)
+            unusable = (
+                _repeats_itself(title)
+                or _invents_braces(title, facts)
+                or refuses(entry)
+                or _BLANK.fullmatch(title)
+            )
             if re.search(r"\w\w", title) and not unusable:
                 titles[facts.cluster_id] = title
+        if len(titles) == len(group):
+            break
     return titles
 
 
-def _read_json(text: str, fits: Callable[[Any], bool]) -> Any:
-    """Read the JSON value that an answer ends with, out of thoughts, fences and prose.
-
-    Args:
-        text: The answer.
-        fits: Whether a value has the form that was asked for. Models draft and quote before they
-            answer, so the last value that fits is the answer. Where none does, broken JSON is
-            repaired, also where it is cut off.
-
-    Raises:
-        SummaryError: There is no JSON value.
-    """
-    answer = _without_thoughts(text)[-ANSWER_CHARACTERS:]
-    values: list[Any] = []
-    broken: list[int] = []
-    for start, value in _json_values(answer):
-        if value is None:
-            broken.append(start)
-        else:
-            values.append(value)
-    fitting = [value for value in values if fits(value)]
-    if fitting:
-        return fitting[-1]
-    for start in broken[:REPAIRS]:
-        try:
-            repaired = json_repair.loads(answer[start:], skip_json_loads=True)
-        except RecursionError:
-            break
-        except ValueError:
-            continue
-        if fits(repaired):
-            return repaired
-        values.append(repaired)
-    lines = _labelled_lines(answer)
-    if fits(lines):
-        return lines
-    if _refuses(answer):
-        raise SummaryError(f"the model refused: {plain_text(answer[:300])[:150]}")
-    if not values:
-        raise SummaryError(
-            "the answer is not valid JSON" if broken else "the answer holds no JSON object"
-        )
-    return values[-1]
+def _nothing_in(text: str) -> SummaryError:
+    """The error of an answer without any JSON value."""
+    answer = without_thoughts(text)
+    if refuses(answer):
+        return SummaryError(f"the model refused: {plain_text(answer[:300])[:150]}")
+    if any(mark in answer for mark in "[{"):
+        return SummaryError("the answer is not valid JSON")
+    return SummaryError("the answer holds no JSON object")
 
 
-def _json_values(text: str) -> Iterator[tuple[int, Any]]:
-    """Objects and lists of a text in order, with their places; None for what is no valid JSON."""
-    decoder = json.JSONDecoder(strict=False)
-    place = 0
-    n_broken = 0
-    while n_broken < BROKEN and (match := _OPENING.search(text, place)) is not None:
-        place = match.start()
-        try:
-            value, end = decoder.raw_decode(text, place)
-        except (ValueError, RecursionError):
-            yield place, None
-            place += 1
-            n_broken += 1
-        else:
-            yield place, value
-            place = end
-
-
-_OPENING = re.compile(r"[\[{]")
-
-
-def _without_thoughts(text: str) -> str:
-    """An answer without the thoughts that some models write before it."""
-    return _THOUGHTS_BEFORE.sub("", _THOUGHTS.sub(" ", text))
-
-
-def _labelled_lines(text: str) -> dict[str, str]:
-    """Title and description of an answer without JSON, such as "Title: Ferries"."""
-    found = {}
-    for name in ("title", "description"):
-        match = re.search(rf"^\W{{0,8}}{name}\W{{0,4}}:\W{{0,4}}(\S.*)$", text, re.I | re.M)
-        if match:
-            found[name] = match[1]
-    return found
-
-
-def _describes_one(value: Any) -> bool:
-    entry = _one_entry(value)
-    return isinstance(entry, dict) and {"title", "description"} <= entry.keys()
-
-
-def _one_entry(value: Any) -> Any:
-    """The entry of an answer about one cluster, also of a list or an object that holds it alone."""
-    if isinstance(value, list) and value:
-        value = value[0]
-    value = _lower_keys(value)
-    if isinstance(value, dict) and "title" not in value and len(value) == 1:
-        value = _lower_keys(next(iter(value.values())))
-    return value
-
-
-def _lower_keys(value: Any) -> Any:
-    """An object with its keys in lower case; anything else as it is."""
-    if not isinstance(value, dict):
-        return value
-    return {str(key).strip().lower(): entry for key, entry in value.items()}
-
-
-def _entries(text: str, group: list[ClusterFacts]) -> dict[str, Any]:
-    """Entries of an answer about several clusters by id.
+def _entries(text: str, group: list[ClusterFacts]) -> Iterator[dict[str, Any]]:
+    """Entries of an answer about several clusters by id, of its likeliest value first.
 
     Raises:
         SummaryError: The answer holds nothing of use.
     """
     ids = [facts.cluster_id for facts in group]
-
-    def fits(value: Any) -> bool:
+    found, problem = False, None
+    for value in sorted(answer_values(text), key=lambda value: -_n_named(value, ids)):
         try:
-            return bool(_by_id(value, ids).keys() & {str(each) for each in ids})
-        except SummaryError:
-            return False
+            entries = _by_id(value, ids)
+        except SummaryError as error:
+            problem = problem or error
+        else:
+            found = True
+            yield entries
+    if not found:
+        raise problem or _nothing_in(text)
 
-    return _by_id(_read_json(text, fits), ids)
+
+def _n_named(value: Any, ids: list[int]) -> int:
+    try:
+        return len(_by_id(value, ids).keys() & {str(each) for each in ids})
+    except SummaryError:
+        return -1
 
 
 def _by_id(answer: Any, ids: list[int]) -> dict[str, Any]:
@@ -269,25 +195,29 @@ def _by_id(answer: Any, ids: list[int]) -> dict[str, Any]:
     if not isinstance(answer, list):
         raise SummaryError("the answer holds no JSON object by group")
     with_ids = {
-        str(entry[key]): entry
-        for entry in answer
+        number: entry
+        for entry in map(lower_keys, answer)
         if isinstance(entry, dict)
-        for key in ("id", "ID", "group")
+        for key in ("id", "group")
         if key in entry
+        # Such as "Group 7" for 7.
+        for number in re.findall(r"\d+", str(entry[key]))[-1:]
     }
     if with_ids or len(answer) != len(ids):
         return with_ids
+    if not all(isinstance(entry, dict | str) for entry in answer):
+        raise SummaryError("the answer holds no JSON object by group")
     return dict(zip(names, answer, strict=True))
 
 
 def _to_summary(answer: Any, facts: ClusterFacts) -> Summary:
-    answer = _lower_keys(answer)
+    answer = lower_keys(answer)
     values = {}
     for name in ("title", "description"):
-        value = answer.get(name) if isinstance(answer, dict) else None
-        if not isinstance(value, str) or not re.search(r"\w\w", value):
+        value = _words(answer.get(name)) if isinstance(answer, dict) else ""
+        if not re.search(r"\w\w", value) or _BLANK.fullmatch(value):
             raise SummaryError(f"the JSON holds no {name} in words")
-        if _refuses(value):
+        if refuses(value):
             raise SummaryError(f"the model refused: {plain_text(value)[:150]}")
         values[name] = _plain_words(value)
     title = clean_title(values["title"])
@@ -302,17 +232,21 @@ def _to_summary(answer: Any, facts: ClusterFacts) -> Summary:
     return Summary(title, _whole_sentences(values["description"]))
 
 
+def _words(value: Any) -> str:
+    """A text, also where it is alone in an object, or sentences of a list."""
+    if isinstance(value, dict) and len(value) == 1:
+        value = next(iter(value.values()))
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        value = " ".join(value)
+    return value if isinstance(value, str) else ""
+
+
 def _plain_words(text: str) -> str:
     """Words of a model on one line, without markdown."""
     text = plain_text(text)
     for pattern, kept in _MARKDOWN:
         text = pattern.sub(kept, text)
     return text.strip()
-
-
-def _refuses(text: str) -> bool:
-    """Whether a text begins as a model's refusal does."""
-    return _REFUSAL.match(text) is not None
 
 
 def _repeats_itself(text: str) -> bool:
@@ -348,7 +282,7 @@ _FIXED_WORDS = content_words(" ".join(message["content"] for message in fixed_me
 
 def clean_title(title: str) -> str:
     """A title of at most seven words that does not end in the middle of a phrase."""
-    words = title.strip(" \"'.,:;-–—").split()
+    words = title.strip(_QUOTES).split()
     cut = len(words) > TITLE_WORDS
     if len(title) >= TITLE_CHARACTERS and len(words) > 1:
         # The schema ends a long title in the middle of a word.
@@ -357,7 +291,7 @@ def clean_title(title: str) -> str:
     words = words[:TITLE_WORDS]
     while words and words[-1].lower().strip(",:;") in (_DANGLING if cut else _ARTICLES):
         words.pop()
-    return " ".join(words).strip(" \"'.,:;-–—")
+    return " ".join(words).strip(_QUOTES)
 
 
 def _whole_sentences(description: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from hercules_scale.summarization import asking, label
+from hercules_scale.summarization import asking, clients, label
 
 GOOD = '{"title": "Codes of TITLE", "description": "Codes of several diseases."}'
 # A failure: a status, a status and its headers, seconds to stall, or the text of an answer in which
@@ -22,7 +22,7 @@ Failure = int | tuple[int, dict[str, str]] | float | str
 
 
 class Endpoint(ThreadingHTTPServer):
-    """Answers chat completions; the first requests with the failures it is given.
+    """Answers chat completions; the first questions with the failures it is given, probes always.
 
     A question that holds the word ``obeys`` is answered by it, as a gullible model does that finds
     orders in what it reads.
@@ -32,6 +32,7 @@ class Endpoint(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.failures: list[Failure] = []
         self.requests: list[dict[str, Any]] = []
+        self.probes: list[dict[str, Any]] = []
         self.keys: set[str] = set()
         self.lock = threading.Lock()
         self.seconds = 0.0
@@ -53,9 +54,13 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with self.server.lock:
-            self.server.requests.append(body)
             self.server.keys.add(self.headers["Authorization"])
-            failure = self.server.failures.pop(0) if self.server.failures else GOOD
+            if body["messages"] == clients.PROBE.messages:
+                self.server.probes.append(body)
+                failure: Failure = GOOD
+            else:
+                self.server.requests.append(body)
+                failure = self.server.failures.pop(0) if self.server.failures else GOOD
         time.sleep(self.server.seconds)
         if isinstance(failure, float):
             time.sleep(failure)

@@ -54,6 +54,7 @@ from tests.integration.endpoints import (
     Plain,
     Proxy,
     Reply,
+    Request,
     choice,
     completion,
     error,
@@ -466,7 +467,7 @@ def test_a_failure_that_may_pass_is_told_from_others(reply: Reply, words: str) -
         assert answer(form, lambda: None).answers
 
 
-@pytest.mark.parametrize("status", [400, 413, 422])
+@pytest.mark.parametrize("status", [400, 403, 413, 422])
 def test_a_question_that_is_refused_after_a_good_probe_is_refused_alone(status: int) -> None:
     with serve(Misbehaving()) as form:
         with pytest.raises(RefusedRequestError, match="planned failure") as raised:
@@ -476,7 +477,7 @@ def test_a_question_that_is_refused_after_a_good_probe_is_refused_alone(status: 
 
 @pytest.mark.parametrize(
     ("status", "more"),
-    [(401, {}), (402, {}), (403, {}), (404, {}), (429, {"code": "insufficient_quota"})],
+    [(401, {}), (402, {}), (404, {}), (429, {"code": "insufficient_quota"})],
 )
 def test_an_endpoint_that_stops_for_good_ends_the_run_at_once(
     status: int, more: dict[str, str], tmp_path: Path
@@ -726,3 +727,96 @@ def test_an_endpoint_that_refuses_a_run_that_resumes_spoils_nothing(
         assert (tmp_path / "run" / "run.json").read_text() == record
         form.paid = True
         assert run(tmp_path, values, endpoint=form.url) == 0
+
+
+class Greedy(Form):
+    """vLLM, which gives several answers only where they are drawn."""
+
+    def refuse(self, request: Request) -> Reply | None:
+        if request.body.get("n", 1) > 1 and request.body.get("temperature") == 0:
+            return error(400, "n must be 1 when using greedy sampling, got 4.")
+        return None
+
+
+class Gemini(Form):
+    """An endpoint that names neither its parameter nor its value in a refusal."""
+
+    def refuse(self, request: Request) -> Reply | None:
+        if request.body.get("n", 1) > 1:
+            return error(400, "Multiple candidates is not enabled for this model")
+        return None
+
+
+class NoSystem(Form):
+    """A chat template without a system role."""
+
+    def refuse(self, request: Request) -> Reply | None:
+        if any(message["role"] == "system" for message in request.body["messages"]):
+            return error(400, "System role not supported")
+        return None
+
+
+@pytest.mark.parametrize(
+    ("form", "dialect"),
+    [
+        (Greedy, Dialect()),
+        (Gemini, Dialect(several=False)),
+        (NoSystem, Dialect(system=False)),
+    ],
+)
+def test_only_the_part_that_is_refused_is_left_out(
+    form: type[Form], dialect: Dialect, tmp_path: Path
+) -> None:
+    with serve(form()) as server:
+        asked = ask(server, tmp_path)
+        assert asked.dialect == dialect
+        assert asked.n_probes <= 2
+        assert asked.titles == ALL_TITLES
+        if not dialect.system:
+            assert "Write a title" in server.requests[-1].body["messages"][0]["content"]
+
+
+def test_a_model_that_thinks_past_the_probe_has_answered_it() -> None:
+    with serve(Form()) as form:
+        form.always = error(400, "Could not finish the message because max_tokens was reached")
+        assert probe(form) == Dialect()
+        assert len(form.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        error(500, "litellm.APIError: 'NoneType' object has no attribute 'choices'"),
+        error(
+            400, "Failed to generate JSON. Please adjust your prompt.", code="json_validate_failed"
+        ),
+    ],
+)
+def test_a_draw_that_failed_is_made_again(reply: Reply, tmp_path: Path) -> None:
+    with serve(Form()) as form:
+        assert ask(form, tmp_path, then=lambda: form.next.extend([reply] * 4)).titles == ALL_TITLES
+
+
+def test_a_question_that_is_moderated_costs_its_cluster_alone(tmp_path: Path) -> None:
+    with serve(Form()) as form:
+        flagged = error(403, "Your chosen model requires moderation and your input was flagged")
+        titles = ask(form, tmp_path, then=lambda: form.next.append(flagged)).titles
+        assert sum(map(bool, titles.values())) == N_CLUSTERS - 1
+
+
+def test_requests_in_flight_hold_where_each_answer_is_a_request(tmp_path: Path) -> None:
+    class Counting(LiteLLM):
+        running = most = 0
+
+        def answer(self, request: Request) -> Reply:
+            with self.lock:
+                self.running += 1
+                self.most = max(self.most, self.running)
+            time.sleep(0.02)
+            with self.lock:
+                self.running -= 1
+            return super().answer(request)
+
+    with serve(Counting()) as form:
+        ask(form, tmp_path, requests_in_flight=2)
+        assert form.most == 2

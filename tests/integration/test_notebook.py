@@ -22,7 +22,7 @@ from nbclient.exceptions import CellExecutionError
 from hercules_scale import Hercules
 from hercules_scale.errors import StageError
 from hercules_scale.stages.event_loop import run_coroutine
-from tests.integration.conftest import GOOD, Endpoint
+from tests.integration.conftest import Endpoint
 
 pytestmark = pytest.mark.ray
 
@@ -86,11 +86,11 @@ def test_a_notebook_fits_shows_plots_evaluates_and_explores(
 @pytest.mark.slow
 def test_an_interrupt_of_a_cell_ends_the_run(endpoint: Endpoint, tmp_path: Path) -> None:
     # The probe is answered, and no question about a cluster.
-    endpoint.failures = [GOOD, *[600.0] * 10]
+    endpoint.failures = [600.0] * 10
 
     def interrupt() -> None:
         until = time.monotonic() + 240
-        while len(endpoint.requests) < 2 and time.monotonic() < until:
+        while not endpoint.requests and time.monotonic() < until:
             time.sleep(0.2)
         os.kill(int((tmp_path / "pid").read_text()), signal.SIGINT)
 
@@ -99,7 +99,7 @@ def test_an_interrupt_of_a_cell_ends_the_run(endpoint: Endpoint, tmp_path: Path)
     with pytest.raises(CellExecutionError, match="KeyboardInterrupt"):
         execute([WRITE_PID, CELLS[0].replace("ENDPOINT", json.dumps(endpoint.url))], tmp_path)
     thread.join()
-    assert len(endpoint.requests) >= 2
+    assert endpoint.requests
 
 
 def fitted(endpoint: Endpoint) -> pd.DataFrame:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from contextlib import suppress
 
 import pytest
 
@@ -14,6 +16,7 @@ from hercules_scale.summarization.parsing import (
     parse_titles,
 )
 from hercules_scale.summarization.prompts import ClusterFacts
+from hercules_scale.summarization.refusals import refuses
 
 FACTS = ClusterFacts(1, 4, 1200, ["ferry", "harbour fees"], ["the ferry leaves at nine"])
 GROUP = [FACTS, ClusterFacts(1, 7, 10, ["train"], ["the train is late"])]
@@ -135,6 +138,19 @@ REFUSALS = [
     "As an AI language model, I cannot do that",
     "As an AI language model, I have no access",
     "I'm unable to help with that request",
+    "I'm really sorry, but I can't",
+    "My apologies, but I cannot provide that",
+    "Sorry, but this content violates our policy.",
+    "I don't feel comfortable creating a title",
+    "I'm just an AI",
+    "Unable to generate a title",
+    "This request violates our content policy",
+    "No title can be provided",
+    "I do not have enough information to create a title",
+    "I won't be able to help",
+    "Es tut mir leid, aber dabei kann ich nicht helfen.",
+    "Lo siento, no puedo ayudar con eso.",
+    "抱歉，我无法回答这个问题。",
 ]
 
 
@@ -178,3 +194,100 @@ def test_a_harmless_title_with_words_of_refusals_is_kept(title: str, description
     facts = ClusterFacts(1, 4, 9, [title.lower()])
     summary = parse_answer(answer(title, description), facts)
     assert (summary.title, summary.description) == (title, description)
+
+
+# After a good answer, or around it at AT: examples, forms that were not filled in, explanations.
+AFTER = [
+    'AT\nFormat: {"title": "string", "description": "string"}',
+    'AT\n{"title": "...", "description": "..."}',
+    'AT\n{"title": "<title>", "description": "<description>"}',
+    'AT\n{"properties": {"title": {"type": "string"}, "description": {"type": "string"}}}',
+    '{"cluster": AT, "confidence": 0.9}',
+    '{"result": [AT], "n": 1}',
+    "AT\nI took {the title} from [item 1] and [item 2].",
+]
+
+
+@pytest.mark.parametrize("around", AFTER)
+def test_examples_and_forms_around_an_answer_are_not_taken(around: str) -> None:
+    summary = parse_answer(around.replace("AT", ANSWER), FACTS)
+    assert (summary.title, summary.description) == ("Ferries and harbours", "When ferries leave.")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'Of items [a] and [b, c] and [d e]: {"title": "Ferries and harbours", "description": "When',
+        "[words] [words] {'title': 'Ferries and harbours', 'description': 'When ferries leave.'}",
+        "**Title: Ferries and harbours**\n**Description: When ferries leave.**",
+        "Title: “Ferries and harbours”\nDescription: “When ferries leave.”",
+        '{"title": {"text": "Ferries and harbours"}, "description": ["When ferries", "leave."]}',
+    ],
+)
+def test_answers_that_are_broken_cut_off_or_in_lines_are_read(text: str) -> None:
+    summary = parse_answer(text, FACTS)
+    assert summary.title == "Ferries and harbours"
+    assert summary.description.startswith("When")
+    assert not set(summary.description) & set("*“”[]{}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{BOTH}\nBased on items [1, 2].",
+        f'{BOTH}\nE.g. {{"4": "see above"}}',
+        '{"groups": [{"group": "Group 4", "title": "Ferries", "description": "When they leave."},'
+        ' {"group": "Group 7", "title": "Trains", "description": "Trains that are late."}]}',
+        '{"4": {"title": "Ferries", "description": "When they leave."}}\n'
+        '{"7": {"title": "Trains", "description": "Trains that are late."}}',
+    ],
+)
+def test_answers_about_several_are_gathered_from_all_that_names_them(text: str) -> None:
+    found = parse_joint_answer(text, GROUP)
+    assert [getattr(found[each], "title", found[each]) for each in (4, 7)] == ["Ferries", "Trains"]
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        "Sorry, I Missed Your Call",
+        "I Can't Log In to My Account",
+        "I am unable to connect to wifi",
+        "I'm not able to top up my card",
+        "I Apologize: Customer Service Replies",
+        "As an AI Engineer: Career Advice",
+        "As a large language model evaluation benchmark",
+        "Cannot pay by card",
+        "Apologies from airlines",
+        "No title deeds for land",
+    ],
+)
+def test_a_title_in_the_words_of_its_items_is_no_refusal(title: str) -> None:
+    assert not refuses(title)
+
+
+@pytest.mark.parametrize("words", ["N/A", "None", "string", "<title>", "Untitled", "..."])
+def test_a_form_that_was_not_filled_in_is_no_answer(words: str) -> None:
+    with pytest.raises(SummaryError, match="no title in words"):
+        parse_answer(answer(words), FACTS)
+
+
+def test_code_and_numbers_are_no_markdown() -> None:
+    summary = parse_answer(answer("The __init__ method", "- 5 degrees at the harbour."), FACTS)
+    assert (summary.title, summary.description) == (
+        "The __init__ method",
+        "- 5 degrees at the harbour.",
+    )
+    assert parse_answer(answer("Calls of f[x](y)"), FACTS).title == "Calls of f[x](y)"
+
+
+HOSTILE = ["{'", '{"', "{", "[1,", "<s", "<think>", "so ", "*a", "** ", "[a]("]
+
+
+@pytest.mark.parametrize("unit", HOSTILE)
+def test_a_hostile_answer_of_any_length_is_read_in_bounded_time(unit: str) -> None:
+    started = time.process_time()
+    with suppress(SummaryError):
+        parse_answer(unit * (100_000 // len(unit)), FACTS)
+    # A person waits; 50,000 characters took minutes where every brace was repaired.
+    assert time.process_time() - started < 20

@@ -446,8 +446,8 @@ class SlowModel(StandIn):
 
 def test_a_request_has_its_time_limit_once_the_requests_before_it_are_answered(run: Run) -> None:
     # Each answer takes most of the limit, and eight questions wait for one processor.
-    model = SlowModel(0.2)
-    found = run.label(model, 16, in_flight=64, timeout_seconds=0.3)
+    model = SlowModel(0.3)
+    found = run.label(model, 12, in_flight=64, timeout_seconds=0.6)
     assert all(each.summaries for each in found.values())
     assert {outcome for _, _, outcome in run.outcomes} == {"ok"}
     # More at a time than one processor works on would only wait.
@@ -482,3 +482,26 @@ def test_a_gate_halves_once_for_all_requests_that_were_late_together() -> None:
 
     assert asyncio.run(slots_after(0)) == FIRST_IN_FLIGHT + 1
     assert asyncio.run(slots_after(1)) == asyncio.run(slots_after(5)) == 5
+
+
+def test_a_model_that_hangs_runs_out_of_time_once_for_all_in_flight(run: Run) -> None:
+    model = SlowModel(60, at_once=64)
+    started = time.monotonic()
+    with pytest.raises(StageError, match=r"failed 20 times in a row.*no answer in 0\.4 s"):
+        run.label(model, 60, in_flight=64, timeout_seconds=0.4, max_attempts=20)
+    # Eight at once, then four, two, and one at a time.
+    assert time.monotonic() - started < 10
+    assert {outcome for _, _, outcome in run.outcomes} == {"timeout"}
+    # The questions were read, and count.
+    assert all(call.prompt_tokens > 0 for call in run.calls)
+
+
+def test_an_endpoint_that_is_asked_too_much_by_a_burst_loses_one_slot() -> None:
+    async def slots() -> int:
+        gate = asking._Gate(64, 10.0)
+        started = time.monotonic()
+        for _ in range(6):
+            gate.close_for(0.0, started)
+        return gate._slots
+
+    assert asyncio.run(slots()) == FIRST_IN_FLIGHT - 1

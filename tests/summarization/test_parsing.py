@@ -2,7 +2,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hercules_scale.errors import SummaryError
@@ -137,6 +137,7 @@ def test_a_long_sentence_is_marked_as_cut() -> None:
         st.builds(lambda cut: ANSWER[:cut], st.integers(0, len(ANSWER))),
     )
 )
+@settings(deadline=None)
 def test_any_answer_gives_a_summary_or_a_summary_error(text: str) -> None:
     try:
         summary = parse_answer(text, FACTS)
