@@ -420,6 +420,7 @@ def _record(
         "clusters_per_level": {str(level): k for level, k in enumerate(made.sizes, start=1)},
         "variables": variables if made.modality == "numeric" else {},
         "summary_status": {"ok": sum(made.sizes), "fallback": 0},
+        "summary_source": {"model": sum(made.sizes)},
         "tokens": {"calls": 10, "prompt_tokens": 4_000, "completion_tokens": 600},
         "alarms": ["level 2: cluster 0 holds more than half of the items"],
         "stages": [

@@ -75,7 +75,7 @@ def unfinished_run(text_run: Store, tmp_path_factory: pytest.TempPathFactory) ->
     """What a run has written when it is halfway."""
     store = Store(str(tmp_path_factory.mktemp("runs") / "halfway"))
     record = json.loads(text_run.read_bytes(layout.RUN))
-    for name in ("rows", "clusters_per_level", "tokens", "summary_status"):
+    for name in ("rows", "clusters_per_level", "tokens", "summary_status", "summary_source"):
         del record[name]
     record |= {"status": "running", "ended_at": None}
     store.write_bytes(layout.RUN, json.dumps(record).encode())
