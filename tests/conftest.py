@@ -20,6 +20,8 @@ from tests.worker_forks import forked_workers
 
 # Nothing in a test may look for a model hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Two processes of tests share the processors, so threads that wait must not spin.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # They begin first, so that no process has one left when the other has ended.
 LONGEST = ("test_lost_processes", "test_vllm", "test_openai", "test_submit", "test_run")

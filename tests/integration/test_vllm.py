@@ -156,7 +156,7 @@ def test_the_model_alone_answers_as_an_endpoint_until_it_is_stopped(
         finally:
             server.send_signal(signal.SIGINT)
             try:
-                server.wait(60)
+                server.wait(300)
             finally:
                 server.kill()
     assert not (tmp_path / "unwritten").exists()
