@@ -156,7 +156,8 @@ def test_a_refused_key_ends_the_run_with_one_line(ran: Ran) -> None:
     (line,) = (
         line for line in ran.refused.stderr.splitlines() if line.startswith("hercules-scale: ")
     )
-    assert "the endpoint refuses the key of OPENAI_API_KEY (401) for the model 'tester'" in line
+    assert "summaries.model 'tester' at http://127.0.0.1:" in line
+    assert "the endpoint refuses the key of OPENAI_API_KEY (401: " in line
     assert "Traceback" not in ran.refused.stderr
     assert json.loads(ran.refused_record)["status"] == "failed"
 

@@ -31,18 +31,18 @@ export function treeView(left, context) {
     const below = tree.below(level, id).filter((child) => !kept || kept.has(key(level - 1, child)));
     const isOpen = opened.has(key(level, id));
     const mine = selected && selected[0] === level && selected[1] === id;
-    const status = tree.level(level).status[id];
+    const mark = tree.level(level).mark[id];
     const item = h("li", {
       role: "treeitem", id: `t${level}-${id}`, tabindex: "-1", "data-level": level, "data-id": id, "aria-level": tree.nLevels - level + 1,
       "aria-setsize": siblings, "aria-posinset": place + 1, "aria-selected": mine ? "true" : "false",
       "aria-expanded": below.length ? String(isOpen) : null,
-      "aria-label": `${tree.title(level, id)}, ${count(tree.size(level, id))} items${status === "ok" ? "" : `, ${status}`}`,
+      "aria-label": `${tree.title(level, id)}, ${count(tree.size(level, id))} items${mark && `, ${mark}`}`,
     },
     h("div", { class: `node${hits?.has(key(level, id)) ? " hit" : ""}` },
       h("span", { class: "turn", "aria-hidden": "true" }, below.length ? (isOpen ? "▾" : "▸") : ""),
       h("span", { class: "dot", style: { background: colour(tree.tops[level - 1][id], isDark()) } }),
       h("span", { class: "title" }, tree.title(level, id)),
-      status !== "ok" && h("mark", {}, status),
+      mark && h("mark", {}, mark),
       h("span", { class: "bar", "aria-hidden": "true" }, h("i", { style: { width: `${100 * tree.size(level, id) / Math.max(size, 1)}%` } })),
       h("span", { class: "size" }, count(tree.size(level, id)), h("i", {}, ` · ${share(tree.size(level, id), tree.nItems)}`))));
     if (isOpen && below.length) item.append(branch(level - 1, below, tree.size(level, id)));
