@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from playwright.sync_api import expect
 
 from benchmarks.made_run import Made, make_run
 from hercules_scale import Hierarchy
@@ -194,7 +193,7 @@ def test_the_icicle_fills_its_width_with_what_is_selected(chromium: Any, shown: 
         assert whole.count() < n_whole
         page.get_by_role("link", name="All items").first.click()
         # The page's policy forbids what wait_for_function evaluates there.
-        expect(page.locator(".icicles a")).to_have_count(n_whole)
+        playwright.expect(page.locator(".icicles a")).to_have_count(n_whole)
 
 
 def test_a_cluster_pages_through_its_items_and_links_both_ways(
@@ -219,7 +218,9 @@ def test_a_cluster_pages_through_its_items_and_links_both_ways(
 def test_images_and_numbers_are_shown_as_such(chromium: Any, shown: str) -> None:
     with page_of(chromium, f"{shown}#run=1&view=tree&cluster=2/0") as page:
         page.locator(".exemplars img").first.wait_for()
-        expect(page.locator(".exemplars img").first).to_have_js_property("naturalWidth", 64)
+        playwright.expect(page.locator(".exemplars img").first).to_have_js_property(
+            "naturalWidth", 64
+        )
     with page_of(chromium, f"{shown}#run=2&view=tree&cluster=1/3") as page:
         page.locator(".stat", has_text="weight").wait_for()
         assert page.locator(".items th").all_inner_texts() == [
