@@ -42,7 +42,7 @@ def icd() -> pa.Table:
 
 @pytest.fixture(scope="session")
 def worker_program() -> Iterator[str]:
-    """What a Ray may start its workers by, in place of the interpreter."""
+    """Path of a program that Ray starts its workers by, in place of the interpreter."""
     with forked_workers() as (program, _):
         yield program
 

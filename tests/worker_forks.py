@@ -37,7 +37,7 @@ with socket.socket(socket.AF_UNIX) as server:
 
 def serve(listener: socket.socket) -> None:
     """Fork a worker for each connection, for ever; the fork returns when the worker has ended."""
-    # Nobody waits for forks.
+    # The end of a fork is not waited for.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         connection = listener.accept()[0]
@@ -84,7 +84,7 @@ def load() -> None:
 
 
 def write_program(folder: Path) -> tuple[socket.socket, str]:
-    """What a server listens to, and the path of the program that asks it for workers."""
+    """Socket of a server, and the path of the program that asks it for workers."""
     listener = socket.socket(socket.AF_UNIX)
     address = str(folder / "socket")
     listener.bind(address)

@@ -52,7 +52,7 @@ class FunctionClient:
         self._tokens = EstimatedTokens()
 
     def n_prompts(self, request: ChatRequest) -> int:
-        """How often the prompt of a request is sent: the function is called for each answer."""
+        """Number of calls for a request: one for each answer."""
         return request.n
 
     async def answer(self, request: ChatRequest) -> ChatReply:

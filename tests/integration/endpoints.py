@@ -36,7 +36,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What goes back.
+    """A reply.
 
     Attributes:
         status: 0 breaks the connection off.
@@ -89,7 +89,7 @@ class Form(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """What users give as summaries.endpoint."""
+        """Base URL, as users give it in summaries.endpoint."""
         return f"http://127.0.0.1:{self.port}{self.base}"
 
     def reply(self, request: Request) -> Reply:
@@ -384,7 +384,7 @@ class Plain(Form):
 
 
 class Misbehaving(Form):
-    """An endpoint that answers as it is told to, in ``next`` and ``always``.
+    """An endpoint that answers by ``next`` and ``always``.
 
     Real endpoints quote the key that they refuse, as its errors do.
     """

@@ -86,7 +86,7 @@ def config_of(url: str, **keys: object) -> SummariesConfig:
 
 @dataclass
 class Asked:
-    """What came of a probe and of questions about clusters.
+    """Results of a probe and of questions about clusters.
 
     Attributes:
         dialect: That the probe found.

@@ -1,4 +1,4 @@
-"""What models put around their answers, and in their place."""
+"""Text that models put around their answers, and in their place."""
 
 from __future__ import annotations
 
