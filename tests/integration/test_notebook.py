@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,6 @@ import nbformat
 import pandas as pd
 import pytest
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
 
 from hercules_scale import Hercules
 from hercules_scale.errors import StageError
@@ -48,7 +44,6 @@ explorer
 """,
     "explorer.stop()",
 ]
-WRITE_PID = "import os, pathlib; pathlib.Path('pid').write_text(str(os.getpid()))"
 
 
 def execute(cells: list[str], folder: Path) -> list[dict[str, str]]:
@@ -81,25 +76,6 @@ def test_a_notebook_fits_shows_plots_evaluates_and_explores(
     assert "ari" in evaluation["text/plain"]
     assert clusters["text/plain"].count("ok") == 6
     assert explorer["text/html"].startswith('<a href="http://127.0.0.1:')
-
-
-@pytest.mark.slow
-def test_an_interrupt_of_a_cell_ends_the_run(endpoint: Endpoint, tmp_path: Path) -> None:
-    # The probe is answered, and no question about a cluster.
-    endpoint.failures = [600.0] * 10
-
-    def interrupt() -> None:
-        until = time.monotonic() + 240
-        while not endpoint.requests and time.monotonic() < until:
-            time.sleep(0.2)
-        os.kill(int((tmp_path / "pid").read_text()), signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    with pytest.raises(CellExecutionError, match="KeyboardInterrupt"):
-        execute([WRITE_PID, CELLS[0].replace("ENDPOINT", json.dumps(endpoint.url))], tmp_path)
-    thread.join()
-    assert endpoint.requests
 
 
 def fitted(endpoint: Endpoint) -> pd.DataFrame:
