@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from tests.worker_forks import forked_workers
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Two processes of tests share the processors, so threads that wait must not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Begun in the background by a script, this process ignores interrupts, and so would the servers
+# that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # They begin first, so that no process has one left when the other has ended.
 LONGEST = ("test_lost_processes", "test_vllm", "test_openai", "test_submit", "test_run")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import nbformat
 import pandas as pd
 import pytest
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
 from hercules_scale import Hercules
 from hercules_scale.errors import StageError
@@ -44,6 +48,7 @@ explorer
 """,
     "explorer.stop()",
 ]
+WRITE_PID = "import os, pathlib; pathlib.Path('pid').write_text(str(os.getpid()))"
 
 
 def execute(cells: list[str], folder: Path) -> list[dict[str, str]]:
@@ -76,6 +81,32 @@ def test_a_notebook_fits_shows_plots_evaluates_and_explores(
     assert "ari" in evaluation["text/plain"]
     assert clusters["text/plain"].count("ok") == 6
     assert explorer["text/html"].startswith('<a href="http://127.0.0.1:')
+
+
+@pytest.mark.slow
+def test_an_interrupt_of_a_cell_ends_the_run(endpoint: Endpoint, tmp_path: Path) -> None:
+    # The probe is answered, and no question about a cluster.
+    endpoint.failures = [600.0] * 10
+    ended = threading.Event()
+
+    def interrupt() -> None:
+        while not endpoint.requests and not ended.wait(0.2):
+            pass
+        # Python drops an interrupt that arrives while an object is deleted; people press again.
+        while not ended.is_set():
+            with suppress(ProcessLookupError):
+                os.kill(int((tmp_path / "pid").read_text()), signal.SIGINT)
+            ended.wait(10)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        with pytest.raises(CellExecutionError, match="KeyboardInterrupt"):
+            execute([WRITE_PID, CELLS[0].replace("ENDPOINT", json.dumps(endpoint.url))], tmp_path)
+    finally:
+        ended.set()
+        thread.join()
+    assert endpoint.requests
 
 
 def fitted(endpoint: Endpoint) -> pd.DataFrame:
