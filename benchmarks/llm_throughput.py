@@ -43,7 +43,7 @@ from hercules_scale.summarization.prompts import (
     ClusterFacts,
     EstimatedTokens,
     ModelTokens,
-    PromptLimits,
+    PromptStyle,
     answer_schema,
     build_messages,
 )
@@ -86,7 +86,7 @@ def main() -> None:
 def prompts(config: RunConfig, n_prompts: int) -> list[list[dict[str, str]]]:
     """Prompts of clusters of codes that stand next to one another."""
     texts = icd_table()["text"].to_pylist()
-    limits = PromptLimits(
+    style = PromptStyle(
         ModelTokens(resolve_chat_model(config.summaries.model)),
         config.summaries.max_prompt_tokens,
         config.summaries.exemplar_tokens,
@@ -96,7 +96,7 @@ def prompts(config: RunConfig, n_prompts: int) -> list[list[dict[str, str]]]:
     for cluster in range(n_prompts):
         own = texts[cluster * size : cluster * size + config.summaries.exemplars]
         phrases = [" ".join(text.split()[:2]).lower() for text in own]
-        found.append(build_messages(ClusterFacts(1, cluster, size, phrases, own), None, limits))
+        found.append(build_messages(ClusterFacts(1, cluster, size, phrases, own), style))
     return found
 
 
@@ -120,10 +120,10 @@ async def _serve(
     for seed in range(n_rounds + 1):
         with tempfile.TemporaryDirectory() as folder:
             # With the ledger, as a run has it.
-            limits = PromptLimits(EstimatedTokens(), config.summaries.max_prompt_tokens, 32)
+            style = PromptStyle(EstimatedTokens(), config.summaries.max_prompt_tokens, 32)
             ledger = Ledger(Store(folder))
             in_flight = requests_in_flight(config, 0)
-            asker = Asker(client, ledger, config.summaries, limits, in_flight)
+            asker = Asker(client, ledger, config.summaries, style, in_flight)
             started = time.perf_counter()
             await asyncio.gather(
                 *(
@@ -201,14 +201,14 @@ def slow_endpoint() -> float:
     thread.start()
     url = f"http://127.0.0.1:{server.server_address[1]}/v1"
     config = SummariesConfig(engine="openai", model="slow", endpoint=url)
-    limits = PromptLimits(EstimatedTokens(), config.max_prompt_tokens, config.exemplar_tokens)
+    style = PromptStyle(EstimatedTokens(), config.max_prompt_tokens, config.exemplar_tokens)
     facts = [ClusterFacts(1, each, 9, [f"ferry number {each}"]) for each in range(SLOW_CLUSTERS)]
 
     async def label(folder: str) -> float:
-        asker = Asker(OpenAIClient(config), Ledger(Store(folder)), config, limits, 32)
+        asker = Asker(OpenAIClient(config), Ledger(Store(folder)), config, style, 32)
         started = time.perf_counter()
-        found = await Labeller(asker, config, limits, 0).label(facts)
-        assert all(each.summaries for each in found.values())
+        found = await Labeller(asker, config, style, 0).label(facts)
+        assert all(each.complete for each in found.values())
         return time.perf_counter() - started
 
     try:

@@ -294,6 +294,7 @@ def _clusters(
             ),
             "summary_source": np.where(bad, "keyphrases", "model"),
             "summary_score": random.uniform(0.5, 1, k),
+            "groundedness": pa.repeat(1.0, k),
             "keyphrases": [title.lower().split() for title in titles],
             "inertia": inertia[level - 1],
             "centroid": vector_column(centres[level - 1]),

@@ -48,12 +48,7 @@ def check(
     check_functions(config, functions.llm is not None, functions.embed is not None)
     if config.privacy.redact is not None:
         load_redaction(config.privacy.redact)
-    if config.summaries.engine == "vllm":
-        check_chat_model(config.summaries.model)
-    if config.summaries.engine == "openai":
-        client = OpenAIClient(config.summaries)
-        if config.privacy.local_only:
-            _check_endpoint(client.url)
+    check_language_model(config)
     sources = list_sources(config.input.paths)
     for source in sources:
         # An empty image is one item that cannot be used.
@@ -65,6 +60,22 @@ def check(
     _check_output(config)
     check_space(config, sources, count_rows(sources), dimension_of(config, columns, sources))
     return config, sources
+
+
+def check_language_model(config: RunConfig) -> None:
+    """Refuse a language model that does not exist, or may not be asked.
+
+    Raises:
+        ConfigError: It is no alias, folder or hub id; or not on this machine where it must be.
+    """
+    if config.summaries.engine == "vllm":
+        check_chat_model(config.summaries.model)
+        if config.privacy.local_only:
+            check_local("summaries.model", config.summaries.model)
+    if config.summaries.engine == "openai":
+        client = OpenAIClient(config.summaries)
+        if config.privacy.local_only:
+            _check_endpoint(client.url)
 
 
 def _check_output(config: RunConfig) -> None:
@@ -102,8 +113,6 @@ def _check_local_models(config: RunConfig) -> None:
         check_local("embedding.text_model", config.embedding.text_model)
     if config.embedding.model is not None:
         check_local("embedding.model", config.embedding.model)
-    if config.summaries.engine == "vllm":
-        check_local("summaries.model", config.summaries.model)
 
 
 def _check_endpoint(url: str) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from hercules_scale.config import RunConfig
 
 DEMO_OUTPUT = "runs/demo"
+# Options of ``evaluate`` that say which model judges, and how.
+JUDGE_OPTIONS = ("engine", "model", "endpoint", "criterion", "max_total_tokens")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="run the whole job; run again, it resumes")
     _add_config_arguments(run)
+    _add_verbose_argument(run)
     run.set_defaults(command=_run)
 
     plan = commands.add_parser("plan", help="check everything and say what a run will take")
@@ -108,6 +111,24 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         metavar="COLUMN",
         help="ground truth of the run to compare with; may be repeated; default: all it has",
+    )
+    evaluate.add_argument(
+        "--judge",
+        action="store_true",
+        help="ask a language model which titles fit the items, and for a codebook of its own",
+    )
+    evaluate.add_argument(
+        "--engine", choices=["vllm", "openai"], help="of the judge; default: the run's own"
+    )
+    evaluate.add_argument("--model", metavar="NAME", help="of the judge; default: the run's own")
+    evaluate.add_argument("--endpoint", metavar="URL", help="of the judge, with --engine openai")
+    evaluate.add_argument(
+        "--criterion",
+        metavar="SENTENCE",
+        help="what the judge tells items apart by; default: the run's topic, or their main subject",
+    )
+    evaluate.add_argument(
+        "--max-total-tokens", type=int, metavar="N", help="stop the judge before more than these"
     )
     evaluate.set_defaults(command=_evaluate)
 
@@ -173,8 +194,21 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="run the job on a real corpus from installed packages")
     demo.add_argument("--output", default=DEMO_OUTPUT, metavar="URI", help="default: runs/demo")
+    demo.add_argument(
+        "--corpus",
+        default="news",
+        choices=["news", "icd10"],
+        help="news: titles and leads of articles; icd10: codes of diseases, with ground truth",
+    )
+    _add_verbose_argument(demo)
     demo.set_defaults(command=_demo)
     return parser
+
+
+def _add_verbose_argument(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--verbose", action="store_true", help="end with tables, metrics and stages"
+    )
 
 
 def _add_storage_argument(command: argparse.ArgumentParser) -> None:
@@ -228,7 +262,7 @@ def _run(options: argparse.Namespace) -> None:
     from hercules_scale.pipeline import run
 
     run(config)
-    _print_result(config.output.path)
+    _print_result(config.output.path, options.verbose)
 
 
 def _plan(options: argparse.Namespace) -> None:
@@ -278,10 +312,9 @@ def _demo(options: argparse.Namespace) -> None:
     from hercules_scale.hierarchy import Hierarchy
     from hercules_scale.pipeline import run
 
-    config = demo_config(options.output)
-    run(config)
+    run(demo_config(options.output, options.corpus))
     Hierarchy.open(options.output).tree()
-    _print_result(options.output)
+    _print_result(options.output, options.verbose)
 
 
 def _status(options: argparse.Namespace) -> None:
@@ -307,7 +340,12 @@ def _evaluate(options: argparse.Namespace) -> None:
     from hercules_scale.measure import evaluate_run
     from hercules_scale.show import describe_metrics
 
-    notes = evaluate_run(options.run, options.labels)
+    asked = {name: getattr(options, name) for name in JUDGE_OPTIONS}
+    given = {name: value for name, value in asked.items() if value is not None}
+    if given and not options.judge:
+        name = next(iter(given)).replace("_", "-")
+        raise InputError(f"--{name} is of the judge; add --judge, or leave it out")
+    notes = evaluate_run(options.run, options.labels, given if options.judge else None)
     lines = [*describe_metrics(Hierarchy.open(options.run).evaluations()), ""]
     lines += [f"! {note}" for note in notes]
     _say("\n".join([*lines, f"written: {options.run.rstrip('/')}/evaluations"]))
@@ -365,8 +403,8 @@ def _cluster_name(option: str, name: str) -> tuple[int, int]:
     return int(level), int(cluster_id)
 
 
-def _print_result(uri: str) -> None:
+def _print_result(uri: str, verbose: bool = False) -> None:
     from hercules_scale.hierarchy import Hierarchy
     from hercules_scale.show import describe_run
 
-    _say(describe_run(Hierarchy.open(uri)))
+    _say(describe_run(Hierarchy.open(uri), verbose))

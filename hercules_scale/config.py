@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from hercules_scale.errors import ConfigError
+from hercules_scale.models import DEFAULT_CHAT_MODEL, n_parameters
 from hercules_scale.printable import holds_secret, printable, without_secrets
 
 Linkage = Literal["ward", "average", "complete", "single"]
@@ -307,6 +308,41 @@ class PriceConfig(_Section):
         return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
 
 
+# Items and tokens of prompts: small ones, and others.
+SMALL_PROMPTS: dict[str, Any] = {
+    "exemplars": 8,
+    "exemplar_strategy": "mixed",
+    "exemplar_tokens": 48,
+    "max_prompt_tokens": 1536,
+}
+LARGE_PROMPTS: dict[str, Any] = {
+    "exemplars": 16,
+    "exemplar_strategy": "mixed",
+    "exemplar_tokens": 96,
+    "max_prompt_tokens": 4000,
+}
+# Parameters from which a model is shown more than items, and no worked examples.
+MEDIUM_PARAMETERS, LARGE_PARAMETERS = 0.95e9, 4e9
+
+
+def _prompt_size(engine: object, model: object) -> str:
+    """The size of prompts that fits a model; endpoints and functions are taken for large."""
+    if engine == "keyphrases":
+        return "small"
+    size = n_parameters(model) if engine == "vllm" and isinstance(model, str) else None
+    if size is None or size >= LARGE_PARAMETERS:
+        return "large"
+    return "small" if size < MEDIUM_PARAMETERS else "medium"
+
+
+class PromptExample(_Section):
+    """A worked example of the user's own."""
+
+    items: list[str] = Field(min_length=1, max_length=20, description="texts of a few items")
+    title: str = Field(min_length=1, max_length=60, description="their title")
+    description: str = Field(min_length=1, max_length=240, description="their description")
+
+
 class SummariesConfig(_Section):
     """How clusters get titles and descriptions."""
 
@@ -315,7 +351,7 @@ class SummariesConfig(_Section):
         description="vllm (on Ray Serve), openai (any compatible endpoint) or keyphrases (no LLM)",
     )
     model: str = Field(
-        default="smollm2-135m",
+        default=DEFAULT_CHAT_MODEL,
         min_length=1,
         description="an alias, a local folder, a model-hub id, or the endpoint's model name",
     )
@@ -325,17 +361,62 @@ class SummariesConfig(_Section):
         "The key comes from OPENAI_API_KEY alone",
     )
     topic: str | None = Field(default=None, description="the paper's topic seed")
-    exemplars: int = Field(default=4, ge=1, le=100, description="items shown in a prompt")
-    exemplar_strategy: Literal["nearest", "diverse", "random"] = Field(
-        default="nearest",
+    instructions: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=4_000,
+        description="more that the model is asked to keep to, in every prompt",
+    )
+    language: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=60,
+        description="language of titles and descriptions, such as German; left out: that of the "
+        "items",
+    )
+    examples: list[PromptExample] | None = Field(
+        default=None,
+        max_length=20,
+        description="worked examples in the place of the built-in ones; [] for none",
+    )
+    prompt_size: Literal["small", "medium", "large"] = Field(
+        default="large",
+        description="small: worked examples and few items; medium: worked examples, many items and "
+        "all that is known of a cluster; large: the same without examples. Left out: by the "
+        "model, small below one billion parameters, medium below four",
+    )
+    exemplars: int = Field(
+        default=LARGE_PROMPTS["exemplars"],
+        ge=1,
+        le=100,
+        description="items shown in a prompt; left out: 16, or 8 of small prompts",
+    )
+    exemplar_strategy: Literal["nearest", "diverse", "random", "mixed"] = Field(
+        default=LARGE_PROMPTS["exemplar_strategy"],
         description="the items nearest to the centroid, those of them that are not near one "
-        "another, or a random draw",
+        "another, a random draw, or half nearest and half random; left out: mixed",
     )
     exemplar_tokens: int = Field(
-        default=32, ge=8, le=4096, description="tokens of an item that a prompt shows"
+        default=LARGE_PROMPTS["exemplar_tokens"],
+        ge=8,
+        le=4096,
+        description="tokens of an item that a prompt shows; left out: 96, or 48 of small prompts",
     )
     max_prompt_tokens: int = Field(
-        default=1024, ge=512, le=1_000_000, description="tokens of a prompt"
+        default=LARGE_PROMPTS["max_prompt_tokens"],
+        ge=512,
+        le=1_000_000,
+        description="tokens of a prompt; left out: 4000, or 1536 of small prompts",
+    )
+    children: int = Field(
+        default=12, ge=0, le=100, description="clusters below that a prompt shows; 0 for none"
+    )
+    children_strategy: Literal["largest", "nearest", "random"] = Field(
+        default="largest",
+        description="the largest children, those nearest to the centroid, or a random draw",
+    )
+    numeric_precision: int = Field(
+        default=4, ge=1, le=17, description="digits of numbers that a prompt shows"
     )
     max_answer_tokens: int = Field(default=128, ge=32, le=4096, description="tokens of an answer")
     temperature: float = Field(default=0.0, ge=0, le=2, description="0 is the likeliest answer")
@@ -396,6 +477,23 @@ class SummariesConfig(_Section):
     def for_items(self) -> SummariesConfig:
         """The same for items: each has one answer, since there is nothing to choose it by."""
         return self.model_copy(update={"candidates": 1})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _prompts_fit_the_model(cls, values: Any) -> Any:
+        """Give what is left out the values that fit the model's size."""
+        if not isinstance(values, dict):
+            return values
+        left_out = (*LARGE_PROMPTS, "prompt_size")
+        given = {
+            key: value for key, value in values.items() if key not in left_out or value is not None
+        }
+        engine, model = (
+            given.get(key, cls.model_fields[key].default) for key in ("engine", "model")
+        )
+        size = given.get("prompt_size") or _prompt_size(engine, model)
+        budget = SMALL_PROMPTS if size == "small" else LARGE_PROMPTS
+        return {**budget, **given, "prompt_size": size}
 
     @model_validator(mode="after")
     def _cost_has_a_price(self) -> SummariesConfig:

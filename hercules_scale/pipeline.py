@@ -85,6 +85,7 @@ SUMMARY_COLUMNS = (
     "summary_error",
     "summary_source",
     "summary_score",
+    "groundedness",
     "keyphrases",
 )
 CLUSTERS = "clusters"

@@ -18,7 +18,7 @@ import pyarrow as pa
 from hercules_scale.checks import check
 from hercules_scale.clustering.choose_k import check_score, k_range, largest_counts
 from hercules_scale.clustering.tiles import TILE_ROWS
-from hercules_scale.config import InputConfig, PrivacyConfig, RunConfig
+from hercules_scale.config import InputConfig, PrivacyConfig, RunConfig, SummariesConfig
 from hercules_scale.errors import InputError
 from hercules_scale.pipeline import local_or_cluster_ray
 from hercules_scale.printable import printable, printable_lines
@@ -45,7 +45,7 @@ from hercules_scale.stages.machines import find_machines
 from hercules_scale.stages.summarize import prompt_of
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store, use_options
-from hercules_scale.summarization.prompts import EstimatedTokens, fixed_messages
+from hercules_scale.summarization.prompts import EstimatedTokens, PromptStyle, fixed_messages
 
 SAMPLE_TEXTS, SAMPLE_IMAGES = 128, 32
 # Two cores, SmolLM2-135M on vLLM; seconds until the replica answers, tokens a second.
@@ -271,8 +271,11 @@ def _count_rows(sources: list[SourceFile], sample: _Sample) -> tuple[int, bool]:
     return max(int(size * sample.rows_per_byte), 1), False
 
 
-def _fixed_tokens(of_item: bool) -> int:
-    messages = fixed_messages(None, of_item)
+def _fixed_tokens(summaries: SummariesConfig, of_item: bool) -> int:
+    style = PromptStyle(
+        EstimatedTokens(), summaries.max_prompt_tokens, 96, size=summaries.prompt_size
+    )
+    messages = fixed_messages(style, of_item)
     return sum(EstimatedTokens().count(message["content"]) for message in messages)
 
 
@@ -282,7 +285,7 @@ def _language_model(
     summaries = config.summaries
     if summaries.engine == "keyphrases":
         return ["language model: none, titles are key phrases"]
-    fixed = _fixed_tokens(of_item=False)
+    fixed = _fixed_tokens(summaries, of_item=False)
     shown = summaries.exemplars * min(tokens_per_item, summaries.exemplar_tokens)
     contrast = CONTRAST_TOKENS * summaries.contrast
     finest = min(fixed + shown + FACTS_TOKENS + contrast, summaries.max_prompt_tokens)
@@ -292,7 +295,9 @@ def _language_model(
     answer = n_clusters * ANSWER_TOKENS * summaries.candidates
     n_calls = -(-n_clusters // summaries.clusters_per_request)
     if config.describes_items:
-        of_item = min(_fixed_tokens(of_item=True) + tokens_per_item, summaries.max_prompt_tokens)
+        of_item = min(
+            _fixed_tokens(summaries, of_item=True) + tokens_per_item, summaries.max_prompt_tokens
+        )
         n_calls += -(-n_rows // summaries.clusters_per_request)
         prompt += int(n_rows * of_item)
         answer += n_rows * ANSWER_TOKENS

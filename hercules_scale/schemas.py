@@ -203,6 +203,7 @@ def clusters(dimension: int, description_dimension: int, components: int) -> pa.
             ("summary_source", pa.string()),
             # Share of items, none of them in a prompt, that lie nearer to it than to its siblings.
             ("summary_score", pa.float32()),
+            ("groundedness", pa.float32()),
             ("keyphrases", pa.list_(pa.string())),
             ("exemplar_item_ids", pa.list_(pa.string())),
             ("exemplar_rows", pa.list_(pa.int64())),

@@ -18,14 +18,50 @@ if TYPE_CHECKING:
 N_GROWN = 3
 
 
-def describe_run(hierarchy: Hierarchy) -> str:
-    """Where the output is, what it holds, what was measured and how long each stage took."""
+def describe_run(hierarchy: Hierarchy, verbose: bool = False) -> str:
+    """The place of the output, the command that explores it, and how good its titles are.
+
+    Args:
+        hierarchy: The run.
+        verbose: Whether tables, metrics and stages follow.
+    """
     record, clusters = hierarchy.run, hierarchy.clusters()
     summaries = record["config"].get("summaries", {})
     titles = describe_sources(
         clusters["summary_source"], clusters["summary_status"], chat_model(summaries)
     )
-    lines = ["", f"titles: {titles}", f"output: {hierarchy.uri}"]
+    lines = [
+        "",
+        f"output: {hierarchy.uri}",
+        f"explore: hercules-scale explore {hierarchy.uri}",
+        f"titles: {titles}{_fit(hierarchy.evaluations())}",
+    ]
+    if verbose:
+        lines += _details(hierarchy)
+    return "\n".join([*lines, *(f"! {alarm}" for alarm in record["alarms"])])
+
+
+def _fit(evaluations: pd.DataFrame) -> str:
+    """How well labels fit held-out items, at the finest level that has siblings."""
+    values = evaluations[evaluations["basis"] == "summaries"].set_index(["metric", "level"])[
+        "value"
+    ]
+    for level in sorted(set(evaluations["level"])):
+        if ("label_accuracy", level) in values.index:
+            share, chance = (
+                values[name, level] for name in ("label_accuracy", "label_accuracy_chance")
+            )
+            return (
+                f"; {share:.0%} of the items that no prompt showed lie nearer to their own label "
+                f"than to its siblings' (by chance {chance:.0%})"
+            )
+    return ""
+
+
+def _details(hierarchy: Hierarchy) -> list[str]:
+    """Tables, metrics and stages of a run."""
+    record = hierarchy.run
+    lines = [""]
     width = max(len(table) for table in layout.TABLES)
     lines += [
         f"  {table:<{width}}  {record['rows'][table]:>10,} rows"
@@ -43,9 +79,7 @@ def describe_run(hierarchy: Hierarchy) -> str:
     for stage in record["stages"]:
         driver, worker = stage["driver_peak_bytes"] >> 20, stage["worker_peak_bytes"] >> 20
         lines.append(f"{stage['name']:<24}{stage['seconds']:>9.1f}{driver:>12,}{worker or '':>12}")
-    lines += [f"! {alarm}" for alarm in record["alarms"]]
-    lines += ["", f"next: hercules-scale show {hierarchy.uri} --depth 2"]
-    return "\n".join(lines)
+    return lines
 
 
 def describe_assignment(assigned: Hierarchy, run: Hierarchy) -> str:

@@ -106,7 +106,7 @@ def test_an_unknown_key_may_be_called_like_a_type(name: str) -> None:
         ),
         (
             {"summaries": 3},
-            r"summaries must be a section of keys, got 3; its keys are candidates, clusters_per",
+            r"summaries must be a section of keys, got 3; its keys are candidates, children",
         ),
         ({"input": {}}, r"input\.path is required; give a file, folder, glob"),
     ],
@@ -348,3 +348,29 @@ def test_a_number_too_long_to_show_is_refused_like_any_other() -> None:
     sections = {"hierarchy": {"seed": 16**5000}, "input": {"path": "x"}, "output": {"path": "y"}}
     with pytest.raises(ConfigError, match=r"hierarchy\.seed .*, got a number too long to show"):
         parse_config(sections)
+
+
+@pytest.mark.parametrize(
+    ("summaries", "size", "exemplars", "prompt_tokens"),
+    [
+        ({}, "small", 8, 1536),
+        ({"model": "qwen2.5-coder-0.5b"}, "small", 8, 1536),
+        ({"model": "qwen2.5-coder-1.5b"}, "medium", 16, 4000),
+        ({"model": "owner/Some-7B-Instruct"}, "large", 16, 4000),
+        ({"model": "owner/Some-270m-it"}, "small", 8, 1536),
+        ({"engine": "openai", "model": "small-135m"}, "large", 16, 4000),
+        ({"engine": "keyphrases"}, "small", 8, 1536),
+        ({"exemplars": 7, "prompt_size": "large"}, "large", 7, 4000),
+        ({"exemplars": None}, "small", 8, 1536),
+    ],
+)
+def test_prompts_fit_the_size_of_the_model(
+    summaries: dict[str, object], size: str, exemplars: int, prompt_tokens: int
+) -> None:
+    values = {"input": {"path": "in"}, "output": {"path": "out"}, "summaries": summaries}
+    found = parse_config(values).summaries
+    assert (found.prompt_size, found.exemplars, found.max_prompt_tokens) == (
+        size,
+        exemplars,
+        prompt_tokens,
+    )

@@ -17,7 +17,8 @@ ALLOWED = {
 # Parts of the package from the bottom up; a part imports those below it alone.
 LAYERS = [
     {"errors", "printable", "job_environment"},
-    {"config", "schemas", "models", "moments", "progress"},
+    {"models"},
+    {"config", "schemas", "moments", "progress"},
     {"resources"},
     {"storage"},
     {"reading", "embedding", "clustering", "reduction"},

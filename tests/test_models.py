@@ -1,6 +1,7 @@
 import hashlib
 import importlib.metadata
 import io
+import json
 import sys
 import zipfile
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from hercules_scale import models
 from hercules_scale.errors import ConfigError
+from hercules_scale.models import n_parameters
 
 
 def test_the_embedding_alias_is_a_folder_of_the_installed_package() -> None:
@@ -135,9 +137,46 @@ def test_a_missing_part_names_its_package_and_the_requirements(
 
 
 def test_every_package_of_a_split_model_is_pinned_by_its_hash() -> None:
-    lines = (Path(__file__).parents[1] / models.SPLIT_REQUIREMENTS).read_text().splitlines()
+    folder = Path(__file__).parents[1]
+    demo, *others = (folder / models.SPLIT_REQUIREMENTS).read_text().splitlines()
+    # The demo installs its own model alone.
+    assert demo == "-r requirements-demo.txt"
+    lines = [*others, *(folder / "requirements-demo.txt").read_text().splitlines()]
     split = [*models.SPLIT_CHAT_MODELS.values(), *models.SPLIT_EMBEDDING_MODELS.values()]
     assert {line.partition("==")[0] for line in lines} == {
         package for model in split for package in model.packages
     }
     assert all(len(line.partition("--hash=sha256:")[2]) == 64 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    [
+        ("smollm2-135m", 0.135),
+        ("qwen2.5-coder-1.5b", 1.5),
+        ("owner/Llama-3.1-8B-Instruct", 8),
+        ("owner/model-v2", None),
+        # A mixture of experts is no model of seven billions.
+        ("owner/Mix-8x7B", None),
+    ],
+)
+def test_the_size_of_a_model_is_in_its_name(name: str, billions: float | None) -> None:
+    expected = None if billions is None else billions * 1e9
+    assert n_parameters(name) == expected
+
+
+def test_the_size_of_a_model_is_in_its_configuration(tmp_path: Path) -> None:
+    # Of SmolLM2-135M, which has 134,515,008.
+    config = {
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "num_hidden_layers": 30,
+        "vocab_size": 49152,
+        "tie_word_embeddings": True,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert n_parameters(str(tmp_path)) == pytest.approx(134_515_008, rel=0.01)
+    (tmp_path / "config.json").write_text("[]")
+    assert n_parameters(str(tmp_path)) is None

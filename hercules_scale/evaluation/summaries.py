@@ -77,6 +77,20 @@ def _n_alone(keys: list[str]) -> int:
     return int((counts == 1).sum())
 
 
+def groundedness_metrics(shares: NDArray[np.float64]) -> Measured:
+    """Mean share of the content words of titles and of descriptions that the items say.
+
+    Args:
+        shares: Of each cluster's title and description, shape (k, 2 or more); NaN where unknown.
+    """
+    found = {}
+    for name, own in zip(("titles", "descriptions"), shares.T, strict=False):
+        known = own[~np.isnan(own)]
+        if len(known):
+            found[f"groundedness_{name}"] = (float(known.mean()), len(known))
+    return found
+
+
 def description_metrics(vectors: Float32, parents: NDArray[np.int32]) -> Measured:
     """Internal metrics of the clusters of a level, by the labels of their children.
 

@@ -98,8 +98,9 @@ def with_edits(clusters: pa.Table, edits: Edits) -> pa.Table:
             "summary_status": ["ok"] * len(found),
             "summary_error": [None] * len(found),
             "summary_source": [PERSON] * len(found),
-            # It was of the title that the person replaced.
+            # They were of the title that the person replaced.
             "summary_score": [None] * len(found),
+            "groundedness": [None] * len(found),
         }
         for name, values in changes.items():
             place = clusters.schema.get_field_index(name)

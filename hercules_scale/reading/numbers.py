@@ -17,10 +17,12 @@ def variable_name(column: str, metadata: Mapping[str, VariableConfig]) -> str:
     return (metadata[column].name if column in metadata else None) or column.replace("_", " ")
 
 
-def with_unit(value: float, column: str, metadata: Mapping[str, VariableConfig]) -> str:
-    """A value of four digits with its unit."""
+def with_unit(
+    value: float, column: str, metadata: Mapping[str, VariableConfig], precision: int = 4
+) -> str:
+    """A value of some digits with its unit."""
     unit = metadata[column].unit if column in metadata else None
-    return f"{value:.4g} {unit}" if unit else f"{value:.4g}"
+    return f"{value:.{precision}g} {unit}" if unit else f"{value:.{precision}g}"
 
 
 def verbalise_rows(

@@ -15,7 +15,7 @@ from hercules_scale.stages.event_loop import run_coroutine
 from hercules_scale.stages.metrics import call_recorder
 from hercules_scale.stages.read import PUT_DESCRIPTIONS
 from hercules_scale.stages.shards import ShardResult, Stage, done_shards, run_shards
-from hercules_scale.stages.summarize import prompt_limits
+from hercules_scale.stages.summarize import prompt_style
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import Commit, read_commits, write_commit
 from hercules_scale.storage.store import Store
@@ -99,14 +99,14 @@ async def _describe(
     progress: StageProgress,
 ) -> None:
     config = context.config.summaries
-    limits = prompt_limits(context, model.tokens)
+    style = prompt_style(context, model.tokens)
     try:
         for shard in shards:
             ledger = Ledger(context.store, f"items-{shard:06d}")
             ledger.on_call = call_recorder(context.reporter.measure, STAGE)
-            asker = Asker(model.client, ledger, config, limits, model.in_flight, spent)
+            asker = Asker(model.client, ledger, config, style, model.in_flight, spent)
             seed = context.config.hierarchy.seed
-            labeller = Labeller(asker, config.for_items, limits, seed, lambda: progress.advance(1))
+            labeller = Labeller(asker, config.for_items, style, seed, lambda: progress.advance(1))
             with asker.reporting(progress):
                 commit = await _describe_shard(context, shard, labeller, ledger)
             spent = (spent[0] + ledger.tokens[0], spent[1] + ledger.tokens[1])
@@ -136,9 +136,8 @@ async def _describe_shard(
     titles, descriptions = items["title"].to_pylist(), items["description"].to_pylist()
     n_kept = 0
     for place, row in enumerate(items["row"].to_pylist()):
-        if found[row].summaries:
-            summary = found[row].summaries[0]
-            titles[place], descriptions[place] = summary.title, summary.description
+        if found[row].complete:
+            titles[place], descriptions[place] = found[row].titles[0], found[row].descriptions[0]
         else:
             n_kept += 1
     words_found = [pa.array(values, pa.string()) for values in (titles, descriptions)]

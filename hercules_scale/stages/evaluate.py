@@ -119,7 +119,7 @@ def measure_items(items: ClusteredItems, gather: Gather) -> list[Row]:
     rows: list[Row] = []
     for level, by_basis in enumerate(item_metrics(items, gather), start=1):
         for basis, measured in by_basis.items():
-            rows += _rows(level, basis, measured)
+            rows += rows_of(level, basis, measured)
     return rows
 
 
@@ -128,7 +128,9 @@ def measure_summaries(clustering: Clustering, summaries: Summaries) -> list[Row]
     rows: list[Row] = []
     for level in range(1, clustering.n_levels + 1):
         measured = _of_summaries(clustering, summaries, level)
-        rows += _rows(level, "summaries", {name: Figure(*pair) for name, pair in measured.items()})
+        rows += rows_of(
+            level, "summaries", {name: Figure(*pair) for name, pair in measured.items()}
+        )
     return rows
 
 
@@ -141,12 +143,13 @@ def measure_truth(
         row
         for column, levels in found.items()
         for level, measured in enumerate(levels, start=1)
-        for row in _rows(level, f"labels:{column}", measured)
+        for row in rows_of(level, f"labels:{column}", measured)
     ]
     return rows, [column for column, levels in found.items() if not levels]
 
 
-def _rows(level: int, basis: str, measured: Mapping[str, Figure]) -> list[Row]:
+def rows_of(level: int, basis: str, measured: Mapping[str, Figure]) -> list[Row]:
+    """Rows of the table ``evaluations``."""
     return [
         {"level": level, "metric": metric, "basis": basis, **figure._asdict()}
         for metric, figure in measured.items()
@@ -176,6 +179,4 @@ def _of_summaries(clustering: Clustering, summaries: Summaries, level: int) -> M
     if level > 1:
         parents = clustering.level(level - 1)["parent_cluster_id"].to_numpy().astype(np.int32)
         measured |= description_metrics(summaries.embeddings[of_level == level - 1], parents)
-    if summaries.topic_alignment:
-        measured["topic_alignment"] = (summaries.topic_alignment[level - 1], len(groups))
-    return measured
+    return measured | (summaries.measured[level - 1] if summaries.measured else {})

@@ -5,6 +5,7 @@ Source: HERCULES, section 3.4.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -27,13 +28,15 @@ from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import column_vectors, read_table, read_tables, write_table
 from hercules_scale.summarization.choosing import sibling_groups
+from hercules_scale.summarization.grounding import SaidWords
 from hercules_scale.summarization.keyphrases import COUNTS, PhraseCounts, count_phrases
 from hercules_scale.summarization.prompts import Child, ClusterFacts
 
 # Items of a finest cluster whose phrases are counted; more change the order of the best little.
 SAMPLE_PER_CLUSTER = 500
 KEYPHRASES = 8
-CHILDREN_SHOWN = 12
+# Items of a small cluster that prompts show, however few are left to choose its label by.
+LEAST_SHOWN = 4
 # Shards of phrase counts, and of the levels' labels.
 PHRASES, LABELLED = "phrases", "summaries"
 # A cosine from which an example says nothing that one before it did not.
@@ -96,6 +99,14 @@ class FactsSource:
         told = self.statistics.sentences(level)
         return [[] if reason else own for own, reason in zip(told, withheld, strict=True)]
 
+    def said_words(self, clustering: Clustering, level: int) -> SaidWords | None:
+        """Words of the items of each cluster of a level, where they have any."""
+        if self.phrases is None:
+            return None
+        sizes = clustering.level(1)["n_items"].to_numpy()
+        sampled = np.minimum(sizes, SAMPLE_PER_CLUSTER).astype(np.float64)
+        return self.phrases.words_of_level(ancestors(clustering, level), sampled)
+
     def _keyphrases(self, clustering: Clustering, level: int) -> list[list[str]]:
         if self.statistics is not None:
             return self.statistics.phrases(level, KEYPHRASES)
@@ -146,7 +157,7 @@ def cluster_facts(
     keyphrases, withheld = source.keyphrases(clustering, level), source.withheld[level - 1]
     exemplars = [
         [] if reason else rows
-        for rows, reason in zip(_exemplars(context, shards, clusters), withheld, strict=True)
+        for rows, reason in zip(shown_rows(context, shards, clusters), withheld, strict=True)
     ]
     store = context.store
     texts = cells(store, shards, exemplars, context.config.input.words_column)
@@ -163,7 +174,7 @@ def cluster_facts(
             row["n_items"],
             keyphrases[row["cluster_id"]],
             [texts[item] for item in exemplars[row["cluster_id"]]],
-            children.get(row["cluster_id"], [])[:CHILDREN_SHOWN],
+            children.get(row["cluster_id"], []),
             [keyphrases[other] for other in outside[row["cluster_id"]]],
             statistics[row["cluster_id"]],
             [pictures[item] for item in exemplars[row["cluster_id"]] if item in pictures],
@@ -185,19 +196,32 @@ def nearest_outside(centroids: Float32, n_nearest: int) -> list[list[int]]:
     ]
 
 
-def _exemplars(context: RunContext, shards: Shards, clusters: pa.Table) -> list[list[int]]:
-    """Rows of the items that a prompt shows of each cluster."""
+def shown_rows(context: RunContext, shards: Shards, clusters: pa.Table) -> list[list[int]]:
+    """Rows of the items that a prompt shows of each of some clusters.
+
+    Of a small cluster about half are shown, so that some are left to choose its label by.
+    """
     config = context.config.summaries
-    if config.exemplar_strategy == "random":
-        return [rows[: config.exemplars] for rows in clusters["random_rows"].to_pylist()]
     near: list[list[int]] = clusters["exemplar_rows"].to_pylist()
-    if config.exemplar_strategy == "nearest":
-        return [rows[: config.exemplars] for rows in near]
-    vectors = _vectors(context.store, shards, near)
-    return [
-        [rows[at] for at in diverse(np.stack([vectors[row] for row in rows]), config.exemplars)]
-        for rows in near
+    drawn: list[list[int]] = clusters["random_rows"].to_pylist()
+    numbers = [
+        min(config.exemplars, max(n_items // 2, LEAST_SHOWN))
+        for n_items in clusters["n_items"].to_pylist()
     ]
+    if config.exemplar_strategy == "diverse":
+        vectors = _vectors(context.store, shards, near)
+        return [
+            [rows[at] for at in diverse(np.stack([vectors[row] for row in rows]), n_shown)]
+            for rows, n_shown in zip(near, numbers, strict=True)
+        ]
+    shares = {"nearest": 1.0, "mixed": 0.5, "random": 0.0}
+    share = shares[config.exemplar_strategy]
+    found = []
+    for rows, others, n_shown in zip(near, drawn, numbers, strict=True):
+        first = rows[: math.ceil(share * n_shown)]
+        rest = [row for row in others if row not in first]
+        found.append([*first, *rest[: n_shown - len(first)]])
+    return found
 
 
 def diverse(vectors: Float32, n_wanted: int) -> list[int]:
@@ -226,10 +250,12 @@ def ancestors(clustering: Clustering, level: int) -> NDArray[np.int32]:
     return held
 
 
-def cells(store: Store, shards: Shards, rows: list[list[int]], column: str) -> dict[int, Any]:
-    """A column of the table ``items`` for some rows, by row."""
+def cells(
+    store: Store, shards: Shards, rows: list[list[int]], column: str, table: str = "items"
+) -> dict[int, Any]:
+    """A column of a table of the items for some rows, by row."""
     found: dict[int, Any] = {}
-    for here, part in _columns(store, shards, rows, "items", column):
+    for here, part in _columns(store, shards, rows, table, column):
         found.update(zip(here, part.to_pylist(), strict=True))
     return found
 
@@ -255,17 +281,18 @@ def _columns(
 
 
 def _children(context: RunContext, clustering: Clustering, level: int) -> dict[int, list[Child]]:
-    """Children of each cluster of a level, largest first; none for the finest level.
+    """Children of each cluster of a level that a prompt shows; none for the finest level.
 
     Those of which nothing is told are left out.
     """
     if level == 1:
         return {}
-    below = clustering.level(level - 1)
+    config, below = context.config.summaries, clustering.level(level - 1)
     summaries = read_table(context.store, layout.work_part(LABELLED, level - 1))
-    children: dict[int, list[Child]] = {}
-    for parent, n_items, title, description, told_by in zip(
+    children: dict[int, list[tuple[float, Child]]] = {}
+    for parent, order, n_items, title, description, told_by in zip(
         below["parent_cluster_id"].to_pylist(),
+        _order_of_children(context, clustering, level),
         below["n_items"].to_pylist(),
         summaries["title"].to_pylist(),
         summaries["description"].to_pylist(),
@@ -274,10 +301,25 @@ def _children(context: RunContext, clustering: Clustering, level: int) -> dict[i
     ):
         if told_by == WITHHELD:
             continue
-        children.setdefault(parent, []).append(Child(title, description, n_items))
-    for siblings in children.values():
-        siblings.sort(key=lambda child: -child.n_items)
-    return children
+        children.setdefault(parent, []).append((order, Child(title, description, n_items)))
+    return {
+        parent: [child for _, child in sorted(own, key=lambda each: each[0])[: config.children]]
+        for parent, own in children.items()
+    }
+
+
+def _order_of_children(context: RunContext, clustering: Clustering, level: int) -> list[float]:
+    """A number for each cluster of the level below; prompts show those with the least."""
+    below, strategy = clustering.level(level - 1), context.config.summaries.children_strategy
+    if strategy == "nearest":
+        centroids = column_vectors(clustering.level(level)["centroid"])
+        parents = below["parent_cluster_id"].to_numpy()
+        distances = column_vectors(below["centroid"]) - centroids[parents]
+        return list((distances**2).sum(axis=1).tolist())
+    if strategy == "random":
+        seed, ids = context.config.hierarchy.seed, below["cluster_id"].to_numpy()
+        return list(uniform(seed, level, "children", 0, ids.astype(np.int64)).tolist())
+    return list((-below["n_items"].to_numpy()).tolist())
 
 
 def siblings(clustering: Clustering, level: int) -> list[NDArray[np.int64]]:

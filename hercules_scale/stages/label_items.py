@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from hercules_scale.clustering.assign import Int64, to_unit
 from hercules_scale.clustering.hashing import hash_rows, uniform
 from hercules_scale.stages.cluster import Clustering
 from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.facts import shown_rows
 from hercules_scale.stages.shards import ShardResult, Stage, run_shards
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import Commit, read_commits
@@ -104,11 +104,9 @@ def draw_label_items(context: RunContext, shards: Shards, clustering: Clustering
     most = MOST_NUMBERS // (dimension * len(sizes))
     wanted = min(max(most, LEAST_PER_CLUSTER), PER_CLUSTER)
     shown = np.unique(
-        np.concatenate(
-            [
-                pc.list_flatten(clustering.clusters[name]).to_numpy()
-                for name in ("exemplar_rows", "random_rows")
-            ]
+        np.array(
+            [row for rows in shown_rows(context, shards, clustering.clusters) for row in rows],
+            np.int64,
         )
     )
     worker = _Worker(context.store, context.config.hierarchy.seed, wanted / sizes, shown)

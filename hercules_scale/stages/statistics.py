@@ -42,12 +42,14 @@ class Statistics:
         metadata: What people call them.
         whole: Figures of all items.
         levels: Figures of the clusters of each level, finest first.
+        precision: Digits of the numbers in sentences.
     """
 
     columns: list[str]
     metadata: Mapping[str, VariableConfig]
     whole: Moments
     levels: list[Moments]
+    precision: int = 4
 
     def deviations(self, level: int) -> NDArray[np.float64]:
         """How far each cluster's means lie from those of all, in standard deviations of all."""
@@ -84,7 +86,7 @@ class Statistics:
         if known is not None and known.description:
             name += f" ({known.description})"
         mean, low, high = (
-            with_unit(values[cluster, place], column, self.metadata)
+            with_unit(values[cluster, place], column, self.metadata, self.precision)
             for values in (figures.mean, figures.low, figures.high)
         )
         std = figures.std[cluster, place]
@@ -168,7 +170,9 @@ def measure_statistics(
     for level in range(1, clustering.n_levels):
         parents = clustering.level(level)["parent_cluster_id"].to_numpy().astype(np.int32)
         levels.append(levels[-1].grouped(parents, clustering.level(level + 1).num_rows))
-    return Statistics(columns, context.config.input.metadata, whole, levels)
+    config = context.config
+    precision = config.summaries.numeric_precision
+    return Statistics(columns, config.input.metadata, whole, levels, precision)
 
 
 def _read_part(store: Store, path: str, k: int, p: int) -> Moments:

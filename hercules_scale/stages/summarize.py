@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
-from numpy.typing import NDArray
 
 from hercules_scale import schemas
 from hercules_scale.clustering.assign import Float32, to_unit
 from hercules_scale.config import EmbeddingConfig
 from hercules_scale.errors import InputError
+from hercules_scale.evaluation.summaries import Measured, groundedness_metrics
 from hercules_scale.models import resolve_chat_model
 from hercules_scale.progress import StageProgress
 from hercules_scale.stages.cluster import Clustering
@@ -32,6 +32,13 @@ from hercules_scale.stages.facts import (
     siblings,
 )
 from hercules_scale.stages.label_items import LabelItems, draw_label_items
+from hercules_scale.stages.label_level import (
+    WORDLESS,
+    Labels,
+    Level,
+    label_level,
+    unasked_reason,
+)
 from hercules_scale.stages.metrics import call_recorder
 from hercules_scale.stages.read import run_moments
 from hercules_scale.stages.shards import done_shards
@@ -48,53 +55,29 @@ from hercules_scale.storage.tables import (
 from hercules_scale.summarization import clients
 from hercules_scale.summarization.asking import Asker
 from hercules_scale.summarization.chat import Model
-from hercules_scale.summarization.choosing import (
-    Items,
-    choose_labels,
-    label_accuracy,
-    reading_penalty,
-)
+from hercules_scale.summarization.choosing import label_accuracy
 from hercules_scale.summarization.clients import OpenAIClient
 from hercules_scale.summarization.dialect import Dialect
-from hercules_scale.summarization.distinct import alike_titles, told_apart
 from hercules_scale.summarization.function import function_model
-from hercules_scale.summarization.label import Candidates, Labeller
+from hercules_scale.summarization.grounding import Grounding
+from hercules_scale.summarization.label import Labeller
 from hercules_scale.summarization.ledger import Ledger
-from hercules_scale.summarization.parsing import (
-    Summary,
-    summary_from_keyphrases,
-    withheld_summary,
-)
 from hercules_scale.summarization.prompts import (
-    ClusterFacts,
     EstimatedTokens,
     Message,
     ModelTokens,
-    PromptLimits,
+    PromptStyle,
     Tokens,
     build_messages,
 )
 
 STAGE = "summarize"
-# What a badly reading title is held to cost, in nats of the mean log-likelihood of its items.
-READING_WEIGHT = 1.0
-
 # How far the encoder of labels stands back for other processes.
 NICE = 10
-# Reasons why no answer of a model was used.
-NO_MODEL = "no model was asked (summaries.engine keyphrases)"
-WORDLESS = (
-    "their items have no words; name input.text_column, an input.id_column that says something, or "
-    "for images summaries.show_images"
-)
-TITLE_LOST = "the title is from key phrases: it fits the items better than the model's titles"
-DESCRIPTION_LOST = (
-    "the description is from key phrases: it fits the items better than the model's descriptions"
-)
 # Share of titles below which a person who asked a model must hear of it.
 FEW_BY_MODEL = 0.5
-# Statistics of a cluster that its label is compared with, the most telling ones.
-STATISTICS_COMPARED = 8
+# Plural nouns for items by modality, as prompts name them.
+KINDS = {"text": "texts", "image": "images", "numeric": "rows of numbers", "embedding": "items"}
 
 _SUMMARY_SCHEMA = pa.schema(
     [
@@ -106,6 +89,7 @@ _SUMMARY_SCHEMA = pa.schema(
         ("summary_error", pa.string()),
         ("summary_source", pa.string()),
         ("summary_score", pa.float32()),
+        ("groundedness", pa.float32()),
         ("keyphrases", pa.list_(pa.string())),
     ]
 )
@@ -123,14 +107,14 @@ class Summaries:
         embeddings: Vectors of "title. description" in the same order, shape (n, d).
         calls: Files of the table ``llm_calls``.
         items: Items that labels are measured on.
-        topic_alignment: Of each level, mean cosine of the labels to the topic; none without one.
+        measured: Of each level, what was measured while it was labelled.
     """
 
     table: pa.Table
     embeddings: Float32
     calls: list[FileRecord]
     items: LabelItems
-    topic_alignment: list[float]
+    measured: list[Measured]
 
 
 def summarize_clusters(
@@ -183,14 +167,17 @@ def summarize_clusters(
         column_vectors(table["embedding"]),
         [commit.files[1] for commit in commits.values()],
         items,
-        topic_alignment(context),
+        measured_labels(context),
     )
 
 
-def topic_alignment(context: RunContext) -> list[float]:
-    """Of each level that is labelled, mean cosine of the labels to the topic; none without one."""
+def measured_labels(context: RunContext) -> list[Measured]:
+    """Of each level that is labelled, what was measured meanwhile: groundedness, topic."""
     commits = read_commits(context.store, STAGE, context.fingerprint)
-    return [commit.info["topic"] for commit in commits.values() if "topic" in commit.info]
+    return [
+        {name: (value, n) for name, (value, n) in commit.info.get("measured", {}).items()}
+        for commit in commits.values()
+    ]
 
 
 def probe_endpoint(context: RunContext) -> RunContext:
@@ -275,16 +262,6 @@ class _Work:
     spent: tuple[int, int]
 
 
-@dataclass(frozen=True)
-class _Level:
-    """The clusters of one level, which of them are siblings, and items to choose labels by."""
-
-    number: int
-    facts: list[ClusterFacts]
-    groups: list[NDArray[np.int64]]
-    to_choose: Items
-
-
 async def _label_levels(
     work: _Work,
     levels: list[int],
@@ -298,40 +275,50 @@ async def _label_levels(
     labeller = None
     if model is not None:
         config = context.config.summaries
-        limits = prompt_limits(context, model.tokens)
-        asker = Asker(model.client, ledger, config, limits, model.in_flight, work.spent)
+        style = prompt_style(context, model.tokens, work.clustering.n_levels)
+        asker = Asker(model.client, ledger, config, style, model.in_flight, work.spent)
         seed = context.config.hierarchy.seed
-        labeller = Labeller(asker, config, limits, seed, lambda: progress.advance(1))
+        labeller = Labeller(asker, config, style, seed, lambda: progress.advance(1))
     try:
-        for level in levels:
-            facts = cluster_facts(context, work.shards, work.clustering, work.source, level)
-            to_choose = work.items.of_level(ancestors(work.clustering, level)).to_choose
-            of_level = _Level(level, facts, siblings(work.clustering, level), to_choose)
-            found = {each.cluster_id: Candidates(problem=NO_MODEL) for each in facts}
-            asked = [] if labeller is None else [each for each in facts if not _unasked(each)]
-            if labeller is not None:
-                for each in facts:
-                    found[each.cluster_id].problem = _unasked(each)
-                with asker.reporting(progress):
-                    found |= await labeller.label(asked)
-            labels = _choose(work, of_level, found)
-            labels = await _tell_apart(work, of_level, labels, labeller)
-            _commit_level(work, of_level, labels, ledger)
-            progress.advance(len(facts) - len(asked))
-            n_wordless = sum(each.wordless and not each.withheld for each in facts)
+        for number in levels:
+            level = _level(work, number)
+            with nullcontext() if labeller is None else asker.reporting(progress):
+                labels = await label_level(level, labeller)
+            _commit_level(work, number, level, labels, ledger)
+            n_asked = sum(not unasked_reason(each) for each in level.facts)
+            progress.advance(len(level.facts) - (n_asked if labeller is not None else 0))
+            n_wordless = sum(each.wordless and not each.withheld for each in level.facts)
             if labeller is not None and n_wordless:
                 context.reporter.alarm(
-                    f"level {level}: the model was not asked about {n_wordless:,} of "
-                    f"{len(facts):,} clusters, since {WORDLESS}"
+                    f"level {number}: the model was not asked about {n_wordless:,} of "
+                    f"{len(level.facts):,} clusters, since {WORDLESS}"
                 )
     finally:
         if model is not None:
             await model.client.close()
 
 
-def _unasked(facts: ClusterFacts) -> str:
-    """The reason why the model is not asked about a cluster; empty where it is."""
-    return facts.withheld or (WORDLESS if facts.wordless else "")
+def _level(work: _Work, number: int) -> Level:
+    """The clusters of a level, and what their labels are chosen by."""
+    context, config = work.context, work.context.config.summaries
+    facts = cluster_facts(context, work.shards, work.clustering, work.source, number)
+    of_leaves = ancestors(work.clustering, number)
+    said = work.source.said_words(work.clustering, number)
+    # In another language than the items' a label has other words than they.
+    grounding = None
+    if said is not None and config.language is None:
+        grounding = Grounding(said, facts, work.encode)
+    shared = context.config.labels_share_space
+    return Level(
+        facts,
+        siblings(work.clustering, number),
+        work.items.of_level(of_leaves).to_choose if shared else None,
+        grounding,
+        work.encode,
+        config.topic,
+        config.candidates,
+        config.prompt_size != "small",
+    )
 
 
 def prompt_of(
@@ -361,154 +348,40 @@ def prompt_of(
     tokens: Tokens = EstimatedTokens()
     if config.engine == "vllm":
         tokens = ModelTokens(resolve_chat_model(config.model))
-    limits = prompt_limits(context, tokens)
-    messages = build_messages(facts, config.topic, limits)
-    return messages, limits.count(messages)
+    style = prompt_style(context, tokens, clustering.n_levels)
+    messages = build_messages(facts, style)
+    return messages, style.count(messages)
 
 
-def prompt_limits(context: RunContext, tokens: Tokens) -> PromptLimits:
-    """How long the prompts of a run may be."""
+def prompt_style(context: RunContext, tokens: Tokens, n_levels: int = 1) -> PromptStyle:
+    """How the prompts of a run are written."""
     config = context.config.summaries
-    return PromptLimits(tokens, config.max_prompt_tokens, config.exemplar_tokens)
-
-
-@dataclass(frozen=True)
-class _Labels:
-    """The labels of a level, by cluster."""
-
-    summaries: list[Summary]
-    vectors: Float32
-
-
-def _choose(work: _Work, level: _Level, found: dict[int, Candidates]) -> _Labels:
-    """Choose the best candidate of each cluster."""
-    config, facts = work.context.config, level.facts
-    options = label_options if config.labels_share_space else first_options
-    several = config.summaries.candidates > 1
-    candidates = [options(found[each.cluster_id], each, several) for each in facts]
-    vectors = work.encode([label_text(each) for options in candidates for each in options])
-    ends = np.cumsum([len(options) for options in candidates])
-    by_cluster = np.split(vectors, ends[:-1])
-    penalties = [
-        READING_WEIGHT * np.array([reading_penalty(option, each) for option in options])
-        for options, each in zip(candidates, facts, strict=True)
-    ]
-    items = level.to_choose
-    if not config.labels_share_space:
-        items = _texts_of(facts, work.encode, vectors.shape[1])
-    chosen = choose_labels(by_cluster, penalties, items, level.groups)
-    return _Labels(
-        [options[index] for options, index in zip(candidates, chosen, strict=True)],
-        np.stack([own[index] for own, index in zip(by_cluster, chosen, strict=True)]),
+    examples = None
+    if config.examples is not None:
+        examples = tuple((each.items, each.title, each.description) for each in config.examples)
+    return PromptStyle(
+        tokens,
+        config.max_prompt_tokens,
+        config.exemplar_tokens,
+        config.topic,
+        config.prompt_size,
+        config.instructions,
+        config.language,
+        examples,
+        KINDS[context.config.input.modality or "text"],
+        n_levels,
     )
 
 
-def _texts_of(facts: list[ClusterFacts], encode: Encode, dimension: int) -> Items:
-    """Texts about each cluster in the place of its items, embedded as labels are.
-
-    Numbers, images and vectors of the user's are in another space than labels; their statistics,
-    captions and texts are not.
-    """
-    texts = [
-        [*each.own_texts, *each.statistics[:STATISTICS_COMPARED]] if not each.withheld else []
-        for each in facts
-    ]
-    flat = [text for own in texts for text in own]
-    labels = np.repeat(np.arange(len(facts)), [len(own) for own in texts])
-    vectors = encode(flat) if flat else np.zeros((0, dimension), np.float32)
-    return Items(vectors, labels, np.ones(len(flat)), np.arange(len(flat)))
-
-
-def label_options(found: Candidates, facts: ClusterFacts, several: bool) -> list[Summary]:
-    """Candidates for the label of a cluster of items that labels can be compared with.
-
-    Args:
-        found: Answers of the model.
-        facts: The cluster.
-        several: Whether there is a choice: of the model's titles and descriptions, and of key
-            phrases in the place of either. Else the first answer is taken.
-    """
-    answers = first_options(found, facts, several)
-    if not several or not found.summaries or facts.withheld:
-        return answers
-    phrases = summary_from_keyphrases(facts, f"{TITLE_LOST}; {DESCRIPTION_LOST}")
-    return [
-        *answers,
-        *(
-            replace(
-                answer,
-                description=phrases.description,
-                description_source=phrases.source,
-                error=DESCRIPTION_LOST,
-            )
-            for answer in answers
-        ),
-        *(
-            replace(answer, title=phrases.title, source=phrases.source, error=TITLE_LOST)
-            for answer in answers
-        ),
-        phrases,
-    ]
-
-
-def first_options(found: Candidates, facts: ClusterFacts, several: bool) -> list[Summary]:
-    """Answers of the model about a cluster, or the one label that takes their place."""
-    if facts.withheld:
-        return [withheld_summary(facts)]
-    if not found.summaries:
-        return [summary_from_keyphrases(facts, found.problem)]
-    return found.summaries if several else found.summaries[:1]
-
-
-def label_text(summary: Summary) -> str:
-    """What stands for a label when it is embedded."""
-    return f"{summary.title}. {summary.description}"
-
-
-async def _tell_apart(
-    work: _Work, level: _Level, labels: _Labels, labeller: Labeller | None
-) -> _Labels:
-    """Labels of which no two siblings have the same title."""
-    facts, groups = level.facts, level.groups
-    summaries = list(labels.summaries)
-    if labeller is not None:
-        titles = [summary.title for summary in summaries]
-        shown = np.array([not _unasked(each) for each in facts])
-        alike = [same for group in groups for same in alike_titles(titles, group[shown[group]])]
-        asked = [[(facts[each], titles[each]) for each in same] for same in alike]
-        for answer in await labeller.rename(asked):
-            for cluster, title in answer.items():
-                old = summaries[cluster]
-                error = None
-                if old.description_source != "model":
-                    error = (old.error or DESCRIPTION_LOST).removeprefix(f"{TITLE_LOST}; ")
-                renamed = replace(old, title=title, source="model", error=error)
-                if reading_penalty(renamed, facts[cluster]) <= reading_penalty(old, facts[cluster]):
-                    summaries[cluster] = renamed
-    titles = told_apart([summary.title for summary in summaries], facts, groups)
-    summaries = [
-        replace(summary, title=title) for summary, title in zip(summaries, titles, strict=True)
-    ]
-    changed = [
-        index
-        for index, (old, new) in enumerate(zip(labels.summaries, summaries, strict=True))
-        if old != new
-    ]
-    vectors = labels.vectors.copy()
-    if changed:
-        vectors[changed] = work.encode([label_text(summaries[index]) for index in changed])
-    return _Labels(summaries, vectors)
-
-
-def _commit_level(work: _Work, of_level: _Level, labels: _Labels, ledger: Ledger) -> None:
+def _commit_level(work: _Work, number: int, level: Level, labels: Labels, ledger: Ledger) -> None:
     """Write the summaries and calls of one level, then its commit record."""
-    context, level = work.context, of_level.number
+    context = work.context
     scores = np.full(len(labels.summaries), np.nan)
-    if context.config.labels_share_space:
-        scores = label_accuracy(labels.vectors, of_level.to_choose, of_level.groups)
+    if level.items is not None:
+        scores = label_accuracy(labels.vectors, level.items, level.groups)
     rows = [
         {
-            "level": level,
+            "level": number,
             "cluster_id": each.cluster_id,
             "title": summary.title,
             "description": summary.description,
@@ -516,23 +389,27 @@ def _commit_level(work: _Work, of_level: _Level, labels: _Labels, ledger: Ledger
             "summary_error": summary.error,
             "summary_source": summary.source,
             "summary_score": None if np.isnan(score) else float(score),
+            "groundedness": None if np.isnan(share) else float(share),
             "keyphrases": each.keyphrases,
         }
-        for each, summary, score in zip(of_level.facts, labels.summaries, scores, strict=True)
+        for each, summary, score, share in zip(
+            level.facts, labels.summaries, scores, labels.groundedness[:, 2], strict=True
+        )
     ]
     table = pa.Table.from_pylist(rows, _SUMMARY_SCHEMA)
     table = table.append_column("embedding", vector_column(labels.vectors))
     own = sorted(
-        (call for call in ledger.calls if call.level == level),
+        (call for call in ledger.calls if call.level == number),
         key=lambda call: (call.cluster_id is None, call.cluster_id or 0, call.attempt),
     )
     calls = pa.Table.from_pylist([asdict(call) for call in own], schemas.LLM_CALLS)
     files = [
-        write_table(context.store, layout.work_part(LABELLED, level), table),
-        write_table(context.store, layout.part("llm_calls", level), calls),
+        write_table(context.store, layout.work_part(LABELLED, number), table),
+        write_table(context.store, layout.part("llm_calls", number), calls),
     ]
-    info = {}
+    measured = groundedness_metrics(labels.groundedness)
     if context.config.summaries.topic:
         topic = work.encode([context.config.summaries.topic])[0]
-        info["topic"] = float((labels.vectors @ topic).mean())
-    write_commit(context.store, STAGE, Commit(level, context.fingerprint, files, info))
+        measured["topic_alignment"] = (float((labels.vectors @ topic).mean()), len(level.groups))
+    info = {"measured": measured}
+    write_commit(context.store, STAGE, Commit(number, context.fingerprint, files, info))

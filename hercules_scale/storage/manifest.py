@@ -20,7 +20,7 @@ from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord
 
 # Raised when a stage leaves other files, records or counts than before for a later one to read.
-FORMAT = 2
+FORMAT = 3
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 READ_THREADS = 16
@@ -178,14 +178,16 @@ def replace_table(store: Store, table: str, files: list[FileRecord]) -> None:
     Args:
         store: Output of the run.
         table: Name of the table.
-        files: Its new files, written under names that none of the old ones has.
+        files: Its files from now on; new ones have names that none of the old ones has.
     """
     manifest = json.loads(store.read_bytes(layout.MANIFEST))
     old = manifest["tables"].get(table, [])
     manifest["tables"][table] = [asdict(file) for file in files]
     store.write_bytes(layout.MANIFEST, to_json(manifest))
+    kept = {file.path for file in files}
     for record in old:
-        store.delete_files(record["path"])
+        if record["path"] not in kept:
+            store.delete_files(record["path"])
 
 
 def published_files(store: Store) -> dict[str, list[FileRecord]]:

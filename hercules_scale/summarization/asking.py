@@ -23,7 +23,7 @@ from hercules_scale.summarization.chat import (
     RefusedRequestError,
 )
 from hercules_scale.summarization.ledger import Call, Ledger
-from hercules_scale.summarization.prompts import PromptLimits
+from hercules_scale.summarization.prompts import PromptStyle
 
 # So many failed calls in a row, with no answer between, are an outage and no bad luck.
 OUTAGE_CALLS = 20
@@ -197,7 +197,7 @@ class Asker:
         client: The model.
         ledger: Calls of this run and of earlier attempts at it.
         config: The summaries section.
-        limits: The model's tokenizer.
+        style: The model's tokenizer.
         in_flight: Requests sent and not yet answered, at most.
         spent: Prompt and completion tokens of calls that are in other ledgers.
     """
@@ -207,12 +207,12 @@ class Asker:
         client: ChatClient,
         ledger: Ledger,
         config: SummariesConfig,
-        limits: PromptLimits,
+        style: PromptStyle,
         in_flight: int,
         spent: tuple[int, int] = (0, 0),
     ) -> None:
         self._client, self._ledger = client, ledger
-        self._config, self._limits = config, limits
+        self._config, self._style = config, style
         self.in_flight = in_flight
         self._gate = _Gate(in_flight, config.timeout_seconds)
         self._breaker = _Breaker()
@@ -386,7 +386,7 @@ class Asker:
         if self._stopped:
             raise StageError(self._stopped, stage="summarize", level=level)
         config = self._config
-        prompt = self._limits.count(request.messages) * self._client.n_prompts(request)
+        prompt = self._style.count(request.messages) * self._client.n_prompts(request)
         completion = request.n * request.max_tokens
         spent = self._prompt_tokens + self._completion_tokens
         most = config.max_total_tokens

@@ -13,8 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hercules_scale.clustering.assign import Float32, Int32, Int64, nearest
-from hercules_scale.summarization.parsing import Summary, content_words
-from hercules_scale.summarization.prompts import ClusterFacts
 
 Float64 = NDArray[np.float64]
 
@@ -23,9 +21,10 @@ SIBLINGS = 32
 # Cosines of items to labels differ by some hundredths; times this they are log-odds.
 SHARPNESS = 25.0
 ROUNDS = 5
-# Set beside the share of a title's words that are invented. More for lists costs accuracy, less
-# leaves hardly a title of a small model.
-SHORT_PENALTY, LIST_PENALTY = 0.5, 0.1
+# In nats of the mean log-likelihood of a cluster's items.
+SHORT_PENALTY, COMMAS_PENALTY = 0.5, 0.1
+# A model's words are wrong where key phrases make the items likelier by more than this.
+TITLE_OF_PHRASES, DESCRIPTION_OF_PHRASES = 0.7, 0.5
 
 
 @dataclass(frozen=True)
@@ -164,16 +163,12 @@ def label_accuracy(vectors: Float32, items: Items, groups: list[Int64]) -> Float
     return shares
 
 
-def reading_penalty(summary: Summary, facts: ClusterFacts) -> float:
-    """How badly a label reads, from 0.
+def reading_penalty(title: str) -> float:
+    """How badly a title reads, in nats: one word says little, and words side by side are a list."""
+    short = SHORT_PENALTY if len(title.split()) < 2 else 0.0
+    return short + (COMMAS_PENALTY if title.count(",") > 1 else 0.0)
 
-    A title of words that the cluster does not have is invented; one word says little; key phrases
-    side by side are a list and no title.
-    """
-    words = content_words(summary.title)
-    known = " ".join([*facts.own_texts, *facts.statistics]).lower()
-    # The beginning of a word, for its other forms.
-    invented = sum(word[:4] not in known for word in words) / max(len(words), 1)
-    short = SHORT_PENALTY if len(summary.title.split()) < 2 else 0.0
-    listed = LIST_PENALTY if summary.source == "keyphrases" else 0.0
-    return invented + short + listed
+
+def list_penalty(of_title: bool) -> float:
+    """How much likelier key phrases must make the items than words of the model, in nats."""
+    return TITLE_OF_PHRASES if of_title else DESCRIPTION_OF_PHRASES

@@ -8,12 +8,15 @@ are everywhere; the usual weight does not where a level has few clusters.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import sparse
+
+from hercules_scale.summarization.grounding import SaidWords, stems_of
 
 # Words of two letters or more; a phrase is one word or two.
 WORD = r"(?u)\b[^\W\d_][\w'’-]*\w\b"
@@ -81,6 +84,35 @@ class PhraseCounts:
             shape,
         )
 
+    def words_of_level(
+        self, ancestors: NDArray[np.int32], n_items: NDArray[np.float64]
+    ) -> SaidWords:
+        """How often items of each cluster of a level say words.
+
+        Args:
+            ancestors: Cluster of the level that holds each finest cluster, shape (k_1,).
+            n_items: Items of each finest cluster that phrases were counted in, shape (k_1,).
+        """
+        columns, by_stem = self._by_stem
+        k = int(ancestors.max()) + 1
+        counts = sparse.csr_array(_members(ancestors) @ by_stem)
+        counts.sort_indices()
+        return SaidWords(columns, counts, np.bincount(ancestors, n_items, k).astype(np.float64))
+
+    @functools.cached_property
+    def _by_stem(self) -> tuple[dict[str, int], sparse.csr_array]:
+        """Columns of stems, and the counts of single words by finest cluster and stem."""
+        columns: dict[str, int] = {}
+        rows, stems = [], []
+        for row, phrase in enumerate(self._phrases):
+            for stem in () if " " in phrase else stems_of(phrase):
+                rows.append(row)
+                stems.append(columns.setdefault(stem, len(columns)))
+        ones = np.ones(len(rows))
+        shape = (self._counts.shape[1], max(len(columns), 1))
+        of_stems = sparse.csr_array((ones, (rows, stems)), shape)
+        return columns, sparse.csr_array(self._counts @ of_stems)
+
     def of_level(self, ancestors: NDArray[np.int32], n_phrases: int) -> list[list[str]]:
         """The most telling phrases of each cluster of a level, best first.
 
@@ -89,11 +121,7 @@ class PhraseCounts:
             n_phrases: Phrases wanted of each.
         """
         k = int(ancestors.max()) + 1
-        members = sparse.csr_array(
-            (np.ones(len(ancestors)), (ancestors, np.arange(len(ancestors)))),
-            (k, len(ancestors)),
-        )
-        counts = sparse.csr_array(members @ self._counts)
+        counts = sparse.csr_array(_members(ancestors) @ self._counts)
         overall = np.maximum(np.asarray(counts.sum(axis=0)).reshape(-1), 1) / max(counts.sum(), 1)
         return [self._best(counts, cluster, overall, n_phrases) for cluster in range(k)]
 
@@ -118,6 +146,12 @@ class PhraseCounts:
             phrases[order[: n_phrases * CANDIDATES_PER_PHRASE]].tolist(),
             n_phrases,
         )
+
+
+def _members(ancestors: NDArray[np.int32]) -> sparse.csr_array:
+    """A row a cluster, with a one for each finest cluster that it holds."""
+    n = len(ancestors)
+    return sparse.csr_array((np.ones(n), (ancestors, np.arange(n))), (int(ancestors.max()) + 1, n))
 
 
 def _distinct(phrases: list[str], n_phrases: int) -> list[str]:

@@ -6,7 +6,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 from hercules_scale.config import SummariesConfig
 from hercules_scale.errors import StageError, SummaryError
@@ -18,6 +17,11 @@ from hercules_scale.summarization.chat import (
     ModelUnavailableError,
     RefusedRequestError,
 )
+from hercules_scale.summarization.grounding import (
+    LEAST_OF_DESCRIPTION,
+    LEAST_OF_TITLE,
+    Grounding,
+)
 from hercules_scale.summarization.parsing import (
     Summary,
     parse_answer,
@@ -26,30 +30,56 @@ from hercules_scale.summarization.parsing import (
 )
 from hercules_scale.summarization.prompts import (
     ClusterFacts,
-    PromptLimits,
+    PromptStyle,
     answer_schema,
     build_joint_messages,
     build_messages,
-    build_rename_messages,
+    build_sibling_messages,
     title_schema,
 )
 
 FIRST_DELAY_SECONDS = 1.0
-# Clusters whose titles are set against one another in one request.
-RENAMED_TOGETHER = 12
+# Siblings whose titles are set against one another in one request.
+NAMED_TOGETHER = 12
 
 
 @dataclass
 class Candidates:
-    """What a model answered about a cluster.
+    """Answers of a model about a cluster that can be used; its words for each are chosen apart.
 
     Attributes:
-        summaries: Those of its answers that can be used.
-        problem: Why there are none.
+        titles: Each once, in the order of the answers.
+        descriptions: The same.
+        problem: The reason why there are no titles or no descriptions.
     """
 
-    summaries: list[Summary] = field(default_factory=list)
+    titles: list[str] = field(default_factory=list)
+    descriptions: list[str] = field(default_factory=list)
     problem: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is a title and a description."""
+        return bool(self.titles and self.descriptions)
+
+    def add(self, answer: Summary, cluster: int, grounding: Grounding | None) -> None:
+        """Keep what an answer says that the items say too.
+
+        Raises:
+            SummaryError: It says something else; what is grounded of it is kept.
+        """
+        problems = []
+        for kept, name, text, least in (
+            (self.titles, "title", answer.title, LEAST_OF_TITLE),
+            (self.descriptions, "description", answer.description, LEAST_OF_DESCRIPTION),
+        ):
+            problem = "" if grounding is None else grounding.problem(cluster, name, text, least)
+            if problem:
+                problems.append(problem)
+            elif text not in kept:
+                kept.append(text)
+        if problems:
+            raise SummaryError("; ".join(problems))
 
 
 class Labeller:
@@ -58,7 +88,7 @@ class Labeller:
     Args:
         asker: The model.
         config: The summaries section.
-        limits: How long prompts may be.
+        style: How prompts are written.
         seed: Seed of the run.
         on_done: Called after each cluster.
     """
@@ -67,16 +97,23 @@ class Labeller:
         self,
         asker: Asker,
         config: SummariesConfig,
-        limits: PromptLimits,
+        style: PromptStyle,
         seed: int,
         on_done: Callable[[], None] = lambda: None,
     ) -> None:
-        self._asker, self._config, self._limits = asker, config, limits
+        self._asker, self._config, self._style = asker, config, style
         self._seed, self._on_done = seed, on_done
         self._batch = config.clusters_per_request
 
-    async def label(self, clusters: list[ClusterFacts]) -> dict[int, Candidates]:
+    async def label(
+        self, clusters: list[ClusterFacts], grounding: Grounding | None = None
+    ) -> dict[int, Candidates]:
         """Candidates for each of some clusters of one level, by id.
+
+        Args:
+            clusters: The clusters.
+            grounding: What their items say, where that is known; an answer that says something
+                else is asked for again.
 
         Raises:
             StageError: The model does not answer at all, or the budget is spent. Calls that were
@@ -88,7 +125,7 @@ class Labeller:
         async def work() -> None:
             while todo:
                 group = [todo.popleft() for _ in range(min(self._batch, len(todo)))]
-                await self._label(group, found)
+                await self._label(group, found, grounding)
                 for _ in group:
                     self._on_done()
 
@@ -97,21 +134,26 @@ class Labeller:
         _raise_first(ends)
         return found
 
-    async def rename(self, groups: list[list[tuple[ClusterFacts, str]]]) -> list[dict[int, str]]:
-        """New titles for groups of clusters of one level whose titles are alike, by id.
+    async def name_siblings(
+        self, groups: list[list[tuple[ClusterFacts, str]]]
+    ) -> list[dict[int, str]]:
+        """Titles for groups of siblings by which they can be told apart, by id.
 
         Clusters that the model gives nothing for are left out.
+
+        Args:
+            groups: Clusters of one level with their titles.
 
         Raises:
             StageError: As ``label`` does.
         """
         parts = [
-            (index, group[start : start + RENAMED_TOGETHER])
+            (index, group[start : start + NAMED_TOGETHER])
             for index, group in enumerate(groups)
-            for start in range(0, len(group), RENAMED_TOGETHER)
+            for start in range(0, len(group), NAMED_TOGETHER)
         ]
         ends = await asyncio.gather(
-            *(self._rename(part) for _, part in parts), return_exceptions=True
+            *(self._name_siblings(part) for _, part in parts), return_exceptions=True
         )
         _raise_first(ends)
         titles: list[dict[int, str]] = [{} for _ in groups]
@@ -120,14 +162,19 @@ class Labeller:
             titles[index] |= found
         return titles
 
-    async def _label(self, group: list[ClusterFacts], found: dict[int, Candidates]) -> None:
+    async def _label(
+        self,
+        group: list[ClusterFacts],
+        found: dict[int, Candidates],
+        grounding: Grounding | None,
+    ) -> None:
         """Ask about some clusters together; about halves of those that it gave nothing for."""
         if len(group) == 1:
-            await self._label_one(group[0], found[group[0].cluster_id])
+            await self._label_one(group[0], found[group[0].cluster_id], grounding)
             return
         config = self._config
         request = ChatRequest(
-            build_joint_messages(group, config.topic, self._limits),
+            build_joint_messages(group, self._style),
             answer_schema([facts.cluster_id for facts in group]),
             self._temperature(1),
             config.max_answer_tokens * len(group),
@@ -144,15 +191,17 @@ class Labeller:
                     problem = str(error)
                     continue
                 for cluster_id, entry in entries.items():
-                    if isinstance(entry, Summary):
-                        found[cluster_id].summaries.append(entry)
-                    else:
-                        found[cluster_id].problem = str(entry)
-            if not any(found[facts.cluster_id].summaries for facts in group):
+                    try:
+                        if isinstance(entry, SummaryError):
+                            raise entry
+                        found[cluster_id].add(entry, cluster_id, grounding)
+                    except SummaryError as error:
+                        found[cluster_id].problem = problem = str(error)
+            if not any(found[facts.cluster_id].complete for facts in group):
                 raise SummaryError(problem)
 
         problem = await self._ask_until_answered(request, group, read)
-        left = [facts for facts in group if not found[facts.cluster_id].summaries]
+        left = [facts for facts in group if not found[facts.cluster_id].complete]
         if not left:
             self._batch = min(self._batch + 1, config.clusters_per_request)
             return
@@ -164,11 +213,26 @@ class Labeller:
         middle = -(-len(left) // 2)
         for half in (left[:middle], left[middle:]):
             if half:
-                await self._label(half, found)
+                await self._label(half, found, grounding)
 
-    async def _label_one(self, facts: ClusterFacts, found: Candidates) -> None:
+    async def _label_one(
+        self, facts: ClusterFacts, found: Candidates, grounding: Grounding | None
+    ) -> None:
         config = self._config
-        messages = build_messages(facts, config.topic, self._limits)
+        messages = build_messages(facts, self._style)
+
+        def read(reply: ChatReply) -> None:
+            problem = "the model gave no answer"
+            for answer in reply.answers:
+                try:
+                    found.add(parse_answer(answer.text, facts), facts.cluster_id, grounding)
+                except SummaryError as error:
+                    problem = str(error)
+                    if answer.finish_reason == "length":
+                        problem = "it was too long and was cut off"
+            if not found.complete:
+                raise SummaryError(problem)
+
         for attempt in range(1, config.max_attempts + 1):
             # The same question again, at another draw: small models that are told what was wrong
             # make a title of that.
@@ -180,11 +244,8 @@ class Labeller:
                 self._seed + attempt,
                 config.candidates,
             )
-            read = partial(_read_answers, facts=facts)
             try:
-                found.summaries = await self._asker.ask(
-                    request, facts.level, facts.cluster_id, attempt, read
-                )
+                await self._asker.ask(request, facts.level, facts.cluster_id, attempt, read)
                 return
             except SummaryError as error:
                 found.problem = str(error)
@@ -195,11 +256,11 @@ class Labeller:
                 found.problem = str(error)[:300]
                 await asyncio.sleep(FIRST_DELAY_SECONDS * 2 ** (attempt - 1))
 
-    async def _rename(self, group: list[tuple[ClusterFacts, str]]) -> dict[int, str]:
+    async def _name_siblings(self, group: list[tuple[ClusterFacts, str]]) -> dict[int, str]:
         config = self._config
         clusters = [facts for facts, _ in group]
         request = ChatRequest(
-            build_rename_messages(group, config.topic, self._limits),
+            build_sibling_messages(group, self._style),
             title_schema([facts.cluster_id for facts in clusters]),
             config.temperature,
             config.max_answer_tokens * len(group),
@@ -239,26 +300,6 @@ class Labeller:
         # Several answers of temperature 0 would all be the same.
         warm = attempt > 1 or config.candidates > 1
         return max(config.temperature, WARM_TEMPERATURE) if warm else config.temperature
-
-
-def _read_answers(reply: ChatReply, facts: ClusterFacts) -> list[Summary]:
-    """The answers that can be used, each once.
-
-    Raises:
-        SummaryError: None can; the message says what is wrong with the last.
-    """
-    found: dict[Summary, None] = {}
-    problem = "the model gave no answer"
-    for answer in reply.answers:
-        try:
-            found[parse_answer(answer.text, facts)] = None
-        except SummaryError as error:
-            problem = str(error)
-            if answer.finish_reason == "length":
-                problem = "it was too long and was cut off"
-    if not found:
-        raise SummaryError(problem)
-    return list(found)
 
 
 def _raise_first(ends: Sequence[object]) -> None:

@@ -21,6 +21,8 @@ from hercules_scale.summarization.prompts import (
     TITLE_CHARACTERS,
     TITLE_WORDS,
     ClusterFacts,
+    EstimatedTokens,
+    PromptStyle,
     fixed_messages,
     plain_text,
 )
@@ -162,24 +164,22 @@ def _entries(text: str, group: list[ClusterFacts]) -> Iterator[dict[str, Any]]:
         SummaryError: The answer holds nothing of use.
     """
     ids = [facts.cluster_id for facts in group]
-    found, problem = False, None
-    for value in sorted(answer_values(text), key=lambda value: -_n_named(value, ids)):
+    names = {str(each) for each in ids}
+    partial, found, problem = [], False, None
+    for value in answer_values(text):
         try:
             entries = _by_id(value, ids)
         except SummaryError as error:
             problem = problem or error
         else:
             found = True
-            yield entries
+            if names <= entries.keys():
+                yield entries
+            else:
+                partial.append(entries)
+    yield from sorted(partial, key=lambda entries: -len(names & entries.keys()))
     if not found:
         raise problem or _nothing_in(text)
-
-
-def _n_named(value: Any, ids: list[int]) -> int:
-    try:
-        return len(_by_id(value, ids).keys() & {str(each) for each in ids})
-    except SummaryError:
-        return -1
 
 
 def _by_id(answer: Any, ids: list[int]) -> dict[str, Any]:
@@ -277,7 +277,12 @@ def content_words(text: str) -> set[str]:
     return set(re.findall(r"\w{3,}", text.lower())) - _DANGLING
 
 
-_FIXED_WORDS = content_words(" ".join(message["content"] for message in fixed_messages(None)))
+_FIXED_WORDS = content_words(
+    " ".join(
+        message["content"]
+        for message in fixed_messages(PromptStyle(EstimatedTokens(), 4000, 96, size="medium"))
+    )
+)
 
 
 def clean_title(title: str) -> str:

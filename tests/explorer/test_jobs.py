@@ -34,6 +34,8 @@ def test_a_form_holds_every_key_but_those_that_name_places() -> None:
         "embedding.text_model",
         "summaries.model",
         "summaries.topic",
+        "summaries.instructions",
+        "summaries.language",
     }
     assert {key for key, field in found.items() if field["kind"] == "yaml"} == {
         "input.columns",
@@ -42,6 +44,7 @@ def test_a_form_holds_every_key_but_those_that_name_places() -> None:
         "hierarchy.levels",
         "hierarchy.smoothing.neighbours",
         "summaries.price",
+        "summaries.examples",
     }
     for key in (
         "privacy.redact",

@@ -15,7 +15,7 @@ import pytest
 
 from hercules_scale.summarization import asking, clients, label
 
-GOOD = '{"title": "Codes of TITLE", "description": "Codes of several diseases."}'
+GOOD = '{"title": "Codes of TITLE", "description": "Items about TITLE."}'
 # A failure: a status, a status and its headers, seconds to stall, or the text of an answer in which
 # TITLE stands for the cluster's first key phrase.
 Failure = int | tuple[int, dict[str, str]] | float | str
@@ -86,7 +86,8 @@ class _Handler(BaseHTTPRequestHandler):
             names = {line.split()[1].strip(","): line.rpartition(": ")[2] for line in lines}
             text = json.dumps({key: f"Codes of {name}" for key, name in names.items()})
         else:
-            name = question.partition("Key phrases: ")[2].partition(",")[0]
+            phrases = question.partition("Key phrases: ")[2].partition("\n")[0]
+            name = phrases.partition(",")[0]
             text = failure.replace("TITLE", name or question[6:40])
         choices = [
             {

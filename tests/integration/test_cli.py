@@ -119,10 +119,17 @@ def test_run_show_and_plan_from_the_command_line(
     overrides = ["--set", "hierarchy.levels=[6, 2]", "--set", "hierarchy.seed=3"]
     assert main(["run", config, "--output", output, *overrides]) == 0
     printed = capsys.readouterr()
-    assert f"output: {output}" in printed.out
-    assert "clusters per level: [6, 2]" in printed.out
-    assert "labels:chapter" in printed.out
+    place, explore, titles, *_ = printed.out.strip().splitlines()
+    assert place == f"output: {output}"
+    assert explore == f"explore: hercules-scale explore {output}"
+    assert titles.startswith("titles: ")
+    assert "lie nearer to their own label than to its siblings'" in titles
     assert "embed: 60 items in" in printed.err
+    # Again there is nothing to do, and all that was measured is told where it is asked for.
+    assert main(["run", config, "--output", output, *overrides, "--verbose"]) == 0
+    details = capsys.readouterr().out
+    assert "clusters per level: [6, 2]" in details
+    assert "labels:chapter" in details
 
     assert main(["show", output, "--depth", "1"]) == 0
     assert len(capsys.readouterr().out.strip().splitlines()) == 2

@@ -36,7 +36,7 @@ from hercules_scale.summarization.ledger import Ledger
 from hercules_scale.summarization.prompts import (
     ClusterFacts,
     EstimatedTokens,
-    PromptLimits,
+    PromptStyle,
     answer_schema,
 )
 from tests.conftest import small_config
@@ -62,7 +62,7 @@ from tests.integration.endpoints import (
 )
 
 N_CLUSTERS, CANDIDATES, IN_FLIGHT = 7, 3, 4
-LIMITS = PromptLimits(EstimatedTokens(), 1024, 32)
+STYLE = PromptStyle(EstimatedTokens(), 1024, 32)
 GOOD = '{"title": "Codes of ferries", "description": "Codes of ferries alone."}'
 
 
@@ -106,7 +106,7 @@ class Asked:
 
     @property
     def titles(self) -> dict[int, set[str]]:
-        return {key: {each.title for each in own.summaries} for key, own in self.found.items()}
+        return {key: set(own.titles) for key, own in self.found.items()}
 
 
 ALL_TITLES = {key: {f"Codes of ferry number {key}"} for key in range(N_CLUSTERS)}
@@ -144,8 +144,8 @@ def ask(
             asked.n_refused = form.refused
             then()
             asked.ledger = Ledger(Store(str(folder)))
-            asker = Asker(client, asked.ledger, config, LIMITS, IN_FLIGHT)
-            asked.found = await Labeller(asker, config, LIMITS, 0).label(facts)
+            asker = Asker(client, asked.ledger, config, STYLE, IN_FLIGHT)
+            asked.found = await Labeller(asker, config, STYLE, 0).label(facts)
         finally:
             await client.close()
         return asked
@@ -549,7 +549,7 @@ def test_an_answer_without_words_is_no_answer(each: dict[str, Any], tmp_path: Pa
 
 def estimate(body: dict[str, Any]) -> int:
     """Tokens that a request may take."""
-    return LIMITS.count(body["messages"]) + int(body.get("n", 1)) * int(body["max_tokens"])
+    return STYLE.count(body["messages"]) + int(body.get("n", 1)) * int(body["max_tokens"])
 
 
 @pytest.mark.parametrize("candidates", [1, CANDIDATES])

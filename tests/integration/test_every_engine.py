@@ -16,11 +16,13 @@ from PIL import Image
 from sklearn.datasets import load_wine
 
 from hercules_scale import Hierarchy, pipeline
+from hercules_scale.cli import main
 from hercules_scale.config import parse_config
 from hercules_scale.models import resolve_chat_model
 from hercules_scale.pipeline import run
 from hercules_scale.serving.vllm import requests_in_flight, serve_vllm
-from hercules_scale.stages.summarize import NO_MODEL, WORDLESS
+from hercules_scale.stages import judge
+from hercules_scale.stages.label_level import NO_MODEL, WORDLESS
 from hercules_scale.storage.tables import vector_column
 from hercules_scale.summarization.chat import Model
 from hercules_scale.summarization.prompts import ModelTokens
@@ -162,7 +164,11 @@ def test_the_real_model_labels_everything(
 ) -> None:
     # A run would serve the model for itself, which takes longer than all the rest.
     monkeypatch.setattr(pipeline, "open_model", lambda context, n_gpus: nullcontext(served))
-    hierarchy = labelled(tmp_path, inputs[modality], levels, {"candidates": candidates})
+    # It invents much, and would be asked again and again, in long answers.
+    summaries = {
+        "candidates": candidates, "max_attempts": 1, "exemplars": 2, "max_answer_tokens": 64,
+    }  # fmt: skip
+    hierarchy = labelled(tmp_path, inputs[modality], levels, summaries)
     clusters = check_labels(hierarchy, levels)
     if modality == "wordless":
         assert hierarchy.run["tokens"]["calls"] == 0
@@ -170,3 +176,47 @@ def test_the_real_model_labels_everything(
         assert hierarchy.run["tokens"]["calls"] >= len(clusters)
     if modality not in ("text", "wordless"):
         assert (clusters["summary_source"] == "model").any()
+
+
+@pytest.mark.llm
+def test_the_real_model_judges_a_run(
+    inputs: dict[str, dict[str, Any]],
+    served: Model,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(judge, "open_model", lambda context, n_gpus: nullcontext(served))
+    monkeypatch.setattr(judge, "CODEBOOK_TOKENS", 300)
+    hierarchy = labelled(tmp_path, inputs["text"], "one", {"engine": "keyphrases"})
+    assert main(["evaluate", hierarchy.uri, "--model", "smollm2-135m"]) == 2
+    assert "--model is of the judge; add --judge" in capsys.readouterr().err
+    assert main(["evaluate", hierarchy.uri, "--judge"]) == 2
+    assert "--judge needs a model, and the engine is 'keyphrases'" in capsys.readouterr().err
+
+    command = ["evaluate", hierarchy.uri, "--judge", "--engine", "vllm", "--model", "smollm2-135m"]
+    assert main(command) == 0
+    judged = judgement(hierarchy.uri)
+    fit = judged[1, "fit_accuracy"]
+    assert 0 <= fit["low"] <= fit["value"] <= fit["high"] <= 1
+    assert 40 < fit["n"] <= 48
+    assert judged[1, "fit_chance"]["value"] == 1 / 4
+    calls = Hierarchy.open(hierarchy.uri).table("llm_calls")
+    assert len(calls) > 48
+    # What was asked is known the second time, and a plain measurement keeps the rows.
+    assert main(command) == 0
+    assert len(Hierarchy.open(hierarchy.uri).table("llm_calls")) == len(calls)
+    assert main(["evaluate", hierarchy.uri]) == 0
+    assert repr(judgement(hierarchy.uri)) == repr(judged)
+
+
+def judgement(uri: str) -> dict[tuple[int, str], dict[str, float]]:
+    """Rows of a judge, by level and metric."""
+    rows = Hierarchy.open(uri).evaluations().to_dict("records")
+    return {
+        (int(row["level"]), str(row["metric"])): {
+            name: float(row[name]) for name in ("value", "n", "low", "high")
+        }
+        for row in rows
+        if row["basis"] == "judge"
+    }

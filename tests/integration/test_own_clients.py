@@ -36,7 +36,7 @@ from hercules_scale.summarization.chat import (
     ModelUnavailableError,
 )
 from hercules_scale.summarization.function import FunctionClient, as_prompt
-from hercules_scale.summarization.prompts import fixed_messages
+from hercules_scale.summarization.prompts import EstimatedTokens, PromptStyle, fixed_messages
 
 pytestmark = pytest.mark.ray
 
@@ -131,7 +131,8 @@ def test_a_function_writes_the_titles_and_its_calls_are_kept(
     assert set(calls["model"]) == {name}
     assert set(calls["outcome"]) == {"ok"}
     assert (calls["prompt_tokens"] > calls["completion_tokens"]).all()
-    assert len(llm.calls) == len(calls) == len(clusters)
+    # Siblings are named together in further calls.
+    assert len(llm.calls) == len(calls) > calls["cluster_id"].notna().sum() == len(clusters)
     assert all(isinstance(prompt, str) for prompt in llm.calls)
     config = hierarchy.run["config"]
     assert (config["summaries"]["engine"], config["summaries"]["model"]) == ("callable", name)
@@ -173,7 +174,7 @@ def test_commands_work_on_a_run_by_functions_and_say_what_does_not(
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(values))
     capsys.readouterr()
     assert main(["plan", str(tmp_path / "plan.yaml"), "--show-prompt", "2/0"]) == 0
-    assert "Key phrases: " in capsys.readouterr().out
+    assert "Parts: " in capsys.readouterr().out
     (tmp_path / "new.txt").write_text("the ferry to the island 99 on Monday\n")
     command = ["assign", uri, str(tmp_path / "new.txt"), "--output", str(tmp_path / "new")]
     assert main(command) == 2
@@ -468,7 +469,10 @@ def test_answers_that_came_before_a_failure_are_kept() -> None:
 
 
 def test_a_prompt_is_instructions_examples_and_the_question_in_one_text() -> None:
-    messages = [*fixed_messages("boats"), {"role": "user", "content": "<item>a sail</item>"}]
+    messages = [
+        *fixed_messages(PromptStyle(EstimatedTokens(), 1536, 48, topic="boats")),
+        {"role": "user", "content": "<item>a sail</item>"},
+    ]
     prompt = as_prompt(messages)
     assert prompt.startswith(messages[0]["content"])
     assert prompt.count("Example:\n") == prompt.count("Answer:\n") == (len(messages) - 2) // 2

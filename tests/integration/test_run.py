@@ -19,7 +19,7 @@ from hercules_scale.config import parse_config
 from hercules_scale.errors import InputError, ManifestMismatchError
 from hercules_scale.pipeline import run
 from hercules_scale.plan import make_plan
-from hercules_scale.stages.summarize import NO_MODEL
+from hercules_scale.stages.label_level import NO_MODEL
 from hercules_scale.storage import layout
 from tests.conftest import small_config
 

@@ -79,21 +79,20 @@ def test_the_model_titles_and_describes_every_cluster_though_its_replica_is_kill
     assert failed["summary_error"].notna().all()
 
     assert clusters["summary_score"].between(0, 1).all()
-    # Of twelve titles this model may win none against key phrases, of twelve descriptions some.
-    by_model = ~clusters["description"].str.match(r"\d+ items about ")
-    by_model |= clusters["summary_source"] == "model"
-    assert by_model.any()
+    # Most of what this model says its items do not.
+    assert (clusters["summary_source"] == "model").any()
 
     every_call = hierarchy.table("llm_calls")
     # Siblings with like titles share a request.
     calls = every_call[every_call["cluster_id"].notna()]
     assert 0 < (calls["outcome"] == "error").sum() <= len(clusters)
     assert len(calls) >= len(clusters)
-    answered = calls[calls["outcome"] == "ok"]
+    answered = calls[calls["outcome"].isin(["ok", "invalid"])]
     assert len(answered) >= len(clusters) / 2
     keys = ["level", "cluster_id"]
-    labelled = clusters[(clusters["summary_status"] == "ok") | by_model][keys]
-    assert len(labelled.merge(answered[keys])) == len(labelled)
+    labelled = clusters[clusters["summary_status"] == "ok"][keys]
+    good = calls[calls["outcome"] == "ok"][keys]
+    assert len(labelled.merge(good.drop_duplicates())) == len(labelled)
     assert len(json.loads(answered["response"].iloc[0])) == 2
     assert (answered["prompt_tokens"] > 100).all()
     assert (answered["completion_tokens"] > 5).all()

@@ -14,23 +14,22 @@ from hercules_scale.progress import Reporter
 from hercules_scale.stages import label_items as module
 from hercules_scale.stages.cluster import Clustering, cluster_items
 from hercules_scale.stages.context import RunContext, Shards
-from hercules_scale.stages.facts import ancestors, diverse, nearest_outside
+from hercules_scale.stages.facts import ancestors, diverse, nearest_outside, shown_rows
 from hercules_scale.stages.label_items import draw_label_items
-from hercules_scale.stages.summarize import (
+from hercules_scale.stages.label_level import (
     DESCRIPTION_LOST,
     TITLE_LOST,
-    first_options,
-    label_options,
+    Words,
+    description_options,
+    title_options,
 )
 from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage.store import Store
 from hercules_scale.summarization.label import Candidates
-from hercules_scale.summarization.parsing import Summary
 from hercules_scale.summarization.prompts import ClusterFacts
 from tests.conftest import write_embeddings
 
 pytestmark = pytest.mark.ray
-Options = Callable[[Candidates, ClusterFacts, bool], list[Summary]]
 N_ROWS, DIMENSION = 3_000, 8
 
 
@@ -67,8 +66,8 @@ def test_items_to_choose_by_and_to_measure_on_are_apart_and_were_never_shown(
     items = draw_label_items(context, shards, clustering)
     chosen, measured = set(items.to_choose.rows), set(items.to_measure.rows)
     assert chosen.isdisjoint(measured)
-    shown = clustering.clusters["exemplar_rows"].to_pylist()
-    shown += clustering.clusters["random_rows"].to_pylist()
+    shown = shown_rows(context, shards, clustering.clusters)
+    assert {len(rows) for rows in shown} == {5}
     assert (chosen | measured).isdisjoint({row for rows in shown for row in rows})
     sizes = clustering.level(1)["n_items"].to_numpy()
     for half in (items.to_choose, items.to_measure):
@@ -134,41 +133,37 @@ def test_the_nearest_clusters_outside() -> None:
 
 
 FACTS = ClusterFacts(1, 0, 9, ["ferry", "harbour"])
-NAMES = ("title", "description")
+ANSWERS = Candidates(["Ferries", "Harbours"], ["Ships."])
+Options = Callable[[Candidates, ClusterFacts, bool, bool], list[Words]]
+EACH = pytest.mark.parametrize("options", [title_options, description_options])
 
 
-ANSWERS = Candidates([Summary("Ferries", "Ships."), Summary("Harbours", "Places.")])
+def test_titles_and_descriptions_are_chosen_apart_and_key_phrases_say_why() -> None:
+    titles = title_options(ANSWERS, FACTS, True, True)
+    assert titles == [
+        Words("Ferries", "model"),
+        Words("Harbours", "model"),
+        Words("Ferry, harbour", "keyphrases", TITLE_LOST),
+    ]
+    assert description_options(ANSWERS, FACTS, True, True) == [
+        Words("Ships.", "model"),
+        Words("9 items about ferry and harbour.", "keyphrases", DESCRIPTION_LOST),
+    ]
 
 
-def test_titles_and_descriptions_are_chosen_apart_and_only_the_models_are_ok() -> None:
-    options = label_options(ANSWERS, FACTS, several=True)
-    titles, descriptions = ({getattr(each, name) for each in options} for name in NAMES)
-    assert titles == {"Ferries", "Harbours", "Ferry, harbour"}
-    assert descriptions == {"Ships.", "Places.", "9 items about ferry and harbour."}
-    for each in options:
-        own_title = each.title in ("Ferries", "Harbours")
-        own_description = each.description in ("Ships.", "Places.")
-        assert each.source == ("model" if own_title else "keyphrases")
-        assert each.status == ("ok" if own_title and own_description else "fallback")
-        reasons = [] if own_title else [TITLE_LOST]
-        reasons += [] if own_description else [DESCRIPTION_LOST]
-        assert (each.error or "") == "; ".join(reasons)
-
-
-@pytest.mark.parametrize("options", [label_options, first_options])
-def test_without_a_choice_the_first_answer_is_taken(options: Options) -> None:
-    (option,) = options(ANSWERS, FACTS, False)
-    assert option.title == "Ferries"
+def test_without_a_choice_the_first_answer_is_taken() -> None:
+    assert title_options(ANSWERS, FACTS, False, False) == [Words("Ferries", "model")]
+    assert description_options(ANSWERS, FACTS, False, False) == [Words("Ships.", "model")]
 
 
 def test_labels_that_no_item_can_be_compared_with_are_the_models() -> None:
-    assert first_options(ANSWERS, FACTS, True) == ANSWERS.summaries
+    assert {each.source for each in title_options(ANSWERS, FACTS, True, False)} == {"model"}
 
 
 @pytest.mark.parametrize("several", [False, True])
-@pytest.mark.parametrize("options", [label_options, first_options])
+@EACH
 def test_where_the_model_failed_key_phrases_stand_in_with_the_reason(
     options: Options, several: bool
 ) -> None:
-    (option,) = options(Candidates(problem="no answer in time"), FACTS, several)
-    assert (option.status, option.error) == ("fallback", "no answer in time")
+    (option,) = options(Candidates(problem="no answer in time"), FACTS, several, several)
+    assert (option.source, option.error) == ("keyphrases", "no answer in time")

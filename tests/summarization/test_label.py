@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hercules_scale.config import SummariesConfig
@@ -20,9 +21,11 @@ from hercules_scale.summarization.chat import (
     ChatRequest,
     ModelUnavailableError,
 )
+from hercules_scale.summarization.grounding import Grounding
+from hercules_scale.summarization.keyphrases import PhraseCounts, count_phrases
 from hercules_scale.summarization.label import Candidates, Labeller
 from hercules_scale.summarization.ledger import Call, Ledger
-from hercules_scale.summarization.prompts import ClusterFacts, EstimatedTokens, PromptLimits
+from hercules_scale.summarization.prompts import ClusterFacts, EstimatedTokens, PromptStyle
 
 GOOD = '{"title": "Ferries of the north", "description": "When ferries leave."}'
 # What the stand-in answers to the n-th question about a cluster: one text, or several.
@@ -89,6 +92,7 @@ class Run:
     """Labels clusters with a model over one folder, as a run and its resumptions do."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.store = Store(str(folder))
 
     def label(
@@ -97,10 +101,11 @@ class Run:
         n_clusters: int = 1,
         on_done: Callable[[], None] = lambda: None,
         in_flight: int = 32,
+        grounding: Grounding | None = None,
         **options: Any,
     ) -> dict[int, Candidates]:
         config = SummariesConfig.model_validate({"max_attempts": 3, "candidates": 1, **options})
-        limits = PromptLimits(EstimatedTokens(), config.max_prompt_tokens, config.exemplar_tokens)
+        style = PromptStyle(EstimatedTokens(), config.max_prompt_tokens, config.exemplar_tokens)
         facts = [
             ClusterFacts(2, cluster, 5, ["ferry"], [f"ferry number {cluster}"])
             for cluster in range(n_clusters)
@@ -108,8 +113,8 @@ class Run:
 
         async def label() -> dict[int, Candidates]:
             self.ledger = Ledger(self.store)
-            asker = Asker(model, self.ledger, config, limits, in_flight)
-            return await Labeller(asker, config, limits, 7, on_done).label(facts)
+            asker = Asker(model, self.ledger, config, style, in_flight)
+            return await Labeller(asker, config, style, 7, on_done).label(facts, grounding)
 
         return asyncio.run(label())
 
@@ -136,7 +141,7 @@ def run(tmp_path: Path) -> Run:
 def test_every_cluster_gets_the_models_answer(run: Run) -> None:
     found = run.label(StandIn(lambda cluster, attempt: GOOD), 5)
     assert sorted(found) == list(range(5))
-    titles = {summary.title for each in found.values() for summary in each.summaries}
+    titles = {title for each in found.values() for title in each.titles}
     assert titles == {"Ferries of the north"}
     assert run.outcomes == [(cluster, 1, "ok") for cluster in range(5)]
     assert {(call.level, call.prompt_tokens, call.completion_tokens) for call in run.calls} == {
@@ -148,7 +153,7 @@ def test_of_several_answers_those_of_use_are_kept_once(run: Run) -> None:
     other = GOOD.replace("north", "south")
     model = StandIn(lambda cluster, attempt: [GOOD, "no idea", other, GOOD])
     found = run.label(model, candidates=4)
-    titles = [summary.title for summary in found[0].summaries]
+    titles = found[0].titles
     assert titles == ["Ferries of the north", "Ferries of the south"]
     payload = model.requests[0].payload("m")
     assert payload["n"] == 4
@@ -159,7 +164,7 @@ def test_of_several_answers_those_of_use_are_kept_once(run: Run) -> None:
 def test_a_bad_answer_is_asked_for_again_at_another_draw(run: Run) -> None:
     model = StandIn(lambda cluster, attempt: GOOD if attempt == 3 else "no idea")
     found = run.label(model)
-    assert len(found[0].summaries) == 1
+    assert len(found[0].titles) == 1
     assert run.outcomes == [(0, 1, "invalid"), (0, 2, "invalid"), (0, 3, "ok")]
     assert len({request.seed for request in model.requests}) == 3
     assert model.requests[0].temperature == 0
@@ -168,14 +173,14 @@ def test_a_bad_answer_is_asked_for_again_at_another_draw(run: Run) -> None:
 
 def test_a_cluster_without_an_answer_says_why(run: Run) -> None:
     found = run.label(StandIn(lambda cluster, attempt: "no idea"))
-    assert found[0].summaries == []
+    assert found[0].titles == []
     assert "no JSON object" in found[0].problem
     assert len(run.calls) == 3
 
 
 def test_one_bad_cluster_does_not_touch_its_neighbours(run: Run) -> None:
     found = run.label(StandIn(lambda cluster, attempt: "no idea" if cluster == 2 else GOOD), 4)
-    assert [len(found[cluster].summaries) for cluster in range(4)] == [1, 1, 0, 1]
+    assert [len(found[cluster].titles) for cluster in range(4)] == [1, 1, 0, 1]
 
 
 def test_an_answer_that_was_cut_off_says_so(run: Run) -> None:
@@ -187,7 +192,7 @@ def test_an_answer_that_was_cut_off_says_so(run: Run) -> None:
 def test_a_call_without_an_answer_is_made_again(run: Run, failure: str, outcome: str) -> None:
     model = StandIn(lambda cluster, attempt: failure if attempt == 1 else GOOD)
     found = run.label(model, timeout_seconds=0.05)
-    assert len(found[0].summaries) == 1
+    assert len(found[0].titles) == 1
     assert run.outcomes == [(0, 1, outcome), (0, 2, "ok")]
     assert run.calls[0].completion_tokens == 0
 
@@ -211,14 +216,14 @@ def test_a_model_that_dies_under_many_requests_is_waited_for(
 
     model = StandIn(script)
     found = run.label(model, 100, in_flight=in_flight, max_attempts=8)
-    assert all(each.summaries for each in found.values())
+    assert all(each.complete for each in found.values())
     assert len(model.requests) == 100 + dead
 
 
 def test_scattered_failures_are_no_outage(run: Run) -> None:
     model = StandIn(lambda cluster, attempt: "refused" if cluster % 2 and attempt < 3 else GOOD)
     found = run.label(model, 60, in_flight=1)
-    assert all(each.summaries for each in found.values())
+    assert all(each.complete for each in found.values())
 
 
 @pytest.mark.parametrize("in_flight", [1, 3])
@@ -299,7 +304,7 @@ class TestAgain:
         kept = {call.cluster_id for call in run.calls if call.outcome == "ok"}
         again = StandIn(lambda cluster, attempt: GOOD)
         found = run.label(again, 8)
-        assert all(each.summaries for each in found.values())
+        assert all(each.complete for each in found.values())
         assert len(kept) >= 5
         assert set(again.asked) == set(range(8)) - kept
 
@@ -331,7 +336,7 @@ class TestBudget:
         n_before = len(run.calls)
         again = StandIn(lambda cluster, attempt: GOOD)
         found = run.label(again, 30, max_total_tokens=100_000)
-        assert all(each.summaries for each in found.values())
+        assert all(each.complete for each in found.values())
         assert len(again.requests) == 30 - n_before
 
     def test_calls_in_flight_end_and_are_kept(self, run: Run) -> None:
@@ -360,7 +365,7 @@ class TestTogether:
     def test_they_share_requests(self, run: Run) -> None:
         model = StandIn(lambda cluster, size: GOOD)
         found = run.label(model, 20, clusters_per_request=5, in_flight=1)
-        assert all(each.summaries for each in found.values())
+        assert all(each.complete for each in found.values())
         assert len(model.requests) == 4
         assert run.outcomes == [(None, 1, "ok")] * 4
         assert model.requests[0].max_tokens == 5 * 128
@@ -368,14 +373,14 @@ class TestTogether:
     def test_halves_are_asked_again_until_the_bad_one_is_alone(self, run: Run) -> None:
         model = StandIn(lambda cluster, size: "no idea" if cluster == 3 else GOOD)
         found = run.label(model, 8, clusters_per_request=8, max_attempts=2)
-        assert [len(found[cluster].summaries) for cluster in range(8)] == [1, 1, 1, 0] + [1] * 4
+        assert [len(found[cluster].titles) for cluster in range(8)] == [1, 1, 1, 0] + [1] * 4
         # One for all, then the one that was left, alone, as often as is allowed.
         assert len(model.requests) == 3
 
     def test_a_reply_of_no_use_is_halved_within_a_bound(self, run: Run) -> None:
         model = StandIn(lambda cluster, size: "no idea")
         found = run.label(model, 8, clusters_per_request=8, max_attempts=2)
-        assert not any(each.summaries for each in found.values())
+        assert not any(each.complete for each in found.values())
         assert len(model.requests) <= 2 * 8 - 1 + 8 * 2
 
     def test_groups_grow_smaller_after_a_failure_and_larger_after_answers(self, run: Run) -> None:
@@ -396,7 +401,7 @@ def test_an_endpoint_that_is_asked_too_much_is_left_alone_for_a_while(run: Run) 
 
     model = StandIn(script)
     found = run.label(model, 12, in_flight=4)
-    assert all(each.summaries for each in found.values())
+    assert all(each.complete for each in found.values())
     gaps = [later - earlier for earlier, later in itertools.pairwise(asked_at)]
     assert max(gaps) >= 0.04
 
@@ -408,16 +413,34 @@ def test_new_titles_are_asked_for_together(run: Run) -> None:
 
     model = Renamer(lambda cluster, attempt: GOOD)
     config = SummariesConfig()
-    limits = PromptLimits(EstimatedTokens(), 1024, 32)
+    style = PromptStyle(EstimatedTokens(), 1024, 32)
     facts = [ClusterFacts(1, cluster, 5, ["ferry"]) for cluster in range(2)]
 
     async def rename() -> list[dict[int, str]]:
-        asker = Asker(model, Ledger(run.store), config, limits, 4)
+        asker = Asker(model, Ledger(run.store), config, style, 4)
         groups = [[(each, "Ferries") for each in facts]]
-        return await Labeller(asker, config, limits, 0).rename(groups)
+        return await Labeller(asker, config, style, 0).name_siblings(groups)
 
     assert asyncio.run(rename()) == [{0: "Ferries of the north"}]
     assert len(model.requests) == 1
+
+
+def test_what_no_item_says_is_asked_for_again_and_then_left_out(run: Run) -> None:
+    counts = PhraseCounts(count_phrases(["the ferry leaves north"] * 3, np.zeros(3, np.int32)), 1)
+    said = counts.words_of_level(np.zeros(1, np.int32), np.array([3.0]))
+    grounding = Grounding(said, [ClusterFacts(2, 0, 3, ["ferry"])], None)
+    invented = '{"title": "Ferries of the north", "description": "Cows and zebras in a zoo."}'
+    model = StandIn(lambda cluster, attempt: GOOD if attempt == 2 else invented)
+    again = run.label(model, grounding=grounding)
+    assert again[0].titles == ["Ferries of the north"]
+    assert again[0].complete
+    assert run.outcomes == [(0, 1, "invalid"), (0, 2, "ok")]
+    # The title is kept where no description is of use.
+    model = StandIn(lambda cluster, attempt: invented)
+    never = Run(run.folder / "never").label(model, grounding=grounding)
+    assert (never[0].titles, never[0].descriptions) == (["Ferries of the north"], [])
+    assert never[0].problem == "the description says what the items do not: cows, zebras, zoo"
+    assert len(model.requests) == 3
 
 
 class SlowModel(StandIn):
@@ -448,7 +471,7 @@ def test_a_request_has_its_time_limit_once_the_requests_before_it_are_answered(r
     # Each answer takes most of the limit, and eight questions wait for one processor.
     model = SlowModel(0.3)
     found = run.label(model, 12, in_flight=64, timeout_seconds=0.6)
-    assert all(each.summaries for each in found.values())
+    assert all(each.complete for each in found.values())
     assert {outcome for _, _, outcome in run.outcomes} == {"ok"}
     # More at a time than one processor works on would only wait.
     assert model.most_running <= FIRST_IN_FLIGHT + 1
@@ -457,7 +480,7 @@ def test_a_request_has_its_time_limit_once_the_requests_before_it_are_answered(r
 def test_a_slow_model_with_many_processors_is_asked_as_much_as_it_takes(run: Run) -> None:
     model = SlowModel(0.25, at_once=64)
     found = run.label(model, 64, in_flight=40, timeout_seconds=0.4)
-    assert all(each.summaries for each in found.values())
+    assert all(each.complete for each in found.values())
     assert model.most_running > 2 * FIRST_IN_FLIGHT
 
 
@@ -467,7 +490,7 @@ def test_a_request_that_is_lost_among_others_is_sent_again(run: Run) -> None:
     started = time.monotonic()
     found = run.label(model, 40, in_flight=4, timeout_seconds=0.5)
     assert time.monotonic() - started < 20
-    assert all(each.summaries for each in found.values())
+    assert all(each.complete for each in found.values())
     assert [outcome for cluster, _, outcome in run.outcomes if cluster == 3] == ["timeout", "ok"]
 
 

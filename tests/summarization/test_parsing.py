@@ -18,6 +18,8 @@ from hercules_scale.summarization.prompts import (
     DESCRIPTION_CHARACTERS,
     TITLE_WORDS,
     ClusterFacts,
+    EstimatedTokens,
+    PromptStyle,
     fixed_messages,
 )
 
@@ -86,7 +88,11 @@ def test_braces_of_the_items_are_kept() -> None:
 
 
 def test_a_title_copied_from_a_worked_example_is_refused() -> None:
-    copied = [m["content"] for m in fixed_messages(None) if m["role"] == "assistant"]
+    copied = [
+        m["content"]
+        for m in fixed_messages(PromptStyle(EstimatedTokens(), 1536, 48, size="medium"))
+        if m["role"] == "assistant"
+    ]
     assert copied
     for text in copied:
         with pytest.raises(SummaryError, match="repeats the instructions"):

@@ -1,0 +1,286 @@
+"""A language model judges the clusters of a finished run: fit and codebook.
+
+Items are drawn by row with one seed, so that runs over the same input are asked about the same
+ones. Calls are in a ledger of their own: a judgement that is stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from hercules_scale import schemas
+from hercules_scale.clustering.assign import Int64
+from hercules_scale.config import SummariesConfig
+from hercules_scale.errors import InputError, SummaryError
+from hercules_scale.evaluation import judge
+from hercules_scale.evaluation.internal import Figure
+from hercules_scale.evaluation.judge import Category, FitQuestion
+from hercules_scale.reading.redact import redacted
+from hercules_scale.stages.cluster import Clustering
+from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.event_loop import run_coroutine
+from hercules_scale.stages.facts import ancestors, cells, siblings
+from hercules_scale.stages.machines import take_resources
+from hercules_scale.stages.privacy import withheld_reasons
+from hercules_scale.stages.summarize import open_model, probe_endpoint, prompt_style
+from hercules_scale.storage import layout
+from hercules_scale.storage.tables import FileRecord, write_table
+from hercules_scale.summarization.asking import Asker
+from hercules_scale.summarization.chat import (
+    ChatReply,
+    ChatRequest,
+    ModelUnavailableError,
+    RefusedRequestError,
+)
+from hercules_scale.summarization.ledger import Ledger
+from hercules_scale.summarization.prompts import Message, PromptStyle
+
+STAGE = "judge"
+SEED = 0
+# Among the files of ``llm_calls``, after those about clusters; two, since the second judgement is
+# written before the first is deleted.
+CALLS_PARTS = (900, 901)
+# Tokens of an answer: a number, a codebook, the categories of some items.
+CHOICE_TOKENS, CODEBOOK_TOKENS, CODES_TOKENS = 24, 2_000, 320
+ATTEMPTS = 3
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a model is asked, and by which criterion.
+
+    Attributes:
+        summaries: Engine, model and budget of the judge.
+        criterion: One sentence, by which items are told apart.
+        n_fit: Items of the questions of fit, a level.
+        n_shown: Items that the codebook is made from.
+        n_coded: Items that are put into its categories.
+    """
+
+    summaries: SummariesConfig
+    criterion: str = judge.CRITERION
+    n_fit: int = 300
+    n_shown: int = 300
+    n_coded: int = 1_000
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a judgement found.
+
+    Attributes:
+        figures: Of each level.
+        calls: The file of its calls.
+        notes: What a user should know of the figures.
+    """
+
+    figures: list[dict[str, Figure]]
+    calls: FileRecord
+    notes: list[str]
+
+
+def judge_clusters(
+    context: RunContext, shards: Shards, clustering: Clustering, judgement: Judgement, part: int
+) -> Judged:
+    """Ask a model about items of a finished run, on Ray.
+
+    Args:
+        context: The run.
+        shards: Its items.
+        clustering: Its clusters with their titles.
+        judgement: The model, and what it is asked.
+        part: Of the table ``llm_calls``, for its calls.
+
+    Raises:
+        InputError: The items have no words, or the engine asks no model.
+        StageError: The model does not answer, or the budget is spent; what was asked is kept.
+    """
+    summaries = judgement.summaries
+    if summaries.engine not in ("vllm", "openai"):
+        raise InputError(
+            f"--judge needs a model, and the engine is {summaries.engine!r}; give --engine vllm or "
+            "openai, and --model"
+        )
+    own = context.config.input
+    if own.modality in ("numeric", "embedding") and own.text_column is None:
+        raise InputError(
+            f"--judge reads items, and these of modality {own.modality} have no words; only runs "
+            "of texts or of items with input.text_column can be judged"
+        )
+    config = context.config.model_copy(update={"summaries": summaries})
+    context, n_gpus = take_resources(replace(context, config=config))
+    if summaries.engine == "openai":
+        context = probe_endpoint(context)
+    work = _Work(context, shards, clustering, judgement, Ledger(context.store, STAGE))
+    with open_model(context, n_gpus) as model:
+        assert model is not None
+        style = prompt_style(context, model.tokens, clustering.n_levels)
+        asker = Asker(model.client, work.ledger, summaries, style, model.in_flight)
+
+        async def ask() -> tuple[list[dict[str, Figure]], list[str]]:
+            try:
+                return await _judge(work, asker, style)
+            finally:
+                await model.client.close()
+
+        figures, notes = run_coroutine(ask())
+    calls = pa.Table.from_pylist([asdict(call) for call in work.ledger.calls], schemas.LLM_CALLS)
+    file = write_table(context.store, layout.part("llm_calls", part), calls)
+    return Judged(figures, file, notes)
+
+
+@dataclass(frozen=True)
+class _Work:
+    context: RunContext
+    shards: Shards
+    clustering: Clustering
+    judgement: Judgement
+    ledger: Ledger
+
+    def leaves(self, rows: Int64) -> Int64:
+        """Finest clusters of some items."""
+        found = cells(self.context.store, self.shards, [rows.tolist()], "level_1", "memberships")
+        return np.array([found[row] for row in rows.tolist()], np.int64)
+
+    def texts(self, rows: Int64) -> list[str]:
+        """Words of some items, as prompts may show them."""
+        config = self.context.config
+        found = cells(self.context.store, self.shards, [rows.tolist()], config.input.words_column)
+        return redacted([found[row] for row in rows.tolist()], config.privacy.redact)
+
+
+async def _judge(
+    work: _Work, asker: Asker, style: PromptStyle
+) -> tuple[list[dict[str, Figure]], list[str]]:
+    """Figures of each level, and what to know of them."""
+    judgement, clustering = work.judgement, work.clustering
+    rows, leaves = _draw(work)
+    n_questions = clustering.n_levels * min(judgement.n_fit, len(rows)) + 1
+    n_questions += -(-judgement.n_coded // judge.CODED_TOGETHER)
+    stage = work.context.reporter.stage(STAGE, n_questions, "questions")
+    with stage as progress, asker.reporting(progress):
+        ask = _counting(asker, progress.advance)
+        figures: list[dict[str, Figure]] = []
+        drawn = slice(0, judgement.n_fit)
+        texts = dict(zip(rows[drawn].tolist(), work.texts(rows[drawn]), strict=True))
+        for level in range(1, clustering.n_levels + 1):
+            labels = ancestors(clustering, level)[leaves].astype(np.int64)
+            questions = judge.fit_questions(
+                rows[drawn], labels[drawn], siblings(clustering, level), level, SEED
+            )
+            titles = clustering.level(level)["title"].to_pylist()
+            figures.append(await _fit(ask, questions, texts, titles, style))
+        split = min(judgement.n_shown, len(rows) // 2)
+        shown = work.texts(rows[:split])
+        coded = slice(split, split + judgement.n_coded)
+        codebook = await _codebook(ask, shown, judgement.criterion, style)
+        if not codebook:
+            notes = ["judge: the model gave no codebook that can be used; take a larger model"]
+            return figures, notes
+        codes = await _codes(ask, work.texts(rows[coded]), codebook, style)
+        known = codes >= 0
+        for level in range(1, clustering.n_levels + 1):
+            labels = ancestors(clustering, level)[leaves[coded]].astype(np.int64)
+            figures[level - 1] |= judge.codebook_figures(labels[known], codes[known])
+        notes = judge.codebook_warnings(codes[known], codebook)
+        notes.append("judge: the codebook has " + ", ".join(each.name for each in codebook))
+    return figures, notes
+
+
+def _draw(work: _Work) -> tuple[Int64, Int64]:
+    """Rows of the items that may be asked about, in the order in which they are, and clusters."""
+    judgement, n_items = work.judgement, work.shards.n_items
+    wanted = max(judgement.n_fit, judgement.n_shown + judgement.n_coded)
+    rng = np.random.default_rng(SEED)
+    rows = rng.permutation(rng.choice(n_items, min(2 * wanted, n_items), replace=False))
+    leaves = work.leaves(rows)
+    withheld = withheld_reasons(work.context, work.shards, work.clustering)[0]
+    may = np.array([not withheld[leaf] for leaf in leaves.tolist()], bool)
+    return rows[may][:wanted], leaves[may][:wanted]
+
+
+Ask = Callable[[list[Message], dict[str, Any], int, Callable[[str], T]], Coroutine[Any, Any, T]]
+
+
+def _counting(asker: Asker, advance: Callable[[int], object]) -> Any:
+    """Asks a question, again at another draw where the answer is of no use."""
+
+    async def ask(
+        messages: list[Message], schema: dict[str, Any], n_tokens: int, read: Callable[[str], T]
+    ) -> T | None:
+        def read_first(reply: ChatReply) -> T:
+            return read(reply.answers[0].text)
+
+        try:
+            for attempt in range(1, ATTEMPTS + 1):
+                warm = 0.0 if attempt == 1 else 0.5
+                request = ChatRequest(messages, schema, warm, n_tokens, SEED + attempt)
+                try:
+                    return await asker.ask(request, 0, None, attempt, read_first)
+                except SummaryError:
+                    continue
+                except (ModelUnavailableError, RefusedRequestError):
+                    await asyncio.sleep(attempt)
+            return None
+        finally:
+            advance(1)
+
+    return ask
+
+
+async def _fit(
+    ask: Any,
+    questions: list[FitQuestion],
+    texts: dict[int, str],
+    titles: Sequence[str],
+    style: PromptStyle,
+) -> dict[str, Figure]:
+    answers = await asyncio.gather(
+        *(
+            ask(
+                question.messages(texts[question.row], titles, style),
+                question.schema,
+                CHOICE_TOKENS,
+                question.read,
+            )
+            for question in questions
+        )
+    )
+    answered = [pair for pair in zip(questions, answers, strict=True) if pair[1] is not None]
+    return judge.fit_figures([pair[0] for pair in answered], [pair[1] for pair in answered])
+
+
+async def _codebook(
+    ask: Any, texts: list[str], criterion: str, style: PromptStyle
+) -> list[Category]:
+    messages = judge.codebook_messages(texts, criterion, style)
+    found = await ask(messages, judge.codebook_schema(), CODEBOOK_TOKENS, judge.read_codebook)
+    return found or []
+
+
+async def _codes(ask: Any, texts: list[str], codebook: list[Category], style: PromptStyle) -> Int64:
+    """The category of each item, 0 for none and -1 where the model gave no answer."""
+    parts = [
+        texts[start : start + judge.CODED_TOGETHER]
+        for start in range(0, len(texts), judge.CODED_TOGETHER)
+    ]
+
+    async def code(part: list[str]) -> list[int]:
+        found = await ask(
+            judge.coding_messages(part, codebook, style),
+            judge.coding_schema(len(part), len(codebook)),
+            CODES_TOKENS,
+            lambda answer: judge.read_codes(answer, len(part), len(codebook)),
+        )
+        return found or [-1] * len(part)
+
+    codes = await asyncio.gather(*map(code, parts))
+    return np.array([each for part in codes for each in part], np.int64)

@@ -1,0 +1,307 @@
+"""The labels of the clusters of one level: asked for, chosen, told apart.
+
+A title is chosen by itself, then a description that goes with it, among the model's answers. Key
+phrases take the place of either only where the model gave nothing of use or something wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hercules_scale.clustering.assign import Float32
+from hercules_scale.summarization.choosing import (
+    Items,
+    choose_labels,
+    list_penalty,
+    reading_penalty,
+)
+from hercules_scale.summarization.distinct import alike_titles, told_apart
+from hercules_scale.summarization.grounding import LEAST_OF_TITLE, Grounding
+from hercules_scale.summarization.label import Candidates, Labeller
+from hercules_scale.summarization.parsing import (
+    Summary,
+    summary_from_keyphrases,
+    withheld_summary,
+)
+from hercules_scale.summarization.prompts import ClusterFacts
+
+Float64 = NDArray[np.float64]
+Encode = Callable[[list[str]], Float32]
+
+# Reasons why no answer of a model was used.
+NO_MODEL = "no model was asked (summaries.engine keyphrases)"
+WORDLESS = (
+    "their items have no words; name input.text_column, an input.id_column that says something, or "
+    "for images summaries.show_images"
+)
+TITLE_LOST = "the title is from key phrases: the model's titles fit the items far worse"
+DESCRIPTION_LOST = (
+    "the description is from key phrases: the model's descriptions fit the items far worse"
+)
+# Statistics of a cluster that its label is compared with, the most telling ones.
+STATISTICS_COMPARED = 8
+# Nats of the mean log-likelihood of the items that a cosine of one to the topic is worth.
+TOPIC_WEIGHT = 2.0
+
+
+@dataclass(frozen=True)
+class Level:
+    """The clusters of one level, and what their labels are chosen by.
+
+    Attributes:
+        facts: What is known of each cluster, by id.
+        groups: Clusters that are siblings.
+        items: Items to choose by; None where labels are embedded in another space than items.
+        grounding: What the items say; None where they have no words.
+        encode: Embeds labels.
+        topic: The paper's topic seed.
+        n_answers: Answers to each question; of one the only answer is taken.
+        names_siblings: Whether all siblings are named together, and not only those whose titles
+            are alike.
+    """
+
+    facts: list[ClusterFacts]
+    groups: list[NDArray[np.int64]]
+    items: Items | None
+    grounding: Grounding | None
+    encode: Encode
+    topic: str | None
+    n_answers: int
+    names_siblings: bool
+
+    @property
+    def choice(self) -> tuple[bool, bool]:
+        """Whether there is a choice of answers, and whether key phrases are among it.
+
+        Key phrases are compared with texts about the items by their own words, so they would win.
+        """
+        several = self.n_answers > 1
+        return several, several and self.items is not None
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of a level, by cluster.
+
+    Attributes:
+        summaries: Titles and descriptions.
+        vectors: Of "title. description", shape (k, d).
+        groundedness: Share of the content words of title, description and both that the items say,
+            shape (k, 3); NaN where that is not known.
+    """
+
+    summaries: list[Summary]
+    vectors: Float32
+    groundedness: Float64
+
+
+@dataclass(frozen=True)
+class Words:
+    """A title or a description that may be chosen."""
+
+    text: str
+    source: str
+    error: str = ""
+
+
+def unasked_reason(facts: ClusterFacts) -> str:
+    """The reason why the model is not asked about a cluster; empty where it is."""
+    return facts.withheld or (WORDLESS if facts.wordless else "")
+
+
+async def label_level(level: Level, labeller: Labeller | None) -> Labels:
+    """Titles and descriptions of the clusters of a level.
+
+    Args:
+        level: The level.
+        labeller: Asks the model; None for key phrases alone.
+
+    Raises:
+        StageError: The model does not answer at all, or the budget is spent.
+    """
+    facts = level.facts
+    if labeller is None:
+        found = {each.cluster_id: Candidates(problem=each.withheld or NO_MODEL) for each in facts}
+    else:
+        found = {each.cluster_id: Candidates(problem=unasked_reason(each)) for each in facts}
+        asked = [each for each in facts if not unasked_reason(each)]
+        found |= await labeller.label(asked, level.grounding)
+    titles = await _titles(level, [found[each.cluster_id] for each in facts], labeller)
+    heads = [f"{title.text}. " for title in titles]
+    options = [description_options(found[each.cluster_id], each, *level.choice) for each in facts]
+    descriptions, vectors = _choose(level, options, heads)
+    summaries = [
+        _joined(title, description) for title, description in zip(titles, descriptions, strict=True)
+    ]
+    return Labels(summaries, vectors, _groundedness(level, summaries))
+
+
+async def _titles(level: Level, found: list[Candidates], labeller: Labeller | None) -> list[Words]:
+    """A title for each cluster, no two of siblings the same."""
+    facts = level.facts
+    options = [
+        title_options(own, each, *level.choice) for own, each in zip(found, facts, strict=True)
+    ]
+    chosen, _ = _choose(level, options)
+    if labeller is not None:
+        groups = _to_name(level, [each.text for each in chosen])
+        asked = [[(facts[each], chosen[each].text) for each in group] for group in groups]
+        new: set[int] = set()
+        for answer in await labeller.name_siblings(asked):
+            for cluster, title in answer.items():
+                known = {each.text for each in options[cluster]}
+                if title not in known and not _problem_of(level, cluster, title):
+                    options[cluster].append(Words(title, "model"))
+                    new.add(cluster)
+        if new:
+            chosen, _ = _choose(level, options)
+    titles = told_apart([each.text for each in chosen], facts, level.groups)
+    return [
+        Words(title, each.source, each.error) for title, each in zip(titles, chosen, strict=True)
+    ]
+
+
+def _to_name(level: Level, titles: list[str]) -> list[list[int]]:
+    """Groups of siblings that the model names together."""
+    shown = np.array([not unasked_reason(each) for each in level.facts])
+    groups = [group[shown[group]] for group in level.groups]
+    if not level.names_siblings:
+        return [same for group in groups for same in alike_titles(titles, group)]
+    # Those of a large group that are asked about together have titles that are near.
+    return [
+        sorted(group.tolist(), key=lambda each: titles[each]) for group in groups if len(group) > 1
+    ]
+
+
+def _problem_of(level: Level, cluster: int, title: str) -> str:
+    if level.grounding is None:
+        return ""
+    return level.grounding.problem(cluster, "title", title, LEAST_OF_TITLE)
+
+
+def _choose(
+    level: Level, options: list[list[Words]], heads: list[str] | None = None
+) -> tuple[list[Words], Float32]:
+    """Choose a title or a description for each cluster.
+
+    Args:
+        level: The level.
+        options: Those of each cluster.
+        heads: Titles that go before descriptions.
+
+    Returns:
+        The choice, and its vectors.
+    """
+    heads = heads if heads is not None else [""] * len(options)
+    vectors = level.encode(
+        [head + each.text for head, own in zip(heads, options, strict=True) for each in own]
+    )
+    by_cluster = np.split(vectors, np.cumsum([len(own) for own in options])[:-1])
+    topic = level.encode([level.topic])[0] if level.topic else None
+    penalties = []
+    for cluster, (own, own_vectors) in enumerate(zip(options, by_cluster, strict=True)):
+        penalty = np.array([_penalty(level, cluster, each, not heads[cluster]) for each in own])
+        if topic is not None:
+            penalty -= TOPIC_WEIGHT * (own_vectors @ topic)
+        penalties.append(penalty)
+    items = level.items
+    if items is None:
+        items = _texts_of(level.facts, level.encode, vectors.shape[1])
+    chosen = choose_labels(by_cluster, penalties, items, level.groups)
+    return (
+        [own[index] for own, index in zip(options, chosen, strict=True)],
+        np.stack([own[index] for own, index in zip(by_cluster, chosen, strict=True)]),
+    )
+
+
+def _penalty(level: Level, cluster: int, words: Words, of_title: bool) -> float:
+    """How badly words read and how much they invent, in nats."""
+    penalty = reading_penalty(words.text) if of_title else 0.0
+    if words.source != "model":
+        return penalty + list_penalty(of_title)
+    if level.grounding is not None:
+        share = level.grounding.share(cluster, words.text)
+        penalty += 0.0 if np.isnan(share) else 1 - share
+    return penalty
+
+
+def _texts_of(facts: list[ClusterFacts], encode: Encode, dimension: int) -> Items:
+    """Texts about each cluster in the place of its items, embedded as labels are.
+
+    Numbers, images and vectors of the user's are in another space than labels; their statistics,
+    captions and texts are not.
+    """
+    texts = [
+        [*each.own_texts, *each.statistics[:STATISTICS_COMPARED]] if not each.withheld else []
+        for each in facts
+    ]
+    flat = [text for own in texts for text in own]
+    labels = np.repeat(np.arange(len(facts)), [len(own) for own in texts])
+    vectors = encode(flat) if flat else np.zeros((0, dimension), np.float32)
+    return Items(vectors, labels, np.ones(len(flat)), np.arange(len(flat)))
+
+
+def title_options(
+    found: Candidates, facts: ClusterFacts, several: bool, with_phrases: bool
+) -> list[Words]:
+    """Titles of a cluster that may be chosen.
+
+    Args:
+        found: Answers of the model.
+        facts: The cluster.
+        several: Whether there is a choice; else the first answer is taken.
+        with_phrases: Whether key phrases may be chosen where there are answers.
+    """
+    fallback = _fallback(facts, found.problem)
+    phrases = Words(fallback.title, fallback.source, TITLE_LOST)
+    return _options(found.titles, phrases, found.problem, several, with_phrases)
+
+
+def description_options(
+    found: Candidates, facts: ClusterFacts, several: bool, with_phrases: bool
+) -> list[Words]:
+    """Descriptions of a cluster that may be chosen, as ``title_options``."""
+    fallback = _fallback(facts, found.problem)
+    phrases = Words(fallback.description, fallback.description_source, DESCRIPTION_LOST)
+    return _options(found.descriptions, phrases, found.problem, several, with_phrases)
+
+
+def _options(
+    texts: list[str], phrases: Words, problem: str, several: bool, with_phrases: bool
+) -> list[Words]:
+    if not texts:
+        return [replace(phrases, error=problem)]
+    own = [Words(text, "model") for text in texts]
+    if not several:
+        return own[:1]
+    return [*own, phrases] if with_phrases else own
+
+
+def _fallback(facts: ClusterFacts, problem: str) -> Summary:
+    return withheld_summary(facts) if facts.withheld else summary_from_keyphrases(facts, problem)
+
+
+def _joined(title: Words, description: Words) -> Summary:
+    errors = dict.fromkeys(each.error for each in (title, description) if each.error)
+    return Summary(
+        title.text, description.text, title.source, description.source, "; ".join(errors) or None
+    )
+
+
+def _groundedness(level: Level, summaries: list[Summary]) -> Float64:
+    """Of each title, description, and both."""
+    shares = np.full((len(summaries), 3), np.nan)
+    if level.grounding is not None:
+        for cluster, summary in enumerate(summaries):
+            texts = (summary.title, summary.description, label_text(summary))
+            shares[cluster] = [level.grounding.share(cluster, text) for text in texts]
+    return shares
+
+
+def label_text(summary: Summary) -> str:
+    """The text that a label is embedded as."""
+    return f"{summary.title}. {summary.description}"

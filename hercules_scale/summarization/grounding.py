@@ -1,0 +1,210 @@
+"""Whether a title or description says only what the items of its cluster say.
+
+The content words of a text are looked up, by their stems, among the words of a sample of the
+cluster's items. A word that few items have may still paraphrase them: it counts where its vector
+lies near that of a key phrase.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import Stemmer
+from numpy.typing import NDArray
+from scipy import sparse
+
+from hercules_scale.clustering.assign import Float32
+from hercules_scale.summarization.prompts import ClusterFacts, words_of_examples
+
+Encode = Callable[[list[str]], Float32]
+
+# Share of the content words that items say, below which a text is refused: measured by
+# benchmarks/grounding.py.
+LEAST_OF_TITLE, LEAST_OF_DESCRIPTION = 0.5, 0.6
+# Share of a cluster's items that a word is in, from which it is theirs and not a single item's.
+LEAST_SHARE = 0.01
+# Cosine of a word and a key phrase from which the word says much the same.
+CLOSE = 0.5
+# Unsaid words that a message names.
+NAMED = 4
+
+_STEMMER = Stemmer.Stemmer("english")
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+# Written without spaces between words.
+_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]+")
+# Words about a collection and not about its subject.
+_FRAME = """
+    address area aspect associate based broad category characteristic collection common concept
+    concern content context cover deal different discuss discussion diverse element emphasis
+    especially example explore explain feature focus form general group highlight identify include
+    including individual information involve item kind like list main mainly mention multiple nature
+    note number overview particular particularly pertain provide range refer regard relate related
+    relevant report represent respective share similar specific specifically subject text theme
+    topic type typical typically use used using usually variety various word work
+"""
+
+
+@functools.cache
+def _example_stems() -> frozenset[str]:
+    return frozenset(content_stems(words_of_examples()))
+
+
+@functools.cache
+def _ignored() -> frozenset[str]:
+    """Stems of words that say nothing of a subject."""
+    # scikit-learn takes a second to load; phrases are counted without its stop words.
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    return frozenset(_STEMMER.stemWords([*ENGLISH_STOP_WORDS, *_FRAME.split()]))
+
+
+def stems_of(text: str) -> dict[str, str]:
+    """The stem of each word of a text, and a word of that stem.
+
+    In scripts without spaces each pair of characters counts as a word.
+    """
+    parts = [part for word in _WORD.findall(text.lower()) for part in _parts_of(word)]
+    return dict(zip(_STEMMER.stemWords(parts), parts, strict=True))
+
+
+def content_stems(text: str) -> dict[str, str]:
+    """Those of the words that say something of a subject."""
+    return {
+        stem: word
+        for stem, word in stems_of(text).items()
+        if stem not in _ignored() and (len(word) > 2 or _UNSPACED.match(word))
+    }
+
+
+def _parts_of(word: str) -> list[str]:
+    """A word, or pairs of characters of one that is written without spaces."""
+    runs = _UNSPACED.findall(word)
+    return [run[at : at + 2] for run in runs for at in range(max(len(run) - 1, 1))] or [word]
+
+
+@dataclass(frozen=True)
+class SaidWords:
+    """How often the items of the clusters of a level say words.
+
+    Attributes:
+        columns: Column of each stem.
+        counts: Occurrences in a sample of each cluster's items, shape (k, stems).
+        n_items: Items in the sample of each cluster, shape (k,).
+    """
+
+    columns: dict[str, int]
+    counts: sparse.csr_array
+    n_items: NDArray[np.float64]
+
+    @functools.cached_property
+    def _stems(self) -> list[str]:
+        return list(self.columns)
+
+    def words(self, cluster: int) -> list[str]:
+        """Stems that a cluster's items have, and not only a few of very many."""
+        span = slice(self.counts.indptr[cluster], self.counts.indptr[cluster + 1])
+        often = self.counts.data[span] >= LEAST_SHARE * self.n_items[cluster]
+        return [self._stems[column] for column in self.counts.indices[span][often].tolist()]
+
+    def often_said(self, cluster: int, stem: str) -> bool:
+        """Whether a cluster's items have a word, and not only a few of very many."""
+        column = self.columns.get(stem)
+        if column is None:
+            return False
+        span = slice(self.counts.indptr[cluster], self.counts.indptr[cluster + 1])
+        place = np.searchsorted(self.counts.indices[span], column)
+        if place == span.stop - span.start or self.counts.indices[span][place] != column:
+            return False
+        return bool(self.counts.data[span][place] >= LEAST_SHARE * self.n_items[cluster])
+
+
+def _script(word: str) -> frozenset[str]:
+    """Scripts of the letters of a word, such as LATIN."""
+    letters = filter(str.isalpha, word)
+    return frozenset(unicodedata.name(letter, "").partition(" ")[0] for letter in letters)
+
+
+class Grounding:
+    """How much of a text the items of a cluster say, for the clusters of one level.
+
+    Args:
+        said: Words of the items.
+        facts: The clusters, by id.
+        encode: Embeds words; None leaves paraphrases out.
+    """
+
+    def __init__(
+        self, said: SaidWords, facts: Sequence[ClusterFacts], encode: Encode | None
+    ) -> None:
+        self._said, self._facts, self._encode = said, facts, encode
+        self._vectors: dict[str, Float32] = {}
+        self._known_scripts: dict[int, frozenset[str]] = {}
+
+    def share(self, cluster: int, text: str) -> float:
+        """Share of the content words of a text that items say; NaN where it has none."""
+        stems = content_stems(text)
+        return 1 - len(self.unsaid(cluster, stems)) / len(stems) if stems else float("nan")
+
+    def problem(self, cluster: int, name: str, text: str, least: float) -> str:
+        """The reason why a text is refused; empty where it is not.
+
+        Args:
+            cluster: The cluster that it is about.
+            name: A noun for the text, such as title.
+            text: The text.
+            least: Share of its content words that the items must say.
+        """
+        stems = content_stems(text)
+        unsaid = self.unsaid(cluster, stems)
+        copied = [stems[stem] for stem in stems.keys() & _example_stems() if stems[stem] in unsaid]
+        if copied:
+            return f"the {name} repeats the worked examples: {', '.join(sorted(copied)[:NAMED])}"
+        foreign = [word for word in unsaid if not _script(word) <= self._scripts(cluster)]
+        if foreign:
+            return f"the {name} is in another script than the items: {', '.join(foreign[:NAMED])}"
+        if len(unsaid) <= (1 - least) * len(stems):
+            return ""
+        return f"the {name} says what the items do not: {', '.join(unsaid[:NAMED])}"
+
+    def unsaid(self, cluster: int, stems: dict[str, str]) -> list[str]:
+        """Those of some words, given by stem, that the items of a cluster do not say."""
+        own = self._own_stems(cluster)
+        unknown = {
+            stem: word
+            for stem, word in stems.items()
+            if stem not in own and not self._said.often_said(cluster, stem)
+        }
+        near = self._near(cluster, [word for word in unknown.values() if not word.isdigit()])
+        return [word for word in unknown.values() if word not in near]
+
+    def _scripts(self, cluster: int) -> frozenset[str]:
+        """Scripts that the words of a cluster's items are written in."""
+        if cluster not in self._known_scripts:
+            words = [*self._said.words(cluster), *self._own_stems(cluster)]
+            self._known_scripts[cluster] = frozenset().union(*map(_script, words))
+        return self._known_scripts[cluster]
+
+    def _own_stems(self, cluster: int) -> set[str]:
+        """Stems of key phrases and of titles of children."""
+        facts = self._facts[cluster]
+        titles = [child.title for child in facts.children]
+        return set(stems_of(" ".join([*facts.keyphrases, *titles])))
+
+    def _near(self, cluster: int, words: list[str]) -> set[str]:
+        """Those of some words that lie near a key phrase of a cluster."""
+        phrases = self._facts[cluster].keyphrases
+        if self._encode is None or not words or not phrases:
+            return set()
+        new = [text for text in dict.fromkeys([*words, *phrases]) if text not in self._vectors]
+        if new:
+            self._vectors |= dict(zip(new, self._encode(new), strict=True))
+        ours, theirs = (
+            np.stack([self._vectors[text] for text in texts]) for texts in (words, phrases)
+        )
+        near = (ours @ theirs.T).max(axis=1) >= CLOSE
+        return {word for word, is_near in zip(words, near, strict=True) if is_near}
