@@ -89,6 +89,7 @@ SUMMARY_COLUMNS = (
     "keyphrases",
 )
 CLUSTERS = "clusters"
+RAY_STARTS = 3
 VERSIONS_RECORDED = ("ray", "faiss-cpu", "torch", "sentence-transformers", "pyarrow", "numpy")
 # Sections and keys that do not change what the tables hold, or that may grow to resume a run.
 NOT_FINGERPRINTED = (
@@ -420,7 +421,7 @@ def local_or_cluster_ray(config: RunConfig) -> Iterator[None]:
             n_cpus = max(os.cpu_count() or 1, math.ceil(asked), 2)
             # Said, because Ray would else join whatever cluster was started on this machine.
             options |= {"address": "local", "num_cpus": n_cpus, "include_dashboard": False}
-        ray.init(**options)
+        _start_ray(options)
     for name in ("ray.serve", "ray.llm", "vllm"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
@@ -431,6 +432,27 @@ def local_or_cluster_ray(config: RunConfig) -> Iterator[None]:
     finally:
         if mine:
             ray.shutdown()
+
+
+def _start_ray(options: dict[str, Any]) -> None:
+    """Start or join Ray, again where a busy machine takes longer than the 30 s that Ray waits.
+
+    Raises:
+        HerculesScaleError: It was too slow three times.
+    """
+    for _ in range(RAY_STARTS):
+        try:
+            ray.init(**options)
+            return
+        except Exception as error:
+            # Ray has no type for this.
+            if "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+    raise HerculesScaleError(
+        f"Ray did not start within 30 s, {RAY_STARTS} times in a row: the machine is too busy; end "
+        "other work on it and run again"
+    )
 
 
 def _check_one_machine() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from hercules_scale import __version__
+from hercules_scale import __version__, pipeline
 from hercules_scale.config import parse_config
 from hercules_scale.errors import HerculesScaleError, ManifestMismatchError
 from hercules_scale.pipeline import local_or_cluster_ray, run
@@ -60,3 +60,22 @@ def test_a_loss_that_no_stage_makes_good_ends_with_one_line(
         local_or_cluster_ray(parse_config(values)),
     ):
         ask_the_lost()
+
+
+def test_ray_that_starts_too_slowly_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Exception("The current node timed out during startup. This could happen because ...")
+    starts: list[Exception | None] = [slow, None]
+    monkeypatch.setattr(ray, "init", lambda **options: raise_if(starts.pop(0)))
+    pipeline._start_ray({})
+    assert starts == []
+    monkeypatch.setattr(ray, "init", lambda **options: raise_if(slow))
+    with pytest.raises(HerculesScaleError, match="did not start within 30 s, 3 times in a row"):
+        pipeline._start_ray({})
+    monkeypatch.setattr(ray, "init", lambda **options: raise_if(ValueError("no such option")))
+    with pytest.raises(ValueError, match="no such option"):
+        pipeline._start_ray({})
+
+
+def raise_if(error: Exception | None) -> None:
+    if error is not None:
+        raise error

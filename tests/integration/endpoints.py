@@ -140,7 +140,8 @@ def title_of(request: Request) -> str:
     if not question.startswith("Group "):
         return json.dumps(label_of(question))
     if ": " in question.splitlines()[0]:
-        names = [line[6:].partition(", now ") for line in question.splitlines()]
+        heads = [line for line in question.splitlines() if line.startswith("Group ")]
+        names = [line[6:].partition(", draft: ") for line in heads]
         return json.dumps({key: f"Codes of {rest.rpartition(': ')[2]}" for key, _, rest in names})
     parts = [part.partition("\n") for part in question[6:].split("\n\nGroup ")]
     return json.dumps({key: label_of(rest) for key, _, rest in parts})
@@ -150,7 +151,7 @@ def label_of(question: str) -> dict[str, str]:
     """A title and a description of the first key phrase, or of the item."""
     phrases = question.partition("Key phrases: ")[2].partition("\n")[0]
     about = phrases.partition(",")[0] or question[6:40]
-    return {"title": f"Codes of {about}", "description": f"Codes of {about} alone."}
+    return {"title": f"Codes of {about}", "description": f"Items about {about}."}
 
 
 def choice(message: Any, index: int = 0, finish_reason: str | None = "stop") -> dict[str, Any]:

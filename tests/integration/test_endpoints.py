@@ -773,7 +773,7 @@ def test_only_the_part_that_is_refused_is_left_out(
         assert asked.n_probes <= 2
         assert asked.titles == ALL_TITLES
         if not dialect.system:
-            assert "Write a title" in server.requests[-1].body["messages"][0]["content"]
+            assert "You name groups" in server.requests[-1].body["messages"][0]["content"]
 
 
 def test_a_model_that_thinks_past_the_probe_has_answered_it() -> None:
