@@ -29,8 +29,8 @@ LEAD_CHARACTERS = 300
 CODE_CHARACTERS = 5
 
 
-# Parts of this model come with requirements-demo.txt; prompts are short, so that two cores label
-# the tree in minutes.
+# Parts of this model come with requirements-demo.txt. Few items are shown, so that two cores
+# label the tree in minutes.
 MODEL = "qwen2.5-coder-0.5b"
 SUMMARIES: dict[str, Any] = {"exemplars": 6, "exemplar_tokens": 40}
 
