@@ -110,7 +110,7 @@ def fit_questions(
 
 
 def fit_figures(questions: list[FitQuestion], right: list[bool]) -> dict[str, Figure]:
-    """Share of items whose own title was chosen, with Wilson's interval, and that by chance."""
+    """Share of items of which the own title was chosen, with Wilson's interval, and by chance."""
     n = len(right)
     if not n:
         return {}
@@ -138,7 +138,7 @@ def codebook_messages(texts: Sequence[str], criterion: str, style: PromptStyle) 
 
     Args:
         texts: Items that it is made from; as much of each as fits.
-        criterion: One sentence, by which items are told apart.
+        criterion: One sentence that says how items differ.
         style: How prompts are written.
     """
     least, most = CATEGORIES
@@ -249,7 +249,7 @@ def codebook_figures(labels: NDArray[np.int64], codes: Int64) -> dict[str, Figur
 
 
 def codebook_warnings(codes: Int64, codebook: Sequence[Category]) -> list[str]:
-    """What a user should know of a codebook before its scores are believed."""
+    """Reasons not to believe the scores of a codebook."""
     if not len(codes):
         return []
     counts = np.bincount(codes, minlength=len(codebook) + 1)

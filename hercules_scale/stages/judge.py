@@ -55,11 +55,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a model is asked, and by which criterion.
+    """The questions to a model, and their criterion.
 
     Attributes:
         summaries: Engine, model and budget of the judge.
-        criterion: One sentence, by which items are told apart.
+        criterion: One sentence that says how items differ.
         n_fit: Items of the questions of fit, a level.
         n_shown: Items that the codebook is made from.
         n_coded: Items that are put into its categories.
@@ -74,12 +74,12 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Judged:
-    """What a judgement found.
+    """The result of a judgement.
 
     Attributes:
         figures: Of each level.
         calls: The file of its calls.
-        notes: What a user should know of the figures.
+        notes: Reasons not to believe the figures.
     """
 
     figures: list[dict[str, Figure]]

@@ -1,4 +1,4 @@
-"""The labels of the clusters of one level: asked for, chosen, told apart.
+"""The labels of the clusters of one level: asked for, chosen, made distinct.
 
 A title is chosen by itself, then a description that goes with it, among the model's answers. Key
 phrases take the place of either only where the model gave nothing of use or something wrong.
@@ -53,10 +53,10 @@ class Level:
     """The clusters of one level, and what their labels are chosen by.
 
     Attributes:
-        facts: What is known of each cluster, by id.
+        facts: The facts of each cluster, by id.
         groups: Clusters that are siblings.
         items: Items to choose by; None where labels are embedded in another space than items.
-        grounding: What the items say; None where they have no words.
+        grounding: The words of the items; None where they have none.
         encode: Embeds labels.
         topic: The paper's topic seed.
         n_answers: Answers to each question; of one the only answer is taken.
