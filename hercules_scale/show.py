@@ -49,7 +49,7 @@ def _fit(evaluations: pd.DataFrame) -> str:
     for level in sorted(set(evaluations["level"])):
         if ("label_accuracy", level) in values.index:
             share, chance = (
-                values[name, level] for name in ("label_accuracy", "label_accuracy_chance")
+                values[name, level] for name in ("label_accuracy_weighted", "label_accuracy_chance")
             )
             return (
                 f"; {share:.0%} of the items that no prompt showed lie nearer to their own label "
