@@ -125,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--criterion",
         metavar="SENTENCE",
-        help="what the judge tells items apart by; default: the run's topic, or their main subject",
+        help="how items differ for the judge; default: the run's topic, or their main subject",
     )
     evaluate.add_argument(
         "--max-total-tokens", type=int, metavar="N", help="stop the judge before more than these"

@@ -32,7 +32,12 @@ from hercules_scale.stages.evaluate import (
     write_evaluations,
 )
 from hercules_scale.stages.ground_truth import CLASSES, GivenTruth, Truth
-from hercules_scale.stages.judge import CALLS_PARTS, Judgement, judge_clusters
+from hercules_scale.stages.judge import (
+    CALLS_PARTS,
+    Judgement,
+    check_judgement,
+    judge_clusters,
+)
 from hercules_scale.stages.label_items import read_label_items
 from hercules_scale.stages.partials import Gather, GatherHere, GatherOnRay
 from hercules_scale.stages.summarize import Summaries, measured_labels
@@ -72,6 +77,7 @@ def evaluate_run(
     run = _FinishedRun.open(Store(uri), Reporter())
     context = run.context
     truth = run.stored_truth(columns)
+    judgement = None if judge is None else run.judgement(judge)
     gather = GatherOnRay(context, run.shards)
     notes: list[str] = []
     with hold_lock(context.store, notes.append):
@@ -79,7 +85,7 @@ def evaluate_run(
         gather.forget(CLASSES)
         with local_or_cluster_ray(context.config):
             rows, missing = run.measure(truth, gather)
-            rows += run.rows_before(JUDGE) if judge is None else run.judge(judge, notes)
+            rows += run.rows_before(JUDGE) if judgement is None else run.judge(judgement, notes)
         part = 1 - int(layout.part("evaluations", 0) not in run.paths("evaluations"))
         file = write_evaluations(context.store, rows, part)
         replace_table(context.store, "evaluations", [file])
@@ -185,15 +191,20 @@ class _FinishedRun:
         notes += [f"labels {name!r} hold no value; nothing to measure" for name in without]
         return rows + for_truth, notes
 
-    def judge(self, values: dict[str, Any], notes: list[str]) -> list[Row]:
-        """Rows by a language model; its calls are added to the table ``llm_calls``."""
+    def judgement(self, values: dict[str, Any]) -> Judgement:
+        """The questions to a judge, checked before anything is measured."""
         own = self.context.config.summaries
         asked = {"engine": own.engine, "model": own.model, "endpoint": own.endpoint} | values
         criterion = asked.pop("criterion", None) or own.topic or CRITERION
         config = parse_config({"input": {"path": "-"}, "output": {"path": "-"}, "summaries": asked})
+        judgement = Judgement(config.summaries, criterion)
+        check_judgement(self.context.config.input, judgement)
         privacy = {"privacy": self.context.config.privacy}
         check_language_model(config.model_copy(update=privacy))
-        judgement = Judgement(config.summaries, criterion)
+        return judgement
+
+    def judge(self, judgement: Judgement, notes: list[str]) -> list[Row]:
+        """Rows by a language model; its calls are added to the table ``llm_calls``."""
         files = self.files.get("llm_calls", [])
         paths = [layout.part("llm_calls", part) for part in CALLS_PARTS]
         part = CALLS_PARTS[int(paths[0] in [file.path for file in files])]

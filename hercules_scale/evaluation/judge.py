@@ -18,7 +18,13 @@ from hercules_scale.clustering.assign import Int64
 from hercules_scale.errors import SummaryError
 from hercules_scale.evaluation.internal import Figure
 from hercules_scale.summarization.answers import answer_values, lower_keys
-from hercules_scale.summarization.prompts import Message, PromptStyle, plain_text
+from hercules_scale.summarization.prompts import (
+    Message,
+    PromptStyle,
+    object_schema,
+    plain_text,
+    shown_item,
+)
 
 # Titles that an item is shown with, its own among them.
 TITLES = 6
@@ -62,7 +68,7 @@ class FitQuestion:
             f"{number}. {plain_text(titles[cluster])}"
             for number, cluster in enumerate(self.clusters, start=1)
         ]
-        item = _item(text, style, style.prompt // 2)
+        item = shown_item(text, style.tokens, style.prompt // 2)
         return [
             {"role": "system", "content": _FIT},
             {"role": "user", "content": "\n".join([item, *shown])},
@@ -72,7 +78,7 @@ class FitQuestion:
     def schema(self) -> dict[str, Any]:
         """JSON schema of the answer."""
         numbers = list(range(1, len(self.clusters) + 1))
-        return _object({"choice": {"type": "integer", "enum": numbers}})
+        return object_schema({"choice": {"type": "integer", "enum": numbers}})
 
     def read(self, answer: str) -> bool:
         """Whether the model chose the item's own cluster.
@@ -151,20 +157,20 @@ def codebook_messages(texts: Sequence[str], criterion: str, style: PromptStyle) 
     left = style.prompt - style.count(messages) - style.tokens.count("<item></item>")
     of_each = max(left // max(len(texts), 1) - _BESIDE, _LEAST_TOKENS)
     shown = texts[: max(left // (of_each + _BESIDE), 1)]
-    items = "\n".join(_item(text, style, of_each) for text in shown)
+    items = "\n".join(shown_item(text, style.tokens, of_each) for text in shown)
     return [*messages, {"role": "user", "content": items}]
 
 
 def codebook_schema() -> dict[str, Any]:
     """JSON schema of a codebook."""
-    category = _object(
+    category = object_schema(
         {
             "name": {"type": "string", "minLength": 2, "maxLength": 60},
             "definition": {"type": "string", "minLength": 2, "maxLength": 160},
         }
     )
     least, most = CATEGORIES
-    return _object(
+    return object_schema(
         {"categories": {"type": "array", "items": category, "minItems": least, "maxItems": most}}
     )
 
@@ -201,8 +207,9 @@ def coding_messages(
     )
     messages: list[Message] = [{"role": "system", "content": f"{asked}\n{categories}"}]
     left = (style.prompt - style.count(messages)) // max(len(texts), 1) - _BESIDE
+    of_each = max(min(left, style.exemplar), _LEAST_TOKENS)
     lines = [
-        f"{number}. {_item(text, style, max(min(left, style.exemplar), _LEAST_TOKENS))}"
+        f"{number}. {shown_item(text, style.tokens, of_each)}"
         for number, text in enumerate(texts, start=1)
     ]
     return [*messages, {"role": "user", "content": "\n".join(lines)}]
@@ -211,7 +218,7 @@ def coding_messages(
 def coding_schema(n_texts: int, n_categories: int) -> dict[str, Any]:
     """JSON schema of the categories of some items."""
     number = {"type": "integer", "enum": list(range(n_categories + 1))}
-    return _object({str(text): number for text in range(1, n_texts + 1)})
+    return object_schema({str(text): number for text in range(1, n_texts + 1)})
 
 
 def read_codes(answer: str, n_texts: int, n_categories: int) -> list[int]:
@@ -267,20 +274,6 @@ def codebook_warnings(codes: Int64, codebook: Sequence[Category]) -> list[str]:
             "scores say little; give another --criterion or a larger model"
         )
     return notes
-
-
-def _item(text: str, style: PromptStyle, n_tokens: int) -> str:
-    # Few tokens are longer than 16 characters, so a huge text is not read whole.
-    return f"<item>{style.tokens.cut(plain_text(text[: 32 * n_tokens]), n_tokens)}</item>"
-
-
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
 
 
 def _field(answer: str, name: str) -> Any:

@@ -7,7 +7,7 @@ ones. Calls are in a ledger of their own: a judgement that is stopped goes on wh
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from hercules_scale import schemas
 from hercules_scale.clustering.assign import Int64
-from hercules_scale.config import SummariesConfig
+from hercules_scale.config import InputConfig, SummariesConfig
 from hercules_scale.errors import InputError, SummaryError
 from hercules_scale.evaluation import judge
 from hercules_scale.evaluation.internal import Figure
@@ -87,6 +87,29 @@ class Judged:
     notes: list[str]
 
 
+def check_judgement(own: InputConfig, judgement: Judgement) -> None:
+    """Refuse a judgement that no model can make.
+
+    Args:
+        own: The section ``input`` of the run.
+        judgement: The model, and what it is asked.
+
+    Raises:
+        InputError: The items have no words, or the engine asks no model.
+    """
+    engine = judgement.summaries.engine
+    if engine not in ("vllm", "openai"):
+        raise InputError(
+            f"--judge needs a model, and the engine is {engine!r}; give --engine vllm or "
+            "openai, and --model"
+        )
+    if own.modality in ("numeric", "embedding") and own.text_column is None:
+        raise InputError(
+            f"--judge reads items, and these of modality {own.modality} have no words; only runs "
+            "of texts or of items with input.text_column can be judged"
+        )
+
+
 def judge_clusters(
     context: RunContext, shards: Shards, clustering: Clustering, judgement: Judgement, part: int
 ) -> Judged:
@@ -100,21 +123,9 @@ def judge_clusters(
         part: Of the table ``llm_calls``, for its calls.
 
     Raises:
-        InputError: The items have no words, or the engine asks no model.
         StageError: The model does not answer, or the budget is spent; what was asked is kept.
     """
     summaries = judgement.summaries
-    if summaries.engine not in ("vllm", "openai"):
-        raise InputError(
-            f"--judge needs a model, and the engine is {summaries.engine!r}; give --engine vllm or "
-            "openai, and --model"
-        )
-    own = context.config.input
-    if own.modality in ("numeric", "embedding") and own.text_column is None:
-        raise InputError(
-            f"--judge reads items, and these of modality {own.modality} have no words; only runs "
-            "of texts or of items with input.text_column can be judged"
-        )
     config = context.config.model_copy(update={"summaries": summaries})
     context, n_gpus = take_resources(replace(context, config=config))
     if summaries.engine == "openai":
@@ -167,25 +178,25 @@ async def _judge(
     n_questions += -(-judgement.n_coded // judge.CODED_TOGETHER)
     stage = work.context.reporter.stage(STAGE, n_questions, "questions")
     with stage as progress, asker.reporting(progress):
-        ask = _counting(asker, progress.advance)
+        questions = _Questions(asker, progress.advance)
         figures: list[dict[str, Figure]] = []
         drawn = slice(0, judgement.n_fit)
         texts = dict(zip(rows[drawn].tolist(), work.texts(rows[drawn]), strict=True))
         for level in range(1, clustering.n_levels + 1):
             labels = ancestors(clustering, level)[leaves].astype(np.int64)
-            questions = judge.fit_questions(
+            of_level = judge.fit_questions(
                 rows[drawn], labels[drawn], siblings(clustering, level), level, SEED
             )
             titles = clustering.level(level)["title"].to_pylist()
-            figures.append(await _fit(ask, questions, texts, titles, style))
+            figures.append(await _fit(questions, of_level, texts, titles, style))
         split = min(judgement.n_shown, len(rows) // 2)
         shown = work.texts(rows[:split])
         coded = slice(split, split + judgement.n_coded)
-        codebook = await _codebook(ask, shown, judgement.criterion, style)
+        codebook = await _codebook(questions, shown, judgement.criterion, style)
         if not codebook:
             notes = ["judge: the model gave no codebook that can be used; take a larger model"]
             return figures, notes
-        codes = await _codes(ask, work.texts(rows[coded]), codebook, style)
+        codes = await _codes(questions, work.texts(rows[coded]), codebook, style)
         known = codes >= 0
         for level in range(1, clustering.n_levels + 1):
             labels = ancestors(clustering, level)[leaves[coded]].astype(np.int64)
@@ -207,15 +218,22 @@ def _draw(work: _Work) -> tuple[Int64, Int64]:
     return rows[may][:wanted], leaves[may][:wanted]
 
 
-Ask = Callable[[list[Message], dict[str, Any], int, Callable[[str], T]], Coroutine[Any, Any, T]]
+@dataclass(frozen=True)
+class _Questions:
+    """Asks questions, each again at another draw where the answer is of no use."""
 
-
-def _counting(asker: Asker, advance: Callable[[int], object]) -> Any:
-    """Asks a question, again at another draw where the answer is of no use."""
+    asker: Asker
+    advance: Callable[[int], object]
 
     async def ask(
-        messages: list[Message], schema: dict[str, Any], n_tokens: int, read: Callable[[str], T]
+        self,
+        messages: list[Message],
+        schema: dict[str, Any],
+        n_tokens: int,
+        read: Callable[[str], T],
     ) -> T | None:
+        """The answer as ``read`` returns it; None where no answer is of use."""
+
         def read_first(reply: ChatReply) -> T:
             return read(reply.answers[0].text)
 
@@ -224,49 +242,54 @@ def _counting(asker: Asker, advance: Callable[[int], object]) -> Any:
                 warm = 0.0 if attempt == 1 else 0.5
                 request = ChatRequest(messages, schema, warm, n_tokens, SEED + attempt)
                 try:
-                    return await asker.ask(request, 0, None, attempt, read_first)
+                    return await self.asker.ask(request, 0, None, attempt, read_first)
                 except SummaryError:
                     continue
                 except (ModelUnavailableError, RefusedRequestError):
                     await asyncio.sleep(attempt)
             return None
         finally:
-            advance(1)
-
-    return ask
+            self.advance(1)
 
 
 async def _fit(
-    ask: Any,
-    questions: list[FitQuestion],
+    questions: _Questions,
+    of_level: list[FitQuestion],
     texts: dict[int, str],
     titles: Sequence[str],
     style: PromptStyle,
 ) -> dict[str, Figure]:
     answers = await asyncio.gather(
         *(
-            ask(
+            questions.ask(
                 question.messages(texts[question.row], titles, style),
                 question.schema,
                 CHOICE_TOKENS,
                 question.read,
             )
-            for question in questions
+            for question in of_level
         )
     )
-    answered = [pair for pair in zip(questions, answers, strict=True) if pair[1] is not None]
-    return judge.fit_figures([pair[0] for pair in answered], [pair[1] for pair in answered])
+    answered = {
+        question: right
+        for question, right in zip(of_level, answers, strict=True)
+        if right is not None
+    }
+    return judge.fit_figures(list(answered), list(answered.values()))
 
 
 async def _codebook(
-    ask: Any, texts: list[str], criterion: str, style: PromptStyle
+    questions: _Questions, texts: list[str], criterion: str, style: PromptStyle
 ) -> list[Category]:
     messages = judge.codebook_messages(texts, criterion, style)
-    found = await ask(messages, judge.codebook_schema(), CODEBOOK_TOKENS, judge.read_codebook)
+    schema = judge.codebook_schema()
+    found = await questions.ask(messages, schema, CODEBOOK_TOKENS, judge.read_codebook)
     return found or []
 
 
-async def _codes(ask: Any, texts: list[str], codebook: list[Category], style: PromptStyle) -> Int64:
+async def _codes(
+    questions: _Questions, texts: list[str], codebook: list[Category], style: PromptStyle
+) -> Int64:
     """The category of each item, 0 for none and -1 where the model gave no answer."""
     parts = [
         texts[start : start + judge.CODED_TOGETHER]
@@ -274,7 +297,7 @@ async def _codes(ask: Any, texts: list[str], codebook: list[Category], style: Pr
     ]
 
     async def code(part: list[str]) -> list[int]:
-        found = await ask(
+        found = await questions.ask(
             judge.coding_messages(part, codebook, style),
             judge.coding_schema(len(part), len(codebook)),
             CODES_TOKENS,

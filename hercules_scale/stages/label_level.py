@@ -6,6 +6,7 @@ phrases take the place of either only where the model gave nothing of use or som
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -58,7 +59,7 @@ class Level:
         items: Items to choose by; None where labels are embedded in another space than items.
         grounding: The words of the items; None where they have none.
         encode: Embeds labels.
-        topic: The paper's topic seed.
+        topic: The paper's topic seed, embedded, shape (d,).
         n_answers: Answers to each question; of one the only answer is taken.
         names_siblings: Whether all siblings are named together, and not only those whose titles
             are alike.
@@ -69,9 +70,28 @@ class Level:
     items: Items | None
     grounding: Grounding | None
     encode: Encode
-    topic: str | None
+    topic: Float32 | None
     n_answers: int
     names_siblings: bool
+
+    @functools.cached_property
+    def compared(self) -> Items:
+        """The items that labels are compared with, or texts about each cluster in their place.
+
+        Numbers, images and vectors of the user's are in another space than labels; their
+        statistics, captions and texts are not.
+        """
+        if self.items is not None:
+            return self.items
+        texts = [
+            [*each.own_texts, *each.statistics[:STATISTICS_COMPARED]] if not each.withheld else []
+            for each in self.facts
+        ]
+        flat = [text for own in texts for text in own]
+        labels = np.repeat(np.arange(len(texts)), [len(own) for own in texts])
+        # Without any text no cluster has a choice, and nothing is compared.
+        vectors = self.encode(flat) if flat else np.zeros((0, 1), np.float32)
+        return Items(vectors, labels, np.ones(len(flat)), np.arange(len(flat)))
 
     @property
     def choice(self) -> tuple[bool, bool]:
@@ -201,17 +221,13 @@ def _choose(
         [head + each.text for head, own in zip(heads, options, strict=True) for each in own]
     )
     by_cluster = np.split(vectors, np.cumsum([len(own) for own in options])[:-1])
-    topic = level.encode([level.topic])[0] if level.topic else None
     penalties = []
     for cluster, (own, own_vectors) in enumerate(zip(options, by_cluster, strict=True)):
         penalty = np.array([_penalty(level, cluster, each, not heads[cluster]) for each in own])
-        if topic is not None:
-            penalty -= TOPIC_WEIGHT * (own_vectors @ topic)
+        if level.topic is not None:
+            penalty -= TOPIC_WEIGHT * (own_vectors @ level.topic)
         penalties.append(penalty)
-    items = level.items
-    if items is None:
-        items = _texts_of(level.facts, level.encode, vectors.shape[1])
-    chosen = choose_labels(by_cluster, penalties, items, level.groups)
+    chosen = choose_labels(by_cluster, penalties, level.compared, level.groups)
     return (
         [own[index] for own, index in zip(options, chosen, strict=True)],
         np.stack([own[index] for own, index in zip(by_cluster, chosen, strict=True)]),
@@ -227,22 +243,6 @@ def _penalty(level: Level, cluster: int, words: Words, of_title: bool) -> float:
         share = level.grounding.share(cluster, words.text)
         penalty += 0.0 if np.isnan(share) else 1 - share
     return penalty
-
-
-def _texts_of(facts: list[ClusterFacts], encode: Encode, dimension: int) -> Items:
-    """Texts about each cluster in the place of its items, embedded as labels are.
-
-    Numbers, images and vectors of the user's are in another space than labels; their statistics,
-    captions and texts are not.
-    """
-    texts = [
-        [*each.own_texts, *each.statistics[:STATISTICS_COMPARED]] if not each.withheld else []
-        for each in facts
-    ]
-    flat = [text for own in texts for text in own]
-    labels = np.repeat(np.arange(len(facts)), [len(own) for own in texts])
-    vectors = encode(flat) if flat else np.zeros((0, dimension), np.float32)
-    return Items(vectors, labels, np.ones(len(flat)), np.arange(len(flat)))
 
 
 def title_options(

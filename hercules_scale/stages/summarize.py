@@ -315,7 +315,7 @@ def _level(work: _Work, number: int) -> Level:
         work.items.of_level(of_leaves).to_choose if shared else None,
         grounding,
         work.encode,
-        config.topic,
+        work.encode([config.topic])[0] if config.topic else None,
         config.candidates,
         config.prompt_size != "small",
     )
@@ -408,8 +408,8 @@ def _commit_level(work: _Work, number: int, level: Level, labels: Labels, ledger
         write_table(context.store, layout.part("llm_calls", number), calls),
     ]
     measured = groundedness_metrics(labels.groundedness)
-    if context.config.summaries.topic:
-        topic = work.encode([context.config.summaries.topic])[0]
-        measured["topic_alignment"] = (float((labels.vectors @ topic).mean()), len(level.groups))
+    if level.topic is not None:
+        alignment = float((labels.vectors @ level.topic).mean())
+        measured["topic_alignment"] = (alignment, len(level.groups))
     info = {"measured": measured}
     write_commit(context.store, STAGE, Commit(number, context.fingerprint, files, info))

@@ -23,8 +23,8 @@ from hercules_scale.summarization.prompts import ClusterFacts, words_of_examples
 
 Encode = Callable[[list[str]], Float32]
 
-# Share of the content words that items say, below which a text is refused: measured by
-# benchmarks/grounding.py.
+# Share of the content words that items say, below which a text is refused. Not measured yet:
+# benchmarks/grounding.py is to set these, and the two below.
 LEAST_OF_TITLE, LEAST_OF_DESCRIPTION = 0.5, 0.6
 # Share of a cluster's items that a word is in, from which it is theirs and not a single item's.
 LEAST_SHARE = 0.01
@@ -161,18 +161,18 @@ class Grounding:
         """
         stems = content_stems(text)
         unsaid = self.unsaid(cluster, stems)
-        copied = [stems[stem] for stem in stems.keys() & _example_stems() if stems[stem] in unsaid]
+        copied = [unsaid[stem] for stem in unsaid.keys() & _example_stems()]
         if copied:
             return f"the {name} repeats the worked examples: {', '.join(sorted(copied)[:NAMED])}"
-        foreign = [word for word in unsaid if not _script(word) <= self._scripts(cluster)]
+        foreign = [word for word in unsaid.values() if not _script(word) <= self._scripts(cluster)]
         if foreign:
             return f"the {name} is in another script than the items: {', '.join(foreign[:NAMED])}"
         if len(unsaid) <= (1 - least) * len(stems):
             return ""
-        return f"the {name} says what the items do not: {', '.join(unsaid[:NAMED])}"
+        return f"the {name} says what the items do not: {', '.join(list(unsaid.values())[:NAMED])}"
 
-    def unsaid(self, cluster: int, stems: dict[str, str]) -> list[str]:
-        """Those of some words, given by stem, that the items of a cluster do not say."""
+    def unsaid(self, cluster: int, stems: dict[str, str]) -> dict[str, str]:
+        """Those of some words, by stem, that the items of a cluster do not say."""
         own = self._own_stems(cluster)
         unknown = {
             stem: word
@@ -180,7 +180,7 @@ class Grounding:
             if stem not in own and not self._said.often_said(cluster, stem)
         }
         near = self._near(cluster, [word for word in unknown.values() if not word.isdigit()])
-        return [word for word in unknown.values() if word not in near]
+        return {stem: word for stem, word in unknown.items() if word not in near}
 
     def _scripts(self, cluster: int) -> frozenset[str]:
         """Scripts that the words of a cluster's items are written in."""

@@ -34,19 +34,27 @@ CONTRAST_PHRASES = 4
 # Items of each cluster that a prompt about siblings shows.
 SIBLING_ITEMS = 2
 
-_ANSWER = {
-    "type": "object",
-    "properties": {
+
+def object_schema(properties: dict[str, Any]) -> dict[str, Any]:
+    """JSON schema of an object that has some properties, all of them, and no others."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+_ANSWER = object_schema(
+    {
         "title": {"type": "string", "minLength": 3, "maxLength": TITLE_CHARACTERS},
         "description": {
             "type": "string",
             "minLength": 10,
             "maxLength": DESCRIPTION_CHARACTERS,
         },
-    },
-    "required": ["title", "description"],
-    "additionalProperties": False,
-}
+    }
+)
 
 _INSTRUCTIONS = (
     "You name groups of similar {kind}, for people who want to know what a collection holds. "
@@ -300,22 +308,12 @@ class PromptStyle:
 
 def answer_schema(ids: list[int] | None = None) -> dict[str, Any]:
     """JSON schema of an answer about one cluster, or about several by id."""
-    return _ANSWER if ids is None else _by_id(ids, _ANSWER)
+    return _ANSWER if ids is None else object_schema(dict.fromkeys(map(str, ids), _ANSWER))
 
 
 def title_schema(ids: list[int]) -> dict[str, Any]:
     """JSON schema of new titles by id."""
-    return _by_id(ids, _ANSWER["properties"]["title"])  # type: ignore[index]
-
-
-def _by_id(ids: list[int], value: Any) -> dict[str, Any]:
-    names = [str(each) for each in ids]
-    return {
-        "type": "object",
-        "properties": dict.fromkeys(names, value),
-        "required": names,
-        "additionalProperties": False,
-    }
+    return object_schema(dict.fromkeys(map(str, ids), _ANSWER["properties"]["title"]))
 
 
 def build_messages(facts: ClusterFacts, style: PromptStyle) -> list[Message]:
@@ -330,7 +328,7 @@ def build_messages(facts: ClusterFacts, style: PromptStyle) -> list[Message]:
     images = facts.images[: max(int(left * IMAGES_SHARE) // IMAGE_TOKENS, 0)]
     left -= len(images) * IMAGE_TOKENS
     if of_item:
-        question = _shown(facts.exemplars[0], style.tokens, left - ITEM_MARK_TOKENS)
+        question = shown_item(facts.exemplars[0], style.tokens, left - ITEM_MARK_TOKENS)
     else:
         question = _question(facts, style, left)
     if not images:
@@ -377,7 +375,8 @@ def build_sibling_messages(
         head = f"{head}. Key phrases: {_phrases(facts.keyphrases)}"
         lines = [style.tokens.cut(head, max(of_each - 1, 1))]
         lines += [
-            _shown(text, style.tokens, style.exemplar) for text in facts.exemplars[:SIBLING_ITEMS]
+            shown_item(text, style.tokens, style.exemplar)
+            for text in facts.exemplars[:SIBLING_ITEMS]
         ]
         parts.append("\n".join(_that_fit(lines, style.tokens, of_each)))
     return [*messages, {"role": "user", "content": "\n".join(parts)}]
@@ -467,7 +466,7 @@ def _question(facts: ClusterFacts, style: PromptStyle, budget: int) -> str:
         for name, text, share in known
         if text
     ]
-    lines += [_shown(text, tokens, style.exemplar) for text in facts.exemplars]
+    lines += [shown_item(text, tokens, style.exemplar) for text in facts.exemplars]
     return "\n".join(_that_fit(lines, tokens, budget))
 
 
@@ -494,7 +493,7 @@ def _that_fit(lines: list[str], tokens: Tokens, budget: int) -> list[str]:
     return kept
 
 
-def _shown(text: str, tokens: Tokens, n_tokens: int) -> str:
+def shown_item(text: str, tokens: Tokens, n_tokens: int) -> str:
     """An item between marks, cut to a length."""
     # Few tokens are longer than 16 characters, so a huge text is not read whole.
     return f"<item>{tokens.cut(plain_text(text[: 32 * n_tokens]), n_tokens)}</item>"
