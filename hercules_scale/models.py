@@ -133,7 +133,8 @@ def check_chat_model(name: str) -> None:
     if name in CHAT_ALIASES:
         _package_folder("summaries.model", name, CHAT_ALIASES[name][0])
     elif name in SPLIT_CHAT_MODELS:
-        _parts("summaries.model", name, SPLIT_CHAT_MODELS[name])
+        if not _split_folder(name, SPLIT_CHAT_MODELS[name]).exists():
+            _parts("summaries.model", name, SPLIT_CHAT_MODELS[name])
     else:
         _folder_or_hub_id("summaries.model", name, sorted(chat_aliases()))
 
@@ -219,6 +220,10 @@ def _package_folder(key: str, alias: str, package: str) -> Path:
     return Path(found.origin).parent
 
 
+def _split_folder(alias: str, model: SplitModel) -> Path:
+    return cache_folder() / "models" / f"{alias}-{model.sha256[:16]}"
+
+
 def _parts(key: str, alias: str, model: SplitModel) -> list[Path]:
     """Files of the parts of a split model, in order.
 
@@ -247,10 +252,10 @@ def _unpacked(key: str, alias: str, model: SplitModel, unpack: Callable[[Path, P
     Raises:
         ConfigError: A package is not installed, or the parts are not those that were pinned.
     """
-    parts = _parts(key, alias, model)
-    target = cache_folder() / "models" / f"{alias}-{model.sha256[:16]}"
+    target = _split_folder(alias, model)
     if target.exists():
         return str(target)
+    parts = _parts(key, alias, model)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         whole, digest = Path(scratch) / "model.gguf", hashlib.sha256()

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,11 +29,9 @@ from tests.s3_server import free_port
 pytestmark = [pytest.mark.ray, pytest.mark.llm, pytest.mark.slow]
 
 
-def kill_replica(ledger: Path, killed: list[int]) -> None:
+def kill_replica(ledger: Path, killed: list[int], ended: threading.Event) -> None:
     """Kill the replica once it has answered and works on more."""
-    until = time.monotonic() + 300
-    while time.monotonic() < until and not killed:
-        time.sleep(0.2)
+    while not (killed or ended.wait(0.2)):
         if not any(part.stat().st_size for part in ledger.glob("**/*.jsonl")):
             continue
         # Other tests may have a Ray of their own.
@@ -64,10 +61,15 @@ def test_the_model_titles_and_describes_every_cluster_though_its_replica_is_kill
         },
     )
     killed: list[int] = []
-    killer = threading.Thread(target=kill_replica, args=(tmp_path / "run/_work/ledger", killed))
+    ended = threading.Event()
+    ledger = tmp_path / "run/_work/ledger"
+    killer = threading.Thread(target=kill_replica, args=(ledger, killed, ended))
     killer.start()
-    run(parse_config(config))
-    killer.join()
+    try:
+        run(parse_config(config))
+    finally:
+        ended.set()
+        killer.join()
     assert killed
     hierarchy = Hierarchy.open(str(tmp_path / "run"))
     clusters = hierarchy.clusters()
