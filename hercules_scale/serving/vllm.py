@@ -197,6 +197,8 @@ def engine_arguments(config: RunConfig, n_gpus: int) -> tuple[dict[str, Any], di
     environment |= {
         "VLLM_CPU_KVCACHE_SPACE": CPU_KV_CACHE_GIB,
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        # Threads that spin while they wait take the processors from the ones that they wait for.
+        "OMP_WAIT_POLICY": "PASSIVE",
     }
     return arguments | on_cpu, environment
 
