@@ -2,7 +2,7 @@
 
 By default they spin, which on a machine with other work makes a search many times as slow; asleep
 they cost nothing on a quiet one. The variable that says so is read when the library is loaded, and
-other libraries of the process must not see it.
+other libraries of the process must not see it: torch's threads wait as torch's users ask.
 """
 
 from __future__ import annotations
