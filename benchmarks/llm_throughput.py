@@ -30,12 +30,11 @@ from hercules_scale.pipeline import local_or_cluster_ray
 from hercules_scale.serving.vllm import (
     REPETITION_PENALTY,
     engine_arguments,
-    requests_in_flight,
     serve_vllm,
 )
 from hercules_scale.storage.store import Store
 from hercules_scale.summarization.asking import Asker
-from hercules_scale.summarization.chat import ChatClient, ChatRequest
+from hercules_scale.summarization.chat import ChatRequest, Model
 from hercules_scale.summarization.clients import OpenAIClient
 from hercules_scale.summarization.label import Labeller
 from hercules_scale.summarization.ledger import Ledger
@@ -108,13 +107,13 @@ def serve(config: RunConfig, options: argparse.Namespace) -> dict[str, float]:
     questions = prompts(config, options.prompts)
     with (
         local_or_cluster_ray(config),
-        serve_vllm(config, resolve_chat_model(config.summaries.model), 0, "bench") as client,
+        serve_vllm(config, resolve_chat_model(config.summaries.model), 0, "bench") as model,
     ):
-        return asyncio.run(_serve(config, options.rounds, questions, client))
+        return asyncio.run(_serve(config, options.rounds, questions, model))
 
 
 async def _serve(
-    config: RunConfig, n_rounds: int, questions: list[list[dict[str, str]]], client: ChatClient
+    config: RunConfig, n_rounds: int, questions: list[list[dict[str, str]]], model: Model
 ) -> dict[str, float]:
     rates = []
     for seed in range(n_rounds + 1):
@@ -122,8 +121,7 @@ async def _serve(
             # With the ledger, as a run has it.
             style = PromptStyle(EstimatedTokens(), config.summaries.max_prompt_tokens, 32)
             ledger = Ledger(Store(folder))
-            in_flight = requests_in_flight(config, 0)
-            asker = Asker(client, ledger, config.summaries, style, in_flight)
+            asker = Asker(model, ledger, config.summaries, style)
             started = time.perf_counter()
             await asyncio.gather(
                 *(
@@ -205,7 +203,8 @@ def slow_endpoint() -> float:
     facts = [ClusterFacts(1, each, 9, [f"ferry number {each}"]) for each in range(SLOW_CLUSTERS)]
 
     async def label(folder: str) -> float:
-        asker = Asker(OpenAIClient(config), Ledger(Store(folder)), config, style, 32)
+        model = Model(OpenAIClient(config), EstimatedTokens(), 32)
+        asker = Asker(model, Ledger(Store(folder)), config, style)
         started = time.perf_counter()
         found = await Labeller(asker, config, style, 0).label(facts)
         assert all(each.complete for each in found.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,35 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # They begin first, so that no process has one left when the other has ended.
 LONGEST = ("test_lost_processes", "test_vllm", "test_openai", "test_submit", "test_run")
+
+
+LONG_SECONDS = 60
+
+
+class _AtOnce:
+    """Prints each test that failed or took long when it ends: a run that is killed prints no end.
+
+    Args:
+        terminal: Where pytest prints.
+    """
+
+    def __init__(self, terminal: Any) -> None:
+        self._terminal = terminal
+        self._started = time.monotonic()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed or report.duration > LONG_SECONDS:
+            at = time.monotonic() - self._started
+            said = f"{report.outcome} after {report.duration:.0f} s, at {at:.0f} s"
+            self._terminal.write_line(f"\n{report.nodeid} {report.when}: {said}")
+        if report.failed:
+            self._terminal.write_line(report.longreprtext)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_AtOnce(config.pluginmanager.get_plugin("terminalreporter")))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -14,12 +14,15 @@ from hercules_scale.config import RunConfig
 from hercules_scale.embedding.sentence_transformer import choose_precision
 from hercules_scale.errors import StageError
 from hercules_scale.resources import replica_pool
+from hercules_scale.serving import vllm_plugin
 from hercules_scale.summarization.chat import (
     ChatReply,
     ChatRequest,
+    Model,
     ModelUnavailableError,
     read_completion,
 )
+from hercules_scale.summarization.prompts import ModelTokens
 
 CPU_KV_CACHE_GIB = "2"
 # Requests that a replica takes at a time.
@@ -77,7 +80,7 @@ class ServeClient:
 
 
 @contextmanager
-def serve_vllm(config: RunConfig, source: str, n_gpus: int, app: str) -> Iterator[ServeClient]:
+def serve_vllm(config: RunConfig, source: str, n_gpus: int, app: str) -> Iterator[Model]:
     """Deploy the model, and take the deployment down at the end.
 
     Args:
@@ -97,7 +100,16 @@ def serve_vllm(config: RunConfig, source: str, n_gpus: int, app: str) -> Iterato
         # Requests come through the handle alone, so nothing listens.
         serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
     with _running(config, build_llm_deployment(llm), app, None) as handle:
-        yield ServeClient(handle, _model_id(config), n_gpus > 0)
+        client = ServeClient(handle, _model_id(config), n_gpus > 0)
+        sequences = (GPU_REQUESTS if n_gpus else CPU_SEQUENCES) * replica_pool(
+            config.resources, n_gpus
+        ).least
+        yield Model(
+            client,
+            ModelTokens(source),
+            requests_in_flight(config, n_gpus),
+            max(sequences // config.summaries.candidates, 1),
+        )
 
 
 @contextmanager
@@ -199,6 +211,7 @@ def engine_arguments(config: RunConfig, n_gpus: int) -> tuple[dict[str, Any], di
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         # Threads that spin while they wait take the processors from the ones that they wait for.
         "OMP_WAIT_POLICY": "PASSIVE",
+        vllm_plugin.VARIABLE: "1",
     }
     return arguments | on_cpu, environment
 

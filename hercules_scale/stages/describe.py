@@ -104,7 +104,7 @@ async def _describe(
         for shard in shards:
             ledger = Ledger(context.store, f"items-{shard:06d}")
             ledger.on_call = call_recorder(context.reporter.measure, STAGE)
-            asker = Asker(model.client, ledger, config, style, model.in_flight, spent)
+            asker = Asker(model, ledger, config, style, spent)
             seed = context.config.hierarchy.seed
             labeller = Labeller(asker, config.for_items, style, seed, lambda: progress.advance(1))
             with asker.reporting(progress):

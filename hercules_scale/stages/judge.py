@@ -134,7 +134,7 @@ def judge_clusters(
     with open_model(context, n_gpus) as model:
         assert model is not None
         style = prompt_style(context, model.tokens, clustering.n_levels)
-        asker = Asker(model.client, work.ledger, summaries, style, model.in_flight)
+        asker = Asker(model, work.ledger, summaries, style)
 
         async def ask() -> tuple[list[dict[str, Figure]], list[str]]:
             try:

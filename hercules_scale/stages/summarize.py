@@ -215,12 +215,12 @@ def open_model(context: RunContext, n_gpus: int) -> Iterator[Model | None]:
     if config.summaries.engine == "callable":
         yield function_model(context.functions.llm, config.summaries)
         return
-    from hercules_scale.serving.vllm import requests_in_flight, serve_vllm
+    from hercules_scale.serving.vllm import serve_vllm
 
     source = resolve_chat_model(config.summaries.model)
     app = f"hercules_scale_{context.fingerprint}"
-    with serve_vllm(config, source, n_gpus, app) as client:
-        yield Model(client, ModelTokens(source), requests_in_flight(config, n_gpus))
+    with serve_vllm(config, source, n_gpus, app) as model:
+        yield model
 
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
@@ -276,7 +276,7 @@ async def _label_levels(
     if model is not None:
         config = context.config.summaries
         style = prompt_style(context, model.tokens, work.clustering.n_levels)
-        asker = Asker(model.client, ledger, config, style, model.in_flight, work.spent)
+        asker = Asker(model, ledger, config, style, work.spent)
         seed = context.config.hierarchy.seed
         labeller = Labeller(asker, config, style, seed, lambda: progress.advance(1))
     try:

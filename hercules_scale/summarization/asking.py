@@ -16,9 +16,9 @@ from hercules_scale.config import SummariesConfig
 from hercules_scale.errors import StageError, SummaryError
 from hercules_scale.progress import StageProgress
 from hercules_scale.summarization.chat import (
-    ChatClient,
     ChatReply,
     ChatRequest,
+    Model,
     ModelUnavailableError,
     RefusedRequestError,
 )
@@ -32,9 +32,6 @@ OUTAGE_SECONDS = 60.0
 FIRST_PROBE_SECONDS = 1.0
 # However long an endpoint asks to be left alone.
 LONGEST_WAIT_SECONDS = 600.0
-# Requests in flight at first. Each answer that comes soon adds one, until the model is too slow or
-# says that it is asked too much.
-FIRST_IN_FLIGHT = 8
 # Answers in a row after which one more request in flight is tried again from then on.
 ANSWERS_PER_SLOT = 10
 # Shares of the time limit: an answer that takes less than the first comes soon, one that takes more
@@ -52,7 +49,8 @@ T = TypeVar("T")
 class _Gate:
     """Limits the number of requests in flight, by how the model copes with them.
 
-    Their number grows while answers come soon, or as fast as the fastest did. It halves where
+    Their number grows by one with each answer that comes soon, or as fast as the fastest did. It
+    halves where
     answers take most of the time limit because of others, and where none comes: a slow model with
     one processor is asked little at a time, one with many as much as it takes. Where an endpoint
     says that it is asked too much, all wait as long as it says, and one fewer goes through at a
@@ -60,12 +58,13 @@ class _Gate:
 
     Args:
         limit: Largest number of requests in flight.
+        at_first: Their number at first.
         timeout_seconds: Time limit of an answer.
     """
 
-    def __init__(self, limit: int, timeout_seconds: float) -> None:
+    def __init__(self, limit: int, at_first: int, timeout_seconds: float) -> None:
         self._limit, self._timeout = limit, timeout_seconds
-        self._slots = min(limit, FIRST_IN_FLIGHT)
+        self._slots = min(limit, at_first)
         self._free = asyncio.Semaphore(self._slots)
         # Slots that are gone, but were in use when they went.
         self._owed = 0
@@ -194,27 +193,25 @@ class Asker:
     """A model behind a ledger.
 
     Args:
-        client: The model.
+        model: The model.
         ledger: Calls of this run and of earlier attempts at it.
         config: The summaries section.
         style: The model's tokenizer.
-        in_flight: Requests sent and not yet answered, at most.
         spent: Prompt and completion tokens of calls that are in other ledgers.
     """
 
     def __init__(
         self,
-        client: ChatClient,
+        model: Model,
         ledger: Ledger,
         config: SummariesConfig,
         style: PromptStyle,
-        in_flight: int,
         spent: tuple[int, int] = (0, 0),
     ) -> None:
-        self._client, self._ledger = client, ledger
+        self._client, self._ledger = model.client, ledger
         self._config, self._style = config, style
-        self.in_flight = in_flight
-        self._gate = _Gate(in_flight, config.timeout_seconds)
+        self.in_flight = model.in_flight
+        self._gate = _Gate(model.in_flight, model.at_first, config.timeout_seconds)
         self._breaker = _Breaker()
         self._turns: list[_Turn] = []
         self._stopped = ""

@@ -128,11 +128,14 @@ class Model:
         client: Sends requests to it.
         tokens: Its tokenizer, or an estimate.
         in_flight: Largest number of requests that it takes at a time.
+        at_first: Number of requests that it takes at a time from the start; what it takes beyond
+            that is found out.
     """
 
     client: ChatClient
     tokens: Tokens
     in_flight: int
+    at_first: int = 8
 
 
 def read_completion(completion: Any) -> ChatReply:

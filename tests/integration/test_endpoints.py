@@ -26,6 +26,7 @@ from hercules_scale.summarization.asking import Asker
 from hercules_scale.summarization.chat import (
     ChatReply,
     ChatRequest,
+    Model,
     ModelUnavailableError,
     RefusedRequestError,
 )
@@ -144,7 +145,7 @@ def ask(
             asked.n_refused = form.refused
             then()
             asked.ledger = Ledger(Store(str(folder)))
-            asker = Asker(client, asked.ledger, config, STYLE, IN_FLIGHT)
+            asker = Asker(Model(client, EstimatedTokens(), IN_FLIGHT), asked.ledger, config, STYLE)
             asked.found = await Labeller(asker, config, STYLE, 0).label(facts)
         finally:
             await client.close()

@@ -31,6 +31,7 @@ from hercules_scale.status import describe_status
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import vector_column
 from hercules_scale.summarization.asking import Asker
+from hercules_scale.summarization.chat import Model
 from hercules_scale.summarization.clients import OpenAIClient
 from hercules_scale.summarization.distinct import title_key
 from hercules_scale.summarization.label import Candidates, Labeller
@@ -117,7 +118,9 @@ def ask(endpoint: Endpoint, folder: Path, **keys: object) -> dict[int, Candidate
 
     async def label() -> dict[int, Candidates]:
         client = OpenAIClient(config)
-        asker = Asker(client, Ledger(Store(str(folder))), config, style, 4)
+        asker = Asker(
+            Model(client, EstimatedTokens(), 4), Ledger(Store(str(folder))), config, style
+        )
         try:
             return await Labeller(asker, config, style, 0).label(facts)
         finally:

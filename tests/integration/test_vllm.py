@@ -48,16 +48,19 @@ def test_the_model_titles_and_describes_every_cluster_though_its_replica_is_kill
     from ray import serve
 
     path = tmp_path / "icd.parquet"
-    pq.write_table(icd.slice(0, 400), path)
+    pq.write_table(icd.slice(0, 200), path)
     config = small_config(
         path,
         tmp_path / "run",
-        hierarchy={"levels": [10, 2]},
+        hierarchy={"levels": [6, 2]},
         summaries={
             "engine": "vllm",
             "record_prompts": True,
             "topic": "diseases",
             "candidates": 2,
+            "max_attempts": 2,
+            "exemplars": 4,
+            "max_answer_tokens": 96,
         },
     )
     killed: list[int] = []

@@ -14,11 +14,12 @@ from hercules_scale.errors import StageError
 from hercules_scale.storage.store import Store
 from hercules_scale.summarization import asking
 from hercules_scale.summarization import label as module
-from hercules_scale.summarization.asking import FIRST_IN_FLIGHT, OUTAGE_CALLS, Asker
+from hercules_scale.summarization.asking import OUTAGE_CALLS, Asker
 from hercules_scale.summarization.chat import (
     Answer,
     ChatReply,
     ChatRequest,
+    Model,
     ModelUnavailableError,
 )
 from hercules_scale.summarization.grounding import Grounding
@@ -113,7 +114,7 @@ class Run:
 
         async def label() -> dict[int, Candidates]:
             self.ledger = Ledger(self.store)
-            asker = Asker(model, self.ledger, config, style, in_flight)
+            asker = Asker(Model(model, EstimatedTokens(), in_flight), self.ledger, config, style)
             return await Labeller(asker, config, style, 7, on_done).label(facts, grounding)
 
         return asyncio.run(label())
@@ -209,7 +210,7 @@ def test_a_model_that_dies_under_many_requests_is_waited_for(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(asking, "OUTAGE_SECONDS", 60.0)
-    in_flight, dead = 2 * OUTAGE_CALLS, OUTAGE_CALLS + FIRST_IN_FLIGHT + 3
+    in_flight, dead = 2 * OUTAGE_CALLS, OUTAGE_CALLS + 8 + 3
 
     def script(cluster: int, attempt: int) -> str:
         return "refused" if len(model.requests) <= dead else GOOD
@@ -417,7 +418,7 @@ def test_new_titles_are_asked_for_together(run: Run) -> None:
     facts = [ClusterFacts(1, cluster, 5, ["ferry"]) for cluster in range(2)]
 
     async def rename() -> list[dict[int, str]]:
-        asker = Asker(model, Ledger(run.store), config, style, 4)
+        asker = Asker(Model(model, EstimatedTokens(), 4), Ledger(run.store), config, style)
         groups = [[(each, "Ferries") for each in facts]]
         return await Labeller(asker, config, style, 0).name_siblings(groups)
 
@@ -474,14 +475,14 @@ def test_a_request_has_its_time_limit_once_the_requests_before_it_are_answered(r
     assert all(each.complete for each in found.values())
     assert {outcome for _, _, outcome in run.outcomes} == {"ok"}
     # More at a time than one processor works on would only wait.
-    assert model.most_running <= FIRST_IN_FLIGHT + 1
+    assert model.most_running <= 9
 
 
 def test_a_slow_model_with_many_processors_is_asked_as_much_as_it_takes(run: Run) -> None:
     model = SlowModel(0.25, at_once=64)
     found = run.label(model, 64, in_flight=40, timeout_seconds=0.4)
     assert all(each.complete for each in found.values())
-    assert model.most_running > 2 * FIRST_IN_FLIGHT
+    assert model.most_running > 16
 
 
 def test_a_request_that_is_lost_among_others_is_sent_again(run: Run) -> None:
@@ -496,14 +497,14 @@ def test_a_request_that_is_lost_among_others_is_sent_again(run: Run) -> None:
 
 def test_a_gate_halves_once_for_all_requests_that_were_late_together() -> None:
     async def slots_after(n_late: int) -> int:
-        gate = asking._Gate(64, 10.0)
+        gate = asking._Gate(64, 8, 10.0)
         started = time.monotonic()
         gate.answered(started)
         for _ in range(n_late):
             gate.late(started)
         return gate._slots
 
-    assert asyncio.run(slots_after(0)) == FIRST_IN_FLIGHT + 1
+    assert asyncio.run(slots_after(0)) == 9
     assert asyncio.run(slots_after(1)) == asyncio.run(slots_after(5)) == 5
 
 
@@ -521,10 +522,10 @@ def test_a_model_that_hangs_runs_out_of_time_once_for_all_in_flight(run: Run) ->
 
 def test_an_endpoint_that_is_asked_too_much_by_a_burst_loses_one_slot() -> None:
     async def slots() -> int:
-        gate = asking._Gate(64, 10.0)
+        gate = asking._Gate(64, 8, 10.0)
         started = time.monotonic()
         for _ in range(6):
             gate.close_for(0.0, started)
         return gate._slots
 
-    assert asyncio.run(slots()) == FIRST_IN_FLIGHT - 1
+    assert asyncio.run(slots()) == 7
