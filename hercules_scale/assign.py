@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from hercules_scale.checks import check
@@ -21,9 +20,9 @@ from hercules_scale.stages.machines import take_resources
 from hercules_scale.stages.read import read_items
 from hercules_scale.stages.statistics import known_moments
 from hercules_scale.stages.summarize import open_model
-from hercules_scale.storage import layout
-from hercules_scale.storage.manifest import published_files
-from hercules_scale.storage.store import Store
+from hercules_scale.storage.manifest import published_files, read_run
+from hercules_scale.storage.store import Store, split_uri
+from hercules_scale.trust import check_trusted
 
 NEEDED = ("memberships", "assigner", "reference", "item_keys")
 
@@ -34,6 +33,9 @@ def assign(
     output: str,
     reporter: Reporter | None = None,
     functions: Functions = NO_FUNCTIONS,
+    *,
+    redact: str | None = None,
+    endpoint: str | None = None,
 ) -> Store:
     """Put items into the clusters of a finished run, at every level; resumes like a run.
 
@@ -47,13 +49,16 @@ def assign(
         output: Where the tables go.
         reporter: What progress is shown on; by default the terminal.
         functions: The user's own, where the run was made by such.
+        redact: ``privacy.redact`` of the run, where it has one; it is imported and called.
+        endpoint: ``summaries.endpoint`` of the run, where items are described by one.
 
     Returns:
         The output, finished.
 
     Raises:
         InputError: The run is not finished or holds nothing to assign by, the input names no file
-            or lacks a column, or the output is not empty.
+            or lacks a column, the output is not empty, or the run would call a function or ask a
+            server that the caller does not name.
         ManifestMismatchError: The output holds something else.
     """
     reporter = reporter or Reporter()
@@ -65,12 +70,17 @@ def assign(
             f"{run}: holds no table {missing[0]!r}, which items are assigned by; give the output "
             "of a run, made by this version"
         )
-    _check_output(Store(output), store)
-    record = json.loads(store.read_bytes(layout.RUN))
-    # How the run is reached is how the items and the output are, where the caller said it.
-    given = store.options.model_dump(exclude_unset=True)
-    record["config"]["storage"] = record["config"].get("storage", {}) | given
+    if (Store(output).root, Store(output).scheme) == (store.root, store.scheme):
+        raise InputError(f"--output {output} is the run itself; give a new folder")
+    record = read_run(store)
+    _check_storage(store, record["config"], [str(section["path"]), output])
     config = _configure(record["config"], section, output, reporter)
+    # How the run is reached is how the items and the output are.
+    config = config.model_copy(update={"storage": store.options})
+    check_trusted(store.uri, "privacy.redact", config.privacy.redact, redact, "--redact ")
+    if config.describes_items and config.summaries.engine == "openai":
+        named = config.summaries.endpoint
+        check_trusted(store.uri, "summaries.endpoint", named, endpoint, "--endpoint ")
     config, sources = check(config, functions)
     finished = FinishedRun.of(store, tables, config.hierarchy.metric)
 
@@ -82,17 +92,17 @@ def assign(
     return carry_out(config, sources, stages, reporter, record["fingerprint"], functions)
 
 
-def _check_output(output: Store, run: Store) -> None:
-    if (output.scheme, output.root) == (run.scheme, run.root):
-        raise InputError(f"--output {output.uri} is the run itself; give a new folder")
-    if output.exists(layout.RUN):
-        return
-    others = [name for name in output.list_files("") if not name.startswith(f"{layout.WORK}/")]
-    if others:
-        raise InputError(
-            f"--output {output.uri}: must be a new or empty folder, but holds {others[0]!r}"
-            f"{f' and {len(others) - 1:,} more files' * (len(others) > 1)}; give another one"
-        )
+def _check_storage(store: Store, values: dict[str, Any], places: list[str]) -> None:
+    """Refuse to ask another host for items or output than the caller names.
+
+    Raises:
+        InputError: The run names one, and the caller, who needs one, none.
+    """
+    named = values.get("storage", {}).get("endpoint")
+    elsewhere = [place for place in places if split_uri(place)[0] != "file"]
+    if elsewhere and not store.is_reached_by_endpoint:
+        option = "--set storage.endpoint="
+        check_trusted(store.uri, "storage.endpoint", named, None, option)
 
 
 def _configure(
@@ -100,8 +110,11 @@ def _configure(
 ) -> RunConfig:
     """The run's configuration for other items, without what only titles of clusters need."""
     labels = values["input"]["label_columns"]
-    values["input"] |= {"label_columns": [], **section}
+    # Where images are fetched from is for the caller to say.
+    values["input"] |= {"label_columns": [], "image_sources": [], **section}
     values["output"] = {"path": output}
+    # It is written too, and may be anywhere.
+    values["embedding"]["cache"] = None
     # Nothing is told of clusters, so nobody needs to know whose the items are.
     values["input"]["owner_column"] = None
     values["privacy"] |= {"min_items": 0, "min_owners": 0}

@@ -23,6 +23,7 @@ from hercules_scale.stages.context import NO_FUNCTIONS, Functions
 from hercules_scale.stages.vocabulary import read_vocabulary
 from hercules_scale.storage import layout
 from hercules_scale.storage.faults import reason_of
+from hercules_scale.storage.manifest import check_free
 from hercules_scale.storage.store import Store, use_options
 from hercules_scale.summarization.clients import OpenAIClient, is_loopback
 
@@ -79,9 +80,10 @@ def check_language_model(config: RunConfig) -> None:
 
 
 def _check_output(config: RunConfig) -> None:
-    """Write a small file and delete it."""
+    """Look what is there, write a small file and delete it."""
     # An outage is waited for while a run is under way; at its start somebody is looking.
     store = Store(config.output.path).hasty
+    check_free(store, "output.path")
     probe = layout.stage_file("probe", "writable")
     try:
         store.write_bytes(probe, b"")

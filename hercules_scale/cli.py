@@ -130,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--max-total-tokens", type=int, metavar="N", help="stop the judge before more than these"
     )
+    _add_redact_argument(evaluate)
     evaluate.set_defaults(command=_evaluate)
 
     export = commands.add_parser("export", help="write the tree or the memberships as one file")
@@ -159,6 +160,10 @@ def _parser() -> argparse.ArgumentParser:
     assign.add_argument("run", metavar="RUN", help="output of a finished run, a path or URI")
     assign.add_argument("input", metavar="INPUT", help="new items: a file, folder or glob")
     assign.add_argument("--output", metavar="URI", required=True, help="a new folder")
+    _add_redact_argument(assign)
+    assign.add_argument(
+        "--endpoint", metavar="URL", help="of a run that described its items by one: the same"
+    )
     assign.set_defaults(command=_assign)
 
     explore = commands.add_parser("explore", help="look at runs in a browser")
@@ -208,6 +213,14 @@ def _parser() -> argparse.ArgumentParser:
 def _add_verbose_argument(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--verbose", action="store_true", help="end with tables, metrics and stages"
+    )
+
+
+def _add_redact_argument(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--redact",
+        metavar="MODULE:FUNCTION",
+        help="privacy.redact of the run, where it has one: you trust it to be called",
     )
 
 
@@ -345,7 +358,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     if given and not options.judge:
         name = next(iter(given)).replace("_", "-")
         raise InputError(f"--{name} is of the judge; add --judge, or leave it out")
-    notes = evaluate_run(options.run, options.labels, given if options.judge else None)
+    judge = given if options.judge else None
+    notes = evaluate_run(options.run, options.labels, judge, options.redact)
     lines = [*describe_metrics(Hierarchy.open(options.run).evaluations()), ""]
     lines += [f"! {note}" for note in notes]
     _say("\n".join([*lines, f"written: {options.run.rstrip('/')}/evaluations"]))
@@ -383,7 +397,13 @@ def _import(options: argparse.Namespace) -> None:
 def _assign(options: argparse.Namespace) -> None:
     from hercules_scale.assign import assign
 
-    assign(options.run, {"path": options.input}, options.output)
+    assign(
+        options.run,
+        {"path": options.input},
+        options.output,
+        redact=options.redact,
+        endpoint=options.endpoint,
+    )
     from hercules_scale.hierarchy import Hierarchy
     from hercules_scale.show import describe_assignment
 

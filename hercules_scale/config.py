@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
@@ -90,6 +92,12 @@ class InputConfig(_Section):
     image_column: str | None = Field(
         default=None, description="column that holds images: their bytes, paths or URIs"
     )
+    image_sources: list[str] = Field(
+        default=[],
+        description="where cells of image_column may lie besides the input's folder and object "
+        "stores: folders, and beginnings of URLs such as https://images.example.com/; https:// "
+        "alone is every public host",
+    )
     embedding_column: str | None = Field(
         default=None, description="column that holds vectors of numbers, all of one length"
     )
@@ -114,6 +122,28 @@ class InputConfig(_Section):
         if not value or (isinstance(value, list) and not all(value)):
             raise ValueError("must name at least one file, folder or glob")
         return _without_password(value)
+
+    @field_validator("image_sources")
+    @classmethod
+    def _image_sources_are_places(cls, value: list[str]) -> list[str]:
+        for place in value:
+            scheme, separator, _ = place.partition("://")
+            if separator and scheme not in ("http", "https", "file"):
+                raise ValueError(
+                    f"{place!r} must be a folder, or the beginning of a URL with http:// or "
+                    "https://; object stores are read without being named"
+                )
+            if not (separator or place.startswith(("/", "~", "."))):
+                raise ValueError(
+                    f"{place!r} must begin with http://, https://, / or ./, so that no host is "
+                    "taken for a folder"
+                )
+            try:
+                _ = urlsplit(place).port
+            except ValueError as error:
+                raise ValueError(f"{place!r} is no beginning of a URL ({error})") from None
+        _without_password(value)
+        return value
 
     @property
     def words_column(self) -> str:
@@ -928,6 +958,13 @@ _RULES = {
 }
 
 
+# A value is shown in short however large it is: aliases of YAML make a large one of a few bytes.
+SHOWN_CHARACTERS = 2_000
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict = 3, 8, 8
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
+
+
 def _explain(problem: dict[str, Any]) -> str:
     unknown = problem["type"] == "extra_forbidden"
     # Pydantic names the branches of a union such as input.path, which holds no keys.
@@ -936,7 +973,7 @@ def _explain(problem: dict[str, Any]) -> str:
     key = ".".join(str(part) for part in location)
     fields, field = _fields_at(location)
     if unknown:
-        near = difflib.get_close_matches(str(location[-1]), fields, n=1)
+        near = difflib.get_close_matches(str(location[-1])[:60], fields, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(fields)}"
         return f"{key} is not a known key; {hint}"
     rule = _RULES.get(problem["type"], problem["msg"].removeprefix("Value error, "))
@@ -949,8 +986,10 @@ def _explain(problem: dict[str, Any]) -> str:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, str):
+        return repr(without_secrets(value[:SHOWN_CHARACTERS]))[:200]
     try:
-        return without_secrets(repr(value))[:200]
+        return without_secrets(_SHORT.repr(value))[:200]
     except ValueError:
         # Python writes no number of more than some thousand digits.
         return "a number too long to show"

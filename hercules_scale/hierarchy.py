@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import html
 import io
-import json
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from hercules_scale.exchange.title_sources import title_marks
 from hercules_scale.printable import printable
 from hercules_scale.stages.context import NO_FUNCTIONS, Functions
 from hercules_scale.storage import layout
-from hercules_scale.storage.manifest import published_files
+from hercules_scale.storage.manifest import published_files, read_run
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import read_tables
 
@@ -88,8 +87,7 @@ class Hierarchy:
     @property
     def run(self) -> dict[str, Any]:
         """What ``run.json`` holds: configuration, versions, seconds, tokens, alarms."""
-        record: dict[str, Any] = json.loads(self._store.read_bytes(layout.RUN))
-        return record
+        return read_run(self._store)
 
     @property
     def n_levels(self) -> int:
@@ -176,6 +174,8 @@ class Hierarchy:
         *,
         llm: Callable[[str], Any] | None = None,
         embed: Callable[[list[str]], Any] | None = None,
+        redact: str | None = None,
+        endpoint: str | None = None,
     ) -> pd.DataFrame:
         """Put items into the clusters, at every level.
 
@@ -186,6 +186,8 @@ class Hierarchy:
             llm: The function that the run was made with, where it described the items. It need not
                 be given to what ``Hercules.fit`` returned in this process.
             embed: The function that embedded the items of the run; the same holds.
+            redact: ``privacy.redact`` of the run, where it has one, since it is called.
+            endpoint: ``summaries.endpoint`` of the run, where it described the items by one.
 
         Returns:
             A row an item: the columns of ``memberships``, and the title of the cluster at each
@@ -207,7 +209,10 @@ class Hierarchy:
                 path, found = write_items(items, f"{place}/{layout.INPUT}", asked["modality"])
                 # The numeric columns of the run, since a table may have more.
                 section = {"id_column": None, **found, "columns": asked["columns"], "path": path}
-            members = Hierarchy(assign(self.uri, section, place, functions=functions)).memberships()
+            assigned = assign(
+                self.uri, section, place, functions=functions, redact=redact, endpoint=endpoint
+            )
+            members = Hierarchy(assigned).memberships()
         for level in range(1, self.n_levels + 1):
             titles = self.clusters(level)["title"].to_numpy()
             members[f"title_{level}"] = titles[members[f"level_{level}"]]

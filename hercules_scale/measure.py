@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -43,9 +42,10 @@ from hercules_scale.stages.partials import Gather, GatherHere, GatherOnRay
 from hercules_scale.stages.summarize import Summaries, measured_labels
 from hercules_scale.storage import layout
 from hercules_scale.storage.lock import hold_lock
-from hercules_scale.storage.manifest import published_files, replace_table, to_json
+from hercules_scale.storage.manifest import published_files, read_run, replace_table, to_json
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, column_vectors, read_table, read_tables
+from hercules_scale.trust import check_trusted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +57,10 @@ JUDGE = "judge"
 
 
 def evaluate_run(
-    uri: str, columns: list[str] | None = None, judge: dict[str, Any] | None = None
+    uri: str,
+    columns: list[str] | None = None,
+    judge: dict[str, Any] | None = None,
+    redact: str | None = None,
 ) -> list[str]:
     """Measure a finished run on Ray and replace its table ``evaluations``.
 
@@ -66,18 +69,20 @@ def evaluate_run(
         columns: Ground truth to compare with, of the table ``labels``; by default every column.
         judge: Keys of ``summaries`` of a language model that judges the run, and ``criterion``;
             those left out are the run's own. None for no judge: rows of an earlier one stay.
+        redact: ``privacy.redact`` of the run, where it has one and a judge is asked.
 
     Returns:
         What a user should know of figures that are not there.
 
     Raises:
-        InputError: There is no finished run, or no such column.
+        InputError: There is no finished run, no such column, or the judge would have the run call
+            a function or ask a server that the caller does not name.
         StageError: A worker failed.
     """
     run = _FinishedRun.open(Store(uri), Reporter())
     context = run.context
     truth = run.stored_truth(columns)
-    judgement = None if judge is None else run.judgement(judge)
+    judgement = None if judge is None else run.judgement(judge, redact)
     gather = GatherOnRay(context, run.shards)
     notes: list[str] = []
     with hold_lock(context.store, notes.append):
@@ -138,7 +143,7 @@ class _FinishedRun:
     def open(cls, store: Store, reporter: Reporter) -> _FinishedRun:
         files = published_files(store)
         members = files["memberships"]
-        record = json.loads(store.read_bytes(layout.RUN))
+        record = read_run(store)
         values = record["config"] | {"output": {"path": store.uri}}
         context = RunContext(parse_config(values), store, record["fingerprint"], reporter)
         clusters = read_tables(store, [file.path for file in files["clusters"]])
@@ -191,11 +196,15 @@ class _FinishedRun:
         notes += [f"labels {name!r} hold no value; nothing to measure" for name in without]
         return rows + for_truth, notes
 
-    def judgement(self, values: dict[str, Any]) -> Judgement:
+    def judgement(self, values: dict[str, Any], redact: str | None) -> Judgement:
         """The questions to a judge, checked before anything is measured."""
-        own = self.context.config.summaries
+        own, uri = self.context.config.summaries, self.context.store.uri
+        named = self.context.config.privacy.redact
+        check_trusted(uri, "privacy.redact", named, redact, "--redact ")
         asked = {"engine": own.engine, "model": own.model, "endpoint": own.endpoint} | values
         criterion = asked.pop("criterion", None) or own.topic or CRITERION
+        if asked["engine"] == "openai" and "endpoint" not in values:
+            check_trusted(uri, "summaries.endpoint", own.endpoint, None, "--endpoint ")
         config = parse_config({"input": {"path": "-"}, "output": {"path": "-"}, "summaries": asked})
         judgement = Judgement(config.summaries, criterion)
         check_judgement(self.context.config.input, judgement)

@@ -116,10 +116,10 @@ def model_identity(name: str) -> str:
     package = {**EMBEDDING_ALIASES, **IMAGE_ALIASES}.get(name)
     if package is not None:
         return f"{name} {importlib.metadata.version(package.replace('_', '-'))}"
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
+    folder = os.path.expanduser(name)
+    if not os.path.isdir(folder):
         return name
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
     sizes = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return f"{name} {sizes}"
 
@@ -163,10 +163,10 @@ def n_parameters(name: str) -> float | None:
     Returns:
         Their number, to within a fifth; None where neither says it.
     """
-    path = Path(name).expanduser()
-    if path.is_dir():
+    folder = os.path.expanduser(name)
+    if os.path.isdir(folder):
         try:
-            values = json.loads((path / "config.json").read_text(encoding="utf-8"))
+            values = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
             return _n_weights(values.get("text_config", values))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             pass

@@ -6,7 +6,6 @@ are the ones of ``docs/benchmarks.md``.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -44,8 +43,10 @@ from hercules_scale.stages.embed import load_encoder, load_image_encoder
 from hercules_scale.stages.machines import find_machines
 from hercules_scale.stages.summarize import prompt_of
 from hercules_scale.storage import layout
+from hercules_scale.storage.manifest import read_run
 from hercules_scale.storage.store import Store, use_options
 from hercules_scale.summarization.prompts import EstimatedTokens, PromptStyle, fixed_messages
+from hercules_scale.trust import check_trusted
 
 SAMPLE_TEXTS, SAMPLE_IMAGES = 128, 32
 # Two cores, SmolLM2-135M on vLLM; seconds until the replica answers, tokens a second.
@@ -183,11 +184,13 @@ def show_prompt(config: RunConfig, level: int, cluster_id: int) -> str:
             f"output.path {store.uri}: holds no run; prompts can be looked at once there are "
             "clusters, with summaries.engine keyphrases without a language model"
         )
-    record = json.loads(store.read_bytes(layout.RUN))
+    record = read_run(store)
     fingerprint = record["fingerprint"]
     # Its modality and columns, which may have been detected, and what it keeps from a model.
     asked = InputConfig.model_validate(record["config"]["input"])
     privacy = PrivacyConfig.model_validate(record["config"]["privacy"])
+    given = config.privacy.redact
+    check_trusted(store.uri, "privacy.redact", privacy.redact, given, "--set privacy.redact=")
     config = config.model_copy(update={"input": asked, "privacy": privacy})
     context = RunContext(config, store, fingerprint, Reporter())
     clustering = read_clustering(context)

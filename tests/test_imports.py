@@ -17,7 +17,7 @@ ALLOWED = {
 # Parts of the package from the bottom up; a part imports those below it alone.
 LAYERS = [
     {"errors", "printable", "job_environment"},
-    {"models"},
+    {"models", "trust"},
     {"config", "schemas", "moments", "progress"},
     {"resources"},
     {"storage"},

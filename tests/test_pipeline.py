@@ -21,7 +21,8 @@ def test_an_unfinished_run_of_another_format_is_refused_with_one_line(
     recorded: dict[str, int], tmp_path: Path
 ) -> None:
     (tmp_path / "items.txt").write_text("a ferry\nan aeroplane\na tram\n")
-    record = {"fingerprint": "mine", "versions": {"hercules-scale": "0.0.9"}, **recorded}
+    versions = {"hercules-scale": "0.0.9"}
+    record = {"fingerprint": "1" * 16, "config": {}, "versions": versions, **recorded}
     Store(str(tmp_path / "run")).write_bytes(layout.RUN, to_json(record))
     values = {
         "input": {"path": str(tmp_path / "items.txt")},

@@ -23,7 +23,8 @@ STAGES = [
 def write_run(folder: Path, **values: Any) -> Store:
     store = Store(str(folder))
     record = {
-        "fingerprint": "mine",
+        "fingerprint": "1" * 16,
+        "config": {},
         "status": "running",
         "attempts": 2,
         "started_at": "2026-01-01T10:00:00Z",
@@ -49,7 +50,7 @@ def test_what_was_committed_since_the_record_counts(
     further = [STAGES[0], STAGES[1] | {"done": 2048}]
     store.write_bytes(layout.PROGRESS, to_json({"stages": further}))
     assert "embed                 2,048 of 5,000 items" in status(tmp_path, capsys)
-    for shard, run in enumerate(["mine", "mine", "mine", "another"]):
+    for shard, run in enumerate(["1" * 16, "1" * 16, "1" * 16, "another"]):
         write_commit(store, "embed", Commit(shard, run, [], {"units": 1000}))
     shown = status(tmp_path, capsys)
     told = "interrupted, attempt 2, started 2026-01-01T10:00:00Z, last heard of 2026-01-01T11"

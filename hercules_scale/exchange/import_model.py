@@ -21,7 +21,7 @@ from hercules_scale.exchange.imported_tables import (
 )
 from hercules_scale.storage import layout
 from hercules_scale.storage.lock import hold_lock
-from hercules_scale.storage.manifest import fingerprint, publish, timestamp, to_json
+from hercules_scale.storage.manifest import check_free, fingerprint, publish, timestamp, to_json
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, write_table
 
@@ -47,6 +47,7 @@ def import_model(path: str, output: str) -> Store:
     store = Store(output)
     if store.exists(layout.RUN):
         raise InputError(f"{store.uri}: holds a run already; give another output")
+    check_free(store, "--output")
     model = read_model(path)
     started = timestamp()
     with hold_lock(store, lambda message: None):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
 from hercules_scale.exchange.source import FinishedRun
+from hercules_scale.reading.columns import is_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Source: OWASP, "CSV Injection". A plain signed number is none.
 FORMULA, NUMBER = r"^[=+\-@\t\r\n]", r"^[+\-]?[0-9]+(\.[0-9]+)?$"
@@ -48,6 +52,13 @@ def write_rows(run: FinishedRun, stream: Any) -> None:
                 # Ids are dense from 0, so they are places in the column of titles.
                 columns[f"title_{level}"] = titles[level].take(shard[f"level_{level}"])
             writer.write_table(pa.table({name: columns[name] for name in schema.names}))
+
+
+def harmless(frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame whose every text is safe to open in a spreadsheet."""
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    texts = [each.name for each in table.schema if is_text(each.type)]
+    return frame.assign(**{name: without_formulas(table[name]).to_pandas() for name in texts})
 
 
 def without_formulas(texts: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hercules_scale.exchange.edits import read_edits, with_edits
-from hercules_scale.storage import layout
+from hercules_scale.storage.manifest import read_run
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, read_schema, read_table, read_tables
 
@@ -34,8 +33,7 @@ class FinishedRun:
     @cached_property
     def record(self) -> dict[str, Any]:
         """What ``run.json`` holds."""
-        record: dict[str, Any] = json.loads(self.store.read_bytes(layout.RUN))
-        return record
+        return read_run(self.store)
 
     @cached_property
     def clusters(self) -> pa.Table:

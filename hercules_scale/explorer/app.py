@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
@@ -22,7 +21,7 @@ from starlette.routing import Route
 
 from hercules_scale.errors import HerculesScaleError, InputError
 from hercules_scale.exchange.edits import read_edit, write_edit
-from hercules_scale.exchange.rows_csv import without_formulas
+from hercules_scale.exchange.rows_csv import harmless
 from hercules_scale.explorer import search, views
 from hercules_scale.explorer.jobs import ENDINGS, MAX_UPLOAD_BYTES, Jobs
 from hercules_scale.explorer.sessions import ShownRun
@@ -42,8 +41,6 @@ EXPORTS = {
     "map.png": "image/png",
 }
 MAX_BODY_BYTES = 1_000_000
-# Columns of texts, in which a spreadsheet would look for formulas.
-TOLD_COLUMNS = ("title", "description", "summary_error")
 # Tables that hold the texts of all items.
 ITEM_TABLES = ("items", TABLE)
 
@@ -225,10 +222,7 @@ class Explorer:
             if form == "clusters.csv":
                 vectors = ["centroid", "description_embedding"]
                 clusters = hierarchy.clusters().drop(columns=vectors)
-                for column in TOLD_COLUMNS:
-                    told = pa.chunked_array([clusters[column]], pa.string())
-                    clusters[column] = without_formulas(told).to_pandas()
-                clusters.to_csv(path, index=False)
+                harmless(clusters).to_csv(path, index=False)
             elif form == "map.png":
                 import matplotlib
 

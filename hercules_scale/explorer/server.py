@@ -16,6 +16,7 @@ from hercules_scale.explorer.app import Explorer
 from hercules_scale.explorer.guard import Guard, is_loopback
 
 TOKEN = "HERCULES_EXPLORER_TOKEN"  # noqa: S105
+TOKEN_CHARACTERS = 16
 WORK = "runs/explorer"
 
 
@@ -31,15 +32,16 @@ def serve(
     Args:
         uris: Outputs of runs; the first is the one that opens.
         host: Address to listen on. Beyond this machine a token is asked for: that of
-            ``HERCULES_EXPLORER_TOKEN``, or a new one, which is printed.
+            ``HERCULES_EXPLORER_TOKEN`` (blank counts as unset), or a new one, which is printed.
         port: 0 takes any that is free.
         work: Folder for runs that are started from the page; by default ``runs/explorer`` where
             only this machine can ask, else there are none.
         inputs: What they may be of besides files that are sent.
 
     Raises:
-        InputError: There is no run, or the address cannot be listened on.
+        InputError: There is no run, the token is short, or the address cannot be listened on.
     """
+    token = _token(host)
     if work is None and is_loopback(host):
         work = WORK
     explorer = Explorer(uris, None if work is None else Path(work).absolute(), inputs)
@@ -50,9 +52,6 @@ def serve(
             run.opened()
     listener = _listen(host, port)
     port = listener.getsockname()[1]
-    token = os.environ.get(TOKEN)
-    if token is None and not is_loopback(host):
-        token = secrets.token_urlsafe(24)
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
     print(f"explorer: {address}{f'?token={token}' if token else ''}", flush=True)
     guarded = Guard(explorer.application(), port, token)
@@ -68,6 +67,19 @@ def serve(
         pass
     finally:
         explorer.stop()
+
+
+def _token(host: str) -> str | None:
+    """What a browser must know; none where only this machine can ask and no token is set."""
+    token = os.environ.get(TOKEN, "").strip()
+    if not token:
+        return None if is_loopback(host) else secrets.token_urlsafe(24)
+    if len(token) < TOKEN_CHARACTERS:
+        raise InputError(
+            f"{TOKEN} must have at least {TOKEN_CHARACTERS} characters, so that nobody guesses it, "
+            f"got {len(token)}; give a longer one, or unset it for a new one at each start"
+        )
+    return token
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -29,6 +29,7 @@ class Columns:
         embedding: Column of the vectors.
         numbers: Columns of the variables.
         owner: Column that says whose an item is.
+        image_sources: Where cells of ``image`` may be read from besides the input's folder.
     """
 
     modality: Modality
@@ -39,6 +40,7 @@ class Columns:
     embedding: str | None = None
     numbers: tuple[str, ...] = ()
     owner: str | None = None
+    image_sources: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -93,7 +95,14 @@ def choose_columns(
             "numeric", config.id_column, labels, numbers=numbers, owner=config.owner_column
         )
     return Columns(
-        modality, config.id_column, labels, text, image, embedding, owner=config.owner_column
+        modality,
+        config.id_column,
+        labels,
+        text,
+        image,
+        embedding,
+        owner=config.owner_column,
+        image_sources=tuple(config.image_sources),
     )
 
 

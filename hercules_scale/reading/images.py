@@ -6,9 +6,7 @@ import io
 import warnings
 from pathlib import Path, PurePosixPath
 
-import fsspec
-
-from hercules_scale.storage.store import Store
+from hercules_scale.reading.places import read_place
 
 # Decoded, 300 MB; more is a bomb or a map.
 MOST_PIXELS = 100_000_000
@@ -81,24 +79,21 @@ def thumbnail(data: bytes) -> bytes:
     return out.getvalue()
 
 
-def read_image(location: str, folder: str) -> tuple[bytes, str]:
+def read_image(location: str, folder: str, allowed: tuple[str, ...] = ()) -> tuple[bytes, str]:
     """Bytes of an image by path or URI, and its full URI.
 
     Args:
         location: A URI, an absolute path, or a path in ``folder``.
         folder: URI of the folder that holds the list.
+        allowed: What may be read besides files in that folder; see ``read_place``.
 
     Raises:
-        UnusableImageError: There is none, or it cannot be read.
+        UnusableImageError: There is none, or it cannot or may not be read.
     """
     if "://" not in location and not Path(location).is_absolute():
         location = f"{folder}/{location}"
-    parent, _, name = location.rpartition("/")
     try:
-        if location.startswith(("http://", "https://")):
-            return bytes(fsspec.filesystem("http").cat_file(location)), location
-        store = Store(parent or "/")
-        return bytes(store.fsspec.cat_file(store.path(name))), location
+        return read_place(location, folder, allowed), location
     except FileNotFoundError:
         raise UnusableImageError(f"there is no file {location}") from None
     except Exception as error:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +17,7 @@ import pyarrow.parquet as pq
 
 from hercules_scale.errors import InputError
 from hercules_scale.reading.columns import Modality
+from hercules_scale.reading.places import WEB
 from hercules_scale.reading.sources import FORMATS
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import vector_column
@@ -115,7 +118,9 @@ def _table(values: Any, modality: Modality | None) -> tuple[pa.Table, dict[str, 
     if isinstance(first, Sequence | np.ndarray) and not isinstance(first, str | bytes):
         return _lists(items, modality)
     if _are_images(items, first, modality):
-        return pa.table({"image": _images(items)}), _section("image", image_column="image")
+        images, sources = _images(items)
+        section = _section("image", image_column="image", image_sources=sources)
+        return pa.table({"image": images}), section
     if first is not None and not isinstance(first, str):
         raise _of_wrong_type(items, "text, an image, a number or a list of numbers", (str,))
     return pa.table({"text": _texts(items)}), _section("text", text_column="text")
@@ -182,7 +187,9 @@ def _are_images(items: list[Any], first: object, modality: Modality | None) -> b
     return bool(texts) and all(each.lower().endswith(IMAGE_ENDINGS) for each in texts)
 
 
-def _images(items: list[Any]) -> pa.Array:
+def _images(items: list[Any]) -> tuple[pa.Array, list[str]]:
+    """The images, and where those that the caller names by path or URL lie."""
+    hosts, folders = set(), set()
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     rows: list[dict[str, object] | None] = []
     for place, item in enumerate(items):
@@ -190,7 +197,13 @@ def _images(items: list[Any]) -> pa.Array:
             rows.append(None)
         elif isinstance(item, str | Path):
             path = str(item)
-            rows.append({"path": path if "://" in path else str(Path(path).absolute())})
+            if "://" in path:
+                url = urlsplit(path)
+                hosts |= {f"{url.scheme}://{url.netloc}/"} if url.scheme in WEB else set()
+            else:
+                path = str(Path(path).absolute())
+                folders.add(str(Path(path).parent))
+            rows.append({"path": path})
         elif isinstance(item, bytes):
             rows.append({"bytes": item})
         elif hasattr(item, "getbands"):
@@ -206,7 +219,8 @@ def _images(items: list[Any]) -> pa.Array:
                 f"item {place} must be an image's path, bytes or PIL image, got "
                 f"{type(item).__name__}"
             )
-    return pa.array(rows, kind)
+    common = [os.path.commonpath(folders)] if folders else []
+    return pa.array(rows, kind), [*common, *sorted(hosts)]
 
 
 def _texts(values: list[Any]) -> pa.Array:

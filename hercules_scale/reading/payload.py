@@ -47,7 +47,7 @@ def payload(raw: pa.Table, columns: Columns, source: SourceFile, dimension: int)
         found["embedding"], reasons = _vectors(raw.column(columns.embedding), dimension)
     if columns.modality == "image":
         assert columns.image
-        found, reasons = _images(raw.column(columns.image), columns.image, source)
+        found, reasons = _images(raw.column(columns.image), columns, source)
     if columns.text:
         text, bad = as_text(raw.column(columns.text), columns.text, source)
         if columns.modality == "text":
@@ -161,7 +161,7 @@ def _is_numbers(row: object) -> bool:
     )
 
 
-def _images(column: pa.ChunkedArray, name: str, source: SourceFile) -> Payload:
+def _images(column: pa.ChunkedArray, columns: Columns, source: SourceFile) -> Payload:
     """Thumbnails and where the images are, and the rows that hold none."""
     array = flatten(column)
     data: list[bytes | None] = [None] * len(array)
@@ -175,12 +175,12 @@ def _images(column: pa.ChunkedArray, name: str, source: SourceFile) -> Payload:
     elif in_table and (pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type)):
         data = array.to_pylist()
     elif is_text(array.type):
-        text, _ = as_text(column, name, source)
+        text, _ = as_text(column, columns.image or "", source)
         places = text.to_pylist()
     else:
         raise SchemaError(
-            f"{source.uri}: input.image_column {name!r} must hold bytes, paths or URIs, got "
-            f"{array.type}; name another column"
+            f"{source.uri}: input.image_column {columns.image!r} must hold bytes, paths or URIs, "
+            f"got {array.type}; name another column"
         )
 
     def load(index: int) -> tuple[bytes | None, str | None, str]:
@@ -190,7 +190,7 @@ def _images(column: pa.ChunkedArray, name: str, source: SourceFile) -> Payload:
             if content is None:
                 if not place:
                     return None, None, "the image is missing"
-                content, place = read_image(place, source.folder)
+                content, place = read_image(place, source.folder, columns.image_sources)
             return thumbnail(content), without_secrets(place or "") or None, ""
         except UnusableImageError as error:
             return None, None, without_secrets(str(error))

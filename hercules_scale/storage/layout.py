@@ -13,6 +13,8 @@ PROGRESS = f"{WORK}/progress.json"
 LOCKS = f"{WORK}/locks"
 # Items that were given in memory.
 INPUT = f"{WORK}/input"
+# Of the folder of work, what is there before ``run.json`` is.
+BEGUN = ("locks", "input", "probe")
 
 TABLES = (
     "items",

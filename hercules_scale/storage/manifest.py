@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,14 +17,21 @@ from typing import Any
 
 from hercules_scale.errors import InputError, StorageError
 from hercules_scale.storage import layout
+from hercules_scale.storage.faults import reason_of
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord
 
 # Raised when a stage leaves other files, records or counts than before for a later one to read.
 FORMAT = 3
+# What the record of progress says in place of ``run.json``.
+PROGRESS_KEYS = ("alarms", "stages", "seen_at")
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 READ_THREADS = 16
+# What a run that somebody else made may name: nothing outside its own folders.
+_PATH = re.compile(r"\w+(/\w[\w.-]*)+", re.ASCII)
+_FINGERPRINT = re.compile(r"[0-9a-f]{16}")
+_STAGE = re.compile(r"\w[\w .-]*(/\w[\w .-]*)*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,7 @@ def read_commits(store: Store, stage: str, run_fingerprint: str) -> dict[int, Co
     # A large run has thousands, and each request to an object store takes tens of milliseconds.
     with ThreadPoolExecutor(min(len(names), READ_THREADS) or 1) as threads:
         found = [_parse(data) for data in threads.map(store.read_bytes, names)]
-    commits = {each.shard: each for each in found if each.fingerprint == run_fingerprint}
+    commits = {each.shard: each for each in found if each and each.fingerprint == run_fingerprint}
     return dict(sorted(commits.items()))
 
 
@@ -82,14 +90,31 @@ def read_commit(store: Store, stage: str, shard: int, run_fingerprint: str) -> C
         commit = _parse(store.read_bytes(layout.commit(stage, shard)))
     except FileNotFoundError:
         return None
-    return commit if commit.fingerprint == run_fingerprint else None
+    return commit if commit and commit.fingerprint == run_fingerprint else None
 
 
-def _parse(data: bytes) -> Commit:
-    values = json.loads(data)
-    for key in ("files", "kept"):
-        values[key] = [FileRecord(**record) for record in values.get(key, [])]
-    return Commit(**values)
+def _parse(data: bytes) -> Commit | None:
+    """A commit; none where it cannot be read, as of a machine that lost power while it wrote."""
+    try:
+        values = json.loads(data)
+        for key in ("files", "kept"):
+            values[key] = [_file(record, (*layout.TABLES, layout.WORK)) for record in values[key]]
+        return Commit(**values)
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _file(record: Any, folders: tuple[str, ...]) -> FileRecord:
+    """The record of a file, which lies in one of some folders.
+
+    Raises:
+        ValueError: It lies elsewhere.
+        TypeError: It is no such record.
+    """
+    file = FileRecord(**record)
+    if not (_PATH.fullmatch(file.path) and file.path.partition("/")[0] in folders):
+        raise ValueError(f"path {file.path[:200]!r} must be a file in {' or '.join(folders[:3])}")
+    return file
 
 
 def whole_commits(
@@ -126,6 +151,37 @@ def whole_commits(
     return whole, [path for paths in lost.values() for path in paths]
 
 
+def check_free(store: Store, key: str) -> None:
+    """Refuse a folder that holds something else than a run, or what is left of its beginning.
+
+    Args:
+        store: The folder.
+        key: How the user names it.
+
+    Raises:
+        InputError: It holds something else; the message names it.
+    """
+    try:
+        names = store.list_folder("")
+        if layout.RUN in names:
+            return
+        others = [name for name in names if name != layout.WORK]
+        if layout.WORK in names:
+            begun = store.list_folder(layout.WORK)
+            others += [f"{layout.WORK}/{name}" for name in begun if name not in layout.BEGUN]
+    except Exception as error:
+        raise InputError(
+            f"{key} {store.uri}: cannot be looked into ({reason_of(error)}); check the path, the "
+            "bucket, the credentials and storage.endpoint"
+        ) from None
+    if others:
+        more = f" and {len(others) - 1:,} more" * (len(others) > 1)
+        raise InputError(
+            f"{key} {store.uri}: must be a new or empty folder, or hold this run, but it holds "
+            f"{others[0]!r}{more}; give another folder"
+        )
+
+
 def publish(store: Store, tables: dict[str, list[FileRecord]], run_fingerprint: str) -> None:
     """Write the manifest, then the mark of success, each unless it is there.
 
@@ -149,16 +205,78 @@ def publish(store: Store, tables: dict[str, list[FileRecord]], run_fingerprint: 
     store.create(layout.SUCCESS, b"")
 
 
+def read_run(store: Store) -> dict[str, Any]:
+    """What ``run.json`` says, once it is known to be safe to act on.
+
+    A run may be somebody else's, so that what it names is data: no path of it leads out of its
+    folder, and what reaches out or executes comes from the caller.
+
+    Raises:
+        FileNotFoundError: There is no run.
+        InputError: The file is of something else, or damaged.
+    """
+    name, data = f"{store.uri}/{layout.RUN}", store.read_bytes(layout.RUN)
+    record = _json_object(name, data)
+    for key in ("fingerprint", "assigned_to"):
+        value = record.get(key)
+        if not (isinstance(value, str) and _FINGERPRINT.fullmatch(value)) and (
+            value is not None or key == "fingerprint"
+        ):
+            raise InputError(
+                f"{name}: {key} must be 16 hexadecimal digits, got {str(value)[:60]!r}; "
+                "give the output of a run of hercules-scale"
+            )
+    if not isinstance(record.get("config"), dict):
+        raise InputError(
+            f"{name}: holds no configuration; give the output of a run of hercules-scale"
+        )
+    _check_stages(name, record)
+    return record
+
+
 def read_record(store: Store) -> dict[str, Any]:
     """What ``run.json`` says, and how far the run has come since.
 
     Raises:
         FileNotFoundError: There is no run.
+        InputError: The files are of something else, or damaged.
     """
-    record: dict[str, Any] = json.loads(store.read_bytes(layout.RUN))
+    record = read_run(store)
     with suppress(FileNotFoundError):
-        record |= json.loads(store.read_bytes(layout.PROGRESS))
+        name = f"{store.uri}/{layout.PROGRESS}"
+        since = _json_object(name, store.read_bytes(layout.PROGRESS))
+        _check_stages(name, since)
+        record |= {key: since[key] for key in PROGRESS_KEYS if key in since}
     return record
+
+
+def _json_object(name: str, data: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise InputError(
+            f"{name}: is not JSON ({reason}), so it is damaged or of another program; give the "
+            "output of a run of hercules-scale"
+        ) from None
+    if not isinstance(value, dict):
+        raise InputError(
+            f"{name}: must hold a JSON object, got {type(value).__name__}; give the output of a "
+            "run of hercules-scale"
+        )
+    return value
+
+
+def _check_stages(name: str, record: dict[str, Any]) -> None:
+    """Refuse stages with names that lead out of the folder, or without their numbers."""
+    for stage in record.get("stages") or []:
+        known = isinstance(stage, dict) and isinstance(stage.get("name"), str)
+        numbers = known and all(isinstance(stage.get(key), int) for key in ("done", "total"))
+        if not (numbers and _STAGE.fullmatch(stage["name"])):
+            raise InputError(
+                f"{name}: stages must have a name and how far each is, got {str(stage)[:80]!r}; "
+                "give the output of a run of hercules-scale"
+            )
 
 
 def timestamp() -> str:
@@ -180,14 +298,14 @@ def replace_table(store: Store, table: str, files: list[FileRecord]) -> None:
         table: Name of the table.
         files: Its files from now on; new ones have names that none of the old ones has.
     """
+    old = published_files(store).get(table, [])
     manifest = json.loads(store.read_bytes(layout.MANIFEST))
-    old = manifest["tables"].get(table, [])
     manifest["tables"][table] = [asdict(file) for file in files]
     store.write_bytes(layout.MANIFEST, to_json(manifest))
     kept = {file.path for file in files}
-    for record in old:
-        if record["path"] not in kept:
-            store.delete_files(record["path"])
+    for file in old:
+        if file.path not in kept:
+            store.delete_files(file.path)
 
 
 def published_files(store: Store) -> dict[str, list[FileRecord]]:
@@ -203,8 +321,21 @@ def published_files(store: Store) -> dict[str, list[FileRecord]]:
                 f"({_how_far(read_record(store))}; more by hercules-scale status)"
             )
         raise InputError(f"{store.uri}: holds no run; give the output path of a finished run")
-    manifest = json.loads(store.read_bytes(layout.MANIFEST))
-    return {
-        name: [FileRecord(**record) for record in records]
-        for name, records in manifest["tables"].items()
-    }
+    name = f"{store.uri}/{layout.MANIFEST}"
+    manifest = _json_object(name, store.read_bytes(layout.MANIFEST))
+    try:
+        return {
+            _known_table(table): [_file(record, (table,)) for record in records]
+            for table, records in manifest["tables"].items()
+        }
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(
+            f"{name}: {type(error).__name__}: {error}; the manifest is damaged or was changed, "
+            "give the output of a run of hercules-scale"
+        ) from None
+
+
+def _known_table(name: str) -> str:
+    if name not in layout.TABLES:
+        raise ValueError(f"{name[:60]!r} is no table")
+    return name

@@ -9,8 +9,10 @@ AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL and the like, or the machine's role.
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -38,6 +40,9 @@ S3FS_ATTEMPTS = 3
 HASTY_SECONDS = 5.0
 # Of a file that is being written, so that nobody takes it for data.
 UNFINISHED = ".tmp"
+
+_OURS_UNFINISHED = re.compile(rf"\..+\.[0-9a-f]{{32}}{re.escape(UNFINISHED)}")
+FOLDERS = (layout.WORK, *layout.TABLES)
 
 # What file systems without hard links say to one.
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -145,6 +150,11 @@ class Store:
             anonymous = asked.anonymous or None
             given = {"account_name": asked.account, "account_host": host, "anon": anonymous}
         return options | {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def is_reached_by_endpoint(self) -> bool:
+        """Whether options or environment name another host than the cloud's own."""
+        return bool(self._s3_endpoint or os.environ.get("STORAGE_EMULATOR_HOST"))
 
     @property
     def _s3_endpoint(self) -> str | None:
@@ -288,6 +298,17 @@ class Store:
         """Names of the files under a folder, relative to the root, sorted."""
         return sorted(self.list_sizes(folder))
 
+    def list_folder(self, folder: str) -> list[str]:
+        """Names of the files and folders right in a folder, sorted; none where there is none."""
+        path = self.path(folder)
+        try:
+            found = self.patiently(lambda: self.fsspec.ls(path, detail=False))
+        except FileNotFoundError:
+            return []
+        names = {str(each).rstrip("/").rpartition("/")[2] for each in found if each != path}
+        # Some object stores keep an empty object of the folder's own name.
+        return sorted(names - {""})
+
     def list_sizes(self, folder: str) -> dict[str, int]:
         """Lengths in bytes of the files under a folder, by name relative to the root."""
         try:
@@ -309,9 +330,16 @@ class Store:
             self.patiently(delete)
 
     def delete_unfinished(self) -> None:
-        """Delete what writers that were killed left behind; object stores hold nothing of it."""
-        if self.is_local:
-            for path in Path(self.root).rglob(f".*{UNFINISHED}"):
+        """Delete what our writers that were killed left behind, in the folders of a run alone.
+
+        Object stores hold nothing of it.
+        """
+        if not self.is_local:
+            return
+        root = Path(self.root)
+        files = [root.glob("*"), *((root / name).rglob("*") for name in FOLDERS)]
+        for path in itertools.chain.from_iterable(files):
+            if _OURS_UNFINISHED.fullmatch(path.name) and path.is_file():
                 path.unlink(missing_ok=True)
 
     def open_input(self, name: str) -> Any:

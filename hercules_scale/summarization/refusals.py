@@ -40,9 +40,10 @@ _REFUSALS = (
     r"(?:es )?tut mir leid|lo siento|lo lamento|je suis désolée?|désolée?\b|mi dispiace|desculpe",
     r"抱歉|对不起|對不起|申し訳",
 )
+BEGINNING = 300
 _REFUSAL = re.compile(rf"\W*(?:{'|'.join(_REFUSALS)})", re.IGNORECASE)
 
 
 def refuses(text: str) -> bool:
     """Whether a text begins as a model's refusal does."""
-    return _REFUSAL.match(text) is not None
+    return _REFUSAL.match(text[:BEGINNING]) is not None

@@ -20,6 +20,7 @@ from typing import Any
 # ["assign", n] at the n-th assignment of the clustering,
 # ["file", pattern, n] when n files are there.
 # A node is lost of a cluster of a head without processors and of nodes of so many.
+STARTS = 3
 FORKS = """
 import glob, json, os, signal, sys, threading, time
 import psutil, ray
@@ -104,6 +105,8 @@ def run(command):
     # Of the rows that the driver would hold itself, and of GPUs.
     vectors.open_vectors.__wrapped__.__defaults__ = (0, 0)
     cluster, nodes = None, []
+    if command["lasting"]:
+        ray.init(address=lasting(), log_to_driver=False, logging_level="ERROR")
     if command["nodes"]:
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
         nodes = [cluster.add_node(num_cpus=n) for n in command["nodes"]]
@@ -113,29 +116,60 @@ def run(command):
     sys.stdout.flush()
     os._exit(code)
 
-def end(child):
+def start_lasting(answer):
+    os.dup2(2, 1)
+    os.setsid()
+    for attempt in range(3):
+        try:
+            args = {"num_cpus": 2, "include_dashboard": False}
+            os.write(answer, Cluster(initialize_head=True, head_node_args=args).address.encode())
+            break
+        except Exception as error:
+            # Ray waits 30 s for a node.
+            print(error, file=sys.stderr, flush=True)
+    os.close(answer)
+    signal.pause()
+
+def lasting():
+    if not held:
+        reader, writer = os.pipe()
+        if os.fork() == 0:
+            os.close(reader)
+            start_lasting(writer)
+        os.close(writer)
+        with os.fdopen(reader) as stream:
+            held.append(stream.read())
+    return held[0]
+
+def end(child, command):
     try:
         os.killpg(child, signal.SIGKILL)
     except ProcessLookupError:
         pass
+    if command["lasting"]:
+        return
     # None is left for the next command to find.
     for each, _ in workers():
         each.kill()
 
 with forked_workers() as (program, server):
     sys.executable = program
+    held = []
     for line in sys.stdin:
+        command = json.loads(line)
+        if command["lasting"]:
+            lasting()
         child = os.fork()
         if child == 0:
             try:
-                run(json.loads(line))
+                run(command)
             except BaseException:
                 import traceback
                 traceback.print_exc()
             finally:
                 os._exit(99)
         status = os.waitpid(child, 0)[1]
-        end(child)
+        end(child, command)
         print(os.waitstatus_to_exitcode(status), flush=True)
 """
 
@@ -157,18 +191,30 @@ class Forks:
         Args:
             arguments: Of the command line.
             points: What is struck and where; ``[what, kind, ..., n]``.
-            more: ``nodes``, processors of each node of a cluster.
+            more: ``nodes``, processors of each node of a cluster; ``lasting``, whether the Ray is
+                one that all such commands share and that outlives them, which saves its start.
 
         Returns:
             Its exit code, below zero after a signal.
         """
-        self.log.write_text("")
-        command = {"arguments": arguments, "points": points or [], "nodes": [], **more}
+        command = {
+            "arguments": arguments,
+            "points": points or [],
+            "nodes": [],
+            "lasting": False,
+            **more,
+        }
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({**command, "log": str(self.log)}) + "\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline())
+        for _ in range(STARTS):
+            self.log.write_text("")
+            self._process.stdin.write(json.dumps({**command, "log": str(self.log)}) + "\n")
+            self._process.stdin.flush()
+            code = int(self._process.stdout.readline())
+            # Ray waits for 30 s for a node of a test's cluster, and no setting changes that.
+            if "The current node timed out during startup" not in self.log.read_text():
+                break
+        return code
 
 
 @contextmanager

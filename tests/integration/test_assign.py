@@ -126,13 +126,13 @@ def test_mistakes_end_with_2_and_one_line(
     (tmp_path / "older" / "_manifest.json").write_text(json.dumps(manifest))
     for change, message in (
         ({"run": str(tmp_path / "none")}, "holds no run; give the output path of a finished run"),
-        ({"run": str(tmp_path / "partial")}, "the run is not finished; run it again, it resumes"),
+        ({"run": str(tmp_path / "partial")}, "fingerprint must be 16 hexadecimal digits"),
         ({"run": str(tmp_path / "older")}, "holds no table 'assigner'"),
         ({"input": "/nowhere/*.parquet"}, "/nowhere/*.parquet: names no file"),
         ({"input": str(tmp_path / "body.parquet")}, "input.text_column names 'text', which is not"),
         (
             {"output": str(tmp_path / "full")},
-            "must be a new or empty folder, but holds 'notes.txt'",
+            "must be a new or empty folder, or hold this run, but it holds 'notes.txt'",
         ),
         ({"output": finished.uri}, "is the run itself; give a new folder"),
     ):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from hercules_scale.summarization.ledger import Ledger
 from hercules_scale.summarization.prompts import ClusterFacts, EstimatedTokens, PromptStyle
 from tests.conftest import small_config
 from tests.integration.conftest import GOOD, Endpoint, Failure
-from tests.integration.processes import open_forks
+from tests.integration.processes import Forks, open_forks
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 N_CLUSTERS = 7
@@ -335,8 +336,16 @@ def test_a_missing_key_is_refused_before_anything_starts(
         check(parse_config(values))
 
 
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENAI_API_KEY", "canary-key")
+        with open_forks(tmp_path_factory.mktemp("forks") / "log") as forks:
+            yield forks
+
+
 def test_a_run_killed_among_its_summaries_repeats_only_calls_in_flight(
-    values: dict[str, Any], endpoint: Endpoint, tmp_path: Path
+    values: dict[str, Any], endpoint: Endpoint, forks: Forks, tmp_path: Path
 ) -> None:
     endpoint.seconds = 0.3
     in_flight = 2
@@ -362,7 +371,7 @@ def test_a_run_killed_among_its_summaries_repeats_only_calls_in_flight(
     assert "embed                 80 of 80 items" in killed
     assert "summarize             0 of 24 clusters" in killed
     endpoint.seconds = 0.0
-    subprocess.run(command, env=environment, check=True, timeout=300)
+    assert forks.run("run", str(config), lasting=True) == 0, forks.log.read_text()
     repeated = sum(count - 1 for count in endpoint.prompts.values())
     assert repeated <= in_flight
     finished = describe_status(str(tmp_path / "run"))
@@ -372,7 +381,7 @@ def test_a_run_killed_among_its_summaries_repeats_only_calls_in_flight(
 
 
 def test_a_run_killed_while_it_describes_items_repeats_only_calls_in_flight(
-    values: dict[str, Any], endpoint: Endpoint, tmp_path: Path
+    values: dict[str, Any], endpoint: Endpoint, forks: Forks, tmp_path: Path
 ) -> None:
     n_items, in_flight = 24, 2
     numbers = {"width": [1.0, 1.5, 8.0] * 8, "height": [float(row) for row in range(n_items)]}
@@ -390,11 +399,10 @@ def test_a_run_killed_while_it_describes_items_repeats_only_calls_in_flight(
         # The model's words are in the items now, in whose place prompts show what they replaced.
         ["advance", "put_descriptions", 1],
     ]
-    with open_forks(tmp_path / "log") as forks:
-        for point in points:
-            code = forks.run("run", str(config), points=[["driver", *point]])
-            assert code == -signal.SIGKILL, forks.log.read_text()
-        assert forks.run("run", str(config)) == 0, forks.log.read_text()
+    for point in points:
+        code = forks.run("run", str(config), points=[["driver", *point]], lasting=True)
+        assert code == -signal.SIGKILL, forks.log.read_text()
+    assert forks.run("run", str(config), lasting=True) == 0, forks.log.read_text()
     repeated = sum(count - 1 for count in endpoint.prompts.values())
     assert repeated <= in_flight
     calls = opened(tmp_path).table("llm_calls")

@@ -231,7 +231,8 @@ def test_images_in_tables_are_bytes_records_or_paths(tmp_path: Path, form: str) 
     if form == "record":
         column = [{"bytes": each, "path": None} for each in column]
     if form == "paths":
-        column = [str(tmp_path / "one.png"), None, "../one.txt"]
+        (tmp_path / "table" / "one.png").write_bytes(data)
+        column = [str(tmp_path / "table" / "one.png"), None, "one.txt"]
     pq.write_table(pa.table({"image": column}), path)
     items, rejected = read(path)
     assert items.num_rows == 1
@@ -248,13 +249,17 @@ def test_images_are_read_by_url(tmp_path: Path) -> None:
     try:
         url = f"http://127.0.0.1:{server.server_address[1]}"
         (tmp_path / "list.csv").write_text(f"image\n{url}/one.png\n{url}/gone.png\n")
-        items, rejected = read(tmp_path / "list.csv", modality="image")
+        items, rejected = read(tmp_path / "list.csv", modality="image", image_sources=[f"{url}/"])
+        refused = read(tmp_path / "list.csv", modality="image", image_sources=["http://"])[1]
+        unnamed = read(tmp_path / "list.csv", modality="image")[1]
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
     assert items["image_uri"].to_pylist() == [f"{url}/one.png"]
     assert rejected[("list.csv", 1)].startswith(f"there is no file {url}/gone.png")
+    assert "127.0.0.1 is in a private network" in refused["list.csv", 0]
+    assert "since input.image_sources does not name it" in unnamed["list.csv", 0]
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK"])
@@ -309,7 +314,8 @@ def test_file_names_that_mean_harm_become_titles_as_they_are(tmp_path: Path) -> 
 def test_signatures_of_urls_are_not_kept(tmp_path: Path) -> None:
     url = "http://127.0.0.1:9/a.png?X-Amz-Signature=c4na6y"
     (tmp_path / "list.csv").write_text(f"image\n{url}\n")
-    _, rejected = read(tmp_path / "list.csv", modality="image")
+    sources = ["http://127.0.0.1:9/"]
+    _, rejected = read(tmp_path / "list.csv", modality="image", image_sources=sources)
     (reason,) = rejected.values()
     assert "http://127.0.0.1:9/a.png?*** cannot be read" in reason
     assert "c4na6y" not in reason

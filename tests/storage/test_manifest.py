@@ -58,7 +58,8 @@ def test_published_files_are_those_of_the_manifest(tmp_path: Path) -> None:
 def test_a_run_that_is_not_finished_says_so(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     stage = {"name": "embed", "done": 1024, "total": 5000, "unit": "items"}
-    store.write_bytes(layout.RUN, to_json({"stages": [stage]}))
+    record = {"fingerprint": "f" * 16, "config": {}, "stages": [stage]}
+    store.write_bytes(layout.RUN, to_json(record))
     match = r"not finished; run it again, it resumes \(stage embed, 1,024 of 5,000 items; more by"
     with pytest.raises(InputError, match=match):
         published_files(store)

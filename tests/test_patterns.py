@@ -1,0 +1,79 @@
+"""Texts of strangers cost a time in proportion to their length, whatever they hold."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from hercules_scale.config import load_config
+from hercules_scale.errors import ConfigError, HerculesScaleError
+from hercules_scale.models import n_parameters
+from hercules_scale.printable import holds_secret, printable_lines, without_secrets
+from hercules_scale.storage.faults import is_passing
+from hercules_scale.summarization.answers import answer_values
+from hercules_scale.summarization.grounding import stems_of
+from hercules_scale.summarization.parsing import clean_title, parse_answer
+from hercules_scale.summarization.prompts import ClusterFacts, plain_text
+from hercules_scale.summarization.refusals import refuses
+
+LETTERS = 1_000_000
+UNITS = [
+    "://", ":", "@", "?sig", "sig", "&", "?a=&", "https://a@", "%.", "<", "<think>", "</think>",
+    "{", "[", '{"', "**", "*a ", "__a ", "[a](", "`", "#", "<|", "</", "'", "a'", "\u3042", "1",
+    " ", "\n", "-", "model", "null", "http", "x" * 100 + " ",
+]  # fmt: skip
+
+FACTS = ClusterFacts(1, 0, 5, ["ferry"])
+READERS: dict[str, Callable[[str], object]] = {
+    "without_secrets": without_secrets,
+    "holds_secret": holds_secret,
+    "printable_lines": printable_lines,
+    "is_passing": lambda text: is_passing(OSError(text)),
+    "n_parameters": n_parameters,
+    "answer_values": lambda text: list(answer_values(text)),
+    "parse_answer": lambda text: parse_answer(text, FACTS),
+    "parse_title": lambda text: parse_answer(json.dumps({"title": text}), FACTS),
+    "clean_title": clean_title,
+    "stems_of": stems_of,
+    "plain_text": plain_text,
+    "refuses": refuses,
+}
+
+
+def seconds(read: Callable[[str], object], text: str) -> float:
+    started = time.process_time()
+    with suppress(HerculesScaleError):
+        read(text)
+    return time.process_time() - started
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_text_costs_a_time_in_proportion_to_its_length(reader: str) -> None:
+    slow = {}
+    for unit in UNITS:
+        short, long = (unit * (n // len(unit)) for n in (LETTERS // 8, LETTERS))
+        # Eight times as long, twice that for noise, and what is below a second is no matter.
+        limit = 16 * seconds(READERS[reader], short) + 1
+        taken = seconds(READERS[reader], long)
+        if taken > limit:
+            slow[unit] = (taken, limit)
+    assert slow == {}
+
+
+def test_aliases_of_yaml_cost_no_time(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    for number in range(1, 12):
+        before = ", ".join([f"*a{number - 1}"] * 9)
+        lines.append(f"a{number}: &a{number} [{before}]")
+    lines.append("input: {path: *a11}\noutput: {path: x}")
+    (tmp_path / "run.yaml").write_text("\n".join(lines))
+    started = time.process_time()
+    with pytest.raises(ConfigError, match=r"input\.path must be text, got \[\[") as raised:
+        load_config(str(tmp_path / "run.yaml"))
+    assert time.process_time() - started < 2
+    assert len(str(raised.value)) < 2_000
