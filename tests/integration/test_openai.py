@@ -25,7 +25,7 @@ from hercules_scale import Hierarchy
 from hercules_scale.checks import check
 from hercules_scale.clustering.assign import to_unit
 from hercules_scale.config import EmbeddingConfig, SummariesConfig, parse_config
-from hercules_scale.errors import ConfigError, StageError
+from hercules_scale.errors import ConfigError, InputError, StageError
 from hercules_scale.pipeline import run
 from hercules_scale.stages.embed import load_encoder
 from hercules_scale.status import describe_status
@@ -252,7 +252,10 @@ def test_items_assigned_by_their_descriptions_get_their_memberships_back(
     run(parse_config(values))
     n_asked = len(endpoint.requests)
     hierarchy = opened(tmp_path)
-    hierarchy.assign(str(tmp_path / "icd.parquet"), output=str(tmp_path / "assigned"))
+    again, output = str(tmp_path / "icd.parquet"), str(tmp_path / "assigned")
+    with pytest.raises(InputError, match=f"add --endpoint {endpoint.url} if you trust it"):
+        hierarchy.assign(again, output=output)
+    hierarchy.assign(again, output=output, endpoint=endpoint.url)
     assigned = Hierarchy.open(str(tmp_path / "assigned"))
     # Of items alone: clusters have their labels.
     assert len(endpoint.requests) - n_asked == len(hierarchy.memberships())
