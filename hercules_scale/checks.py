@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import urllib.parse
 
 from hercules_scale.config import RunConfig, check_functions, names_function
@@ -24,7 +25,7 @@ from hercules_scale.stages.vocabulary import read_vocabulary
 from hercules_scale.storage import layout
 from hercules_scale.storage.faults import reason_of
 from hercules_scale.storage.manifest import check_free
-from hercules_scale.storage.store import Store, use_options
+from hercules_scale.storage.store import Store, split_uri, use_options
 from hercules_scale.summarization.clients import OpenAIClient, is_loopback
 
 
@@ -83,6 +84,7 @@ def _check_output(config: RunConfig) -> None:
     """Look what is there, write a small file and delete it."""
     # An outage is waited for while a run is under way; at its start somebody is looking.
     store = Store(config.output.path).hasty
+    _check_apart(config.input.paths, store)
     check_free(store, "output.path")
     probe = layout.stage_file("probe", "writable")
     try:
@@ -93,6 +95,20 @@ def _check_output(config: RunConfig) -> None:
             f"output.path {store.uri}: cannot be written ({reason_of(error)}); check the path, "
             "the bucket, the credentials and storage.endpoint"
         ) from None
+
+
+def _check_apart(inputs: list[str], output: Store) -> None:
+    """Refuse an output that the same input would read the next time."""
+    inside = f"{output.root}/{layout.RUN}"
+    for path in inputs:
+        scheme, place = split_uri(path)
+        pattern = place.rstrip("/")
+        reads = fnmatch.fnmatchcase(inside, pattern) or inside.startswith(f"{pattern}/")
+        if scheme == output.scheme and reads:
+            raise InputError(
+                f"output.path {output.uri} lies in input.path {path}, so that the next run would "
+                "read this one's files; give an output beside the input"
+            )
 
 
 def _resolved(config: RunConfig, columns: Columns) -> RunConfig:

@@ -13,11 +13,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from hercules_scale.config import names_function
 from hercules_scale.errors import InputError
 from hercules_scale.exchange.destination import open_destination
 from hercules_scale.exchange.edits import read_edits, with_edits
-from hercules_scale.exchange.source import FinishedRun
+from hercules_scale.exchange.source import FinishedRun, rows_of_items
 from hercules_scale.exchange.title_sources import title_marks
 from hercules_scale.printable import printable
 from hercules_scale.stages.context import NO_FUNCTIONS, Functions
@@ -130,6 +133,24 @@ class Hierarchy:
             return self._clusters.copy()
         self._check_level(level)
         return self._clusters[self._clusters["level"] == level].reset_index(drop=True)
+
+    def exemplars(self, level: int, cluster_id: int) -> list[dict[str, Any]]:
+        """``item_id``, ``title`` and ``description`` of the items nearest to a centroid.
+
+        Reads no more of the table ``items`` than the row groups that hold them.
+        """
+        cluster = self.clusters(level).iloc[cluster_id]
+        columns = ["item_id", "title", "description"]
+        rows = cluster.get("exemplar_rows")
+        if rows is not None:
+            return rows_of_items(self._finished, list(rows), columns)
+        # Of an imported run, which names them alone.
+        wanted = list(cluster["exemplar_item_ids"])
+        found: dict[str, dict[str, Any]] = {}
+        for shard in self._finished.shards({"items": columns}):
+            chosen = shard.filter(pc.is_in(shard["item_id"], pa.array(wanted, pa.string())))
+            found |= {item["item_id"]: item for item in chosen.to_pylist()}
+        return [found[item_id] for item_id in wanted if item_id in found]
 
     def memberships(self) -> pd.DataFrame:
         """The cluster of every item at every level, with distances and margins."""

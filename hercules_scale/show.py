@@ -176,10 +176,9 @@ def describe_cluster(hierarchy: Hierarchy, level: int, cluster_id: int) -> str:
                 ["cluster_id", "title", "n_items"]
             ].itertuples(index=False, name=None)
         ]
-    items = hierarchy.table("items", ["item_id", "description"]).set_index("item_id")
     lines.append("items nearest to the centroid:")
     lines += [
-        f"  {printable(item_id)}: {printable(items.loc[item_id, 'description'])[:160]}"
-        for item_id in cluster["exemplar_item_ids"]
+        f"  {printable(str(item['item_id']))}: {printable(item['description'] or '')[:160]}"
+        for item in hierarchy.exemplars(level, cluster_id)
     ]
     return "\n".join(lines)

@@ -58,7 +58,8 @@ def harmless(frame: pd.DataFrame) -> pd.DataFrame:
     """A frame whose every text is safe to open in a spreadsheet."""
     table = pa.Table.from_pandas(frame, preserve_index=False)
     texts = [each.name for each in table.schema if is_text(each.type)]
-    return frame.assign(**{name: without_formulas(table[name]).to_pandas() for name in texts})
+    safe = {name: without_formulas(table[name].cast(pa.string())).to_pandas() for name in texts}
+    return frame.assign(**safe)
 
 
 def without_formulas(texts: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -13,7 +13,13 @@ import pyarrow.compute as pc
 from hercules_scale.exchange.edits import read_edits, with_edits
 from hercules_scale.storage.manifest import read_run
 from hercules_scale.storage.store import Store
-from hercules_scale.storage.tables import FileRecord, read_schema, read_table, read_tables
+from hercules_scale.storage.tables import (
+    FileRecord,
+    read_rows,
+    read_schema,
+    read_table,
+    read_tables,
+)
 
 VECTORS = ("centroid", "description_embedding", "reduction")
 
@@ -93,6 +99,26 @@ class FinishedRun:
                 part = read_table(self.store, file.path, tables[name])
                 columns.update(zip(part.column_names, part.columns, strict=True))
             yield pa.table(columns)
+
+
+def rows_of_items(run: FinishedRun, rows: list[int], columns: list[str]) -> list[dict[str, Any]]:
+    """Some items, by row number; row groups without them are not read.
+
+    Args:
+        run: Of which.
+        rows: Their numbers.
+        columns: Columns of the table ``items``.
+    """
+    found = []
+    for row in rows:
+        first = 0
+        for file in run.files["items"]:
+            if row < first + file.rows:
+                part = read_rows(run.store, file.path, row - first, row - first + 1, columns)
+                found += part.to_pylist()
+                break
+            first += file.rows
+    return found
 
 
 def json_numbers(values: pa.ChunkedArray | pa.Array) -> list[str]:

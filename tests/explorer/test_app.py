@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import csv
+import io
 import json
 import time
 from collections.abc import Callable
@@ -19,7 +21,7 @@ from hercules_scale.config import parse_config
 from hercules_scale.embedding.sentence_transformer import SentenceTransformerEncoder
 from hercules_scale.errors import InputError
 from hercules_scale.exchange.edits import write_edit
-from hercules_scale.explorer import search
+from hercules_scale.explorer import search, server
 from hercules_scale.explorer.app import Explorer
 from hercules_scale.explorer.guard import Guard
 from hercules_scale.explorer.opened import OpenRun
@@ -349,6 +351,39 @@ def test_beyond_this_machine_a_token_is_asked_for(text_run: Store) -> None:
     assert "httponly" in cookie
     assert "samesite=strict" in cookie
     assert client.get("/api/runs").status_code == 200
+
+
+@pytest.mark.parametrize("token", ["", "  "])
+def test_a_blank_token_is_none(
+    token: str, text_run: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HERCULES_EXPLORER_TOKEN", token)
+    assert len(server._token("0.0.0.0") or "") >= 32
+    assert server._token("127.0.0.1") is None
+    with explorer(text_run.uri, "--host", "0.0.0.0", token=token) as address:
+        plain, _, given = address.replace("0.0.0.0", "127.0.0.1").partition("?token=")
+        assert len(given) >= 32
+        assert httpx.get(f"{plain}api/runs").status_code == 401
+
+
+def test_a_short_token_is_refused(
+    text_run: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HERCULES_EXPLORER_TOKEN", "open sesame")
+    for host in ("0.0.0.0", "127.0.0.1"):
+        assert main(["explore", text_run.uri, "--host", host, "--port", "0"]) == 2
+        assert "must have at least 16 characters" in capsys.readouterr().err
+
+
+def test_every_text_of_clusters_as_csv_is_safe(own_run: Callable[[], Store]) -> None:
+    client = asking(own_run())
+    formula = '=HYPERLINK("http://evil")'
+    edit = {"level": 1, "id": 4, "title": "Ships", "note": formula, "revision": None}
+    assert client.post("/api/runs/0/edit", json=edit, headers={"origin": HERE}).status_code == 200
+    saved = client.get("/api/runs/0/export", params={"format": "clusters.csv"}).text
+    cells = [cell for row in csv.reader(io.StringIO(saved)) for cell in row]
+    assert f"'{formula}" in cells
+    assert [cell for cell in cells if cell.startswith("=")] == []
 
 
 def test_every_answer_carries_the_policy(text_run: Store) -> None:

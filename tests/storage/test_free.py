@@ -43,6 +43,22 @@ def test_a_folder_with_other_things_is_refused_and_stays_as_it_is(
     assert contents(output) == before
 
 
+@pytest.mark.parametrize("path", ["{0}", "{0}/", "{0}/*", "{0}/**", "{0}/out*"])
+def test_an_output_in_the_input_is_refused(
+    path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "items.txt").write_text("a ferry\na tram\n")
+    (tmp_path / "data" / "out.txt").write_text("a ferry\na tram\n")
+    (tmp_path / "run.yaml").write_text(
+        f"input: {{path: '{path.format(tmp_path / 'data')}'}}\nhierarchy: {{levels: [2]}}\n"
+        f"summaries: {{engine: keyphrases}}\noutput: {{path: {tmp_path}/data/output}}\n"
+    )
+    assert main(["plan", str(tmp_path / "run.yaml")]) == 2
+    assert "lies in input.path" in capsys.readouterr().err
+    assert not (tmp_path / "data" / "output").exists()
+
+
 def test_a_new_folder_an_empty_one_and_a_run_that_began_are_free(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     check_free(Store(str(tmp_path / "none")), "output.path")
