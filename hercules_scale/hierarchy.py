@@ -20,14 +20,14 @@ from hercules_scale.config import names_function
 from hercules_scale.errors import InputError
 from hercules_scale.exchange.destination import open_destination
 from hercules_scale.exchange.edits import read_edits, with_edits
-from hercules_scale.exchange.source import FinishedRun, rows_of_items
+from hercules_scale.exchange.source import FinishedRun, read_files, rows_of_items
 from hercules_scale.exchange.title_sources import title_marks
 from hercules_scale.printable import printable
 from hercules_scale.stages.context import NO_FUNCTIONS, Functions
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import published_files, read_run
 from hercules_scale.storage.store import Store
-from hercules_scale.storage.tables import read_tables
+from hercules_scale.storage.tables import FileRecord, read_tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,8 +110,11 @@ class Hierarchy:
         if not self._files.get(name):
             known = ", ".join(table for table, files in self._files.items() if files)
             raise InputError(f"{self.uri}: holds no table {name!r}; it has {known}")
-        paths = [file.path for file in self._files[name]]
-        frame: pd.DataFrame = read_tables(self._store, paths, columns).to_pandas()
+
+        def read(files: list[FileRecord]) -> pa.Table:
+            return read_tables(self._store, [file.path for file in files], columns)
+
+        frame: pd.DataFrame = read_files(self._finished, name, read).to_pandas()
         return frame
 
     def clusters(self, level: int | None = None) -> pd.DataFrame:

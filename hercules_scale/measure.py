@@ -32,7 +32,7 @@ from hercules_scale.stages.evaluate import (
 )
 from hercules_scale.stages.ground_truth import CLASSES, GivenTruth, Truth
 from hercules_scale.stages.judge import (
-    CALLS_PARTS,
+    CALLS_FROM,
     Judgement,
     check_judgement,
     judge_clusters,
@@ -42,7 +42,13 @@ from hercules_scale.stages.partials import Gather, GatherHere, GatherOnRay
 from hercules_scale.stages.summarize import Summaries, measured_labels
 from hercules_scale.storage import layout
 from hercules_scale.storage.lock import hold_lock
-from hercules_scale.storage.manifest import published_files, read_run, replace_table, to_json
+from hercules_scale.storage.manifest import (
+    next_part,
+    published_files,
+    read_run,
+    replace_table,
+    to_json,
+)
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, column_vectors, read_table, read_tables
 from hercules_scale.trust import check_trusted
@@ -79,20 +85,22 @@ def evaluate_run(
             a function or ask a server that the caller does not name.
         StageError: A worker failed.
     """
-    run = _FinishedRun.open(Store(uri), Reporter())
-    context = run.context
+    store, reporter = Store(uri), Reporter()
+    run = _FinishedRun.open(store, reporter)
     truth = run.stored_truth(columns)
     judgement = None if judge is None else run.judgement(judge, redact)
-    gather = GatherOnRay(context, run.shards)
     notes: list[str] = []
-    with hold_lock(context.store, notes.append):
+    with hold_lock(store, notes.append):
+        # Another call may have ended since.
+        run = _FinishedRun.open(store, reporter)
+        context = run.context
+        gather = GatherOnRay(context, run.shards)
         # Those of an interrupted call may be of other columns; its other sums are taken up.
         gather.forget(CLASSES)
         with local_or_cluster_ray(context.config):
             rows, missing = run.measure(truth, gather)
             rows += run.rows_before(JUDGE) if judgement is None else run.judge(judgement, notes)
-        part = 1 - int(layout.part("evaluations", 0) not in run.paths("evaluations"))
-        file = write_evaluations(context.store, rows, part)
+        file = write_evaluations(store, rows, next_part(store, "evaluations"))
         replace_table(context.store, "evaluations", [file])
         run.record["rows"]["evaluations"] = len(rows)
         context.store.write_bytes(layout.RUN, to_json(run.record))
@@ -214,11 +222,11 @@ class _FinishedRun:
 
     def judge(self, judgement: Judgement, notes: list[str]) -> list[Row]:
         """Rows by a language model; its calls are added to the table ``llm_calls``."""
-        files = self.files.get("llm_calls", [])
-        paths = [layout.part("llm_calls", part) for part in CALLS_PARTS]
-        part = CALLS_PARTS[int(paths[0] in [file.path for file in files])]
+        store, files = self.context.store, self.files.get("llm_calls", [])
+        first = layout.part("llm_calls", CALLS_FROM)
+        part = next_part(store, "llm_calls", CALLS_FROM)
         judged = judge_clusters(self.context, self.shards, self.clustering, judgement, part)
-        kept = [file for file in files if file.path not in paths]
+        kept = [file for file in files if file.path < first]
         kept.append(judged.calls)
         replace_table(self.context.store, "llm_calls", kept)
         self.record["rows"]["llm_calls"] = sum(file.rows for file in kept)

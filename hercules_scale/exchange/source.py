@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from hercules_scale.exchange.edits import read_edits, with_edits
-from hercules_scale.storage.manifest import read_run
+from hercules_scale.storage.manifest import published_files, read_run
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
     FileRecord,
@@ -21,6 +21,7 @@ from hercules_scale.storage.tables import (
     read_tables,
 )
 
+T = TypeVar("T")
 VECTORS = ("centroid", "description_embedding", "reduction")
 
 
@@ -99,6 +100,19 @@ class FinishedRun:
                 part = read_table(self.store, file.path, tables[name])
                 columns.update(zip(part.column_names, part.columns, strict=True))
             yield pa.table(columns)
+
+
+def read_files(run: FinishedRun, table: str, read: Callable[[list[FileRecord]], T]) -> T:
+    """What ``read`` makes of the files of a table.
+
+    A run that was measured again, twice since it was opened, has other files; the manifest is then
+    read anew.
+    """
+    try:
+        return read(run.files.get(table, []))
+    except FileNotFoundError:
+        run.files.update(published_files(run.store))
+        return read(run.files.get(table, []))
 
 
 def rows_of_items(run: FinishedRun, rows: list[int], columns: list[str]) -> list[dict[str, Any]]:

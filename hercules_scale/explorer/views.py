@@ -11,10 +11,11 @@ import pyarrow.compute as pc
 
 from hercules_scale.errors import InputError
 from hercules_scale.exchange.edits import ClusterKey
+from hercules_scale.exchange.source import read_files
 from hercules_scale.exchange.title_sources import title_marks
 from hercules_scale.explorer.opened import OpenRun
 from hercules_scale.reduction.pca import Scatter
-from hercules_scale.storage.tables import column_vectors
+from hercules_scale.storage.tables import FileRecord, column_vectors
 
 MAX_PAGE = 200
 # Items drawn as points, at most; more are a density over a grid.
@@ -302,10 +303,16 @@ def table_rows(run: OpenRun, name: str) -> list[dict[str, Any]]:
     """A small table whole."""
     from hercules_scale.storage.tables import read_tables
 
-    files = run.finished.files.get(name, [])
-    if not files:
+    if not run.finished.files.get(name):
         return []
-    rows: list[dict[str, Any]] = read_tables(run.store, [file.path for file in files]).to_pylist()
+
+    def read(files: list[FileRecord]) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = read_tables(
+            run.store, [file.path for file in files]
+        ).to_pylist()
+        return found
+
+    rows = read_files(run.finished, name, read)
     for row in rows:
         for column, value in row.items():
             if isinstance(value, float) and not math.isfinite(value):
@@ -317,14 +324,16 @@ def ledger(run: OpenRun, offset: int, limit: int) -> dict[str, Any]:
     """A page of the requests to the language model, without prompts."""
     if not 1 <= limit <= MAX_PAGE or offset < 0:
         raise InputError(f"limit must be from 1 to {MAX_PAGE} and offset at least 0")
-    files = run.finished.files.get("llm_calls", [])
-    rows: list[dict[str, Any]] = []
-    first = 0
     from hercules_scale.storage.tables import read_rows
 
-    for file in files:
-        begin, end = max(offset - first, 0), min(offset + limit - first, file.rows)
-        if begin < end:
-            rows += read_rows(run.store, file.path, begin, end).to_pylist()
-        first += file.rows
-    return {"offset": offset, "n_calls": first, "calls": rows}
+    def read(files: list[FileRecord]) -> dict[str, Any]:
+        rows: list[dict[str, Any]] = []
+        first = 0
+        for file in files:
+            begin, end = max(offset - first, 0), min(offset + limit - first, file.rows)
+            if begin < end:
+                rows += read_rows(run.store, file.path, begin, end).to_pylist()
+            first += file.rows
+        return {"offset": offset, "n_calls": first, "calls": rows}
+
+    return read_files(run.finished, "llm_calls", read)

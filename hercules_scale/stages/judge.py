@@ -43,9 +43,8 @@ from hercules_scale.summarization.prompts import Message, PromptStyle
 
 STAGE = "judge"
 SEED = 0
-# Among the files of ``llm_calls``, after those about clusters; two, since the second judgement is
-# written before the first is deleted.
-CALLS_PARTS = (900, 901)
+# Files of ``llm_calls`` of a judge, whose numbers begin here, come after those about clusters.
+CALLS_FROM = 900
 # Tokens of an answer: a number, a codebook, the categories of some items.
 CHOICE_TOKENS, CODEBOOK_TOKENS, CODES_TOKENS = 24, 2_000, 320
 ATTEMPTS = 3

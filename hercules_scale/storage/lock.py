@@ -145,10 +145,14 @@ def _newest(store: Store) -> tuple[str, Record] | None:
         if not names:
             return None
         try:
-            return names[-1], {"token": None, **json.loads(store.read_bytes(names[-1]))}
+            data = store.read_bytes(names[-1])
         except FileNotFoundError:
             # Released a moment ago.
             continue
+        held: Record = {"token": None}
+        with suppress(ValueError, TypeError):
+            held |= json.loads(data)
+        return names[-1], held
     return None
 
 
@@ -191,12 +195,13 @@ def _machine() -> str | None:
 def _is_dead(held: Record) -> bool:
     """Whether the process is known to be gone, or nothing was heard of it for long."""
     machine = _machine()
-    if machine is None or held.get("machine") != machine:
-        seen = calendar.timegm(time.strptime(held["seen_at"], TIME_FORMAT))
-        return time.time() - seen > STALE_SECONDS
     try:
+        if machine is None or held.get("machine") != machine:
+            seen = calendar.timegm(time.strptime(held["seen_at"], TIME_FORMAT))
+            return time.time() - seen > STALE_SECONDS
         process = psutil.Process(held["pid"])
         same = abs(process.create_time() - held["process_created"]) < 1
         return not same or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
+    except (psutil.NoSuchProcess, KeyError, ValueError, TypeError):
+        # Gone; or it lost power while it wrote, and the lock is empty or cut off.
         return True

@@ -31,6 +31,7 @@ READ_THREADS = 16
 # What a run that somebody else made may name: nothing outside its own folders.
 _PATH = re.compile(r"\w+(/\w[\w.-]*)+", re.ASCII)
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
+_PART = re.compile(r"\w+/part-(\d{6,})\.parquet", re.ASCII)
 _STAGE = re.compile(r"\w[\w .-]*(/\w[\w .-]*)*", re.ASCII)
 
 
@@ -290,22 +291,31 @@ def _how_far(record: dict[str, Any]) -> str:
     return f"stage {last['name']}, {last['done']:,} of {last['total']:,} {last['unit']}"
 
 
+def next_part(store: Store, table: str, least: int = 0) -> int:
+    """Number of a file of a table above those of all that are there, and at least a given one."""
+    numbers = [int(found[1]) for found in map(_PART.fullmatch, store.list_files(table)) if found]
+    return max([least - 1, *numbers]) + 1
+
+
 def replace_table(store: Store, table: str, files: list[FileRecord]) -> None:
-    """Have the manifest of a finished run list other files of a table, then delete the old ones.
+    """Have the manifest of a finished run list other files of a table.
+
+    The files that it listed until now stay for those who are reading them; those that it listed
+    before them go. The caller holds the lock of the output.
 
     Args:
         store: Output of the run.
         table: Name of the table.
-        files: Its files from now on; new ones have names that none of the old ones has.
+        files: Its files from now on; new ones have names by ``next_part``.
     """
     old = published_files(store).get(table, [])
     manifest = json.loads(store.read_bytes(layout.MANIFEST))
     manifest["tables"][table] = [asdict(file) for file in files]
     store.write_bytes(layout.MANIFEST, to_json(manifest))
-    kept = {file.path for file in files}
-    for file in old:
-        if file.path not in kept:
-            store.delete_files(file.path)
+    kept = {file.path for file in (*files, *old)}
+    for name in store.list_files(table):
+        if name not in kept and _PART.fullmatch(name):
+            store.delete_files(name)
 
 
 def published_files(store: Store) -> dict[str, list[FileRecord]]:

@@ -259,6 +259,8 @@ class Store:
         """A link is made at once with the content, or not at all."""
         with suppress(FileExistsError), self._written_beside(path, keep=False) as temporary:
             self.patiently(lambda: temporary.write_bytes(data))
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
             try:
                 os.link(temporary, path)
             except OSError as error:
@@ -277,6 +279,9 @@ class Store:
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}{UNFINISHED}")
         try:
             yield temporary
+            # After a loss of power, too, there is the whole file or none.
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
             if keep:
                 temporary.replace(target)
         finally:

@@ -146,3 +146,11 @@ def test_of_many_that_start_at_once_on_s3_one_wins(s3: str) -> None:
     assert results[-1] == "won"
     assert all("another run is writing here, host" in result for result in results[:-1])
     assert locks(store) == []
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b'{"token": "a"}', b'{"pid": "x"}'])
+def test_a_lock_that_cannot_be_read_is_taken_over(data: bytes, tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.write_bytes(layout.lock(3), data)
+    with hold_lock(store, print):
+        assert store.list_files(layout.LOCKS) == [layout.lock(4)]

@@ -3,14 +3,18 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from benchmarks import made_run
+from hercules_scale import Hierarchy
 from hercules_scale.errors import InputError, StorageError
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import (
     Commit,
     fingerprint,
+    next_part,
     publish,
     published_files,
     read_commits,
+    replace_table,
     to_json,
     whole_commits,
     write_commit,
@@ -113,3 +117,34 @@ def test_files_of_one_schema_have_one_checksum_of_it(tmp_path: Path) -> None:
 def test_a_place_without_a_run_says_so(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no run; give the output path of a finished run"):
         published_files(Store(str(tmp_path)))
+
+
+def test_a_table_that_is_replaced_keeps_the_files_that_readers_may_have_open(
+    tmp_path: Path,
+) -> None:
+    made_run.make_run(str(tmp_path), made_run.Made(200, (8, 3)))
+    store = Store(str(tmp_path))
+    store.write_bytes("evaluations/notes.txt", b"mine")
+    reader = Hierarchy.open(str(tmp_path))
+    before = reader.evaluations()
+    for number in (1, 2, 3):
+        table = pa.Table.from_pandas(before.assign(value=float(number)), preserve_index=False)
+        part = next_part(store, "evaluations")
+        assert part == number
+        file = write_table(store, layout.part("evaluations", part), table)
+        replace_table(store, "evaluations", [file])
+        names = {layout.part("evaluations", each) for each in (number - 1, number)}
+        assert set(store.list_files("evaluations")) == names | {"evaluations/notes.txt"}
+        # After one replacement a reader sees the old table, and after more the newest.
+        shown = reader.evaluations()["value"]
+        assert shown.equals(before["value"]) if number == 1 else (shown >= 2).all()
+
+
+def test_an_interrupted_call_leaves_a_file_whose_name_is_not_used_again(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    publish(store, {"items": [FILE]}, "f")
+    store.write_bytes(layout.part("items", 7), b"")
+    assert next_part(store, "items") == 8
+    assert next_part(store, "llm_calls", 900) == 900
+    replace_table(store, "items", [FileRecord(layout.part("items", 8), 1, 1, "")])
+    assert store.list_files("items") == []
