@@ -78,6 +78,14 @@ class Piece:
         """The file, or the first of them."""
         return self.sources[0]
 
+    @property
+    def described(self) -> str:
+        """The file and what of it is read, for messages."""
+        if len(self.sources) > 1:
+            return f"{self.source.uri} and {len(self.sources) - 1:,} more files"
+        rows = f", rows {self.first_row:,} to {self.first_row + self.n_rows - 1:,}"
+        return f"{self.source.uri}{rows if self.n_rows else ''}"
+
     def place(self, position: int) -> tuple[str, int]:
         """The file and row of an item by its position in the piece."""
         if len(self.sources) > 1:

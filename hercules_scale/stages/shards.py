@@ -9,8 +9,9 @@ from __future__ import annotations
 import itertools
 import logging
 import resource
+import uuid
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,7 +20,7 @@ import ray
 
 from hercules_scale.errors import ERRORS_BY_NAME, StageError
 from hercules_scale.resources import Pool
-from hercules_scale.stages.context import RunContext
+from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.storage import layout
 from hercules_scale.storage.faults import explain
 from hercules_scale.storage.manifest import (
@@ -34,6 +35,10 @@ from hercules_scale.storage.tables import FileRecord
 
 logger = logging.getLogger(__name__)
 REPORTED = ("shard", "units", "peak_bytes")
+# So many workers may die of one shard; a lost node or a kill by mistake takes one or two.
+DEATHS = 5
+# Of a row about a shard that is not tried again.
+DIED = "died"
 
 
 @dataclass(frozen=True)
@@ -94,10 +99,15 @@ class _ShardTask:
             # Ray repeats what a lost process or node had done and not yet told.
             commit = read_commit(self._store, self._stage, int(shard), self._fingerprint)
             if commit is None:
-                result = self._store.patiently(lambda: self._worker(int(shard)))
-                commit = _commit(int(shard), self._fingerprint, result)
-                write_commit(self._store, self._stage, commit)
-            units = commit.info["units"]
+                with _attempt(self._store, self._stage, int(shard)) as may_begin:
+                    if may_begin:
+                        result = self._store.patiently(lambda: self._worker(int(shard)))
+                        commit = _commit(int(shard), self._fingerprint, result)
+                        write_commit(self._store, self._stage, commit)
+            if commit is None:
+                error_type, error = DIED, _place(self._worker, int(shard))
+            else:
+                units = commit.info["units"]
         except Exception as problem:
             # As a row, because an exception would lose its type on the way.
             logger.exception("stage %s, shard %s", self._stage, shard)
@@ -110,6 +120,41 @@ class _ShardTask:
             "error_type": np.array([error_type]),
             "error": np.array([error]),
         }
+
+
+@contextmanager
+def _attempt(store: Store, stage: str, shard: int) -> Iterator[bool]:
+    """Leave a mark for as long as a shard is worked on; those of workers that died stay.
+
+    Yields:
+        Whether the shard may be begun, since too few workers died of it.
+    """
+    folder = f"{_attempts(stage)}/{shard:06d}"
+    if len(store.list_files(folder)) >= DEATHS:
+        yield False
+        return
+    store.write_bytes(f"{folder}/{uuid.uuid4().hex}", b"")
+    try:
+        yield True
+    finally:
+        # Whatever it raised, the worker lives.
+        store.delete_files(folder)
+
+
+def _attempts(stage: str) -> str:
+    return f"{layout.WORK}/attempts/{stage}"
+
+
+def _place(worker: ShardWorker, shard: int) -> str:
+    """The rows of a shard, where its worker knows them."""
+    pieces, shards = getattr(worker, "pieces", None), getattr(worker, "shards", None)
+    if pieces is not None:
+        place: str = pieces[shard].described
+        return place
+    if isinstance(shards, Shards):
+        start, stop = shards.bounds(shard)
+        return f"items {start:,} to {stop - 1:,}"
+    return f"of {worker.__class__.__name__.strip('_')}"
 
 
 def _commit(shard: int, fingerprint: str, result: ShardResult) -> Commit:
@@ -166,13 +211,27 @@ def run_shards(
     todo = [shard for shard in range(n_shards) if shard not in done]
     before = sum(commit.info["units"] for commit in done.values())
     with context.reporter.stage(stage.name, stage.total, stage.unit, before) as progress:
+        died: dict[int, str] = {}
         if todo:
+            # Those of an attempt that was killed as a whole say nothing of a shard.
+            context.store.delete_files(_attempts(stage.name))
             with closing(_map(context, stage, todo, worker)) as rows:
                 for row in rows:
+                    if row["error_type"] == DIED:
+                        died[int(row["shard"])] = str(row["error"])
+                        continue
                     _check(stage, row)
                     shard, units, peak = (int(row[name]) for name in REPORTED)
                     progress.advance(units, peak)
                     context.reporter.detail("shard done", shard=shard, units=units, peak_bytes=peak)
+        for shard, place in died.items():
+            raise StageError(
+                f"{DEATHS} workers died of it ({place}), most likely for want of memory; look for "
+                "very large rows there, or give each worker more memory by the section resources; "
+                "the other shards are done: run again, it resumes",
+                stage=stage.name,
+                shard=shard,
+            )
     return read_commits(context.store, stage.name, context.fingerprint)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +13,10 @@ from rich.console import Console
 from hercules_scale.config import parse_config
 from hercules_scale.errors import InputError, StageError
 from hercules_scale.progress import Reporter
-from hercules_scale.stages.context import RunContext
+from hercules_scale.resources import Pool
+from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.shards import ShardResult, Stage, run_shards
+from hercules_scale.storage.manifest import read_commits
 from hercules_scale.storage.store import Store
 
 pytestmark = pytest.mark.ray
@@ -69,3 +71,30 @@ def test_what_a_worker_met_keeps_its_type_or_names_the_shard(
         run_shards(context, STAGE, 5, Worker(str(tmp_path), fails=InputError))
     with pytest.raises(StageError, match="stage count, shard 3: KeyError"):
         run_shards(context, STAGE, 5, Worker(str(tmp_path), fails=KeyError))
+
+
+@dataclass(frozen=True)
+class Deadly:
+    """Dies at shard 3 each time."""
+
+    shards: Shards
+
+    def __call__(self, shard: int) -> ShardResult:
+        if shard == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return ShardResult()
+
+
+@pytest.mark.parametrize("pool", [None, Pool("embedding_workers", 2, 2, 1, 0, 0.0)])
+def test_a_shard_that_ends_each_of_its_workers_ends_the_run_after_the_others(
+    context: RunContext, pool: Pool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = replace(STAGE, pool=pool)
+    told = r"stage count, shard 3: 5 workers died of it \(items 30 to 39\).*run again, it resumes"
+    for _ in range(2):
+        with pytest.raises(StageError, match=told):
+            run_shards(context, stage, 5, Deadly(Shards(45, 10)))
+        assert sorted(read_commits(context.store, "count", "f")) == [0, 1, 2, 4]
+    # It may be tried again, and no mark is left once it is done.
+    run_shards(context, stage, 5, Worker(context.store.root))
+    assert context.store.list_files("_work/attempts") == []
