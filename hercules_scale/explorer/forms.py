@@ -21,6 +21,7 @@ NOT_ASKED = (
     "input.path",
     # Its cells may be paths.
     "input.image_column",
+    "input.image_sources",
     "embedding.cache",
     "summaries.vocabulary",
     # It would be sent the key of whoever started the explorer.

@@ -14,7 +14,7 @@ LOCKS = f"{WORK}/locks"
 # Items that were given in memory.
 INPUT = f"{WORK}/input"
 # Of the folder of work, what is there before ``run.json`` is.
-BEGUN = ("locks", "input", "probe")
+BEGUN = ("locks", "input", "input_written", "probe")
 
 TABLES = (
     "items",

@@ -21,7 +21,9 @@ import pytest
 import yaml
 
 from hercules_scale.cli import main
+from hercules_scale.config import parse_config
 from hercules_scale.hierarchy import Hierarchy
+from hercules_scale.pipeline import run
 from hercules_scale.storage.store import Store
 from tests.conftest import small_config
 from tests.integration.nodes import WAIT_SECONDS, kill_node, start_node, wait_for
@@ -123,8 +125,8 @@ def cluster(s3: str) -> Iterator[Cluster]:
 
 
 @pytest.mark.slow
-def test_a_submitted_run_that_loses_a_node_and_gets_another_equals_one_of_a_single_process(
-    cluster: Cluster, s3: str, icd: pa.Table, tmp_path: Path
+def test_a_submitted_run_that_loses_a_node_and_gets_another_equals_one_on_one_machine(
+    cluster: Cluster, s3: str, local_ray: None, icd: pa.Table, tmp_path: Path
 ) -> None:
     path = tmp_path / "icd.parquet"
     pq.write_table(icd.slice(0, N_TEXTS), path)
@@ -171,8 +173,7 @@ def test_a_submitted_run_that_loses_a_node_and_gets_another_equals_one_of_a_sing
     assert not [text for text in logs if SECRET in text]
 
     alone = str(tmp_path / "alone")
-    command = [sys.executable, "-m", "hercules_scale", "run", config, "--output", alone]
-    subprocess.run(command, check=True, env=cluster.environment, capture_output=True)
+    run(parse_config(small_config(path, alone)))
     one, other = Hierarchy.open(store.uri), Hierarchy.open(alone)
     assert one.clusters().equals(other.clusters())
     assert one.memberships().equals(other.memberships())
