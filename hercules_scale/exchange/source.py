@@ -105,8 +105,8 @@ class FinishedRun:
 def read_files(run: FinishedRun, table: str, read: Callable[[list[FileRecord]], T]) -> T:
     """What ``read`` makes of the files of a table.
 
-    A run that was measured again, twice since it was opened, has other files; the manifest is then
-    read anew.
+    A run that was measured again since it was opened has other files; the manifest is then read
+    anew.
     """
     try:
         return read(run.files.get(table, []))

@@ -298,21 +298,21 @@ def next_part(store: Store, table: str, least: int = 0) -> int:
 
 
 def replace_table(store: Store, table: str, files: list[FileRecord]) -> None:
-    """Have the manifest of a finished run list other files of a table.
+    """Have the manifest of a finished run list other files of a table, then delete the old ones.
 
-    The files that it listed until now stay for those who are reading them; those that it listed
-    before them go. The caller holds the lock of the output.
+    They go at once, since people read a table as all files of its folder; who has opened the run
+    reads the manifest anew (``read_files``). The caller holds the lock of the output.
 
     Args:
         store: Output of the run.
         table: Name of the table.
         files: Its files from now on; new ones have names by ``next_part``.
     """
-    old = published_files(store).get(table, [])
+    published_files(store)
     manifest = json.loads(store.read_bytes(layout.MANIFEST))
     manifest["tables"][table] = [asdict(file) for file in files]
     store.write_bytes(layout.MANIFEST, to_json(manifest))
-    kept = {file.path for file in (*files, *old)}
+    kept = {file.path for file in files}
     for name in store.list_files(table):
         if name not in kept and _PART.fullmatch(name):
             store.delete_files(name)
