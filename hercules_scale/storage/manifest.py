@@ -308,7 +308,6 @@ def replace_table(store: Store, table: str, files: list[FileRecord]) -> None:
         table: Name of the table.
         files: Its files from now on; new ones have names by ``next_part``.
     """
-    published_files(store)
     manifest = json.loads(store.read_bytes(layout.MANIFEST))
     manifest["tables"][table] = [asdict(file) for file in files]
     store.write_bytes(layout.MANIFEST, to_json(manifest))
