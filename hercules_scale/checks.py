@@ -85,11 +85,13 @@ def _check_output(config: RunConfig) -> None:
     # An outage is waited for while a run is under way; at its start somebody is looking.
     store = Store(config.output.path).hasty
     _check_apart(config.input.paths, store)
-    check_free(store, "output.path")
     probe = layout.stage_file("probe", "writable")
     try:
+        check_free(store, "output.path")
         store.write_bytes(probe, b"")
         store.delete_files(probe)
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(
             f"output.path {store.uri}: cannot be written ({reason_of(error)}); check the path, "

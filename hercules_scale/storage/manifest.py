@@ -17,7 +17,6 @@ from typing import Any
 
 from hercules_scale.errors import InputError, StorageError
 from hercules_scale.storage import layout
-from hercules_scale.storage.faults import reason_of
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord
 
@@ -162,19 +161,13 @@ def check_free(store: Store, key: str) -> None:
     Raises:
         InputError: It holds something else; the message names it.
     """
-    try:
-        names = store.list_folder("")
-        if layout.RUN in names:
-            return
-        others = [name for name in names if name != layout.WORK]
-        if layout.WORK in names:
-            begun = store.list_folder(layout.WORK)
-            others += [f"{layout.WORK}/{name}" for name in begun if name not in layout.BEGUN]
-    except Exception as error:
-        raise InputError(
-            f"{key} {store.uri}: cannot be looked into ({reason_of(error)}); check the path, the "
-            "bucket, the credentials and storage.endpoint"
-        ) from None
+    names = store.list_folder("")
+    if layout.RUN in names:
+        return
+    others = [name for name in names if name != layout.WORK]
+    if layout.WORK in names:
+        begun = store.list_folder(layout.WORK)
+        others += [f"{layout.WORK}/{name}" for name in begun if name not in layout.BEGUN]
     if others:
         more = f" and {len(others) - 1:,} more" * (len(others) > 1)
         raise InputError(
