@@ -76,7 +76,7 @@ def _token(host: str) -> str | None:
         return None if is_loopback(host) else secrets.token_urlsafe(24)
     if len(token) < TOKEN_CHARACTERS:
         raise InputError(
-            f"{TOKEN} must have at least {TOKEN_CHARACTERS} characters, so that nobody guesses it, "
+            f"{TOKEN} must have at least {TOKEN_CHARACTERS} characters, so that it is not guessed, "
             f"got {len(token)}; give a longer one, or unset it for a new one at each start"
         )
     return token
