@@ -1,4 +1,4 @@
-"""What a run may not decide for the person who opens it, since somebody else may have made it."""
+"""Checks of what a run would have us ask or execute; somebody else may have made it."""
 
 from __future__ import annotations
 

@@ -202,7 +202,7 @@ def _images(items: list[Any]) -> tuple[pa.Array, list[str]]:
                 hosts |= {f"{url.scheme}://{url.netloc}/"} if url.scheme in WEB else set()
             else:
                 path = str(Path(path).absolute())
-                folders.add(str(Path(path).parent))
+                folders.add(str(Path(path).resolve().parent))
             rows.append({"path": path})
         elif isinstance(item, bytes):
             rows.append({"bytes": item})

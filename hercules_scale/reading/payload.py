@@ -183,6 +183,9 @@ def _images(column: pa.ChunkedArray, columns: Columns, source: SourceFile) -> Pa
             f"got {array.type}; name another column"
         )
 
+    # In a folder of images, links are the user's own, where a table may be somebody else's.
+    allowed = ("/",) if source.format == "image" else columns.image_sources
+
     def load(index: int) -> tuple[bytes | None, str | None, str]:
         place = places[index]
         try:
@@ -190,7 +193,7 @@ def _images(column: pa.ChunkedArray, columns: Columns, source: SourceFile) -> Pa
             if content is None:
                 if not place:
                     return None, None, "the image is missing"
-                content, place = read_image(place, source.folder, columns.image_sources)
+                content, place = read_image(place, source.folder, allowed)
             return thumbnail(content), without_secrets(place or "") or None, ""
         except UnusableImageError as error:
             return None, None, without_secrets(str(error))

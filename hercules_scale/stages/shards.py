@@ -124,7 +124,7 @@ class _ShardTask:
 
 @contextmanager
 def _attempt(store: Store, stage: str, shard: int) -> Iterator[bool]:
-    """Leave a mark for as long as a shard is worked on; those of workers that died stay.
+    """Leave a mark while a worker is at a shard; the mark of a worker that died stays.
 
     Yields:
         Whether the shard may be begun, since too few workers died of it.
@@ -224,7 +224,8 @@ def run_shards(
                     shard, units, peak = (int(row[name]) for name in REPORTED)
                     progress.advance(units, peak)
                     context.reporter.detail("shard done", shard=shard, units=units, peak_bytes=peak)
-        for shard, place in died.items():
+        if died:
+            shard, place = next(iter(died.items()))
             raise StageError(
                 f"{DEATHS} workers died of it ({place}), most likely for want of memory; look for "
                 "very large rows there, or give each worker more memory by the section resources; "

@@ -24,6 +24,7 @@ from hercules_scale.errors import InputError, SchemaError
 from hercules_scale.reading import images
 from hercules_scale.reading.images import UnusableImageError, image_title, thumbnail
 from hercules_scale.reading.items import read_layout, read_piece
+from hercules_scale.reading.memory import write_items
 from hercules_scale.reading.sources import list_sources, split_into_pieces
 from hercules_scale.storage.tables import column_vectors
 
@@ -238,6 +239,19 @@ def test_images_in_tables_are_bytes_records_or_paths(tmp_path: Path, form: str) 
     assert items.num_rows == 1
     assert list(rejected) == [("t.parquet", 1), ("t.parquet", 2)]
     assert rejected[("t.parquet", 1)] == "the image is missing"
+
+
+def test_links_in_a_folder_of_images_and_in_a_list_are_the_users_own(tmp_path: Path) -> None:
+    for name in ("photos", "chosen"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "photos" / "one.png").write_bytes(image_bytes((20, 20)))
+    link = tmp_path / "chosen" / "one.png"
+    link.symlink_to(tmp_path / "photos" / "one.png")
+    items, rejected = read(link.parent)
+    assert (items.num_rows, rejected) == (1, {})
+    path, section = write_items([str(link)], str(tmp_path / "work"))
+    items, rejected = read(Path(path), **section)
+    assert (items.num_rows, rejected) == (1, {})
 
 
 def test_images_are_read_by_url(tmp_path: Path) -> None:
