@@ -171,7 +171,8 @@ def test_the_real_model_labels_everything(
     if modality == "wordless":
         assert hierarchy.run["tokens"]["calls"] == 0
     else:
-        assert hierarchy.run["tokens"]["calls"] >= len(clusters)
+        # A cluster with one child may have the question of the child's, which is asked once.
+        assert hierarchy.run["tokens"]["calls"] >= LEVELS[levels][0]
     if modality not in ("text", "wordless"):
         assert (clusters["summary_source"] == "model").any()
 
