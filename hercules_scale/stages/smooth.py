@@ -94,7 +94,10 @@ def smooth_vectors(context: RunContext, shards: Shards, dimension: int) -> Smoot
         write_commit(context.store, STAGE, Commit(0, context.fingerprint, files, report))
     else:
         report = done[0].info
-    return Smoothing(SMOOTHED if report["neighbours"] else "embeddings", report)
+    for alarm in report["alarms"]:
+        context.reporter.alarm(alarm)
+    told = {name: value for name, value in report.items() if name != "alarms"}
+    return Smoothing(SMOOTHED if report["neighbours"] else "embeddings", told)
 
 
 def _smooth(
@@ -128,12 +131,14 @@ def _index(context: RunContext, shards: Shards, dimension: int) -> dict[str, Any
         return done[0].info
     config = context.config.hierarchy
     source = ShardTiles(context.store, shards, dimension)
-    with open_vectors(source, "squared_l2", context.config.resources.workers) as (vectors, mean):
+    with open_vectors(source, "squared_l2", context.config.resources.workers) as (vectors, space):
         sample = np.sort(sample_rows(vectors, AUTO_SAMPLE_ROWS, config.seed, 0))
         centred, _ = take(vectors, sample)
-        unit = is_unit(centred + mean.astype(np.float32))
+        unit = is_unit(centred + space.mean.astype(np.float32))
         choice = _choose(config, centred, shards.n_items, unit)
         report = {"rounds": config.smoothing.rounds, "unit": unit, **vars(choice)}
+        # Averages with neighbours hide them from the clustering.
+        report["alarms"] = space.alarms(shards.n_items) if choice.neighbours else []
         if choice.neighbours:
             _write_index(context.store, vectors, config, choice.neighbours, unit)
     write_commit(context.store, "smooth_index", Commit(0, context.fingerprint, info=report))
