@@ -1,9 +1,11 @@
 """Neighbourhood smoothing of vectors that do not fit in memory.
 
 Vectors are put in the order of cells, which are clusters of a coarse k-means, so that neighbours
-lie near one another in files: each tile is sorted by cell, and buckets of whole cells are gathered
-from the tiles. A cell is cut into blocks, and the neighbours of a block's vectors are searched,
-exactly, in the blocks whose cells lie nearest. Each round reads the blocks that a bucket needs and
+lie near one another in files: each tile is sorted by cell, and buckets of cells, or of parts of
+large ones, are gathered from the tiles. There are at most ``MAX_CELLS``, so that time and memory
+grow with the rows and not with their square; cells of more rows are clustered again, bucket by
+bucket, into blocks. The neighbours of a block's vectors are searched, exactly, in the blocks that
+lie nearest among those of the nearest cells. Each round reads the blocks that a bucket needs and
 writes the bucket anew; at the end the rows go back to their shards. What is read and written
 depends on the vectors alone, so results do not depend on who does it.
 """
@@ -20,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Float32, Int64, nearest, to_unit
+from hercules_scale.clustering.assign import Float32, Int32, Int64, nearest, to_unit
 from hercules_scale.clustering.choose_k import k_range
 from hercules_scale.clustering.hashing import draw_seed
 from hercules_scale.clustering.kmeans import kmeans
@@ -56,8 +58,11 @@ INDEX = layout.stage_file(STAGE, "index.npz")
 # Up to here all neighbours are searched exactly.
 EXACT_ROWS = 32_768
 CELL_ROWS = 2_048
+MAX_CELLS = 1_024
 # Vectors that each vector is compared with, at least; recall is reported for this.
 CANDIDATE_ROWS = 32_768
+# They are chosen from the blocks of so many nearest cells at least, of this many vectors at least.
+NEAR_CELLS, NEAR_ROWS = 4, 8 * CANDIDATE_ROWS
 BUCKET_ROWS = 65_536
 RECALL_ROWS = 256
 
@@ -110,7 +115,8 @@ def _smooth(
     store = context.store
     place = _Place(store)
     n_tiles, n_buckets = len(place.index.counts), len(place.index.buckets) - 1
-    _run(context, shards, "smooth_gather", n_buckets, _Gather(place))
+    gather = _Gather(place, draw_seed(context.config.hierarchy.seed, 0, "blocks", 0))
+    _run(context, shards, "smooth_gather", n_buckets, gather)
     store.delete_files(_file("tile"))
     hits = wanted = 0
     for round_ in range(1, rounds + 1):
@@ -174,13 +180,9 @@ def _write_index(
     store: Store, vectors: VectorSet, config: HierarchyConfig, neighbours: int, unit: bool
 ) -> None:
     """Sort every tile by cell, and write what all steps have to know."""
-    n_cells = 1 if vectors.n_rows <= EXACT_ROWS else vectors.n_rows // CELL_ROWS
-    coarse = HierarchyConfig(
-        levels=[n_cells],
-        seed=draw_seed(config.seed, 0, "cells", 0),
-        max_iterations=5,
-        tolerance=1e-3,
-    )
+    n_wanted = 1 if vectors.n_rows <= EXACT_ROWS else vectors.n_rows // CELL_ROWS
+    n_cells = min(n_wanted, MAX_CELLS)
+    coarse = _coarse(n_cells, draw_seed(config.seed, 0, "cells", 0))
     centroids = kmeans(vectors, n_cells, coarse).centroids
     order = _near_one_another(centroids, vectors.n_rows, coarse)
     rank = np.empty(len(order), np.int64)
@@ -193,26 +195,31 @@ def _write_index(
     distances, rows = (np.hstack(each) for each in zip(*vectors.map(work), strict=True))
     nearest_first = np.lexsort((rows, distances), axis=1)[:, :neighbours]
     buffer = io.BytesIO()
-    blocks, block_cells, buckets = _cut(counts.sum(axis=0))
+    parts, part_cells, buckets = _cut(counts.sum(axis=0))
     np.savez(
         buffer,
         counts=counts,
         centroids=centroids[order],
-        blocks=blocks,
-        block_cells=block_cells,
+        parts=parts,
+        part_cells=part_cells,
         buckets=buckets,
+        divided=n_cells < n_wanted,
         recall_rows=wanted,
         recall_neighbours=np.take_along_axis(rows, nearest_first, axis=1),
     )
     store.write_bytes(INDEX, buffer.getvalue())
 
 
+def _coarse(k: int, seed: int) -> HierarchyConfig:
+    return HierarchyConfig(levels=[k], seed=seed, max_iterations=5, tolerance=1e-3)
+
+
 def _cut(sizes: Int64) -> tuple[Int64, Int64, Int64]:
-    """Cut cells into blocks and gather them into buckets.
+    """Cut cells into parts and gather them into buckets.
 
     Returns:
-        First position of each block, and the end; the cell of each block; first block of each
-        bucket, and the end.
+        First position of each part, and the end; the cell of each part; first part of each bucket,
+        and the end.
     """
     starts, cells, buckets = [0], [], [0]
     for cell, size in enumerate(sizes.tolist()):
@@ -220,8 +227,8 @@ def _cut(sizes: Int64) -> tuple[Int64, Int64, Int64]:
         for left in range(size, 0, -CANDIDATE_ROWS):
             starts.append(starts[-1] + min(left, CANDIDATE_ROWS))
             cells.append(cell)
-        if starts[-1] - starts[buckets[-1]] >= BUCKET_ROWS:
-            buckets.append(len(cells))
+            if starts[-1] - starts[buckets[-1]] >= BUCKET_ROWS:
+                buckets.append(len(cells))
     if buckets[-1] < len(cells):
         buckets.append(len(cells))
     return np.array(starts), np.array(cells), np.array(buckets)
@@ -253,7 +260,7 @@ class _TileSorter:
     rank: Int64
     unit: bool
 
-    def __call__(self, tile: Tile) -> Int64:
+    def __call__(self, tile: Tile) -> Int32:
         """Rows of each cell in the tile, shape (cells,)."""
         cells = self.rank[tile.labels]
         order = np.argsort(cells, kind="stable")
@@ -261,42 +268,106 @@ class _TileSorter:
         index = tile.first_row // TILE_ROWS
         _write_array(self.store, _tile(index), to_unit(vectors) if self.unit else vectors)
         _write_array(self.store, _tile(index, "rows"), tile.rows[order])
-        return np.bincount(cells, minlength=len(self.rank)).astype(np.int64)
+        return np.bincount(cells, minlength=len(self.rank)).astype(np.int32)
 
 
 class _Index:
-    """Where every cell, block and bucket lies, in the order of cells.
+    """Where every cell, part and bucket lies, in the order of cells, and in each by tile.
 
     Attributes:
-        counts: Rows of each cell in each tile, shape (tiles, cells).
+        counts: Rows of each cell in each tile, shape (tiles, cells), int32.
         first_rows: First row of each tile, shape (tiles,).
-        blocks: First position of each block, and the end, shape (blocks + 1,).
-        buckets: First block of each bucket, and the end, shape (buckets + 1,).
+        parts: First position of each part of a cell, and the end, shape (parts + 1,).
+        part_cells: Cell of each part, shape (parts,).
+        buckets: First part of each bucket, and the end, shape (buckets + 1,).
+        starts: First position of each bucket, and the end, shape (buckets + 1,).
+        centroids: Of the cells, shape (cells, d).
+        divided: Whether cells are so large that they are clustered again.
     """
 
     def __init__(self, store: Store) -> None:
         with np.load(io.BytesIO(store.read_bytes(INDEX))) as arrays:
-            self.counts: Int64 = arrays["counts"]
-            self.blocks: Int64 = arrays["blocks"]
+            self.counts: Int32 = arrays["counts"]
+            self.parts: Int64 = arrays["parts"]
+            self.part_cells: Int64 = arrays["part_cells"]
             self.buckets: Int64 = arrays["buckets"]
             self.recall_rows: Int64 = arrays["recall_rows"]
             self.recall_neighbours: Int64 = arrays["recall_neighbours"]
-            self._cells: Int64 = arrays["block_cells"]
-            self._centroids: Float32 = arrays["centroids"][self._cells]
-        self.first_rows = np.cumsum(self.counts.sum(axis=1)) - self.counts.sum(axis=1)
-        self.dimension = int(self._centroids.shape[1])
+            self.centroids: Float32 = arrays["centroids"]
+            self.divided = bool(arrays["divided"])
+        self.starts = self.parts[self.buckets]
+        self._sizes = self.counts.sum(axis=0, dtype=np.int64)
+        self._cells = np.cumsum(self._sizes) - self._sizes
+        rows = self.counts.sum(axis=1, dtype=np.int64)
+        self.first_rows = np.cumsum(rows) - rows
+        self.dimension = int(self.centroids.shape[1])
 
-    def cells_of(self, bucket: int) -> tuple[int, int]:
-        """First cell of a bucket, and the one after its last."""
-        first, last = self._cells[self.buckets[bucket]], self._cells[self.buckets[bucket + 1] - 1]
-        return int(first), int(last) + 1
+    def taken(self, bucket: int) -> Int64:
+        """Rows that a bucket has of each tile and cell from its first to its last cell.
+
+        They follow one another in the tile. Shape (tiles, cells of the bucket).
+        """
+        start, stop = self.starts[bucket : bucket + 2]
+        cells = self._cells_of(bucket)
+        ends = self._cells[cells] + np.cumsum(self.counts[:, cells], axis=0, dtype=np.int64)
+        begins = ends - self.counts[:, cells]
+        taken: Int64 = np.minimum(ends, stop) - np.maximum(begins, start)
+        return np.maximum(taken, 0)
+
+    def begins(self, bucket: int) -> Int64:
+        """Where the rows that a bucket has of each tile begin in it, shape (tiles,)."""
+        first = self._cells_of(bucket).start
+        of_first = self.counts[:, first].astype(np.int64)
+        before = self._cells[first] + np.cumsum(of_first) - of_first
+        skipped = np.clip(self.starts[bucket] - before, 0, of_first)
+        begins: Int64 = self.counts[:, :first].sum(axis=1, dtype=np.int64) + skipped
+        return begins
+
+    def _cells_of(self, bucket: int) -> slice:
+        held = self.part_cells[self.buckets[bucket] : self.buckets[bucket + 1]]
+        return slice(int(held[0]), int(held[-1]) + 1)
+
+    def near_buckets(self, centroids: Float32) -> Int64:
+        """Buckets with rows of the cells nearest to some centroids, in order."""
+        near = set()
+        for centroid in centroids:
+            order = np.argsort(((self.centroids - centroid) ** 2).sum(axis=1), kind="stable")
+            enough = np.searchsorted(np.cumsum(self._sizes[order]), NEAR_ROWS) + 1
+            near.update(order[: max(int(enough), NEAR_CELLS)].tolist())
+        cells = np.array(sorted(near))
+        firsts = np.searchsorted(self.starts, self._cells[cells], side="right") - 1
+        ends = np.searchsorted(self.starts, self._cells[cells] + self._sizes[cells])
+        return np.unique(
+            np.concatenate([np.arange(*each) for each in zip(firsts, ends, strict=True)])
+        )
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """Blocks of some buckets, in order.
+
+    Attributes:
+        buckets: Bucket of each, shape (blocks,).
+        starts: First position of each, shape (blocks,).
+        sizes: Rows of each, shape (blocks,).
+        centroids: Shape (blocks, d).
+    """
+
+    buckets: Int64
+    starts: Int64
+    sizes: Int64
+    centroids: Float32
+
+    def of(self, bucket: int) -> Int64:
+        """Numbers of the blocks of a bucket."""
+        return np.flatnonzero(self.buckets == bucket)
 
     def candidates(self, block: int, at_least: int) -> Int64:
         """Blocks that a block's neighbours are searched in, itself among them, in order."""
-        distances = ((self._centroids - self._centroids[block]) ** 2).sum(axis=1)
+        distances = ((self.centroids - self.centroids[block]) ** 2).sum(axis=1)
         distances[block] = -1
         order = np.argsort(distances, kind="stable")
-        enough = np.searchsorted(np.cumsum(np.diff(self.blocks)[order]), at_least) + 1
+        enough = np.searchsorted(np.cumsum(self.sizes[order]), at_least) + 1
         return np.sort(order[:enough])
 
 
@@ -320,6 +391,28 @@ class _Place:
         """Some integers of a file."""
         return np.frombuffer(_read_bytes(self.store, name, start, n_rows, 8), np.int64)
 
+    def near_blocks(self, bucket: int) -> _Blocks:
+        """The blocks of a bucket and of those near it."""
+        index = self.index
+        near = index.near_buckets(self._centroids(bucket)).tolist()
+        sizes = [self._numbers(_bucket(each, "sizes"), np.int64) for each in near]
+        starts = [
+            index.starts[each] + np.cumsum(own) - own for each, own in zip(near, sizes, strict=True)
+        ]
+        return _Blocks(
+            np.repeat(near, [len(own) for own in sizes]),
+            np.concatenate(starts),
+            np.concatenate(sizes),
+            np.concatenate([self._centroids(each) for each in near]),
+        )
+
+    def _centroids(self, bucket: int) -> Float32:
+        numbers = self._numbers(_bucket(bucket, "centroids"), np.float32)
+        return numbers.reshape(-1, self.index.dimension)
+
+    def _numbers(self, name: str, dtype: type[Any]) -> NDArray[Any]:
+        return np.frombuffer(self.store.read_bytes(_file(name)), dtype)
+
     def write(self, name: str, array: NDArray[Any]) -> None:
         """Write a file."""
         _write_array(self.store, name, array)
@@ -327,24 +420,58 @@ class _Place:
 
 @dataclass(frozen=True)
 class _Gather:
-    """Collects a bucket's cells from all tiles."""
+    """Collects a bucket's rows from all tiles, and divides them into blocks.
+
+    Attributes:
+        place: Where the files lie.
+        seed: Of the clustering into blocks.
+    """
 
     place: _Place
+    seed: int
 
     def __call__(self, bucket: int) -> ShardResult:
-        """Write the bucket's vectors and rows."""
+        """Write the bucket's vectors, rows and blocks."""
         place, index = self.place, self.place.index
-        first, stop = index.cells_of(bucket)
+        taken, begins = index.taken(bucket), index.begins(bucket)
         vectors, rows, cells = [], [], []
-        for tile, counts in enumerate(index.counts):
-            start, n_rows = int(counts[:first].sum()), int(counts[first:stop].sum())
+        for tile in np.flatnonzero(taken.any(axis=1)).tolist():
+            start, n_rows = int(begins[tile]), int(taken[tile].sum())
             vectors.append(place.vectors(_tile(tile), start, n_rows))
             rows.append(place.rows(_tile(tile, "rows"), start, n_rows))
-            cells.append(np.repeat(np.arange(first, stop), counts[first:stop]))
+            cells.append(np.repeat(np.arange(taken.shape[1]), taken[tile]))
         order = np.argsort(np.concatenate(cells), kind="stable")
-        place.write(_round(0, bucket), np.concatenate(vectors)[order])
-        place.write(_bucket(bucket, "rows"), np.concatenate(rows)[order])
+        gathered = np.concatenate(vectors)[order]
+        within, sizes, centroids = self._divide(bucket, gathered)
+        place.write(_round(0, bucket), gathered[within])
+        place.write(_bucket(bucket, "rows"), np.concatenate(rows)[order][within])
+        place.write(_bucket(bucket, "sizes"), sizes)
+        place.write(_bucket(bucket, "centroids"), centroids)
         return ShardResult()
+
+    def _divide(self, bucket: int, vectors: Float32) -> tuple[Int64, Int64, Float32]:
+        """An order of the bucket's rows, and sizes and centroids of the blocks in that order."""
+        index = self.place.index
+        parts = slice(index.buckets[bucket], index.buckets[bucket + 1])
+        cells = index.part_cells[parts]
+        starts = index.parts[parts] - index.starts[bucket]
+        if not index.divided:
+            sizes = np.diff(np.append(starts, len(vectors)))
+            return np.arange(len(vectors)), sizes, index.centroids[cells]
+        orders: list[Int64] = []
+        blocks: list[tuple[int, Float32]] = []
+        firsts = starts[np.flatnonzero(np.diff(cells, prepend=-1))]
+        for start, stop in zip(firsts, np.append(firsts[1:], len(vectors)), strict=True):
+            own = LocalVectors(vectors[start:stop])
+            k = max(1, int(stop - start) // CELL_ROWS)
+            found = kmeans(own, k, _coarse(k, self.seed))
+            labels = labels_of(own)
+            orders.append(start + np.argsort(labels, kind="stable"))
+            for label, size in enumerate(np.bincount(labels).tolist()):
+                for left in range(size, 0, -CANDIDATE_ROWS):
+                    blocks.append((min(left, CANDIDATE_ROWS), found.centroids[label]))
+        sizes = np.array([size for size, _ in blocks])
+        return np.concatenate(orders), sizes, np.stack([centroid for _, centroid in blocks])
 
 
 @dataclass(frozen=True)
@@ -370,65 +497,63 @@ class _Average:
     def __call__(self, bucket: int) -> ShardResult:
         """Write the bucket's averages, and in the first round its neighbours."""
         place, index = self.place, self.place.index
-        own = range(int(index.buckets[bucket]), int(index.buckets[bucket + 1]))
-        candidates = [index.candidates(block, self.candidates) for block in own]
+        blocks = place.near_blocks(bucket)
+        own = blocks.of(bucket)
+        candidates = [blocks.candidates(block, self.candidates) for block in own.tolist()]
         needed = np.unique(np.concatenate(candidates))
-        vectors = np.concatenate([self._read_block(block) for block in needed.tolist()])
+        vectors = np.concatenate([self._read_block(blocks, block) for block in needed.tolist()])
         # Where each needed block begins among the vectors that were read.
-        sizes = np.diff(index.blocks)
-        begins = np.zeros(len(sizes), np.int64)
-        begins[needed] = np.cumsum(sizes[needed]) - sizes[needed]
-        first, stop = int(index.blocks[own.start]), int(index.blocks[own.stop])
+        begins = np.zeros(len(blocks.sizes), np.int64)
+        begins[needed] = np.cumsum(blocks.sizes[needed]) - blocks.sizes[needed]
+        n_rows = int(index.starts[bucket + 1] - index.starts[bucket])
         info = {"hits": 0, "wanted": 0}
         if self.round == 1:
             places = np.concatenate(
                 [
-                    self._search(block, blocks, vectors, begins)
-                    for block, blocks in zip(own, candidates, strict=True)
+                    self._search(block, among, vectors, blocks.sizes, begins)
+                    for block, among in zip(own.tolist(), candidates, strict=True)
                 ]
             )
             block_of = needed[np.searchsorted(begins[needed], places, side="right") - 1]
-            positions = index.blocks[block_of] + places - begins[block_of]
+            positions = blocks.starts[block_of] + places - begins[block_of]
             place.write(_bucket(bucket, "neighbours"), positions)
             info = self._count_hits(bucket, positions)
         else:
-            n_numbers = (stop - first) * self.neighbours
-            positions = place.rows(_bucket(bucket, "neighbours"), 0, n_numbers)
+            positions = place.rows(_bucket(bucket, "neighbours"), 0, n_rows * self.neighbours)
             positions = positions.reshape(-1, self.neighbours)
-            block_of = np.searchsorted(index.blocks, positions, side="right") - 1
-            places = begins[block_of] + positions - index.blocks[block_of]
-        begin = int(begins[own.start])
-        smoothed = average(vectors[begin : begin + stop - first], places, vectors, self.unit)
+            block_of = np.searchsorted(blocks.starts, positions, side="right") - 1
+            places = begins[block_of] + positions - blocks.starts[block_of]
+        begin = int(begins[own[0]])
+        smoothed = average(vectors[begin : begin + n_rows], places, vectors, self.unit)
         if self.round == self.rounds:
-            rows = place.rows(_bucket(bucket, "rows"), 0, stop - first)
+            rows = place.rows(_bucket(bucket, "rows"), 0, n_rows)
             order = np.argsort(rows)
             smoothed = smoothed[order]
             place.write(_bucket(bucket, "final-rows"), rows[order])
         place.write(_round(self.round, bucket), smoothed)
         return ShardResult(info=info)
 
-    def _read_block(self, block: int) -> Float32:
-        index = self.place.index
-        bucket = int(np.searchsorted(index.buckets, block, side="right")) - 1
-        start = int(index.blocks[block] - index.blocks[index.buckets[bucket]])
-        n_rows = int(index.blocks[block + 1] - index.blocks[block])
-        return self.place.vectors(_round(self.round - 1, bucket), start, n_rows)
+    def _read_block(self, blocks: _Blocks, block: int) -> Float32:
+        bucket = int(blocks.buckets[block])
+        start = int(blocks.starts[block] - self.place.index.starts[bucket])
+        return self.place.vectors(_round(self.round - 1, bucket), start, int(blocks.sizes[block]))
 
-    def _search(self, block: int, blocks: Int64, vectors: Float32, begins: Int64) -> Int64:
+    def _search(
+        self, block: int, among: Int64, vectors: Float32, sizes: Int64, begins: Int64
+    ) -> Int64:
         """Places of the neighbours of a block's vectors, among all that were read."""
-        sizes = np.diff(self.place.index.blocks)
         places = np.concatenate(
-            [np.arange(begins[each], begins[each] + sizes[each]) for each in blocks.tolist()]
+            [np.arange(begins[each], begins[each] + sizes[each]) for each in among.tolist()]
         )
         own = np.arange(begins[block], begins[block] + sizes[block])
-        among = np.searchsorted(places, own)
-        found = find_neighbours(vectors[own], vectors[places], among, self.neighbours)
+        own_places = np.searchsorted(places, own)
+        found = find_neighbours(vectors[own], vectors[places], own_places, self.neighbours)
         return places[found]
 
     def _count_hits(self, bucket: int, positions: Int64) -> dict[str, int]:
         """How many of the true neighbours of the sampled rows were found."""
         index = self.place.index
-        rows = self._rows_at(np.arange(*index.blocks[index.buckets[bucket : bucket + 2]]))
+        rows = self._rows_at(np.arange(*index.starts[bucket : bucket + 2]))
         here = np.flatnonzero(np.isin(rows, index.recall_rows))
         true = index.recall_neighbours[np.searchsorted(index.recall_rows, rows[here])]
         found = self._rows_at(positions[here].reshape(-1)).reshape(true.shape)
@@ -437,7 +562,7 @@ class _Average:
 
     def _rows_at(self, positions: Int64) -> Int64:
         """Row ids at some positions."""
-        starts = self.place.index.blocks[self.place.index.buckets]
+        starts = self.place.index.starts
         rows = np.empty(len(positions), np.int64)
         bucket_of = np.searchsorted(starts, positions, side="right") - 1
         for bucket in np.unique(bucket_of).tolist():
@@ -463,9 +588,10 @@ class _Scatter:
         n_rows, first_row = int(counts[tile].sum()), int(index.first_rows[tile])
         vectors = np.empty((n_rows, index.dimension), np.float32)
         for bucket in range(len(index.buckets) - 1):
-            first, stop = index.cells_of(bucket)
-            start = int(counts[:tile, first:stop].sum())
-            length = int(counts[tile, first:stop].sum())
+            lengths = index.taken(bucket).sum(axis=1)
+            start, length = int(lengths[:tile].sum()), int(lengths[tile])
+            if not length:
+                continue
             rows = place.rows(_bucket(bucket, "final-rows"), start, length) - first_row
             vectors[rows] = place.vectors(_round(self.rounds, bucket), start, length)
         files = []
