@@ -174,7 +174,7 @@ def open_vectors(
     if source.n_rows <= local_rows:
         holder = _TileHolder(source, list(range(n_tiles)), metric)
         space, _, _ = _find_space(
-            lambda name, *given: [getattr(holder, name)(*given)], source.n_rows
+            lambda name, *given: [getattr(holder, name)(*given)], source.n_rows, metric
         )
         yield LocalVectors(holder.vectors), space
         return
@@ -194,7 +194,7 @@ def open_vectors(
         def ask(method: str, *given: Any) -> list[Any]:
             return _get([getattr(each, method).remote(*given) for each in actors], needs)
 
-        space, largest, counts = _find_space(ask, source.n_rows)
+        space, largest, counts = _find_space(ask, source.n_rows, metric)
         typical = typical_length(counts)
         scale = Scale.of(source.n_rows, largest, source.dimension, typical)
         yield RayVectors(actors, source.n_rows, source.dimension, space, scale, needs), space
@@ -207,7 +207,7 @@ Ask = Callable[..., list[Any]]
 """What a method of every holder of tiles gives: its name, and its arguments."""
 
 
-def _find_space(ask: Ask, n_rows: int) -> tuple[Space, float, Int64]:
+def _find_space(ask: Ask, n_rows: int, metric: str) -> tuple[Space, float, Int64]:
     """The space, and the largest number and counts of lengths of the vectors in it."""
     totals, counts = _merge(ask("total", math.inf))
     limit, least = far_limit(counts), NEVER_FAR * typical_length(counts)
@@ -216,7 +216,8 @@ def _find_space(ask: Ask, n_rows: int) -> tuple[Space, float, Int64]:
         totals, _ = _merge(ask("total", limit))
     # In the order of tiles, since float64 additions depend on it.
     total = sum(totals[tile] for tile in sorted(totals))
-    space = Space(np.asarray(total) / (n_rows - n_far), math.inf)
+    mean = np.asarray(total) / (n_rows - n_far)
+    space = Space(mean if metric == "squared_l2" else np.zeros_like(mean), math.inf)
     largest, counts = _most(ask("measure", space))
     limit = max(far_limit(counts), least)
     space = replace(space, limit=limit)
