@@ -15,12 +15,11 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from hercules_scale.clustering.assign import Float32, Int32, Int64, nearest, to_unit
 from hercules_scale.clustering.choose_k import k_range
@@ -46,23 +45,30 @@ from hercules_scale.clustering.tiles import (
 from hercules_scale.config import HierarchyConfig
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.shards import ShardResult, ShardWorker, Stage, done_shards, run_shards
+from hercules_scale.stages.smooth_files import (
+    INDEX,
+    STAGE,
+    Blocks,
+    Place,
+    bucket_name,
+    file_name,
+    round_name,
+    tile_name,
+    write_array,
+)
 from hercules_scale.stages.vectors import LOCAL_ROWS, ShardTiles, open_vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import Commit, read_commits, write_commit
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, vector_column, write_table
 
-STAGE = "smooth"
 SMOOTHED = f"{layout.WORK}/smoothed"
-INDEX = layout.stage_file(STAGE, "index.npz")
 # Up to here all neighbours are searched exactly.
 EXACT_ROWS = 32_768
 CELL_ROWS = 2_048
 MAX_CELLS = 1_024
 # Vectors that each vector is compared with, at least; recall is reported for this.
 CANDIDATE_ROWS = 32_768
-# They are chosen from the blocks of so many nearest cells at least, of this many vectors at least.
-NEAR_CELLS, NEAR_ROWS = 4, 8 * CANDIDATE_ROWS
 BUCKET_ROWS = 65_536
 RECALL_ROWS = 256
 
@@ -113,19 +119,19 @@ def _smooth(
     if not neighbours:
         return report, []
     store = context.store
-    place = _Place(store)
+    place = Place(store)
     n_tiles, n_buckets = len(place.index.counts), len(place.index.buckets) - 1
     gather = _Gather(place, draw_seed(context.config.hierarchy.seed, 0, "blocks", 0))
     _run(context, shards, "smooth_gather", n_buckets, gather)
-    store.delete_files(_file("tile"))
+    store.delete_files(file_name("tile"))
     hits = wanted = 0
     for round_ in range(1, rounds + 1):
         worker = _Average(place, neighbours, report["unit"], CANDIDATE_ROWS, round_, rounds)
         for commit in _run(context, shards, f"smooth_round_{round_}", n_buckets, worker):
             hits, wanted = hits + commit.info["hits"], wanted + commit.info["wanted"]
-        store.delete_files(_file(f"round-{round_ - 1}"))
+        store.delete_files(file_name(f"round-{round_ - 1}"))
     scattered = _run(context, shards, "smooth_scatter", n_tiles, _Scatter(place, shards, rounds))
-    store.delete_files(_file(f"round-{rounds}"))
+    store.delete_files(file_name(f"round-{rounds}"))
     files = [file for commit in scattered for file in commit.files]
     return report | {"recall": hits / wanted if wanted else 1.0}, files
 
@@ -266,156 +272,9 @@ class _TileSorter:
         order = np.argsort(cells, kind="stable")
         vectors = tile.vectors[order]
         index = tile.first_row // TILE_ROWS
-        _write_array(self.store, _tile(index), to_unit(vectors) if self.unit else vectors)
-        _write_array(self.store, _tile(index, "rows"), tile.rows[order])
+        write_array(self.store, tile_name(index), to_unit(vectors) if self.unit else vectors)
+        write_array(self.store, tile_name(index, "rows"), tile.rows[order])
         return np.bincount(cells, minlength=len(self.rank)).astype(np.int32)
-
-
-class _Index:
-    """Where every cell, part and bucket lies, in the order of cells, and in each by tile.
-
-    Attributes:
-        counts: Rows of each cell in each tile, shape (tiles, cells), int32.
-        first_rows: First row of each tile, shape (tiles,).
-        parts: First position of each part of a cell, and the end, shape (parts + 1,).
-        part_cells: Cell of each part, shape (parts,).
-        buckets: First part of each bucket, and the end, shape (buckets + 1,).
-        starts: First position of each bucket, and the end, shape (buckets + 1,).
-        centroids: Of the cells, shape (cells, d).
-        divided: Whether cells are so large that they are clustered again.
-    """
-
-    def __init__(self, store: Store) -> None:
-        with np.load(io.BytesIO(store.read_bytes(INDEX))) as arrays:
-            self.counts: Int32 = arrays["counts"]
-            self.parts: Int64 = arrays["parts"]
-            self.part_cells: Int64 = arrays["part_cells"]
-            self.buckets: Int64 = arrays["buckets"]
-            self.recall_rows: Int64 = arrays["recall_rows"]
-            self.recall_neighbours: Int64 = arrays["recall_neighbours"]
-            self.centroids: Float32 = arrays["centroids"]
-            self.divided = bool(arrays["divided"])
-        self.starts = self.parts[self.buckets]
-        self._sizes = self.counts.sum(axis=0, dtype=np.int64)
-        self._cells = np.cumsum(self._sizes) - self._sizes
-        rows = self.counts.sum(axis=1, dtype=np.int64)
-        self.first_rows = np.cumsum(rows) - rows
-        self.dimension = int(self.centroids.shape[1])
-
-    def taken(self, bucket: int) -> Int64:
-        """Rows that a bucket has of each tile and cell from its first to its last cell.
-
-        They follow one another in the tile. Shape (tiles, cells of the bucket).
-        """
-        start, stop = self.starts[bucket : bucket + 2]
-        cells = self._cells_of(bucket)
-        ends = self._cells[cells] + np.cumsum(self.counts[:, cells], axis=0, dtype=np.int64)
-        begins = ends - self.counts[:, cells]
-        taken: Int64 = np.minimum(ends, stop) - np.maximum(begins, start)
-        return np.maximum(taken, 0)
-
-    def begins(self, bucket: int) -> Int64:
-        """Where the rows that a bucket has of each tile begin in it, shape (tiles,)."""
-        first = self._cells_of(bucket).start
-        of_first = self.counts[:, first].astype(np.int64)
-        before = self._cells[first] + np.cumsum(of_first) - of_first
-        skipped = np.clip(self.starts[bucket] - before, 0, of_first)
-        begins: Int64 = self.counts[:, :first].sum(axis=1, dtype=np.int64) + skipped
-        return begins
-
-    def _cells_of(self, bucket: int) -> slice:
-        held = self.part_cells[self.buckets[bucket] : self.buckets[bucket + 1]]
-        return slice(int(held[0]), int(held[-1]) + 1)
-
-    def near_buckets(self, centroids: Float32) -> Int64:
-        """Buckets with rows of the cells nearest to some centroids, in order."""
-        near = set()
-        for centroid in centroids:
-            order = np.argsort(((self.centroids - centroid) ** 2).sum(axis=1), kind="stable")
-            enough = np.searchsorted(np.cumsum(self._sizes[order]), NEAR_ROWS) + 1
-            near.update(order[: max(int(enough), NEAR_CELLS)].tolist())
-        cells = np.array(sorted(near))
-        firsts = np.searchsorted(self.starts, self._cells[cells], side="right") - 1
-        ends = np.searchsorted(self.starts, self._cells[cells] + self._sizes[cells])
-        return np.unique(
-            np.concatenate([np.arange(*each) for each in zip(firsts, ends, strict=True)])
-        )
-
-
-@dataclass(frozen=True)
-class _Blocks:
-    """Blocks of some buckets, in order.
-
-    Attributes:
-        buckets: Bucket of each, shape (blocks,).
-        starts: First position of each, shape (blocks,).
-        sizes: Rows of each, shape (blocks,).
-        centroids: Shape (blocks, d).
-    """
-
-    buckets: Int64
-    starts: Int64
-    sizes: Int64
-    centroids: Float32
-
-    def of(self, bucket: int) -> Int64:
-        """Numbers of the blocks of a bucket."""
-        return np.flatnonzero(self.buckets == bucket)
-
-    def candidates(self, block: int, at_least: int) -> Int64:
-        """Blocks that a block's neighbours are searched in, itself among them, in order."""
-        distances = ((self.centroids - self.centroids[block]) ** 2).sum(axis=1)
-        distances[block] = -1
-        order = np.argsort(distances, kind="stable")
-        enough = np.searchsorted(np.cumsum(self.sizes[order]), at_least) + 1
-        return np.sort(order[:enough])
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where the files of smoothing lie, and how to read them."""
-
-    store: Store
-
-    @cached_property
-    def index(self) -> _Index:
-        """Read once in each process."""
-        return _Index(self.store)
-
-    def vectors(self, name: str, start: int, n_rows: int) -> Float32:
-        """Some vectors of a file."""
-        data = _read_bytes(self.store, name, start, n_rows, 4 * self.index.dimension)
-        return np.frombuffer(data, np.float32).reshape(n_rows, self.index.dimension)
-
-    def rows(self, name: str, start: int, n_rows: int) -> Int64:
-        """Some integers of a file."""
-        return np.frombuffer(_read_bytes(self.store, name, start, n_rows, 8), np.int64)
-
-    def near_blocks(self, bucket: int) -> _Blocks:
-        """The blocks of a bucket and of those near it."""
-        index = self.index
-        near = index.near_buckets(self._centroids(bucket)).tolist()
-        sizes = [self._numbers(_bucket(each, "sizes"), np.int64) for each in near]
-        starts = [
-            index.starts[each] + np.cumsum(own) - own for each, own in zip(near, sizes, strict=True)
-        ]
-        return _Blocks(
-            np.repeat(near, [len(own) for own in sizes]),
-            np.concatenate(starts),
-            np.concatenate(sizes),
-            np.concatenate([self._centroids(each) for each in near]),
-        )
-
-    def _centroids(self, bucket: int) -> Float32:
-        numbers = self._numbers(_bucket(bucket, "centroids"), np.float32)
-        return numbers.reshape(-1, self.index.dimension)
-
-    def _numbers(self, name: str, dtype: type[Any]) -> NDArray[Any]:
-        return np.frombuffer(self.store.read_bytes(_file(name)), dtype)
-
-    def write(self, name: str, array: NDArray[Any]) -> None:
-        """Write a file."""
-        _write_array(self.store, name, array)
 
 
 @dataclass(frozen=True)
@@ -427,7 +286,7 @@ class _Gather:
         seed: Of the clustering into blocks.
     """
 
-    place: _Place
+    place: Place
     seed: int
 
     def __call__(self, bucket: int) -> ShardResult:
@@ -437,16 +296,16 @@ class _Gather:
         vectors, rows, cells = [], [], []
         for tile in np.flatnonzero(taken.any(axis=1)).tolist():
             start, n_rows = int(begins[tile]), int(taken[tile].sum())
-            vectors.append(place.vectors(_tile(tile), start, n_rows))
-            rows.append(place.rows(_tile(tile, "rows"), start, n_rows))
+            vectors.append(place.vectors(tile_name(tile), start, n_rows))
+            rows.append(place.rows(tile_name(tile, "rows"), start, n_rows))
             cells.append(np.repeat(np.arange(taken.shape[1]), taken[tile]))
         order = np.argsort(np.concatenate(cells), kind="stable")
         gathered = np.concatenate(vectors)[order]
         within, sizes, centroids = self._divide(bucket, gathered)
-        place.write(_round(0, bucket), gathered[within])
-        place.write(_bucket(bucket, "rows"), np.concatenate(rows)[order][within])
-        place.write(_bucket(bucket, "sizes"), sizes)
-        place.write(_bucket(bucket, "centroids"), centroids)
+        place.write(round_name(0, bucket), gathered[within])
+        place.write(bucket_name(bucket, "rows"), np.concatenate(rows)[order][within])
+        place.write(bucket_name(bucket, "sizes"), sizes)
+        place.write(bucket_name(bucket, "centroids"), centroids)
         return ShardResult()
 
     def _divide(self, bucket: int, vectors: Float32) -> tuple[Int64, Int64, Float32]:
@@ -487,7 +346,7 @@ class _Average:
         rounds: Rounds in all.
     """
 
-    place: _Place
+    place: Place
     neighbours: int
     unit: bool
     candidates: int
@@ -516,27 +375,29 @@ class _Average:
             )
             block_of = needed[np.searchsorted(begins[needed], places, side="right") - 1]
             positions = blocks.starts[block_of] + places - begins[block_of]
-            place.write(_bucket(bucket, "neighbours"), positions)
+            place.write(bucket_name(bucket, "neighbours"), positions)
             info = self._count_hits(bucket, positions)
         else:
-            positions = place.rows(_bucket(bucket, "neighbours"), 0, n_rows * self.neighbours)
+            positions = place.rows(bucket_name(bucket, "neighbours"), 0, n_rows * self.neighbours)
             positions = positions.reshape(-1, self.neighbours)
             block_of = np.searchsorted(blocks.starts, positions, side="right") - 1
             places = begins[block_of] + positions - blocks.starts[block_of]
         begin = int(begins[own[0]])
         smoothed = average(vectors[begin : begin + n_rows], places, vectors, self.unit)
         if self.round == self.rounds:
-            rows = place.rows(_bucket(bucket, "rows"), 0, n_rows)
+            rows = place.rows(bucket_name(bucket, "rows"), 0, n_rows)
             order = np.argsort(rows)
             smoothed = smoothed[order]
-            place.write(_bucket(bucket, "final-rows"), rows[order])
-        place.write(_round(self.round, bucket), smoothed)
+            place.write(bucket_name(bucket, "final-rows"), rows[order])
+        place.write(round_name(self.round, bucket), smoothed)
         return ShardResult(info=info)
 
-    def _read_block(self, blocks: _Blocks, block: int) -> Float32:
+    def _read_block(self, blocks: Blocks, block: int) -> Float32:
         bucket = int(blocks.buckets[block])
         start = int(blocks.starts[block] - self.place.index.starts[bucket])
-        return self.place.vectors(_round(self.round - 1, bucket), start, int(blocks.sizes[block]))
+        return self.place.vectors(
+            round_name(self.round - 1, bucket), start, int(blocks.sizes[block])
+        )
 
     def _search(
         self, block: int, among: Int64, vectors: Float32, sizes: Int64, begins: Int64
@@ -567,7 +428,7 @@ class _Average:
         bucket_of = np.searchsorted(starts, positions, side="right") - 1
         for bucket in np.unique(bucket_of).tolist():
             n_rows = int(starts[bucket + 1] - starts[bucket])
-            all_rows = self.place.rows(_bucket(bucket, "rows"), 0, n_rows)
+            all_rows = self.place.rows(bucket_name(bucket, "rows"), 0, n_rows)
             here = bucket_of == bucket
             rows[here] = all_rows[positions[here] - starts[bucket]]
         return rows
@@ -577,7 +438,7 @@ class _Average:
 class _Scatter:
     """Writes the shards of a tile from all buckets."""
 
-    place: _Place
+    place: Place
     shards: Shards
     rounds: int
 
@@ -592,8 +453,8 @@ class _Scatter:
             start, length = int(lengths[:tile].sum()), int(lengths[tile])
             if not length:
                 continue
-            rows = place.rows(_bucket(bucket, "final-rows"), start, length) - first_row
-            vectors[rows] = place.vectors(_round(self.rounds, bucket), start, length)
+            rows = place.rows(bucket_name(bucket, "final-rows"), start, length) - first_row
+            vectors[rows] = place.vectors(round_name(self.rounds, bucket), start, length)
         files = []
         for shard in range(first_row // self.shards.rows, len(self.shards)):
             start, end = (bound - first_row for bound in self.shards.bounds(shard))
@@ -602,28 +463,3 @@ class _Scatter:
             table = pa.table({"embedding": vector_column(vectors[start:end])})
             files.append(write_table(place.store, layout.part(SMOOTHED, shard), table))
         return ShardResult(files)
-
-
-def _tile(tile: int, kind: str = "vectors") -> str:
-    return f"tile/{tile:06d}-{kind}"
-
-
-def _bucket(bucket: int, kind: str) -> str:
-    return f"bucket/{bucket:06d}-{kind}"
-
-
-def _round(round_: int, bucket: int) -> str:
-    return f"round-{round_}/{bucket:06d}"
-
-
-def _file(name: str) -> str:
-    return layout.stage_file(STAGE, name)
-
-
-def _write_array(store: Store, name: str, array: NDArray[Any]) -> None:
-    with store.open_output(_file(name)) as stream:
-        stream.write(np.ascontiguousarray(array).data)
-
-
-def _read_bytes(store: Store, name: str, start: int, n_rows: int, row_bytes: int) -> bytes:
-    return store.read_range(_file(name), start * row_bytes, n_rows * row_bytes)
