@@ -28,6 +28,7 @@ from hercules_scale.reading.redact import redacted
 from hercules_scale.reading.sources import Piece, SourceFile, split_into_pieces
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.ids import find_repeated_ids
+from hercules_scale.stages.numbers import known_near_moments, near_moments
 from hercules_scale.stages.shards import ShardResult, Stage, run_shards
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import Commit, read_commits
@@ -100,7 +101,7 @@ def read_items(
         raise InputError(_nothing_usable(context, scanned, n_rejected))
     if config.id_column:
         _check_ids(context, pieces, n_items)
-    moments = moments or _check_numbers(of_items, scanned)
+    known, moments = moments, moments or _check_numbers(of_items, scanned)
 
     shards = Shards.of(n_items, context.config.encodes_items)
     starts = _Starts.of(accepted, n_rows)
@@ -118,6 +119,8 @@ def read_items(
         for table in ("items", "labels", "embeddings")
     }
     files["rejected"] = store.patiently(lambda: _write_rejected(store, config, scanned, starts))
+    if moments is not None and known is None:
+        moments = near_moments(context, shards, of_items.columns.numbers, moments)
     if n_rejected:
         context.reporter.say(f"rejected: {n_rejected:,} rows, see {store.uri}/rejected")
     context.reporter.measure("hercules_rejected_rows", n_rejected, SCAN)
@@ -167,7 +170,7 @@ def run_moments(context: RunContext) -> Moments | None:
     if context.config.input.modality != "numeric":
         return None
     scanned = read_commits(context.store, SCAN, context.fingerprint)
-    return _all_moments(scanned)
+    return known_near_moments(context, _all_moments(scanned))
 
 
 def _all_moments(scanned: dict[int, Commit]) -> Moments:

@@ -66,7 +66,7 @@ def test_centroids_far_away_leave_others_as_sure_as_they_were() -> None:
     assert (errors[:300] == error_bounds(lengths[:300], 6, centroids, None)).all()
     labels, bounds = np.full(305, -1, np.int32), np.zeros(305)
     step = Pass.of(given, None, None)
-    labels, distances, bounds = find_labels(both, lengths, labels, bounds, step, nearest)
+    labels, _, bounds = find_labels(both, lengths, labels, bounds, step, nearest)
     table = truth(both, given, np.zeros(45, np.float32))
     assert (labels == table.argmin(axis=1)).all()
     table[np.arange(305), labels] = np.inf
