@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
@@ -17,8 +18,12 @@ from hercules_scale.clustering.tiles import LocalVectors, labels_of
 from hercules_scale.config import HierarchyConfig
 from hercules_scale.errors import InputError
 from hercules_scale.stages.assigner import read_assigner, write_assigner
-from hercules_scale.stages.vectors import open_vectors
+from hercules_scale.stages.context import Shards
+from hercules_scale.stages.reduce import _ScatterWork
+from hercules_scale.stages.vectors import ShardTiles, open_vectors
+from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import vector_column, write_table
 
 N_ROWS = 3000
 TRUTH = np.arange(N_ROWS) % 8
@@ -124,3 +129,19 @@ def test_new_items_are_shortened_as_those_of_the_run_were(tmp_path: Path) -> Non
     inside = again.to_space(rows)
     assert (again.find_leaves(inside) == labels).all()
     np.testing.assert_allclose(np.linalg.norm(inside[N_ROWS:], axis=1), space.limit, rtol=1e-6)
+
+
+def test_the_map_is_of_the_vectors_that_are_not_far_away(tmp_path: Path) -> None:
+    store, shards = Store(str(tmp_path)), Shards(N_ROWS + 1, 1024)
+    mean = planted().mean(axis=0)
+    sums = []
+    for rows in (planted(), planted(1e19)):
+        for shard in range(len(shards)):
+            table = pa.table({"embedding": vector_column(rows[slice(*shards.bounds(shard))])})
+            write_table(store, layout.part("embeddings", shard), table)
+        work = _ScatterWork(ShardTiles(store, shards, 16), mean, 1000.0)
+        sums.append(work(range(len(shards))).to_pylist())
+    assert sums[0] == sums[1]
+    assert sums[0][0]["n"] == N_ROWS
+    (empty,) = _ScatterWork(ShardTiles(store, shards, 16), mean, 0.0)(range(1)).to_pylist()
+    assert empty["n"] == 0
