@@ -37,11 +37,15 @@ from hercules_scale.storage.tables import vector_column, write_table
 pytestmark = pytest.mark.ray
 # Four whole tiles and a part of one, of few dimensions.
 N_ROWS, DIMENSION = 4 * 65_536 + 5_000, 6
-CONFIG = HierarchyConfig(
-    levels=[24, 6, 2],
-    resampling=ResamplingConfig(rounds=1, points_per_cluster=50),
-    max_iterations=6,
-)
+CONFIGS = [
+    HierarchyConfig(levels=[24, 6, 2], max_iterations=4),
+    HierarchyConfig(
+        levels=[24, 6],
+        refinement="none",
+        resampling=ResamplingConfig(rounds=1, points_per_cluster=50),
+        max_iterations=3,
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,15 @@ class Planted:
         out[:] = 100 + centres[chosen] + 0.3 * draw.normal(size=out.shape)
 
 
-def build(vectors: VectorSet, config: HierarchyConfig = CONFIG) -> list[bytes]:
-    """Everything that a hierarchy is made of, as bytes."""
-    found = build_levels(vectors, config)
-    arrays: list[np.ndarray] = [level.centroids for level in found.levels]
-    arrays += [level.parents for level in found.levels if level.parents is not None]
-    return [each.tobytes() for each in (*arrays, found.leaves[labels_of(vectors)])]
+def build(vectors: VectorSet) -> list[bytes]:
+    """Everything that hierarchies with and without resampling are made of, as bytes."""
+    arrays: list[np.ndarray] = []
+    for config in CONFIGS:
+        found = build_levels(vectors, config)
+        arrays += [level.centroids for level in found.levels]
+        arrays += [level.parents for level in found.levels if level.parents is not None]
+        arrays.append(found.leaves[labels_of(vectors)])
+    return [each.tobytes() for each in arrays]
 
 
 @pytest.fixture(scope="module")
