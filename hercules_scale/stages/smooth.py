@@ -448,11 +448,9 @@ class _Scatter:
         counts = index.counts
         n_rows, first_row = int(counts[tile].sum()), int(index.first_rows[tile])
         vectors = np.empty((n_rows, index.dimension), np.float32)
-        for bucket in range(len(index.buckets) - 1):
-            lengths = index.taken(bucket).sum(axis=1)
-            start, length = int(lengths[:tile].sum()), int(lengths[tile])
-            if not length:
-                continue
+        starts, lengths = index.of_tile(tile)
+        for bucket in np.flatnonzero(lengths).tolist():
+            start, length = int(starts[bucket]), int(lengths[bucket])
             rows = place.rows(bucket_name(bucket, "final-rows"), start, length) - first_row
             vectors[rows] = place.vectors(round_name(self.rounds, bucket), start, length)
         files = []

@@ -72,6 +72,20 @@ class Index:
         begins: Int64 = self.counts[:, :first].sum(axis=1, dtype=np.int64) + skipped
         return begins
 
+    def of_tile(self, tile: int) -> tuple[Int64, Int64]:
+        """Where the rows of a tile are in each bucket, once its rows are in their own order.
+
+        Returns:
+            Rows of earlier tiles and rows of the tile, both of shape (buckets,).
+        """
+        begins = (self._cells + self.counts[:tile].sum(axis=0, dtype=np.int64))[self.part_cells]
+        ends = begins + self.counts[tile, self.part_cells]
+        starts, stops = self.parts[:-1], self.parts[1:]
+        earlier = np.clip(begins, starts, stops) - starts
+        own = np.clip(ends, starts, stops) - starts - earlier
+        firsts = self.buckets[:-1]
+        return np.add.reduceat(earlier, firsts), np.add.reduceat(own, firsts)
+
     def _cells_of(self, bucket: int) -> slice:
         held = self.part_cells[self.buckets[bucket] : self.buckets[bucket + 1]]
         return slice(int(held[0]), int(held[-1]) + 1)
