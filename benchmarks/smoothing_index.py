@@ -1,4 +1,4 @@
-"""What a worker of smoothing holds beside vectors, for numbers of rows too large to run.
+"""Memory of a worker of smoothing beside vectors, for numbers of rows too large to run.
 
 python benchmarks/smoothing_index.py [--rows 100000000] [--dimension 384]
 

@@ -93,7 +93,7 @@ def cut_lengths(vectors: Float32, lengths: NDArray[np.float64], limit: float) ->
 
 @dataclass(frozen=True)
 class Scale:
-    """Binary places of fixed-point sums; those of vectors keep them in int64.
+    """Binary places of fixed-point sums; sums of vectors fit in int64.
 
     Attributes:
         vectors: Places of sums of vectors.

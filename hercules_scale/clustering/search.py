@@ -70,7 +70,7 @@ def error_bounds(
 def least_squares(
     distances: NDArray[np.floating], errors: NDArray[np.float64], dimension: int
 ) -> NDArray[np.float64]:
-    """Lower bounds on the true squared distances, given those of float32.
+    """Lower bounds on the true squared distances, given distances in float32.
 
     A centroid that ``errors`` leaves out is longer than three times the vector, so its distance is
     at least half the sum of both norms.

@@ -326,7 +326,7 @@ class LocalVectors:
 
     Raises:
         InputError: A number is NaN or infinite; it names the rows. Or a number is so large that
-            sums would lose those of the others; vectors of a run have been cut before, see
+            sums would lose the others; vectors of a run have been cut before, see
             ``open_vectors``.
     """
 

@@ -37,7 +37,7 @@ def find_repeated_ids(
 
     Args:
         context: The run.
-        scanned: Table whose parts hold the ``item_id`` of each piece.
+        scanned: Table of which each part holds the ``item_id`` of a piece.
         n_pieces: Its parts.
         n_items: Ids in all.
     """

@@ -37,7 +37,7 @@ def near_moments(
 
     A value is far away at more than ``FAR`` times the median distance of the column's values from
     their median, those at the median left out. An alarm names such columns. Where there is none,
-    the figures are those given; ranges are those of all values in any case.
+    the given figures are returned; ranges are of all values in any case.
 
     Args:
         context: The run.
@@ -66,7 +66,7 @@ def near_moments(
                 f"input.columns: {shards.n_items - left[place]:,} of {shards.n_items:,} values of "
                 f"{columns[place]!r} lie more than {FAR:,} times as far from its median "
                 f"({middle[place]:.4g}) as the median value, up to {extreme:.4g}; they were left "
-                "out of its mean and standard deviation; mend them, leave their rows out, or give "
+                "out of its mean and standard deviation; correct them, leave their rows out, or give "
                 "the column's logarithm"
             )
     if not np.isfinite(moments.std).all():
@@ -79,7 +79,12 @@ def near_moments(
 
 
 def known_near_moments(context: RunContext, moments: Moments) -> Moments:
-    """What ``near_moments`` came to in a run that has been read, given figures of all values."""
+    """The figures that ``near_moments`` found in a run that has been read.
+
+    Args:
+        context: The run.
+        moments: Figures of all values.
+    """
     if not read_commits(context.store, STAGE, context.fingerprint):
         return moments
     near, n = _counted(context), moments.n

@@ -5,7 +5,7 @@ lie near one another in files: each tile is sorted by cell, and buckets of cells
 large ones, are gathered from the tiles. There are at most ``MAX_CELLS``, so that time and memory
 grow with the rows and not with their square; cells of more rows are clustered again, bucket by
 bucket, into blocks. The neighbours of a block's vectors are searched, exactly, in the blocks that
-lie nearest among those of the nearest cells. Each round reads the blocks that a bucket needs and
+lie nearest among the blocks of the nearest cells. Each round reads the blocks that a bucket needs and
 writes the bucket anew; at the end the rows go back to their shards. What is read and written
 depends on the vectors alone, so results do not depend on who does it.
 """
@@ -107,8 +107,8 @@ def smooth_vectors(context: RunContext, shards: Shards, dimension: int) -> Smoot
         report = done[0].info
     for alarm in report["alarms"]:
         context.reporter.alarm(alarm)
-    told = {name: value for name, value in report.items() if name != "alarms"}
-    return Smoothing(SMOOTHED if report["neighbours"] else "embeddings", told)
+    kept = {name: value for name, value in report.items() if name != "alarms"}
+    return Smoothing(SMOOTHED if report["neighbours"] else "embeddings", kept)
 
 
 def _smooth(

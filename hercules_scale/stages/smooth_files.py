@@ -16,7 +16,7 @@ from hercules_scale.storage.store import Store
 
 STAGE = "smooth"
 INDEX = layout.stage_file(STAGE, "index.npz")
-# Blocks are compared with those of so many nearest cells at least, of so many vectors at least.
+# A block is compared with blocks of so many nearest cells at least, of so many vectors at least.
 NEAR_CELLS, NEAR_ROWS = 4, 262_144
 
 

@@ -130,7 +130,7 @@ class Space:
     far_rows: tuple[int, ...] = ()
 
     def alarms(self, n_rows: int) -> list[str]:
-        """What a user should know of vectors that were shortened."""
+        """An alarm about the vectors that were shortened, where there are any."""
         if not self.n_far:
             return []
         named = ", ".join(map(str, self.far_rows))
@@ -138,8 +138,8 @@ class Space:
         return [
             f"{self.n_far:,} of {n_rows:,} items lie more than {FAR:,} times as far from the mean "
             f"as the median item (rows {named}{more * (self.n_far > len(self.far_rows))}); they "
-            "were left out of the mean and clustered as if at that distance; mend or leave out "
-            "what is wrong with them"
+            "were left out of the mean and clustered as if at that distance; correct or leave "
+            "out those that are wrong"
         ]
 
 
@@ -204,7 +204,7 @@ def open_vectors(
 
 
 Ask = Callable[..., list[Any]]
-"""What a method of every holder of tiles gives: its name, and its arguments."""
+"""Calls a method of every holder of tiles, by its name with its arguments; gives all results."""
 
 
 def _find_space(ask: Ask, n_rows: int, metric: str) -> tuple[Space, float, Int64]:
