@@ -66,8 +66,8 @@ def near_moments(
                 f"input.columns: {shards.n_items - left[place]:,} of {shards.n_items:,} values of "
                 f"{columns[place]!r} lie more than {FAR:,} times as far from its median "
                 f"({middle[place]:.4g}) as the median value, up to {extreme:.4g}; they were left "
-                "out of its mean and standard deviation; correct them, leave their rows out, or give "
-                "the column's logarithm"
+                "out of its mean and standard deviation; correct them, leave their rows out, or "
+                "give the column's logarithm"
             )
     if not np.isfinite(moments.std).all():
         name = columns[int(np.flatnonzero(~np.isfinite(moments.std[0]))[0])]

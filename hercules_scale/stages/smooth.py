@@ -4,10 +4,10 @@ Vectors are put in the order of cells, which are clusters of a coarse k-means, s
 lie near one another in files: each tile is sorted by cell, and buckets of cells, or of parts of
 large ones, are gathered from the tiles. There are at most ``MAX_CELLS``, so that time and memory
 grow with the rows and not with their square; cells of more rows are clustered again, bucket by
-bucket, into blocks. The neighbours of a block's vectors are searched, exactly, in the blocks that
-lie nearest among the blocks of the nearest cells. Each round reads the blocks that a bucket needs and
-writes the bucket anew; at the end the rows go back to their shards. What is read and written
-depends on the vectors alone, so results do not depend on who does it.
+bucket, into blocks. The neighbours of a block's vectors are searched, exactly, in the nearest
+blocks of the nearest cells. Each round reads the blocks that a bucket needs and writes the bucket
+anew; at the end the rows go back to their shards. What is read and written depends on the vectors
+alone, so results do not depend on who does it.
 """
 
 from __future__ import annotations

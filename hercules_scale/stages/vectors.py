@@ -204,7 +204,7 @@ def open_vectors(
 
 
 Ask = Callable[..., list[Any]]
-"""Calls a method of every holder of tiles, by its name with its arguments; gives all results."""
+"""Calls a method of every holder of tiles, by name with its arguments; gives all results."""
 
 
 def _find_space(ask: Ask, n_rows: int, metric: str) -> tuple[Space, float, Int64]:
