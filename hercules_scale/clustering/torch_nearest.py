@@ -213,22 +213,19 @@ class _Centroids:
             (group · n_groups, width). Centroid ``id`` is member ``id // n_groups`` of group
             ``id % n_groups``; rows that cannot be nearest have an infinite term.
         group: Members of a group.
-        length: Largest L2 norm.
-        rounded_length: Largest L2 norm after rounding.
-        lost: Largest L2 norm of what rounding took off.
-        term: Largest sum of a term's magnitudes.
-        term_lost: Largest error of a term.
+        reach: Roots of the terms of those that can be nearest, in order, shape (m,).
+        largest: Of each and those before it the largest L2 norm, L2 norm after rounding, L2 norm
+            of what rounding took off, sum of a term's magnitudes and error of a term, shape (5, m).
+        n_nearest: How many are asked for.
     """
 
     exact: Tensor
     offsets: Tensor
     product: Tensor
     group: int
-    length: float
-    rounded_length: float
-    lost: float
-    term: float
-    term_lost: float
+    reach: Tensor
+    largest: Tensor
+    n_nearest: int
 
     @classmethod
     def of(
@@ -259,29 +256,30 @@ class _Centroids:
         product[:, d] = torch.inf
         product[:k, d : d + TERM_COLUMNS] = pieces
         kept = pieces[near].double()
-        return cls(
-            exact,
-            own,
-            product,
-            group,
-            float(norms[near].max()),
-            float(lengths[near].max()),
-            float(lost[near].max()),
-            float(kept.abs().sum(dim=1).max()),
-            float((terms[near] - terms[near].min() - kept.sum(dim=1)).abs().max()),
-        )
+        term_lost = (terms[near] - terms[near].min() - kept.sum(dim=1)).abs()
+        reach, order = terms[near].sqrt().sort()
+        each = (norms[near], lengths[near], lost[near], kept.abs().sum(dim=1), term_lost)
+        largest = torch.stack(each)[:, order].cummax(dim=1).values
+        return cls(exact, own, product, group, reach, largest, n_nearest)
 
     def error(self, rows: _Rows) -> Tensor:
         """Bound on the error of any score of each row, shape (n,), float64.
 
         With x = x' + r and c = c' + s, x' and c' rounded: x·c - x'·c' = r·c + x'·s, at most
         |r||c| + |x'||s| by Cauchy and Schwarz. The product's own sums add ``SUM_ERROR`` a number.
+
+        Centroids of more than 4 (|x| + b), b the n-th smallest norm, are left out: their scores lie
+        so far above n others that no error makes them lower, and they would widen the bound.
         """
         width = self.product.shape[1]
-        rounding = 2 * (rows.lost * self.length + rows.lengths * self.lost)
-        summed = 2 * rows.lengths * self.rounded_length + self.term
+        bound = 4 * (rows.lengths + rows.lost + self.reach[self.n_nearest - 1])
+        last = torch.searchsorted(self.reach, bound, right=True) - 1
+        length, rounded_length, lost, term, term_lost = self.largest[:, last]
+        rounding = 2 * (rows.lost * length + rows.lengths * lost)
+        summed = 2 * rows.lengths * rounded_length + term
         tiny = width * torch.finfo(torch.float32).tiny
-        return rounding + self.term_lost + SUM_ERROR * width * summed + tiny
+        error: Tensor = rounding + term_lost + SUM_ERROR * width * summed + tiny
+        return error
 
 
 def _on(array: Array, device: torch.device) -> Tensor:

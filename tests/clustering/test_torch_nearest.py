@@ -8,7 +8,12 @@ import torch
 
 from hercules_scale.clustering import torch_nearest as module
 from hercules_scale.clustering.assign import Float32, Scale, move_rows
-from hercules_scale.clustering.torch_nearest import DeviceTiles, nearest_torch
+from hercules_scale.clustering.torch_nearest import (
+    DeviceTiles,
+    _Centroids,
+    _Rows,
+    nearest_torch,
+)
 
 DTYPES = [torch.bfloat16, torch.float32]
 DEVICES = [
@@ -244,3 +249,23 @@ def test_products_of_less_precision_are_refused(device: str, dtype: torch.dtype)
             nearest_torch(normal(2, 3), normal(2, 3), 1, None, device, dtype)
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+def test_centroids_far_away_leave_others_as_sure_as_they_were(
+    device: str, dtype: torch.dtype
+) -> None:
+    vectors, far = normal(200, 12), 1000 * normal(3, 12, seed=1)
+    centroids = vectors[:40] + np.float32(0.1)
+    both = np.concatenate([vectors, far])
+    given = np.concatenate([centroids, far])
+    for n_nearest in (1, 2):
+        assert_nearest(both, given, device, dtype, n_nearest)
+    rows = _Rows.of(torch.as_tensor(both, device=device), dtype)
+    errors = [
+        _Centroids.of(torch.as_tensor(each, device=device), None, rows.longest, 2, dtype)
+        .error(rows)[:200]
+        .max()
+        .item()
+        for each in (centroids, given)
+    ]
+    assert errors[1] <= 2 * errors[0]
