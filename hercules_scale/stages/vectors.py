@@ -224,7 +224,7 @@ def _find_space(ask: Ask, n_rows: int, metric: str) -> tuple[Space, float, Int64
     if not count_far(counts, limit):
         return space, largest, counts
     largest, counts = _most(ask("measure", space))
-    rows = np.sort(np.concatenate(ask("far_rows")))
+    rows = np.sort(np.concatenate(ask("far_rows", space)))
     return (
         replace(space, n_far=len(rows), far_rows=tuple(rows[:NAMED_ROWS].tolist())),
         largest,
@@ -306,8 +306,9 @@ class _TileHolder:
         tiles = TileSet(self.prepare(space))
         return tiles.largest(), tiles.count_lengths()
 
-    def far_rows(self) -> Int64:
+    def far_rows(self, space: Space) -> Int64:
         """Rows of the vectors that were shortened."""
+        self.prepare(space)
         return np.concatenate([np.zeros(0, np.int64), *(self._far or [])])
 
     def prepare(self, space: Space) -> list[Tile]:
@@ -367,8 +368,8 @@ class _TileActor:
     def measure(self, space: Space) -> tuple[float, Int64]:
         return self._holder.measure(space)
 
-    def far_rows(self) -> Int64:
-        return self._holder.far_rows()
+    def far_rows(self, space: Space) -> Int64:
+        return self._holder.far_rows(space)
 
     def assign(
         self,

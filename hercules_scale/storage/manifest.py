@@ -21,7 +21,7 @@ from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord
 
 # Raised when a stage leaves other files, records or counts than before for a later one to read.
-FORMAT = 3
+FORMAT = 4
 # What the record of progress says in place of ``run.json``.
 PROGRESS_KEYS = ("alarms", "stages", "seen_at")
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
