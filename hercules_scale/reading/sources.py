@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -219,15 +220,26 @@ def _split(source: SourceFile) -> list[Piece]:
     return [*pieces, Piece((source,), tuple(groups), first_row)]
 
 
-def parquet_file(source: SourceFile) -> pq.ParquetFile:
+def parquet_file(
+    source: SourceFile,
+    metadata: pq.FileMetaData | None = None,
+    as_dictionaries: Sequence[str] = (),
+) -> pq.ParquetFile:
     """An open Parquet file.
+
+    Args:
+        source: The file.
+        metadata: Its footer, where it has been read.
+        as_dictionaries: Columns of bytes of which a value that repeats is held once.
 
     Raises:
         InputError: It is no Parquet file, or is cut off.
     """
     store = Store(source.folder)
     try:
-        return pq.ParquetFile(store.open_input(source.name))
+        return pq.ParquetFile(
+            store.open_input(source.name), metadata=metadata, read_dictionary=list(as_dictionaries)
+        )
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(

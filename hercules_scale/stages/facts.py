@@ -26,10 +26,23 @@ from hercules_scale.stages.statistics import Statistics
 from hercules_scale.stages.vocabulary import Vocabulary, load_vocabulary
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
-from hercules_scale.storage.tables import column_vectors, read_table, read_tables, write_table
+from hercules_scale.storage.tables import (
+    column_vectors,
+    gathered,
+    iterate_rows,
+    read_table,
+    read_tables,
+    take_rows,
+    write_table,
+)
 from hercules_scale.summarization.choosing import sibling_groups
 from hercules_scale.summarization.grounding import SaidWords
-from hercules_scale.summarization.keyphrases import COUNTS, PhraseCounts, count_phrases
+from hercules_scale.summarization.keyphrases import (
+    CHARACTERS_READ,
+    COUNTS,
+    PhraseCounts,
+    count_phrases,
+)
 from hercules_scale.summarization.prompts import Child, ClusterFacts
 
 # Items of a finest cluster whose phrases are counted; more change the order of the best little.
@@ -61,8 +74,13 @@ class _PhraseWorker:
         clusters = members["level_1"].to_numpy()
         share = SAMPLE_PER_CLUSTER / np.asarray(self.sizes)[clusters]
         chosen = uniform(self.seed, 1, "phrases", 0, members["row"].to_numpy()) < share
-        texts = read_table(self.store, layout.part("items", shard), [self.words])[self.words]
-        sample = redacted(texts.filter(pa.array(chosen)).to_pylist(), self.redact)
+        sample: list[str] = []
+        first = 0
+        for part in gathered(iterate_rows(self.store, layout.part("items", shard), [self.words])):
+            own = part[self.words].filter(pa.array(chosen[first : first + part.num_rows]))
+            texts = redacted(own.to_pylist(), self.redact)
+            sample += [text[:CHARACTERS_READ] for text in texts]
+            first += part.num_rows
         counts = count_phrases(sample, clusters[chosen])
         file = write_table(self.store, layout.work_part(PHRASES, shard), counts)
         return ShardResult([file], units=members.num_rows)
@@ -276,8 +294,7 @@ def _columns(
     for shard in np.unique(wanted // shards.rows).tolist():
         start, stop = shards.bounds(shard)
         here = wanted[(wanted >= start) & (wanted < stop)]
-        found = read_table(store, layout.part(table, shard), [column])[column]
-        yield here.tolist(), found.take(pa.array(here - start))
+        yield here.tolist(), take_rows(store, layout.part(table, shard), here - start, column)
 
 
 def _children(context: RunContext, clustering: Clustering, level: int) -> dict[int, list[Child]]:
