@@ -30,7 +30,7 @@ from hercules_scale.errors import (
 )
 from hercules_scale.printable import without_secrets
 from hercules_scale.progress import Reporter, StageReport
-from hercules_scale.reading.sources import SourceFile
+from hercules_scale.reading.sources import SourceFile, changed_files
 from hercules_scale.reduction.pca import PCA
 from hercules_scale.resources import pools_of
 from hercules_scale.schemas import WITHHELD
@@ -285,7 +285,12 @@ def _described(error: BaseException) -> str:
 def _fingerprint(config: RunConfig, sources: list[SourceFile], assigned_to: str | None) -> str:
     values: dict[str, Any] = {
         "config": fingerprinted(config),
-        "inputs": [asdict(source) for source in sources],
+        # Not the files' state, which runs of older versions have not recorded: where a record has
+        # it, it is compared.
+        "inputs": [
+            {key: value for key, value in asdict(source).items() if key != "state"}
+            for source in sources
+        ],
     }
     if assigned_to is not None:
         values["assigned_to"] = assigned_to
@@ -322,7 +327,8 @@ def _earlier_run(
             f"{hercules_scale.__version__} with format {FORMAT}; finish it with the version that "
             "began it, give another output, or remove the old one"
         )
-    if record["fingerprint"] == run_fingerprint:
+    changed = changed_files(record["inputs"], [asdict(source) for source in sources])
+    if record["fingerprint"] == run_fingerprint and not changed:
         return record
     old, new = _flatten(record["config"]), _flatten(json.loads(to_json(config.model_dump())))
     differs = [
@@ -330,7 +336,7 @@ def _earlier_run(
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key) and not _not_fingerprinted(key)
     ]
-    differs += _changed_inputs(record["inputs"], [asdict(source) for source in sources])
+    differs += changed
     if record.get("assigned_to") != assigned_to:
         differs.append("its items were put into clusters of its own or of another run")
     raise ManifestMismatchError(
@@ -338,26 +344,6 @@ def _earlier_run(
         f"{'; '.join(differs) or 'it was made by another version'}; give another output, or "
         "remove the old one"
     )
-
-
-def _changed_inputs(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[str]:
-    """Which input files are not as they were."""
-    before, now = (
-        {f"{file.get('folder', '')}/{file['name']}": file for file in each} for each in (old, new)
-    )
-    changes = [f"the input file {uri} is gone" for uri in sorted(before.keys() - now.keys())]
-    changes += [f"the input file {uri} is new" for uri in sorted(now.keys() - before.keys())]
-    for uri in sorted(before.keys() & now.keys()):
-        keys = [key for key in before[uri] if before[uri][key] != now[uri].get(key)]
-        was, is_ = ([f"{key} {file[key]}" for key in keys] for file in (before[uri], now[uri]))
-        if keys:
-            changes.append(
-                f"the input file {uri} has changed ({', '.join(was)} before, now {', '.join(is_)})"
-            )
-    if not changes and old != new:
-        changes.append("the input files come in another order")
-    more = [f"and {len(changes) - 3:,} more input files"] if len(changes) > 3 else []
-    return changes[:3] + more
 
 
 def _not_fingerprinted(key: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from hercules_scale import __version__, pipeline
 from hercules_scale.config import parse_config
 from hercules_scale.errors import HerculesScaleError, ManifestMismatchError
 from hercules_scale.pipeline import local_or_cluster_ray, run
+from hercules_scale.progress import Reporter
+from hercules_scale.reading.sources import list_sources
+from hercules_scale.stages.context import RunContext
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import FORMAT, to_json
 from hercules_scale.storage.store import Store
@@ -80,3 +84,28 @@ def test_ray_that_starts_too_slowly_is_started_again(monkeypatch: pytest.MonkeyP
 def raise_if(error: Exception | None) -> None:
     if error is not None:
         raise error
+
+
+def test_a_run_is_resumed_over_the_input_that_it_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("text\na\nb\n")
+    config = parse_config({"input": {"path": str(path)}, "output": {"path": str(tmp_path / "run")}})
+    store, sources = Store(config.output.path), list_sources([str(path)])
+    of_run = pipeline._fingerprint(config, sources, None)
+    record = pipeline._new_record(RunContext(config, store, of_run, Reporter()), sources, None)
+    older = [{key: file[key] for key in file.keys() - {"state"}} for file in record["inputs"]]
+    for inputs in (record["inputs"], older):
+        store.write_bytes(layout.RUN, to_json(record | {"inputs": inputs}))
+        assert pipeline._earlier_run(store, config, sources, of_run, None)
+    # Equal length, the old time: a version that recorded nothing else cannot tell.
+    before = path.stat()
+    path.write_text("text\nc\nd\n")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    sources = list_sources([str(path)])
+    assert pipeline._fingerprint(config, sources, None) == of_run
+    assert pipeline._earlier_run(store, config, sources, of_run, None)
+    store.write_bytes(layout.RUN, to_json(record))
+    with pytest.raises(
+        ManifestMismatchError, match=r"file \S+t\.csv has changed \(ctime_ns \d+ be"
+    ):
+        pipeline._earlier_run(store, config, sources, of_run, None)

@@ -27,7 +27,12 @@ from hercules_scale.reading.images import image_title
 from hercules_scale.reading.items import Layout, read_layout, read_piece
 from hercules_scale.reading.numbers import verbalise_rows
 from hercules_scale.reading.redact import redacted
-from hercules_scale.reading.sources import Piece, SourceFile, split_into_pieces
+from hercules_scale.reading.sources import (
+    Piece,
+    SourceFile,
+    check_unchanged,
+    split_into_pieces,
+)
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.shards import ShardResult, Stage, run_shards
 from hercules_scale.storage import layout
@@ -86,7 +91,7 @@ def read_items(
         moments: Figures of numeric columns, where they are those of other items.
 
     Raises:
-        InputError: A file cannot be read, an id occurs twice, or no row can be used.
+        InputError: A file cannot be read or changes, an id occurs twice, or no row can be used.
         SchemaError: A column is missing.
     """
     config, store = context.config.input, context.store
@@ -96,6 +101,7 @@ def read_items(
     scan = Stage(SCAN, "pieces", len(pieces), workers)
     worker = _ScanWorker(store, config, of_items, tuple(pieces))
     scanned = run_shards(context, scan, len(pieces), worker)
+    check_unchanged(sources)
     accepted = np.array([commit.info["accepted"] for commit in scanned.values()], np.int64)
     n_rows = np.array([commit.info["n_rows"] for commit in scanned.values()], np.int64)
     n_items, n_rejected = int(accepted.sum()), int(n_rows.sum() - accepted.sum())

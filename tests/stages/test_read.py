@@ -7,12 +7,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hercules_scale.config import InputConfig
+from hercules_scale.config import InputConfig, parse_config
+from hercules_scale.errors import InputError
+from hercules_scale.progress import Reporter
 from hercules_scale.reading import parquet
 from hercules_scale.reading.items import read_layout
 from hercules_scale.reading.sources import list_sources, split_into_pieces
 from hercules_scale.stages import read
-from hercules_scale.stages.context import Shards
+from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.storage import layout, tables
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import iterate_rows
@@ -50,3 +52,19 @@ def test_texts_that_take_few_bytes_of_the_input_are_numbered_some_at_a_time(
         assert set(part["text"].to_pylist()) == {LONG}
         rows += part["row"].to_pylist()
     assert rows == list(range(ROWS))
+
+
+@pytest.mark.ray
+def test_a_file_that_is_overwritten_after_it_was_listed_is_noticed(
+    tmp_path: Path, local_ray: None
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("text\na\nb\n")
+    config = parse_config({"input": {"path": str(path)}, "output": {"path": str(tmp_path / "run")}})
+    sources = list_sources([str(path)])
+    path.write_text("text\nc\nd\n")
+    context = RunContext(config, Store(config.output.path), "1" * 16, Reporter())
+    told = r"must not change while it is read, but the input file \S+t\.csv has changed \(ctime_ns"
+    with pytest.raises(InputError, match=told):
+        read.read_items(context, sources)
+    assert not context.store.exists("items")

@@ -13,7 +13,8 @@ import yaml
 
 from hercules_scale.cli import main
 from hercules_scale.config import StorageConfig
-from hercules_scale.reading.sources import list_sources
+from hercules_scale.errors import InputError
+from hercules_scale.reading.sources import check_unchanged, list_sources
 from hercules_scale.storage.manifest import published_files
 from hercules_scale.storage.store import Store, use_options
 from hercules_scale.storage.tables import read_rows, read_table, write_table
@@ -87,7 +88,11 @@ def test_a_changed_input_is_noticed(
         for path in ("texts.txt", "", "*.txt"):
             (source,) = list_sources([f"{store.uri}/{path}".rstrip("/")])
             assert (source.uri, source.size_bytes) == (f"{store.uri}/texts.txt", 4)
+            check_unchanged([source])
         found.append(source.version)
+    store.write_bytes("texts.txt", b"six\n")
+    with pytest.raises(InputError, match=r"texts\.txt has changed \(version "):
+        check_unchanged([source])
     assert len(set(found)) == 2
     assert all(found)
 
