@@ -6,6 +6,7 @@ import fnmatch
 import os
 import platform
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -254,7 +255,7 @@ def _found_again(folder: str, sources: list[SourceFile]) -> list[SourceFile]:
         found = {}
         for source in sources:
             path = store.path(source.name)
-            if store.fsspec.exists(path):
+            with suppress(FileNotFoundError):
                 found[path] = store.fsspec.info(path)
         return found
 

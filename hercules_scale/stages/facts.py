@@ -41,7 +41,9 @@ from hercules_scale.summarization.keyphrases import (
     CHARACTERS_READ,
     COUNTS,
     PhraseCounts,
+    add_counts,
     count_phrases,
+    most_frequent,
 )
 from hercules_scale.summarization.prompts import Child, ClusterFacts
 
@@ -50,8 +52,11 @@ SAMPLE_PER_CLUSTER = 500
 KEYPHRASES = 8
 # Items of a small cluster that prompts show, however few are left to choose its label by.
 LEAST_SHOWN = 4
-# Shards of phrase counts, and of the levels' labels.
-PHRASES, LABELLED = "phrases", "summaries"
+# Counts that the driver holds. Where there are more, workers that hold as many each leave out rare
+# phrases: each cluster keeps its share of that number, or the least number.
+MOST_COUNTS, LEAST_COUNTS = 4_000_000, 500
+# Shards of phrase counts, those without rare phrases, and the levels' labels.
+PHRASES, FREQUENT, LABELLED = "phrases", "frequent_phrases", "summaries"
 # A cosine from which an example says nothing that one before it did not.
 NEAR_DUPLICATE = 0.9
 
@@ -84,6 +89,36 @@ class _PhraseWorker:
         counts = count_phrases(sample, clusters[chosen])
         file = write_table(self.store, layout.work_part(PHRASES, shard), counts)
         return ShardResult([file], units=members.num_rows)
+
+
+@dataclass(frozen=True)
+class _FrequentWorker:
+    """Adds up the counts of a range of clusters over all shards, and leaves out rare phrases.
+
+    Attributes:
+        store: Output of the run.
+        paths: Files of counts, sorted by cluster.
+        bounds: First cluster of each range, and the number of clusters.
+        n_phrases: Phrases of a cluster at most.
+    """
+
+    store: Store
+    paths: tuple[str, ...]
+    bounds: tuple[int, ...]
+    n_phrases: int
+
+    def __call__(self, part: int) -> ShardResult:
+        first, stop = self.bounds[part], self.bounds[part + 1]
+        held, n_added = [COUNTS.empty_table()], 0
+        for path in self.paths:
+            own = [("cluster", ">=", first), ("cluster", "<", stop)]
+            held.append(read_table(self.store, path, where=own))
+            if sum(table.num_rows for table in held) > max(2 * n_added, MOST_COUNTS):
+                held = [add_counts(pa.concat_tables(held))]
+                n_added = held[0].num_rows
+        counts = most_frequent(add_counts(pa.concat_tables(held)), self.n_phrases)
+        file = write_table(self.store, layout.work_part(FREQUENT, part), counts)
+        return ShardResult([file], units=stop - first)
 
 
 @dataclass(frozen=True)
@@ -157,8 +192,19 @@ def count_run_phrases(context: RunContext, shards: Shards, clustering: Clusterin
     worker = _PhraseWorker(context.store, context.config.hierarchy.seed, sizes, words, redact)
     stage = Stage(PHRASES, "items", shards.n_items, context.config.resources.workers)
     commits = run_shards(context, stage, len(shards), worker)
-    paths = [file.path for commit in commits.values() for file in commit.files]
-    counts = pa.concat_tables([COUNTS.empty_table(), read_tables(context.store, paths)])
+    files = [file for commit in commits.values() for file in commit.files]
+    n_counts = sum(file.rows for file in files)
+    if n_counts > MOST_COUNTS:
+        n_parts = min(-(-n_counts // MOST_COUNTS), len(sizes))
+        n_phrases = max(MOST_COUNTS // len(sizes), LEAST_COUNTS)
+        bounds = np.linspace(0, len(sizes), n_parts + 1).astype(int).tolist()
+        paths = tuple(file.path for file in files)
+        frequent = _FrequentWorker(context.store, paths, tuple(bounds), n_phrases)
+        stage = Stage(FREQUENT, "clusters", len(sizes), context.config.resources.workers)
+        commits = run_shards(context, stage, n_parts, frequent)
+        files = [file for commit in commits.values() for file in commit.files]
+    counts = read_tables(context.store, [file.path for file in files])
+    counts = pa.concat_tables([COUNTS.empty_table(), counts])
     return PhraseCounts(counts, len(sizes))
 
 
