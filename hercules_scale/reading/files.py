@@ -30,6 +30,8 @@ TEXT_COLUMN_OF_LINES = "text"
 VECTOR_COLUMN, IMAGE_COLUMN = "embedding", "image"
 # A row of CSV must fit in a block; the longest text that is read is so long.
 CSV_BLOCK_BYTES = 16 * 2**20
+# The reader takes some kilobytes for each, which its name alone does not.
+MOST_COLUMNS = 65_536
 # Rows of a wrong width that a block may have: of a block of two bytes a row, the reasons would fill
 # the memory.
 MOST_MALFORMED = 100_000
@@ -58,6 +60,7 @@ def _available(config: InputConfig, source: SourceFile) -> dict[str, pa.DataType
         schema = parquet_file(source).schema_arrow
         return dict(zip(schema.names, schema.types, strict=True))
     if source.format == "csv":
+        _check_width(source)
         with _open_csv(source, None) as reader:
             return dict(zip(reader.schema.names, reader.schema.types, strict=True))
     if source.format == "jsonl":
@@ -141,6 +144,16 @@ def _malformed(reasons: list[str], columns: Columns) -> tuple[pa.Table, dict[int
     return pa.table(empty), dict(enumerate(reasons))
 
 
+def _check_width(source: SourceFile) -> None:
+    with _buffered(source) as stream:
+        n_columns = stream.readline(CSV_BLOCK_BYTES).count(b",") + 1
+    if n_columns > MOST_COLUMNS:
+        raise InputError(
+            f"{source.uri}: must have at most {MOST_COLUMNS:,} columns, got {n_columns:,}; leave "
+            "columns out, or give the file as Parquet"
+        )
+
+
 @contextmanager
 def _open_csv(
     source: SourceFile, columns: Columns | None, broken: list[str] | None = None
@@ -212,8 +225,7 @@ def _open_stream(source: SourceFile) -> Any:
 def _lines(source: SourceFile) -> Iterator[list[bytes | None]]:
     """Lines some thousand at a time; None for one that is too long."""
     lines: list[bytes | None] = []
-    with _open_stream(source) as opened:
-        stream = io.BufferedReader(opened, 2**20) if _is_raw(opened) else opened
+    with _buffered(source) as stream:
         n_bytes = 0
         while line := stream.readline(LONGEST_LINE_BYTES + 1):
             whole = line.endswith(b"\n") or len(line) <= LONGEST_LINE_BYTES
@@ -229,8 +241,11 @@ def _lines(source: SourceFile) -> Iterator[list[bytes | None]]:
         yield lines
 
 
-def _is_raw(stream: Any) -> bool:
-    return isinstance(stream, pa.NativeFile)
+@contextmanager
+def _buffered(source: SourceFile) -> Iterator[Any]:
+    with _open_stream(source) as opened:
+        is_raw = isinstance(opened, pa.NativeFile)
+        yield io.BufferedReader(opened, 2**20) if is_raw else opened
 
 
 def _jsonl_columns(source: SourceFile) -> dict[str, pa.DataType]:
@@ -246,6 +261,8 @@ def _jsonl_columns(source: SourceFile) -> dict[str, pa.DataType]:
                     found[name] = _json_type(cell)
                 else:
                     found.setdefault(name, pa.null())
+            # Not held beside the next, which may be as large.
+            value = None
         if found:
             return found
         break
@@ -278,6 +295,7 @@ def _jsonl_batches(
                 cells[name].append(_to_bytes(cell))
             if reason:
                 broken[index] = reason
+            value = cell = None
         yield pa.table({name: pa.array(cells[name], pa.binary()) for name in cells}), broken
 
 

@@ -226,6 +226,14 @@ def test_malformed_csv_rows_are_rejected_with_their_lines(tmp_path: Path) -> Non
     assert found.n_rows == 4
 
 
+def test_a_csv_file_of_very_many_columns_is_refused(tmp_path: Path) -> None:
+    header = b"text" + b"," * files.MOST_COLUMNS + b"\n"
+    with pytest.raises(
+        InputError, match=r"t\.csv\.gz: must have at most 65,536 columns, got 65,537"
+    ):
+        read(write(tmp_path, "t.csv.gz", header + b"a\n"))
+
+
 def test_reasons_of_malformed_csv_rows_do_not_gather(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
