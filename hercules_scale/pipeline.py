@@ -10,7 +10,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pyarrow as pa
@@ -181,11 +181,12 @@ def carry_out(
                 # Another run may have ended since.
                 earlier, finished = earlier_attempt()
                 if not finished:
-                    store.delete_unfinished()
+                    lock.store.delete_unfinished()
+                    context = replace(context, store=lock.store)
                     record = earlier or _new_record(context, sources, assigned_to)
                     tables = _keep_record(context, record, lock, stages)
                     lock.check()
-                    publish(store, tables, run_fingerprint)
+                    publish(lock.store, tables, run_fingerprint)
                     return store
     reporter.say(f"{store.uri}: finished before, nothing to do")
     return store

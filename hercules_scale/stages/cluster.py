@@ -86,12 +86,13 @@ def cluster_items(context: RunContext, source: ShardTiles, n_gpus: int = 0) -> C
             f"{shards.n_items:,} usable items; give at most that many"
         )
     # Shards of memberships that are lost are written again with the rest.
-    done_shards(context, MEMBERSHIPS)
+    written = done_shards(context, MEMBERSHIPS)
     done = done_shards(context, STAGE)
     n_levels = 1 if asked == "auto" else len(asked)
     with context.reporter.stage(STAGE, n_levels, "levels", n_levels * bool(done)) as progress:
         if not done:
-            commit = _cluster(context, source, n_gpus, progress)
+            files = {shard: commit.files[0] for shard, commit in written.items()}
+            commit = _cluster(context, source, n_gpus, progress, files)
             write_commit(context.store, STAGE, commit)
         else:
             commit = done[0]
@@ -113,7 +114,11 @@ def _read(store: Store, commit: Commit) -> Clustering:
 
 
 def _cluster(
-    context: RunContext, source: ShardTiles, n_gpus: int, progress: StageProgress
+    context: RunContext,
+    source: ShardTiles,
+    n_gpus: int,
+    progress: StageProgress,
+    written: dict[int, FileRecord],
 ) -> Commit:
     def show(number: int, result: LevelResult) -> None:
         # Nobody knows before how many levels the data will have.
@@ -147,6 +152,7 @@ def _cluster(
         n_near = pool * summaries.exemplars
         writer = MembershipWriter(
             context.store,
+            written,
             shards,
             context.fingerprint,
             found.levels,

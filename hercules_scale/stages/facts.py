@@ -25,6 +25,7 @@ from hercules_scale.stages.shards import ShardResult, Stage, run_shards
 from hercules_scale.stages.statistics import Statistics
 from hercules_scale.stages.vocabulary import Vocabulary, load_vocabulary
 from hercules_scale.storage import layout
+from hercules_scale.storage.manifest import read_commits
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
     column_vectors,
@@ -55,8 +56,10 @@ LEAST_SHOWN = 4
 # Counts that the driver holds. Where there are more, workers that hold as many each leave out rare
 # phrases: each cluster keeps its share of that number, or the least number.
 MOST_COUNTS, LEAST_COUNTS = 4_000_000, 500
-# Shards of phrase counts, those without rare phrases, and the levels' labels.
-PHRASES, FREQUENT, LABELLED = "phrases", "frequent_phrases", "summaries"
+# Shards of phrase counts, and those without rare phrases.
+PHRASES, FREQUENT = "phrases", "frequent_phrases"
+# The stage that gives clusters their titles.
+LABELLING = "summarize"
 # A cosine from which an example says nothing that one before it did not.
 NEAR_DUPLICATE = 0.9
 
@@ -343,6 +346,12 @@ def _columns(
         yield here.tolist(), take_rows(store, layout.part(table, shard), here - start, column)
 
 
+def labelled_files(context: RunContext) -> dict[int, str]:
+    """Where the titles of each level are that has them."""
+    commits = read_commits(context.store, LABELLING, context.fingerprint)
+    return {level: commit.files[0].path for level, commit in commits.items()}
+
+
 def _children(context: RunContext, clustering: Clustering, level: int) -> dict[int, list[Child]]:
     """Children of each cluster of a level that a prompt shows; none for the finest level.
 
@@ -351,7 +360,7 @@ def _children(context: RunContext, clustering: Clustering, level: int) -> dict[i
     if level == 1:
         return {}
     config, below = context.config.summaries, clustering.level(level - 1)
-    summaries = read_table(context.store, layout.work_part(LABELLED, level - 1))
+    summaries = read_table(context.store, labelled_files(context)[level - 1])
     children: dict[int, list[tuple[float, Child]]] = {}
     for parent, order, n_items, title, description, told_by in zip(
         below["parent_cluster_id"].to_pylist(),

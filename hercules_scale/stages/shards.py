@@ -189,7 +189,7 @@ def done_shards(context: RunContext, stage: str, rewritten_by: str = "") -> dict
     rewritten = read_commits(store, rewritten_by, run) if commits and rewritten_by else {}
     whole, lost = whole_commits(store, commits, rewritten)
     for shard in commits.keys() - whole.keys():
-        store.delete_files(layout.commit(stage, shard))
+        store.delete_files(layout.commit(stage, shard, commits[shard].owner))
     if lost:
         context.reporter.say(
             f"{stage}: {len(lost):,} files are gone or cut since they were written, such as "
