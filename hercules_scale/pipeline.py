@@ -57,6 +57,7 @@ from hercules_scale.stages.summarize import (
 )
 from hercules_scale.stages.tree_order import order_items
 from hercules_scale.stages.vectors import ShardTiles
+from hercules_scale.stages.waiting import await_address
 from hercules_scale.storage import layout
 from hercules_scale.storage.faults import explain, reason_of
 from hercules_scale.storage.lock import Lock, hold_lock
@@ -264,7 +265,7 @@ def _keep_record(
     metrics = RunMetrics(store.uri)
     reporter.run, reporter.measure = store.uri, metrics.record
     try:
-        with local_or_cluster_ray(context.config), metrics.exported():
+        with local_or_cluster_ray(context.config, reporter.say), metrics.exported():
             tables, results = stages(context)
     except BaseException as error:
         record |= {"status": "failed", "error": _described(error)}
@@ -372,10 +373,16 @@ def _versions() -> dict[str, str]:
 
 
 @contextmanager
-def local_or_cluster_ray(config: RunConfig) -> Iterator[None]:
+def local_or_cluster_ray(
+    config: RunConfig, say: Callable[[str], object] | None = None
+) -> Iterator[None]:
     """Connect to the Ray cluster this process belongs to, or start a local one and stop it.
 
     A cluster is joined where RAY_ADDRESS is set, as it is in a submitted job.
+
+    Args:
+        config: The run.
+        say: Is told that the cluster is waited for; by default the terminal.
 
     Raises:
         HerculesScaleError: Something of Ray was lost that no stage can do without.
@@ -398,7 +405,8 @@ def local_or_cluster_ray(config: RunConfig) -> Iterator[None]:
     mine = not ray.is_initialized()
     if mine:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if os.environ.get("RAY_ADDRESS"):
+        if address := os.environ.get("RAY_ADDRESS"):
+            await_address(address, config.resources.wait_seconds, say or Reporter().say)
             options["runtime_env"] = {"env_vars": quiet}
         else:
             # Embedding and the LLM run in turn, so the larger of the two is enough. Workers that

@@ -31,6 +31,7 @@ from hercules_scale.stages.memberships import STAGE as MEMBERSHIPS
 from hercules_scale.stages.memberships import MembershipWriter, MembersSummary, merge_summaries
 from hercules_scale.stages.shards import done_shards
 from hercules_scale.stages.vectors import ShardTiles, open_vectors
+from hercules_scale.stages.waiting import Room
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import Commit, read_commits, write_commit
 from hercules_scale.storage.store import Store
@@ -132,10 +133,10 @@ def _cluster(
     hierarchy = context.config.hierarchy
     shards = source.shards
     actors = clustering_pool(context.config.resources, n_gpus)
-    with open_vectors(source, hierarchy.metric, actors.least, options=actors.options) as (
-        vectors,
-        mean,
-    ):
+    room = Room(context, STAGE, actors.described)
+    with open_vectors(
+        source, hierarchy.metric, actors.least, options=actors.options, room=room
+    ) as (vectors, mean):
         checkpoints = StoreCheckpoints(context.store, context.fingerprint, context.reporter.measure)
         found = build_levels(vectors, hierarchy, checkpoints, show)
         if found.tree is not None:

@@ -19,6 +19,7 @@ from hercules_scale.errors import InputError
 from hercules_scale.evaluation.summaries import Measured, groundedness_metrics
 from hercules_scale.models import resolve_chat_model
 from hercules_scale.progress import StageProgress
+from hercules_scale.resources import replica_pool
 from hercules_scale.stages.cluster import Clustering
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.embed import load_encoder
@@ -44,6 +45,7 @@ from hercules_scale.stages.metrics import call_recorder
 from hercules_scale.stages.read import run_moments
 from hercules_scale.stages.shards import done_shards
 from hercules_scale.stages.statistics import Statistics, measure_statistics
+from hercules_scale.stages.waiting import Room
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import Commit, read_commits, write_commit
 from hercules_scale.storage.tables import (
@@ -221,7 +223,8 @@ def open_model(context: RunContext, n_gpus: int) -> Iterator[Model | None]:
 
     source = resolve_chat_model(config.summaries.model)
     app = f"hercules_scale_{context.fingerprint}"
-    with serve_vllm(config, source, n_gpus, app) as model:
+    room = Room(context, STAGE, replica_pool(config.resources, n_gpus).described)
+    with serve_vllm(config, source, n_gpus, app, room.look) as model:
         yield model
 
 

@@ -2,7 +2,8 @@
 
 Locks are numbered, and the highest number is the one that holds, so that a dead owner's is taken
 over with nothing but the conditional creation of the next: of two that try, one wins. The highest
-stays when its owner has ended, so that no owner before it can take the output for its own again.
+is never deleted, and who ends leaves one that nobody holds, so that neither an owner before it nor
+what an owner has left at work can take the output for its own again.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Lock:
 
     def __init__(self, store: Store, number: int, owner: Record) -> None:
         self.store = Store(store.uri, store.options, number)
-        self._name, self._owner = layout.lock(number), owner
+        self._number, self._owner = number, owner
         self._lost: Record | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep_fresh, daemon=True)
@@ -67,12 +68,14 @@ class Lock:
             )
 
     def release(self) -> None:
-        """Let others have it."""
+        """Let others have it; workers that are still busy for this owner write no more."""
         self._ended.set()
         self._thread.join()
         if self._lost is None:
             released = self._owner | {"seen_at": timestamp(), "released": True}
-            self.store.hasty.write_bytes(self._name, to_json(released))
+            if self.store.hasty.create(layout.lock(self._number + 1), to_json(released)):
+                plain = Store(self.store.uri, self.store.options)
+                plain.hasty.delete_files(layout.lock(self._number))
 
     def _keep_fresh(self) -> None:
         while not self._ended.wait(HEARTBEAT_SECONDS):
@@ -85,7 +88,8 @@ class Lock:
         if newest is None or newest[1]["token"] != self._owner["token"]:
             self._lost = {} if newest is None else newest[1]
         else:
-            self.store.write_bytes(self._name, to_json(self._owner | {"seen_at": timestamp()}))
+            name = layout.lock(self._number)
+            self.store.write_bytes(name, to_json(self._owner | {"seen_at": timestamp()}))
 
 
 @contextmanager

@@ -97,7 +97,7 @@ class Store:
 
     def __reduce__(self) -> tuple[type[Store], tuple[str, StorageConfig, int]]:
         # A worker opens its own connections.
-        return (Store, (self.uri, self.options, self.owner))
+        return (type(self), (self.uri, self.options, self.owner))
 
     @property
     def hasty(self) -> Store:
@@ -199,15 +199,16 @@ class Store:
         return [f"{layout.LOCKS}/{name}" for name in sorted(names)]
 
     def check_owner(self) -> None:
-        """Make sure that nobody has taken the output over from who writes here.
+        """Make sure that the lock that this is written under still holds.
 
         Raises:
-            StorageError: Somebody has, whether or not that owner is still there.
+            StorageError: Another run took the output over, whether or not it is still there, or
+                the owner of the lock has ended.
         """
         if self.owner and self.lock_names()[-1:] != [layout.lock(self.owner)]:
             raise StorageError(
-                f"{self.uri}: was taken over by another run while this one, of lock {self.owner}, "
-                "was not heard of, so it writes no more; let the other one finish"
+                f"{self.uri}: was taken over by another run, or this one has ended (lock "
+                f"{self.owner} holds no more), so this is not written; let the other one finish"
             )
 
     def path(self, name: str) -> str:
@@ -360,11 +361,11 @@ class Store:
 
         def delete() -> None:
             self.check_owner()
-            with suppress(FileNotFoundError):
-                self.fsspec.rm(self.path(folder), recursive=True)
+            if self.fsspec.exists(self.path(folder)):
+                with suppress(FileNotFoundError):
+                    self.fsspec.rm(self.path(folder), recursive=True)
 
-        if self.exists(folder):
-            self.patiently(delete)
+        self.patiently(delete)
 
     def delete_unfinished(self) -> None:
         """Delete what our writers that were killed left behind, in the folders of a run alone.

@@ -78,7 +78,7 @@ def test_a_second_run_is_told_who_writes_and_a_killed_one_is_taken_over_at_once(
     finally:
         holder.kill()
         holder.communicate()
-    assert locks(store) == [layout.lock(2)]
+    assert locks(store) == [layout.lock(3)]
     assert held_by(store) is None
 
 
@@ -116,10 +116,15 @@ def test_one_that_was_taken_over_writes_nothing_though_its_successor_has_ended(
             worker.hasty.delete_unfinished,
         ]
         for write in writes:
-            with pytest.raises(StorageError, match=r"taken over by another run .* of lock 1, was"):
+            with pytest.raises(
+                StorageError, match=r"taken over by another run, .* \(lock 1 holds no"
+            ):
                 write()
+        with pytest.raises(StorageError, match=r"or this one has ended \(lock 2 holds no more"):
+            # Of a task that its owner left at work.
+            second.store.write_bytes("run.json", b"late")
     assert store.read_bytes("run.json") == b"second"
-    assert store.list_files("") == [layout.lock(2), "run.json"]
+    assert store.list_files("") == [layout.lock(3), "run.json"]
     with hold_lock(store, print) as third:
         third.store.write_bytes("run.json", b"third")
         # Who begins there anew removes everything.
@@ -143,9 +148,9 @@ def test_a_process_of_the_same_number_is_not_the_owner(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     with hold_lock(store, print):
         mine = json.loads(store.read_bytes(layout.lock(1)))
-    write_lock(store, 1, **mine | {"process_created": mine["process_created"] - 60})
+    write_lock(store, 3, **mine | {"process_created": mine["process_created"] - 60})
     with hold_lock(store, print):
-        assert locks(store) == [layout.lock(2)]
+        assert locks(store) == [layout.lock(4)]
 
 
 def test_the_owner_keeps_it_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +188,7 @@ def test_of_many_that_start_at_once_on_s3_one_wins(s3: str) -> None:
     results = sorted(each.result() for each in runs)
     assert results[-1] == "won"
     assert all("another run is writing here, host" in result for result in results[:-1])
-    assert locks(store) == [layout.lock(2)]
+    assert locks(store) == [layout.lock(3)]
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b'{"token": "a"}', b'{"pid": "x"}'])
