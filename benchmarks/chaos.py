@@ -173,7 +173,7 @@ class Attempt:
         whole = any(kill.get("done") and kill["what"] != "worker" for kill in kills)
         if process.exitcode and not whole:
             self.ended = self._log.read_text()[-2000:]
-        return process.exitcode == 0
+        return bool(process.exitcode == 0)
 
     def start(self, elsewhere: bool = False) -> Any:
         """Begin it; the caller ends the process.

@@ -87,7 +87,7 @@ class ServeClient:
 
 @contextmanager
 def serve_vllm(
-    config: RunConfig, source: str, n_gpus: int, app: str, look: Look
+    config: RunConfig, source: str, n_gpus: int, app: str, look: Look = lambda has_room: None
 ) -> Iterator[Model]:
     """Deploy the model, and take the deployment down at the end.
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from hercules_scale.config import parse_config
 from hercules_scale.progress import Reporter
 from hercules_scale.stages import summarize
 from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.facts import labelled_files
 from hercules_scale.stages.label_level import Labels, Level
 from hercules_scale.stages.shards import ShardResult, _ShardTask, done_shards
 from hercules_scale.storage import layout
@@ -104,15 +106,9 @@ def label(context: RunContext, seconds: float) -> None:
     labels = Labels(
         [Summary(f"after {seconds}", "")], np.zeros((1, 2), np.float32), np.full((1, 3), np.nan)
     )
-    work = summarize._Work(
-        context,
-        Shards(1, 1),
-        None,
-        None,
-        None,
-        None,
-        (0, 0),  # type: ignore[arg-type]
-    )
+    unused: Any = None
+    shards = Shards(1, 1)
+    work = summarize._Work(context, shards, unused, unused, unused, unused, (0, 0))
     summarize._commit_level(work, 1, level, labels, ledger)
 
 
@@ -127,7 +123,7 @@ def test_what_a_model_said_has_a_name_of_its_owner_and_what_none_said_has_not(
     before = [store.read_bytes(file.path) for file in first]
     with hold_lock(store, print) as lock:
         label(context_of(lock.store, engine), 2.0)
-        found = summarize.labelled_files(context_of(lock.store, engine))
+        found = labelled_files(context_of(lock.store, engine))
     second = read_commits(store, summarize.STAGE, "f")[1].files
     assert found == {1: second[0].path}
     if engine == "keyphrases":
