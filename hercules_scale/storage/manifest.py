@@ -190,9 +190,15 @@ def check_free(store: Store, key: str) -> None:
 def publish(store: Store, tables: dict[str, list[FileRecord]], run_fingerprint: str) -> None:
     """Write the manifest, then the mark of success, each unless it is there.
 
+    Files that an owner before wrote and did not commit go first, since people read a table as all
+    files of its folder.
+
     Raises:
         StorageError: Another run published here meanwhile.
     """
+    for name, files in tables.items():
+        if any(_has_owner(file.path) for file in files):
+            _delete_others(store, name, files)
     manifest = to_json(
         {
             "fingerprint": run_fingerprint,
@@ -320,6 +326,17 @@ def replace_table(store: Store, table: str, files: list[FileRecord]) -> None:
     manifest = json.loads(store.read_bytes(layout.MANIFEST))
     manifest["tables"][table] = [asdict(file) for file in files]
     store.write_bytes(layout.MANIFEST, to_json(manifest))
+    _delete_others(store, table, files)
+
+
+def _has_owner(path: str) -> bool:
+    """Whether the name of a file has the number of a lock in it."""
+    found = _PART.fullmatch(path)
+    return found is not None and found[2] is not None
+
+
+def _delete_others(store: Store, table: str, files: list[FileRecord]) -> None:
+    """Delete the files of a table, by their names, but for some."""
     kept = {file.path for file in files}
     for name in store.list_files(table):
         if name not in kept and number_of(name) >= 0:

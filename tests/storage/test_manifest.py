@@ -102,6 +102,17 @@ def test_a_publisher_that_was_stopped_before_the_mark_is_followed(tmp_path: Path
     assert published_files(store) == {"items": [FILE]}
 
 
+def test_what_a_killed_owner_left_of_a_table_goes_before_another_publishes(tmp_path: Path) -> None:
+    store, table = Store(str(tmp_path)), pa.table({"row": [1]})
+    names = [layout.part("llm_calls", 1, owner) for owner in (1, 3)]
+    files = [write_table(store, name, table) for name in [*names, layout.part("items", 0)]]
+    store.write_bytes("llm_calls/notes.txt", b"mine")
+    store.write_bytes(layout.part("items", 1), b"of the caller, who reads the manifest")
+    publish(store, {"items": files[2:], "llm_calls": files[1:2]}, "f")
+    assert store.list_files("llm_calls") == ["llm_calls/notes.txt", names[1]]
+    assert len(store.list_files("items")) == 2
+
+
 def test_commits_hold_while_their_files_have_the_recorded_length(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     table = pa.table({"row": [1, 2, 3]})
