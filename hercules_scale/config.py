@@ -192,7 +192,12 @@ class ResamplingConfig(_Section):
     Source: HERCULES, section 3.3 and Algorithm 3, lines 14-24.
     """
 
-    rounds: int = Field(default=0, ge=0, le=1000, description="rounds m; 0 is off")
+    rounds: int = Field(
+        default=0,
+        ge=0,
+        le=1000,
+        description="rounds m, where refinement is none; 0 is off",
+    )
     points_per_cluster: int = Field(
         default=10, ge=1, le=100_000, description="items r nearest to each centroid in a round"
     )
@@ -319,6 +324,19 @@ class HierarchyConfig(_Section):
                 f"({levels[0]:,} here), which is as many points as are agglomerated"
             )
         return value
+
+    @model_validator(mode="after")
+    def _resampling_is_not_undone(self) -> HierarchyConfig:
+        # One level has no tree.
+        nests = self.levels == "auto" or len(self.levels) > 1
+        if nests and self.refinement == "tree" and self.resampling.rounds > 0:
+            raise ValueError(
+                f"resampling.rounds must be 0 where refinement is tree ({self.resampling.rounds} "
+                "here), since tree refinement puts means of all items in the place of the "
+                "centroids that resampling finds; leave resampling out, or give refinement: none, "
+                "the paper's way"
+            )
+        return self
 
     @property
     def listed_levels(self) -> list[int]:

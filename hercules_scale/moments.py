@@ -55,8 +55,9 @@ class Moments:
             ordered = values[order]
             low[held] = np.minimum.reduceat(ordered, starts)
             high[held] = np.maximum.reduceat(ordered, starts)
-            mean[held] = np.add.reduceat(ordered, starts) / n[held, None]
-            squares[held] = np.add.reduceat((ordered - mean[groups[order]]) ** 2, starts)
+            with np.errstate(over="ignore"):
+                mean[held] = np.add.reduceat(ordered, starts) / n[held, None]
+                squares[held] = np.add.reduceat((ordered - mean[groups[order]]) ** 2, starts)
         return cls(n, mean, squares, low, high)
 
     def add(self, other: Moments) -> Moments:
@@ -64,10 +65,12 @@ class Moments:
         n = self.n + other.n
         share = (other.n / np.maximum(n, 1))[:, None]
         apart = other.mean - self.mean
+        with np.errstate(over="ignore"):
+            between = apart**2 * self.n[:, None] * share
         return Moments(
             n,
             self.mean + apart * share,
-            self.squares + other.squares + apart**2 * self.n[:, None] * share,
+            self.squares + other.squares + between,
             np.minimum(self.low, other.low),
             np.maximum(self.high, other.high),
         )

@@ -172,13 +172,14 @@ def assigner(dimension: int) -> pa.Schema:
     """What gives an embedding its clusters."""
     return pa.schema(
         [
-            # mean: what is taken off an embedding; cell: what it is assigned by, with the cluster
-            # of level 1 that comes of it; cluster: a centroid, less the mean.
+            # mean: what is taken off an embedding, with the length that longer ones are then
+            # shortened to; cell: what it is assigned by, with the cluster of level 1 that comes of
+            # it; cluster: a centroid, less the mean.
             ("role", pa.string()),
             ("level", pa.int16()),
             ("cluster_id", pa.int32()),
             ("parent_cluster_id", pa.int32()),
-            # Added to the squared L2 distance to a cell.
+            # Added to the squared L2 distance to a cell; of the mean, that length.
             ("offset", pa.float32()),
             ("vector", pa.list_(pa.float32(), dimension)),
         ]

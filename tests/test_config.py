@@ -19,6 +19,7 @@ input:
 embedding: {model: minilm, precision: float32}
 hierarchy:
   levels: [100, 20, 5]
+  refinement: none
   resampling: {rounds: 2, points_per_cluster: 10}
   seed: 7
 summaries:
@@ -153,6 +154,11 @@ def test_a_wrong_type_names_key_rule_value_and_remedy(
             r"hierarchy\.method must be kmeans where levels ask for more than 5,000 .*5,001 here",
         ),
         (
+            {"hierarchy": {"resampling": {"rounds": 3}}},
+            r"resampling\.rounds must be 0 where refinement is tree \(3 here\), since tree "
+            r"refinement puts means of all items .*refinement: none, the paper's way",
+        ),
+        (
             {"hierarchy": {"linkage": "centroid"}},
             r"hierarchy\.linkage input should be 'ward', .*got 'centroid'; give what",
         ),
@@ -195,7 +201,8 @@ def test_an_impossible_value_names_its_rule(sections: dict[str, object], message
     "hierarchy",
     [
         {"method": "agglomerative", "levels": [5000, 5], "resampling": {"rounds": 0}},
-        {"method": "kmeans", "levels": [5001, 5], "resampling": {"rounds": 2}},
+        {"method": "kmeans", "refinement": "none", "resampling": {"rounds": 2}},
+        {"method": "kmeans", "levels": [5001], "resampling": {"rounds": 2}},
     ],
 )
 def test_a_method_that_fits_the_rest_is_taken(hierarchy: dict[str, object]) -> None:
@@ -213,7 +220,7 @@ def test_several_mistakes_are_told_at_once() -> None:
         ("hierarchy.seed=3", "hierarchy.seed", 3),
         ("hierarchy.levels=[9, 3]", "hierarchy.levels", [9, 3]),
         ("hierarchy.levels=auto", "hierarchy.levels", "auto"),
-        ("hierarchy.resampling.rounds=1", "hierarchy.resampling.rounds", 1),
+        ("hierarchy.resampling.points_per_cluster=1", "hierarchy.resampling.points_per_cluster", 1),
         ("summaries.topic=a=b", "summaries.topic", "a=b"),
         ("summaries.topic=", "summaries.topic", None),
         ('output.path="7"', "output.path", "7"),

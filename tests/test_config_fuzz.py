@@ -39,6 +39,7 @@ WHOLE: dict[str, Any] = {
         "tolerance": 1e-5,
         "max_iterations": 100,
         "smoothing": {"neighbours": 10, "rounds": 3},
+        "refinement": "none",
         "resampling": {"rounds": 2, "points_per_cluster": 10},
     },
     "summaries": {

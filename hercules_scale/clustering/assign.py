@@ -12,6 +12,7 @@ from scipy import sparse
 
 from hercules_scale.clustering.patient_faiss import faiss
 from hercules_scale.clustering.threads import map_blocks
+from hercules_scale.errors import InputError
 
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
@@ -19,6 +20,10 @@ Int64 = NDArray[np.int64]
 
 # Rows that are turned into fixed point at a time; 1,024 rows of 384 dimensions are 3 MB.
 SUM_ROWS = 1_024
+# A squared distance as large as the square of the typical length keeps so many binary places.
+DISTANCE_PLACES = 24
+# Squares of shorter or longer vectors lose digits in float32, or all of them.
+LEAST_LENGTH, LARGEST_SQUARE = 1e-18, float(np.finfo(np.float32).max)
 
 # Small batches otherwise take another code path, whose rounding differs.
 faiss.cvar.distance_compute_blas_threshold = 0
@@ -58,32 +63,74 @@ def with_offsets(centroids: Float32, offsets: Float32) -> Float32:
 
 def to_unit(vectors: Float32) -> Float32:
     """Vectors at length 1; zero vectors stay."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.where(lengths > 0, vectors / np.maximum(lengths, np.float32(1e-30)), vectors)
+    with np.errstate(over="ignore"):
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = np.where(lengths > 0, vectors / np.maximum(lengths, np.float32(1e-30)), vectors)
+    odd = np.flatnonzero((lengths < LEAST_LENGTH) | ~np.isfinite(lengths))
+    if len(odd):
+        exact = vectors[odd].astype(np.float64)
+        norms = np.linalg.norm(exact, axis=1, keepdims=True)
+        unit[odd] = exact / np.where(norms > 0, norms, 1)
+    return unit
+
+
+def cut_lengths(vectors: Float32, lengths: NDArray[np.float64], limit: float) -> Int64:
+    """Shorten vectors that are longer than a limit to that limit, in place.
+
+    Args:
+        vectors: Shape (n, d).
+        lengths: L2 norms of the vectors, shape (n,).
+        limit: Above 0.
+
+    Returns:
+        Places of these vectors.
+    """
+    far = np.flatnonzero(lengths > limit)
+    if len(far):
+        vectors[far] *= (limit / lengths[far])[:, None]
+    return far
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Binary places of fixed-point sums, which keep them in int64.
+    """Binary places of fixed-point sums; those of vectors keep them in int64.
 
     Attributes:
         vectors: Places of sums of vectors.
-        distances: Places of sums of squared distances.
+        distances: Places of sums of squared distances, which are not bound to 64 bits.
     """
 
     vectors: int
     distances: int
 
     @classmethod
-    def of(cls, total_weight: int, largest: float, dimension: int) -> Scale:
+    def of(cls, total_weight: int, largest: float, dimension: int, typical: float = 0.0) -> Scale:
         """Places for vectors whose numbers are at most ``largest`` from 0.
 
-        A squared distance is at most d (2 max|x|)^2.
+        A squared distance is at most d (2 max|x|)^2. Where few vectors are much longer than the
+        others, sums of squared distances get the places that the others need.
+
+        Args:
+            total_weight: Of all vectors.
+            largest: Largest number, without sign.
+            dimension: Numbers of a vector.
+            typical: Length of a typical vector; 0 where all are 0.
+
+        Raises:
+            InputError: float32 does not hold the squares.
         """
-        return cls(
-            _places(total_weight, largest),
-            _places(total_weight, 4 * dimension * largest * largest),
-        )
+        square = 4 * dimension * largest * largest
+        if square > LARGEST_SQUARE:
+            most = math.sqrt(LARGEST_SQUARE / (4 * dimension))
+            raise InputError(
+                f"vectors: numbers must be at most {most:.2g} from 0 for their squares to be "
+                f"computed, got {largest:.2g}; divide all of them by a constant"
+            )
+        distances = _places(total_weight, square)
+        if typical > 0:
+            least = DISTANCE_PLACES - 2 * math.floor(math.log2(max(typical, 2**-40)))
+            distances = max(distances, least)
+        return cls(_places(total_weight, largest), distances)
 
 
 def _places(count: int, largest: float) -> int:

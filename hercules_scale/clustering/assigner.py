@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Float32, Int32, Int64, nearest, to_unit
+from hercules_scale.clustering.assign import (
+    Float32,
+    Int32,
+    Int64,
+    cut_lengths,
+    nearest,
+    to_unit,
+)
 from hercules_scale.clustering.exact import Pass, find_labels
 from hercules_scale.clustering.kmeans import project
 from hercules_scale.clustering.levels import Level, Levels, Memberships, compute_memberships
 from hercules_scale.clustering.refinement import Parents, add_up
 from hercules_scale.clustering.search import vector_lengths
+from hercules_scale.clustering.tiles import count_lengths, far_limit, is_far
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,7 @@ class Assigner:
     Attributes:
         metric: ``squared_l2`` or ``cosine``.
         mean: What is taken off each vector, shape (d,); zeros for ``cosine``.
+        limit: What longer vectors are then shortened to.
         cells: Shape (m, d).
         offsets: Added to the squared distances to each cell, shape (m,).
         leaves: Cluster of level 1 that each cell belongs to, shape (m,).
@@ -35,18 +45,22 @@ class Assigner:
 
     metric: str
     mean: Float32
+    limit: float
     cells: Float32
     offsets: Float32
     leaves: Int32
     levels: list[Level]
 
     @classmethod
-    def of_levels(cls, found: Levels, mean: NDArray[np.float64], metric: str) -> Assigner:
+    def of_levels(
+        cls, found: Levels, mean: NDArray[np.float64], limit: float, metric: str
+    ) -> Assigner:
         """The assigner that gives the vectors of a hierarchy the labels that they have in it.
 
         Args:
             found: The hierarchy.
             mean: What was taken off the vectors, shape (d,).
+            limit: What longer ones were shortened to.
             metric: Of the hierarchy.
         """
         # A cell that no vector had a label of belongs to no cluster.
@@ -54,6 +68,7 @@ class Assigner:
         return cls(
             metric,
             mean.astype(np.float32),
+            limit,
             found.path[used],
             found.offsets[used],
             found.leaves[used],
@@ -72,7 +87,10 @@ class Assigner:
             parents: Parent of each cluster of levels 1 to L - 1.
             metric: ``cosine`` has centroids of unit length.
         """
-        mean = totals.sum(axis=0) / counts.sum()
+        # A cluster of items that are far away would take the mean along.
+        lengths = np.linalg.norm(totals / np.maximum(counts, 1)[:, None], axis=1)
+        near = ~is_far(lengths, far_limit(count_lengths(lengths)))
+        mean = totals[near].sum(axis=0) / counts[near].sum()
         if metric == "cosine":
             mean[:] = 0
         centroids = [
@@ -83,7 +101,8 @@ class Assigner:
         levels = [Level(*level) for level in zip(centroids, above, strict=True)]
         used = np.flatnonzero(counts).astype(np.int32)
         offsets = np.zeros(len(used), np.float32)
-        return cls(metric, mean.astype(np.float32), centroids[0][used], offsets, used, levels)
+        vectors = centroids[0][used]
+        return cls(metric, mean.astype(np.float32), math.inf, vectors, offsets, used, levels)
 
     @property
     def dimension(self) -> int:
@@ -97,7 +116,10 @@ class Assigner:
 
     def to_space(self, vectors: Float32) -> Float32:
         """Embeddings, shape (n, d), in the space that clusters lie in."""
-        return (to_unit(vectors) if self.metric == "cosine" else vectors) - self.mean
+        found = (to_unit(vectors) if self.metric == "cosine" else vectors) - self.mean
+        if math.isfinite(self.limit):
+            cut_lengths(found, vector_lengths(found), self.limit)
+        return found
 
     def find_leaves(self, vectors: Float32) -> Int32:
         """Clusters of level 1 of vectors in that space, shape (n,)."""

@@ -27,6 +27,7 @@ from hercules_scale.clustering.search import (
     Search,
     error_bounds,
     exact_distances,
+    least_squares,
     vector_lengths,
 )
 
@@ -169,8 +170,8 @@ def _nearest_fast(
     own_first = step.fast[ids[:, 0]] == labels
     # Of one centroid that is the own there is no other.
     second = distances[:, 1] if n_found == 2 else np.float32(np.inf)
-    squares = np.where(own_first, second, distances[:, 0]).astype(np.float64)
-    return np.asarray(np.sqrt(np.maximum(squares - errors, 0)))
+    squares = np.where(own_first, second, distances[:, 0])
+    return np.asarray(np.sqrt(least_squares(squares, errors, vectors.shape[1])))
 
 
 def _search(vectors: Float32, errors: Float64, step: Pass, search: Search) -> tuple[Int32, Float64]:
@@ -182,15 +183,15 @@ def _search(vectors: Float32, errors: Float64, step: Pass, search: Search) -> tu
     labels = ids[:, 0].copy()
     if k == 1:
         return step.distinct[labels].astype(np.int32), np.full(len(vectors), np.inf)
-    squares = distances[:, 1].astype(np.float64) - errors
+    squares = least_squares(distances[:, 1], errors, vectors.shape[1])
     unsure = np.flatnonzero(distances[:, 1] - distances[:, 0] <= 2 * errors)
     if len(unsure):
         labels[unsure] = _decide(vectors[unsure], errors[unsure], centroids, offsets)
-        squares[unsure] = distances[unsure, 0] - errors[unsure]
+        squares[unsure] = least_squares(distances[unsure, 0], errors[unsure], vectors.shape[1])
     if len(step.distinct) < len(step.centroids):
         # A copy of the own centroid lies as near as itself.
         squares[:] = 0
-    return step.distinct[labels].astype(np.int32), np.sqrt(np.maximum(squares, 0))
+    return step.distinct[labels].astype(np.int32), np.sqrt(squares)
 
 
 def nearest_others(vectors: Float32, own: Int32, centroids: Float32) -> Int64:

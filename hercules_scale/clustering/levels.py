@@ -105,8 +105,7 @@ def build_levels(
         return _cut_levels(agglomerate_vectors(vectors, config, checkpoints), on_level)
     if config.levels != "auto" and len(config.levels) > 1:
         size = warm_up_size(vectors, config.levels[0])
-        refined = config.refinement == "tree" and not config.resampling.rounds
-        if refined and size < vectors.n_rows:
+        if config.refinement == "tree" and size < vectors.n_rows:
             return _from_sample(vectors, size, config, checkpoints, on_level)
     runs: list[KMeansResult] = []
     parents: list[Int32] = []

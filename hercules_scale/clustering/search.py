@@ -51,15 +51,37 @@ def vector_lengths(vectors: Float32) -> NDArray[np.float64]:
 def error_bounds(
     lengths: NDArray[np.float64], dimension: int, centroids: Float32, offsets: Float32 | None
 ) -> NDArray[np.float64]:
-    """Bound on the error of a float32 distance of vectors of some lengths to any centroid.
+    """Bound on the error of a float32 distance of vectors of some lengths to a centroid.
 
-    Distances are taken as |x|² + |c|² - 2 x·c.
+    Distances are taken as |x|² + |c|² - 2 x·c. The bound is that of centroids that may be one of
+    the two nearest: with b the second smallest norm of all, one of more than 3 |x| + 2 b lies more
+    than twice as far as two others do. Those are neither nearest nor found to be, and
+    ``least_squares`` bounds their distances.
     """
     squares = np.einsum("ij,ij->i", centroids, centroids, dtype=np.float64)
     if offsets is not None:
         squares = squares + offsets
-    summed = (lengths + np.sqrt(squares.max())) ** 2
-    return np.asarray(SUM_ERROR * (dimension + 4) * summed)
+    norms = np.sort(np.sqrt(squares))
+    reach = 3 * lengths + 2 * norms[:2][-1]
+    longest = norms[np.searchsorted(norms, reach, side="right") - 1]
+    return np.asarray(_relative_error(dimension) * (lengths + longest) ** 2)
+
+
+def least_squares(
+    distances: NDArray[np.floating], errors: NDArray[np.float64], dimension: int
+) -> NDArray[np.float64]:
+    """Lower bounds on the true squared distances, given those of float32.
+
+    A centroid that ``errors`` leaves out is longer than three times the vector, so its distance is
+    at least half the sum of both norms.
+    """
+    share = 1 - 4 * _relative_error(dimension)
+    return np.asarray(np.maximum(distances.astype(np.float64) * share - errors, 0))
+
+
+def _relative_error(dimension: int) -> float:
+    """Of a float32 distance, as a share of (|x| + |c|)²."""
+    return SUM_ERROR * (dimension + 4)
 
 
 def exact_distances(

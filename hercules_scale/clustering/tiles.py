@@ -6,6 +6,7 @@ one pass of assignment, or maps a pure function over the tiles.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -43,6 +44,12 @@ TILE_ROWS = 65_536
 SEARCH_ROWS = 4_096
 # Rows at fault that a message names.
 NAMED_ROWS = 5
+# A vector so many times as long as the median is far away; a power of two.
+FAR = 1024
+# Lengths are counted by the first bits of their float32: exponent and three binary digits.
+_SHIFT, _N_BINS = 20, 1 << 12
+# Sums keep so many binary places of a typical length, or vectors are refused.
+LEAST_PLACES = 8
 
 T = TypeVar("T")
 
@@ -86,6 +93,11 @@ class Tile:
         return np.arange(self.first_row, self.first_row + len(self.vectors))
 
 
+def _largest_number(vectors: Float32) -> float:
+    """Largest number in vectors, without sign."""
+    return max(float(vectors.max()), -float(vectors.min()))
+
+
 def check_finite(vectors: Float32, first_row: int) -> None:
     """Refuse vectors that hold NaN or infinity, since one would spoil every mean.
 
@@ -101,6 +113,43 @@ def check_finite(vectors: Float32, first_row: int) -> None:
         f"vectors of rows {named}{more}: every number must be finite, got NaN or infinity; leave "
         "those rows out or mend them"
     )
+
+
+def count_lengths(lengths: NDArray[np.floating[Any]]) -> Int64:
+    """How many lengths lie in each of 4,096 ranges; adds up over any parts of the rows."""
+    counts = np.bincount(_to_float32(lengths).view(np.uint32) >> _SHIFT, minlength=_N_BINS)
+    return counts.astype(np.int64)
+
+
+def is_far(lengths: NDArray[np.floating[Any]], limit: float) -> NDArray[np.bool_]:
+    """Which lengths ``count_far`` counts."""
+    return np.asarray(_to_float32(lengths) >= limit)
+
+
+def _to_float32(lengths: NDArray[np.floating[Any]]) -> Float32:
+    capped: Float32 = np.minimum(lengths, np.finfo(np.float32).max).astype(np.float32)
+    return capped
+
+
+def typical_length(counts: Int64) -> float:
+    """End of the range that the median of counted lengths above 0 is in; 0 where there are none."""
+    ends = np.cumsum(counts[1:])
+    if ends[-1] == 0:
+        return 0.0
+    middle = 1 + int(np.searchsorted(ends, (ends[-1] + 1) // 2))
+    return float(np.array((middle + 1) << _SHIFT, np.uint32).view(np.float32))
+
+
+def far_limit(counts: Int64) -> float:
+    """The length from which on vectors are far away; infinite where none can be."""
+    return FAR * typical_length(counts) or math.inf
+
+
+def count_far(counts: Int64, limit: float) -> int:
+    """Counted lengths that are no shorter than a limit that ``far_limit`` gave."""
+    if limit > np.finfo(np.float32).max:
+        return 0
+    return int(counts[int(np.array(limit, np.float32).view(np.uint32)) >> _SHIFT :].sum())
 
 
 class VectorSet(Protocol):
@@ -154,8 +203,11 @@ class TileSet:
 
     def largest(self) -> float:
         """Largest number in the vectors, without sign."""
-        extremes = [max(float(t.vectors.max()), -float(t.vectors.min())) for t in self.tiles]
-        return max(extremes, default=0.0)
+        return max((_largest_number(tile.vectors) for tile in self.tiles), default=0.0)
+
+    def count_lengths(self) -> Int64:
+        """Counts of the vectors' lengths; see ``count_lengths``."""
+        return sum((count_lengths(t.lengths) for t in self.tiles), np.zeros(_N_BINS, np.int64))
 
     def assign(self, centroids: Float32, offsets: Float32 | None, scale: Scale) -> Sums:
         """Assign every vector to its nearest centroid and sum each cluster."""
@@ -237,7 +289,11 @@ class DeviceTileSet(TileSet):
 def _objective(tile: Tile, scale: Scale) -> int:
     """Weighted sum of a tile's squared distances, fixed point."""
     fixed = np.rint(tile.distances.astype(np.float64) * 2.0**scale.distances)
-    return int((fixed.astype(np.int64) * tile.weights).sum())
+    if float(fixed.max(initial=0)) * float(tile.weights.sum()) < 2.0**62:
+        return int((fixed.astype(np.int64) * tile.weights).sum())
+    return sum(
+        int(each) * weight for each, weight in zip(fixed, tile.weights.tolist(), strict=True)
+    )
 
 
 def hold_tiles(tiles: Sequence[Tile], n_gpus: int) -> TileSet:
@@ -269,11 +325,14 @@ class LocalVectors:
         weights: How many items each vector stands for, shape (n,); by default one.
 
     Raises:
-        InputError: A number is NaN or infinite; it names the rows.
+        InputError: A number is NaN or infinite; it names the rows. Or a number is so large that
+            sums would lose those of the others; vectors of a run have been cut before, see
+            ``open_vectors``.
     """
 
     def __init__(self, vectors: Float32, weights: Int64 | None = None) -> None:
         check_finite(vectors, 0)
+        of_items = weights is None
         if weights is None:
             weights = np.ones(len(vectors), np.int64)
         self.n_rows, self.dimension = len(vectors), int(vectors.shape[1])
@@ -283,7 +342,14 @@ class LocalVectors:
                 for start in range(0, len(vectors), TILE_ROWS)
             ]
         )
-        self._scale = Scale.of(int(weights.sum()), self._tiles.largest(), self.dimension)
+        typical = typical_length(self._tiles.count_lengths())
+        largest, total = self._tiles.largest(), int(weights.sum())
+        self._scale = Scale.of(total, largest, self.dimension, typical)
+        if of_items and self._scale.vectors + math.log2(typical or 1) < LEAST_PLACES:
+            raise InputError(
+                f"vectors: sums cannot hold numbers of up to {largest:.2g} beside vectors of "
+                f"length {typical:.2g}, the median; leave out those that are so much longer"
+            )
 
     def assign(self, centroids: Float32, offsets: Float32 | None = None) -> Sums:
         """Assign every vector to its nearest of k centroids and sum each cluster."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +49,8 @@ CLUSTERED = layout.stage_file("cluster", "assigner.parquet")
 
 def write_assigner(store: Store, path: str, assigner: Assigner) -> FileRecord:
     """Write an assigner as a Parquet file; see ``schemas.assigner``."""
-    roles = [_rows("mean", assigner.mean[None])]
+    limit = np.array([assigner.limit], np.float64)
+    roles = [_rows("mean", assigner.mean[None], offset=limit)]
     roles.append(_rows("cell", assigner.cells, cluster_id=assigner.leaves, offset=assigner.offsets))
     for number, level in enumerate(assigner.levels, start=1):
         ids = np.arange(len(level.centroids), dtype=np.int32)
@@ -64,7 +66,7 @@ def _rows(
     level: int | None = None,
     cluster_id: Int32 | None = None,
     parent: Int32 | None = None,
-    offset: Float32 | None = None,
+    offset: NDArray[np.floating[Any]] | None = None,
 ) -> pa.Table:
     n = len(vectors)
     columns = {
@@ -95,6 +97,8 @@ def read_assigner(store: Store, path: str, metric: str) -> Assigner:
     return Assigner(
         metric,
         column_vectors(roles["mean"]["vector"])[0],
+        # Earlier versions had none.
+        roles["mean"]["offset"][0].as_py() or math.inf,
         column_vectors(cells["vector"]),
         cells["offset"].to_numpy(),
         cells["cluster_id"].to_numpy(),

@@ -136,7 +136,7 @@ def _cluster(
     room = Room(context, STAGE, actors.described)
     with open_vectors(
         source, hierarchy.metric, actors.least, options=actors.options, room=room
-    ) as (vectors, mean):
+    ) as (vectors, space):
         checkpoints = StoreCheckpoints(context.store, context.fingerprint, context.reporter.measure)
         found = build_levels(vectors, hierarchy, checkpoints, show)
         if found.tree is not None:
@@ -163,15 +163,18 @@ def _cluster(
         )
         parts = [part for tile in vectors.map(writer, writer.thin) for part in tile]
     summary = merge_summaries([part for _, part in parts], n_near)
-    table = _clusters_table(found.levels, summary, mean)
-    assigner = Assigner.of_levels(found, mean, hierarchy.metric)
+    table = _clusters_table(found.levels, summary, space.mean)
+    assigner = Assigner.of_levels(found, space.mean, space.limit, hierarchy.metric)
     kept = [
         write_table(context.store, CLUSTERS_FILE, table),
         write_assigner(context.store, CLUSTERED, assigner),
     ]
     info = {
         "n_levels": len(found.levels),
-        "alarms": _alarms(hierarchy.levels, found, summary, shards.n_items),
+        "alarms": [
+            *space.alarms(shards.n_items),
+            *_alarms(hierarchy.levels, found, summary, shards.n_items),
+        ],
         "report": _report(found),
         "curve": [asdict(file) for file in _write_curve(context, found.curve)],
     }

@@ -138,6 +138,10 @@ class EmbedImagesWorker:
         )
 
 
+# Standard deviations from the mean that float32 holds.
+LARGEST = 1e30
+
+
 @dataclass(frozen=True)
 class StandardiseWorker:
     """Sets the variables of one shard of ``items`` to mean 0 and standard deviation 1."""
@@ -153,8 +157,10 @@ class StandardiseWorker:
             self.store,
             shard,
             names,
-            lambda items: (
-                (column_numbers(items, names) - self.moments.mean) / self.moments.std
+            lambda items: np.clip(
+                (column_numbers(items, names) - self.moments.mean) / self.moments.std,
+                -LARGEST,
+                LARGEST,
             ).astype(np.float32),
         )
 

@@ -2,7 +2,7 @@
 
 1. scan: every piece of the input becomes a file of usable items, one of labels and one of
    rejected rows;
-2. check_ids: ids that occur twice are looked for, a bucket of hashes at a time;
+2. check_ids: ids that occur twice are looked for, see ``ids``;
 3. number: usable items are numbered in input order and cut into shards of equal rows.
 """
 
@@ -15,7 +15,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -34,6 +33,8 @@ from hercules_scale.reading.sources import (
     split_into_pieces,
 )
 from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.ids import find_repeated_ids
+from hercules_scale.stages.numbers import known_near_moments, near_moments
 from hercules_scale.stages.shards import ShardResult, Stage, run_shards
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import Commit, read_commits
@@ -49,7 +50,6 @@ from hercules_scale.storage.tables import (
     write_tables,
 )
 
-IDS_PER_BUCKET = 4_000_000
 TITLE_CHARACTERS = 80
 DESCRIPTION_CHARACTERS = 300
 SCAN = "scan"
@@ -109,7 +109,7 @@ def read_items(
         raise InputError(_nothing_usable(context, scanned, n_rejected))
     if config.id_column:
         _check_ids(context, pieces, n_items)
-    moments = moments or _check_numbers(of_items, scanned)
+    known, moments = moments, moments or _check_numbers(of_items, scanned)
 
     shards = Shards.of(n_items, context.config.encodes_items)
     starts = _Starts.of(accepted, n_rows)
@@ -127,6 +127,8 @@ def read_items(
         for table in ("items", "labels", "embeddings")
     }
     files["rejected"] = store.patiently(lambda: _write_rejected(store, config, scanned, starts))
+    if moments is not None and known is None:
+        moments = near_moments(context, shards, of_items.columns.numbers, moments)
     if n_rejected:
         context.reporter.say(f"rejected: {n_rejected:,} rows, see {store.uri}/rejected")
     context.reporter.measure("hercules_rejected_rows", n_rejected, SCAN)
@@ -176,7 +178,7 @@ def run_moments(context: RunContext) -> Moments | None:
     if context.config.input.modality != "numeric":
         return None
     scanned = read_commits(context.store, SCAN, context.fingerprint)
-    return _all_moments(scanned)
+    return known_near_moments(context, _all_moments(scanned))
 
 
 def _all_moments(scanned: dict[int, Commit]) -> Moments:
@@ -215,37 +217,10 @@ def _nothing_usable(context: RunContext, scanned: dict[int, Commit], n_rejected:
     return f"input.path: none of {n_rejected:,} rows can be used: {listed}; check the columns"
 
 
-@dataclass(frozen=True)
-class _CheckIdsWorker:
-    store: Store
-    n_pieces: int
-    n_buckets: int
-
-    def __call__(self, shard: int) -> ShardResult:
-        seen = [self._ids(piece, shard) for piece in range(self.n_pieces)]
-        ids = pa.concat_arrays(seen)
-        counts = pc.value_counts(ids)
-        twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
-        return ShardResult([], {"twice": len(twice), "first": twice.slice(0, 3).to_pylist()})
-
-    def _ids(self, piece: int, bucket: int) -> pa.Array:
-        table = read_table(self.store, layout.work_part(SCANNED, piece), ["item_id"])
-        ids = pa.concat_arrays([pa.array([], pa.string()), *table["item_id"].chunks])
-        if self.n_buckets == 1:
-            return ids
-        hashes = pd.util.hash_array(ids.to_numpy(zero_copy_only=False))
-        return ids.filter(pa.array(hashes % self.n_buckets == bucket))
-
-
 def _check_ids(context: RunContext, pieces: list[Piece], n_items: int) -> None:
     """Refuse ids that occur twice: two items of one id cannot be told apart."""
-    n_buckets = -(-n_items // IDS_PER_BUCKET)
-    stage = Stage("check_ids", "buckets", n_buckets, context.config.resources.workers)
-    worker = _CheckIdsWorker(context.store, len(pieces), n_buckets)
-    commits = run_shards(context, stage, n_buckets, worker).values()
-    n_twice = sum(commit.info["twice"] for commit in commits)
+    n_twice, examples = find_repeated_ids(context, SCANNED, len(pieces), n_items)
     if n_twice:
-        examples = [item_id for commit in commits for item_id in commit.info["first"]][:3]
         places = "; ".join(
             f"{item_id!r} at {_places(context.store, pieces, item_id)}" for item_id in examples
         )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from hercules_scale import schemas
+from hercules_scale.clustering.assign import Float32
+from hercules_scale.clustering.search import vector_lengths
 from hercules_scale.reduction.pca import PCA, Scatter
+from hercules_scale.stages.assigner import CLUSTERED, read_assigner
 from hercules_scale.stages.context import RunContext
 from hercules_scale.stages.partials import GatherOnRay
 from hercules_scale.stages.shards import ShardResult, Stage, run_once, run_shards
@@ -29,7 +33,10 @@ SUMS_STAGE = "pca"
 
 
 def fit_pca(context: RunContext, source: ShardTiles) -> PCA:
-    """A PCA of the vectors that were clustered, from sums that workers make."""
+    """A PCA of the vectors that were clustered, from sums that workers make.
+
+    Vectors far away, see ``open_vectors``, have no part in it: the map would be of them alone.
+    """
     gather = GatherOnRay(context, source.shards, SUMS_STAGE)
     fitted = run_once(context, FIT_STAGE, lambda: _fit_pca(context, source, gather)).info
     # Only now, since a run that was killed before takes them up.
@@ -39,8 +46,13 @@ def fit_pca(context: RunContext, source: ShardTiles) -> PCA:
 
 def _fit_pca(context: RunContext, source: ShardTiles, gather: GatherOnRay) -> ShardResult:
     scatter = Scatter.zero(source.dimension)
-    for part in gather("sums", _ScatterWork(source)):
+    metric = context.config.hierarchy.metric
+    assigner = read_assigner(context.store, CLUSTERED, metric)
+    limit = assigner.limit if metric == "squared_l2" else math.inf
+    for part in gather("sums", _ScatterWork(source, assigner.mean, limit)):
         (n,), (mean,) = part["n"].to_pylist(), column_matrix(part["mean"])
+        if not n:
+            continue
         scatter = scatter.plus(
             Scatter(n, mean, column_matrix(part["products"]).reshape(len(mean), -1))
         )
@@ -52,12 +64,16 @@ def _fit_pca(context: RunContext, source: ShardTiles, gather: GatherOnRay) -> Sh
 @dataclass(frozen=True)
 class _ScatterWork:
     source: ShardTiles
+    mean: Float32
+    limit: float
 
     def __call__(self, shards: range) -> pa.Table:
         scatter = Scatter.zero(self.source.dimension)
         for shard in shards:
             vectors = read_vectors(self.source.store, shard, self.source.table)
-            scatter = scatter.plus(Scatter.of(vectors))
+            near = vector_lengths(vectors - self.mean) <= self.limit
+            if near.any():
+                scatter = scatter.plus(Scatter.of(vectors if near.all() else vectors[near]))
         columns = {
             "n": [scatter.n],
             "mean": vector_column(scatter.mean[None]),

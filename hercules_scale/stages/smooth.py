@@ -1,9 +1,11 @@
 """Neighbourhood smoothing of vectors that do not fit in memory.
 
 Vectors are put in the order of cells, which are clusters of a coarse k-means, so that neighbours
-lie near one another in files: each tile is sorted by cell, and buckets of whole cells are gathered
-from the tiles. A cell is cut into blocks, and the neighbours of a block's vectors are searched,
-exactly, in the blocks whose cells lie nearest. Each round reads the blocks that a bucket needs and
+lie near one another in files: each tile is sorted by cell, and buckets of cells, or of parts of
+large ones, are gathered from the tiles. There are at most ``MAX_CELLS``, so that time and memory
+grow with the rows and not with their square; cells of more rows are clustered again, bucket by
+bucket, into blocks. The neighbours of a block's vectors are searched, exactly, in the blocks that
+lie nearest among those of the nearest cells. Each round reads the blocks that a bucket needs and
 writes the bucket anew; at the end the rows go back to their shards. What is read and written
 depends on the vectors alone, so results do not depend on who does it.
 """
@@ -13,14 +15,13 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Float32, Int64, nearest, to_unit
+from hercules_scale.clustering.assign import Float32, Int32, Int64, nearest, to_unit
 from hercules_scale.clustering.choose_k import k_range
 from hercules_scale.clustering.hashing import draw_seed
 from hercules_scale.clustering.kmeans import kmeans
@@ -44,6 +45,17 @@ from hercules_scale.clustering.tiles import (
 from hercules_scale.config import HierarchyConfig
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.shards import ShardResult, ShardWorker, Stage, done_shards, run_shards
+from hercules_scale.stages.smooth_files import (
+    INDEX,
+    STAGE,
+    Blocks,
+    Place,
+    bucket_name,
+    file_name,
+    round_name,
+    tile_name,
+    write_array,
+)
 from hercules_scale.stages.vectors import LOCAL_ROWS, ShardTiles, open_vectors
 from hercules_scale.stages.waiting import Room
 from hercules_scale.storage import layout
@@ -51,12 +63,11 @@ from hercules_scale.storage.manifest import Commit, read_commits, write_commit
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, vector_column, write_table
 
-STAGE = "smooth"
 SMOOTHED = f"{layout.WORK}/smoothed"
-INDEX = layout.stage_file(STAGE, "index.npz")
 # Up to here all neighbours are searched exactly.
 EXACT_ROWS = 32_768
 CELL_ROWS = 2_048
+MAX_CELLS = 1_024
 # Vectors that each vector is compared with, at least; recall is reported for this.
 CANDIDATE_ROWS = 32_768
 BUCKET_ROWS = 65_536
@@ -95,7 +106,10 @@ def smooth_vectors(context: RunContext, shards: Shards, dimension: int) -> Smoot
         write_commit(context.store, STAGE, Commit(0, context.fingerprint, files, report))
     else:
         report = done[0].info
-    return Smoothing(SMOOTHED if report["neighbours"] else "embeddings", report)
+    for alarm in report["alarms"]:
+        context.reporter.alarm(alarm)
+    told = {name: value for name, value in report.items() if name != "alarms"}
+    return Smoothing(SMOOTHED if report["neighbours"] else "embeddings", told)
 
 
 def _smooth(
@@ -106,18 +120,19 @@ def _smooth(
     if not neighbours:
         return report, []
     store = context.store
-    place = _Place(store)
+    place = Place(store)
     n_tiles, n_buckets = len(place.index.counts), len(place.index.buckets) - 1
-    _run(context, shards, "smooth_gather", n_buckets, _Gather(place))
-    store.delete_files(_file("tile"))
+    gather = _Gather(place, draw_seed(context.config.hierarchy.seed, 0, "blocks", 0))
+    _run(context, shards, "smooth_gather", n_buckets, gather)
+    store.delete_files(file_name("tile"))
     hits = wanted = 0
     for round_ in range(1, rounds + 1):
         worker = _Average(place, neighbours, report["unit"], CANDIDATE_ROWS, round_, rounds)
         for commit in _run(context, shards, f"smooth_round_{round_}", n_buckets, worker):
             hits, wanted = hits + commit.info["hits"], wanted + commit.info["wanted"]
-        store.delete_files(_file(f"round-{round_ - 1}"))
+        store.delete_files(file_name(f"round-{round_ - 1}"))
     scattered = _run(context, shards, "smooth_scatter", n_tiles, _Scatter(place, shards, rounds))
-    store.delete_files(_file(f"round-{rounds}"))
+    store.delete_files(file_name(f"round-{rounds}"))
     files = [file for commit in scattered for file in commit.files]
     return report | {"recall": hits / wanted if wanted else 1.0}, files
 
@@ -131,12 +146,14 @@ def _index(context: RunContext, shards: Shards, dimension: int) -> dict[str, Any
     source = ShardTiles(context.store, shards, dimension)
     workers = context.config.resources.workers
     room = Room(context, STAGE, f"{workers:,} actors of 1 CPU")
-    with open_vectors(source, "squared_l2", workers, room=room) as (vectors, mean):
+    with open_vectors(source, "squared_l2", workers, room=room) as (vectors, space):
         sample = np.sort(sample_rows(vectors, AUTO_SAMPLE_ROWS, config.seed, 0))
         centred, _ = take(vectors, sample)
-        unit = is_unit(centred + mean.astype(np.float32))
+        unit = is_unit(centred + space.mean.astype(np.float32))
         choice = _choose(config, centred, shards.n_items, unit)
         report = {"rounds": config.smoothing.rounds, "unit": unit, **vars(choice)}
+        # Averages with neighbours hide them from the clustering.
+        report["alarms"] = space.alarms(shards.n_items) if choice.neighbours else []
         if choice.neighbours:
             _write_index(context.store, vectors, config, choice.neighbours, unit)
     write_commit(context.store, "smooth_index", Commit(0, context.fingerprint, info=report))
@@ -172,13 +189,9 @@ def _write_index(
     store: Store, vectors: VectorSet, config: HierarchyConfig, neighbours: int, unit: bool
 ) -> None:
     """Sort every tile by cell, and write what all steps have to know."""
-    n_cells = 1 if vectors.n_rows <= EXACT_ROWS else vectors.n_rows // CELL_ROWS
-    coarse = HierarchyConfig(
-        levels=[n_cells],
-        seed=draw_seed(config.seed, 0, "cells", 0),
-        max_iterations=5,
-        tolerance=1e-3,
-    )
+    n_wanted = 1 if vectors.n_rows <= EXACT_ROWS else vectors.n_rows // CELL_ROWS
+    n_cells = min(n_wanted, MAX_CELLS)
+    coarse = _coarse(n_cells, draw_seed(config.seed, 0, "cells", 0))
     centroids = kmeans(vectors, n_cells, coarse).centroids
     order = _near_one_another(centroids, vectors.n_rows, coarse)
     rank = np.empty(len(order), np.int64)
@@ -191,26 +204,31 @@ def _write_index(
     distances, rows = (np.hstack(each) for each in zip(*vectors.map(work), strict=True))
     nearest_first = np.lexsort((rows, distances), axis=1)[:, :neighbours]
     buffer = io.BytesIO()
-    blocks, block_cells, buckets = _cut(counts.sum(axis=0))
+    parts, part_cells, buckets = _cut(counts.sum(axis=0))
     np.savez(
         buffer,
         counts=counts,
         centroids=centroids[order],
-        blocks=blocks,
-        block_cells=block_cells,
+        parts=parts,
+        part_cells=part_cells,
         buckets=buckets,
+        divided=n_cells < n_wanted,
         recall_rows=wanted,
         recall_neighbours=np.take_along_axis(rows, nearest_first, axis=1),
     )
     store.write_bytes(INDEX, buffer.getvalue())
 
 
+def _coarse(k: int, seed: int) -> HierarchyConfig:
+    return HierarchyConfig(levels=[k], seed=seed, max_iterations=5, tolerance=1e-3)
+
+
 def _cut(sizes: Int64) -> tuple[Int64, Int64, Int64]:
-    """Cut cells into blocks and gather them into buckets.
+    """Cut cells into parts and gather them into buckets.
 
     Returns:
-        First position of each block, and the end; the cell of each block; first block of each
-        bucket, and the end.
+        First position of each part, and the end; the cell of each part; first part of each bucket,
+        and the end.
     """
     starts, cells, buckets = [0], [], [0]
     for cell, size in enumerate(sizes.tolist()):
@@ -218,8 +236,8 @@ def _cut(sizes: Int64) -> tuple[Int64, Int64, Int64]:
         for left in range(size, 0, -CANDIDATE_ROWS):
             starts.append(starts[-1] + min(left, CANDIDATE_ROWS))
             cells.append(cell)
-        if starts[-1] - starts[buckets[-1]] >= BUCKET_ROWS:
-            buckets.append(len(cells))
+            if starts[-1] - starts[buckets[-1]] >= BUCKET_ROWS:
+                buckets.append(len(cells))
     if buckets[-1] < len(cells):
         buckets.append(len(cells))
     return np.array(starts), np.array(cells), np.array(buckets)
@@ -251,98 +269,71 @@ class _TileSorter:
     rank: Int64
     unit: bool
 
-    def __call__(self, tile: Tile) -> Int64:
+    def __call__(self, tile: Tile) -> Int32:
         """Rows of each cell in the tile, shape (cells,)."""
         cells = self.rank[tile.labels]
         order = np.argsort(cells, kind="stable")
         vectors = tile.vectors[order]
         index = tile.first_row // TILE_ROWS
-        _write_array(self.store, _tile(index), to_unit(vectors) if self.unit else vectors)
-        _write_array(self.store, _tile(index, "rows"), tile.rows[order])
-        return np.bincount(cells, minlength=len(self.rank)).astype(np.int64)
-
-
-class _Index:
-    """Where every cell, block and bucket lies, in the order of cells.
-
-    Attributes:
-        counts: Rows of each cell in each tile, shape (tiles, cells).
-        first_rows: First row of each tile, shape (tiles,).
-        blocks: First position of each block, and the end, shape (blocks + 1,).
-        buckets: First block of each bucket, and the end, shape (buckets + 1,).
-    """
-
-    def __init__(self, store: Store) -> None:
-        with np.load(io.BytesIO(store.read_bytes(INDEX))) as arrays:
-            self.counts: Int64 = arrays["counts"]
-            self.blocks: Int64 = arrays["blocks"]
-            self.buckets: Int64 = arrays["buckets"]
-            self.recall_rows: Int64 = arrays["recall_rows"]
-            self.recall_neighbours: Int64 = arrays["recall_neighbours"]
-            self._cells: Int64 = arrays["block_cells"]
-            self._centroids: Float32 = arrays["centroids"][self._cells]
-        self.first_rows = np.cumsum(self.counts.sum(axis=1)) - self.counts.sum(axis=1)
-        self.dimension = int(self._centroids.shape[1])
-
-    def cells_of(self, bucket: int) -> tuple[int, int]:
-        """First cell of a bucket, and the one after its last."""
-        first, last = self._cells[self.buckets[bucket]], self._cells[self.buckets[bucket + 1] - 1]
-        return int(first), int(last) + 1
-
-    def candidates(self, block: int, at_least: int) -> Int64:
-        """Blocks that a block's neighbours are searched in, itself among them, in order."""
-        distances = ((self._centroids - self._centroids[block]) ** 2).sum(axis=1)
-        distances[block] = -1
-        order = np.argsort(distances, kind="stable")
-        enough = np.searchsorted(np.cumsum(np.diff(self.blocks)[order]), at_least) + 1
-        return np.sort(order[:enough])
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where the files of smoothing lie, and how to read them."""
-
-    store: Store
-
-    @cached_property
-    def index(self) -> _Index:
-        """Read once in each process."""
-        return _Index(self.store)
-
-    def vectors(self, name: str, start: int, n_rows: int) -> Float32:
-        """Some vectors of a file."""
-        data = _read_bytes(self.store, name, start, n_rows, 4 * self.index.dimension)
-        return np.frombuffer(data, np.float32).reshape(n_rows, self.index.dimension)
-
-    def rows(self, name: str, start: int, n_rows: int) -> Int64:
-        """Some integers of a file."""
-        return np.frombuffer(_read_bytes(self.store, name, start, n_rows, 8), np.int64)
-
-    def write(self, name: str, array: NDArray[Any]) -> None:
-        """Write a file."""
-        _write_array(self.store, name, array)
+        write_array(self.store, tile_name(index), to_unit(vectors) if self.unit else vectors)
+        write_array(self.store, tile_name(index, "rows"), tile.rows[order])
+        return np.bincount(cells, minlength=len(self.rank)).astype(np.int32)
 
 
 @dataclass(frozen=True)
 class _Gather:
-    """Collects a bucket's cells from all tiles."""
+    """Collects a bucket's rows from all tiles, and divides them into blocks.
 
-    place: _Place
+    Attributes:
+        place: Where the files lie.
+        seed: Of the clustering into blocks.
+    """
+
+    place: Place
+    seed: int
 
     def __call__(self, bucket: int) -> ShardResult:
-        """Write the bucket's vectors and rows."""
+        """Write the bucket's vectors, rows and blocks."""
         place, index = self.place, self.place.index
-        first, stop = index.cells_of(bucket)
+        taken, begins = index.taken(bucket), index.begins(bucket)
         vectors, rows, cells = [], [], []
-        for tile, counts in enumerate(index.counts):
-            start, n_rows = int(counts[:first].sum()), int(counts[first:stop].sum())
-            vectors.append(place.vectors(_tile(tile), start, n_rows))
-            rows.append(place.rows(_tile(tile, "rows"), start, n_rows))
-            cells.append(np.repeat(np.arange(first, stop), counts[first:stop]))
+        for tile in np.flatnonzero(taken.any(axis=1)).tolist():
+            start, n_rows = int(begins[tile]), int(taken[tile].sum())
+            vectors.append(place.vectors(tile_name(tile), start, n_rows))
+            rows.append(place.rows(tile_name(tile, "rows"), start, n_rows))
+            cells.append(np.repeat(np.arange(taken.shape[1]), taken[tile]))
         order = np.argsort(np.concatenate(cells), kind="stable")
-        place.write(_round(0, bucket), np.concatenate(vectors)[order])
-        place.write(_bucket(bucket, "rows"), np.concatenate(rows)[order])
+        gathered = np.concatenate(vectors)[order]
+        within, sizes, centroids = self._divide(bucket, gathered)
+        place.write(round_name(0, bucket), gathered[within])
+        place.write(bucket_name(bucket, "rows"), np.concatenate(rows)[order][within])
+        place.write(bucket_name(bucket, "sizes"), sizes)
+        place.write(bucket_name(bucket, "centroids"), centroids)
         return ShardResult()
+
+    def _divide(self, bucket: int, vectors: Float32) -> tuple[Int64, Int64, Float32]:
+        """An order of the bucket's rows, and sizes and centroids of the blocks in that order."""
+        index = self.place.index
+        parts = slice(index.buckets[bucket], index.buckets[bucket + 1])
+        cells = index.part_cells[parts]
+        starts = index.parts[parts] - index.starts[bucket]
+        if not index.divided:
+            sizes = np.diff(np.append(starts, len(vectors)))
+            return np.arange(len(vectors)), sizes, index.centroids[cells]
+        orders: list[Int64] = []
+        blocks: list[tuple[int, Float32]] = []
+        firsts = starts[np.flatnonzero(np.diff(cells, prepend=-1))]
+        for start, stop in zip(firsts, np.append(firsts[1:], len(vectors)), strict=True):
+            own = LocalVectors(vectors[start:stop])
+            k = max(1, int(stop - start) // CELL_ROWS)
+            found = kmeans(own, k, _coarse(k, self.seed))
+            labels = labels_of(own)
+            orders.append(start + np.argsort(labels, kind="stable"))
+            for label, size in enumerate(np.bincount(labels).tolist()):
+                for left in range(size, 0, -CANDIDATE_ROWS):
+                    blocks.append((min(left, CANDIDATE_ROWS), found.centroids[label]))
+        sizes = np.array([size for size, _ in blocks])
+        return np.concatenate(orders), sizes, np.stack([centroid for _, centroid in blocks])
 
 
 @dataclass(frozen=True)
@@ -358,7 +349,7 @@ class _Average:
         rounds: Rounds in all.
     """
 
-    place: _Place
+    place: Place
     neighbours: int
     unit: bool
     candidates: int
@@ -368,65 +359,65 @@ class _Average:
     def __call__(self, bucket: int) -> ShardResult:
         """Write the bucket's averages, and in the first round its neighbours."""
         place, index = self.place, self.place.index
-        own = range(int(index.buckets[bucket]), int(index.buckets[bucket + 1]))
-        candidates = [index.candidates(block, self.candidates) for block in own]
+        blocks = place.near_blocks(bucket)
+        own = blocks.of(bucket)
+        candidates = [blocks.candidates(block, self.candidates) for block in own.tolist()]
         needed = np.unique(np.concatenate(candidates))
-        vectors = np.concatenate([self._read_block(block) for block in needed.tolist()])
+        vectors = np.concatenate([self._read_block(blocks, block) for block in needed.tolist()])
         # Where each needed block begins among the vectors that were read.
-        sizes = np.diff(index.blocks)
-        begins = np.zeros(len(sizes), np.int64)
-        begins[needed] = np.cumsum(sizes[needed]) - sizes[needed]
-        first, stop = int(index.blocks[own.start]), int(index.blocks[own.stop])
+        begins = np.zeros(len(blocks.sizes), np.int64)
+        begins[needed] = np.cumsum(blocks.sizes[needed]) - blocks.sizes[needed]
+        n_rows = int(index.starts[bucket + 1] - index.starts[bucket])
         info = {"hits": 0, "wanted": 0}
         if self.round == 1:
             places = np.concatenate(
                 [
-                    self._search(block, blocks, vectors, begins)
-                    for block, blocks in zip(own, candidates, strict=True)
+                    self._search(block, among, vectors, blocks.sizes, begins)
+                    for block, among in zip(own.tolist(), candidates, strict=True)
                 ]
             )
             block_of = needed[np.searchsorted(begins[needed], places, side="right") - 1]
-            positions = index.blocks[block_of] + places - begins[block_of]
-            place.write(_bucket(bucket, "neighbours"), positions)
+            positions = blocks.starts[block_of] + places - begins[block_of]
+            place.write(bucket_name(bucket, "neighbours"), positions)
             info = self._count_hits(bucket, positions)
         else:
-            n_numbers = (stop - first) * self.neighbours
-            positions = place.rows(_bucket(bucket, "neighbours"), 0, n_numbers)
+            positions = place.rows(bucket_name(bucket, "neighbours"), 0, n_rows * self.neighbours)
             positions = positions.reshape(-1, self.neighbours)
-            block_of = np.searchsorted(index.blocks, positions, side="right") - 1
-            places = begins[block_of] + positions - index.blocks[block_of]
-        begin = int(begins[own.start])
-        smoothed = average(vectors[begin : begin + stop - first], places, vectors, self.unit)
+            block_of = np.searchsorted(blocks.starts, positions, side="right") - 1
+            places = begins[block_of] + positions - blocks.starts[block_of]
+        begin = int(begins[own[0]])
+        smoothed = average(vectors[begin : begin + n_rows], places, vectors, self.unit)
         if self.round == self.rounds:
-            rows = place.rows(_bucket(bucket, "rows"), 0, stop - first)
+            rows = place.rows(bucket_name(bucket, "rows"), 0, n_rows)
             order = np.argsort(rows)
             smoothed = smoothed[order]
-            place.write(_bucket(bucket, "final-rows"), rows[order])
-        place.write(_round(self.round, bucket), smoothed)
+            place.write(bucket_name(bucket, "final-rows"), rows[order])
+        place.write(round_name(self.round, bucket), smoothed)
         return ShardResult(info=info)
 
-    def _read_block(self, block: int) -> Float32:
-        index = self.place.index
-        bucket = int(np.searchsorted(index.buckets, block, side="right")) - 1
-        start = int(index.blocks[block] - index.blocks[index.buckets[bucket]])
-        n_rows = int(index.blocks[block + 1] - index.blocks[block])
-        return self.place.vectors(_round(self.round - 1, bucket), start, n_rows)
+    def _read_block(self, blocks: Blocks, block: int) -> Float32:
+        bucket = int(blocks.buckets[block])
+        start = int(blocks.starts[block] - self.place.index.starts[bucket])
+        return self.place.vectors(
+            round_name(self.round - 1, bucket), start, int(blocks.sizes[block])
+        )
 
-    def _search(self, block: int, blocks: Int64, vectors: Float32, begins: Int64) -> Int64:
+    def _search(
+        self, block: int, among: Int64, vectors: Float32, sizes: Int64, begins: Int64
+    ) -> Int64:
         """Places of the neighbours of a block's vectors, among all that were read."""
-        sizes = np.diff(self.place.index.blocks)
         places = np.concatenate(
-            [np.arange(begins[each], begins[each] + sizes[each]) for each in blocks.tolist()]
+            [np.arange(begins[each], begins[each] + sizes[each]) for each in among.tolist()]
         )
         own = np.arange(begins[block], begins[block] + sizes[block])
-        among = np.searchsorted(places, own)
-        found = find_neighbours(vectors[own], vectors[places], among, self.neighbours)
+        own_places = np.searchsorted(places, own)
+        found = find_neighbours(vectors[own], vectors[places], own_places, self.neighbours)
         return places[found]
 
     def _count_hits(self, bucket: int, positions: Int64) -> dict[str, int]:
         """How many of the true neighbours of the sampled rows were found."""
         index = self.place.index
-        rows = self._rows_at(np.arange(*index.blocks[index.buckets[bucket : bucket + 2]]))
+        rows = self._rows_at(np.arange(*index.starts[bucket : bucket + 2]))
         here = np.flatnonzero(np.isin(rows, index.recall_rows))
         true = index.recall_neighbours[np.searchsorted(index.recall_rows, rows[here])]
         found = self._rows_at(positions[here].reshape(-1)).reshape(true.shape)
@@ -435,12 +426,12 @@ class _Average:
 
     def _rows_at(self, positions: Int64) -> Int64:
         """Row ids at some positions."""
-        starts = self.place.index.blocks[self.place.index.buckets]
+        starts = self.place.index.starts
         rows = np.empty(len(positions), np.int64)
         bucket_of = np.searchsorted(starts, positions, side="right") - 1
         for bucket in np.unique(bucket_of).tolist():
             n_rows = int(starts[bucket + 1] - starts[bucket])
-            all_rows = self.place.rows(_bucket(bucket, "rows"), 0, n_rows)
+            all_rows = self.place.rows(bucket_name(bucket, "rows"), 0, n_rows)
             here = bucket_of == bucket
             rows[here] = all_rows[positions[here] - starts[bucket]]
         return rows
@@ -450,7 +441,7 @@ class _Average:
 class _Scatter:
     """Writes the shards of a tile from all buckets."""
 
-    place: _Place
+    place: Place
     shards: Shards
     rounds: int
 
@@ -460,12 +451,11 @@ class _Scatter:
         counts = index.counts
         n_rows, first_row = int(counts[tile].sum()), int(index.first_rows[tile])
         vectors = np.empty((n_rows, index.dimension), np.float32)
-        for bucket in range(len(index.buckets) - 1):
-            first, stop = index.cells_of(bucket)
-            start = int(counts[:tile, first:stop].sum())
-            length = int(counts[tile, first:stop].sum())
-            rows = place.rows(_bucket(bucket, "final-rows"), start, length) - first_row
-            vectors[rows] = place.vectors(_round(self.rounds, bucket), start, length)
+        starts, lengths = index.of_tile(tile)
+        for bucket in np.flatnonzero(lengths).tolist():
+            start, length = int(starts[bucket]), int(lengths[bucket])
+            rows = place.rows(bucket_name(bucket, "final-rows"), start, length) - first_row
+            vectors[rows] = place.vectors(round_name(self.rounds, bucket), start, length)
         files = []
         for shard in range(first_row // self.shards.rows, len(self.shards)):
             start, end = (bound - first_row for bound in self.shards.bounds(shard))
@@ -474,28 +464,3 @@ class _Scatter:
             table = pa.table({"embedding": vector_column(vectors[start:end])})
             files.append(write_table(place.store, layout.part(SMOOTHED, shard), table))
         return ShardResult(files)
-
-
-def _tile(tile: int, kind: str = "vectors") -> str:
-    return f"tile/{tile:06d}-{kind}"
-
-
-def _bucket(bucket: int, kind: str) -> str:
-    return f"bucket/{bucket:06d}-{kind}"
-
-
-def _round(round_: int, bucket: int) -> str:
-    return f"round-{round_}/{bucket:06d}"
-
-
-def _file(name: str) -> str:
-    return layout.stage_file(STAGE, name)
-
-
-def _write_array(store: Store, name: str, array: NDArray[Any]) -> None:
-    with store.open_output(_file(name)) as stream:
-        stream.write(np.ascontiguousarray(array).data)
-
-
-def _read_bytes(store: Store, name: str, start: int, n_rows: int, row_bytes: int) -> bytes:
-    return store.read_range(_file(name), start * row_bytes, n_rows * row_bytes)

@@ -7,12 +7,13 @@ again, and repeats the assignment before, so nobody can tell from the results.
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -20,9 +21,12 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Float32, Scale, Sums, to_unit
+from hercules_scale.clustering.assign import Float32, Int64, Scale, Sums, cut_lengths, to_unit
+from hercules_scale.clustering.search import vector_lengths
 from hercules_scale.clustering.threads import map_blocks
 from hercules_scale.clustering.tiles import (
+    FAR,
+    NAMED_ROWS,
     TILE_ROWS,
     LocalVectors,
     Thin,
@@ -30,7 +34,12 @@ from hercules_scale.clustering.tiles import (
     TileSet,
     VectorSet,
     check_finite,
+    count_far,
+    count_lengths,
+    far_limit,
     hold_tiles,
+    is_far,
+    typical_length,
 )
 from hercules_scale.errors import HerculesScaleError, StageError, StorageError
 from hercules_scale.stages.context import Shards
@@ -47,6 +56,9 @@ DRIVER_SUM_BYTES = 256 << 20
 # How long an actor that lost its node may have no room on the others; a cluster that scales itself
 # starts another node within minutes.
 NODE_SECONDS = 600.0
+# Where nearly all vectors are the same, the others are not far away within so many of their
+# lengths.
+NEVER_FAR = 4
 WAIT_SECONDS = 5.0
 
 T = TypeVar("T")
@@ -102,6 +114,36 @@ def read_vectors(store: Store, shard: int, table: str = "embeddings") -> Float32
     return column_vectors(column)
 
 
+@dataclass(frozen=True)
+class Space:
+    """Where the vectors lie that are clustered.
+
+    Attributes:
+        mean: What is taken off each vector, shape (d,).
+        limit: What longer vectors are then shortened to.
+        n_far: How many were.
+        far_rows: The first rows of them.
+    """
+
+    mean: NDArray[np.float64]
+    limit: float
+    n_far: int = 0
+    far_rows: tuple[int, ...] = ()
+
+    def alarms(self, n_rows: int) -> list[str]:
+        """What a user should know of vectors that were shortened."""
+        if not self.n_far:
+            return []
+        named = ", ".join(map(str, self.far_rows))
+        more = f" and {self.n_far - len(self.far_rows):,} more"
+        return [
+            f"{self.n_far:,} of {n_rows:,} items lie more than {FAR:,} times as far from the mean "
+            f"as the median item (rows {named}{more * (self.n_far > len(self.far_rows))}); they "
+            "were left out of the mean and clustered as if at that distance; mend or leave out "
+            "what is wrong with them"
+        ]
+
+
 @contextmanager
 def open_vectors(
     source: TileSource,
@@ -110,12 +152,14 @@ def open_vectors(
     local_rows: int = LOCAL_ROWS,
     options: dict[str, Any] | None = None,
     room: Room | None = None,
-) -> Iterator[tuple[VectorSet, NDArray[np.float64]]]:
-    """The vectors in the space that is clustered, and the mean that was taken off them.
+) -> Iterator[tuple[VectorSet, Space]]:
+    """The vectors in the space that is clustered, and that space.
 
     For ``squared_l2`` the mean is subtracted: a large common offset costs float32 its digits (with
-    100 added to unit vectors, 96% of nearest centroids came out wrong). For ``cosine`` vectors get
-    unit length and the mean given is 0.
+    100 added to unit vectors, 96% of nearest centroids came out wrong). A few very long vectors
+    would cost the others their digits too: those ``FAR`` times as long as the median have no part
+    in the mean, and those ``FAR`` times as far from the mean as the median are shortened to that
+    distance. For ``cosine`` vectors get unit length and the mean is 0.
 
     Args:
         source: Where they come from.
@@ -126,14 +170,16 @@ def open_vectors(
         room: Says that actors wait for room, and ends the wait.
 
     Raises:
-        InputError: A number is NaN or infinite; it names the rows.
+        InputError: A number is NaN or infinite; it names the rows. Or all numbers are too large
+            for their squares.
     """
     n_tiles = -(-source.n_rows // TILE_ROWS)
     if source.n_rows <= local_rows:
         holder = _TileHolder(source, list(range(n_tiles)), metric)
-        mean = _mean(holder.total(), source.n_rows, metric)
-        holder.take_off(mean)
-        yield LocalVectors(holder.vectors), mean
+        space, _, _ = _find_space(
+            lambda name, *given: [getattr(holder, name)(*given)], source.n_rows, metric
+        )
+        yield LocalVectors(holder.vectors), space
         return
     # An actor more than the cluster has processors for would be waited for without end.
     options = options or {"num_cpus": 1, "num_gpus": 0}
@@ -148,20 +194,57 @@ def open_vectors(
     needs = {"CPU": workers * options["num_cpus"], "GPU": workers * options["num_gpus"]}
     crew = _Crew(actors, needs, room)
     try:
-        parts = crew.get([a.total.remote() for a in actors])
-        totals = dict(pair for part in parts for pair in part.items())
-        mean = _mean(totals, source.n_rows, metric)
-        yield RayVectors(crew, source.n_rows, source.dimension, mean), mean
+
+        def ask(method: str, *given: Any) -> list[Any]:
+            return crew.get([getattr(each, method).remote(*given) for each in actors])
+
+        space, largest, counts = _find_space(ask, source.n_rows, metric)
+        typical = typical_length(counts)
+        scale = Scale.of(source.n_rows, largest, source.dimension, typical)
+        yield RayVectors(crew, source.n_rows, source.dimension, space, scale), space
     finally:
         for actor in actors:
             ray.kill(actor)
 
 
-def _mean(totals: dict[int, NDArray[np.float64]], n_rows: int, metric: str) -> NDArray[np.float64]:
+Ask = Callable[..., list[Any]]
+"""What a method of every holder of tiles gives: its name, and its arguments."""
+
+
+def _find_space(ask: Ask, n_rows: int, metric: str) -> tuple[Space, float, Int64]:
+    """The space, and the largest number and counts of lengths of the vectors in it."""
+    totals, counts = _merge(ask("total", math.inf))
+    limit, least = far_limit(counts), NEVER_FAR * typical_length(counts)
+    n_far = count_far(counts, limit)
+    if n_far:
+        totals, _ = _merge(ask("total", limit))
     # In the order of tiles, since float64 additions depend on it.
     total = sum(totals[tile] for tile in sorted(totals))
-    mean = np.asarray(total) / n_rows
-    return mean if metric == "squared_l2" else np.zeros_like(mean)
+    mean = np.asarray(total) / (n_rows - n_far)
+    space = Space(mean if metric == "squared_l2" else np.zeros_like(mean), math.inf)
+    largest, counts = _most(ask("measure", space))
+    limit = max(far_limit(counts), least)
+    space = replace(space, limit=limit)
+    if not count_far(counts, limit):
+        return space, largest, counts
+    largest, counts = _most(ask("measure", space))
+    rows = np.sort(np.concatenate(ask("far_rows")))
+    return (
+        replace(space, n_far=len(rows), far_rows=tuple(rows[:NAMED_ROWS].tolist())),
+        largest,
+        counts,
+    )
+
+
+def _merge(
+    parts: list[tuple[dict[int, NDArray[np.float64]], Int64]],
+) -> tuple[dict[int, NDArray[np.float64]], Int64]:
+    totals = {tile: total for part, _ in parts for tile, total in part.items()}
+    return totals, _add([counts for _, counts in parts])
+
+
+def _most(parts: list[tuple[float, Int64]]) -> tuple[float, Int64]:
+    return max(largest for largest, _ in parts), _add([counts for _, counts in parts])
 
 
 class _TileHolder:
@@ -186,18 +269,25 @@ class _TileHolder:
                 return
             self.vectors: Float32 = np.memmap(path, np.float32, "r+", shape=shape)
         self._totals: dict[int, NDArray[np.float64]] = {}
+        self._counts = count_lengths(np.zeros(0))
+        self._held: list[Tile] | None = None
+        self._far: list[Int64] | None = None
         for tile, part in self._parts():
             source.read(tile, part)
             if metric == "cosine":
                 part[:] = to_unit(part)
             self._totals[tile] = part.sum(axis=0, dtype=np.float64)
+            self._counts += count_lengths(_rough_lengths(part))
 
     def _parts(self) -> Iterator[tuple[int, Float32]]:
         for tile, start, stop in zip(self._tiles, [0, *self._ends], self._ends, strict=False):
             yield tile, self.vectors[start:stop]
 
-    def total(self) -> dict[int, NDArray[np.float64]]:
-        """Sum of each tile's vectors as they were read.
+    def total(self, limit: float) -> tuple[dict[int, NDArray[np.float64]], Int64]:
+        """Of the vectors as they were read, sums of each tile's and counts of lengths.
+
+        Args:
+            limit: From this length on, vectors are left out of the sums.
 
         Raises:
             InputError: A number is NaN or infinite. Here and not at the start, because an error in
@@ -206,23 +296,44 @@ class _TileHolder:
         """
         if self._problem is not None:
             raise self._problem
+        totals = dict(self._totals)
         for tile, part in self._parts():
-            if not np.isfinite(self._totals[tile]).all():
+            if not np.isfinite(totals[tile]).all():
                 check_finite(part, self._starts[tile])
-        return self._totals
+            if math.isfinite(limit):
+                near = ~is_far(_rough_lengths(part), limit)
+                totals[tile] = part[near].sum(axis=0, dtype=np.float64)
+        return totals, self._counts
 
-    def take_off(self, mean: NDArray[np.float64]) -> None:
-        """Take the mean off, once."""
-        for _, part in self._parts():
-            part -= mean.astype(np.float32)
+    def measure(self, space: Space) -> tuple[float, Int64]:
+        """Largest number of the vectors in the space, and counts of their lengths."""
+        tiles = TileSet(self.prepare(space))
+        return tiles.largest(), tiles.count_lengths()
 
-    def prepare(self, mean: NDArray[np.float64]) -> list[Tile]:
-        """The tiles without the mean; asked for once."""
-        self.take_off(mean)
-        return [
-            Tile(self._starts[tile], part, np.ones(len(part), np.int64))
-            for tile, part in self._parts()
-        ]
+    def far_rows(self) -> Int64:
+        """Rows of the vectors that were shortened."""
+        return np.concatenate([np.zeros(0, np.int64), *(self._far or [])])
+
+    def prepare(self, space: Space) -> list[Tile]:
+        """The tiles in the space: without its mean, and shortened once it has a limit."""
+        if self._held is None:
+            self._held = []
+            for tile, part in self._parts():
+                part -= space.mean.astype(np.float32)
+                self._held.append(Tile(self._starts[tile], part, np.ones(len(part), np.int64)))
+        if self._far is None and math.isfinite(space.limit):
+            self._far = []
+            for each in self._held:
+                far = cut_lengths(each.vectors, each.lengths, space.limit)
+                each.lengths[far] = vector_lengths(each.vectors[far])
+                self._far.append(each.rows[far])
+        return self._held
+
+
+def _rough_lengths(vectors: Float32) -> Float32:
+    """L2 norms in float32, shape (n,); infinite where squares are too large for it."""
+    with np.errstate(over="ignore"):
+        return np.asarray(np.sqrt(np.einsum("ij,ij->i", vectors, vectors)))
 
 
 def _reserve(path: Path, n_bytes: int) -> None:
@@ -244,7 +355,7 @@ class _Step:
 class _TileActor:
     """Assigns and sums the tiles that it holds.
 
-    Every call brings what is needed to make good for a restart: the mean, and the assignment
+    Every call brings what is needed to make good for a restart: the space, and the assignment
     before.
     """
 
@@ -254,45 +365,47 @@ class _TileActor:
         self._tiles: TileSet | None = None
         self._last = 0
 
-    def total(self) -> dict[int, NDArray[np.float64]]:
-        return self._holder.total()
+    def total(self, limit: float) -> tuple[dict[int, NDArray[np.float64]], Int64]:
+        return self._holder.total(limit)
 
-    def largest(self, mean: NDArray[np.float64]) -> float:
-        return self._at(mean, None, None).largest()
+    def measure(self, space: Space) -> tuple[float, Int64]:
+        return self._holder.measure(space)
+
+    def far_rows(self) -> Int64:
+        return self._holder.far_rows()
 
     def assign(
         self,
-        mean: NDArray[np.float64],
+        space: Space,
         scale: Scale,
         before: _Step | None,
         step: _Step,
         n_parts: int,
     ) -> list[Any]:
-        sums = self._at(mean, scale, before).assign(step.centroids, step.offsets, scale)
+        sums = self._at(space, scale, before).assign(step.centroids, step.offsets, scale)
         self._last = step.number
         parts = np.array_split(sums.sums, n_parts)
         return [(sums.counts, sums.objective, sums.n_changed), *parts]
 
     def map(
         self,
-        mean: NDArray[np.float64],
+        space: Space,
         scale: Scale,
         before: _Step | None,
         shared: tuple[Callable[[Tile], T], Thin[T] | None],
     ) -> list[tuple[int, T]]:
         work, thin = shared
-        tiles = self._at(mean, scale, before).tiles
+        tiles = self._at(space, scale, before).tiles
         results = [work(tile) for tile in tiles]
         if thin is not None:
             results = thin(results)
         return [(tile.first_row, result) for tile, result in zip(tiles, results, strict=False)]
 
-    def _at(self, mean: NDArray[np.float64], scale: Scale | None, before: _Step | None) -> TileSet:
+    def _at(self, space: Space, scale: Scale, before: _Step | None) -> TileSet:
         """The tiles as the assignment before left them."""
         if self._tiles is None:
-            self._tiles = hold_tiles(self._holder.prepare(mean), self._n_gpus)
+            self._tiles = hold_tiles(self._holder.prepare(space), self._n_gpus)
         if before is not None and self._last != before.number:
-            assert scale is not None
             self._tiles.assign(before.centroids, before.offsets, scale)
             self._last = before.number
         return self._tiles
@@ -356,15 +469,16 @@ class RayVectors:
         crew: The actors hold all tiles between them.
         n_rows: Vectors in all.
         dimension: Length of a vector.
-        mean: What is taken off each vector, shape (d,).
+        space: Where they lie.
+        scale: Binary places of sums.
     """
 
-    def __init__(self, crew: _Crew, n_rows: int, dimension: int, mean: NDArray[np.float64]) -> None:
+    def __init__(
+        self, crew: _Crew, n_rows: int, dimension: int, space: Space, scale: Scale
+    ) -> None:
         self.n_rows, self.dimension = n_rows, dimension
         self._crew, self._actors = crew, crew.actors
-        self._mean = ray.put(mean)
-        largest = max(crew.get([actor.largest.remote(self._mean) for actor in crew.actors]))
-        self._scale = Scale.of(n_rows, largest, dimension)
+        self._space, self._scale = ray.put(space), scale
         self._before: Any = None
         self._number = 0
 
@@ -376,7 +490,7 @@ class RayVectors:
         n_parts = min(max(1, -(-n_bytes // DRIVER_SUM_BYTES)), len(centroids))
         calls = [
             actor.assign.options(num_returns=n_parts + 1).remote(
-                self._mean, self._scale, self._before, step, n_parts
+                self._space, self._scale, self._before, step, n_parts
             )
             for actor in self._actors
         ]
@@ -396,7 +510,7 @@ class RayVectors:
         """What a pure function makes of each tile, in the order of the rows."""
         shared = ray.put((work, thin))
         calls = [
-            actor.map.remote(self._mean, self._scale, self._before, shared)
+            actor.map.remote(self._space, self._scale, self._before, shared)
             for actor in self._actors
         ]
         pairs = [pair for part in self._crew.get(calls) for pair in part]

@@ -60,7 +60,7 @@ def test_clustered_vectors_get_their_own_labels_distances_and_margins(
     expected = compute_memberships(space, found.leaves[labels_of(vectors)], found.levels)
 
     store = Store(str(tmp_path))
-    write_assigner(store, "a.parquet", Assigner.of_levels(found, mean, config.metric))
+    write_assigner(store, "a.parquet", Assigner.of_levels(found, mean, np.inf, config.metric))
     assigner = read_assigner(store, "a.parquet", config.metric)
     # In any order and any company.
     order = np.random.default_rng(1).permutation(len(embeddings))
@@ -80,7 +80,7 @@ def test_a_point_that_no_label_was_left_of_takes_no_item() -> None:
     config = HierarchyConfig(levels=[5, 2], method="agglomerative")
     found = build_levels(vectors, config)
     assert (found.leaves < 0).sum() == 3
-    assigner = Assigner.of_levels(found, np.zeros(5), "squared_l2")
+    assigner = Assigner.of_levels(found, np.zeros(5), np.inf, "squared_l2")
     assert len(assigner.cells) == 57
     assert (assigner.find_leaves(embeddings) >= 0).all()
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from hercules_scale.clustering.assign import Float32, nearest
 from hercules_scale.clustering.exact import Pass, find_labels, nearest_others, own_distances
-from hercules_scale.clustering.search import vector_lengths
+from hercules_scale.clustering.search import error_bounds, vector_lengths
 from hercules_scale.clustering.tiles import LocalVectors, labels_of
 
 
@@ -55,6 +55,23 @@ def test_bounds_change_no_label_however_centroids_move(
         moved = draw.normal(size=centroids.shape) * step * draw.random((k, 1)) ** 4
         moved[draw.integers(0, k)] *= 10
         centroids = (centroids + moved).astype(np.float32)
+
+
+def test_centroids_far_away_leave_others_as_sure_as_they_were() -> None:
+    vectors, far = blobs(300, 6, seed=0), 1000 * normal(5, 6, seed=1)
+    centroids = vectors[:40]
+    both, given = np.concatenate([vectors, far]), np.concatenate([centroids, far])
+    lengths = vector_lengths(both)
+    errors = error_bounds(lengths, 6, given, None)
+    assert (errors[:300] == error_bounds(lengths[:300], 6, centroids, None)).all()
+    labels, bounds = np.full(305, -1, np.int32), np.zeros(305)
+    step = Pass.of(given, None, None)
+    labels, _, bounds = find_labels(both, lengths, labels, bounds, step, nearest)
+    table = truth(both, given, np.zeros(45, np.float32))
+    assert (labels == table.argmin(axis=1)).all()
+    table[np.arange(305), labels] = np.inf
+    assert (bounds <= np.sqrt(table.min(axis=1))).all()
+    assert (nearest_others(both, labels, given) == table.argmin(axis=1)).all()
 
 
 def test_what_float32_cannot_tell_apart_is_decided_in_float64() -> None:

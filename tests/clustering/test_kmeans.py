@@ -46,7 +46,7 @@ def config(**values: Any) -> HierarchyConfig:
 def cluster(vectors: Float32, k: int, rounds: int = 0, points: int = 10, **values: Any) -> Found:
     resampling = {"rounds": rounds, "points_per_cluster": points}
     local = LocalVectors(vectors)
-    result = kmeans(local, k, config(resampling=resampling, **values))
+    result = kmeans(local, k, config(refinement="none", resampling=resampling, **values))
     return Found(result, labels_of(local))
 
 

@@ -58,15 +58,14 @@ def test_a_planted_hierarchy_is_found() -> None:
 @given(
     n=st.integers(1, 60),
     sizes=st.lists(st.integers(1, 30), min_size=1, max_size=4, unique=True),
-    rounds=st.integers(0, 1),
-    refinement=st.sampled_from(["tree", "none"]),
+    way=st.sampled_from([(0, "tree"), (0, "none"), (1, "none")]),
 )
 def test_every_item_is_in_one_cluster_a_level_and_parents_nest(
-    n: int, sizes: list[int], rounds: int, refinement: Literal["tree", "none"]
+    n: int, sizes: list[int], way: tuple[int, Literal["tree", "none"]]
 ) -> None:
     vectors = normal(n, 4)
     wanted = sorted((min(size, n) for size in sizes), reverse=True)
-    levels, found = build(vectors, sorted(set(wanted), reverse=True), rounds, refinement)
+    levels, found = build(vectors, sorted(set(wanted), reverse=True), *way)
     assert found.labels.shape == (n, len(levels))
     below = n
     for number, level in enumerate(levels):

@@ -58,6 +58,7 @@ config = parse_config({
         "levels": [40, 8, 3],
         "init": "kmeans||",
         "n_init": 2,
+        "refinement": "none" if resampling else "tree",
         "resampling": {"rounds": 2 * resampling, "points_per_cluster": 50},
     },
     "output": {"path": folder},

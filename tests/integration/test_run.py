@@ -288,7 +288,7 @@ def test_csv_jsonl_and_text_give_the_same_clusters_as_parquet(
 def test_resampling_keeps_every_item_and_changes_the_centroids(
     finished: Hierarchy, corpus: Path, tmp_path: Path
 ) -> None:
-    resampling = {"resampling": {"rounds": 2, "points_per_cluster": 5}}
+    resampling = {"refinement": "none", "resampling": {"rounds": 2, "points_per_cluster": 5}}
     run(parse_config(small_config(corpus, tmp_path / "run", hierarchy=resampling)))
     resampled = Hierarchy.open(str(tmp_path / "run"))
     assert len(resampled.memberships()) == N_ITEMS

@@ -87,6 +87,23 @@ def test_with_all_rows_as_candidates_cells_and_buckets_change_nothing(
     np.testing.assert_allclose(found, smooth(rows - rows.mean(axis=0), 6, 2, True), atol=1e-5)
 
 
+@pytest.mark.parametrize("max_cells", [1, 3, 8])
+def test_cells_of_very_many_rows_are_divided_and_change_nothing(
+    tmp_path: Path, small_files: None, monkeypatch: pytest.MonkeyPatch, max_cells: int
+) -> None:
+    monkeypatch.setattr(module, "MAX_CELLS", max_cells)
+    rows = unit_vectors()
+    smoothing, found = run(tmp_path / "few", rows, config(tmp_path / "few"))
+    # Most cells lie in several buckets, of which each has a table of its own blocks.
+    assert smoothing.report["recall"] > 0.97
+    with np.load(tmp_path / "few/_work/smooth/index.npz") as arrays:
+        assert arrays["counts"].shape == (-(-N_ROWS // 512), max_cells)
+    monkeypatch.setattr(module, "CANDIDATE_ROWS", N_ROWS)
+    smoothing, found = run(tmp_path / "all", rows, config(tmp_path / "all"))
+    assert smoothing.report["recall"] == 1.0
+    np.testing.assert_allclose(found, smooth(rows - rows.mean(axis=0), 6, 2, True), atol=1e-5)
+
+
 def test_recall_is_reported_and_most_neighbours_are_found(
     tmp_path: Path, small_files: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

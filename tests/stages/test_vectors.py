@@ -37,11 +37,15 @@ from hercules_scale.storage.tables import vector_column, write_table
 pytestmark = pytest.mark.ray
 # Four whole tiles and a part of one, of few dimensions.
 N_ROWS, DIMENSION = 4 * 65_536 + 5_000, 6
-CONFIG = HierarchyConfig(
-    levels=[24, 6, 2],
-    resampling=ResamplingConfig(rounds=1, points_per_cluster=50),
-    max_iterations=6,
-)
+CONFIGS = [
+    HierarchyConfig(levels=[24, 6, 2], max_iterations=4),
+    HierarchyConfig(
+        levels=[24, 6],
+        refinement="none",
+        resampling=ResamplingConfig(rounds=1, points_per_cluster=50),
+        max_iterations=3,
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -58,18 +62,21 @@ class Planted:
         out[:] = 100 + centres[chosen] + 0.3 * draw.normal(size=out.shape)
 
 
-def build(vectors: VectorSet, config: HierarchyConfig = CONFIG) -> list[bytes]:
-    """Everything that a hierarchy is made of, as bytes."""
-    found = build_levels(vectors, config)
-    arrays: list[np.ndarray] = [level.centroids for level in found.levels]
-    arrays += [level.parents for level in found.levels if level.parents is not None]
-    return [each.tobytes() for each in (*arrays, found.leaves[labels_of(vectors)])]
+def build(vectors: VectorSet) -> list[bytes]:
+    """Everything that hierarchies with and without resampling are made of, as bytes."""
+    arrays: list[np.ndarray] = []
+    for config in CONFIGS:
+        found = build_levels(vectors, config)
+        arrays += [level.centroids for level in found.levels]
+        arrays += [level.parents for level in found.levels if level.parents is not None]
+        arrays.append(found.leaves[labels_of(vectors)])
+    return [each.tobytes() for each in arrays]
 
 
 @pytest.fixture(scope="module")
 def alone() -> list[bytes]:
-    with open_vectors(Planted(), "squared_l2", 1, local_rows=10**9) as (vectors, mean):
-        np.testing.assert_allclose(mean, 100, atol=1)
+    with open_vectors(Planted(), "squared_l2", 1, local_rows=10**9) as (vectors, space):
+        np.testing.assert_allclose(space.mean, 100, atol=1)
         return build(vectors)
 
 
@@ -80,6 +87,30 @@ def test_any_number_of_actors_gives_the_same_bits(
     with open_vectors(Planted(), "squared_l2", workers, local_rows=0) as (vectors, _):
         assert isinstance(vectors, RayVectors)
         assert build(vectors) == alone
+
+
+@dataclass(frozen=True)
+class Far(Planted):
+    """Planted vectors of which some are very far away."""
+
+    def read(self, tile: int, out: Float32) -> None:
+        super().read(tile, out)
+        if tile != 2:
+            out[[5, 99], tile % 2] = 1e9 * (1 + tile), -3e30
+
+
+def test_vectors_far_away_are_shortened_to_the_same_bits_by_any_number_of_actors(
+    local_ray: None,
+) -> None:
+    found = []
+    for local_rows in (10**9, 0):
+        with open_vectors(Far(), "squared_l2", 3, local_rows=local_rows) as (vectors, space):
+            assert (space.n_far, space.far_rows) == (8, (5, 99, 65_541, 65_635, 196_613))
+            centroids, _ = take(vectors, np.array([0, 5, 99, 1000, 70_000]))
+            sums = vectors.assign(centroids)
+            found.append((sums.sums.tobytes(), sums.counts.tolist(), sums.objective))
+    assert found[0] == found[1]
+    assert min(found[0][1]) > 0
 
 
 def test_any_number_of_threads_and_any_order_of_tiles_gives_the_same_bits(
@@ -174,8 +205,8 @@ def test_sums_by_ranges_of_clusters_are_those_of_the_driver(
 def test_the_nearest_rows_over_actors_are_those_of_one_process(local_ray: None) -> None:
     found = []
     for local_rows in (0, 10**9):
-        with open_vectors(Planted(), "cosine", 3, local_rows=local_rows) as (vectors, mean):
-            assert (mean == 0).all()
+        with open_vectors(Planted(), "cosine", 3, local_rows=local_rows) as (vectors, space):
+            assert (space.mean == 0).all()
             centroids, weights = take(vectors, np.array([200_000, 5, 70_000]))
             np.testing.assert_allclose(np.linalg.norm(centroids, axis=1), 1, atol=1e-5)
             assert weights.tolist() == [1, 1, 1]

@@ -1,0 +1,132 @@
+"""Means and deviations of numeric columns, of which a few huge values have no part.
+
+One value of 1e19 would set the standard deviation of its column, and leave the column without a
+say in what tells the other items apart.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hercules_scale.clustering.tiles import FAR
+from hercules_scale.errors import InputError
+from hercules_scale.moments import Moments
+from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.shards import ShardResult, Stage, run_shards
+from hercules_scale.storage import layout
+from hercules_scale.storage.manifest import read_commits
+from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import column_numbers, iterate_batches, read_table
+
+STAGE = "near_numbers"
+# Shards, evenly spaced, and rows of each, that medians are taken from.
+SAMPLE_SHARDS, SAMPLE_ROWS = 8, 4_096
+
+Float64 = NDArray[np.float64]
+
+
+def near_moments(
+    context: RunContext, shards: Shards, columns: Sequence[str], moments: Moments
+) -> Moments:
+    """Figures of numeric columns, means and deviations without values that are far away.
+
+    A value is far away at more than ``FAR`` times the median distance of the column's values from
+    their median, those at the median left out. An alarm names such columns. Where there is none,
+    the figures are those given; ranges are those of all values in any case.
+
+    Args:
+        context: The run.
+        shards: Of its items.
+        columns: The columns.
+        moments: Figures of all their values.
+
+    Raises:
+        InputError: Squares of a column's values are too large to be computed.
+    """
+    middle, limit = _ranges(context.store, shards, list(columns))
+    far = (moments.low[0] < middle - limit) | (moments.high[0] > middle + limit)
+    if far.any():
+        worker = _Worker(context.store, tuple(columns), middle, limit)
+        stage = Stage(STAGE, "items", shards.n_items, context.config.resources.workers)
+        run_shards(context, stage, len(shards), worker)
+        moments = known_near_moments(context, moments)
+        left = _counted(context).n
+        for place in np.flatnonzero(far).tolist():
+            extreme = max(
+                moments.low[0, place],
+                moments.high[0, place],
+                key=lambda each: abs(each - middle[place]),
+            )
+            context.reporter.alarm(
+                f"input.columns: {shards.n_items - left[place]:,} of {shards.n_items:,} values of "
+                f"{columns[place]!r} lie more than {FAR:,} times as far from its median "
+                f"({middle[place]:.4g}) as the median value, up to {extreme:.4g}; they were left "
+                "out of its mean and standard deviation; mend them, leave their rows out, or give "
+                "the column's logarithm"
+            )
+    if not np.isfinite(moments.std).all():
+        name = columns[int(np.flatnonzero(~np.isfinite(moments.std[0]))[0])]
+        raise InputError(
+            f"input.columns: values of {name!r} are too large for their squares to be computed, "
+            f"up to {np.abs([moments.low, moments.high]).max():.4g}; divide them by a constant"
+        )
+    return moments
+
+
+def known_near_moments(context: RunContext, moments: Moments) -> Moments:
+    """What ``near_moments`` came to in a run that has been read, given figures of all values."""
+    if not read_commits(context.store, STAGE, context.fingerprint):
+        return moments
+    near, n = _counted(context), moments.n
+    squares = near.squares[:, 0] * (n / near.n)
+    return Moments(n, near.mean[None, :, 0], squares[None], moments.low, moments.high)
+
+
+def _counted(context: RunContext) -> Moments:
+    """Figures of the values that are not far away, a group a column."""
+    commits = read_commits(context.store, STAGE, context.fingerprint)
+    parts = (Moments.from_lists(commits[shard].info["moments"]) for shard in sorted(commits))
+    return functools.reduce(Moments.add, parts)
+
+
+def _ranges(store: Store, shards: Shards, columns: list[str]) -> tuple[Float64, Float64]:
+    """Of each column the median, and how far from it values may lie, both of shape (p,)."""
+    wanted = np.linspace(0, len(shards) - 1, min(len(shards), SAMPLE_SHARDS)).astype(np.int64)
+    step = -(-min(shards.rows, shards.n_items) // SAMPLE_ROWS)
+    values = np.concatenate(
+        [
+            column_numbers(batch, columns)[::step]
+            for shard in wanted.tolist()
+            for batch in iterate_batches(store, layout.part("items", shard), columns)
+        ]
+    )
+    middle = np.median(values, axis=0)
+    with np.errstate(over="ignore"):
+        distances = np.abs(values - middle)
+        apart = [column[column > 0] for column in distances.T]
+        limit = [FAR * np.median(column) if len(column) else np.inf for column in apart]
+    return middle, np.array(limit)
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """Figures of one shard's values that are not far away, a group a column."""
+
+    store: Store
+    columns: tuple[str, ...]
+    middle: Float64
+    limit: Float64
+
+    def __call__(self, shard: int) -> ShardResult:
+        """Keep them with the commit."""
+        names = list(self.columns)
+        values = column_numbers(read_table(self.store, layout.part("items", shard), names), names)
+        with np.errstate(over="ignore"):
+            rows, groups = np.nonzero(np.abs(values - self.middle) <= self.limit)
+        near = Moments.of(values[rows, groups][:, None], groups, len(names))
+        return ShardResult([], {"moments": near.to_lists()}, units=len(values))

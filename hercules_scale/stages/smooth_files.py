@@ -1,0 +1,211 @@
+"""Where cells, buckets and blocks of smoothing lie in its files; see ``smooth``."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hercules_scale.clustering.assign import Float32, Int32, Int64
+from hercules_scale.storage import layout
+from hercules_scale.storage.store import Store
+
+STAGE = "smooth"
+INDEX = layout.stage_file(STAGE, "index.npz")
+# Blocks are compared with those of so many nearest cells at least, of so many vectors at least.
+NEAR_CELLS, NEAR_ROWS = 4, 262_144
+
+
+class Index:
+    """Where every cell, part and bucket lies, in the order of cells, and in each by tile.
+
+    Attributes:
+        counts: Rows of each cell in each tile, shape (tiles, cells), int32.
+        first_rows: First row of each tile, shape (tiles,).
+        parts: First position of each part of a cell, and the end, shape (parts + 1,).
+        part_cells: Cell of each part, shape (parts,).
+        buckets: First part of each bucket, and the end, shape (buckets + 1,).
+        starts: First position of each bucket, and the end, shape (buckets + 1,).
+        centroids: Of the cells, shape (cells, d).
+        divided: Whether cells are so large that they are clustered again.
+    """
+
+    def __init__(self, store: Store) -> None:
+        with np.load(io.BytesIO(store.read_bytes(INDEX))) as arrays:
+            self.counts: Int32 = arrays["counts"]
+            self.parts: Int64 = arrays["parts"]
+            self.part_cells: Int64 = arrays["part_cells"]
+            self.buckets: Int64 = arrays["buckets"]
+            self.recall_rows: Int64 = arrays["recall_rows"]
+            self.recall_neighbours: Int64 = arrays["recall_neighbours"]
+            self.centroids: Float32 = arrays["centroids"]
+            self.divided = bool(arrays["divided"])
+        self.starts = self.parts[self.buckets]
+        self._sizes = self.counts.sum(axis=0, dtype=np.int64)
+        self._cells = np.cumsum(self._sizes) - self._sizes
+        rows = self.counts.sum(axis=1, dtype=np.int64)
+        self.first_rows = np.cumsum(rows) - rows
+        self.dimension = int(self.centroids.shape[1])
+
+    def taken(self, bucket: int) -> Int64:
+        """Rows that a bucket has of each tile and cell from its first to its last cell.
+
+        They follow one another in the tile. Shape (tiles, cells of the bucket).
+        """
+        start, stop = self.starts[bucket : bucket + 2]
+        cells = self._cells_of(bucket)
+        ends = self._cells[cells] + np.cumsum(self.counts[:, cells], axis=0, dtype=np.int64)
+        begins = ends - self.counts[:, cells]
+        taken: Int64 = np.minimum(ends, stop) - np.maximum(begins, start)
+        return np.maximum(taken, 0)
+
+    def begins(self, bucket: int) -> Int64:
+        """Where the rows that a bucket has of each tile begin in it, shape (tiles,)."""
+        first = self._cells_of(bucket).start
+        of_first = self.counts[:, first].astype(np.int64)
+        before = self._cells[first] + np.cumsum(of_first) - of_first
+        skipped = np.clip(self.starts[bucket] - before, 0, of_first)
+        begins: Int64 = self.counts[:, :first].sum(axis=1, dtype=np.int64) + skipped
+        return begins
+
+    def of_tile(self, tile: int) -> tuple[Int64, Int64]:
+        """Where the rows of a tile are in each bucket, once its rows are in their own order.
+
+        Returns:
+            Rows of earlier tiles and rows of the tile, both of shape (buckets,).
+        """
+        begins = (self._cells + self.counts[:tile].sum(axis=0, dtype=np.int64))[self.part_cells]
+        ends = begins + self.counts[tile, self.part_cells]
+        starts, stops = self.parts[:-1], self.parts[1:]
+        earlier = np.clip(begins, starts, stops) - starts
+        own = np.clip(ends, starts, stops) - starts - earlier
+        firsts = self.buckets[:-1]
+        return np.add.reduceat(earlier, firsts), np.add.reduceat(own, firsts)
+
+    def _cells_of(self, bucket: int) -> slice:
+        held = self.part_cells[self.buckets[bucket] : self.buckets[bucket + 1]]
+        return slice(int(held[0]), int(held[-1]) + 1)
+
+    def near_buckets(self, centroids: Float32) -> Int64:
+        """Buckets with rows of the cells nearest to some centroids, in order."""
+        near = set()
+        for centroid in centroids:
+            order = np.argsort(((self.centroids - centroid) ** 2).sum(axis=1), kind="stable")
+            enough = np.searchsorted(np.cumsum(self._sizes[order]), NEAR_ROWS) + 1
+            near.update(order[: max(int(enough), NEAR_CELLS)].tolist())
+        cells = np.array(sorted(near))
+        firsts = np.searchsorted(self.starts, self._cells[cells], side="right") - 1
+        ends = np.searchsorted(self.starts, self._cells[cells] + self._sizes[cells])
+        return np.unique(
+            np.concatenate([np.arange(*each) for each in zip(firsts, ends, strict=True)])
+        )
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Blocks of some buckets, in order.
+
+    Attributes:
+        buckets: Bucket of each, shape (blocks,).
+        starts: First position of each, shape (blocks,).
+        sizes: Rows of each, shape (blocks,).
+        centroids: Shape (blocks, d).
+    """
+
+    buckets: Int64
+    starts: Int64
+    sizes: Int64
+    centroids: Float32
+
+    def of(self, bucket: int) -> Int64:
+        """Numbers of the blocks of a bucket."""
+        return np.flatnonzero(self.buckets == bucket)
+
+    def candidates(self, block: int, at_least: int) -> Int64:
+        """Blocks that a block's neighbours are searched in, itself among them, in order."""
+        distances = ((self.centroids - self.centroids[block]) ** 2).sum(axis=1)
+        distances[block] = -1
+        order = np.argsort(distances, kind="stable")
+        enough = np.searchsorted(np.cumsum(self.sizes[order]), at_least) + 1
+        return np.sort(order[:enough])
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the files of smoothing lie, and how to read them."""
+
+    store: Store
+
+    @cached_property
+    def index(self) -> Index:
+        """Read once in each process."""
+        return Index(self.store)
+
+    def vectors(self, name: str, start: int, n_rows: int) -> Float32:
+        """Some vectors of a file."""
+        data = _read_bytes(self.store, name, start, n_rows, 4 * self.index.dimension)
+        return np.frombuffer(data, np.float32).reshape(n_rows, self.index.dimension)
+
+    def rows(self, name: str, start: int, n_rows: int) -> Int64:
+        """Some integers of a file."""
+        return np.frombuffer(_read_bytes(self.store, name, start, n_rows, 8), np.int64)
+
+    def near_blocks(self, bucket: int) -> Blocks:
+        """The blocks of a bucket and of those near it."""
+        index = self.index
+        near = index.near_buckets(self._centroids(bucket)).tolist()
+        sizes = [self._numbers(bucket_name(each, "sizes"), np.int64) for each in near]
+        starts = [
+            index.starts[each] + np.cumsum(own) - own for each, own in zip(near, sizes, strict=True)
+        ]
+        return Blocks(
+            np.repeat(near, [len(own) for own in sizes]),
+            np.concatenate(starts),
+            np.concatenate(sizes),
+            np.concatenate([self._centroids(each) for each in near]),
+        )
+
+    def _centroids(self, bucket: int) -> Float32:
+        numbers = self._numbers(bucket_name(bucket, "centroids"), np.float32)
+        return numbers.reshape(-1, self.index.dimension)
+
+    def _numbers(self, name: str, dtype: type[Any]) -> NDArray[Any]:
+        return np.frombuffer(self.store.read_bytes(file_name(name)), dtype)
+
+    def write(self, name: str, array: NDArray[Any]) -> None:
+        """Write a file."""
+        write_array(self.store, name, array)
+
+
+def tile_name(tile: int, kind: str = "vectors") -> str:
+    """File of a tile's vectors or rows, in the order of cells."""
+    return f"tile/{tile:06d}-{kind}"
+
+
+def bucket_name(bucket: int, kind: str) -> str:
+    """File of something of a bucket."""
+    return f"bucket/{bucket:06d}-{kind}"
+
+
+def round_name(round_: int, bucket: int) -> str:
+    """File of a bucket's vectors after a round."""
+    return f"round-{round_}/{bucket:06d}"
+
+
+def file_name(name: str) -> str:
+    """The same under the output."""
+    return layout.stage_file(STAGE, name)
+
+
+def write_array(store: Store, name: str, array: NDArray[Any]) -> None:
+    """Write a file."""
+    with store.open_output(file_name(name)) as stream:
+        stream.write(np.ascontiguousarray(array).data)
+
+
+def _read_bytes(store: Store, name: str, start: int, n_rows: int, row_bytes: int) -> bytes:
+    return store.read_range(file_name(name), start * row_bytes, n_rows * row_bytes)
