@@ -8,8 +8,10 @@ import logging
 import math
 import os
 import platform
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -28,6 +30,7 @@ from hercules_scale.errors import (
     ManifestMismatchError,
     StorageError,
 )
+from hercules_scale.job_environment import kept_environment
 from hercules_scale.printable import without_secrets
 from hercules_scale.progress import Reporter, StageReport
 from hercules_scale.reading.sources import SourceFile, changed_files
@@ -91,6 +94,9 @@ SUMMARY_COLUMNS = (
 )
 CLUSTERS = "clusters"
 RAY_STARTS = 3
+# Held while there is a Ray that a run of this process started or joined for itself.
+_turn = threading.Lock()
+_has_turn: ContextVar[bool] = ContextVar("has_turn", default=False)
 VERSIONS_RECORDED = ("ray", "faiss-cpu", "torch", "sentence-transformers", "pyarrow", "numpy")
 # Sections and keys that do not change what the tables hold, or that may grow to resume a run.
 NOT_FINGERPRINTED = (
@@ -373,6 +379,35 @@ def _versions() -> dict[str, str]:
 
 
 @contextmanager
+def _turn_at_ray(say: Callable[[str], object]) -> Iterator[bool]:
+    """Wait until no other run of this process has a Ray of its own.
+
+    A process has one Ray. Runs share one that the caller started; those that start one take turns,
+    since the first to end stops it, and each makes it as large as it needs.
+
+    Yields:
+        Whether Ray is to be started, and stopped in the end.
+    """
+    if _has_turn.get():
+        # A run that a user's function starts within another.
+        yield False
+        return
+    if not _turn.acquire(blocking=False):
+        say("waits for another run of this process to end; to have both at once, ray.init() first")
+        _turn.acquire()
+    if ray.is_initialized():
+        _turn.release()
+        yield False
+        return
+    token = _has_turn.set(True)
+    try:
+        yield True
+    finally:
+        _has_turn.reset(token)
+        _turn.release()
+
+
+@contextmanager
 def local_or_cluster_ray(
     config: RunConfig, say: Callable[[str], object] | None = None
 ) -> Iterator[None]:
@@ -382,11 +417,18 @@ def local_or_cluster_ray(
 
     Args:
         config: The run.
-        say: Is told that the cluster is waited for; by default the terminal.
+        say: Is given what is waited for; by default the terminal.
 
     Raises:
         HerculesScaleError: Something of Ray was lost that no stage can do without.
     """
+    say = say or Reporter().say
+    with _turn_at_ray(say) as mine, _connected(config, mine, say):
+        yield
+
+
+@contextmanager
+def _connected(config: RunConfig, mine: bool, say: Callable[[str], object]) -> Iterator[None]:
     # What Ray and the models' libraries log would drown the progress; it stays in Ray's logs.
     quiet = {
         "TQDM_DISABLE": "1",
@@ -402,11 +444,10 @@ def local_or_cluster_ray(
         }
     for name, value in {**quiet, "RAY_BACKEND_LOG_LEVEL": "fatal"}.items():
         os.environ.setdefault(name, value)
-    mine = not ray.is_initialized()
     if mine:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if address := os.environ.get("RAY_ADDRESS"):
-            await_address(address, config.resources.wait_seconds, say or Reporter().say)
+            await_address(address, config.resources.wait_seconds, say)
             options["runtime_env"] = {"env_vars": quiet}
         else:
             # Embedding and the LLM run in turn, so the larger of the two is enough. Workers that
@@ -420,7 +461,8 @@ def local_or_cluster_ray(
     for name in ("ray.serve", "ray.llm", "vllm"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        yield
+        with kept_environment() if mine else nullcontext():
+            yield
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[-1]
         raise HerculesScaleError(f"Ray failed: {reason}; run again, it resumes") from error
@@ -452,7 +494,7 @@ def _start_ray(options: dict[str, Any]) -> None:
 
 def _check_one_machine() -> None:
     """Refuse functions of this process on a Ray cluster of several machines."""
-    if ray.is_initialized():
+    if ray.is_initialized() and not _turn.locked():
         hosts = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
         where = f"Ray runs on {len(hosts)} machines" if len(hosts) > 1 else ""
     else:

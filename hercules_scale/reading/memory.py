@@ -81,17 +81,18 @@ def _split_ids(data: Any) -> tuple[list[object] | None, Any]:
     """The ids of items that have any, and the items."""
     import pandas as pd
 
+    # Some are mappings too.
+    if hasattr(data, "toarray"):
+        raise InputError(
+            f"items must be dense, got a sparse {type(data).__name__}; give items.toarray(), or "
+            "fewer columns, as TruncatedSVD makes them"
+        )
     if isinstance(data, Mapping):
         return list(data), list(data.values())
     if isinstance(data, pd.Series | pd.DataFrame):
         default = isinstance(data.index, pd.RangeIndex) and data.index.start == 0
         ids = None if default else data.index.tolist()
         return ids, data if isinstance(data, pd.DataFrame) else data.to_list()
-    if hasattr(data, "toarray"):
-        raise InputError(
-            f"items must be dense, got a sparse {type(data).__name__}; give items.toarray(), or "
-            "fewer columns, as TruncatedSVD makes them"
-        )
     if isinstance(data, str | bytes) or not isinstance(data, Iterable | pa.Table):
         raise InputError(
             "items must be a list, mapping, Series, DataFrame, array or Arrow table, or the path "

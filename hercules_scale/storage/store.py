@@ -16,6 +16,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,13 +51,13 @@ NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EM
 
 T = TypeVar("T")
 
-_options = StorageConfig()
+# Of a thread, and of what it hands its context to: runs in two threads have options of their own.
+_options: ContextVar[StorageConfig] = ContextVar("storage", default=StorageConfig())  # noqa: B039
 
 
 def use_options(options: StorageConfig) -> None:
-    """Have the folders that this process opens from now on be reached so."""
-    global _options
-    _options = options
+    """Have the folders that this thread opens from now on be reached so."""
+    _options.set(options)
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -80,7 +81,7 @@ class Store:
 
     Args:
         uri: A local path, ``s3://bucket/folder``, ``gs://...`` or ``az://...``.
-        options: How it is reached; by default as ``use_options`` said last in this process.
+        options: How it is reached; by default as ``use_options`` said last in this thread.
         owner: Number of the lock that it is written under; 0 is none. Each write and deletion makes
             sure that no higher one is there, in workers too.
 
@@ -92,7 +93,7 @@ class Store:
         self.scheme, path = split_uri(uri)
         self.root = path.rstrip("/")
         self.uri = uri.rstrip("/")
-        self.options = options or _options
+        self.options = options or _options.get()
         self.owner = owner
 
     def __reduce__(self) -> tuple[type[Store], tuple[str, StorageConfig, int]]:
