@@ -133,7 +133,7 @@ def judge_clusters(
     with open_model(context, n_gpus) as model:
         assert model is not None
         style = prompt_style(context, model.tokens, clustering.n_levels)
-        asker = Asker(model, work.ledger, summaries, style)
+        asker = Asker(model, work.ledger, summaries, style, stage=STAGE)
 
         async def ask() -> tuple[list[dict[str, Figure]], list[str]]:
             try:
