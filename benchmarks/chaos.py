@@ -1,12 +1,17 @@
 """Runs whose processes are killed at random, again and again, beside runs that nobody disturbs.
 
-    python benchmarks/chaos.py [--kills 200] [--seconds 600] [--seed 0] [--json OUT]
+    python benchmarks/chaos.py [--kills 200] [--stops 0] [--seconds 600] [--seed 0] [--json OUT]
 
 Each attempt at a run gets some kills with SIGKILL, each when the output holds a drawn number of
 files and a drawn moment has passed: of Ray's workers, which the run has to survive, and of the
 driver with all of Ray, or of the raylet, after which the run is started again. The next run begins
 when an attempt ends before its kill. After each run the files of all tables must be those of the
 undisturbed run to the bit, and no commit record that an attempt found may have been written again.
+
+``--stops`` runs have two drivers on one output each. The first is stopped with SIGSTOP, alone or
+with all of its Ray, the second takes the output over as one on another machine would, and the first
+is woken with SIGCONT while the second is at work or after its end. The tables must be those of the
+undisturbed run, no shard may have the commits of both, and the first must end by itself.
 ``OUT`` gathers the runs of all calls.
 """
 
@@ -32,7 +37,7 @@ import pyarrow.parquet as pq
 
 from hercules_scale.cli import main as hercules_scale
 from hercules_scale.stages import context, vectors
-from hercules_scale.storage import layout
+from hercules_scale.storage import layout, lock
 from hercules_scale.storage.manifest import read_record
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import vector_column
@@ -43,6 +48,8 @@ WORKLOADS = {"vectors": 2_400, "numbers": 2_400, "actors": 67_000}
 LONGEST_MOMENT = 0.4
 HANGS_AFTER_SECONDS = 400
 MOST_ENDED = 3
+# Of silence, after which a driver is taken for dead; five minutes by default.
+STALE_SECONDS = 6.0
 # So that small inputs have several shards.
 SHARD_ROWS = 512
 Kill = dict[str, Any]
@@ -51,6 +58,7 @@ Kill = dict[str, Any]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200, help="in this call, at least")
+    parser.add_argument("--stops", type=int, default=0, help="runs with two drivers, first")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no run after")
     parser.add_argument("--seed", type=int, default=0, help="of the kills")
     parser.add_argument("--json", help="where to add the figures")
@@ -62,7 +70,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         wanted: dict[str, dict[str, str]] = {}
-        while sum(len(run["kills"]) for run in here) < options.kills and time.monotonic() < until:
+        while time.monotonic() < until:
+            stops = sum("stop" in run for run in here) < options.stops
+            if not stops and sum(len(run["kills"]) for run in here) >= options.kills:
+                break
             draw = random.Random(f"{options.seed} {len(runs)}")
             workload = draw.choice(list(WORKLOADS))
             if workload not in wanted:
@@ -72,7 +83,8 @@ def main() -> None:
                 wanted[workload] = published(alone.output)
                 print(f"{workload}: {alone.seconds:.1f} s undisturbed", flush=True)
             n_files = len(list_output(folder / f"undisturbed-{workload}"))
-            run = disturbed(folder, workload, f"run-{len(runs)}", n_files, draw)
+            disturb = taken_over if stops else disturbed
+            run = disturb(folder, workload, f"run-{len(runs)}", n_files, draw)
             found = published(folder / f"run-{len(runs)}")
             run["differs"] = sorted(
                 path
@@ -142,15 +154,10 @@ class Attempt:
             Whether it ended well.
         """
         started = time.monotonic()
-        # Forked from a process that has imported everything, since imports take seconds.
-        process = multiprocessing.get_context("forkserver").Process(
-            target=run_alone, args=(str(self._config), str(self._log), self._with_actors)
-        )
-        process.start()
-        assert process.pid is not None
+        process = self.start()
         try:
             for kill in kills:
-                if not self._wait_for(process, kill):
+                if not self.wait_for(process, kill):
                     break
                 kill["stage"] = last_stage(self.output)
                 kill["done"] = do(kill, process.pid)
@@ -166,9 +173,24 @@ class Attempt:
         whole = any(kill.get("done") and kill["what"] != "worker" for kill in kills)
         if process.exitcode and not whole:
             self.ended = self._log.read_text()[-2000:]
-        return process.exitcode == 0
+        return bool(process.exitcode == 0)
 
-    def _wait_for(self, process: Any, kill: Kill) -> bool:
+    def start(self, elsewhere: bool = False) -> Any:
+        """Begin it; the caller ends the process.
+
+        Args:
+            elsewhere: As on another machine, where nothing is known of processes of this one.
+        """
+        # Forked from a process that has imported everything, since imports take seconds.
+        arguments = (str(self._config), str(self._log), self._with_actors, elsewhere)
+        process = multiprocessing.get_context("forkserver").Process(
+            target=run_alone, args=arguments
+        )
+        process.start()
+        return process
+
+    def wait_for(self, process: Any, kill: Kill) -> bool:
+        """Wait until it is time for a kill; false where the process ends before."""
         while process.is_alive():
             if len(list_output(self.output)) >= kill["files"]:
                 process.join(kill["moment"])
@@ -177,7 +199,7 @@ class Attempt:
         return False
 
 
-def run_alone(config: str, log: str, with_actors: bool) -> None:
+def run_alone(config: str, log: str, with_actors: bool, elsewhere: bool) -> None:
     """Run a configuration in a session of its own, by the command line's entry."""
     os.setsid()
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -188,6 +210,9 @@ def run_alone(config: str, log: str, with_actors: bool) -> None:
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
     # A machine with other work is slow to answer, and not dead.
     os.environ["RAY_health_check_failure_threshold"] = "8"  # noqa: SIM112
+    lock.HEARTBEAT_SECONDS, lock.STALE_SECONDS = STALE_SECONDS / 6, STALE_SECONDS
+    if elsewhere:
+        lock._machine = lambda: "elsewhere"
     context.MIN_SHARD_ROWS = 16 * SHARD_ROWS if with_actors else SHARD_ROWS
     if with_actors:
         # Defaults of the rows that the driver holds itself, and of GPUs.
@@ -201,11 +226,7 @@ def do(kill: Kill, session: int) -> bool:
     Returns:
         Whether there was one.
     """
-    own = []
-    for process in psutil.process_iter(["name", "cmdline"]):
-        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
-            if os.getsid(process.pid) == session:
-                own.append(process)
+    own = processes_of(session)
     if kill["what"] == "worker":
         workers = [process for process in own if is_worker(title(process))]
         own = random.sample(workers, min(1, len(workers)))
@@ -216,6 +237,16 @@ def do(kill: Kill, session: int) -> bool:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     return bool(own)
+
+
+def processes_of(session: int) -> list[psutil.Process]:
+    """All processes of a session."""
+    own = []
+    for process in psutil.process_iter(["name", "cmdline"]):
+        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getsid(process.pid) == session:
+                own.append(process)
+    return own
 
 
 def title(process: psutil.Process) -> str:
@@ -255,6 +286,66 @@ def disturbed(
         commits = commit_times(attempt.output)
     figures = {"commits": len(commits), "again": again, "ended": ended}
     return {"workload": workload, "kills": kills, **figures}
+
+
+def taken_over(
+    folder: Path, workload: str, run: str, n_files: int, draw: random.Random
+) -> dict[str, Any]:
+    """A run with a second driver, while the first is stopped."""
+    attempts = [Attempt(folder, workload, run) for _ in range(2)]
+    output = attempts[0].output
+    stop: Kill = {"files": draw.uniform(1, n_files - 1), "moment": draw.uniform(0, LONGEST_MOMENT)}
+    stop |= {"what": draw.choice(["driver", "all"]), "woken": draw.choice(["beside", "after"])}
+    first = attempts[0].start()
+    processes = [first]
+    try:
+        stopped = attempts[0].wait_for(first, stop)
+        stop["stage"] = last_stage(output)
+        asleep = processes_of(first.pid) if stop["what"] == "all" else [psutil.Process(first.pid)]
+        for process in asleep if stopped else []:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()
+        stop["done"] = stopped
+        if stopped:
+            time.sleep(STALE_SECONDS + 2)
+            commits = commit_times(output)
+            second = attempts[1].start(elsewhere=True)
+            processes.append(second)
+            there = len(list_output(output))
+            if stop["woken"] == "beside":
+                files, moment = draw.uniform(there, n_files), draw.uniform(0, LONGEST_MOMENT)
+                attempts[1].wait_for(second, {"files": files, "moment": moment})
+            else:
+                second.join(HANGS_AFTER_SECONDS)
+            stop["beside"] = last_stage(output) if second.is_alive() else ""
+            for process in asleep:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.resume()
+        for process in processes:
+            process.join(HANGS_AFTER_SECONDS)
+        codes = [process.exitcode for process in processes]
+    finally:
+        for process in processes:
+            do({"what": "driver"}, process.pid)
+            process.join()
+    if codes[-1] != 0 or (stopped and codes[0] in (0, None)):
+        log = (folder / "log").read_text()[-3000:]
+        sys.exit(f"{run}: {stop} ended with {codes}:\n{log}")
+    figures = {"stop": stop, "codes": codes, "commits": len(commit_times(output))}
+    again = written_again(commits, output) if stopped else []
+    return {
+        "workload": workload,
+        "kills": [],
+        "again": again + twice(output),
+        "ended": [],
+        **figures,
+    }
+
+
+def twice(run: Path) -> list[str]:
+    """Shards with commit records by more than one owner."""
+    shards = Counter(path.rpartition("-")[0] for path in commit_times(run))
+    return [shard for shard, n in shards.items() if n > 1]
 
 
 def list_output(output: Path) -> list[str]:
@@ -306,6 +397,9 @@ def show(runs: list[dict[str, Any]]) -> None:
         f"{again} committed shards were done again, "
         f"{sum(len(run['ended']) for run in runs)} attempts failed that only lost workers"
     )
+    stops = [run["stop"] for run in runs if run.get("stop", {}).get("done")]
+    places = Counter((stop["stage"], stop["what"], stop["woken"]) for stop in stops)
+    print(f"{len(stops)} of them by two drivers, of which the first was stopped in {dict(places)}")
 
 
 if __name__ == "__main__":

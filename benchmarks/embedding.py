@@ -201,7 +201,7 @@ def time_stage(store: Store, shards: Shards, workers: int = WORKERS) -> tuple[fl
         embed_items(context, Items(shards, {}, 0, Layout(Columns("text")), None), n_gpus=0)
         seconds = time.perf_counter() - started
     finished = [
-        (shard, Path(store.path(layout.commit("embed", shard))).stat().st_mtime)
+        (shard, Path(store.path(layout.commit("embed", shard, 0))).stat().st_mtime)
         for shard in range(len(shards))
     ]
     return steady_rate(shards, finished, workers), seconds

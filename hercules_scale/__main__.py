@@ -3,8 +3,12 @@
 import sys
 
 from hercules_scale.cli import main
-from hercules_scale.job_environment import take_environment
+from hercules_scale.job_environment import delete_file, take_environment
 
 if __name__ == "__main__":
     take_environment()
-    sys.exit(main())
+    try:
+        code = main()
+    finally:
+        delete_file()
+    sys.exit(code)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
-import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,15 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from sklearn.base import BaseEstimator, ClusterMixin
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from hercules_scale.config import CALLABLE, RunConfig, parse_config
-from hercules_scale.errors import ConfigError
+from hercules_scale.errors import ConfigError, InputError
 from hercules_scale.hierarchy import Hierarchy
 from hercules_scale.pipeline import run
 from hercules_scale.progress import Reporter
 from hercules_scale.reading.memory import IMAGE_ENDINGS, write_items
 from hercules_scale.stages.context import Functions, name_of
 from hercules_scale.storage import layout
+from hercules_scale.storage.scratch import ScratchFolder
 from hercules_scale.storage.store import Store, use_options
 from hercules_scale.storage.tables import read_table
 
@@ -67,15 +68,20 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
     so only in local runs. The run is known by their modules and names: a function that is changed
     under the same name is not noticed when a run resumes.
 
+    ``fit`` returns the hierarchy, not the estimator, which has the attributes below; NaN and what
+    else makes an item unusable is allowed.
+
     Attributes:
         hierarchy_: The result of ``fit``.
         labels_: Finest cluster of each item in the order given, shape (n,); -1 for one that could
             not be used. Of files, in the order of their rows.
+        n_features_in_: Columns of the items, where they were an array or a table in memory.
+        feature_names_in_: Names of the columns, where they were a table.
     """
 
     def __init__(
         self,
-        levels: list[int] | Literal["auto"] = [100, 20, 5],  # noqa: B006 (never changed)
+        levels: Sequence[int] | Literal["auto"] = (100, 20, 5),
         *,
         embedding: str | dict[str, Any] | None = None,
         summaries: str | dict[str, Any] | None = None,
@@ -123,7 +129,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
                 an Arrow table or a Ray Dataset.
             y: Ground truth of each item, for evaluation only; a DataFrame has several.
             output: Where the tables go, a path or URI; run again, it resumes. Left out, a
-                temporary folder that goes with the result.
+                temporary folder that goes with the result and its copies; a pickle holds its files.
 
         Returns:
             The hierarchy, which is also kept as ``hierarchy_``.
@@ -132,30 +138,96 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
             HerculesScaleError: Of the type that says what went wrong.
         """
         functions = Functions.of(self.llm, self.embed)
-        scratch = None
-        if output is None:
-            scratch = tempfile.mkdtemp(prefix="hercules_scale-")
-            output = f"{scratch}/run"
+        scratch = ScratchFolder() if output is None else None
+        place = str(output) if scratch is None else scratch.run
         try:
-            section = self._input(data, y, str(output))
+            section = self._input(data, y, place)
             console = None if self.verbose else Console(quiet=True)
-            store = run(self._config(section, str(output)), Reporter(console), functions)
-            found = Hierarchy(Store(store.uri), functions)
+            store = run(self._config(section, place), Reporter(console), functions)
+            found = Hierarchy(store, functions, scratch)
+            labels = _labels(found, section)
         except BaseException:
             if scratch is not None:
-                shutil.rmtree(scratch, ignore_errors=True)
+                # Whoever looks at the traceback refers to it.
+                scratch.remove()
             raise
-        if scratch is not None:
-            # The files go when nobody can read them any more.
-            weakref.finalize(found, shutil.rmtree, scratch, ignore_errors=True)
-        self.hierarchy_ = found
-        self.labels_ = _labels(found, section)
+        self.hierarchy_, self.labels_ = found, labels
+        for name in ("n_features_in_", "feature_names_in_"):
+            self.__dict__.pop(name, None)
+        if _n_columns(data) is not None:
+            validate_data(self, data, skip_check_array=True)
         return found
 
     def fit_predict(self, data: Any, y: Any = None, **fit_params: Any) -> NDArray[np.int32]:
         """Build the hierarchy, and give the finest cluster of each item; see ``labels_``."""
         self.fit(data, y, **fit_params)
         return self.labels_
+
+    def predict(self, data: Any) -> NDArray[np.int32]:
+        """The finest cluster of new items, by ``Hierarchy.assign``.
+
+        Args:
+            data: Items of any form that ``fit`` takes, with the columns that it was given.
+
+        Returns:
+            Labels as ``labels_`` has them. An item that was fitted may get another one than there,
+            where the tree keeps it in its cluster for the sake of other levels.
+
+        Raises:
+            NotFittedError: Before ``fit``.
+            HerculesScaleError: As a run would.
+        """
+        check_is_fitted(self, "hierarchy_")
+        self._check_columns(data)
+        summaries = self.summaries if isinstance(self.summaries, dict) else {}
+        with tempfile.TemporaryDirectory(prefix="hercules_scale-") as scratch:
+            output = f"{scratch}/run"
+            self.hierarchy_.assign(
+                data,
+                output,
+                redact=(self.privacy or {}).get("redact"),
+                endpoint=summaries.get("endpoint"),
+                verbose=self.verbose,
+            )
+            found = Hierarchy.open(output)
+            return _labels(found, found.run["config"]["input"])
+
+    @property
+    def cluster_centers_(self) -> NDArray[np.float32]:
+        """Centroids of the finest clusters, shape (k, d), in the space that was clustered.
+
+        Numbers are standardised there, and vectors are of length 1 where the metric is cosine.
+        """
+        check_is_fitted(self, "hierarchy_")
+        return np.stack(self.hierarchy_.clusters(1)["centroid"].to_list())
+
+    @property
+    def inertia_(self) -> float:
+        """Sum of the squared distances of items to their centroids in ``cluster_centers_``."""
+        check_is_fitted(self, "hierarchy_")
+        return float(self.hierarchy_.clusters(1)["inertia"].sum())
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = tags.input_tags.allow_nan = True
+        return tags
+
+    def _check_columns(self, data: Any) -> None:
+        """Refuse arrays of other columns, which have no names to tell them apart by."""
+        n_known = getattr(self, "n_features_in_", None)
+        if n_known is None or hasattr(data, "columns"):
+            return
+        n_given = _n_columns(data)
+        if n_given is None and isinstance(data, np.ndarray):
+            raise InputError(
+                f"X must have {n_known} columns as in fit, got an array of shape {data.shape}. "
+                "Reshape your data: X.reshape(1, -1) is one item"
+            )
+        if n_given not in (None, n_known):
+            raise InputError(
+                f"X has {n_given} features, but {type(self).__name__} is expecting {n_known} "
+                "features as input; give the columns that fit was given"
+            )
 
     def _input(self, data: Any, y: Any, output: str) -> dict[str, Any]:
         """The section ``input`` for some data; what is in memory is written first."""
@@ -230,6 +302,15 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
                     "images, and embed the titles)"
                 )
         return {**section, "text_model": f"{CALLABLE}:{name_of(self.embed)}"}
+
+
+def _n_columns(data: Any) -> int | None:
+    """Columns of an array, a table or a list of rows; nothing of other items."""
+    if isinstance(data, list | tuple):
+        first = data[0] if data else None
+        return len(first) if isinstance(first, list | tuple | np.ndarray) else None
+    shape: tuple[int, ...] = getattr(data, "shape", ())
+    return int(shape[1]) if len(shape) == 2 else None
 
 
 def _names_files(data: Any, modality: str | None) -> bool:

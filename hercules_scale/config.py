@@ -676,6 +676,13 @@ class ResourcesConfig(_Section):
         "those of a node",
     )
 
+    wait_seconds: float = Field(
+        default=1800,
+        gt=0,
+        description="wait for room on a Ray cluster that others share; then the run ends, and "
+        "resumes when it is run again",
+    )
+
     @model_validator(mode="after")
     def _more_is_not_less(self) -> ResourcesConfig:
         pairs = (

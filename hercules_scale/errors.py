@@ -1,6 +1,7 @@
 """The exceptions of hercules_scale, in one tree.
 
-A message names the field or row, the rule, the value and the remedy.
+A message names the field or row, the rule, the value and the remedy. What the caller gave wrong is
+a ``ValueError`` too, as users of scikit-learn expect.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ class HerculesScaleError(Exception):
     exit_code = 1
 
 
-class ConfigError(HerculesScaleError):
+class ConfigError(HerculesScaleError, ValueError):
     """A configuration key is unknown, has a wrong type or an impossible value."""
 
     exit_code = 2
 
 
-class InputError(HerculesScaleError):
+class InputError(HerculesScaleError, ValueError):
     """The input cannot be read as asked: a path, a file, an id or the items themselves."""
 
     exit_code = 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import copy
 import html
 import io
 import subprocess
@@ -15,17 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from rich.console import Console
 
-from hercules_scale.config import names_function
+from hercules_scale.config import StorageConfig, names_function
 from hercules_scale.errors import InputError
 from hercules_scale.exchange.destination import open_destination
 from hercules_scale.exchange.edits import read_edits, with_edits
 from hercules_scale.exchange.source import FinishedRun, read_files, rows_of_items
 from hercules_scale.exchange.title_sources import title_marks
 from hercules_scale.printable import printable
+from hercules_scale.progress import Reporter
 from hercules_scale.stages.context import NO_FUNCTIONS, Functions
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import published_files, read_run
+from hercules_scale.storage.scratch import ScratchFolder
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, read_tables
 
@@ -43,10 +47,16 @@ class Hierarchy:
     Args:
         store: The output.
         functions: The user's own that the run was made with, where they are at hand.
+        scratch: The temporary folder of the output, where it lies in one.
     """
 
-    def __init__(self, store: Store, functions: Functions = NO_FUNCTIONS) -> None:
-        self._store, self._functions = store, functions
+    def __init__(
+        self,
+        store: Store,
+        functions: Functions = NO_FUNCTIONS,
+        scratch: ScratchFolder | None = None,
+    ) -> None:
+        self._store, self._functions, self._scratch = store, functions, scratch
         self._files = published_files(store)
         self._clusters: pd.DataFrame | None = None
 
@@ -200,6 +210,7 @@ class Hierarchy:
         embed: Callable[[list[str]], Any] | None = None,
         redact: str | None = None,
         endpoint: str | None = None,
+        verbose: bool = True,
     ) -> pd.DataFrame:
         """Put items into the clusters, at every level.
 
@@ -212,6 +223,7 @@ class Hierarchy:
             embed: The function that embedded the items of the run; the same holds.
             redact: ``privacy.redact`` of the run, where it has one, since it is called.
             endpoint: ``summaries.endpoint`` of the run, where it described the items by one.
+            verbose: Whether progress is shown.
 
         Returns:
             A row an item: the columns of ``memberships``, and the title of the cluster at each
@@ -233,8 +245,9 @@ class Hierarchy:
                 path, found = write_items(items, f"{place}/{layout.INPUT}", asked["modality"])
                 # The numeric columns of the run, since a table may have more.
                 section = {"id_column": None, **found, "columns": asked["columns"], "path": path}
+            reporter = Reporter(None if verbose else Console(quiet=True))
             assigned = assign(
-                self.uri, section, place, functions=functions, redact=redact, endpoint=endpoint
+                self.uri, section, place, reporter, functions, redact=redact, endpoint=endpoint
             )
             members = Hierarchy(assigned).memberships()
         for level in range(1, self.n_levels + 1):
@@ -443,7 +456,7 @@ class Hierarchy:
         Raises:
             InputError: It did not start.
         """
-        return Exploration(self.uri, port)
+        return Exploration(self.uri, port, self._scratch)
 
     def _repr_html_(self) -> str:
         from hercules_scale.exchange.page import notebook_tree
@@ -460,9 +473,24 @@ class Hierarchy:
                 f"{self.uri}: level must be from 1 (finest) to {self.n_levels}, got {level}"
             )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        options = self._store.options
+        if self._scratch is not None:
+            return _in_scratch, (self._scratch, options, self._functions)
+        # Whoever reads it may be in another folder.
+        uri = self._store.root if self._store.is_local else self.uri
+        return Hierarchy, (Store(uri, options), self._functions)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Hierarchy:
+        return copy.copy(self)
+
     def __repr__(self) -> str:
         sizes = self.clusters().groupby("level").size().tolist()
         return f"Hierarchy({self.uri!r}, clusters per level {sizes})"
+
+
+def _in_scratch(scratch: ScratchFolder, options: StorageConfig, functions: Functions) -> Hierarchy:
+    return Hierarchy(Store(scratch.run, options), functions, scratch)
 
 
 def _png(figure: Any) -> bytes:
@@ -478,7 +506,9 @@ class Exploration:
         address: Where to point a browser.
     """
 
-    def __init__(self, uri: str, port: int) -> None:
+    def __init__(self, uri: str, port: int, scratch: ScratchFolder | None = None) -> None:
+        # Its files stay while they are shown.
+        self._scratch = scratch
         command = [sys.executable, "-m", "hercules_scale", "explore", uri, "--port", str(port)]
         self._process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

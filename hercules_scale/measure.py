@@ -44,6 +44,7 @@ from hercules_scale.storage import layout
 from hercules_scale.storage.lock import hold_lock
 from hercules_scale.storage.manifest import (
     next_part,
+    number_of,
     published_files,
     read_run,
     replace_table,
@@ -90,9 +91,9 @@ def evaluate_run(
     truth = run.stored_truth(columns)
     judgement = None if judge is None else run.judgement(judge, redact)
     notes: list[str] = []
-    with hold_lock(store, notes.append):
+    with hold_lock(store, notes.append) as lock:
         # Another call may have ended since.
-        run = _FinishedRun.open(store, reporter)
+        run = _FinishedRun.open(lock.store, reporter)
         context = run.context
         gather = GatherOnRay(context, run.shards)
         # Those of an interrupted call may be of other columns; its other sums are taken up.
@@ -100,7 +101,9 @@ def evaluate_run(
         with local_or_cluster_ray(context.config):
             rows, missing = run.measure(truth, gather)
             rows += run.rows_before(JUDGE) if judgement is None else run.judge(judgement, notes)
-        file = write_evaluations(store, rows, next_part(store, "evaluations"))
+        part = next_part(store, "evaluations")
+        # Another call may have asked for other columns, or another judge.
+        file = write_evaluations(lock.store, rows, part, lock.store.owner)
         replace_table(context.store, "evaluations", [file])
         run.record["rows"]["evaluations"] = len(rows)
         context.store.write_bytes(layout.RUN, to_json(run.record))
@@ -223,10 +226,9 @@ class _FinishedRun:
     def judge(self, judgement: Judgement, notes: list[str]) -> list[Row]:
         """Rows by a language model; its calls are added to the table ``llm_calls``."""
         store, files = self.context.store, self.files.get("llm_calls", [])
-        first = layout.part("llm_calls", CALLS_FROM)
         part = next_part(store, "llm_calls", CALLS_FROM)
         judged = judge_clusters(self.context, self.shards, self.clustering, judgement, part)
-        kept = [file for file in files if file.path < first]
+        kept = [file for file in files if number_of(file.path) < CALLS_FROM]
         kept.append(judged.calls)
         replace_table(self.context.store, "llm_calls", kept)
         self.record["rows"]["llm_calls"] = sum(file.rows for file in kept)

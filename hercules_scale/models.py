@@ -6,9 +6,11 @@ Any other name is a local folder or a model-hub id and is passed on as it is.
 from __future__ import annotations
 
 import fnmatch
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
+import io
 import json
 import os
 import re
@@ -16,10 +18,13 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
+
+import numpy as np
 
 from hercules_scale.errors import ConfigError
 
@@ -326,7 +331,7 @@ def _unpack_gguf(folder: Path, file: str, target: Path) -> None:
 
     logging.disable_progress_bar()
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _renamed_at_the_end(target) as temporary:
+    with _renamed_at_the_end(target) as temporary, _gguf_read_once():
         model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file).to(torch.bfloat16)
         # The weights are plain now; a quantisation record would make loaders reject them.
         model.hf_quantizer = None
@@ -334,3 +339,23 @@ def _unpack_gguf(folder: Path, file: str, target: Path) -> None:
         model.config.architectures = [type(model).__name__]
         model.save_pretrained(temporary)
         AutoTokenizer.from_pretrained(folder, gguf_file=file).save_pretrained(temporary)
+
+
+@contextmanager
+def _gguf_read_once() -> Iterator[None]:
+    """Let transformers read a GGUF file once, and draw no bars.
+
+    It reads the file anew for each part of a model; a reading of a large vocabulary takes ten
+    seconds.
+    """
+    import gguf
+
+    class Reader(gguf.GGUFReader):
+        """Reads from a plain array, of which slices are made faster than of a memory map."""
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, np.asarray(value) if name == "data" else value)
+
+    once = patch.object(gguf, "GGUFReader", functools.cache(Reader))
+    with once, redirect_stderr(io.StringIO()):
+        yield

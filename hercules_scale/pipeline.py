@@ -8,9 +8,11 @@ import logging
 import math
 import os
 import platform
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import asdict
+from contextvars import ContextVar
+from dataclasses import asdict, replace
 from typing import Any
 
 import pyarrow as pa
@@ -28,9 +30,10 @@ from hercules_scale.errors import (
     ManifestMismatchError,
     StorageError,
 )
+from hercules_scale.job_environment import kept_environment
 from hercules_scale.printable import without_secrets
 from hercules_scale.progress import Reporter, StageReport
-from hercules_scale.reading.sources import SourceFile
+from hercules_scale.reading.sources import SourceFile, changed_files
 from hercules_scale.reduction.pca import PCA
 from hercules_scale.resources import pools_of
 from hercules_scale.schemas import WITHHELD
@@ -57,6 +60,7 @@ from hercules_scale.stages.summarize import (
 )
 from hercules_scale.stages.tree_order import order_items
 from hercules_scale.stages.vectors import ShardTiles
+from hercules_scale.stages.waiting import await_address
 from hercules_scale.storage import layout
 from hercules_scale.storage.faults import explain, reason_of
 from hercules_scale.storage.lock import Lock, hold_lock
@@ -90,6 +94,9 @@ SUMMARY_COLUMNS = (
 )
 CLUSTERS = "clusters"
 RAY_STARTS = 3
+# Held while there is a Ray that a run of this process started or joined for itself.
+_turn = threading.Lock()
+_has_turn: ContextVar[bool] = ContextVar("has_turn", default=False)
 VERSIONS_RECORDED = ("ray", "faiss-cpu", "torch", "sentence-transformers", "pyarrow", "numpy")
 # Sections and keys that do not change what the tables hold, or that may grow to resume a run.
 NOT_FINGERPRINTED = (
@@ -181,11 +188,12 @@ def carry_out(
                 # Another run may have ended since.
                 earlier, finished = earlier_attempt()
                 if not finished:
-                    store.delete_unfinished()
+                    lock.store.delete_unfinished()
+                    context = replace(context, store=lock.store)
                     record = earlier or _new_record(context, sources, assigned_to)
                     tables = _keep_record(context, record, lock, stages)
                     lock.check()
-                    publish(store, tables, run_fingerprint)
+                    publish(lock.store, tables, run_fingerprint)
                     return store
     reporter.say(f"{store.uri}: finished before, nothing to do")
     return store
@@ -263,7 +271,7 @@ def _keep_record(
     metrics = RunMetrics(store.uri)
     reporter.run, reporter.measure = store.uri, metrics.record
     try:
-        with local_or_cluster_ray(context.config), metrics.exported():
+        with local_or_cluster_ray(context.config, reporter.say), metrics.exported():
             tables, results = stages(context)
     except BaseException as error:
         record |= {"status": "failed", "error": _described(error)}
@@ -285,7 +293,12 @@ def _described(error: BaseException) -> str:
 def _fingerprint(config: RunConfig, sources: list[SourceFile], assigned_to: str | None) -> str:
     values: dict[str, Any] = {
         "config": fingerprinted(config),
-        "inputs": [asdict(source) for source in sources],
+        # Not the files' state, which runs of older versions have not recorded: where a record has
+        # it, it is compared.
+        "inputs": [
+            {key: value for key, value in asdict(source).items() if key != "state"}
+            for source in sources
+        ],
     }
     if assigned_to is not None:
         values["assigned_to"] = assigned_to
@@ -322,7 +335,8 @@ def _earlier_run(
             f"{hercules_scale.__version__} with format {FORMAT}; finish it with the version that "
             "began it, give another output, or remove the old one"
         )
-    if record["fingerprint"] == run_fingerprint:
+    changed = changed_files(record["inputs"], [asdict(source) for source in sources])
+    if record["fingerprint"] == run_fingerprint and not changed:
         return record
     old, new = _flatten(record["config"]), _flatten(json.loads(to_json(config.model_dump())))
     differs = [
@@ -330,7 +344,7 @@ def _earlier_run(
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key) and not _not_fingerprinted(key)
     ]
-    differs += _changed_inputs(record["inputs"], [asdict(source) for source in sources])
+    differs += changed
     if record.get("assigned_to") != assigned_to:
         differs.append("its items were put into clusters of its own or of another run")
     raise ManifestMismatchError(
@@ -338,26 +352,6 @@ def _earlier_run(
         f"{'; '.join(differs) or 'it was made by another version'}; give another output, or "
         "remove the old one"
     )
-
-
-def _changed_inputs(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[str]:
-    """Which input files are not as they were."""
-    before, now = (
-        {f"{file.get('folder', '')}/{file['name']}": file for file in each} for each in (old, new)
-    )
-    changes = [f"the input file {uri} is gone" for uri in sorted(before.keys() - now.keys())]
-    changes += [f"the input file {uri} is new" for uri in sorted(now.keys() - before.keys())]
-    for uri in sorted(before.keys() & now.keys()):
-        keys = [key for key in before[uri] if before[uri][key] != now[uri].get(key)]
-        was, is_ = ([f"{key} {file[key]}" for key in keys] for file in (before[uri], now[uri]))
-        if keys:
-            changes.append(
-                f"the input file {uri} has changed ({', '.join(was)} before, now {', '.join(is_)})"
-            )
-    if not changes and old != new:
-        changes.append("the input files come in another order")
-    more = [f"and {len(changes) - 3:,} more input files"] if len(changes) > 3 else []
-    return changes[:3] + more
 
 
 def _not_fingerprinted(key: str) -> bool:
@@ -385,14 +379,56 @@ def _versions() -> dict[str, str]:
 
 
 @contextmanager
-def local_or_cluster_ray(config: RunConfig) -> Iterator[None]:
+def _turn_at_ray(say: Callable[[str], object]) -> Iterator[bool]:
+    """Wait until no other run of this process has a Ray of its own.
+
+    A process has one Ray. Runs share one that the caller started; those that start one take turns,
+    since the first to end stops it, and each makes it as large as it needs.
+
+    Yields:
+        Whether Ray is to be started, and stopped in the end.
+    """
+    if _has_turn.get():
+        # A run that a user's function starts within another.
+        yield False
+        return
+    if not _turn.acquire(blocking=False):
+        say("waits for another run of this process to end; to have both at once, ray.init() first")
+        _turn.acquire()
+    if ray.is_initialized():
+        _turn.release()
+        yield False
+        return
+    token = _has_turn.set(True)
+    try:
+        yield True
+    finally:
+        _has_turn.reset(token)
+        _turn.release()
+
+
+@contextmanager
+def local_or_cluster_ray(
+    config: RunConfig, say: Callable[[str], object] | None = None
+) -> Iterator[None]:
     """Connect to the Ray cluster this process belongs to, or start a local one and stop it.
 
     A cluster is joined where RAY_ADDRESS is set, as it is in a submitted job.
 
+    Args:
+        config: The run.
+        say: Is given what is waited for; by default the terminal.
+
     Raises:
         HerculesScaleError: Something of Ray was lost that no stage can do without.
     """
+    say = say or Reporter().say
+    with _turn_at_ray(say) as mine, _connected(config, mine, say):
+        yield
+
+
+@contextmanager
+def _connected(config: RunConfig, mine: bool, say: Callable[[str], object]) -> Iterator[None]:
     # What Ray and the models' libraries log would drown the progress; it stays in Ray's logs.
     quiet = {
         "TQDM_DISABLE": "1",
@@ -408,10 +444,10 @@ def local_or_cluster_ray(config: RunConfig) -> Iterator[None]:
         }
     for name, value in {**quiet, "RAY_BACKEND_LOG_LEVEL": "fatal"}.items():
         os.environ.setdefault(name, value)
-    mine = not ray.is_initialized()
     if mine:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if os.environ.get("RAY_ADDRESS"):
+        if address := os.environ.get("RAY_ADDRESS"):
+            await_address(address, config.resources.wait_seconds, say)
             options["runtime_env"] = {"env_vars": quiet}
         else:
             # Embedding and the LLM run in turn, so the larger of the two is enough. Workers that
@@ -425,7 +461,8 @@ def local_or_cluster_ray(config: RunConfig) -> Iterator[None]:
     for name in ("ray.serve", "ray.llm", "vllm"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        yield
+        with kept_environment() if mine else nullcontext():
+            yield
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[-1]
         raise HerculesScaleError(f"Ray failed: {reason}; run again, it resumes") from error
@@ -457,7 +494,7 @@ def _start_ray(options: dict[str, Any]) -> None:
 
 def _check_one_machine() -> None:
     """Refuse functions of this process on a Ray cluster of several machines."""
-    if ray.is_initialized():
+    if ray.is_initialized() and not _turn.locked():
         hosts = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
         where = f"Ray runs on {len(hosts)} machines" if len(hosts) > 1 else ""
     else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +17,13 @@ import pyarrow as pa
 from hercules_scale.checks import check
 from hercules_scale.clustering.choose_k import check_score, k_range, largest_counts
 from hercules_scale.clustering.tiles import TILE_ROWS
-from hercules_scale.config import InputConfig, PrivacyConfig, RunConfig, SummariesConfig
+from hercules_scale.config import (
+    HierarchyConfig,
+    InputConfig,
+    PrivacyConfig,
+    RunConfig,
+    SummariesConfig,
+)
 from hercules_scale.errors import InputError
 from hercules_scale.pipeline import local_or_cluster_ray
 from hercules_scale.printable import printable, printable_lines
@@ -43,6 +49,7 @@ from hercules_scale.stages.embed import load_encoder, load_image_encoder
 from hercules_scale.stages.machines import find_machines
 from hercules_scale.stages.summarize import prompt_of
 from hercules_scale.storage import layout
+from hercules_scale.storage.lock import hold_lock
 from hercules_scale.storage.manifest import read_run
 from hercules_scale.storage.store import Store, use_options
 from hercules_scale.summarization.prompts import EstimatedTokens, PromptStyle, fixed_messages
@@ -171,11 +178,27 @@ def _embedding(config: RunConfig, sample: _Sample, n_rows: int) -> tuple[int, st
     )
 
 
+class _NotThereError(Exception):
+    """What a prompt is made of is not in the run yet."""
+
+
+class _Looking(Store):
+    """An output that is looked at alone."""
+
+    def check_owner(self) -> None:
+        """Refuse what would be written or deleted."""
+        raise _NotThereError
+
+
 def show_prompt(config: RunConfig, level: int, cluster_id: int) -> str:
-    """The prompt for one cluster of a finished or partial run, as the configuration has it.
+    """The prompt for one cluster of a finished or partial run.
+
+    All but the section ``summaries`` is the run's own. What a prompt is made of, where the run does
+    not hold it yet, is made under its lock, as the run itself would make it.
 
     Raises:
         InputError: The output holds no clusters yet, or not that one.
+        StorageError: Something is to be made, and the run is going on.
     """
     use_options(config.storage)
     store = Store(config.output.path)
@@ -185,14 +208,16 @@ def show_prompt(config: RunConfig, level: int, cluster_id: int) -> str:
             "clusters, with summaries.engine keyphrases without a language model"
         )
     record = read_run(store)
-    fingerprint = record["fingerprint"]
-    # Its modality and columns, which may have been detected, and what it keeps from a model.
-    asked = InputConfig.model_validate(record["config"]["input"])
-    privacy = PrivacyConfig.model_validate(record["config"]["privacy"])
-    given = config.privacy.redact
-    check_trusted(store.uri, "privacy.redact", privacy.redact, given, "--set privacy.redact=")
-    config = config.model_copy(update={"input": asked, "privacy": privacy})
-    context = RunContext(config, store, fingerprint, Reporter())
+    # Modality and columns may have been detected; by the seed it is drawn what is counted.
+    own: dict[str, Any] = {
+        "input": InputConfig.model_validate(record["config"]["input"]),
+        "privacy": PrivacyConfig.model_validate(record["config"]["privacy"]),
+        "hierarchy": HierarchyConfig.model_validate(record["config"]["hierarchy"]),
+    }
+    named, given = own["privacy"].redact, config.privacy.redact
+    check_trusted(store.uri, "privacy.redact", named, given, "--set privacy.redact=")
+    config = config.model_copy(update=own)
+    context = RunContext(config, _Looking(store.uri), record["fingerprint"], Reporter())
     clustering = read_clustering(context)
     if clustering is None:
         raise InputError(f"{store.uri}: the run has no clusters yet; run it on")
@@ -205,9 +230,14 @@ def show_prompt(config: RunConfig, level: int, cluster_id: int) -> str:
         raise InputError(
             f"--show-prompt: level {level} has clusters 0 to {len(sizes) - 1}, got {cluster_id}"
         )
-    shards = Shards.of(sum(sizes), config.encodes_items)
+    shards = Shards(sum(sizes), clustering.files[0].rows)
     with local_or_cluster_ray(config):
-        messages, n_tokens = prompt_of(context, shards, clustering, level, cluster_id)
+        try:
+            messages, n_tokens = prompt_of(context, shards, clustering, level, cluster_id)
+        except _NotThereError:
+            with hold_lock(store, context.reporter.alarm) as lock:
+                context = replace(context, store=lock.store)
+                messages, n_tokens = prompt_of(context, shards, clustering, level, cluster_id)
     lines = [f"[{message['role']}]\n{_as_text(message['content'])}" for message in messages]
     lines.append(f"{n_tokens:,} tokens of at most {config.summaries.max_prompt_tokens:,}")
     return "\n\n".join(lines)

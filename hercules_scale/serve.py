@@ -8,9 +8,11 @@ from hercules_scale.config import RunConfig
 from hercules_scale.models import check_chat_model, resolve_chat_model
 from hercules_scale.pipeline import local_or_cluster_ray
 from hercules_scale.progress import Reporter
+from hercules_scale.resources import replica_pool
 from hercules_scale.serving.vllm import serve_endpoint
 from hercules_scale.stages.context import RunContext
 from hercules_scale.stages.machines import take_resources
+from hercules_scale.stages.waiting import Room
 from hercules_scale.storage.store import Store
 
 
@@ -35,6 +37,7 @@ def serve_model(config: RunConfig, port: int, reporter: Reporter | None = None) 
             RunContext(own, Store(config.output.path), "serve", reporter)
         )
         source = resolve_chat_model(config.summaries.model)
-        with serve_endpoint(context.config, source, n_gpus, port) as url:
+        room = Room(context, "serve", replica_pool(context.config.resources, n_gpus).described)
+        with serve_endpoint(context.config, source, n_gpus, port, room.look) as url:
             reporter.say(f"{config.summaries.model}: served at {url}")
             threading.Event().wait()

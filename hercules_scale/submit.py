@@ -15,6 +15,7 @@ import shutil
 import socket
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,7 +54,8 @@ PASSED_ON = (
 )
 """Variables that go with a job where they are set. Those that name files of this machine do not."""
 
-CONFIG_FILE, ENVIRONMENT_FILE = "run.yaml", "environment.json"
+CONFIG_FILE = "run.yaml"
+KEPT = "which whoever uses the cluster can read until some ten minutes after its end"
 CONNECT_SECONDS = 10.0
 POLL_SECONDS = 1.0
 STOP_SECONDS = 60.0
@@ -104,15 +106,24 @@ class Cluster:
         own = sorted((pair for pair in numbered if pair[0]), key=lambda pair: pair[0])
         return [_job(details) for _, details in own]
 
-    def submit(self, submission_id: str, folder: Path, metadata: dict[str, str]) -> None:
-        """Start a job whose working directory is a folder of this machine."""
+    def submit(
+        self, submission_id: str, folder: Path, variables: str, metadata: dict[str, str]
+    ) -> None:
+        """Start a job whose working directory is a folder of this machine.
+
+        Args:
+            submission_id: What it is called.
+            folder: Its working directory.
+            variables: Name of the file with its variables.
+            metadata: What Ray is told of it.
+        """
         with self._explained():
             self._client.submit_job(
                 entrypoint=f"python -m {hercules_scale.__name__} run {CONFIG_FILE}",
                 submission_id=submission_id,
                 runtime_env={
                     "working_dir": str(folder),
-                    "env_vars": {FILE_VARIABLE: ENVIRONMENT_FILE},
+                    "env_vars": {FILE_VARIABLE: variables},
                     "worker_process_setup_hook": (
                         f"{take_environment.__module__}.{take_environment.__name__}"
                     ),
@@ -224,9 +235,9 @@ def submit(
     if last is None or last.status.is_terminal():
         name = run_id if last is None else f"{run_id}-{len(jobs) + 1}"
         with tempfile.TemporaryDirectory(prefix="hercules_scale_") as folder:
-            _pack(Path(folder), config, environment)
-            cluster.submit(name, Path(folder), {"run": config.output.path})
-        passed = f", with {', '.join(environment)}" if environment else ""
+            file = _pack(Path(folder), config, environment)
+            cluster.submit(name, Path(folder), file, {"run": config.output.path})
+        passed = f", with {', '.join(environment)}, {KEPT}" if environment else ""
         before = "" if last is None else f"; {last.submission_id} {last.status.value.lower()}"
         say(f"job {name}: submitted{passed}{before}")
     else:
@@ -277,15 +288,21 @@ def _environment(names: list[str] | None) -> dict[str, str]:
     return {name: os.environ[name] for name in names}
 
 
-def _pack(folder: Path, config: RunConfig, environment: dict[str, str]) -> None:
-    """The working directory of a job."""
+def _pack(folder: Path, config: RunConfig, environment: dict[str, str]) -> str:
+    """Make the working directory of a job.
+
+    Returns:
+        Name of the file with its variables.
+    """
     own = Path(hercules_scale.__file__).parent
     shutil.copytree(own, folder / own.name, ignore=shutil.ignore_patterns("__pycache__"))
     values = config.model_dump(exclude_unset=True)
     (folder / CONFIG_FILE).write_text(yaml.safe_dump(values), encoding="utf-8")
-    secrets = folder / ENVIRONMENT_FILE
+    # Of this job alone: Ray takes equal directories for one, of which another job deleted the file.
+    secrets = folder / f"environment-{uuid.uuid4().hex}.json"
     secrets.touch(mode=0o600)
     secrets.write_text(json.dumps(environment), encoding="utf-8")
+    return secrets.name
 
 
 def _check_reachable(address: str) -> None:

@@ -24,6 +24,8 @@ from tests.worker_forks import forked_workers
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Two processes of tests share the processors, so threads that wait must not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Ray's workers would have what the rest of the tests leaves of the processors, and run out of time.
+os.environ.setdefault("RAY_worker_niceness", "0")
 # Begun in the background by a script, this process ignores interrupts, and so would the servers
 # that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

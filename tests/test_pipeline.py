@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,9 +14,13 @@ from hercules_scale import __version__, pipeline
 from hercules_scale.config import parse_config
 from hercules_scale.errors import HerculesScaleError, ManifestMismatchError
 from hercules_scale.pipeline import local_or_cluster_ray, run
+from hercules_scale.progress import Reporter
+from hercules_scale.reading.sources import list_sources
+from hercules_scale.stages.context import RunContext
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import FORMAT, to_json
 from hercules_scale.storage.store import Store
+from hercules_scale.summarization.function import _Threads
 
 
 @pytest.mark.parametrize("recorded", [{}, {"format": FORMAT + 1}])
@@ -77,6 +84,92 @@ def test_ray_that_starts_too_slowly_is_started_again(monkeypatch: pytest.MonkeyP
         pipeline._start_ray({})
 
 
+def test_runs_of_one_process_that_start_a_ray_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    begun, waited_for = threading.Event(), threading.Event()
+    events: list[str] = []
+
+    def first() -> None:
+        with pipeline._turn_at_ray(events.append) as mine:
+            assert mine
+            begun.set()
+            assert waited_for.wait(60)
+            events.append("first ends")
+
+    def second() -> None:
+        def say(message: str) -> None:
+            events.append(message)
+            waited_for.set()
+
+        assert begun.wait(60)
+        with pipeline._turn_at_ray(say) as mine:
+            assert mine
+            events.append("second begins")
+
+    with ThreadPoolExecutor(2) as threads:
+        for each in [threads.submit(first), threads.submit(second)]:
+            each.result()
+    message, *others = events
+    assert message.startswith("waits for another run of this process to end")
+    assert others == ["first ends", "second begins"]
+
+
+def test_a_run_within_a_users_function_of_another_waits_for_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+
+    def run_another() -> bool:
+        with pipeline._turn_at_ray(pytest.fail) as mine:
+            return mine
+
+    with pipeline._turn_at_ray(pytest.fail) as mine:
+        assert mine
+        assert run_another() is False
+        threads = _Threads(1)
+        # The function that writes titles is called in a thread.
+        assert threads.submit(run_another).result(60) is False
+        threads.close()
+
+
+def test_runs_share_a_ray_that_their_caller_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    both = threading.Barrier(2, timeout=60)
+
+    def share() -> bool:
+        with pipeline._turn_at_ray(lambda message: None) as mine:
+            both.wait()
+            return mine
+
+    with ThreadPoolExecutor(2) as threads:
+        assert [each.result() for each in [threads.submit(share) for _ in range(2)]] == [False] * 2
+
+
 def raise_if(error: Exception | None) -> None:
     if error is not None:
         raise error
+
+
+def test_a_run_is_resumed_over_the_input_that_it_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("text\na\nb\n")
+    config = parse_config({"input": {"path": str(path)}, "output": {"path": str(tmp_path / "run")}})
+    store, sources = Store(config.output.path), list_sources([str(path)])
+    of_run = pipeline._fingerprint(config, sources, None)
+    record = pipeline._new_record(RunContext(config, store, of_run, Reporter()), sources, None)
+    older = [{key: file[key] for key in file.keys() - {"state"}} for file in record["inputs"]]
+    for inputs in (record["inputs"], older):
+        store.write_bytes(layout.RUN, to_json(record | {"inputs": inputs}))
+        assert pipeline._earlier_run(store, config, sources, of_run, None)
+    # Equal length, the old time: a version that recorded nothing else cannot tell.
+    before = path.stat()
+    path.write_text("text\nc\nd\n")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    sources = list_sources([str(path)])
+    assert pipeline._fingerprint(config, sources, None) == of_run
+    assert pipeline._earlier_run(store, config, sources, of_run, None)
+    store.write_bytes(layout.RUN, to_json(record))
+    with pytest.raises(
+        ManifestMismatchError, match=r"file \S+t\.csv has changed \(ctime_ns \d+ be"
+    ):
+        pipeline._earlier_run(store, config, sources, of_run, None)

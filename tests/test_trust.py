@@ -116,7 +116,7 @@ def test_commits_that_cannot_be_read_or_lead_elsewhere_count_as_absent(tmp_path:
     write_commit(store, "embed", Commit(0, "f", [FileRecord("items/a.parquet", 1, 1, "")]))
     write_commit(store, "embed", Commit(1, "f", [FileRecord("../a.parquet", 1, 1, "")]))
     for shard, data in enumerate([b"", b"null", b'{"shard": 2}', b'{"sha'], start=2):
-        store.write_bytes(layout.commit("embed", shard), data)
+        store.write_bytes(layout.commit("embed", shard, 0), data)
     assert list(read_commits(store, "embed", "f")) == [0]
 
 

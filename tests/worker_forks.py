@@ -1,7 +1,8 @@
 """Ray's workers as forks of a process that has imported what they need, which takes each seconds.
 
-Ray starts workers by ``sys.executable``. A small program in its place asks a server for a fork that
-has the program's arguments, environment, folder and output, and runs what the program was to run.
+Ray starts its processes by ``sys.executable``. A small program in its place asks a server for a
+fork that has the program's arguments, environment, folder and output, and runs what the program was
+to run. Neither the autoscaler nor the reader of logs, of which tests need nothing, is started.
 """
 
 from __future__ import annotations
@@ -19,11 +20,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PYTHON = sys.executable
-NICENESS = 15
 # It waits for the end of the worker, as who started it does. Agents of a node are no workers, and
 # workers with an environment of their own are set up before.
 PROGRAM = """#!{python} -IS
-import json, os, socket, sys
+import json, os, socket, sys, time
+if any(each.endswith(("/_private/log_monitor.py", "/_private/monitor.py")) for each in sys.argv):
+    parent = os.getppid()
+    while os.getppid() == parent:
+        time.sleep(1)
+    sys.exit()
 if not sys.argv[1].endswith("/default_worker.py"):
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 asked = json.dumps([sys.argv[1:], dict(os.environ), os.getcwd()]).encode()
@@ -56,8 +61,6 @@ def _work(connection: socket.socket) -> None:
         sys.argv, environment, folder = json.loads(stream.read(int.from_bytes(head, "big")))
     for number, output in enumerate(outputs, start=1):
         os.dup2(output, number)
-    # As Ray's own workers, which would else have no processor left beside these.
-    os.nice(NICENESS)
     # Ray ends the group of a worker with it.
     os.setpgid(0, 0)
     os.environ.clear()

@@ -50,8 +50,8 @@ def import_model(path: str, output: str) -> Store:
     check_free(store, "--output")
     model = read_model(path)
     started = timestamp()
-    with hold_lock(store, lambda message: None):
-        _write(store, model, started)
+    with hold_lock(store, lambda message: None) as lock:
+        _write(lock.store, model, started)
     return store
 
 

@@ -18,6 +18,7 @@ import pyarrow.csv as pacsv
 from hercules_scale.config import InputConfig
 from hercules_scale.errors import InputError
 from hercules_scale.reading.columns import Columns, choose_columns
+from hercules_scale.reading.parquet import BATCH_BYTES, parquet_batches
 from hercules_scale.reading.sources import Piece, SourceFile, npy_header, parquet_file
 from hercules_scale.storage.store import Store
 
@@ -29,6 +30,11 @@ TEXT_COLUMN_OF_LINES = "text"
 VECTOR_COLUMN, IMAGE_COLUMN = "embedding", "image"
 # A row of CSV must fit in a block; the longest text that is read is so long.
 CSV_BLOCK_BYTES = 16 * 2**20
+# The reader takes some kilobytes for each, which its name alone does not.
+MOST_COLUMNS = 65_536
+# Rows of a wrong width that a block may have: of a block of two bytes a row, the reasons would fill
+# the memory.
+MOST_MALFORMED = 100_000
 SNIFFED_LINES = 1_000
 # A line of a text or JSON Lines file, so that a small .gz cannot fill the memory with one.
 LONGEST_LINE_BYTES = CSV_BLOCK_BYTES
@@ -54,6 +60,7 @@ def _available(config: InputConfig, source: SourceFile) -> dict[str, pa.DataType
         schema = parquet_file(source).schema_arrow
         return dict(zip(schema.names, schema.types, strict=True))
     if source.format == "csv":
+        _check_width(source)
         with _open_csv(source, None) as reader:
             return dict(zip(reader.schema.names, reader.schema.types, strict=True))
     if source.format == "jsonl":
@@ -101,11 +108,10 @@ def raw_batches(piece: Piece, columns: Columns) -> Iterator[tuple[pa.Table, dict
     with _reading(source):
         if source.format == "parquet":
             size = BATCH_ROWS if columns.image is None else BATCH_IMAGES
-            batches = parquet_file(source).iter_batches(
-                size, row_groups=list(piece.row_groups or ()), columns=columns.names
-            )
-            for batch in batches:
-                yield pa.table(batch), {}
+            groups = list(piece.row_groups or ())
+            # Images have a limit of their own, of pixels.
+            longest = {name: LONGEST_LINE_BYTES for name in columns.names if name != columns.image}
+            yield from parquet_batches(source, groups, columns.names, size, longest)
         elif source.format == "csv":
             yield from _csv_batches(source, columns)
         elif source.format == "jsonl":
@@ -126,9 +132,26 @@ def _csv_batches(source: SourceFile, columns: Columns) -> Iterator[tuple[pa.Tabl
         for batch in reader:
             for start in range(0, batch.num_rows, BATCH_ROWS):
                 yield pa.table(batch.slice(start, BATCH_ROWS)), {}
-    # The reader sets malformed rows aside, so they come after the others.
-    empty = {name: pa.nulls(len(broken), pa.binary()) for name in columns.names}
-    yield pa.table(empty), dict(enumerate(broken))
+            # The reader sets malformed rows aside, so they come after others.
+            if len(broken) >= BATCH_ROWS:
+                yield _malformed(broken, columns)
+                broken.clear()
+    yield _malformed(broken, columns)
+
+
+def _malformed(reasons: list[str], columns: Columns) -> tuple[pa.Table, dict[int, str]]:
+    empty = {name: pa.nulls(len(reasons), pa.binary()) for name in columns.names}
+    return pa.table(empty), dict(enumerate(reasons))
+
+
+def _check_width(source: SourceFile) -> None:
+    with _buffered(source) as stream:
+        n_columns = stream.readline(CSV_BLOCK_BYTES).count(b",") + 1
+    if n_columns > MOST_COLUMNS:
+        raise InputError(
+            f"{source.uri}: must have at most {MOST_COLUMNS:,} columns, got {n_columns:,}; leave "
+            "columns out, or give the file as Parquet"
+        )
 
 
 @contextmanager
@@ -139,6 +162,8 @@ def _open_csv(
 
     def set_aside(row: pacsv.InvalidRow) -> str:
         if broken is not None:
+            if len(broken) >= MOST_MALFORMED:
+                return "error"
             # A row that names an owner is not quoted.
             text = "" if columns is None or columns.owner else f": {row.text[:100]}"
             broken.append(
@@ -200,8 +225,7 @@ def _open_stream(source: SourceFile) -> Any:
 def _lines(source: SourceFile) -> Iterator[list[bytes | None]]:
     """Lines some thousand at a time; None for one that is too long."""
     lines: list[bytes | None] = []
-    with _open_stream(source) as opened:
-        stream = io.BufferedReader(opened, 2**20) if _is_raw(opened) else opened
+    with _buffered(source) as stream:
         n_bytes = 0
         while line := stream.readline(LONGEST_LINE_BYTES + 1):
             whole = line.endswith(b"\n") or len(line) <= LONGEST_LINE_BYTES
@@ -217,8 +241,11 @@ def _lines(source: SourceFile) -> Iterator[list[bytes | None]]:
         yield lines
 
 
-def _is_raw(stream: Any) -> bool:
-    return isinstance(stream, pa.NativeFile)
+@contextmanager
+def _buffered(source: SourceFile) -> Iterator[Any]:
+    with _open_stream(source) as opened:
+        is_raw = isinstance(opened, pa.NativeFile)
+        yield io.BufferedReader(opened, 2**20) if is_raw else opened
 
 
 def _jsonl_columns(source: SourceFile) -> dict[str, pa.DataType]:
@@ -234,6 +261,8 @@ def _jsonl_columns(source: SourceFile) -> dict[str, pa.DataType]:
                     found[name] = _json_type(cell)
                 else:
                     found.setdefault(name, pa.null())
+            # Not held beside the next, which may be as large.
+            value = None
         if found:
             return found
         break
@@ -266,6 +295,7 @@ def _jsonl_batches(
                 cells[name].append(_to_bytes(cell))
             if reason:
                 broken[index] = reason
+            value = cell = None
         yield pa.table({name: pa.array(cells[name], pa.binary()) for name in cells}), broken
 
 
@@ -297,7 +327,7 @@ def _npy_batches(piece: Piece, columns: Columns) -> Iterator[tuple[pa.Table, dic
         file.seek(header.offset + piece.first_row * row_bytes)
         left = piece.n_rows
         while left:
-            n_rows = min(left, BATCH_ROWS)
+            n_rows = min(left, BATCH_ROWS, max(BATCH_BYTES // row_bytes, 1))
             data = file.read(n_rows * row_bytes)
             if len(data) < n_rows * row_bytes:
                 raise EOFError("the file is shorter than its header says")

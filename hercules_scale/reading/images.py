@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import threading
 import warnings
+from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 
 from hercules_scale.reading.places import read_place
@@ -13,6 +15,9 @@ MOST_PIXELS = 100_000_000
 # What the encoders look at; the explorer shows it too.
 THUMBNAIL_PIXELS = 256
 JPEG_QUALITY = 92
+# Of more pixels, one image at a time is decoded; of fewer, as many as there are threads.
+LARGE_PIXELS = 12_000_000
+_one_large = threading.Lock()
 
 
 class UnusableImageError(Exception):
@@ -38,14 +43,16 @@ def thumbnail(data: bytes) -> bytes:
     # We judge the number of pixels ourselves, before any is decoded.
     Image.MAX_IMAGE_PIXELS = None
     try:
-        with warnings.catch_warnings():
+        with ExitStack() as stack, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            opened = Image.open(io.BytesIO(data))
+            opened = stack.enter_context(Image.open(io.BytesIO(data)))
             width, height = opened.size
             if width * height > MOST_PIXELS:
                 raise UnusableImageError(
                     f"the image has {width:,} x {height:,} pixels, more than {MOST_PIXELS:,}"
                 )
+            if width * height > LARGE_PIXELS:
+                stack.enter_context(_one_large)
             shortest = min(width, height)
             small = shortest <= THUMBNAIL_PIXELS and max(width, height) <= 4 * THUMBNAIL_PIXELS
             if not small:

@@ -81,6 +81,12 @@ def _split_ids(data: Any) -> tuple[list[object] | None, Any]:
     """The ids of items that have any, and the items."""
     import pandas as pd
 
+    # Some are mappings too.
+    if hasattr(data, "toarray"):
+        raise InputError(
+            f"items must be dense, got a sparse {type(data).__name__}; give items.toarray(), or "
+            "fewer columns, as TruncatedSVD makes them"
+        )
     if isinstance(data, Mapping):
         return list(data), list(data.values())
     if isinstance(data, pd.Series | pd.DataFrame):
@@ -103,7 +109,7 @@ def _table(values: Any, modality: Modality | None) -> tuple[pa.Table, dict[str, 
         return values, {"modality": modality} if modality else {}
     if isinstance(values, pd.DataFrame):
         return _frame(values, modality)
-    if isinstance(values, np.ndarray) and values.dtype.kind in "fiu":
+    if isinstance(values, np.ndarray) and values.dtype.kind in "fiuc":
         return _array(values, modality)
     items = list(values)
     first = next((each for each in items if not _is_missing(each)), None)
@@ -112,9 +118,10 @@ def _table(values: Any, modality: Modality | None) -> tuple[pa.Table, dict[str, 
     if isinstance(first, int | float | np.number) and not isinstance(first, bool):
         numbers = [math.nan if _is_missing(each) else each for each in items]
         try:
-            return _array(np.asarray(numbers, np.float64), modality)
+            array = _numbers(numbers)
         except (TypeError, ValueError):
             raise _of_wrong_type(items, "a number", (int, float, np.number)) from None
+        return _array(array, modality)
     if isinstance(first, Sequence | np.ndarray) and not isinstance(first, str | bytes):
         return _lists(items, modality)
     if _are_images(items, first, modality):
@@ -142,6 +149,12 @@ def _frame(frame: pd.DataFrame, modality: Modality | None) -> tuple[pa.Table, di
     return table, {"modality": modality} if modality else {}
 
 
+def _numbers(values: list[Any]) -> np.ndarray[Any, Any]:
+    array = np.asarray(values)
+    # As float64 it would lose its imaginary part.
+    return array if np.iscomplexobj(array) else array.astype(np.float64)
+
+
 def _array(
     values: np.ndarray[Any, Any], modality: Modality | None
 ) -> tuple[pa.Table, dict[str, Any]]:
@@ -149,7 +162,17 @@ def _array(
         raise InputError(
             f"items must be an array of shape (items, numbers), got {values.shape}; reshape it"
         )
-    matrix = values.reshape(len(values), -1)
+    if np.iscomplexobj(values):
+        raise InputError(
+            f"items must be real numbers, got {values.dtype}. Complex data not supported; give "
+            "the parts or the absolute values"
+        )
+    if values.ndim == 2 and not values.shape[1]:
+        raise InputError(
+            f"items have 0 feature(s) (shape={values.shape}) while a minimum of 1 is required; "
+            "give an array with a column at least"
+        )
+    matrix = values.reshape(len(values), values.size // max(len(values), 1))
     if modality == "embedding":
         vectors = vector_column(np.ascontiguousarray(matrix, np.float32))
         return pa.table({"embedding": vectors}), _section("embedding", embedding_column="embedding")
@@ -164,9 +187,10 @@ def _lists(items: list[Any], modality: Modality | None) -> tuple[pa.Table, dict[
     lengths = {len(row) for row in rows if row is not None}
     if modality != "embedding" and len(lengths) == 1 and None not in rows:
         try:
-            return _array(np.asarray(rows, np.float64), modality)
+            array = _numbers(rows)
         except (TypeError, ValueError):
             raise InputError("items must be lists of numbers; convert what is not") from None
+        return _array(array, modality)
     try:
         vectors = pa.array(rows, pa.list_(pa.float64()))
     except (pa.ArrowException, TypeError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 
 import numpy as np
 import pyarrow as pa
@@ -199,7 +200,9 @@ def _images(column: pa.ChunkedArray, columns: Columns, source: SourceFile) -> Pa
             return None, None, without_secrets(str(error))
 
     with ThreadPoolExecutor(IMAGE_THREADS) as threads:
-        loaded = list(threads.map(load, range(len(array))))
+        # In this thread's context, which says how folders are reached.
+        found_by = [threads.submit(copy_context().run, load, i) for i in range(len(array))]
+        loaded = [each.result() for each in found_by]
     found: dict[str, pa.Array] = {
         "image_uri": pa.array([place for _, place, _ in loaded], pa.string()),
         "thumbnail": pa.array([small for small, _, _ in loaded], pa.binary()),

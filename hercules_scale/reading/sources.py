@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
-from dataclasses import dataclass
+import os
+import platform
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +35,36 @@ PIECE_IMAGES = 1_024
 PIECE_BYTES = 128 * 2**20
 # Under which file systems say which version of a file there is.
 VERSIONS = ("ETag", "etag", "mtime", "LastModified", "last_modified")
+# Files of one folder that are asked for by name; of more the folder is listed.
+ASKED_BY_NAME = 16
+
+
+@dataclass(frozen=True)
+class FileState:
+    """What a local file system says of a file, of a link's target, besides its length.
+
+    Attributes:
+        mtime_ns: When its content was changed, which programs may set.
+        ctime_ns: When anything of it was, which they may not.
+        inode: Its number on a disk; none on file systems that may number a file anew.
+        host: The machine, where alone ``ctime_ns`` and ``inode`` have a meaning.
+    """
+
+    mtime_ns: int
+    ctime_ns: int
+    inode: int | None
+    host: str
+
+    @classmethod
+    def of(cls, path: str) -> FileState | None:
+        """Of a file; none where it cannot be found, which who reads it will say."""
+        try:
+            found = os.stat(path)
+        except OSError:
+            return None
+        # Network file systems and those of programs have no device of their own.
+        inode = found.st_ino if os.major(found.st_dev) else None
+        return cls(found.st_mtime_ns, found.st_ctime_ns, inode, platform.node())
 
 
 @dataclass(frozen=True)
@@ -42,7 +76,8 @@ class SourceFile:
         name: Its name in that folder.
         format: ``parquet``, ``csv``, ``jsonl``, ``txt``, ``npy`` or ``image``.
         size_bytes: Its length.
-        version: Entity tag or time of change, so that a changed input is noticed.
+        version: Entity tag or time of change, of a link its own; a run's fingerprint has it.
+        state: Of a local file what notices a change that ``version`` does not.
     """
 
     folder: str
@@ -50,6 +85,7 @@ class SourceFile:
     format: str
     size_bytes: int
     version: str
+    state: FileState | None = None
 
     @property
     def uri(self) -> str:
@@ -179,10 +215,89 @@ def _source(store: Store, path: str, entry: dict[str, object]) -> SourceFile:
             f"{store.uri}/{name}: the format must be one of {', '.join(FORMATS)} (csv, jsonl and "
             "txt also as .gz); rename the file or leave it out with a glob"
         )
+    return _with_state(SourceFile(store.uri, name, format_, 0, ""), store, entry)
+
+
+def _with_state(source: SourceFile, store: Store, entry: dict[str, object]) -> SourceFile:
     version = next((entry[name] for name in VERSIONS if entry.get(name)), "")
     size = entry["size"]
     assert isinstance(size, int)
-    return SourceFile(store.uri, name, format_, size, str(version).strip('"'))
+    state = FileState.of(store.path(source.name)) if store.is_local else None
+    return replace(source, size_bytes=size, version=str(version).strip('"'), state=state)
+
+
+def check_unchanged(sources: list[SourceFile]) -> None:
+    """Refuse files that are not as they were when they were listed.
+
+    Raises:
+        InputError: One has changed or is gone; the message says what of it.
+    """
+    by_folder: dict[str, list[SourceFile]] = {}
+    for source in sources:
+        by_folder.setdefault(source.folder, []).append(source)
+    now = [found for folder, own in by_folder.items() for found in _found_again(folder, own)]
+    before = sorted(sources, key=lambda source: source.uri)
+    now.sort(key=lambda source: source.uri)
+    changes = changed_files([asdict(source) for source in before], [asdict(each) for each in now])
+    if changes:
+        raise InputError(
+            f"input.path must not change while it is read, but {'; '.join(changes)}; run again "
+            "with another output once nothing writes to the input"
+        )
+
+
+def _found_again(folder: str, sources: list[SourceFile]) -> list[SourceFile]:
+    store = Store(folder)
+
+    def entries() -> dict[str, dict[str, object]]:
+        if len(sources) > ASKED_BY_NAME:
+            return store.find("")
+        found = {}
+        for source in sources:
+            path = store.path(source.name)
+            with suppress(FileNotFoundError):
+                found[path] = store.fsspec.info(path)
+        return found
+
+    by_path = store.patiently(entries)
+    there = [source for source in sources if store.path(source.name) in by_path]
+    return [_with_state(source, store, by_path[store.path(source.name)]) for source in there]
+
+
+def changed_files(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[str]:
+    """Which files are not as they were; of very many the first.
+
+    Args:
+        old: Files as ``run.json`` has them; one of an older version says less of each, and what it
+            does not say is not compared.
+        new: Files as they are.
+    """
+    before, now = (
+        {f"{file.get('folder', '')}/{file['name']}": file for file in each} for each in (old, new)
+    )
+    changes = [f"the input file {uri} is gone" for uri in sorted(before.keys() - now.keys())]
+    changes += [f"the input file {uri} is new" for uri in sorted(now.keys() - before.keys())]
+    for uri in sorted(before.keys() & now.keys()):
+        was, is_ = _comparable(before[uri], now[uri])
+        keys = [key for key in was if was[key] != is_.get(key)]
+        if keys:
+            said = (", ".join(f"{key} {each.get(key)}" for key in keys) for each in (was, is_))
+            changes.append("the input file {} has changed ({} before, now {})".format(uri, *said))
+    if not changes and list(before) != list(now):
+        changes.append("the input files come in another order")
+    more = [f"and {len(changes) - 3:,} more input files"] if len(changes) > 3 else []
+    return changes[:3] + more
+
+
+def _comparable(old: dict[str, Any], new: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is said of a file at two times, without what cannot be compared."""
+    flat = [{**file, **(file.get("state") or {})} for file in (old, new)]
+    same_host = flat[0].get("host") == flat[1].get("host")
+    left_out = {"state", "host"} | (set() if same_host else {"ctime_ns", "inode"})
+    if not (old.get("state") and new.get("state")):
+        left_out |= {"mtime_ns", "ctime_ns", "inode"}
+    was, is_ = ({key: file[key] for key in file.keys() - left_out} for file in flat)
+    return dict(sorted(was.items())), is_
 
 
 def split_into_pieces(sources: list[SourceFile]) -> list[Piece]:
@@ -219,15 +334,26 @@ def _split(source: SourceFile) -> list[Piece]:
     return [*pieces, Piece((source,), tuple(groups), first_row)]
 
 
-def parquet_file(source: SourceFile) -> pq.ParquetFile:
+def parquet_file(
+    source: SourceFile,
+    metadata: pq.FileMetaData | None = None,
+    as_dictionaries: Sequence[str] = (),
+) -> pq.ParquetFile:
     """An open Parquet file.
+
+    Args:
+        source: The file.
+        metadata: Its footer, where it has been read.
+        as_dictionaries: Columns of bytes of which a value that repeats is held once.
 
     Raises:
         InputError: It is no Parquet file, or is cut off.
     """
     store = Store(source.folder)
     try:
-        return pq.ParquetFile(store.open_input(source.name))
+        return pq.ParquetFile(
+            store.open_input(source.name), metadata=metadata, read_dictionary=list(as_dictionaries)
+        )
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(

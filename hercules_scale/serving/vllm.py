@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 from ray import serve
+from ray.serve.schema import ApplicationStatus
 
 from hercules_scale.config import RunConfig
 from hercules_scale.embedding.sentence_transformer import choose_precision
@@ -32,6 +34,10 @@ CPU_SEQUENCES = 64
 # Small models fall into loops; against 4 to 45% of their answers cut off or looping without it.
 REPETITION_PENALTY = 1.1
 PROMPT_MARGIN_TOKENS = 128
+POLL_SECONDS = 0.5
+
+Look = Callable[[Callable[[], bool]], None]
+"""Is called again and again while something starts, with what says whether it has its room."""
 
 
 class ServeClient:
@@ -80,7 +86,9 @@ class ServeClient:
 
 
 @contextmanager
-def serve_vllm(config: RunConfig, source: str, n_gpus: int, app: str) -> Iterator[Model]:
+def serve_vllm(
+    config: RunConfig, source: str, n_gpus: int, app: str, look: Look = lambda has_room: None
+) -> Iterator[Model]:
     """Deploy the model, and take the deployment down at the end.
 
     Args:
@@ -88,6 +96,7 @@ def serve_vllm(config: RunConfig, source: str, n_gpus: int, app: str) -> Iterato
         source: Folder or model-hub id of the model.
         n_gpus: GPUs of the cluster that may be used; 0 serves on CPUs.
         app: Name of the Serve application; runs at once on one cluster need their own.
+        look: Called while the model starts, with what says whether a replica has its room.
 
     Raises:
         StageError: The model does not start.
@@ -99,7 +108,7 @@ def serve_vllm(config: RunConfig, source: str, n_gpus: int, app: str) -> Iterato
     if not serve.status().proxies and not serve.status().applications:
         # Requests come through the handle alone, so nothing listens.
         serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
-    with _running(config, build_llm_deployment(llm), app, None) as handle:
+    with _running(config, build_llm_deployment(llm), app, None, look) as handle:
         client = ServeClient(handle, _model_id(config), n_gpus > 0)
         sequences = (GPU_REQUESTS if n_gpus else CPU_SEQUENCES) * replica_pool(
             config.resources, n_gpus
@@ -113,7 +122,9 @@ def serve_vllm(config: RunConfig, source: str, n_gpus: int, app: str) -> Iterato
 
 
 @contextmanager
-def serve_endpoint(config: RunConfig, source: str, n_gpus: int, port: int) -> Iterator[str]:
+def serve_endpoint(
+    config: RunConfig, source: str, n_gpus: int, port: int, look: Look
+) -> Iterator[str]:
     """Serve the model to others, as an endpoint that ``engine: openai`` can ask.
 
     It listens on the head node alone, where the drivers of jobs run, since it asks for no key.
@@ -123,6 +134,7 @@ def serve_endpoint(config: RunConfig, source: str, n_gpus: int, port: int) -> It
         source: Folder or model-hub id of the model.
         n_gpus: GPUs of the cluster that may be used; 0 serves on CPUs.
         port: Of the head node.
+        look: See ``serve_vllm``.
 
     Yields:
         The endpoint's base URL.
@@ -139,27 +151,43 @@ def serve_endpoint(config: RunConfig, source: str, n_gpus: int, port: int) -> It
         # Others bring seeds, which go with whole prompts alone; see ServeClient.
         llm.engine_kwargs["enable_chunked_prefill"] = False
     app = build_openai_app({"llm_configs": [llm]})
-    with _running(config, app, "hercules_scale_endpoint", "/"):
+    with _running(config, app, "hercules_scale_endpoint", "/", look):
         yield f"http://127.0.0.1:{port}/v1"
 
 
 @contextmanager
-def _running(config: RunConfig, app: Any, name: str, route_prefix: str | None) -> Iterator[Any]:
+def _running(
+    config: RunConfig, app: Any, name: str, route_prefix: str | None, look: Look
+) -> Iterator[Any]:
     """A Serve application, taken down at the end."""
+    target = serve.RunTarget(app, name=name, route_prefix=route_prefix)
     try:
-        handle = serve.run(app, name=name, route_prefix=route_prefix)
-    except RuntimeError as error:
-        serve.delete(name)
-        reason = str(error).strip().splitlines()[-1][:300]
-        raise StageError(
-            f"summaries.model {config.summaries.model!r} did not start in vLLM ({reason}); see "
-            "Ray's logs, or take summaries.engine keyphrases",
-            stage="summarize",
-        ) from None
-    try:
+        (handle,) = serve.run_many([target], wait_for_applications_running=False)
+        # Serve itself would wait for room without a word and without end.
+        while (found := serve.status().applications[name]).status != ApplicationStatus.RUNNING:
+            if found.status == ApplicationStatus.DEPLOY_FAILED:
+                reason = found.message.strip().splitlines()[-1][:300]
+                raise StageError(
+                    f"summaries.model {config.summaries.model!r} did not start in vLLM "
+                    f"({reason}); see Ray's logs, or take summaries.engine keyphrases",
+                    stage="summarize",
+                )
+            look(lambda: _has_room(name))
+            time.sleep(POLL_SECONDS)
         yield handle
     finally:
         serve.delete(name)
+
+
+def _has_room(app: str) -> bool:
+    """Whether a replica of an application has the resources that it asked for."""
+    actors = ray._private.state.state.actor_table(None).values()
+    return any(
+        actor["State"] != "DEAD"
+        and actor["ActorClassName"].startswith(f"ServeReplica:{app}:")
+        and set(actor["Address"]["NodeID"]) not in (set(), {"f"})
+        for actor in actors
+    )
 
 
 def _model_id(config: RunConfig) -> str:

@@ -34,6 +34,8 @@ from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
     FileRecord,
     column_vectors,
+    iterate_rows,
+    read_schema,
     read_table,
     vector_column,
     write_table,
@@ -189,18 +191,23 @@ class _ReferenceWorker:
 
 def write_keys(store: Store, shard: int, path: str, of_vectors: bool) -> FileRecord:
     """Write a key of 16 bytes for each item of a shard: a hash of its id and content."""
-    items = read_table(store, layout.part("items", shard))
-    names = [name for name in items.column_names if name not in NOT_IN_KEY]
+    items = layout.part("items", shard)
     # Of vectors not the words beside them, which have no part in the clusters.
-    columns = [items[name].to_pylist() for name in (["item_id"] if of_vectors else names)]
-    if of_vectors:
-        columns.append([row.tobytes() for row in read_vectors(store, shard)])
-    keys = [
-        hashlib.blake2b(
-            json.dumps(values, default=bytes.hex).encode(), digest_size=KEY_BYTES
-        ).digest()
-        for values in zip(*columns, strict=True)
-    ]
+    names = ["item_id"] if of_vectors else read_schema(store, items).names
+    names = [name for name in names if name not in NOT_IN_KEY]
+    vectors = read_vectors(store, shard) if of_vectors else None
+    keys: list[bytes] = []
+    for part in iterate_rows(store, items, names):
+        columns = [part[name].to_pylist() for name in names]
+        if vectors is not None:
+            own = vectors[len(keys) : len(keys) + part.num_rows]
+            columns.append([row.tobytes() for row in own])
+        keys += [
+            hashlib.blake2b(
+                json.dumps(values, default=bytes.hex).encode(), digest_size=KEY_BYTES
+            ).digest()
+            for values in zip(*columns, strict=True)
+        ]
     return write_table(store, path, pa.table([keys], schemas.ITEM_KEYS))
 
 

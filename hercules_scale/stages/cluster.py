@@ -31,6 +31,7 @@ from hercules_scale.stages.memberships import STAGE as MEMBERSHIPS
 from hercules_scale.stages.memberships import MembershipWriter, MembersSummary, merge_summaries
 from hercules_scale.stages.shards import done_shards
 from hercules_scale.stages.vectors import ShardTiles, open_vectors
+from hercules_scale.stages.waiting import Room
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import Commit, read_commits, write_commit
 from hercules_scale.storage.store import Store
@@ -86,12 +87,13 @@ def cluster_items(context: RunContext, source: ShardTiles, n_gpus: int = 0) -> C
             f"{shards.n_items:,} usable items; give at most that many"
         )
     # Shards of memberships that are lost are written again with the rest.
-    done_shards(context, MEMBERSHIPS)
+    written = done_shards(context, MEMBERSHIPS)
     done = done_shards(context, STAGE)
     n_levels = 1 if asked == "auto" else len(asked)
     with context.reporter.stage(STAGE, n_levels, "levels", n_levels * bool(done)) as progress:
         if not done:
-            commit = _cluster(context, source, n_gpus, progress)
+            files = {shard: commit.files[0] for shard, commit in written.items()}
+            commit = _cluster(context, source, n_gpus, progress, files)
             write_commit(context.store, STAGE, commit)
         else:
             commit = done[0]
@@ -113,7 +115,11 @@ def _read(store: Store, commit: Commit) -> Clustering:
 
 
 def _cluster(
-    context: RunContext, source: ShardTiles, n_gpus: int, progress: StageProgress
+    context: RunContext,
+    source: ShardTiles,
+    n_gpus: int,
+    progress: StageProgress,
+    written: dict[int, FileRecord],
 ) -> Commit:
     def show(number: int, result: LevelResult) -> None:
         # Nobody knows before how many levels the data will have.
@@ -127,10 +133,10 @@ def _cluster(
     hierarchy = context.config.hierarchy
     shards = source.shards
     actors = clustering_pool(context.config.resources, n_gpus)
-    with open_vectors(source, hierarchy.metric, actors.least, options=actors.options) as (
-        vectors,
-        space,
-    ):
+    room = Room(context, STAGE, actors.described)
+    with open_vectors(
+        source, hierarchy.metric, actors.least, options=actors.options, room=room
+    ) as (vectors, space):
         checkpoints = StoreCheckpoints(context.store, context.fingerprint, context.reporter.measure)
         found = build_levels(vectors, hierarchy, checkpoints, show)
         if found.tree is not None:
@@ -147,6 +153,7 @@ def _cluster(
         n_near = pool * summaries.exemplars
         writer = MembershipWriter(
             context.store,
+            written,
             shards,
             context.fingerprint,
             found.levels,

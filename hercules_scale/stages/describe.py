@@ -75,7 +75,8 @@ def describe_items(
         n_kept = sum(commit.info["n_kept"] for commit in done.values())
         progress.note = f", {n_kept:,} keep their own words" if n_kept else ""
     stage = Stage(PUT_DESCRIPTIONS, "items", shards.n_items, context.config.resources.workers)
-    put = run_shards(context, stage, len(shards), _PutWorker(context.store))
+    described = {shard: commit.files[0].path for shard, commit in done.items()}
+    put = run_shards(context, stage, len(shards), _PutWorker(context.store, described))
     return Descriptions(
         [commit.files[0] for commit in put.values()],
         [commit.files[1] for commit in done.values()],
@@ -143,9 +144,15 @@ async def _describe_shard(
     words_found = [pa.array(values, pa.string()) for values in (titles, descriptions)]
     described = pa.table(words_found, DESCRIBED_COLUMNS)
     calls = pa.Table.from_pylist([asdict(call) for call in ledger.calls], schemas.LLM_CALLS)
+    # Another owner's model may have answered otherwise.
+    owner = context.store.owner
+    names = [
+        layout.work_part(DESCRIBED, shard, owner),
+        layout.part("llm_calls", FIRST_CALLS_PART + shard, owner),
+    ]
     files = [
-        write_table(context.store, layout.work_part(DESCRIBED, shard), described),
-        write_table(context.store, layout.part("llm_calls", FIRST_CALLS_PART + shard), calls),
+        write_table(context.store, name, table)
+        for name, table in zip(names, (described, calls), strict=True)
     ]
     prompt, completion = ledger.tokens
     info = {
@@ -159,14 +166,20 @@ async def _describe_shard(
 
 @dataclass(frozen=True)
 class _PutWorker:
-    """Puts the model's titles and descriptions into one shard of ``items``."""
+    """Puts the model's titles and descriptions into one shard of ``items``.
+
+    Attributes:
+        store: Output of the run.
+        described: Where they are, by shard.
+    """
 
     store: Store
+    described: dict[int, str]
 
     def __call__(self, shard: int) -> ShardResult:
         name = layout.part("items", shard)
         items = read_table(self.store, name)
-        described = read_table(self.store, layout.work_part(DESCRIBED, shard))
+        described = read_table(self.store, self.described[shard])
         for column in DESCRIBED_COLUMNS:
             place = items.schema.get_field_index(column)
             items = items.set_column(place, items.schema.field(place), described[column])

@@ -29,6 +29,8 @@ from hercules_scale.storage.tables import (
     FileRecord,
     column_numbers,
     column_vectors,
+    gathered,
+    iterate_rows,
     read_table,
     vector_column,
     write_table,
@@ -231,19 +233,24 @@ def write_embeddings(store: Store, shard: int, names: list[str], embed: Embed) -
         ValueError: A vector is not finite.
     """
     path, columns = layout.part("items", shard), ["row", "item_id", *names]
-    items = store.patiently(lambda: read_table(store, path, columns))
-    vectors = embed(items.select(names))
+    parts = [
+        _with_vectors(items, embed(items.select(names)))
+        for items in gathered(iterate_rows(store, path, columns))
+    ]
+    dimension = parts[0].schema.field("embedding").type.list_size
+    table = pa.concat_tables(parts).cast(schemas.embeddings(dimension))
+    file = store.patiently(lambda: write_table(store, layout.part("embeddings", shard), table))
+    return ShardResult([file], {"dimension": dimension}, units=table.num_rows)
+
+
+def _with_vectors(items: pa.Table, vectors: Vectors) -> pa.Table:
     if not np.isfinite(vectors).all():
         row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
         raise ValueError(
             f"the model gave a vector that is not finite for item "
             f"{items['item_id'][row].as_py()!r}; try embedding.precision float32",
         )
-    dimension = vectors.shape[1]
-    table = items.select(["row", "item_id"]).append_column("embedding", vector_column(vectors))
-    table = table.cast(schemas.embeddings(dimension))
-    file = store.patiently(lambda: write_table(store, layout.part("embeddings", shard), table))
-    return ShardResult([file], {"dimension": dimension}, units=items.num_rows)
+    return items.select(["row", "item_id"]).append_column("embedding", vector_column(vectors))
 
 
 def embed_items(context: RunContext, items: Items, n_gpus: int) -> tuple[list[FileRecord], int]:

@@ -71,10 +71,12 @@ def _evaluate(
     return ShardResult([file], {"without_labels": without})
 
 
-def write_evaluations(store: Store, rows: list[Row], part: int) -> FileRecord:
-    """Write rows as one file of the table ``evaluations``."""
+def write_evaluations(
+    store: Store, rows: list[Row], part: int, owner: int | None = None
+) -> FileRecord:
+    """Write rows as one file of the table ``evaluations``; its name is by ``layout.part``."""
     table = pa.Table.from_pylist(rows, schemas.EVALUATIONS)
-    return write_table(store, layout.part("evaluations", part), table)
+    return write_table(store, layout.part("evaluations", part, owner), table)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -32,7 +33,7 @@ def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
 
     caller = asyncio.current_task()
     with ThreadPoolExecutor(1) as pool:
-        result = pool.submit(asyncio.run, cancellable())
+        result = pool.submit(copy_context().run, asyncio.run, cancellable())
         try:
             while not wait([result], timeout=CANCEL_SECONDS).done:
                 # Ctrl+C under asyncio.run cancels the caller's task, which this call keeps busy.

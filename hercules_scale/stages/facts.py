@@ -25,11 +25,27 @@ from hercules_scale.stages.shards import ShardResult, Stage, run_shards
 from hercules_scale.stages.statistics import Statistics
 from hercules_scale.stages.vocabulary import Vocabulary, load_vocabulary
 from hercules_scale.storage import layout
+from hercules_scale.storage.manifest import read_commits
 from hercules_scale.storage.store import Store
-from hercules_scale.storage.tables import column_vectors, read_table, read_tables, write_table
+from hercules_scale.storage.tables import (
+    column_vectors,
+    gathered,
+    iterate_rows,
+    read_table,
+    read_tables,
+    take_rows,
+    write_table,
+)
 from hercules_scale.summarization.choosing import sibling_groups
 from hercules_scale.summarization.grounding import SaidWords
-from hercules_scale.summarization.keyphrases import COUNTS, PhraseCounts, count_phrases
+from hercules_scale.summarization.keyphrases import (
+    CHARACTERS_READ,
+    COUNTS,
+    PhraseCounts,
+    add_counts,
+    count_phrases,
+    most_frequent,
+)
 from hercules_scale.summarization.prompts import Child, ClusterFacts
 
 # Items of a finest cluster whose phrases are counted; more change the order of the best little.
@@ -37,8 +53,13 @@ SAMPLE_PER_CLUSTER = 500
 KEYPHRASES = 8
 # Items of a small cluster that prompts show, however few are left to choose its label by.
 LEAST_SHOWN = 4
-# Shards of phrase counts, and of the levels' labels.
-PHRASES, LABELLED = "phrases", "summaries"
+# Counts that the driver holds. Where there are more, workers that hold as many each leave out rare
+# phrases: each cluster keeps its share of that number, or the least number.
+MOST_COUNTS, LEAST_COUNTS = 4_000_000, 500
+# Shards of phrase counts, and those without rare phrases.
+PHRASES, FREQUENT = "phrases", "frequent_phrases"
+# The stage that gives clusters their titles.
+LABELLING = "summarize"
 # A cosine from which an example says nothing that one before it did not.
 NEAR_DUPLICATE = 0.9
 
@@ -61,11 +82,46 @@ class _PhraseWorker:
         clusters = members["level_1"].to_numpy()
         share = SAMPLE_PER_CLUSTER / np.asarray(self.sizes)[clusters]
         chosen = uniform(self.seed, 1, "phrases", 0, members["row"].to_numpy()) < share
-        texts = read_table(self.store, layout.part("items", shard), [self.words])[self.words]
-        sample = redacted(texts.filter(pa.array(chosen)).to_pylist(), self.redact)
+        sample: list[str] = []
+        first = 0
+        for part in gathered(iterate_rows(self.store, layout.part("items", shard), [self.words])):
+            own = part[self.words].filter(pa.array(chosen[first : first + part.num_rows]))
+            texts = redacted(own.to_pylist(), self.redact)
+            sample += [text[:CHARACTERS_READ] for text in texts]
+            first += part.num_rows
         counts = count_phrases(sample, clusters[chosen])
         file = write_table(self.store, layout.work_part(PHRASES, shard), counts)
         return ShardResult([file], units=members.num_rows)
+
+
+@dataclass(frozen=True)
+class _FrequentWorker:
+    """Adds up the counts of a range of clusters over all shards, and leaves out rare phrases.
+
+    Attributes:
+        store: Output of the run.
+        paths: Files of counts, sorted by cluster.
+        bounds: First cluster of each range, and the number of clusters.
+        n_phrases: Phrases of a cluster at most.
+    """
+
+    store: Store
+    paths: tuple[str, ...]
+    bounds: tuple[int, ...]
+    n_phrases: int
+
+    def __call__(self, part: int) -> ShardResult:
+        first, stop = self.bounds[part], self.bounds[part + 1]
+        held, n_added = [COUNTS.empty_table()], 0
+        for path in self.paths:
+            own = [("cluster", ">=", first), ("cluster", "<", stop)]
+            held.append(read_table(self.store, path, where=own))
+            if sum(table.num_rows for table in held) > max(2 * n_added, MOST_COUNTS):
+                held = [add_counts(pa.concat_tables(held))]
+                n_added = held[0].num_rows
+        counts = most_frequent(add_counts(pa.concat_tables(held)), self.n_phrases)
+        file = write_table(self.store, layout.work_part(FREQUENT, part), counts)
+        return ShardResult([file], units=stop - first)
 
 
 @dataclass(frozen=True)
@@ -139,8 +195,19 @@ def count_run_phrases(context: RunContext, shards: Shards, clustering: Clusterin
     worker = _PhraseWorker(context.store, context.config.hierarchy.seed, sizes, words, redact)
     stage = Stage(PHRASES, "items", shards.n_items, context.config.resources.workers)
     commits = run_shards(context, stage, len(shards), worker)
-    paths = [file.path for commit in commits.values() for file in commit.files]
-    counts = pa.concat_tables([COUNTS.empty_table(), read_tables(context.store, paths)])
+    files = [file for commit in commits.values() for file in commit.files]
+    n_counts = sum(file.rows for file in files)
+    if n_counts > MOST_COUNTS:
+        n_parts = min(-(-n_counts // MOST_COUNTS), len(sizes))
+        n_phrases = max(MOST_COUNTS // len(sizes), LEAST_COUNTS)
+        bounds = np.linspace(0, len(sizes), n_parts + 1).astype(int).tolist()
+        paths = tuple(file.path for file in files)
+        frequent = _FrequentWorker(context.store, paths, tuple(bounds), n_phrases)
+        stage = Stage(FREQUENT, "clusters", len(sizes), context.config.resources.workers)
+        commits = run_shards(context, stage, n_parts, frequent)
+        files = [file for commit in commits.values() for file in commit.files]
+    counts = read_tables(context.store, [file.path for file in files])
+    counts = pa.concat_tables([COUNTS.empty_table(), counts])
     return PhraseCounts(counts, len(sizes))
 
 
@@ -276,8 +343,13 @@ def _columns(
     for shard in np.unique(wanted // shards.rows).tolist():
         start, stop = shards.bounds(shard)
         here = wanted[(wanted >= start) & (wanted < stop)]
-        found = read_table(store, layout.part(table, shard), [column])[column]
-        yield here.tolist(), found.take(pa.array(here - start))
+        yield here.tolist(), take_rows(store, layout.part(table, shard), here - start, column)
+
+
+def labelled_files(context: RunContext) -> dict[int, str]:
+    """Where the titles of each level are that has them."""
+    commits = read_commits(context.store, LABELLING, context.fingerprint)
+    return {level: commit.files[0].path for level, commit in commits.items()}
 
 
 def _children(context: RunContext, clustering: Clustering, level: int) -> dict[int, list[Child]]:
@@ -288,7 +360,7 @@ def _children(context: RunContext, clustering: Clustering, level: int) -> dict[i
     if level == 1:
         return {}
     config, below = context.config.summaries, clustering.level(level - 1)
-    summaries = read_table(context.store, layout.work_part(LABELLED, level - 1))
+    summaries = read_table(context.store, labelled_files(context)[level - 1])
     children: dict[int, list[tuple[float, Child]]] = {}
     for parent, order, n_items, title, description, told_by in zip(
         below["parent_cluster_id"].to_pylist(),

@@ -133,7 +133,7 @@ def judge_clusters(
     with open_model(context, n_gpus) as model:
         assert model is not None
         style = prompt_style(context, model.tokens, clustering.n_levels)
-        asker = Asker(model, work.ledger, summaries, style)
+        asker = Asker(model, work.ledger, summaries, style, stage=STAGE)
 
         async def ask() -> tuple[list[dict[str, Figure]], list[str]]:
             try:
@@ -143,7 +143,8 @@ def judge_clusters(
 
         figures, notes = run_coroutine(ask())
     calls = pa.Table.from_pylist([asdict(call) for call in work.ledger.calls], schemas.LLM_CALLS)
-    file = write_table(context.store, layout.part("llm_calls", part), calls)
+    name = layout.part("llm_calls", part, context.store.owner)
+    file = write_table(context.store, name, calls)
     return Judged(figures, file, notes)
 
 

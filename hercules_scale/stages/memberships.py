@@ -80,6 +80,7 @@ class MembershipWriter:
 
     Attributes:
         store: Output of the run.
+        done: Files of shards that an earlier attempt has written.
         shards: Of its items.
         fingerprint: Of the run.
         levels: The clusters.
@@ -89,6 +90,7 @@ class MembershipWriter:
     """
 
     store: Store
+    done: dict[int, FileRecord]
     shards: Shards
     fingerprint: str
     levels: list[Level]
@@ -122,10 +124,10 @@ class MembershipWriter:
 
     def _write(self, tile: Tile, shard: int) -> tuple[FileRecord, MembersSummary]:
         path = layout.stage_file(STAGE, f"{shard:06d}.npz")
-        commit = read_commit(self.store, STAGE, shard, self.fingerprint)
-        if commit is not None:
+        file = self._written(shard)
+        if file is not None:
             summary = MembersSummary.from_bytes(self.store.read_bytes(path), len(self.levels))
-            return commit.files[0], summary
+            return file, summary
         start, stop = self.shards.bounds(shard)
         part = slice(start - tile.first_row, stop - tile.first_row)
         leaves = self.leaves[tile.labels[part]]
@@ -140,6 +142,13 @@ class MembershipWriter:
         info = {"units": stop - start}
         write_commit(self.store, STAGE, Commit(shard, self.fingerprint, [file], info))
         return file, summary
+
+    def _written(self, shard: int) -> FileRecord | None:
+        """The file of a shard that this attempt, whose worker may have died, or another wrote."""
+        if shard in self.done:
+            return self.done[shard]
+        commit = read_commit(self.store, STAGE, shard, self.fingerprint)
+        return None if commit is None else commit.files[0]
 
     def _summarize(
         self, rows: NDArray[np.int64], vectors: Float32, members: Memberships

@@ -66,7 +66,8 @@ class _PartWorker:
 
     def __call__(self, part: int) -> ShardResult:
         shards = parts_of(self.shards)[part]
-        path = layout.work_part(self.stage, part)
+        # Another owner may add up other columns.
+        path = layout.work_part(self.stage, part, self.store.owner)
         file = write_table(self.store, path, self.work(shards))
         first, last = self.shards.bounds(shards.start)[0], self.shards.bounds(shards.stop - 1)[1]
         return ShardResult([file], units=last - first)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -25,7 +26,12 @@ from hercules_scale.reading.images import image_title
 from hercules_scale.reading.items import Layout, read_layout, read_piece
 from hercules_scale.reading.numbers import verbalise_rows
 from hercules_scale.reading.redact import redacted
-from hercules_scale.reading.sources import Piece, SourceFile, split_into_pieces
+from hercules_scale.reading.sources import (
+    Piece,
+    SourceFile,
+    check_unchanged,
+    split_into_pieces,
+)
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.ids import find_repeated_ids
 from hercules_scale.stages.numbers import known_near_moments, near_moments
@@ -36,11 +42,12 @@ from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
     FileRecord,
     column_numbers,
+    gathered,
     iterate_batches,
-    read_rows,
+    iterate_rows,
     read_table,
     table_writer,
-    write_table,
+    write_tables,
 )
 
 TITLE_CHARACTERS = 80
@@ -84,7 +91,7 @@ def read_items(
         moments: Figures of numeric columns, where they are those of other items.
 
     Raises:
-        InputError: A file cannot be read, an id occurs twice, or no row can be used.
+        InputError: A file cannot be read or changes, an id occurs twice, or no row can be used.
         SchemaError: A column is missing.
     """
     config, store = context.config.input, context.store
@@ -94,6 +101,7 @@ def read_items(
     scan = Stage(SCAN, "pieces", len(pieces), workers)
     worker = _ScanWorker(store, config, of_items, tuple(pieces))
     scanned = run_shards(context, scan, len(pieces), worker)
+    check_unchanged(sources)
     accepted = np.array([commit.info["accepted"] for commit in scanned.values()], np.int64)
     n_rows = np.array([commit.info["n_rows"] for commit in scanned.values()], np.int64)
     n_items, n_rejected = int(accepted.sum()), int(n_rows.sum() - accepted.sum())
@@ -265,30 +273,56 @@ class _NumberWorker:
 
     def __call__(self, shard: int) -> ShardResult:
         start, stop = self.shards.bounds(shard)
-        rows = pa.array(np.arange(start, stop))
-        scanned = self._slices(SCANNED, start, stop)
-        titles, descriptions = self._own_words(scanned)
         columns = self.of_items.columns
         schema = schemas.items(columns.modality, columns.numbers, columns.text is not None)
-        made = {"row": rows, "title": titles, "description": descriptions}
-        table = pa.table(
-            [made[name] if name in made else scanned[name] for name in schema.names], schema.names
-        )
-        files = [write_table(self.store, layout.part("items", shard), table.cast(schema))]
+        files = [
+            self._write(layout.part("items", shard), SCANNED, schema, shard, self._with_own_words)
+        ]
         if self.of_items.dimension:
-            vectors = scanned.select(["item_id", "embedding"]).add_column(0, "row", rows)
-            vectors = vectors.cast(schemas.embeddings(self.of_items.dimension))
-            files.append(write_table(self.store, layout.part("embeddings", shard), vectors))
+            schema = schemas.embeddings(self.of_items.dimension)
+            files.append(self._write(layout.part("embeddings", shard), SCANNED, schema, shard))
         if self.config.label_columns:
-            truth = self._slices(SCANNED_LABELS, start, stop)
-            truth = truth.drop_columns(["position"]).add_column(0, "row", rows)
-            truth = truth.cast(schemas.labels(self.config.label_columns))
-            files.append(write_table(self.store, layout.part("labels", shard), truth))
+            schema = schemas.labels(self.config.label_columns)
+            files.append(self._write(layout.part("labels", shard), SCANNED_LABELS, schema, shard))
         # Gone once they are counted.
         if self.config.owner_column and self.store.exists(layout.work_part(SCANNED_OWNERS, 0)):
-            owners = self._slices(SCANNED_OWNERS, start, stop)
-            write_table(self.store, layout.work_part(OWNERS, shard), owners)
+            path = layout.work_part(OWNERS, shard)
+            self._write(path, SCANNED_OWNERS, schemas.SCANNED_OWNERS, shard)
         return ShardResult(files, units=stop - start)
+
+    def _write(
+        self,
+        path: str,
+        scanned: str,
+        schema: pa.Schema,
+        shard: int,
+        made: Callable[[pa.Table], pa.Table] = lambda table: table,
+    ) -> FileRecord:
+        """Write the rows of a shard out of a table of the scan, some at a time.
+
+        Args:
+            path: Of the file.
+            scanned: The table of the scan.
+            schema: Of the file.
+            shard: The shard.
+            made: Adds columns to some rows.
+        """
+        start, stop = self.shards.bounds(shard)
+
+        def tables() -> Iterator[pa.Table]:
+            first = start
+            for table in gathered(self._slices(scanned, schema, start, stop)):
+                rows = pa.array(np.arange(first, first + table.num_rows))
+                first += table.num_rows
+                yield made(table).append_column("row", rows)
+
+        return write_tables(self.store, path, schema, tables)
+
+    def _with_own_words(self, items: pa.Table) -> pa.Table:
+        titles, descriptions = self._own_words(items)
+        for name, words in (("title", titles), ("description", descriptions)):
+            items = items.append_column(name, pa.array(words, pa.string()))
+        return items
 
     def _own_words(self, items: pa.Table) -> tuple[pa.Array, pa.Array]:
         """A title and a description of each item without a model.
@@ -325,20 +359,22 @@ class _NumberWorker:
             ],
         )
 
-    def _slices(self, table: str, start: int, stop: int) -> pa.Table:
+    def _slices(self, table: str, schema: pa.Schema, start: int, stop: int) -> Iterator[pa.Table]:
+        """Rows of a table of the scan that a shard has, with what a schema takes of them."""
         starts = self.starts.items
-        slices = []
+        made = ("row", "title", "description") if table == SCANNED else ("row",)
+        names = ["position", *(name for name in schema.names if name not in (*made, "position"))]
         for piece in range(len(starts) - 1):
             first, last = max(start, starts[piece]), min(stop, starts[piece + 1])
             if first < last:
                 path = layout.work_part(table, piece)
                 begin = starts[piece]
-                rows = read_rows(self.store, path, first - begin, last - begin)
-                if table == SCANNED and not self.config.id_column:
-                    ids = pc.add(rows["position"], self.starts.rows[piece]).cast(pa.string())
-                    rows = rows.set_column(1, "item_id", ids)
-                slices.append(rows)
-        return pa.concat_tables(slices)
+                for rows in iterate_rows(self.store, path, names, first - begin, last - begin):
+                    if table == SCANNED and not self.config.id_column:
+                        ids = pc.add(rows["position"], self.starts.rows[piece]).cast(pa.string())
+                        place = rows.column_names.index("item_id")
+                        rows = rows.set_column(place, "item_id", ids)
+                    yield rows
 
 
 def _title(snippet: str) -> str:

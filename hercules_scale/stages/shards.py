@@ -21,6 +21,7 @@ import ray
 from hercules_scale.errors import ERRORS_BY_NAME, StageError
 from hercules_scale.resources import Pool
 from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.stages.waiting import POLL_SECONDS, Room, polled
 from hercules_scale.storage import layout
 from hercules_scale.storage.faults import explain
 from hercules_scale.storage.manifest import (
@@ -189,7 +190,7 @@ def done_shards(context: RunContext, stage: str, rewritten_by: str = "") -> dict
     rewritten = read_commits(store, rewritten_by, run) if commits and rewritten_by else {}
     whole, lost = whole_commits(store, commits, rewritten)
     for shard in commits.keys() - whole.keys():
-        store.delete_files(layout.commit(stage, shard))
+        store.delete_files(layout.commit(stage, shard, commits[shard].owner))
     if lost:
         context.reporter.say(
             f"{stage}: {len(lost):,} files are gone or cut since they were written, such as "
@@ -254,8 +255,20 @@ def _map(
         return
     arguments = (worker, context.store, stage.name, context.fingerprint)
     run = _in_tasks if stage.pool is None else _in_actors
+    wanted = "1 CPU each task" if stage.pool is None else stage.pool.described
+    room = Room(context, stage.name, wanted)
+
+    def begun() -> bool:
+        # A worker leaves a mark when it begins.
+        return bool(context.store.list_folder(_attempts(stage.name)))
+
     try:
-        yield from run(stage, todo, arguments)
+        for row in run(stage, todo, arguments):
+            if row is None:
+                room.look(begun)
+            else:
+                room.is_there()
+                yield row
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[-1]
         raise StageError(
@@ -283,7 +296,7 @@ def _peak_bytes() -> int:
 
 def _in_actors(
     stage: Stage, todo: list[int], arguments: tuple[Any, ...]
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, Any] | None]:
     """On Ray Data, in a pool of actors."""
     # It takes a second to load, and its own actors as long again: nothing for short stages.
     import ray.data
@@ -306,12 +319,12 @@ def _in_actors(
         compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most),
         **stage.pool.options,
     )
-    yield from results.iter_rows()
+    yield from polled(results.iter_rows())
 
 
 def _in_tasks(
     stage: Stage, todo: list[int], arguments: tuple[Any, ...]
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, Any] | None]:
     """In plain tasks, over all nodes; one whose process or node dies is begun again."""
     name = f"hercules_{stage.name}"
     options = {"name": name, "num_cpus": 1, "max_retries": -1, "scheduling_strategy": "SPREAD"}
@@ -321,7 +334,11 @@ def _in_tasks(
     running = [run.remote(task, shard) for shard in itertools.islice(left, stage.workers)]
     try:
         while running:
-            (ended,), running = ray.wait(running)
+            done, running = ray.wait(running, timeout=POLL_SECONDS)
+            if not done:
+                yield None
+                continue
+            (ended,) = done
             yield _row(ray.get(ended))
             running += [run.remote(task, shard) for shard in itertools.islice(left, 1)]
     finally:

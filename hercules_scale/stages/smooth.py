@@ -57,6 +57,7 @@ from hercules_scale.stages.smooth_files import (
     write_array,
 )
 from hercules_scale.stages.vectors import LOCAL_ROWS, ShardTiles, open_vectors
+from hercules_scale.stages.waiting import Room
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import Commit, read_commits, write_commit
 from hercules_scale.storage.store import Store
@@ -143,7 +144,9 @@ def _index(context: RunContext, shards: Shards, dimension: int) -> dict[str, Any
         return done[0].info
     config = context.config.hierarchy
     source = ShardTiles(context.store, shards, dimension)
-    with open_vectors(source, "squared_l2", context.config.resources.workers) as (vectors, space):
+    workers = context.config.resources.workers
+    room = Room(context, STAGE, f"{workers:,} actors of 1 CPU")
+    with open_vectors(source, "squared_l2", workers, room=room) as (vectors, space):
         sample = np.sort(sample_rows(vectors, AUTO_SAMPLE_ROWS, config.seed, 0))
         centred, _ = take(vectors, sample)
         unit = is_unit(centred + space.mean.astype(np.float32))

@@ -19,16 +19,18 @@ from hercules_scale.errors import InputError
 from hercules_scale.evaluation.summaries import Measured, groundedness_metrics
 from hercules_scale.models import resolve_chat_model
 from hercules_scale.progress import StageProgress
+from hercules_scale.resources import replica_pool
 from hercules_scale.stages.cluster import Clustering
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.embed import load_encoder
 from hercules_scale.stages.event_loop import run_coroutine
 from hercules_scale.stages.facts import (
-    LABELLED,
+    LABELLING,
     FactsSource,
     ancestors,
     cluster_facts,
     facts_source,
+    labelled_files,
     siblings,
 )
 from hercules_scale.stages.label_items import LabelItems, draw_label_items
@@ -43,6 +45,7 @@ from hercules_scale.stages.metrics import call_recorder
 from hercules_scale.stages.read import run_moments
 from hercules_scale.stages.shards import done_shards
 from hercules_scale.stages.statistics import Statistics, measure_statistics
+from hercules_scale.stages.waiting import Room
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import Commit, read_commits, write_commit
 from hercules_scale.storage.tables import (
@@ -71,7 +74,7 @@ from hercules_scale.summarization.prompts import (
     build_messages,
 )
 
-STAGE = "summarize"
+STAGE, LABELLED = LABELLING, "summaries"
 # How far the encoder of labels stands back for other processes.
 NICE = 10
 # Share of titles below which a person who asked a model must hear of it.
@@ -152,7 +155,8 @@ def summarize_clusters(
             with model as opened:
                 work = _Work(context, shards, clustering, source, items, encode, spent)
                 run_coroutine(_label_levels(work, todo, opened, progress))
-        table = read_tables(context.store, [layout.work_part(LABELLED, level) for level in levels])
+        files = labelled_files(context)
+        table = read_tables(context.store, [files[level] for level in levels])
         by_model = pc.sum(pc.equal(table["summary_source"], "model")).as_py()
         progress.note = f", {by_model:,} titles by the model"
     asked = context.config.summaries.engine != "keyphrases"
@@ -219,7 +223,8 @@ def open_model(context: RunContext, n_gpus: int) -> Iterator[Model | None]:
 
     source = resolve_chat_model(config.summaries.model)
     app = f"hercules_scale_{context.fingerprint}"
-    with serve_vllm(config, source, n_gpus, app) as model:
+    room = Room(context, STAGE, replica_pool(config.resources, n_gpus).described)
+    with serve_vllm(config, source, n_gpus, app, room.look) as model:
         yield model
 
 
@@ -331,7 +336,7 @@ def prompt_of(
     """
     config = context.config.summaries
     below = level - 1
-    if below and below not in read_commits(context.store, STAGE, context.fingerprint):
+    if below and below not in labelled_files(context):
         raise InputError(
             f"{context.store.uri}: prompts of level {level} show the titles of level {below}, "
             "which the run does not have yet; look at level 1, or run it on"
@@ -403,9 +408,11 @@ def _commit_level(work: _Work, number: int, level: Level, labels: Labels, ledger
         key=lambda call: (call.cluster_id is None, call.cluster_id or 0, call.attempt),
     )
     calls = pa.Table.from_pylist([asdict(call) for call in own], schemas.LLM_CALLS)
+    # Another owner's model may have answered otherwise.
+    owner = None if context.config.summaries.engine == "keyphrases" else context.store.owner
     files = [
-        write_table(context.store, layout.work_part(LABELLED, number), table),
-        write_table(context.store, layout.part("llm_calls", number), calls),
+        write_table(context.store, layout.work_part(LABELLED, number, owner), table),
+        write_table(context.store, layout.part("llm_calls", number, owner), calls),
     ]
     measured = groundedness_metrics(labels.groundedness)
     if level.topic is not None:

@@ -43,6 +43,7 @@ from hercules_scale.clustering.tiles import (
 )
 from hercules_scale.errors import HerculesScaleError, StageError, StorageError
 from hercules_scale.stages.context import Shards
+from hercules_scale.stages.waiting import Room, is_placed
 from hercules_scale.storage import layout
 from hercules_scale.storage.faults import explain
 from hercules_scale.storage.store import Store
@@ -150,6 +151,7 @@ def open_vectors(
     workers: int,
     local_rows: int = LOCAL_ROWS,
     options: dict[str, Any] | None = None,
+    room: Room | None = None,
 ) -> Iterator[tuple[VectorSet, Space]]:
     """The vectors in the space that is clustered, and that space.
 
@@ -165,6 +167,7 @@ def open_vectors(
         workers: Actors, at most one a tile and one a processor of the cluster.
         local_rows: Up to this many rows are held in this process, without actors or GPUs.
         options: Ray's arguments for an actor; by default one CPU.
+        room: Says that actors wait for room, and ends the wait.
 
     Raises:
         InputError: A number is NaN or infinite; it names the rows. Or all numbers are too large
@@ -189,15 +192,16 @@ def open_vectors(
         for first in range(workers)
     ]
     needs = {"CPU": workers * options["num_cpus"], "GPU": workers * options["num_gpus"]}
+    crew = _Crew(actors, needs, room)
     try:
 
         def ask(method: str, *given: Any) -> list[Any]:
-            return _get([getattr(each, method).remote(*given) for each in actors], needs)
+            return crew.get([getattr(each, method).remote(*given) for each in actors])
 
         space, largest, counts = _find_space(ask, source.n_rows, metric)
         typical = typical_length(counts)
         scale = Scale.of(source.n_rows, largest, source.dimension, typical)
-        yield RayVectors(actors, source.n_rows, source.dimension, space, scale, needs), space
+        yield RayVectors(crew, source.n_rows, source.dimension, space, scale), space
     finally:
         for actor in actors:
             ray.kill(actor)
@@ -408,29 +412,73 @@ class _TileActor:
         return self._tiles
 
 
+@dataclass(frozen=True)
+class _Crew:
+    """Actors that are waited for together.
+
+    Attributes:
+        actors: The actors.
+        needs: Of Ray's resources, what all of them take.
+        room: Says that they wait for room, and ends the wait.
+    """
+
+    actors: list[Any]
+    needs: dict[str, float]
+    room: Room | None
+
+    def get(self, references: list[Any]) -> list[Any]:
+        """Results of actors; one that lost its node is waited for while it may get another."""
+        lacking_since = None
+        if self.room is not None:
+            self.room.is_there()
+        try:
+            while ray.wait(references, num_returns=len(references), timeout=WAIT_SECONDS)[1]:
+                there = ray.cluster_resources()
+                lacking = [n for n, wanted in self.needs.items() if there.get(n, 0) < wanted]
+                if not lacking:
+                    lacking_since = None
+                    if self.room is not None:
+                        self.room.look(lambda: all(map(is_placed, self.actors)))
+                    continue
+                lacking_since = lacking_since or time.monotonic()
+                if time.monotonic() - lacking_since > NODE_SECONDS:
+                    name = lacking[0]
+                    raise StageError(
+                        f"a node of the Ray cluster was lost: {self.needs[name]:g} {name}s are "
+                        f"needed, and {there.get(name, 0):g} are left; run again, it resumes with "
+                        "fewer workers",
+                        stage="cluster",
+                    )
+            return list(ray.get(references))
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, HerculesScaleError):
+                raise error.cause from error
+            reason = str(error).strip().splitlines()[-1]
+            raise StageError(
+                f"a worker failed: {reason}; run again, it resumes", stage="cluster"
+            ) from error
+        except ray.exceptions.RayError as error:
+            raise StageError(
+                f"a worker was lost: {error}; run again, it resumes", stage="cluster"
+            ) from error
+
+
 class RayVectors:
     """Vectors whose tiles lie with actors.
 
     Args:
-        actors: They hold all tiles between them.
+        crew: The actors hold all tiles between them.
         n_rows: Vectors in all.
         dimension: Length of a vector.
         space: Where they lie.
         scale: Binary places of sums.
-        needs: Of Ray's resources, what all actors take.
     """
 
     def __init__(
-        self,
-        actors: list[Any],
-        n_rows: int,
-        dimension: int,
-        space: Space,
-        scale: Scale,
-        needs: dict[str, float],
+        self, crew: _Crew, n_rows: int, dimension: int, space: Space, scale: Scale
     ) -> None:
         self.n_rows, self.dimension = n_rows, dimension
-        self._actors, self._needs = actors, needs
+        self._crew, self._actors = crew, crew.actors
         self._space, self._scale = ray.put(space), scale
         self._before: Any = None
         self._number = 0
@@ -448,12 +496,12 @@ class RayVectors:
             for actor in self._actors
         ]
         if n_parts == 1:
-            sums = _add([_get([call[1]], self._needs)[0] for call in calls])
+            sums = _add([self._crew.get([call[1]])[0] for call in calls])
         else:
             add = ray.remote(num_cpus=0)(_add_parts)
             ranges = [add.remote(*[call[1 + part] for call in calls]) for part in range(n_parts)]
-            sums = np.concatenate(_get(ranges, self._needs))
-        small = _get([call[0] for call in calls], self._needs)
+            sums = np.concatenate(self._crew.get(ranges))
+        small = self._crew.get([call[0] for call in calls])
         counts = _add([each[0] for each in small])
         objective, n_changed = (sum(each[index] for each in small) for index in (1, 2))
         self._before = step
@@ -466,7 +514,7 @@ class RayVectors:
             actor.map.remote(self._space, self._scale, self._before, shared)
             for actor in self._actors
         ]
-        pairs = [pair for part in _get(calls, self._needs) for pair in part]
+        pairs = [pair for part in self._crew.get(calls) for pair in part]
         return [result for _, result in sorted(pairs, key=lambda pair: pair[0])]
 
 
@@ -479,35 +527,3 @@ def _add(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
 
 def _add_parts(*parts: NDArray[np.int64]) -> NDArray[np.int64]:
     return _add(list(parts))
-
-
-def _get(references: list[Any], needs: dict[str, float]) -> list[Any]:
-    """Results of actors; an actor that lost its node is waited for while it may get another."""
-    lacking_since = None
-    try:
-        while ray.wait(references, num_returns=len(references), timeout=WAIT_SECONDS)[1]:
-            there = ray.cluster_resources()
-            lacking = [name for name, wanted in needs.items() if there.get(name, 0) < wanted]
-            if not lacking:
-                lacking_since = None
-                continue
-            lacking_since = lacking_since or time.monotonic()
-            if time.monotonic() - lacking_since > NODE_SECONDS:
-                name = lacking[0]
-                raise StageError(
-                    f"a node of the Ray cluster was lost: {needs[name]:g} {name}s are needed, and "
-                    f"{there.get(name, 0):g} are left; run again, it resumes with fewer workers",
-                    stage="cluster",
-                )
-        return list(ray.get(references))
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, HerculesScaleError):
-            raise error.cause from error
-        reason = str(error).strip().splitlines()[-1]
-        raise StageError(
-            f"a worker failed: {reason}; run again, it resumes", stage="cluster"
-        ) from error
-    except ray.exceptions.RayError as error:
-        raise StageError(
-            f"a worker was lost: {error}; run again, it resumes", stage="cluster"
-        ) from error

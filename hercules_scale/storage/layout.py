@@ -9,7 +9,7 @@ K_SELECTION_PLOT = "k_selection.png"
 WORK = "_work"
 # How far a run is; ``run.json`` lists every input file, and is not for writing again and again.
 PROGRESS = f"{WORK}/progress.json"
-# Who is writing; the highest number holds.
+# Who is writing, or was the last to; the highest number holds, and is never deleted.
 LOCKS = f"{WORK}/locks"
 # Items that were given in memory.
 INPUT = f"{WORK}/input"
@@ -39,19 +39,26 @@ items in the order of the tree, and ``drift`` is there where items were assigned
 another run."""
 
 
-def part(table: str, shard: int) -> str:
-    """Name of one shard of a table."""
-    return f"{table}/part-{shard:06d}.parquet"
+def part(table: str, shard: int, owner: int | None = None) -> str:
+    """Name of one shard of a table.
+
+    Args:
+        table: Name of the table.
+        shard: Number of the shard.
+        owner: Number of the lock that it is written under, where another owner's may differ.
+    """
+    by = "" if owner is None else f"-{owner:06d}"
+    return f"{table}/part-{shard:06d}{by}.parquet"
 
 
-def commit(stage: str, shard: int) -> str:
-    """Name of the record that says that a shard of a stage is done."""
-    return f"{WORK}/commits/{stage}/{shard:06d}.json"
+def commit(stage: str, shard: int, owner: int) -> str:
+    """Name of the record by an owner of the output that says that a shard of a stage is done."""
+    return f"{WORK}/commits/{stage}/{shard:06d}-{owner:06d}.json"
 
 
-def work_part(table: str, shard: int) -> str:
+def work_part(table: str, shard: int, owner: int | None = None) -> str:
     """Name of one shard of a table that only a later stage reads."""
-    return part(f"{WORK}/{table}", shard)
+    return part(f"{WORK}/{table}", shard, owner)
 
 
 def lock(number: int) -> str:

@@ -1,7 +1,9 @@
 """One run at a time on an output: a lock that its owner keeps fresh, and loses when it is dead.
 
 Locks are numbered, and the highest number is the one that holds, so that a dead owner's is taken
-over with nothing but the conditional creation of the next: of two that try, one wins.
+over with nothing but the conditional creation of the next: of two that try, one wins. The highest
+is never deleted, and who ends leaves one that nobody holds, so that neither an owner before it nor
+what an owner has left at work can take the output for its own again.
 """
 
 from __future__ import annotations
@@ -36,10 +38,15 @@ Record = dict[str, Any]
 
 
 class Lock:
-    """The lock of one output, held by this process."""
+    """The lock of one output, held by this process.
 
-    def __init__(self, store: Store, name: str, owner: Record) -> None:
-        self._store, self._name, self._owner = store, name, owner
+    Attributes:
+        store: The output, to write to under this lock.
+    """
+
+    def __init__(self, store: Store, number: int, owner: Record) -> None:
+        self.store = Store(store.uri, store.options, number)
+        self._number, self._owner = number, owner
         self._lost: Record | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep_fresh, daemon=True)
@@ -54,18 +61,21 @@ class Lock:
         if self._lost is None:
             self._refresh()
         if self._lost is not None:
+            by = f", {_describe(self._lost)}," if self._lost else " that has removed its lock"
             raise StorageError(
-                f"{self._store.uri}: was taken over by another run, {_describe(self._lost)}, since "
-                f"nothing was heard of this one for {STALE_SECONDS / 60:.0f} minutes; let that one "
-                "finish"
+                f"{self.store.uri}: was taken over by another run{by} since nothing was heard of "
+                f"this one for {STALE_SECONDS / 60:.0f} minutes; let that one finish"
             )
 
     def release(self) -> None:
-        """Let others have it."""
+        """Let others have it; workers that are still busy for this owner write no more."""
         self._ended.set()
         self._thread.join()
         if self._lost is None:
-            self._store.hasty.delete_files(self._name)
+            released = self._owner | {"seen_at": timestamp(), "released": True}
+            if self.store.hasty.create(layout.lock(self._number + 1), to_json(released)):
+                plain = Store(self.store.uri, self.store.options)
+                plain.hasty.delete_files(layout.lock(self._number))
 
     def _keep_fresh(self) -> None:
         while not self._ended.wait(HEARTBEAT_SECONDS):
@@ -74,11 +84,12 @@ class Lock:
                 self._refresh()
 
     def _refresh(self) -> None:
-        newest = _newest(self._store)
-        if newest is not None and newest[1]["token"] != self._owner["token"]:
-            self._lost = newest[1]
+        newest = _newest(self.store)
+        if newest is None or newest[1]["token"] != self._owner["token"]:
+            self._lost = {} if newest is None else newest[1]
         else:
-            self._store.write_bytes(self._name, to_json(self._owner | {"seen_at": timestamp()}))
+            name = layout.lock(self._number)
+            self.store.write_bytes(name, to_json(self._owner | {"seen_at": timestamp()}))
 
 
 @contextmanager
@@ -99,13 +110,13 @@ def hold_lock(store: Store, warn: Callable[[str], object]) -> Iterator[Lock]:
             f"{store.uri}: the storage has no conditional creation of files, so two runs that "
             "start at once on this output may not notice each other; start one at a time"
         )
-    name = _acquire(store, owner)
+    number = _acquire(store, owner)
     if not conditional:
         time.sleep(READ_BACK_SECONDS)
         held = _newest(store)
         if held is None or held[1]["token"] != owner["token"]:
             raise StorageError(_refusal(store, {} if held is None else held[1]))
-    lock = Lock(store, name, owner)
+    lock = Lock(store, number, owner)
     try:
         yield lock
     finally:
@@ -116,11 +127,13 @@ def hold_lock(store: Store, warn: Callable[[str], object]) -> Iterator[Lock]:
 def held_by(store: Store) -> tuple[str, bool] | None:
     """Who holds the lock of an output, in words, and whether it is alive; nothing if nobody."""
     newest = _newest(store)
-    return None if newest is None else (_describe(newest[1]), not _is_dead(newest[1]))
+    if newest is None or newest[1].get("released"):
+        return None
+    return _describe(newest[1]), not _is_dead(newest[1])
 
 
-def _acquire(store: Store, owner: Record) -> str:
-    """Name of the lock that was created."""
+def _acquire(store: Store, owner: Record) -> int:
+    """Number of the lock that was created."""
     data = to_json(owner)
     for _ in range(TURNS):
         newest = _newest(store)
@@ -132,22 +145,23 @@ def _acquire(store: Store, owner: Record) -> str:
         name = layout.lock(number)
         # An answer that was lost may have been a yes.
         if store.create(name, data) or store.read_bytes(name) == data:
-            if newest is not None:
-                store.delete_files(newest[0])
-            return name
+            for older in store.lock_names():
+                if older < name:
+                    store.delete_files(older)
+            return number
     raise StorageError(f"{store.uri}: other runs start here again and again; start one alone")
 
 
 def _newest(store: Store) -> tuple[str, Record] | None:
     """The lock that holds, by name, and what it says; nothing where there is none."""
     for _ in range(TURNS):
-        names = store.list_files(layout.LOCKS)
+        names = store.lock_names()
         if not names:
             return None
         try:
             data = store.read_bytes(names[-1])
         except FileNotFoundError:
-            # Released a moment ago.
+            # Taken over a moment ago.
             continue
         held: Record = {"token": None}
         with suppress(ValueError, TypeError):
@@ -193,7 +207,9 @@ def _machine() -> str | None:
 
 
 def _is_dead(held: Record) -> bool:
-    """Whether the process is known to be gone, or nothing was heard of it for long."""
+    """Whether the process is known to have ended, or nothing was heard of it for long."""
+    if held.get("released"):
+        return True
     machine = _machine()
     try:
         if machine is None or held.get("machine") != machine:

@@ -12,7 +12,7 @@ import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from hercules_scale.errors import InputError, StorageError
@@ -30,7 +30,7 @@ READ_THREADS = 16
 # What a run that somebody else made may name: nothing outside its own folders.
 _PATH = re.compile(r"\w+(/\w[\w.-]*)+", re.ASCII)
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
-_PART = re.compile(r"\w+/part-(\d{6,})\.parquet", re.ASCII)
+_PART = re.compile(r"\w+/part-(\d{6,})(-\d{6,})?\.parquet", re.ASCII)
 _STAGE = re.compile(r"\w[\w .-]*(/\w[\w .-]*)*", re.ASCII)
 
 
@@ -44,6 +44,7 @@ class Commit:
         files: What it wrote.
         info: Small counts that later stages and the report need.
         kept: What it wrote for later stages alone.
+        owner: Number of the lock that it was written under.
     """
 
     shard: int
@@ -51,6 +52,7 @@ class Commit:
     files: list[FileRecord] = field(default_factory=list)
     info: dict[str, Any] = field(default_factory=dict)
     kept: list[FileRecord] = field(default_factory=list)
+    owner: int = 0
 
     @property
     def all_files(self) -> list[FileRecord]:
@@ -69,25 +71,33 @@ def fingerprint(value: Any) -> str:
 
 
 def write_commit(store: Store, stage: str, commit: Commit) -> None:
-    """Say that a shard is done; its files are already whole."""
-    store.write_bytes(layout.commit(stage, commit.shard), to_json(asdict(commit)))
+    """Say that a shard is done; its files are already whole.
+
+    The name has the owner of the output in it, so that no record of one who has lost the output
+    takes the place of another's.
+    """
+    commit = replace(commit, owner=store.owner)
+    store.write_bytes(layout.commit(stage, commit.shard, commit.owner), to_json(asdict(commit)))
 
 
 def read_commits(store: Store, stage: str, run_fingerprint: str) -> dict[int, Commit]:
-    """Records of one stage by shard; those of another configuration are left out."""
+    """Records of one stage by shard; those of another configuration are left out.
+
+    Of several of one shard the last owner's counts.
+    """
     listed = store.list_files(f"{layout.WORK}/commits/{stage}")
     names = [name for name in listed if name.endswith(".json")]
     # A large run has thousands, and each request to an object store takes tens of milliseconds.
     with ThreadPoolExecutor(min(len(names), READ_THREADS) or 1) as threads:
         found = [_parse(data) for data in threads.map(store.read_bytes, names)]
-    commits = {each.shard: each for each in found if each and each.fingerprint == run_fingerprint}
-    return dict(sorted(commits.items()))
+    own = [each for each in found if each and each.fingerprint == run_fingerprint]
+    return {each.shard: each for each in sorted(own, key=lambda each: (each.shard, each.owner))}
 
 
 def read_commit(store: Store, stage: str, shard: int, run_fingerprint: str) -> Commit | None:
-    """The record of one shard; none of another configuration."""
+    """The record of one shard by the present owner; none of another configuration."""
     try:
-        commit = _parse(store.read_bytes(layout.commit(stage, shard)))
+        commit = _parse(store.read_bytes(layout.commit(stage, shard, store.owner)))
     except FileNotFoundError:
         return None
     return commit if commit and commit.fingerprint == run_fingerprint else None
@@ -99,7 +109,8 @@ def _parse(data: bytes) -> Commit | None:
         values = json.loads(data)
         for key in ("files", "kept"):
             values[key] = [_file(record, (*layout.TABLES, layout.WORK)) for record in values[key]]
-        return Commit(**values)
+        commit = Commit(**values)
+        return commit if isinstance(commit.shard, int) and isinstance(commit.owner, int) else None
     except (ValueError, TypeError, KeyError):
         return None
 
@@ -179,9 +190,15 @@ def check_free(store: Store, key: str) -> None:
 def publish(store: Store, tables: dict[str, list[FileRecord]], run_fingerprint: str) -> None:
     """Write the manifest, then the mark of success, each unless it is there.
 
+    Files that an owner before wrote and did not commit go first, since people read a table as all
+    files of its folder.
+
     Raises:
         StorageError: Another run published here meanwhile.
     """
+    for name, files in tables.items():
+        if any(_has_owner(file.path) for file in files):
+            _delete_others(store, name, files)
     manifest = to_json(
         {
             "fingerprint": run_fingerprint,
@@ -284,10 +301,15 @@ def _how_far(record: dict[str, Any]) -> str:
     return f"stage {last['name']}, {last['done']:,} of {last['total']:,} {last['unit']}"
 
 
+def number_of(path: str) -> int:
+    """Number of a file of a table; -1 where its name is none of ours."""
+    found = _PART.fullmatch(path)
+    return -1 if found is None else int(found[1])
+
+
 def next_part(store: Store, table: str, least: int = 0) -> int:
     """Number of a file of a table above those of all that are there, and at least a given one."""
-    numbers = [int(found[1]) for found in map(_PART.fullmatch, store.list_files(table)) if found]
-    return max([least - 1, *numbers]) + 1
+    return max([least - 1, *map(number_of, store.list_files(table))]) + 1
 
 
 def replace_table(store: Store, table: str, files: list[FileRecord]) -> None:
@@ -304,9 +326,20 @@ def replace_table(store: Store, table: str, files: list[FileRecord]) -> None:
     manifest = json.loads(store.read_bytes(layout.MANIFEST))
     manifest["tables"][table] = [asdict(file) for file in files]
     store.write_bytes(layout.MANIFEST, to_json(manifest))
+    _delete_others(store, table, files)
+
+
+def _has_owner(path: str) -> bool:
+    """Whether the name of a file has the number of a lock in it."""
+    found = _PART.fullmatch(path)
+    return found is not None and found[2] is not None
+
+
+def _delete_others(store: Store, table: str, files: list[FileRecord]) -> None:
+    """Delete the files of a table, by their names, but for some."""
     kept = {file.path for file in files}
     for name in store.list_files(table):
-        if name not in kept and _PART.fullmatch(name):
+        if name not in kept and number_of(name) >= 0:
             store.delete_files(name)
 
 

@@ -16,6 +16,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +25,7 @@ import fsspec
 import pyarrow.fs as pafs
 
 from hercules_scale.config import StorageConfig
-from hercules_scale.errors import InputError
+from hercules_scale.errors import InputError, StorageError
 from hercules_scale.storage import layout
 from hercules_scale.storage.faults import patiently
 from hercules_scale.storage.patient_input import PatientInput
@@ -41,6 +42,7 @@ HASTY_SECONDS = 5.0
 # Of a file that is being written, so that nobody takes it for data.
 UNFINISHED = ".tmp"
 
+_LOCK = re.compile(r"\d{6,}\.json", re.ASCII)
 _OURS_UNFINISHED = re.compile(rf"\..+\.[0-9a-f]{{32}}{re.escape(UNFINISHED)}")
 FOLDERS = (layout.WORK, *layout.TABLES)
 
@@ -49,13 +51,13 @@ NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EM
 
 T = TypeVar("T")
 
-_options = StorageConfig()
+# Of a thread, and of what it hands its context to: runs in two threads have options of their own.
+_options: ContextVar[StorageConfig] = ContextVar("storage", default=StorageConfig())  # noqa: B039
 
 
 def use_options(options: StorageConfig) -> None:
-    """Have the folders that this process opens from now on be reached so."""
-    global _options
-    _options = options
+    """Have the folders that this thread opens from now on be reached so."""
+    _options.set(options)
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -79,27 +81,31 @@ class Store:
 
     Args:
         uri: A local path, ``s3://bucket/folder``, ``gs://...`` or ``az://...``.
-        options: How it is reached; by default as ``use_options`` said last in this process.
+        options: How it is reached; by default as ``use_options`` said last in this thread.
+        owner: Number of the lock that it is written under; 0 is none. Each write and deletion makes
+            sure that no higher one is there, in workers too.
 
     Raises:
         InputError: The scheme is unknown, or its package is not installed.
     """
 
-    def __init__(self, uri: str, options: StorageConfig | None = None) -> None:
+    def __init__(self, uri: str, options: StorageConfig | None = None, owner: int = 0) -> None:
         self.scheme, path = split_uri(uri)
         self.root = path.rstrip("/")
         self.uri = uri.rstrip("/")
-        self.options = options or _options
+        self.options = options or _options.get()
+        self.owner = owner
 
-    def __reduce__(self) -> tuple[type[Store], tuple[str, StorageConfig]]:
+    def __reduce__(self) -> tuple[type[Store], tuple[str, StorageConfig, int]]:
         # A worker opens its own connections.
-        return (Store, (self.uri, self.options))
+        return (type(self), (self.uri, self.options, self.owner))
 
     @property
     def hasty(self) -> Store:
         """The same folder, for a caller who waits for no outage."""
         seconds = min(self.options.retry_seconds, HASTY_SECONDS)
-        return Store(self.uri, self.options.model_copy(update={"retry_seconds": seconds}))
+        options = self.options.model_copy(update={"retry_seconds": seconds})
+        return Store(self.uri, options, self.owner)
 
     @property
     def is_local(self) -> bool:
@@ -188,6 +194,24 @@ class Store:
         """
         return patiently(work, self.options.retry_seconds, self.uri)
 
+    def lock_names(self) -> list[str]:
+        """Names of the locks of this output; the last one holds."""
+        names = filter(_LOCK.fullmatch, self.list_folder(layout.LOCKS))
+        return [f"{layout.LOCKS}/{name}" for name in sorted(names)]
+
+    def check_owner(self) -> None:
+        """Make sure that the lock that this is written under still holds.
+
+        Raises:
+            StorageError: Another run took the output over, whether or not it is still there, or
+                the owner of the lock has ended.
+        """
+        if self.owner and self.lock_names()[-1:] != [layout.lock(self.owner)]:
+            raise StorageError(
+                f"{self.uri}: was taken over by another run, or this one has ended (lock "
+                f"{self.owner} holds no more), so this is not written; let the other one finish"
+            )
+
     def path(self, name: str) -> str:
         """The full path of a relative name, without the scheme."""
         return f"{self.root}/{name}" if name else self.root
@@ -217,7 +241,7 @@ class Store:
         """Write a small file at once: readers see the old content or the new."""
         path = self.path(name)
         if not self.is_local:
-            self.patiently(lambda: self.fsspec.pipe_file(path, data))
+            self._put(path, data)
             return
         with self._written_beside(path) as temporary:
             self.patiently(lambda: temporary.write_bytes(data))
@@ -233,7 +257,7 @@ class Store:
         if self.is_local:
             return self._create_local(path, data)
         try:
-            self.patiently(lambda: self.fsspec.pipe_file(path, data, mode="create"))
+            self._put(path, data, mode="create")
         except FileExistsError:
             return False
         except OSError as error:
@@ -243,6 +267,13 @@ class Store:
                 return False
             raise
         return True
+
+    def _put(self, path: str, data: bytes, **options: Any) -> None:
+        def put() -> None:
+            self.check_owner()
+            self.fsspec.pipe_file(path, data, **options)
+
+        self.patiently(put)
 
     @cached_property
     def creates_conditionally(self) -> bool:
@@ -261,6 +292,7 @@ class Store:
             self.patiently(lambda: temporary.write_bytes(data))
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
+            self.check_owner()
             try:
                 os.link(temporary, path)
             except OSError as error:
@@ -283,6 +315,7 @@ class Store:
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             if keep:
+                self.check_owner()
                 temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
@@ -328,11 +361,12 @@ class Store:
         """Delete a folder with all its files, if there is one."""
 
         def delete() -> None:
-            with suppress(FileNotFoundError):
-                self.fsspec.rm(self.path(folder), recursive=True)
+            self.check_owner()
+            if self.fsspec.exists(self.path(folder)):
+                with suppress(FileNotFoundError):
+                    self.fsspec.rm(self.path(folder), recursive=True)
 
-        if self.exists(folder):
-            self.patiently(delete)
+        self.patiently(delete)
 
     def delete_unfinished(self) -> None:
         """Delete what our writers that were killed left behind, in the folders of a run alone.
@@ -341,6 +375,7 @@ class Store:
         """
         if not self.is_local:
             return
+        self.check_owner()
         root = Path(self.root)
         files = [root.glob("*"), *((root / name).rglob("*") for name in FOLDERS)]
         for path in itertools.chain.from_iterable(files):
@@ -361,6 +396,8 @@ class Store:
         beginning of one that failed.
         """
         if not self.is_local:
+            # What was written of an object cannot be taken back, so that this is the last moment.
+            self.check_owner()
             with self.arrow.open_output_stream(self.path(name)) as stream:
                 yield stream
             return

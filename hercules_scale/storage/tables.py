@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,8 @@ from hercules_scale import schemas
 from hercules_scale.storage.store import Store
 
 ROW_GROUP_ROWS = 16_384
+# Of rows with long texts, that many bytes are worked on at a time.
+PART_BYTES = 64 * 2**20
 
 
 def vector_column(vectors: NDArray[np.floating[Any]]) -> pa.FixedSizeListArray:
@@ -176,6 +178,21 @@ def write_table(
     return store.patiently(write)
 
 
+def write_tables(
+    store: Store, path: str, schema: pa.Schema, tables: Callable[[], Iterable[pa.Table]]
+) -> FileRecord:
+    """Write tables one after another as one Parquet file; they are asked for again after what
+    passes."""
+
+    def write() -> FileRecord:
+        with table_writer(store, path, schema) as writer:
+            for table in tables():
+                writer.write(table)
+            return writer.finish()
+
+    return store.patiently(write)
+
+
 def read_table(
     store: Store,
     path: str,
@@ -221,6 +238,55 @@ def read_rows(
                 groups.append(index)
             first += rows
         return file.read_row_groups(groups, columns).slice(start - skipped, stop - start)
+
+
+def iterate_rows(
+    store: Store,
+    path: str,
+    columns: list[str] | None = None,
+    start: int = 0,
+    stop: int | None = None,
+) -> Iterator[pa.Table]:
+    """Rows ``start`` to ``stop`` of a Parquet file, a row group at a time."""
+    with store.open_input(path) as stream:
+        file = pq.ParquetFile(stream)
+        first = 0
+        for index in range(file.metadata.num_row_groups):
+            rows = file.metadata.row_group(index).num_rows
+            begin, end = max(start - first, 0), rows if stop is None else min(stop - first, rows)
+            if begin < end:
+                yield file.read_row_group(index, columns).slice(begin, end - begin)
+            first += rows
+
+
+def gathered(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Consecutive tables as fewer ones, of at most 64 MiB where each has no more."""
+    held: list[pa.Table] = []
+    n_bytes = 0
+    for table in tables:
+        if held and n_bytes + table.nbytes > PART_BYTES:
+            yield pa.concat_tables(held)
+            held, n_bytes = [], 0
+        held.append(table)
+        n_bytes += table.nbytes
+    if held:
+        yield pa.concat_tables(held)
+
+
+def take_rows(store: Store, path: str, rows: NDArray[np.int64], column: str) -> pa.ChunkedArray:
+    """A column of some rows of a Parquet file, by place in it, ascending; of a row group at a
+    time no more is held."""
+    found: list[pa.ChunkedArray] = []
+    with store.open_input(path) as stream:
+        file = pq.ParquetFile(stream)
+        first = 0
+        for index in range(file.metadata.num_row_groups):
+            end = first + file.metadata.row_group(index).num_rows
+            here = rows[np.searchsorted(rows, first) : np.searchsorted(rows, end)]
+            if len(here):
+                found.append(file.read_row_group(index, [column])[column].take(here - first))
+            first = end
+    return pa.chunked_array([chunk for each in found for chunk in each.chunks])
 
 
 def iterate_batches(

@@ -198,6 +198,7 @@ class Asker:
         config: The summaries section.
         style: The model's tokenizer.
         spent: Prompt and completion tokens of calls that are in other ledgers.
+        stage: The stage that asks.
     """
 
     def __init__(
@@ -207,8 +208,9 @@ class Asker:
         config: SummariesConfig,
         style: PromptStyle,
         spent: tuple[int, int] = (0, 0),
+        stage: str = "summarize",
     ) -> None:
-        self._client, self._ledger = model.client, ledger
+        self._client, self._ledger, self._stage = model.client, ledger, stage
         self._config, self._style = config, style
         self.in_flight = model.in_flight
         self._gate = _Gate(model.in_flight, model.at_first, config.timeout_seconds)
@@ -381,7 +383,7 @@ class Asker:
     def _reserve(self, request: ChatRequest, level: int) -> tuple[int, int]:
         """Set aside the most tokens that a call may take, so that a budget is never overrun."""
         if self._stopped:
-            raise StageError(self._stopped, stage="summarize", level=level)
+            raise StageError(self._stopped, stage=self._stage, level=level)
         config = self._config
         prompt = self._style.count(request.messages) * self._client.n_prompts(request)
         completion = request.n * request.max_tokens
@@ -400,11 +402,13 @@ class Asker:
         return prompt, completion
 
     def _stop_for(self, key: str, limit: str, level: int) -> None:
+        # The judge's is an option of its command.
+        name = f"summaries.{key}" if self._stage == "summarize" else f"--{key.replace('_', '-')}"
         self._stopped = (
-            f"summaries.{key} {limit} leaves no room for another call; what was made is kept: run "
+            f"{name} {limit} leaves no room for another call; what was made is kept: run "
             "again with more, the run resumes"
         )
-        raise StageError(self._stopped, stage="summarize", level=level)
+        raise StageError(self._stopped, stage=self._stage, level=level)
 
 
 def _counted(reply: ChatReply, reserved: tuple[int, int]) -> ChatReply:

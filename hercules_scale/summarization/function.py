@@ -8,6 +8,8 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from hercules_scale.config import SummariesConfig
@@ -137,7 +139,9 @@ class _Threads:
         self._todo.put((future, call))
         if self._n_threads < self._most:
             self._n_threads += 1
-            threading.Thread(target=self._work, name="hercules-llm", daemon=True).start()
+            # A function that starts a run of its own must be known to belong to this one.
+            work = partial(copy_context().run, self._work)
+            threading.Thread(target=work, name="hercules-llm", daemon=True).start()
         return future
 
     def close(self) -> None:

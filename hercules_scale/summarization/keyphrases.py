@@ -13,18 +13,22 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy import sparse
 
 from hercules_scale.summarization.grounding import SaidWords, stems_of
 
-# Words of two letters or more; a phrase is one word or two.
-WORD = r"(?u)\b[^\W\d_][\w'’-]*\w\b"
+# Words of two letters or more; a phrase is one word or two. The first 64 characters of a longer
+# word stand for it.
+WORD = r"(?u)\b([^\W\d_][\w'’-]{0,62}\w)[\w'’-]*"
 # What comes after says little more of the subject, and an item of 10 MB would cost as much as
 # thousands of others.
 CHARACTERS_READ = 4_000
 CANDIDATES_PER_PHRASE = 8
 
+# In place of phrases that are left out.
+REST = ""
 COUNTS = pa.schema([("cluster", pa.int32()), ("phrase", pa.string()), ("count", pa.int64())])
 
 
@@ -62,6 +66,30 @@ def count_phrases(texts: Sequence[str], clusters: NDArray[np.int32]) -> pa.Table
     )
 
 
+def add_counts(counts: pa.Table) -> pa.Table:
+    """One row for each phrase of a cluster, with the sum of its counts."""
+    summed = counts.group_by(["cluster", "phrase"], use_threads=False).aggregate([("count", "sum")])
+    return summed.rename_columns(["cluster", "phrase", "count"]).cast(COUNTS)
+
+
+def most_frequent(counts: pa.Table, n_phrases: int) -> pa.Table:
+    """The most frequent phrases of each cluster, and the count of all others as that of ``REST``.
+
+    Args:
+        counts: As ``add_counts`` gives them.
+        n_phrases: Phrases of a cluster at most.
+    """
+    order = [("cluster", "ascending"), ("count", "descending"), ("phrase", "ascending")]
+    counts = counts.sort_by(order)
+    clusters = counts["cluster"].to_numpy()
+    places = np.arange(len(clusters)) - np.searchsorted(clusters, clusters)
+    kept = pa.array(places < n_phrases)
+    others = counts.filter(pc.invert(kept))
+    rest = pa.array([REST]).take(pa.array(np.zeros(others.num_rows, np.int64)))
+    rest = add_counts(others.set_column(1, "phrase", rest))
+    return pa.concat_tables([counts.filter(kept), rest])
+
+
 class PhraseCounts:
     """Counts of phrases by finest cluster.
 
@@ -71,15 +99,16 @@ class PhraseCounts:
     """
 
     def __init__(self, counts: pa.Table, n_clusters: int) -> None:
-        phrases = counts["phrase"].combine_chunks().dictionary_encode()
-        if isinstance(phrases, pa.ChunkedArray):
-            phrases = pa.concat_arrays(phrases.chunks)
-        self._phrases = np.asarray(phrases.dictionary.to_pylist(), dtype=object)
+        # Chunks of one column have one dictionary.
+        phrases = counts["phrase"].dictionary_encode().chunks
+        self._phrases = phrases[0].dictionary if phrases else pa.array([], pa.string())
+        columns = [np.zeros(0, np.int32), *(each.indices.to_numpy() for each in phrases)]
+        self._rest = pc.index(self._phrases, REST).as_py()
         shape = (n_clusters, max(len(self._phrases), 1))
         self._counts = sparse.csr_array(
             (
                 counts["count"].to_numpy().astype(np.float64),
-                (counts["cluster"].to_numpy(), phrases.indices.to_numpy()),
+                (counts["cluster"].to_numpy(), np.concatenate(columns)),
             ),
             shape,
         )
@@ -104,8 +133,10 @@ class PhraseCounts:
         """Columns of stems, and the counts of single words by finest cluster and stem."""
         columns: dict[str, int] = {}
         rows, stems = [], []
-        for row, phrase in enumerate(self._phrases):
-            for stem in () if " " in phrase else stems_of(phrase):
+        words = pc.indices_nonzero(pc.invert(pc.match_substring(self._phrases, " ")))
+        texts = self._phrases.take(words).to_pylist()
+        for row, word in zip(words.to_pylist(), texts, strict=True):
+            for stem in stems_of(word):
                 rows.append(row)
                 stems.append(columns.setdefault(stem, len(columns)))
         ones = np.ones(len(rows))
@@ -135,17 +166,23 @@ class PhraseCounts:
         span = slice(counts.indptr[cluster], counts.indptr[cluster + 1])
         columns, occurrences = counts.indices[span], counts.data[span]
         total = max(occurrences.sum(), 1)
+        named = columns != self._rest
+        columns, occurrences = columns[named], occurrences[named]
         repeated = occurrences > 1
         if repeated.sum() >= n_phrases:
             columns, occurrences = columns[repeated], occurrences[repeated]
         scores = occurrences * np.log(occurrences / total / overall[columns])
+        n_candidates = n_phrases * CANDIDATES_PER_PHRASE
+        if len(scores) > n_candidates:
+            best = scores >= np.partition(scores, -n_candidates)[-n_candidates]
+            columns, scores = columns[best], scores[best]
+        phrases = self._phrases.take(pa.array(columns)).to_pylist()
         # By score, longer phrases first among equals, then by spelling: always one order.
-        phrases = self._phrases[columns].astype(str)
-        order = np.lexsort((phrases, -np.char.count(phrases, " "), -scores))
-        return _distinct(
-            phrases[order[: n_phrases * CANDIDATES_PER_PHRASE]].tolist(),
-            n_phrases,
+        ordered = sorted(
+            zip((-scores).tolist(), phrases, strict=True),
+            key=lambda each: (each[0], -each[1].count(" "), each[1]),
         )
+        return _distinct([phrase for _, phrase in ordered[:n_candidates]], n_phrases)
 
 
 def _members(ancestors: NDArray[np.int32]) -> sparse.csr_array:

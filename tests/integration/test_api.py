@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,11 @@ import pyarrow as pa
 import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_digits, load_iris
+from sklearn.exceptions import NotFittedError
 from sklearn.metrics import adjusted_rand_score
+from sklearn.preprocessing import StandardScaler
 
-from hercules_scale import Hercules
+from hercules_scale import Hercules, Hierarchy
 from hercules_scale.errors import ConfigError, InputError
 
 pytestmark = pytest.mark.ray
@@ -93,6 +98,80 @@ def test_files_are_named_by_a_path(local_ray: None, tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("\n".join(TEXTS))
     labels = quick([3]).fit_predict(tmp_path / "texts.txt")
     assert adjusted_rand_score(np.repeat([0, 1, 2], 24), labels) == 1
+
+
+def letters(texts: list[str]) -> np.ndarray[Any, Any]:
+    """Vectors of titles, which else a model makes that takes seconds to load."""
+    return np.array([[text.count(letter) + 0.1 for letter in "aeinrst"] for text in texts])
+
+
+def test_a_fitted_estimator_predicts_and_has_centres_inertia_and_columns(
+    local_ray: None,
+) -> None:
+    frame = load_iris(as_frame=True).data
+    model = quick([3], embed=letters)
+    assert not hasattr(model, "inertia_")
+    hierarchy = model.fit(frame)
+    assert model.n_features_in_ == 4
+    assert model.feature_names_in_.tolist() == frame.columns.tolist()
+    np.testing.assert_array_equal(model.predict(frame.iloc[::2]), model.labels_[::2])
+    standard = StandardScaler().fit_transform(frame)
+    means = [standard[model.labels_ == cluster].mean(axis=0) for cluster in range(3)]
+    np.testing.assert_allclose(model.cluster_centers_, means, atol=1e-5)
+    squares = ((standard - model.cluster_centers_[model.labels_]) ** 2).sum()
+    assert model.inertia_ == pytest.approx(squares, rel=1e-5)
+    assert hierarchy.memberships()["distance_1"].sum() == pytest.approx(squares, rel=1e-5)
+    # A row that cannot be used has no cluster.
+    assert model.predict(frame[:2].assign(**{frame.columns[0]: [np.nan, 5.0]})).tolist()[0] == -1
+
+
+def test_an_array_of_other_columns_is_refused(local_ray: None) -> None:
+    model = quick([3], embed=letters)
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        model.predict(load_iris().data)
+    model.fit(load_iris().data)
+    with pytest.raises(InputError, match="X has 5 features, but Hercules is expecting 4 features"):
+        model.predict(np.zeros((2, 5)))
+    with pytest.raises(ValueError, match=r"Reshape your data: X\.reshape\(1, -1\) is one item"):
+        model.predict(np.zeros(4))
+    model.fit(TEXTS)
+    assert not hasattr(model, "n_features_in_")
+
+
+def test_a_hierarchy_without_an_output_lives_in_its_copies_and_pickles(local_ray: None) -> None:
+    model = quick([3], embed=letters)
+    expected = model.fit(load_iris().data).memberships()
+    data, folder = pickle.dumps(model), Path(model.hierarchy_.uri)
+    copies = [copy.copy(model.hierarchy_), copy.deepcopy(model).hierarchy_]
+    del model
+    while copies:
+        pd.testing.assert_frame_equal(copies.pop().memberships(), expected)
+    assert not folder.exists()
+    again = pickle.loads(data)
+    pd.testing.assert_frame_equal(again.hierarchy_.memberships(), expected)
+    assert again.predict(load_iris().data).shape == (150,)
+
+
+def test_a_pickle_names_an_output_wherever_it_is_read(
+    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = quick([3], embed=letters).fit(load_iris().data, output="run")
+    data = pickle.dumps(found)
+    monkeypatch.chdir(tmp_path / "run")
+    pd.testing.assert_frame_equal(pickle.loads(data).memberships(), found.memberships())
+
+
+def test_two_threads_fit_at_once(local_ray: None) -> None:
+    data = load_iris().data
+
+    def fit(seconds: int) -> Hierarchy:
+        return quick([3], embed=letters, storage={"retry_seconds": seconds}).fit(data)
+
+    with ThreadPoolExecutor(2) as threads:
+        one, other = threads.map(fit, (20, 30))
+    pd.testing.assert_frame_equal(one.memberships(), other.memberships())
+    assert [each.run["config"]["storage"]["retry_seconds"] for each in (one, other)] == [20, 30]
 
 
 def test_parameters_are_got_set_and_cloned() -> None:

@@ -226,6 +226,30 @@ def test_malformed_csv_rows_are_rejected_with_their_lines(tmp_path: Path) -> Non
     assert found.n_rows == 4
 
 
+def test_a_csv_file_of_very_many_columns_is_refused(tmp_path: Path) -> None:
+    header = b"text" + b"," * files.MOST_COLUMNS + b"\n"
+    with pytest.raises(
+        InputError, match=r"t\.csv\.gz: must have at most 65,536 columns, got 65,537"
+    ):
+        read(write(tmp_path, "t.csv.gz", header + b"a\n"))
+
+
+def test_reasons_of_malformed_csv_rows_do_not_gather(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "BATCH_ROWS", 10)
+    monkeypatch.setattr(files, "CSV_BLOCK_BYTES", 2**8)
+    path = write(tmp_path, "t.csv.gz", b"id,text\n" + b"1,a\n2\n" * 1_000)
+    found = read(path, text_column="text")
+    assert found.texts == ["a"] * 1_000
+    assert len(found.rejected) == 1_000
+    # They are set aside all along, not when the file has ended.
+    assert min(found.rejected) < 200
+    monkeypatch.setattr(files, "MOST_MALFORMED", 30)
+    with pytest.raises(InputError, match=r"t\.csv\.gz: .*Expected 2 columns, got 1: 2\); mend"):
+        read(path, text_column="text")
+
+
 def test_a_malformed_csv_row_of_invalid_utf_8_is_named_without_a_trace(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from scipy.sparse import csr_array, dok_array
 
 from hercules_scale.config import InputConfig
 from hercules_scale.errors import InputError
@@ -161,6 +162,17 @@ def test_the_same_items_are_the_same_file_and_others_another(tmp_path: Path) -> 
         ([["a"], ["b"]], {}, "items must be lists of numbers"),
         ({1: "a", "1": "b"}, {}, "ids of items must be of one type, got int and str"),
         (np.zeros((2, 2, 2)), {}, r"array of shape \(items, numbers\), got \(2, 2, 2\)"),
+        (np.ones((2, 2), complex), {}, "must be real numbers, got complex128. Complex data not"),
+        ([[1, 2j], [3, 4]], {}, "must be real numbers, got complex128"),
+        ([np.complex128(1j), 2], {}, "must be real numbers, got complex128"),
+        (np.empty((0, 3)), {}, "items must hold at least one item, got none"),
+        (
+            np.empty((3, 0)),
+            {},
+            r"items have 0 feature\(s\) \(shape=\(3, 0\)\) while a minimum of 1",
+        ),
+        (csr_array(np.eye(3)), {}, r"must be dense, got a sparse csr_array; give items\.toarray"),
+        (dok_array(np.eye(3)), {}, "must be dense, got a sparse dok_array"),
         (pd.DataFrame({"a": [1, "x"]}), {}, "a column holds values of several types"),
         (["a"], {"labels": [1, 2]}, r"labels must be as many as the items \(1\), got 2"),
     ],

@@ -21,7 +21,8 @@ from PIL import Image
 
 from hercules_scale.config import InputConfig
 from hercules_scale.errors import InputError, SchemaError
-from hercules_scale.reading import images
+from hercules_scale.reading import files, images
+from hercules_scale.reading.files import raw_batches, read_columns
 from hercules_scale.reading.images import UnusableImageError, image_title, thumbnail
 from hercules_scale.reading.items import read_layout, read_piece
 from hercules_scale.reading.memory import write_items
@@ -32,10 +33,10 @@ from hercules_scale.storage.tables import column_vectors
 def read(path: Path, **options: Any) -> tuple[pa.Table, dict[tuple[str, int], str]]:
     """Items of an input, and the reason for each row that is none, by file and row."""
     config = InputConfig.model_validate({"path": str(path), **options})
-    files = list_sources(config.paths)
-    of_items = read_layout(config, files)
+    named = list_sources(config.paths)
+    of_items = read_layout(config, named)
     batches = [
-        batch for piece in split_into_pieces(files) for batch in read_piece(config, of_items, piece)
+        batch for piece in split_into_pieces(named) for batch in read_piece(config, of_items, piece)
     ]
     rejected = {
         (row["source_file"].rpartition("/")[2], row["source_row"]): row["reason"]
@@ -192,6 +193,18 @@ def test_other_arrays_are_refused(
     np.save(tmp_path / "a.npy", values, allow_pickle=True)
     with pytest.raises(InputError, match=message):
         read(tmp_path / "a.npy")
+
+
+def test_wide_rows_of_npy_files_are_read_a_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "BATCH_BYTES", 100)
+    np.save(tmp_path / "a.npy", np.arange(36, dtype=np.float64).reshape(9, 4))
+    config = InputConfig(path=str(tmp_path / "a.npy"))
+    (source,) = list_sources(config.paths)
+    (piece,) = split_into_pieces([source])
+    tables = [table for table, _ in raw_batches(piece, read_columns(config, source))]
+    assert [table.num_rows for table in tables] == [3, 3, 3]
 
 
 def test_a_cut_off_npy_file_is_refused(tmp_path: Path) -> None:

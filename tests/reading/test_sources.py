@@ -1,3 +1,6 @@
+import os
+import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
@@ -6,7 +9,14 @@ import pytest
 
 from hercules_scale.errors import InputError
 from hercules_scale.reading import sources
-from hercules_scale.reading.sources import SourceFile, list_sources, split_into_pieces
+from hercules_scale.reading.sources import (
+    SourceFile,
+    changed_files,
+    check_unchanged,
+    list_sources,
+    split_into_pieces,
+)
+from hercules_scale.storage.store import Store
 
 
 def make(folder: Path, *names: str) -> None:
@@ -148,3 +158,82 @@ def test_a_cut_off_parquet_file_is_refused(tmp_path: Path, keep: int) -> None:
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(InputError, match=r"t\.parquet: cannot be read as Parquet .* replace the"):
         split_into_pieces([source])
+
+
+def write_again(path: Path, data: bytes) -> None:
+    """Other content of the same length, with the old time of change."""
+    before = path.stat()
+    # File systems count time in steps of some milliseconds.
+    time.sleep(0.02)
+    assert len(data) == before.st_size
+    path.write_bytes(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_files_that_are_as_they_were_are_read_to_the_end(tmp_path: Path) -> None:
+    make(tmp_path, *(f"{number}.csv" for number in range(20)))
+    listed = list_sources([str(tmp_path)])
+    make(tmp_path, "new.csv", "new.txt")
+    check_unchanged(listed)
+    check_unchanged(listed[:3])
+
+
+@pytest.mark.parametrize("n_files", [1, 20])
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_file_of_other_content_but_equal_length_and_time_has_changed(
+    tmp_path: Path, linked: bool, n_files: int
+) -> None:
+    make(tmp_path, "targets/0.csv")
+    names = [f"in/{number}.csv" for number in range(n_files)]
+    make(tmp_path, *names)
+    if linked:
+        (tmp_path / names[0]).unlink()
+        (tmp_path / names[0]).symlink_to(tmp_path / "targets/0.csv")
+    listed = list_sources([f"{tmp_path}/in"])
+    write_again(tmp_path / names[0], b"text\nb\n")
+    assert list_sources([f"{tmp_path}/in"])[0].version == listed[0].version
+    told = r"must not change while it is read, but the input file \S+/in/0.csv has changed \(ctime_"
+    with pytest.raises(InputError, match=told):
+        check_unchanged(listed)
+
+
+def test_a_change_is_said_by_what_differs(tmp_path: Path) -> None:
+    make(tmp_path, "a.csv", "b.csv")
+    listed = list_sources([str(tmp_path)])
+    (tmp_path / "a.csv").write_bytes(b"text\nlonger\n")
+    (tmp_path / "b.csv").unlink()
+    with pytest.raises(InputError, match=r"b\.csv is gone; the input file \S+a\.csv has changed"):
+        check_unchanged(listed)
+    (tmp_path / "b.csv").symlink_to(tmp_path / "none.csv")
+    with pytest.raises(
+        InputError, match=r"size_bytes 7.* now .*size_bytes 12.*; run again with an"
+    ):
+        check_unchanged(listed)
+
+
+def test_what_a_record_does_not_say_of_a_file_is_not_compared(tmp_path: Path) -> None:
+    make(tmp_path, "a.csv")
+    new = asdict(list_sources([str(tmp_path)])[0])
+    older = {key: value for key, value in new.items() if key != "state"}
+    assert changed_files([older], [new]) == []
+    assert changed_files([older | {"size_bytes": 6}], [new])[0].endswith(
+        "has changed (size_bytes 6 before, now size_bytes 7)"
+    )
+    # Another machine has numbers and times of its own, but for the time of the content.
+    elsewhere = new["state"] | {"host": "elsewhere", "ctime_ns": 1, "inode": 1}
+    assert changed_files([new | {"state": elsewhere}], [new]) == []
+    assert changed_files([new | {"state": elsewhere | {"mtime_ns": 1}}], [new])
+
+
+def test_an_object_that_is_written_anew_has_changed(s3: str) -> None:
+    store = Store(f"{s3}/changing")
+    store.write_bytes("a.csv", b"text\na\n")
+    for path in (store.uri, f"{store.uri}/a.csv", f"{store.uri}/*.csv"):
+        listed = list_sources([path])
+        check_unchanged(listed)
+    store.write_bytes("a.csv", b"text\nb\n")
+    with pytest.raises(InputError, match=r"s3://bucket/changing/a\.csv has changed \(version "):
+        check_unchanged(listed)
+    store.delete_files("a.csv")
+    with pytest.raises(InputError, match=r"the input file s3://bucket/changing/a\.csv is gone"):
+        check_unchanged(listed)

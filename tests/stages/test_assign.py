@@ -183,7 +183,7 @@ def test_any_number_of_workers_and_a_resumed_stage_give_the_same_bits(
         assigned = assign_items(new, shards, DIMENSION, run)
         files.append([*assigned.memberships, assigned.drift])
     assert files[0] == files[1]
-    for name in (layout.commit("assign", 2), layout.commit("known", 0)):
+    for name in (layout.commit("assign", 2, 0), layout.commit("known", 0, 0)):
         new.store.fsspec.rm(new.store.path(name))
     assert assign_items(new, shards, DIMENSION, run) == assigned
 

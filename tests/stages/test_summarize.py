@@ -6,15 +6,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from hercules_scale.clustering.assign import Float32, to_unit
 from hercules_scale.config import parse_config
 from hercules_scale.progress import Reporter
+from hercules_scale.stages import facts
 from hercules_scale.stages import label_items as module
 from hercules_scale.stages.cluster import Clustering, cluster_items
 from hercules_scale.stages.context import RunContext, Shards
-from hercules_scale.stages.facts import ancestors, diverse, nearest_outside, shown_rows
+from hercules_scale.stages.facts import (
+    ancestors,
+    count_run_phrases,
+    diverse,
+    nearest_outside,
+    shown_rows,
+)
 from hercules_scale.stages.label_items import draw_label_items
 from hercules_scale.stages.label_level import (
     DESCRIPTION_LOST,
@@ -24,7 +32,10 @@ from hercules_scale.stages.label_level import (
     title_options,
 )
 from hercules_scale.stages.vectors import ShardTiles
+from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import read_table, write_table
+from hercules_scale.summarization.keyphrases import PhraseCounts
 from hercules_scale.summarization.label import Candidates
 from hercules_scale.summarization.prompts import ClusterFacts
 from tests.conftest import write_embeddings
@@ -46,7 +57,7 @@ def cluster(
 ) -> tuple[RunContext, Shards, Clustering]:
     config = parse_config(
         {
-            "input": {"path": str(folder)},
+            "input": {"path": str(folder), "modality": "text"},
             "hierarchy": {"levels": [12, 3], "smoothing": {"neighbours": 0}},
             "summaries": {"engine": "keyphrases", "exemplars": 5, **summaries},
             "resources": {"workers": workers},
@@ -99,6 +110,36 @@ def test_of_very_many_clusters_fewer_items_are_drawn(
     items = draw_label_items(*cluster(tmp_path, vectors, 2))
     n_drawn = len(items.to_choose.rows) + len(items.to_measure.rows)
     assert 0 < n_drawn < 12 * 2 * module.LEAST_PER_CLUSTER
+
+
+def test_of_very_many_phrases_workers_keep_the_frequent_ones(
+    tmp_path: Path, vectors: Float32, local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, shards, clustering = cluster(tmp_path, vectors, 2)
+    n_counts: list[int] = []
+    for shard in range(len(shards)):
+        rows = range(*shards.bounds(shard))
+        own = read_table(context.store, layout.part("memberships", shard))["level_1"].to_pylist()
+        texts = [f"kind{of} goods, lot{row}" for of, row in zip(own, rows, strict=True)]
+        write_table(context.store, layout.part("items", shard), pa.table({"text": texts}))
+
+    def counted(counts: pa.Table, n_clusters: int) -> PhraseCounts:
+        n_counts.append(counts.num_rows)
+        return PhraseCounts(counts, n_clusters)
+
+    monkeypatch.setattr(facts, "PhraseCounts", counted)
+    found = [count_run_phrases(context, shards, clustering)]
+    monkeypatch.setattr(facts, "MOST_COUNTS", 1_000)
+    monkeypatch.setattr(facts, "LEAST_COUNTS", 20)
+    found.append(count_run_phrases(context, shards, clustering))
+    # 83 phrases of each of twelve clusters and the sum of the others.
+    assert n_counts[0] > 3_000
+    assert n_counts[1] <= 12 * 84
+    for level in (1, 2):
+        held = ancestors(clustering, level)
+        best = [each.of_level(held, 1) for each in found]
+        assert best[0] == best[1]
+        assert all("kind" in phrase for (phrase,) in best[0])
 
 
 @pytest.mark.parametrize(("strategy", "pool"), [("nearest", 1), ("diverse", 4)])

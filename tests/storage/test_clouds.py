@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,10 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from hercules_scale.cli import main
 from hercules_scale.config import StorageConfig
-from hercules_scale.reading.sources import list_sources
+from hercules_scale.errors import InputError
+from hercules_scale.reading.sources import check_unchanged, list_sources
 from hercules_scale.storage.manifest import published_files
 from hercules_scale.storage.store import Store, use_options
 from hercules_scale.storage.tables import read_rows, read_table, write_table
@@ -88,7 +88,11 @@ def test_a_changed_input_is_noticed(
         for path in ("texts.txt", "", "*.txt"):
             (source,) = list_sources([f"{store.uri}/{path}".rstrip("/")])
             assert (source.uri, source.size_bytes) == (f"{store.uri}/texts.txt", 4)
+            check_unchanged([source])
         found.append(source.version)
+    store.write_bytes("texts.txt", b"six\n")
+    with pytest.raises(InputError, match=r"texts\.txt has changed \(version "):
+        check_unchanged([source])
     assert len(set(found)) == 2
     assert all(found)
 
@@ -96,7 +100,11 @@ def test_a_changed_input_is_noticed(
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_run_makes_the_tables_of_one_on_local_files(
-    cloud: tuple[str, dict[str, Any]], options: StorageConfig, tmp_path: Path
+    cloud: tuple[str, dict[str, Any]],
+    options: StorageConfig,
+    local_ray: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     uri, storage = cloud
     random = np.random.default_rng(0)
@@ -114,11 +122,11 @@ def test_a_run_makes_the_tables_of_one_on_local_files(
             "output": {"path": output},
         }
         (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
-        command = [sys.executable, "-m", "hercules_scale", "run", str(tmp_path / "run.yaml")]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        code = main(["run", str(tmp_path / "run.yaml")])
+        said = "".join(capsys.readouterr())
+        assert code == 0, said
         unsafe = "two runs that start at once on this output may not notice each other"
-        assert (unsafe in done.stderr + done.stdout) is output.startswith("gs://")
+        assert (unsafe in said) is output.startswith("gs://")
     one, other = (published_files(Store(output)) for output in outputs)
     assert one.keys() == other.keys()
     for name in ("clusters", "memberships", "reductions"):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from hercules_scale.errors import StorageError
@@ -19,6 +22,7 @@ from hercules_scale.storage import layout, lock
 from hercules_scale.storage.lock import held_by, hold_lock
 from hercules_scale.storage.manifest import timestamp, to_json
 from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import write_table
 
 HOLDER = """
 import sys, time
@@ -74,7 +78,8 @@ def test_a_second_run_is_told_who_writes_and_a_killed_one_is_taken_over_at_once(
     finally:
         holder.kill()
         holder.communicate()
-    assert locks(store) == []
+    assert locks(store) == [layout.lock(3)]
+    assert held_by(store) is None
 
 
 def test_one_that_was_not_heard_of_for_long_is_taken_over_and_stops_when_it_wakes(
@@ -88,6 +93,44 @@ def test_one_that_was_not_heard_of_for_long_is_taken_over_and_stops_when_it_wake
         with pytest.raises(StorageError, match="taken over by another run, host elsewhere, pid 7"):
             held.check()
     assert locks(store) == [layout.lock(5), layout.lock(6)]
+
+
+def test_one_that_was_taken_over_writes_nothing_though_its_successor_has_ended(
+    tmp_path: Path,
+) -> None:
+    store = Store(str(tmp_path))
+    with hold_lock(store, print) as first:
+        worker = pickle.loads(pickle.dumps(first.store))
+        worker.write_bytes("run.json", b"first")
+        write_lock(store, 1)
+        with hold_lock(store, print) as second:
+            second.store.write_bytes("run.json", b"second")
+        assert held_by(store) is None
+        with pytest.raises(StorageError, match="was taken over by another run, host"):
+            first.check()
+        writes: list[Callable[[], object]] = [
+            lambda: worker.write_bytes("run.json", b"first"),
+            lambda: worker.create("_manifest.json", b"first"),
+            lambda: worker.delete_files("run.json"),
+            lambda: write_table(worker, "items/part-000000.parquet", pa.table({"row": [1]})),
+            worker.hasty.delete_unfinished,
+        ]
+        for write in writes:
+            with pytest.raises(
+                StorageError, match=r"taken over by another run, .* \(lock 1 holds no"
+            ):
+                write()
+        with pytest.raises(StorageError, match=r"or this one has ended \(lock 2 holds no more"):
+            # Of a task that its owner left at work.
+            second.store.write_bytes("run.json", b"late")
+    assert store.read_bytes("run.json") == b"second"
+    assert store.list_files("") == [layout.lock(3), "run.json"]
+    with hold_lock(store, print) as third:
+        third.store.write_bytes("run.json", b"third")
+        # Who begins there anew removes everything.
+        store.delete_files(layout.WORK)
+        with pytest.raises(StorageError, match="another run that has removed its lock"):
+            third.check()
 
 
 def test_one_that_was_heard_of_is_not_taken_over_from_another_machine(tmp_path: Path) -> None:
@@ -105,9 +148,9 @@ def test_a_process_of_the_same_number_is_not_the_owner(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     with hold_lock(store, print):
         mine = json.loads(store.read_bytes(layout.lock(1)))
-    write_lock(store, 1, **mine | {"process_created": mine["process_created"] - 60})
+    write_lock(store, 3, **mine | {"process_created": mine["process_created"] - 60})
     with hold_lock(store, print):
-        assert locks(store) == [layout.lock(2)]
+        assert locks(store) == [layout.lock(4)]
 
 
 def test_the_owner_keeps_it_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +188,7 @@ def test_of_many_that_start_at_once_on_s3_one_wins(s3: str) -> None:
     results = sorted(each.result() for each in runs)
     assert results[-1] == "won"
     assert all("another run is writing here, host" in result for result in results[:-1])
-    assert locks(store) == []
+    assert locks(store) == [layout.lock(3)]
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b'{"token": "a"}', b'{"pid": "x"}'])

@@ -1,3 +1,4 @@
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
@@ -47,9 +48,24 @@ def test_commits_of_another_configuration_or_stage_do_not_count(tmp_path: Path) 
     assert read_commits(store, "cluster", "old") == {}
 
 
+def test_a_late_commit_of_one_that_was_taken_over_does_not_count(tmp_path: Path) -> None:
+    late, owner = (Store(str(tmp_path), owner=number) for number in (3, 12))
+    Store(str(tmp_path)).write_bytes(layout.lock(3), b"")
+    write_commit(late, "embed", Commit(1, "f", info={"by": "late"}))
+    assert read_commits(late, "embed", "f")[1].owner == 3
+    Store(str(tmp_path)).write_bytes(layout.lock(12), b"")
+    write_commit(owner, "embed", Commit(0, "f", info={"by": "owner"}))
+    # Between its check and its write it was stopped for long.
+    record = Path(late.path(layout.commit("embed", 0, 3)))
+    record.write_bytes(to_json(asdict(Commit(0, "f", info={"by": "late"}, owner=3))))
+    for store in (owner, late, Store(str(tmp_path))):
+        found = read_commits(store, "embed", "f")
+        assert {shard: each.info["by"] for shard, each in found.items()} == {0: "owner", 1: "late"}
+
+
 def test_a_half_written_commit_does_not_count(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
-    store.write_bytes(layout.commit("embed", 0) + ".0123.tmp", b'{"shard": 0, "finger')
+    store.write_bytes(layout.commit("embed", 0, 1) + ".0123.tmp", b'{"shard": 0, "finger')
     assert read_commits(store, "embed", "f") == {}
 
 
@@ -84,6 +100,17 @@ def test_a_publisher_that_was_stopped_before_the_mark_is_followed(tmp_path: Path
     store.delete_files(layout.SUCCESS)
     publish(store, {"items": [FILE]}, "f")
     assert published_files(store) == {"items": [FILE]}
+
+
+def test_what_a_killed_owner_left_of_a_table_goes_before_another_publishes(tmp_path: Path) -> None:
+    store, table = Store(str(tmp_path)), pa.table({"row": [1]})
+    names = [layout.part("llm_calls", 1, owner) for owner in (1, 3)]
+    files = [write_table(store, name, table) for name in [*names, layout.part("items", 0)]]
+    store.write_bytes("llm_calls/notes.txt", b"mine")
+    store.write_bytes(layout.part("items", 1), b"of the caller, who reads the manifest")
+    publish(store, {"items": files[2:], "llm_calls": files[1:2]}, "f")
+    assert store.list_files("llm_calls") == ["llm_calls/notes.txt", names[1]]
+    assert len(store.list_files("items")) == 2
 
 
 def test_commits_hold_while_their_files_have_the_recorded_length(tmp_path: Path) -> None:

@@ -1,13 +1,14 @@
 import pickle
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from hercules_scale.config import StorageConfig
 from hercules_scale.errors import InputError
-from hercules_scale.storage import store as store_module
 from hercules_scale.storage.store import Store, split_uri, use_options
 
 
@@ -105,7 +106,7 @@ with Store(sys.argv[1]).open_output("items/part.parquet") as stream:
 
 
 def test_options_go_where_the_folder_goes(tmp_path: Path) -> None:
-    before, options = store_module._options, StorageConfig(retry_seconds=7)
+    before, options = Store(str(tmp_path)).options, StorageConfig(retry_seconds=7)
     try:
         use_options(options)
         store = Store(str(tmp_path))
@@ -114,6 +115,20 @@ def test_options_go_where_the_folder_goes(tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(store)).options == options
     assert Store(str(tmp_path)).options == before
     assert store.hasty.options.retry_seconds == 5
+
+
+def test_two_threads_reach_folders_each_by_its_own_options(tmp_path: Path) -> None:
+    both = threading.Barrier(2)
+
+    def reach(seconds: float) -> float:
+        use_options(StorageConfig(retry_seconds=seconds))
+        both.wait()
+        return Store(str(tmp_path)).options.retry_seconds
+
+    before = Store(str(tmp_path)).options
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(reach, (7, 8))) == [7, 8]
+    assert Store(str(tmp_path)).options == before
 
 
 def test_the_endpoint_is_what_the_environment_says_now(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,19 +1,24 @@
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hercules_scale.storage import tables
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
+    gathered,
     iterate_batches,
+    iterate_rows,
     read_rows,
     read_table,
     read_tables,
     table_writer,
+    take_rows,
     write_table,
 )
 
@@ -83,6 +88,35 @@ def test_any_range_of_rows_is_that_of_the_whole_table(
     stop = max(start, stop)
     found = read_rows(grouped, "t.parquet", start, stop, ["row"])
     assert found["row"].to_pylist() == list(range(20))[start:stop]
+
+
+@given(start=st.integers(0, 20), stop=st.integers(0, 25))
+@settings(deadline=None)
+def test_any_range_of_rows_is_read_a_row_group_at_a_time(
+    grouped: Store, start: int, stop: int
+) -> None:
+    parts = [
+        part["row"].to_pylist() for part in iterate_rows(grouped, "t.parquet", None, start, stop)
+    ]
+    assert max([0, *map(len, parts)]) <= 7
+    assert [row for part in parts for row in part] == list(range(20))[start:stop]
+
+
+@given(rows=st.sets(st.integers(0, 19), min_size=1))
+@settings(deadline=None)
+def test_rows_are_taken_by_their_places(grouped: Store, rows: set[int]) -> None:
+    taken = take_rows(grouped, "t.parquet", np.array(sorted(rows)), "name")
+    assert taken.to_pylist() == [str(row) for row in sorted(rows)]
+
+
+def test_tables_are_gathered_up_to_a_number_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "PART_BYTES", 2 * numbers(0, 2).nbytes)
+    parts = gathered([numbers(0, 2), numbers(2, 4), numbers(4, 6), numbers(6, 16)])
+    assert [part["row"].to_pylist() for part in parts] == [
+        list(range(4)),
+        [4, 5],
+        list(range(6, 16)),
+    ]
 
 
 def test_files_are_joined_in_the_order_given(tmp_path: Path) -> None:

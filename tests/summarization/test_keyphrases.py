@@ -1,10 +1,19 @@
+import tracemalloc
 from collections import Counter
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from hercules_scale.summarization.keyphrases import CHARACTERS_READ, PhraseCounts, count_phrases
+from hercules_scale.summarization.keyphrases import (
+    CHARACTERS_READ,
+    COUNTS,
+    REST,
+    PhraseCounts,
+    add_counts,
+    count_phrases,
+    most_frequent,
+)
 
 TEXTS = [
     "a heart valve replaced",
@@ -94,3 +103,60 @@ def test_upper_levels_add_up_the_counts_of_their_clusters() -> None:
     assert phrases(count_phrases(texts, fine), [0, 1, 0]) == phrases(
         count_phrases(texts, merged), [0, 1]
     )
+
+
+def test_a_word_of_many_letters_is_cut() -> None:
+    found = counted(
+        ["a" * 4_000, f"wing{'-' * 99}x", "don't fly-by"], np.array([0, 1, 2], np.int32)
+    )
+    assert {phrase for cluster, phrase in found if cluster == 0} == {"a" * 64}
+    assert {phrase for cluster, phrase in found if cluster == 1} == {"wing"}
+    assert {"don't", "fly-by"} <= {phrase for cluster, phrase in found if cluster == 2}
+
+
+def test_a_long_phrase_costs_no_more_than_its_letters() -> None:
+    names = ["x" * 4_000, *(f"w{row}" for row in range(20_000))]
+    clusters = pa.array(np.zeros(len(names), np.int32))
+    columns = [clusters, pa.array(names), pa.array(np.ones(len(names), np.int64))]
+    counts = PhraseCounts(pa.table(columns, COUNTS.names), 1)
+    tracemalloc.start()
+    try:
+        assert counts.of_level(np.zeros(1, np.int32), 2) == [["w0", "w1"]]
+        assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_most_frequent_phrases_stay_and_others_keep_their_sum() -> None:
+    rows = [
+        (0, "b", 2),
+        (1, "d", 1),
+        (0, "a", 1),
+        (0, "b", 3),
+        (0, "c", 1),
+        (1, "e", 1),
+        (2, "f", 4),
+    ]
+    columns = [pa.array(list(column)) for column in zip(*rows, strict=True)]
+    added = add_counts(pa.table(columns, COUNTS.names))
+    assert added.schema == COUNTS
+    found = {(row["cluster"], row["phrase"]): row["count"] for row in added.to_pylist()}
+    assert found == {(0, "b"): 5, (1, "d"): 1, (0, "a"): 1, (0, "c"): 1, (1, "e"): 1, (2, "f"): 4}
+    found = {
+        (row["cluster"], row["phrase"]): row["count"] for row in most_frequent(added, 1).to_pylist()
+    }
+    assert found == {(0, "b"): 5, (0, REST): 2, (1, "d"): 1, (1, REST): 1, (2, "f"): 4}
+    assert most_frequent(added, 3).num_rows == added.num_rows
+
+
+def test_phrases_that_were_left_out_count_and_are_never_chosen() -> None:
+    counts = add_counts(count_phrases(TEXTS, CLUSTERS))
+    few = most_frequent(counts, 2)
+    assert few.num_rows < counts.num_rows
+    assert sum(few["count"].to_pylist()) == sum(counts["count"].to_pylist())
+    for found in phrases(few, [0, 1], n_phrases=8):
+        assert found
+        assert REST not in found
+    assert phrases(few, [0, 1], n_phrases=1) == phrases(counts, [0, 1], n_phrases=1)
+    said = PhraseCounts(few, 2).words_of_level(np.arange(2, dtype=np.int32), np.array([3.0, 3.0]))
+    assert said.often_said(1, "appl")

@@ -340,6 +340,21 @@ class TestBudget:
         assert all(each.complete for each in found.values())
         assert len(again.requests) == 30 - n_before
 
+    def test_the_judge_has_an_option_for_it(self, run: Run) -> None:
+        config, style = (
+            SummariesConfig(max_total_tokens=10),
+            PromptStyle(EstimatedTokens(), 1024, 32),
+        )
+        model = Model(StandIn(lambda cluster, attempt: GOOD), EstimatedTokens(), 4)
+        request = ChatRequest([{"role": "user", "content": "Which?"}], {}, 0.0, 64, 0)
+
+        async def ask() -> object:
+            asker = Asker(model, Ledger(run.store), config, style, stage="judge")
+            return await asker.ask(request, 1, None, 1, lambda reply: reply)
+
+        with pytest.raises(StageError, match=r"judge.*: --max-total-tokens 10 leaves no room"):
+            asyncio.run(ask())
+
     def test_calls_in_flight_end_and_are_kept(self, run: Run) -> None:
         model = StandIn(lambda cluster, attempt: GOOD)
         with pytest.raises(StageError):

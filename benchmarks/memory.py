@@ -1,0 +1,120 @@
+"""Memory that small or hostile inputs take: one part a process, the largest resident is printed.
+
+- parquet: 287 bytes, in which a dictionary repeats a text of 512 KiB in 8,192 rows, read by a run;
+- word: a word of 4,000 letters, twice among the 40,000 phrases of a cluster;
+- phrases: counts of phrases as the driver of a run holds them, of ``--clusters`` clusters with
+  4,000 phrases each; with ``--all`` every count goes to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hercules_scale.config import InputConfig
+from hercules_scale.reading.items import read_layout, read_piece
+from hercules_scale.reading.sources import list_sources, split_into_pieces
+from hercules_scale.stages import facts
+from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import read_tables, write_table
+from hercules_scale.summarization.keyphrases import COUNTS, PhraseCounts, count_phrases
+
+PHRASES_OF_CLUSTER, SHARDS = 4_000, 8
+
+
+def read_parquet(folder: Path) -> None:
+    """Read a small file of much text."""
+    indices, text = pa.array([0] * 8_192, pa.int32()), pa.array(["a" * 2**19])
+    column = pa.DictionaryArray.from_arrays(indices, text)
+    path = folder / "t.parquet"
+    pq.write_table(pa.table({"text": column}), path, compression="zstd", store_schema=False)
+    config = InputConfig(path=str(path))
+    sources = list_sources(config.paths)
+    layout = read_layout(config, sources)
+    for piece in split_into_pieces(sources):
+        n_rows = sum(batch.items.num_rows for batch in read_piece(config, layout, piece))
+    print(f"{path.stat().st_size} bytes, {n_rows:,} items")
+
+
+def count_long_word() -> None:
+    """Choose phrases of a cluster of 20,000 words, one of which is long."""
+    texts = [" ".join(f"w{row}" for row in range(at, at + 500)) for at in range(0, 20_000, 500)]
+    counts = count_phrases([*texts, "a" * 4_000, "a" * 4_000], np.zeros(42, np.int32))
+    print(PhraseCounts(counts, 1).of_level(np.zeros(1, np.int32), 8)[0])
+
+
+def write_counts(folder: Path, n_clusters: int) -> None:
+    """Write counts as the workers of a run do; many clusters have one phrase in ten."""
+    store, rng = Store(str(folder)), np.random.default_rng(0)
+    for shard in range(SHARDS):
+        clusters = np.repeat(np.arange(n_clusters, dtype=np.int32), PHRASES_OF_CLUSTER // SHARDS)
+        common = rng.random(len(clusters)) < 0.1
+        ids = np.where(
+            common, rng.integers(0, 2_000, len(common)), rng.integers(0, 10**7, len(common))
+        )
+        phrases = pa.array([f"some phrase {number}" for number in ids.tolist()])
+        counts = pa.array(np.where(common, rng.integers(2, 50, len(common)), 1))
+        table = pa.table([pa.array(clusters), phrases, counts], COUNTS.names)
+        write_table(store, f"{shard}.parquet", table)
+
+
+def leave_out_rare(folder: Path, n_clusters: int) -> None:
+    """Do what one worker after another does."""
+    paths = tuple(f"{shard}.parquet" for shard in range(SHARDS))
+    n_parts = max(n_clusters * PHRASES_OF_CLUSTER // facts.MOST_COUNTS, 1)
+    bounds = tuple(np.linspace(0, n_clusters, n_parts + 1).astype(int).tolist())
+    n_phrases = max(facts.MOST_COUNTS // n_clusters, facts.LEAST_COUNTS)
+    worker = facts._FrequentWorker(Store(str(folder)), paths, bounds, n_phrases)
+    for part in range(n_parts):
+        worker(part)
+    print(f"worker: {largest_mib()} MiB")
+
+
+def hold_phrases(folder: Path, n_clusters: int, every: bool) -> None:
+    """Hold the counts of a run and choose the phrases of every cluster."""
+    # Spawned, so that their memory is not this process's.
+    context = multiprocessing.get_context("spawn")
+    for work in (write_counts,) if every else (write_counts, leave_out_rare):
+        child = context.Process(target=work, args=(folder, n_clusters))
+        child.start()
+        child.join()
+    place = folder if every else folder / "_work" / facts.FREQUENT
+    paths = sorted(path.name for path in place.glob("*.parquet"))
+    counts = read_tables(Store(str(place)), paths)
+    print(f"{counts.num_rows:,} counts")
+    found = PhraseCounts(counts, n_clusters)
+    found.of_level(np.arange(n_clusters, dtype=np.int32), 8)
+
+
+def largest_mib() -> int:
+    """The largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def main() -> None:
+    """Do one part."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", choices=["parquet", "word", "phrases"])
+    parser.add_argument("--clusters", type=int, default=5_000)
+    parser.add_argument("--all", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        before = largest_mib()
+        if options.part == "parquet":
+            read_parquet(Path(folder))
+        elif options.part == "word":
+            count_long_word()
+        else:
+            hold_phrases(Path(folder), options.clusters, options.all)
+    print(f"{options.part}: {largest_mib()} MiB, {before} MiB before")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Rows of a Parquet file in batches of bounded size, however few bytes of the file they take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from hercules_scale.errors import InputError
+from hercules_scale.reading.sources import SourceFile, parquet_file
+
+# Decoded cells that are held at a time.
+BATCH_BYTES = 64 * 2**20
+# A column of a row group may be that large, or so many times as large as it is in the file: its
+# pages, which may be as large as it, are unpacked whole.
+MOST_BYTES, MOST_UNPACKED = 512 * 2**20, 200
+# In it a value may repeat the value before, so that a few bytes make many long ones.
+PREFIXED = "DELTA_BYTE_ARRAY"
+
+Int64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """A column without fields of its own in one row group."""
+
+    metadata: pq.ColumnChunkMetaData
+    schema: pq.ColumnSchema
+
+    @cached_property
+    def is_bytes(self) -> bool:
+        """Whether values have lengths of their own."""
+        return bool(self.metadata.physical_type == "BYTE_ARRAY")
+
+    @cached_property
+    def decoded_bytes(self) -> int:
+        """Bytes of all values, each of those that repeat counted once."""
+        width = 4 if self.is_bytes else max(self.schema.length or 0, 8)
+        return int(max(self.metadata.total_uncompressed_size, self.metadata.num_values * width))
+
+    @cached_property
+    def is_expanded(self) -> bool:
+        """Whether its values are longer together than what is decoded of it, and not known by
+        a dictionary."""
+        in_lists = self.schema.max_repetition_level > 0
+        return self.is_bytes and (in_lists or PREFIXED in self.metadata.encodings)
+
+
+def parquet_batches(
+    source: SourceFile, row_groups: list[int], names: list[str], rows: int, longest: dict[str, int]
+) -> Iterator[tuple[pa.Table, dict[int, str]]]:
+    """Rows in order, and a reason for each that has too long a cell, which is null then.
+
+    Args:
+        source: The file.
+        row_groups: Which are read.
+        names: Columns that are read.
+        rows: Rows of a batch at most.
+        longest: Most bytes of a cell, by column; others have no limit.
+
+    Raises:
+        InputError: The file is none of Parquet, or unpacks to very many times its length.
+    """
+    metadata = parquet_file(source).metadata
+    texts: set[str] = set()
+    expanded = 0
+    for index in row_groups:
+        chunks = _chunks(metadata, index, names)
+        for chunk in chunks:
+            _check(source, index, chunk)
+        row_bytes = sum(chunk.decoded_bytes for chunk in chunks) / max(
+            metadata.row_group(index).num_rows, 1
+        )
+        rows = min(rows, max(int(BATCH_BYTES / max(row_bytes, 1)), 1))
+        in_bytes = [chunk for chunk in chunks if chunk.is_bytes]
+        texts |= {chunk.metadata.path_in_schema for chunk in in_bytes}
+        if any(chunk.is_expanded for chunk in chunks):
+            expanded = max([expanded, *(chunk.decoded_bytes for chunk in in_bytes)])
+    if expanded:
+        # No value is longer than all that its column unpacks to.
+        rows, texts = min(rows, max(BATCH_BYTES // expanded, 1)), set()
+    # A value that repeats is held once, until its length in every row is known.
+    file = parquet_file(source, metadata, sorted(texts))
+    for batch in file.iter_batches(rows, row_groups=row_groups, columns=names):
+        yield from _bounded(pa.table(batch), longest)
+
+
+def _chunks(metadata: pq.FileMetaData, row_group: int, names: list[str]) -> list[_Chunk]:
+    group = metadata.row_group(row_group)
+    chunks = [
+        _Chunk(group.column(place), metadata.schema.column(place))
+        for place in range(group.num_columns)
+    ]
+    return [
+        chunk
+        for chunk in chunks
+        for path in [chunk.metadata.path_in_schema]
+        if any(path == name or path.startswith(f"{name}.") for name in names)
+    ]
+
+
+def _check(source: SourceFile, row_group: int, chunk: _Chunk) -> None:
+    packed, unpacked = chunk.metadata.total_compressed_size, chunk.decoded_bytes
+    if unpacked > max(MOST_BYTES, MOST_UNPACKED * packed):
+        raise InputError(
+            f"{source.uri}: column {chunk.metadata.path_in_schema!r} must not unpack to more than "
+            f"{MOST_UNPACKED} times its bytes where it has more than {MOST_BYTES >> 20} MiB in a "
+            f"row group, got {unpacked:,} of {packed:,} in row group {row_group}; write the file "
+            "in row groups of fewer rows, or leave it out"
+        )
+
+
+def _bounded(table: pa.Table, longest: dict[str, int]) -> Iterator[tuple[pa.Table, dict[int, str]]]:
+    """A table in parts of bounded size, without dictionaries and cells that are too long."""
+    reasons: dict[int, str] = {}
+    columns: dict[str, pa.Array] = {}
+    sizes = np.zeros(table.num_rows, np.int64)
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        array = column.combine_chunks()
+        lengths = _row_bytes(array)
+        too_long = lengths > longest.get(name, np.iinfo(np.int64).max)
+        if too_long.any():
+            limit = f"{longest[name] >> 20} MiB"
+            reason = f"column {name!r} has more than {limit}"
+            reasons.update(dict.fromkeys(np.flatnonzero(too_long).tolist(), reason))
+            array = array.take(pa.array(np.arange(len(array)), mask=too_long))
+            lengths = np.where(too_long, 0, lengths)
+        columns[name] = array
+        sizes += lengths
+    ends = np.flatnonzero(np.diff(np.cumsum(sizes) // BATCH_BYTES)) + 1
+    for start, stop in zip([0, *ends.tolist()], [*ends.tolist(), table.num_rows], strict=True):
+        part = {name: _plain(array.slice(start, stop - start)) for name, array in columns.items()}
+        broken = {row - start: reason for row, reason in reasons.items() if start <= row < stop}
+        yield pa.table(part), broken
+
+
+def _row_bytes(array: pa.Array) -> Int64:
+    """Bytes of the texts of each row, shape (n,); others are few or are decoded already."""
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        lengths = pa.array(_row_bytes(array.dictionary)).take(array.indices)
+    elif pa.types.is_struct(kind):
+        fields = [_row_bytes(array.field(place)) for place in range(kind.num_fields)]
+        return np.asarray(np.sum([np.zeros(len(array)), *fields], axis=0), np.int64)
+    elif _is_bytes(kind):
+        lengths = pc.binary_length(array)
+    else:
+        return np.zeros(len(array), np.int64)
+    return np.asarray(pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False), np.int64)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    tests = (
+        pa.types.is_string,
+        pa.types.is_large_string,
+        pa.types.is_binary,
+        pa.types.is_large_binary,
+    )
+    return any(test(kind) for test in tests)
+
+
+def _plain(array: pa.Array) -> pa.Array:
+    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
