@@ -17,6 +17,8 @@ from hercules_scale.reading.sources import SourceFile, parquet_file
 
 # Decoded cells that are held at a time.
 BATCH_BYTES = 64 * 2**20
+# So many batches are decoded at once where they are small, since each time the dictionary is.
+BATCHES_DECODED = 8
 # A column of a row group may be that large, or so many times as large as it is in the file: its
 # pages, which may be as large as it, are unpacked whole.
 MOST_BYTES, MOST_UNPACKED = 512 * 2**20, 200
@@ -70,6 +72,7 @@ def parquet_batches(
     metadata = parquet_file(source).metadata
     texts: set[str] = set()
     expanded = 0
+    decoded_rows = rows * BATCHES_DECODED
     for index in row_groups:
         chunks = _chunks(metadata, index, names)
         for chunk in chunks:
@@ -77,18 +80,18 @@ def parquet_batches(
         row_bytes = sum(chunk.decoded_bytes for chunk in chunks) / max(
             metadata.row_group(index).num_rows, 1
         )
-        rows = min(rows, max(int(BATCH_BYTES / max(row_bytes, 1)), 1))
+        decoded_rows = min(decoded_rows, max(int(BATCH_BYTES / max(row_bytes, 1)), 1))
         in_bytes = [chunk for chunk in chunks if chunk.is_bytes]
         texts |= {chunk.metadata.path_in_schema for chunk in in_bytes}
         if any(chunk.is_expanded for chunk in chunks):
             expanded = max([expanded, *(chunk.decoded_bytes for chunk in in_bytes)])
     if expanded:
         # No value is longer than all that its column unpacks to.
-        rows, texts = min(rows, max(BATCH_BYTES // expanded, 1)), set()
+        decoded_rows, texts = min(decoded_rows, max(BATCH_BYTES // expanded, 1)), set()
     # A value that repeats is held once, until its length in every row is known.
     file = parquet_file(source, metadata, sorted(texts))
-    for batch in file.iter_batches(rows, row_groups=row_groups, columns=names):
-        yield from _bounded(pa.table(batch), longest)
+    for batch in file.iter_batches(decoded_rows, row_groups=row_groups, columns=names):
+        yield from _bounded(pa.table(batch), rows, longest)
 
 
 def _chunks(metadata: pq.FileMetaData, row_group: int, names: list[str]) -> list[_Chunk]:
@@ -116,7 +119,9 @@ def _check(source: SourceFile, row_group: int, chunk: _Chunk) -> None:
         )
 
 
-def _bounded(table: pa.Table, longest: dict[str, int]) -> Iterator[tuple[pa.Table, dict[int, str]]]:
+def _bounded(
+    table: pa.Table, rows: int, longest: dict[str, int]
+) -> Iterator[tuple[pa.Table, dict[int, str]]]:
     """A table in parts of bounded size, without dictionaries and cells that are too long."""
     reasons: dict[int, str] = {}
     columns: dict[str, pa.Array] = {}
@@ -133,8 +138,9 @@ def _bounded(table: pa.Table, longest: dict[str, int]) -> Iterator[tuple[pa.Tabl
             lengths = np.where(too_long, 0, lengths)
         columns[name] = array
         sizes += lengths
-    ends = np.flatnonzero(np.diff(np.cumsum(sizes) // BATCH_BYTES)) + 1
-    for start, stop in zip([0, *ends.tolist()], [*ends.tolist(), table.num_rows], strict=True):
+    full = np.flatnonzero(np.diff(np.cumsum(sizes) // BATCH_BYTES)) + 1
+    ends = np.union1d(full, np.arange(rows, table.num_rows, rows)).tolist()
+    for start, stop in zip([0, *ends], [*ends, table.num_rows], strict=True):
         part = {name: _plain(array.slice(start, stop - start)) for name, array in columns.items()}
         broken = {row - start: reason for row, reason in reasons.items() if start <= row < stop}
         yield pa.table(part), broken
