@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hercules_scale.errors import InputError
 from hercules_scale.reading.sources import SourceFile, parquet_file
+from hercules_scale.storage.tables import gathered
 
 # Decoded cells that are held at a time.
 BATCH_BYTES = 64 * 2**20
@@ -90,8 +91,10 @@ def parquet_batches(
         decoded_rows, texts = min(decoded_rows, max(BATCH_BYTES // expanded, 1)), set()
     # A value that repeats is held once, until its length in every row is known.
     file = parquet_file(source, metadata, sorted(texts))
-    for batch in file.iter_batches(decoded_rows, row_groups=row_groups, columns=names):
-        yield from _bounded(pa.table(batch), rows, longest)
+    batches = file.iter_batches(decoded_rows, row_groups=row_groups, columns=names)
+    tables: Iterator[pa.Table] = map(pa.table, batches)
+    for table in gathered(tables) if expanded else tables:
+        yield from _bounded(table, rows, longest)
 
 
 def _chunks(metadata: pq.FileMetaData, row_group: int, names: list[str]) -> list[_Chunk]:
