@@ -86,6 +86,11 @@ class Pool:
         )
         return f"{number} of {_of_one(self.cpus, self.gpus, self.memory_gib)}"
 
+    @property
+    def asked(self) -> str:
+        """The same with the key that asks for it."""
+        return f"{self.key} {self.described}"
+
 
 def embedding_pool(resources: ResourcesConfig, n_gpus: int, encodes: bool = True) -> Pool:
     """Actors that embed.

@@ -37,7 +37,7 @@ def serve_model(config: RunConfig, port: int, reporter: Reporter | None = None) 
             RunContext(own, Store(config.output.path), "serve", reporter)
         )
         source = resolve_chat_model(config.summaries.model)
-        room = Room(context, "serve", replica_pool(context.config.resources, n_gpus).described)
+        room = Room(context, "serve", replica_pool(context.config.resources, n_gpus).asked)
         with serve_endpoint(context.config, source, n_gpus, port, room.look) as url:
             reporter.say(f"{config.summaries.model}: served at {url}")
             threading.Event().wait()

@@ -185,7 +185,7 @@ def _has_room(app: str) -> bool:
     return any(
         actor["State"] != "DEAD"
         and actor["ActorClassName"].startswith(f"ServeReplica:{app}:")
-        and set(actor["Address"]["NodeID"]) not in (set(), {"f"})
+        and actor["Address"]["Port"] != 0
         for actor in actors
     )
 

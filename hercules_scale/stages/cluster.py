@@ -133,7 +133,7 @@ def _cluster(
     hierarchy = context.config.hierarchy
     shards = source.shards
     actors = clustering_pool(context.config.resources, n_gpus)
-    room = Room(context, STAGE, actors.described)
+    room = Room(context, STAGE, actors.asked)
     with open_vectors(
         source, hierarchy.metric, actors.least, options=actors.options, room=room
     ) as (vectors, space):

@@ -255,7 +255,7 @@ def _map(
         return
     arguments = (worker, context.store, stage.name, context.fingerprint)
     run = _in_tasks if stage.pool is None else _in_actors
-    wanted = "1 CPU each task" if stage.pool is None else stage.pool.described
+    wanted = "tasks of 1 CPU" if stage.pool is None else stage.pool.asked
     room = Room(context, stage.name, wanted)
 
     def begun() -> bool:

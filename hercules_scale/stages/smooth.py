@@ -145,7 +145,7 @@ def _index(context: RunContext, shards: Shards, dimension: int) -> dict[str, Any
     config = context.config.hierarchy
     source = ShardTiles(context.store, shards, dimension)
     workers = context.config.resources.workers
-    room = Room(context, STAGE, f"{workers:,} actors of 1 CPU")
+    room = Room(context, STAGE, f"resources.workers {workers:,} of 1 CPU")
     with open_vectors(source, "squared_l2", workers, room=room) as (vectors, space):
         sample = np.sort(sample_rows(vectors, AUTO_SAMPLE_ROWS, config.seed, 0))
         centred, _ = take(vectors, sample)

@@ -223,7 +223,7 @@ def open_model(context: RunContext, n_gpus: int) -> Iterator[Model | None]:
 
     source = resolve_chat_model(config.summaries.model)
     app = f"hercules_scale_{context.fingerprint}"
-    room = Room(context, STAGE, replica_pool(config.resources, n_gpus).described)
+    room = Room(context, STAGE, replica_pool(config.resources, n_gpus).asked)
     with serve_vllm(config, source, n_gpus, app, room.look) as model:
         yield model
 

@@ -72,8 +72,8 @@ class Room:
         if not self._said:
             self._said = True
             self._say(
-                f"{self._stage}: waiting for room on the Ray cluster, {self._wanted} asked for; "
-                f"{describe_taken()}; the run ends after {self._limit:,.0f} s of waiting "
+                f"{self._stage}: nothing of it has begun for {waited:,.0f} s: {self._wanted} asked "
+                f"for, {describe_taken()}; the run ends after {self._limit:,.0f} s of waiting "
                 "(resources.wait_seconds)"
             )
 
@@ -109,8 +109,8 @@ def _is_of_ray(entrypoint: str) -> bool:
 def is_placed(actor: Any) -> bool:
     """Whether an actor has its room, though it may still be starting."""
     record = ray._private.state.state.actor_table(actor._actor_id.hex())
-    # Of one that waits the id has all bits set.
-    return bool(record) and set(record["Address"]["NodeID"]) not in (set(), {"f"})
+    # Of one that waits the record names a node already, and no address on it.
+    return bool(record) and record["Address"]["Port"] != 0
 
 
 def await_address(address: str, limit: float, say: Callable[[str], object]) -> None:

@@ -77,11 +77,12 @@ def test_a_stage_without_room_says_so_and_ends_after_the_limit(
     told = r"stage count: nothing of it could begin for 3 s: .*free are 0 of 6 CPUs; other jobs"
     with processors_taken(), pytest.raises(StageError, match=told):
         run_shards(context, stage, 2, Worker())
-    lines = [line for line in said.getvalue().splitlines() if "waiting for room" in line]
+    lines = [line for line in said.getvalue().splitlines() if "has begun for" in line]
     assert len(lines) == 1
     assert "1 CPU" in lines[0]
     assert "(resources.wait_seconds)" in lines[0]
-    assert len(run_shards(context, stage, 2, Worker())) == 2
+    patient, _ = context_of(tmp_path, 120)
+    assert len(run_shards(patient, stage, 2, Worker())) == 2
 
 
 @pytest.mark.ray
@@ -89,18 +90,18 @@ def test_actors_that_hold_vectors_wait_no_longer_either(
     tmp_path: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vectors, "WAIT_SECONDS", 0.2)
-    context, _ = context_of(tmp_path, 1)
-    room = Room(context, "cluster", "2 actors of 1 CPU")
-    told = (
-        r"stage cluster: nothing of it could begin for 1 s: 2 actors of 1 CPU asked for, free are"
+    hasty, patient = (
+        Room(context_of(tmp_path, seconds)[0], "cluster", "resources.cluster 2 of 1 CPU")
+        for seconds in (1, 120)
     )
+    told = r"stage cluster: nothing of it could begin for 1 s: resources\.cluster 2 of 1 CPU asked"
     with (
         processors_taken(),
         pytest.raises(StageError, match=told),
-        open_vectors(Planted(), "squared_l2", 2, local_rows=0, room=room),
+        open_vectors(Planted(), "squared_l2", 2, local_rows=0, room=hasty),
     ):
         pytest.fail("there was room")
-    with open_vectors(Planted(), "squared_l2", 2, local_rows=0, room=room) as (found, _):
+    with open_vectors(Planted(), "squared_l2", 2, local_rows=0, room=patient) as (found, _):
         assert found.n_rows == Planted().n_rows
 
 
