@@ -151,6 +151,7 @@ def open_vectors(
     workers: int,
     local_rows: int = LOCAL_ROWS,
     options: dict[str, Any] | None = None,
+    *,
     room: Room | None = None,
 ) -> Iterator[tuple[VectorSet, Space]]:
     """The vectors in the space that is clustered, and that space.

@@ -22,6 +22,7 @@ from hercules_scale.stages.context import RunContext
 POLL_SECONDS = 1.0
 # A process of Ray takes some seconds to start.
 SAID_AFTER_SECONDS = 10.0
+LONGEST_STEP_SECONDS = 10.0
 CONNECT_SECONDS = 5.0
 SHOWN_JOBS = 3
 
@@ -44,7 +45,7 @@ class Room:
 
     def is_there(self) -> None:
         """Some of the work has begun, or has come to its end."""
-        self._since, self._said = time.monotonic(), False
+        self._seen, self._waited, self._said = time.monotonic(), 0.0, False
 
     def look(self, begun: Callable[[], bool]) -> None:
         """Say that the work waits, once it has for ten seconds; to be called now and then.
@@ -55,7 +56,10 @@ class Room:
         Raises:
             StageError: It has waited for ``resources.wait_seconds``.
         """
-        waited = time.monotonic() - self._since
+        # A driver that was stopped meanwhile has not waited.
+        now = time.monotonic()
+        self._waited += min(now - self._seen, LONGEST_STEP_SECONDS)
+        self._seen, waited = now, self._waited
         if waited < min(SAID_AFTER_SECONDS, self._limit):
             return
         if begun():
