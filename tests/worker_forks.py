@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PYTHON = sys.executable
+NICENESS = 15
 # It waits for the end of the worker, as who started it does. Agents of a node are no workers, and
 # workers with an environment of their own are set up before.
 PROGRAM = """#!{python} -IS
@@ -61,6 +62,8 @@ def _work(connection: socket.socket) -> None:
         sys.argv, environment, folder = json.loads(stream.read(int.from_bytes(head, "big")))
     for number, output in enumerate(outputs, start=1):
         os.dup2(output, number)
+    # As Ray's own workers: what starts a Ray beside these has no more than 30 s for it.
+    os.nice(NICENESS)
     # Ray ends the group of a worker with it.
     os.setpgid(0, 0)
     os.environ.clear()

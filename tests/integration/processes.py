@@ -21,6 +21,8 @@ from typing import Any
 # ["file", pattern, n] when n files are there.
 # A node is lost of a cluster of a head without processors and of nodes of so many.
 STARTS = 3
+# What Ray says, and what a command says that has tried it again.
+TOO_SLOW = ("The current node timed out during startup", "Ray did not start within 30 s")
 FORKS = """
 import glob, json, os, signal, sys, threading, time
 import psutil, ray
@@ -212,7 +214,8 @@ class Forks:
             self._process.stdin.flush()
             code = int(self._process.stdout.readline())
             # Ray waits for 30 s for a node of a test's cluster, and no setting changes that.
-            if "The current node timed out during startup" not in self.log.read_text():
+            said = self.log.read_text()
+            if not any(slow in said for slow in TOO_SLOW):
                 break
         return code
 
