@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -277,4 +278,8 @@ def _hardware(config: RunConfig, n_gpus: int) -> dict[str, Any]:
 def _threads_each(n_replicas: int) -> int:
     """Threads of a replica on CPUs, wherever it is placed: its share of them all."""
     cpus = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+    if len(cpus) == 1:
+        # Ray may count more than the machine has, and threads that wait for one another without a
+        # processor each take many times as long.
+        cpus = [min(cpus[0], os.cpu_count() or 1)]
     return max(int(min(min(filter(None, cpus), default=1), sum(cpus) // n_replicas)), 1)
