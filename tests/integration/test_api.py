@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from sklearn.base import clone
-from sklearn.datasets import load_digits, load_iris
+from sklearn.datasets import load_digits, load_iris, make_blobs
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import adjusted_rand_score
 from sklearn.preprocessing import StandardScaler
@@ -108,7 +108,9 @@ def letters(texts: list[str]) -> np.ndarray[Any, Any]:
 def test_a_fitted_estimator_predicts_and_has_centres_inertia_and_columns(
     local_ray: None,
 ) -> None:
-    frame = load_iris(as_frame=True).data
+    # Apart, so that the clustering ends where no item changes its cluster.
+    values, _ = make_blobs(60, 4, centers=3, cluster_std=0.3, random_state=0)
+    frame = pd.DataFrame(values, columns=list("abcd"))
     model = quick([3], embed=letters)
     assert not hasattr(model, "inertia_")
     hierarchy = model.fit(frame)
@@ -122,7 +124,8 @@ def test_a_fitted_estimator_predicts_and_has_centres_inertia_and_columns(
     assert model.inertia_ == pytest.approx(squares, rel=1e-5)
     assert hierarchy.memberships()["distance_1"].sum() == pytest.approx(squares, rel=1e-5)
     # A row that cannot be used has no cluster.
-    assert model.predict(frame[:2].assign(**{frame.columns[0]: [np.nan, 5.0]})).tolist()[0] == -1
+    again = model.predict(frame[:2].assign(a=[np.nan, frame["a"][1]]))
+    assert again.tolist() == [-1, model.labels_[1]]
 
 
 def test_an_array_of_other_columns_is_refused(local_ray: None) -> None:
@@ -155,9 +158,9 @@ def test_a_hierarchy_without_an_output_lives_in_its_copies_and_pickles(local_ray
 def test_a_pickle_names_an_output_wherever_it_is_read(
     local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    found = quick([3], embed=letters).fit(load_iris().data, output=tmp_path / "run")
     monkeypatch.chdir(tmp_path)
-    found = quick([3], embed=letters).fit(load_iris().data, output="run")
-    data = pickle.dumps(found)
+    data = pickle.dumps(Hierarchy.open("run"))
     monkeypatch.chdir(tmp_path / "run")
     pd.testing.assert_frame_equal(pickle.loads(data).memberships(), found.memberships())
 
