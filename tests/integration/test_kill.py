@@ -132,7 +132,7 @@ def undisturbed(
         ("level-1-start-1", 3, True, True),
         ("level-1-resampling", 1, False, True),
         ("level-2-start-0", 1, True, True),
-        ("refinement", 3, False, True),
+        ("refinement", 3, False, False),
     ],
 )
 def test_a_driver_killed_in_any_phase_resumes_to_the_same_bits(
