@@ -22,9 +22,6 @@ from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
-
-import numpy as np
 
 from hercules_scale.errors import ConfigError
 
@@ -348,7 +345,10 @@ def _gguf_read_once() -> Iterator[None]:
     It reads the file anew for each part of a model; a reading of a large vocabulary takes ten
     seconds.
     """
+    from unittest.mock import patch
+
     import gguf
+    import numpy as np
 
     class Reader(gguf.GGUFReader):
         """Reads from a plain array, of which slices are made faster than of a memory map."""

@@ -181,8 +181,10 @@ def write_table(
 def write_tables(
     store: Store, path: str, schema: pa.Schema, tables: Callable[[], Iterable[pa.Table]]
 ) -> FileRecord:
-    """Write tables one after another as one Parquet file; they are asked for again after what
-    passes."""
+    """Write tables one after another as one Parquet file.
+
+    ``tables`` is called again where a fault of the storage passes and the file is written anew.
+    """
 
     def write() -> FileRecord:
         with table_writer(store, path, schema) as writer:
@@ -227,17 +229,23 @@ def read_rows(
     """Rows ``start`` to ``stop`` of a Parquet file; other row groups are not read."""
     with store.open_input(path) as stream:
         file = pq.ParquetFile(stream)
-        first = 0
-        skipped = 0
-        groups = []
-        for index in range(file.metadata.num_row_groups):
-            rows = file.metadata.row_group(index).num_rows
-            if first + rows <= start:
-                skipped += rows
-            elif first < stop:
-                groups.append(index)
-            first += rows
-        return file.read_row_groups(groups, columns).slice(start - skipped, stop - start)
+        groups = [
+            (index, first)
+            for index, first, end in _row_groups(file)
+            if end > start and first < stop
+        ]
+        skipped = groups[0][1] if groups else start
+        table = file.read_row_groups([index for index, _ in groups], columns)
+        return table.slice(start - skipped, stop - start)
+
+
+def _row_groups(file: pq.ParquetFile) -> Iterator[tuple[int, int, int]]:
+    """Index of each row group, its first row and the row after its last."""
+    first = 0
+    for index in range(file.metadata.num_row_groups):
+        end = first + file.metadata.row_group(index).num_rows
+        yield index, first, end
+        first = end
 
 
 def iterate_rows(
@@ -250,13 +258,10 @@ def iterate_rows(
     """Rows ``start`` to ``stop`` of a Parquet file, a row group at a time."""
     with store.open_input(path) as stream:
         file = pq.ParquetFile(stream)
-        first = 0
-        for index in range(file.metadata.num_row_groups):
-            rows = file.metadata.row_group(index).num_rows
-            begin, end = max(start - first, 0), rows if stop is None else min(stop - first, rows)
-            if begin < end:
-                yield file.read_row_group(index, columns).slice(begin, end - begin)
-            first += rows
+        for index, first, end in _row_groups(file):
+            begin, until = max(start, first), end if stop is None else min(stop, end)
+            if begin < until:
+                yield file.read_row_group(index, columns).slice(begin - first, until - begin)
 
 
 def gathered(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -274,18 +279,21 @@ def gathered(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def take_rows(store: Store, path: str, rows: NDArray[np.int64], column: str) -> pa.ChunkedArray:
-    """A column of some rows of a Parquet file, by place in it, ascending; of a row group at a
-    time no more is held."""
+    """A column of some rows of a Parquet file; one row group is held at a time.
+
+    Args:
+        store: The output.
+        path: The file.
+        rows: Places in the file, ascending, shape (n,).
+        column: Name of the column.
+    """
     found: list[pa.ChunkedArray] = []
     with store.open_input(path) as stream:
         file = pq.ParquetFile(stream)
-        first = 0
-        for index in range(file.metadata.num_row_groups):
-            end = first + file.metadata.row_group(index).num_rows
+        for index, first, end in _row_groups(file):
             here = rows[np.searchsorted(rows, first) : np.searchsorted(rows, end)]
             if len(here):
                 found.append(file.read_row_group(index, [column])[column].take(here - first))
-            first = end
     return pa.chunked_array([chunk for each in found for chunk in each.chunks])
 
 
