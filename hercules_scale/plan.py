@@ -179,7 +179,7 @@ def _embedding(config: RunConfig, sample: _Sample, n_rows: int) -> tuple[int, st
 
 
 class _NotThereError(Exception):
-    """What a prompt is made of is not in the run yet."""
+    """The run does not hold yet all that a prompt is made of."""
 
 
 class _Looking(Store):
@@ -193,8 +193,8 @@ class _Looking(Store):
 def show_prompt(config: RunConfig, level: int, cluster_id: int) -> str:
     """The prompt for one cluster of a finished or partial run.
 
-    All but the section ``summaries`` is the run's own. What a prompt is made of, where the run does
-    not hold it yet, is made under its lock, as the run itself would make it.
+    All but the section ``summaries`` is the run's own. Parts of a prompt that the run does not hold
+    yet are made under its lock, as the run itself would make them.
 
     Raises:
         InputError: The output holds no clusters yet, or not that one.

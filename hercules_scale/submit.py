@@ -112,10 +112,10 @@ class Cluster:
         """Start a job whose working directory is a folder of this machine.
 
         Args:
-            submission_id: What it is called.
+            submission_id: Name of the job.
             folder: Its working directory.
             variables: Name of the file with its variables.
-            metadata: What Ray is told of it.
+            metadata: Ray keeps it with the job.
         """
         with self._explained():
             self._client.submit_job(

@@ -41,7 +41,7 @@ ASKED_BY_NAME = 16
 
 @dataclass(frozen=True)
 class FileState:
-    """What a local file system says of a file, of a link's target, besides its length.
+    """State of a local file, or of the target of a link, besides its length.
 
     Attributes:
         mtime_ns: When its content was changed, which programs may set.
@@ -290,7 +290,7 @@ def changed_files(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[
 
 
 def _comparable(old: dict[str, Any], new: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What is said of a file at two times, without what cannot be compared."""
+    """The comparable values of a file at two times."""
     flat = [{**file, **(file.get("state") or {})} for file in (old, new)]
     same_host = flat[0].get("host") == flat[1].get("host")
     left_out = {"state", "host"} | (set() if same_host else {"ctime_ns", "inode"})

@@ -144,7 +144,7 @@ class MembershipWriter:
         return file, summary
 
     def _written(self, shard: int) -> FileRecord | None:
-        """The file of a shard that this attempt, whose worker may have died, or another wrote."""
+        """The file of a shard that is written already; this attempt may have lost the worker."""
         if shard in self.done:
             return self.done[shard]
         commit = read_commit(self.store, STAGE, shard, self.fingerprint)

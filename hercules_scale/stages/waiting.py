@@ -83,7 +83,7 @@ class Room:
 
 
 def describe_taken() -> str:
-    """What of the Ray cluster is free, and the other jobs that are on it."""
+    """Free resources of the Ray cluster, and the other jobs on it."""
     total, free = ray.cluster_resources(), ray.available_resources()
     kinds = [name for name in ("CPU", "GPU") if total.get(name)]
     shares = [f"{free.get(name, 0):g} of {total[name]:g} {name}s" for name in kinds]

@@ -17,7 +17,7 @@ PICKLED_BYTES = 1 << 30
 
 
 class ScratchFolder:
-    """A temporary folder of one run, deleted when nobody refers to it any more.
+    """A temporary folder of one run, deleted with the last reference to it.
 
     A copy is the same folder, and a pickle holds the run's files.
     """
@@ -38,7 +38,7 @@ class ScratchFolder:
         return _unpacked, (self._files(),)
 
     def _files(self) -> dict[str, bytes]:
-        """What a finished run is read from, by name.
+        """Files that a finished run is read from, by name.
 
         Raises:
             InputError: It is more than a pickle should hold.
