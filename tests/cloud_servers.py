@@ -52,25 +52,29 @@ def google_storage(folder: Path) -> Iterator[dict[str, str]]:
         yield {"endpoint": f"http://127.0.0.1:{port}", "project": "test"}
 
 
+def azure_environment(port: int) -> dict[str, str]:
+    """How an emulator of Azure's at a port is reached."""
+    url = f"http://127.0.0.1:{port}/{ACCOUNT}"
+    parts = {"AccountName": ACCOUNT, "AccountKey": KEY, "BlobEndpoint": url}
+    connection = ";".join(f"{name}={value}" for name, value in parts.items())
+    return {"AZURE_STORAGE_CONNECTION_STRING": f"DefaultEndpointsProtocol=http;{connection};"}
+
+
 @contextmanager
-def azure_storage(folder: Path) -> Iterator[dict[str, str]]:
+def azure_storage(folder: Path, port: int) -> Iterator[dict[str, str]]:
     """An emulator of Azure's; the environment holds how it is reached."""
     program = shutil.which("azurite-blob") or (str(AZURITE) if AZURITE.exists() else None)
     if program is None:
         pytest.skip("needs azurite-blob, which make test-slow installs where there is npm")
-    port = free_port()
     options = ["--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry"]
     command = [program, *options, "--blobHost", "127.0.0.1", "--blobPort", str(port)]
     with (
         _running(command, "successfully listens", folder / "azure.log"),
         pytest.MonkeyPatch.context() as patch,
     ):
-        url = f"http://127.0.0.1:{port}/{ACCOUNT}"
-        parts = {"AccountName": ACCOUNT, "AccountKey": KEY, "BlobEndpoint": url}
-        connection = ";".join(f"{name}={value}" for name, value in parts.items())
-        text = f"DefaultEndpointsProtocol=http;{connection};"
-        patch.setenv("AZURE_STORAGE_CONNECTION_STRING", text)
+        ((name, connection),) = azure_environment(port).items()
+        patch.setenv(name, connection)
         from azure.storage.blob import BlobServiceClient
 
-        BlobServiceClient.from_connection_string(text).create_container(CONTAINER)
+        BlobServiceClient.from_connection_string(connection).create_container(CONTAINER)
         yield {}

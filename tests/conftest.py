@@ -17,7 +17,8 @@ from hercules_scale.stages.context import Shards
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import vector_column, write_table
-from tests.s3_server import S3Server
+from tests.cloud_servers import azure_environment
+from tests.s3_server import S3Server, free_port
 from tests.worker_forks import forked_workers
 
 # Nothing in a test may look for a model hub.
@@ -84,11 +85,19 @@ def worker_program() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def local_ray(s3: str, worker_program: str) -> Iterator[None]:
-    """One local Ray for all tests of a session; its workers know of the S3 server."""
+def azure_port() -> int:
+    """Where tests start an emulator of Azure's storage."""
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def local_ray(s3: str, azure_port: int, worker_program: str) -> Iterator[None]:
+    """One local Ray for all tests of a session; its workers know how object stores are reached."""
     import ray
 
     with pytest.MonkeyPatch.context() as patch:
+        for name, value in azure_environment(azure_port).items():
+            patch.setenv(name, value)
         patch.setattr("sys.executable", worker_program)
         ray.init(address="local", num_cpus=6, include_dashboard=False, log_to_driver=False)
     try:

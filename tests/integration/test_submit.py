@@ -110,7 +110,9 @@ def cluster(s3: str) -> Iterator[Cluster]:
 
         def join(name: str) -> None:
             before = log().count("Ray runtime started")
-            nodes.append(start_node(folder, name, token, f"--address=127.0.0.1:{port}"))
+            # Nodes of one folder replace one another's copy of a job's.
+            own = [f"--address=127.0.0.1:{port}", f"--temp-dir={name}"]
+            nodes.append(start_node(folder, name, token, *own))
             wait_for(lambda: log().count("Ray runtime started") > before, "no other node")
 
         join(names[1])

@@ -23,7 +23,7 @@ from tests.cloud_servers import CONTAINER, azure_storage, google_storage
 
 @pytest.fixture(scope="module", params=["gs", pytest.param("az", marks=pytest.mark.slow)], ids=str)
 def cloud(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, azure_port: int
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The URI of a bucket and the section ``storage`` for it."""
     folder = tmp_path_factory.mktemp("cloud")
@@ -31,7 +31,7 @@ def cloud(
         with google_storage(folder) as storage:
             yield f"gs://{CONTAINER}", {**storage, "anonymous": True}
     else:
-        with azure_storage(folder) as storage:
+        with azure_storage(folder, azure_port) as storage:
             yield f"az://{CONTAINER}", storage
 
 
