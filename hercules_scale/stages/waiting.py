@@ -102,12 +102,13 @@ def describe_taken() -> str:
 
 
 def _command(entrypoint: str) -> str:
-    return without_secrets(printable(entrypoint))[:80]
+    # Of a process that retitled itself, empty arguments are left.
+    return without_secrets(printable(entrypoint.replace(' ""', "")))[:80]
 
 
 def _is_of_ray(entrypoint: str) -> bool:
     """Whether a job is the dashboard's own."""
-    return "ray/dashboard/" in entrypoint
+    return "ray/dashboard/" in entrypoint or "ray::Dashboard" in entrypoint
 
 
 def is_placed(actor: Any) -> bool:
