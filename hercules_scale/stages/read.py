@@ -49,6 +49,7 @@ from hercules_scale.storage.tables import (
     table_writer,
     write_tables,
 )
+from hercules_scale.summarization.words import cut, n_letters
 
 TITLE_CHARACTERS = 80
 DESCRIPTION_CHARACTERS = 300
@@ -382,10 +383,11 @@ def _title(snippet: str) -> str:
 
     Source: HERCULES, section 3.1.
     """
-    snippet = re.split(r"(?<=[.?!])\s", snippet, maxsplit=1)[0].removesuffix(".")
-    if len(snippet) <= TITLE_CHARACTERS:
+    snippet = re.split(r"(?<=[.?!।۔؟])\s|(?<=[。！？])", snippet, maxsplit=1)[0]
+    snippet = snippet.removesuffix(".").removesuffix("。")
+    if n_letters(snippet) <= TITLE_CHARACTERS:
         return snippet
-    return snippet[:TITLE_CHARACTERS].rsplit(" ", 1)[0] + "…"
+    return cut(snippet, TITLE_CHARACTERS).rsplit(" ", 1)[0] + "…"
 
 
 def _write_rejected(

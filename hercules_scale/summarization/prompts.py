@@ -16,6 +16,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+import regex
+
+from hercules_scale.summarization.words import composed, cut, is_run, is_word, tokens
+
 TITLE_WORDS = 7
 TITLE_CHARACTERS = 60
 DESCRIPTION_CHARACTERS = 240
@@ -47,7 +51,7 @@ def object_schema(properties: dict[str, Any]) -> dict[str, Any]:
 
 _ANSWER = object_schema(
     {
-        "title": {"type": "string", "minLength": 3, "maxLength": TITLE_CHARACTERS},
+        "title": {"type": "string", "minLength": 2, "maxLength": TITLE_CHARACTERS},
         "description": {
             "type": "string",
             "minLength": 10,
@@ -102,9 +106,10 @@ _MARKS = re.compile(
     r"<\|[^|<>]{0,40}\|>|<\||\|>|</?\s*(?:s|item)\s*>|\[/?INST\]|<</?SYS>>|</?(?:start|end)_of_turn>",
     re.I,
 )
-
-
-_WORD = re.compile(r"[^\W\d_]{2}")
+# Within a word of Persian or of India; elsewhere joiners are control characters like others.
+_JOINER = regex.compile(r"(?<=[\p{M}\p{Arabic}])[\u200c\u200d](?=\p{L})")
+# Of a text, to see whether it has words.
+_CHARACTERS_LOOKED_AT = 4_000
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,12 @@ class ClusterFacts:
     @property
     def wordless(self) -> bool:
         """Whether neither words nor pictures say anything of it, as of vectors with row numbers."""
-        return not self.images and not any(map(_WORD.search, [*self.own_texts, *self.statistics]))
+        texts = [*self.own_texts, *self.statistics]
+        return not self.images and not any(
+            is_word(token) or is_run(token)
+            for text in texts
+            for token in tokens(composed(text[:_CHARACTERS_LOOKED_AT]))
+        )
 
 
 # Worked examples: models of few parameters copy their form.
@@ -254,7 +264,14 @@ class EstimatedTokens:
 
 def plain_text(text: str) -> str:
     """Text on one line, without control characters, our marks, or tokens of chat templates."""
-    text = "".join(" " if unicodedata.category(char)[0] == "C" else char for char in text)
+    text = composed(text)
+    shown = "".join(" " if unicodedata.category(char)[0] == "C" else char for char in text)
+    if "\u200c" in text or "\u200d" in text:
+        letters = list(shown)
+        for found in _JOINER.finditer(text):
+            letters[found.start()] = found[0]
+        shown = "".join(letters)
+    text = shown
     while True:
         # What is left after a mark went may be a mark.
         cleaned = " ".join(_MARKS.sub(" ", text).split())
@@ -441,7 +458,7 @@ def _wishes(style: PromptStyle) -> str:
 
 def _phrases(phrases: list[str]) -> str:
     return ", ".join(
-        plain_text(phrase[: 2 * PHRASE_CHARACTERS])[:PHRASE_CHARACTERS] for phrase in phrases
+        cut(plain_text(phrase[: 2 * PHRASE_CHARACTERS]), PHRASE_CHARACTERS) for phrase in phrases
     )
 
 

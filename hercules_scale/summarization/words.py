@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import html
+import itertools
 import unicodedata
 
 import regex
@@ -59,6 +60,7 @@ _ATOM = regex.compile(
 )
 _IS_UNSPACED = regex.compile(rf"[{_UNSPACED}]")
 _IS_KANA = regex.compile(_KANA)
+_LETTER = regex.compile(r"\X")
 _HANGUL = regex.compile(r"\p{Hangul}++")
 _OF_JAPAN = regex.compile(r"[\p{Hiragana}\p{Katakana}]")
 _HAN = regex.compile(r"\p{Han}")
@@ -89,10 +91,13 @@ _NO_TEXT = regex.compile(
     r"</?[a-z][^<>]{0,2000}+>"
     r"|(?:data:[\w/+.-]{0,100}+[;,]|(?:https?|ftp|s3|gs|file)://|www\.)[\x21-\x3b\x3d\x3f-\x7e]++"
     r"|(?<![\w.+-])[\w.+-]{1,64}+@[\w-]{1,64}+(?:\.[\w-]{1,64}+)++"
-    r"|(?<![\w/+=-])(?=[a-z/+=_-]{0,200}+\d)[\w/+=-]{40,}+",
+    r"|(?<![\w/+=-])(?=[a-z/+=_-]{0,200}+\d)[\w/+=-]{40,}+"
+    r"|(?<![\w-])(?=[a-f-]{0,200}+\d)(?=[\d-]{0,200}+[a-f])[\da-f-]{16,}+(?!\w)",
     regex.IGNORECASE | regex.ASCII,
 )
-_MARKED = regex.compile(r"[<&@]|://|www\.|data:|[\w/+=-]{40}", regex.ASCII | regex.IGNORECASE)
+_MARKED = regex.compile(
+    r"[<&@]|://|www\.|data:|[\w/+=-]{40}|[\da-f-]{16}", regex.ASCII | regex.IGNORECASE
+)
 # Codes go from digits to letters and from small to capital letters again and again.
 _CODE = regex.compile(r"(?:\d\p{L}.*){3}|(?:\p{Ll}\p{Lu}.*){4}|(?=.*\d)(?=.*[a-f])[0-9a-f]{12,}")
 _VARIATION = regex.compile(r"[\ufe00-\ufe0f\U000e0100-\U000e01ef\u00ad]")
@@ -215,13 +220,16 @@ def has_words(text: str) -> bool:
     return _WORDLIKE.search(text) is not None
 
 
-def cut(text: str, n_characters: int) -> str:
-    """The beginning of a text of at most some characters, with no letter parted from its marks."""
-    if len(text) <= n_characters:
+def n_letters(text: str) -> int:
+    """Characters as a reader counts them, each with its marks; at least half of Unicode's."""
+    letters = sum(1 for _ in _LETTER.finditer(text))
+    return max(letters, len(text) // 2)
+
+
+def cut(text: str, n_most: int) -> str:
+    """The beginning of a text, of at most some letters as ``n_letters`` counts them."""
+    if len(text) <= n_most:
         return text
-    end = 0
-    for found in regex.finditer(r"\X", text[: n_characters + 64]):
-        if found.end() > n_characters:
-            break
-        end = found.end()
-    return text[: end or n_characters]
+    found = itertools.islice(_LETTER.finditer(text[: 2 * n_most + 1]), n_most)
+    ends = [letter.end() for letter in found if letter.end() <= 2 * n_most]
+    return text[: ends[-1] if ends else n_most]

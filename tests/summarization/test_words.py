@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import regex
 
+from hercules_scale.errors import SummaryError
+from hercules_scale.stages.read import _title
+from hercules_scale.summarization.distinct import title_key
+from hercules_scale.summarization.grounding import LEAST_OF_TITLE, Grounding
 from hercules_scale.summarization.keyphrases import PhraseCounts, count_phrases
+from hercules_scale.summarization.parsing import (
+    clean_title,
+    parse_answer,
+    parse_titles,
+    summary_from_keyphrases,
+)
+from hercules_scale.summarization.prompts import (
+    DESCRIPTION_CHARACTERS,
+    TITLE_CHARACTERS,
+    ClusterFacts,
+    plain_text,
+)
+from hercules_scale.summarization.words import composed, cut, n_letters, tokens
 
 # Of each script texts about bicycles, of which the last ones are about tea; their words are divided
 # by bars where the script has no spaces. A word of each subject, and a right title of the first.
@@ -254,3 +273,148 @@ def test_key_phrases_are_whole_words_of_the_items(script: str, form: str) -> Non
         assert any(word in phrase for phrase in phrases), phrases
         broken = [phrase for phrase in phrases if not whole_words(script, phrase)]
         assert broken == []
+
+
+def facts_of(script: str) -> list[ClusterFacts]:
+    texts = texts_of(script)
+    counts = PhraseCounts(count_phrases(texts, CLUSTERS), 2)
+    return [
+        ClusterFacts(1, cluster, 9, phrases, texts[3 * cluster : 3 * cluster + 3])
+        for cluster, phrases in enumerate(counts.of_level(LEVEL, 8))
+    ]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_right_title_of_the_model_is_taken_and_a_wrong_one_is_not(script: str, form: str) -> None:
+    bicycles, tea = facts_of(script)
+    title = unicodedata.normalize(form, SCRIPTS[script][2])  # type: ignore[arg-type]
+    answer = json.dumps({"title": title, "description": bicycles.exemplars[0]})
+    summary = parse_answer(answer, bicycles)
+    assert (summary.title, summary.status) == (composed(title), "ok")
+    assert parse_titles(json.dumps({"0": title}), [bicycles]) == {0: composed(title)}
+
+    counts = PhraseCounts(count_phrases(texts_of(script), CLUSTERS), 2)
+    said = counts.words_of_level(LEVEL, np.array([9.0, 9.0]))
+    grounding = Grounding(said, [bicycles, tea], None)
+    assert grounding.problem(0, "title", summary.title, LEAST_OF_TITLE) == ""
+    assert grounding.problem(1, "title", summary.title, LEAST_OF_TITLE) != ""
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_title_of_key_phrases_is_short_and_of_whole_words(script: str) -> None:
+    for facts in facts_of(script):
+        title = summary_from_keyphrases(facts, "").title
+        assert 0 < n_letters(title) <= TITLE_CHARACTERS
+        assert all(whole_words(script, phrase) for phrase in title.split(", ")), title
+
+
+@pytest.mark.parametrize("script", ["french", "russian", "greek", "arabic", "hebrew", "hindi"])
+def test_words_are_those_of_unicode_segmentation(script: str) -> None:
+    for text in map(composed, texts_of(script)):
+        pieces = regex.split(r"\b", text, flags=regex.WORD | regex.VERSION1)
+        expected = [piece for piece in pieces if regex.match(r"\w", piece)]
+        # Hyphens join words here, and French articles are no part of them.
+        found = [part for token in tokens(text) for part in token.split("-")]
+        assert found == [word.rpartition("’")[2] for word in expected]
+
+
+@pytest.mark.parametrize("title", ["C++", "C#", "足球", "चाय", "茶", "گل", "R2"])
+def test_short_titles_of_any_script_are_titles(title: str) -> None:
+    facts = ClusterFacts(1, 0, 9, [title], [title])
+    answer = json.dumps({"title": title, "description": f"{title} {title}x."})
+    assert parse_answer(answer, facts).title == title
+
+
+@pytest.mark.parametrize("unit", ["足球比赛", "จักรยาน", "साइकिल", "Z\u0310\u0311\u0312"])
+def test_titles_without_spaces_are_cut_between_letters(unit: str) -> None:
+    for title in (clean_title(unit * 200), _title(unit * 200).rstrip("…")):
+        assert 0 < n_letters(title) <= 80
+        assert regex.fullmatch(r"\X+", title)
+        assert (
+            regex.findall(r"\X", title)
+            == regex.findall(r"\X", unit * 200)[: len(regex.findall(r"\X", title))]
+        )
+    assert n_letters(clean_title(unit * 200)) <= TITLE_CHARACTERS
+    assert cut("e\u0301" * 9, 3) == "e\u0301" * 3
+
+
+def test_sentences_of_any_script_end_a_title_of_an_item_and_a_description() -> None:
+    assert _title("自行车坏了。怎么修理？") == "自行车坏了"
+    assert _title("साइकिल खराब है। क्या करें?") == "साइकिल खराब है।"
+    sentences = "自行车的链条生锈了，需要修理才能继续使用。绿茶很好喝，每天早上都要喝一杯。" * 20
+    answer = json.dumps({"title": "自行车", "description": sentences[:300]})
+    facts = ClusterFacts(1, 0, 9, ["自行车"], [sentences])
+    with pytest.raises(SummaryError, match="repeats itself"):
+        parse_answer(answer, facts)
+    varied = "".join(
+        f"第{number}章讲的是{chr(0x4E00 + 37 * number)}的故事。" for number in range(40)
+    )
+    found = parse_answer(json.dumps({"title": "故事", "description": varied}), facts).description
+    assert found.endswith("。")
+    assert len(found) <= DESCRIPTION_CHARACTERS
+
+
+def test_joiners_stay_within_words_and_marks_with_their_letters() -> None:
+    assert plain_text("می\u200cخواهم") == "می\u200cخواهم"
+    assert plain_text("क्\u200dष") == "क्\u200dष"
+    assert plain_text("Che\u0301ne Fuß\u00adball") == "Chéne Fußball"
+    assert plain_text("<|im_\u200dend|> a\u200db") == "a b"
+
+
+NOISE = [
+    '<div class="card"><a href="https://x.org/a?b=c">{}</a>&nbsp;</div><style>p{{color:red}}</style>',
+    "{} https://example.org/path/to?session=abcdef www.example.org/login me@example.org",
+    "{} iVBORw0KGgoAAAANSUhEUgAAAAUAAAAFCAYAAACNbyblAAAAHElEQVQI12P4//8/w38GIAXDIBKE0DHxgljNBAAO",
+    "{} data:image/png;base64,iVBORw0KGgo= d41d8cd98f00b204e9800998ecf8427e",
+    "{} 123e4567e89b12d3a456426614174000 aGVsbG8gd29ybGQgaGVsbG8K",
+    "<script>var session = 1;</script>{}<!-- hidden words -->",
+]
+
+
+def test_no_markup_encoding_hash_or_address_is_a_phrase() -> None:
+    texts = [noise.format(text) for noise in NOISE for text in ("red kite", "blue kite")]
+    counts = PhraseCounts(count_phrases(texts, np.zeros(len(texts), np.int32)), 1)
+    assert counts.of_level(np.zeros(1, np.int32), 8) == [["blue kite", "red kite"]]
+
+
+@pytest.mark.parametrize("noise", [*NOISE[:4], "{} " + "A1b2" * 3_000])
+def test_a_cluster_without_phrases_has_a_short_title_without_noise(noise: str) -> None:
+    for text, title in (("red kite", "red kite"), ("", "Cluster 1/4")):
+        facts = ClusterFacts(1, 4, 9, [], [noise.format(text)])
+        assert summary_from_keyphrases(facts, "no phrases").title == title
+
+
+def test_words_are_spelled_as_most_items_spell_them() -> None:
+    texts = [
+        "Fixing the NASA rover in Python",
+        "A rover of NASA and an iPhone",
+        "Rover parts from İzmir",
+        "the iPhone and python, nasa's rover",
+    ]
+    table = count_phrases(texts * 2, np.zeros(8, np.int32))
+    words = {phrase for phrase in table["phrase"].to_pylist() if " " not in phrase}
+    assert {"NASA", "rover", "iPhone", "İzmir", "python", "Fixing"} <= words
+    # Of parts that spell a phrase in two ways the commoner spelling stands for both.
+    parts = [["Rover"], ["rover", "rover"]]
+    tables = [count_phrases(part, np.zeros(len(part), np.int32)) for part in parts]
+    joined = PhraseCounts(pa.concat_tables(tables), 1)
+    assert joined.of_level(np.zeros(1, np.int32), 8) == [["rover"]]
+
+
+def test_stop_words_are_those_of_the_language_of_a_text() -> None:
+    texts = ["Die Kette ist alt und der Sattel auch", "Ich habe die Kette nicht"] * 5
+    found = set(count_phrases(texts, np.zeros(10, np.int32))["phrase"].to_pylist())
+    assert {"Kette", "Sattel"} <= found
+    assert not {"die", "Die", "der", "und", "ist", "ich", "nicht"} & found
+    # The same word is one of a subject elsewhere.
+    english = count_phrases(["cats die of the war"] * 3, np.zeros(3, np.int32))
+    assert {"die", "war"} <= set(english["phrase"].to_pylist())
+
+
+def test_titles_that_differ_in_marks_or_signs_are_not_alike() -> None:
+    assert title_key("चाय") != title_key("चीय")
+    assert title_key("C++") != title_key("C#")
+    assert title_key("自行车修理") == title_key("自行车的修理") or title_key("茶") != title_key(
+        "酒"
+    )
