@@ -107,12 +107,13 @@ class _Analyzer:
         # A word that begins a text may have its capital from that.
         self._spellings: Counter[str] = Counter()
         self._first: Counter[str] = Counter()
+        self._folded = _Folded()
 
     def read(self, text: str) -> tuple[list[str], list[str]]:
         """Words and pairs of words of a text, folded, and its runs without spaces."""
         found = tokens(prose(composed(text[:CHARACTERS_READ])))
-        words = [token for token in found if is_word(token) and not is_run(token)]
-        folded = [fold(word) for word in words]
+        words = [token for token in found if self._folded[token]]
+        folded = [self._folded[word] for word in words]
         self._first.update(words[:1])
         self._spellings.update(words[1:])
         stop_words = self._stop_words.of_text(set(folded))
@@ -120,9 +121,10 @@ class _Analyzer:
         pairs = [
             f"{word} {after}"
             for word, after in itertools.pairwise(kept)
-            if not (is_kana(word) or is_kana(after))
+            if word.isascii() or not (is_kana(word) or is_kana(after))
         ]
-        return kept + pairs, [token for token in found if is_run(token)]
+        runs = [] if text.isascii() else [token for token in found if is_run(token)]
+        return kept + pairs, runs
 
     def spelled(self, phrases: Iterable[str]) -> list[str]:
         """Folded phrases as the texts spell their words."""
@@ -130,6 +132,15 @@ class _Analyzer:
         for counts in (self._spellings, self._first):
             spelling = {**_spellings(counts), **spelling}
         return [" ".join([spelling[word] for word in phrase.split(" ")]) for phrase in phrases]
+
+
+class _Folded(dict[str, str]):
+    """Words, folded, by token; empty for tokens that are no words."""
+
+    def __missing__(self, token: str) -> str:
+        folded = fold(token) if is_word(token) and not is_run(token) else ""
+        self[token] = folded
+        return folded
 
 
 def _spellings(counts: Mapping[str, int]) -> dict[str, str]:

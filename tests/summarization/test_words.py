@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import regex
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hercules_scale.errors import SummaryError
 from hercules_scale.stages.read import _title
@@ -317,6 +319,12 @@ def test_words_are_those_of_unicode_segmentation(script: str) -> None:
         # Hyphens join words here, and French articles are no part of them.
         found = [part for token in tokens(text) for part in token.split("-")]
         assert found == [word.rpartition("’")[2] for word in expected]
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+@settings(deadline=None, max_examples=200)
+def test_words_of_ascii_are_those_among_other_letters(text: str) -> None:
+    assert tokens(f"é {text}")[1:] == tokens(text)
 
 
 @pytest.mark.parametrize("title", ["C++", "C#", "足球", "चाय", "茶", "گل", "R2"])
