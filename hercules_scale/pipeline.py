@@ -94,6 +94,11 @@ SUMMARY_COLUMNS = (
 )
 CLUSTERS = "clusters"
 RAY_STARTS = 3
+# A socket that Ray makes in its folder, and how long that folder's path may be: Linux takes 107
+# bytes for a socket's.
+RAY_SOCKET = "/ray/session_2026-01-01_00-00-00_123456_1234567/sockets/plasma_store"
+RAY_FOLDER_BYTES = 107 - len(RAY_SOCKET)
+SHORT_FOLDERS = ("/tmp", "/var/tmp")  # noqa: S108
 # Held while there is a Ray that a run of this process started or joined for itself.
 _turn = threading.Lock()
 _has_turn: ContextVar[bool] = ContextVar("has_turn", default=False)
@@ -457,6 +462,7 @@ def _connected(config: RunConfig, mine: bool, say: Callable[[str], object]) -> I
             n_cpus = max(os.cpu_count() or 1, math.ceil(asked), 2)
             # Said, because Ray would else join whatever cluster was started on this machine.
             options |= {"address": "local", "num_cpus": n_cpus, "include_dashboard": False}
+            options |= _ray_folder()
         _start_ray(options)
     for name in ("ray.serve", "ray.llm", "vllm"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -469,6 +475,27 @@ def _connected(config: RunConfig, mine: bool, say: Callable[[str], object]) -> I
     finally:
         if mine:
             ray.shutdown()
+
+
+def _ray_folder() -> dict[str, str]:
+    """Option that names a folder for Ray where that of temporary files has too long a path.
+
+    Raises:
+        ConfigError: No other folder will do, or the user named one that is too long.
+    """
+    variable = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
+    folder = os.environ.get(variable, "/tmp")  # noqa: S108
+    if len(os.fsencode(folder)) <= RAY_FOLDER_BYTES:
+        return {}
+    if variable == "TMPDIR":
+        for short in SHORT_FOLDERS:
+            if os.access(short, os.W_OK | os.X_OK):
+                return {"_temp_dir": f"{short}/ray"}
+    raise ConfigError(
+        f"{variable} must be a path of at most {RAY_FOLDER_BYTES} bytes, since Ray's sockets are "
+        f"below it and a socket's path has 107 at most, got {len(os.fsencode(folder))}: {folder}; "
+        "set RAY_TMPDIR to a short one, such as /tmp"
+    )
 
 
 def _start_ray(options: dict[str, Any]) -> None:

@@ -16,8 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-import regex
-
+from hercules_scale.printable import joiners
 from hercules_scale.summarization.words import composed, cut, is_run, is_word, tokens
 
 TITLE_WORDS = 7
@@ -106,8 +105,6 @@ _MARKS = re.compile(
     r"<\|[^|<>]{0,40}\|>|<\||\|>|</?\s*(?:s|item)\s*>|\[/?INST\]|<</?SYS>>|</?(?:start|end)_of_turn>",
     re.I,
 )
-# Within a word of Persian or of India; elsewhere joiners are control characters like others.
-_JOINER = regex.compile(r"(?<=[\p{M}\p{Arabic}])[\u200c\u200d](?=\p{L})")
 # Of a text, to see whether it has words.
 _CHARACTERS_LOOKED_AT = 4_000
 
@@ -265,13 +262,12 @@ class EstimatedTokens:
 def plain_text(text: str) -> str:
     """Text on one line, without control characters, our marks, or tokens of chat templates."""
     text = composed(text)
-    shown = "".join(" " if unicodedata.category(char)[0] == "C" else char for char in text)
-    if "\u200c" in text or "\u200d" in text:
-        letters = list(shown)
-        for found in _JOINER.finditer(text):
-            letters[found.start()] = found[0]
-        shown = "".join(letters)
-    text = shown
+    kept = joiners(text)
+    if kept or not text.isprintable():
+        text = "".join(
+            " " if unicodedata.category(char)[0] == "C" and place not in kept else char
+            for place, char in enumerate(text)
+        )
     while True:
         # What is left after a mark went may be a mark.
         cleaned = " ".join(_MARKS.sub(" ", text).split())
