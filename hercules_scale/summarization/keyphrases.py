@@ -42,6 +42,7 @@ CANDIDATES_PER_PHRASE = 8
 SMALL_SHARE = 0.2
 # Share of a sequence's occurrences within one longer sequence from which it is a piece of that.
 PIECE_SHARE = 0.7
+NEVER = 2**62
 
 # In place of phrases that are left out.
 REST = ""
@@ -243,10 +244,10 @@ class PhraseCounts:
         return columns, sparse.csr_array(self._counts @ of_stems)
 
     @functools.cached_property
-    def _sequences(self) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-        """Whether each phrase reads as words; columns of a sequence without its last letter and
-        without its first one, shape (2, phrases), -1 for none."""
-        readable = np.ones(len(self._phrases), bool)
+    def _sequences(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """How often each phrase must occur to be one; columns of a sequence without its last letter
+        and without its first one, shape (2, phrases), -1 for none."""
+        least = np.ones(len(self._phrases), np.int64)
         shorter = np.full((2, len(self._phrases)), -1)
         beyond = pc.match_substring_regex(self._phrases, r"^[\x{e01}-\x{10ffff}]")
         columns = pc.indices_nonzero(beyond).to_pylist()
@@ -255,18 +256,17 @@ class PhraseCounts:
         for text, column in places.items():
             if is_run(text):
                 letters = atoms(text)
-                readable[column] = reads_as_words(letters)
+                least[column] = 2 if reads_as_words(letters) else NEVER
                 for side, rest in enumerate((letters[:-1], letters[1:])):
                     shorter[side, column] = places.get("".join(rest), -1)
-        return readable, shorter
+        return least, shorter
 
     def _whole(
         self, columns: NDArray[np.int32], occurrences: NDArray[np.float64]
     ) -> NDArray[np.bool_]:
         """Whether phrases of a cluster, by ascending column, are whole words."""
-        readable, shorter = self._sequences
-        whole: NDArray[np.bool_] = readable[columns]
-        whole &= (occurrences > 1) | (shorter[:, columns] == -1).all(axis=0)
+        least, shorter = self._sequences
+        whole: NDArray[np.bool_] = occurrences >= least[columns]
         for side in shorter:
             of_longer = side[columns]
             places = np.minimum(np.searchsorted(columns, of_longer), len(columns) - 1)

@@ -27,6 +27,8 @@ _SMALL = frozenset("ゃゅょっぁぃぅぇぉんーをะาๅ")
 _BEFORE = _SMALL | frozenset("和与與及或把被让讓给給也都就着著而且之其")
 _AFTER = frozenset("和与與及或把被让讓给給也都就着著而且之其在从從对對向不一をがはにのでともへや")
 _HIRAGANA = ("\u3041", "\u309f")
+# Of Thai and Lao; alone they mostly end the syllable before.
+_CONSONANTS = frozenset(map(chr, (*range(0x0E01, 0x0E2F), *range(0x0E81, 0x0EAF))))
 
 
 class RunCounter:
@@ -111,6 +113,8 @@ def reads_as_words(letters: Sequence[str]) -> bool:
     least, most = _HIRAGANA
     if all(least <= letter <= most for letter in letters):
         return 2 < len(letters) < LONGEST and first not in _SMALL and last not in _AFTER
+    if len(letters) == 2 and first in _CONSONANTS:
+        return False
     return (
         1 < len(letters) < LONGEST
         and not (least <= first <= most or least <= last <= most)

@@ -56,10 +56,11 @@ _ELISION = regex.compile(
     r"(?:[cdjlmnst]|qu|dell|nell|sull|all|un)['’](?=[aeiouhyàâéèêëîïôûœ])", regex.IGNORECASE
 )
 # Letters of a script without spaces that belong together: a vowel that is written before or after
-# its consonant, what is written below or above, and in Burmese the consonant that ends a syllable.
+# its consonant, what is written below or above, and a consonant that only ends a syllable.
 _ATOM = regex.compile(
     r"[เแโใไເແໂໃໄ]?+\X\p{M}*+(?:(?<=[\u17d2\u1039])\X\p{M}*+"
-    r"|[\u1000-\u1021]\u1037?+\u103a\p{M}*+)*+[ะาๅະາຽ]?+"
+    r"|[\u1000-\u1021]\u1037?+\u103a\p{M}*+"
+    r"|(?<=[ั็ັົ][\u0e48-\u0e4b\u0ec8-\u0ecb]?)(?<!ก็)[ก-ฮກ-ຮ]\p{M}*+)*+[ะาๅະາຽ]?+"
 )
 _IS_UNSPACED = regex.compile(rf"[{_UNSPACED}]")
 _IS_KANA = regex.compile(_KANA)
@@ -69,7 +70,8 @@ _OF_JAPAN = regex.compile(r"[\p{Hiragana}\p{Katakana}]")
 _HAN = regex.compile(r"\p{Han}")
 # Words that bind others, at which a run is divided; the first are Chinese.
 _CHINESE = regex.compile(
-    "[的了吗嗎呢吧啊们們你您我他她它是很这這那]|因为|因為|如果|但是|可以|没有|沒有|什么|什麼|怎么|怎麼"
+    "[的了吗嗎呢吧啊们們你您我他她它是很这這那]|因为|因為|如果|但是|可以|没有|沒有|什么|什麼|怎么|怎麼|应该|應該|需要|不会|不會"
+    "|不能|一[个個些次下]|哪里|哪裡|多少|请问|請問|非常|已经|已經|还是|還是|或者|而且|所以"
 )
 _BINDING = regex.compile(
     "(?:และ|ที่|ของ|เป็น|ได้|หรือ|แล้ว|เพื่อ|ซึ่ง|ต้อง|อยู่|ครับ|ค่ะ|ไม่|ให้|นี้|นั้น"

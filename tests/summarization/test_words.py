@@ -277,6 +277,18 @@ def test_key_phrases_are_whole_words_of_the_items(script: str, form: str) -> Non
         assert broken == []
 
 
+def test_letters_that_stand_together_once_or_by_chance_are_no_phrase() -> None:
+    texts = [
+        # The same letters end words that are not the same.
+        *("ซ่อมเบรกจักรยาน", "แบตเตอรี่จักรยานเสื่อม", "ยางรถจักรยานรั่วมากวันนี้", "ล้างจักรยานไฟฟ้า"),
+        *("龙井绿茶香味浓", "泡绿茶水温", "绿茶价格高", "红茶绿茶区别"),
+        *("りんごの皮をむく方法", "青森のりんごは甘い", "りんごを買った", "りんごはどのくらい"),
+    ]
+    counts = PhraseCounts(count_phrases(texts, np.repeat(np.arange(3, dtype=np.int32), 4)), 3)
+    found = counts.of_level(np.arange(3, dtype=np.int32), 8)
+    assert found == [["จักรยาน"], ["绿茶"], ["りんご"]]
+
+
 def facts_of(script: str) -> list[ClusterFacts]:
     texts = texts_of(script)
     counts = PhraseCounts(count_phrases(texts, CLUSTERS), 2)
