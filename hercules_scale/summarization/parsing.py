@@ -329,8 +329,7 @@ def summary_from_keyphrases(facts: ClusterFacts, reason: str) -> Summary:
     if not phrases:
         exemplar = facts.exemplars[0][:EXEMPLAR_CHARACTERS] if facts.exemplars else ""
         exemplar = plain_text(prose(exemplar))
-        title = clean_title(cut(exemplar, TITLE_CHARACTERS))
-        title = title if has_words(title) else f"Cluster {facts.name}"
+        title = clean_title(cut(exemplar, TITLE_CHARACTERS)) or f"Cluster {facts.name}"
         description = f"{facts.n_items:,} items such as: {cut(exemplar, 200)}"
         return Summary(title, description, "keyphrases", "keyphrases", reason)
     names: list[str] = []
