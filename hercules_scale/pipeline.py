@@ -34,6 +34,7 @@ from hercules_scale.job_environment import kept_environment
 from hercules_scale.printable import without_secrets
 from hercules_scale.progress import Reporter, StageReport
 from hercules_scale.reading.sources import SourceFile, changed_files
+from hercules_scale.reading.survey import Survey
 from hercules_scale.reduction.pca import PCA
 from hercules_scale.resources import pools_of
 from hercules_scale.schemas import WITHHELD
@@ -135,12 +136,12 @@ def run(
     Raises:
         HerculesScaleError: Of the type that says what went wrong.
     """
-    config, sources = check(config, functions)
+    config, sources, taken = check(config, functions)
 
     def stages(context: RunContext) -> Results:
         return _run_stages(context, sources)
 
-    return carry_out(config, sources, stages, reporter, None, functions)
+    return carry_out(config, sources, taken, stages, reporter, None, functions)
 
 
 Results = tuple[dict[str, list[FileRecord]], dict[str, Any]]
@@ -150,6 +151,7 @@ Results = tuple[dict[str, list[FileRecord]], dict[str, Any]]
 def carry_out(
     config: RunConfig,
     sources: list[SourceFile],
+    taken: Survey,
     stages: Callable[[RunContext], Results],
     reporter: Reporter | None = None,
     assigned_to: str | None = None,
@@ -160,6 +162,7 @@ def carry_out(
     Args:
         config: The run.
         sources: Its input files.
+        taken: What they are taken for.
         stages: What is done, on Ray.
         reporter: What progress is shown on; by default the terminal.
         assigned_to: Fingerprint of the run whose clusters the items are put into, if any.
@@ -196,6 +199,11 @@ def carry_out(
                     lock.store.delete_unfinished()
                     context = replace(context, store=lock.store)
                     record = earlier or _new_record(context, sources, assigned_to)
+                    record["input"] = taken.record()
+                    for line in taken.lines:
+                        reporter.say(line)
+                    for alarm in taken.alarms:
+                        reporter.alarm(alarm)
                     tables = _keep_record(context, record, lock, stages)
                     lock.check()
                     publish(lock.store, tables, run_fingerprint)
@@ -597,6 +605,7 @@ def _run_stages(context: RunContext, sources: list[SourceFile]) -> Results:
         tables["k_selection"] = clustering.curve
     return tables, {
         "rows": {name: sum(file.rows for file in files) for name, files in tables.items()},
+        "rejected": items.reasons,
         "clusters_per_level": {
             str(level): clustering.level(level).num_rows
             for level in range(1, clustering.n_levels + 1)

@@ -16,7 +16,7 @@ from hercules_scale.config import parse_config
 from hercules_scale.errors import ConfigError, HerculesScaleError, ManifestMismatchError
 from hercules_scale.pipeline import local_or_cluster_ray, run
 from hercules_scale.progress import Reporter
-from hercules_scale.reading.sources import list_sources
+from hercules_scale.reading.listing import list_sources
 from hercules_scale.stages.context import RunContext
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import FORMAT, to_json
