@@ -100,8 +100,6 @@ def _split_ids(data: Any) -> tuple[list[object] | None, Any]:
     if hasattr(data, "to_arrow"):
         # A frame of Polars.
         data = data.to_arrow()
-    if hasattr(data, "tocsr"):
-        raise InputError("items must not be a sparse matrix; give its .toarray(), or fewer columns")
     if isinstance(data, str | bytes) or not isinstance(data, Iterable | pa.Table):
         raise InputError(
             "items must be a list, mapping, Series, DataFrame, array or Arrow table, or the path "

@@ -11,7 +11,6 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import scipy.sparse
 from PIL import Image
 from scipy.sparse import csr_array, dok_array
 
@@ -225,7 +224,6 @@ def test_the_same_items_are_the_same_file_and_others_another(tmp_path: Path) -> 
             {},
             "column 'x' is sparse; give frame",
         ),
-        (scipy.sparse.csr_matrix([[0, 1]]), {}, r"must not be a sparse matrix; give its \.toarray"),
         (["a"], {"labels": [1, 2]}, r"labels must be as many as the items \(1\), got 2"),
     ],
 )
