@@ -29,8 +29,12 @@ Encode = Callable[[list[str]], Float32]
 LEAST_OF_TITLE, LEAST_OF_DESCRIPTION = 0.5, 0.6
 # Share of a cluster's items that a word is in, from which it is theirs and not a single item's.
 LEAST_SHARE = 0.01
+# Share of the items from which a word is as typical of them as a title needs.
+TYPICAL_SHARE = 0.1
 # Cosine of a word and a key phrase from which the word says much the same.
 CLOSE = 0.5
+# How typical such a word is, where few items have it.
+CLOSE_TYPICALITY = 0.5
 # Of an item, by which the language and the script of a cluster's items are known.
 CHARACTERS_SHOWN = 500
 # Titles, descriptions and key phrases are shorter.
@@ -138,16 +142,16 @@ class SaidWords:
         often = self.counts.data[span] >= LEAST_SHARE * self.n_items[cluster]
         return [self._stems[column] for column in self.counts.indices[span][often].tolist()]
 
-    def often_said(self, cluster: int, stem: str) -> bool:
-        """Whether a cluster's items have a word, and not only a few of very many."""
+    def share(self, cluster: int, stem: str) -> float:
+        """Occurrences of a word in an item of a cluster, on average."""
         column = self.columns.get(stem)
         if column is None:
-            return False
+            return 0.0
         span = slice(self.counts.indptr[cluster], self.counts.indptr[cluster + 1])
         place = np.searchsorted(self.counts.indices[span], column)
         if place == span.stop - span.start or self.counts.indices[span][place] != column:
-            return False
-        return bool(self.counts.data[span][place] >= LEAST_SHARE * self.n_items[cluster])
+            return 0.0
+        return float(self.counts.data[span][place] / self.n_items[cluster])
 
 
 def _script(word: str) -> frozenset[str]:
@@ -179,6 +183,18 @@ class Grounding:
         stems = self._content_stems(text)
         return 1 - len(self.unsaid(cluster, stems)) / len(stems) if stems else float("nan")
 
+    def typicality(self, cluster: int, text: str) -> float:
+        """How typical of the items the content words of a text are, 0 to 1; NaN where it has none.
+
+        A model that reads a few of the items may name one of them, in words that hardly any other
+        item has.
+        """
+        stems = self._content_stems(text)
+        shares = [self._said.share(cluster, stem) / TYPICAL_SHARE for stem in stems]
+        near = self._near(cluster, [word for word in stems.values() if not word.isdigit()])
+        least = [CLOSE_TYPICALITY * (word in near) for word in stems.values()]
+        return float(np.mean(np.clip(shares, least, 1))) if stems else float("nan")
+
     def problem(self, cluster: int, name: str, text: str, least: float) -> str:
         """The reason why a text is refused; empty where it is not.
 
@@ -209,7 +225,7 @@ class Grounding:
         unknown = {
             stem: word
             for stem, word in stems.items()
-            if stem not in own and not self._said.often_said(cluster, stem)
+            if stem not in own and self._said.share(cluster, stem) < LEAST_SHARE
         }
         near = self._near(cluster, [word for word in unknown.values() if not word.isdigit()])
         return {stem: word for stem, word in unknown.items() if word not in near}

@@ -158,4 +158,4 @@ def test_phrases_that_were_left_out_count_and_are_never_chosen() -> None:
         assert REST not in found
     assert phrases(few, [0, 1], n_phrases=1) == phrases(counts, [0, 1], n_phrases=1)
     said = PhraseCounts(few, 2).words_of_level(np.arange(2, dtype=np.int32), np.array([3.0, 3.0]))
-    assert said.often_said(1, "appl")
+    assert said.share(1, "appl") > 0
