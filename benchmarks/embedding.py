@@ -198,7 +198,7 @@ def time_stage(store: Store, shards: Shards, workers: int = WORKERS) -> tuple[fl
     with local_or_cluster_ray(config):
         context = RunContext(config, store, "benchmark", Reporter())
         started = time.perf_counter()
-        embed_items(context, Items(shards, {}, 0, Layout(Columns("text")), None), n_gpus=0)
+        embed_items(context, Items(shards, {}, 0, Layout(Columns("text")), None, {}), n_gpus=0)
         seconds = time.perf_counter() - started
     finished = [
         (shard, Path(store.path(layout.commit("embed", shard, 0))).stat().st_mtime)

@@ -43,7 +43,7 @@ from hercules_scale.embedding.sentence_transformer import SentenceTransformerEnc
 from hercules_scale.evaluation.summaries import held_out_accuracy
 from hercules_scale.pipeline import local_or_cluster_ray
 from hercules_scale.progress import Reporter
-from hercules_scale.reading.sources import list_sources
+from hercules_scale.reading.listing import list_sources
 from hercules_scale.stages.cluster import Clustering, cluster_items
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.embed import embed_items

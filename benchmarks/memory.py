@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 
 from hercules_scale.config import InputConfig
 from hercules_scale.reading.items import read_layout, read_piece
-from hercules_scale.reading.sources import list_sources, split_into_pieces
+from hercules_scale.reading.listing import list_sources
+from hercules_scale.reading.sources import split_into_pieces
 from hercules_scale.stages import facts
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import read_tables, write_table

@@ -11,7 +11,8 @@ from hercules_scale.moments import Moments
 from hercules_scale.pipeline import Results, carry_out
 from hercules_scale.progress import Reporter
 from hercules_scale.reading.files import read_columns
-from hercules_scale.reading.sources import SourceFile, list_sources
+from hercules_scale.reading.listing import list_sources
+from hercules_scale.reading.sources import SourceFile
 from hercules_scale.stages.assign import FinishedRun, assign_items
 from hercules_scale.stages.context import NO_FUNCTIONS, Functions, RunContext
 from hercules_scale.stages.describe import describe_items
@@ -81,7 +82,7 @@ def assign(
     if config.describes_items and config.summaries.engine == "openai":
         named = config.summaries.endpoint
         check_trusted(store.uri, "summaries.endpoint", named, endpoint, "--endpoint ")
-    config, sources = check(config, functions)
+    config, sources, taken = check(config, functions)
     finished = FinishedRun.of(store, tables, config.hierarchy.metric)
 
     def stages(context: RunContext) -> Results:
@@ -89,7 +90,7 @@ def assign(
             context, sources, finished, known_moments(record["variables"], config.input.columns)
         )
 
-    return carry_out(config, sources, stages, reporter, record["fingerprint"], functions)
+    return carry_out(config, sources, taken, stages, reporter, record["fingerprint"], functions)
 
 
 def _check_storage(store: Store, values: dict[str, Any], places: list[str]) -> None:
@@ -155,5 +156,6 @@ def _run_stages(
     tables |= {"memberships": assigned.memberships, "drift": [assigned.drift]}
     return tables, {
         "rows": {name: sum(file.rows for file in files) for name, files in tables.items()},
+        "rejected": items.reasons,
         "assigned": {"run": run.store.uri, "items": shards.n_items, "known": assigned.n_known},
     }

@@ -16,9 +16,10 @@ from hercules_scale.models import (
     resolve_image_model,
 )
 from hercules_scale.reading.columns import Columns, with_columns
-from hercules_scale.reading.files import read_columns
+from hercules_scale.reading.listing import list_sources
 from hercules_scale.reading.redact import load_redaction
-from hercules_scale.reading.sources import SourceFile, list_sources
+from hercules_scale.reading.sources import SourceFile
+from hercules_scale.reading.survey import Survey, survey
 from hercules_scale.space import check_space, count_rows, dimension_of
 from hercules_scale.stages.context import NO_FUNCTIONS, Functions
 from hercules_scale.stages.vocabulary import read_vocabulary
@@ -31,7 +32,7 @@ from hercules_scale.summarization.clients import OpenAIClient, is_loopback
 
 def check(
     config: RunConfig, functions: Functions = NO_FUNCTIONS
-) -> tuple[RunConfig, list[SourceFile]]:
+) -> tuple[RunConfig, list[SourceFile], Survey]:
     """Check what can be checked before anything starts, and list the input files.
 
     Args:
@@ -39,7 +40,8 @@ def check(
         functions: The user's own, which the configuration may ask for.
 
     Returns:
-        The configuration with the modality and the columns that were detected, and the files.
+        The configuration with the modality and the columns that were detected, the files, and
+        what they are taken for.
 
     Raises:
         InputError: A path names nothing or cannot be read, or the output cannot be written.
@@ -51,17 +53,15 @@ def check(
     if config.privacy.redact is not None:
         load_redaction(config.privacy.redact)
     check_language_model(config)
-    sources = list_sources(config.input.paths)
-    for source in sources:
-        # An empty image is one item that cannot be used.
-        if source.size_bytes == 0 and source.format != "image":
-            raise InputError(f"{source.uri}: the file is empty; replace it or leave it out")
-    columns = read_columns(config.input, sources[0])
-    config = _resolved(config, columns)
+    skipped: dict[str, str] = {}
+    sources = list_sources(config.input.paths, skipped)
+    n_rows = count_rows(sources)
+    taken = survey(config.input, sources, n_rows, skipped)
+    config = _resolved(config, taken.columns)
     _check_models(config)
     _check_output(config)
-    check_space(config, sources, count_rows(sources), dimension_of(config, columns, sources))
-    return config, sources
+    check_space(config, sources, n_rows, dimension_of(config, taken.columns, sources))
+    return config, sources, taken
 
 
 def check_language_model(config: RunConfig) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import hercules_scale
 from hercules_scale.errors import HerculesScaleError, InputError
-from hercules_scale.printable import printable, printable_lines, without_secrets
+from hercules_scale.printable import for_stream, printable, printable_lines, without_secrets
 
 if TYPE_CHECKING:
     from hercules_scale.config import RunConfig
@@ -256,7 +256,7 @@ def _add_config_arguments(command: argparse.ArgumentParser) -> None:
 
 def _say(text: str) -> None:
     """Print lines that may quote titles, ids and file names of strangers."""
-    print(printable_lines(text))
+    print(for_stream(printable_lines(text), sys.stdout))
 
 
 def _load(options: argparse.Namespace) -> RunConfig:

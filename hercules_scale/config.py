@@ -73,6 +73,56 @@ def _without_password(paths: str | list[str]) -> str | list[str]:
     return paths
 
 
+class CsvConfig(_Section):
+    """How csv files are written; what is left out is detected, in each file by itself."""
+
+    delimiter: str | None = Field(
+        default=None, min_length=1, max_length=1, description="what separates fields, such as ;"
+    )
+    quote: str | None = Field(
+        default=None, max_length=1, description='what encloses fields; left out: ", empty: nothing'
+    )
+    escape: str | None = Field(
+        default=None,
+        max_length=1,
+        description="what stands before a quote within quotes; left out: a quote, or \\ where the "
+        "file has it so; empty: a quote",
+    )
+    encoding: str | None = Field(
+        default=None, description="of csv, jsonl, json and txt files, such as utf-8 or cp1252"
+    )
+    decimal: Literal[".", ","] | None = Field(
+        default=None, description="what begins the decimals of a number"
+    )
+
+    @field_validator("delimiter", "quote", "escape")
+    @classmethod
+    def _is_plain(cls, value: str | None) -> str | None:
+        if value and (not value.isascii() or value in "\r\n\0"):
+            raise ValueError("must be one character of ASCII, and no end of a line")
+        return value
+
+    @field_validator("encoding")
+    @classmethod
+    def _encoding_is_known(cls, value: str | None) -> str | None:
+        try:
+            # Python's codecs that make no text of bytes, such as base64, have no such name.
+            if value is not None:
+                "a".encode(value)
+        except (LookupError, ValueError):
+            raise ValueError(f"{value!r} is no encoding of text; give such as utf-8") from None
+        return value
+
+    @model_validator(mode="after")
+    def _characters_differ(self) -> CsvConfig:
+        given = [each for each in (self.delimiter, self.quote, self.escape) if each]
+        if len(set(given)) < len(given):
+            raise ValueError(
+                "delimiter, quote and escape must differ; an escape left empty is the quote itself"
+            )
+        return self
+
+
 class InputConfig(_Section):
     """What is read."""
 
@@ -80,6 +130,7 @@ class InputConfig(_Section):
         description="a file, folder, glob or list of them (parquet, csv, jsonl, txt, npy, or "
         "images)"
     )
+    csv: CsvConfig = CsvConfig()
     modality: Literal["text", "image", "numeric", "embedding"] | None = Field(
         default=None, description="what an item is; left out: detected"
     )

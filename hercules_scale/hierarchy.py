@@ -24,7 +24,7 @@ from hercules_scale.exchange.destination import open_destination
 from hercules_scale.exchange.edits import read_edits, with_edits
 from hercules_scale.exchange.source import FinishedRun, read_files, rows_of_items
 from hercules_scale.exchange.title_sources import title_marks
-from hercules_scale.printable import printable
+from hercules_scale.printable import for_stream, printable
 from hercules_scale.progress import Reporter
 from hercules_scale.stages.context import NO_FUNCTIONS, Functions
 from hercules_scale.storage import layout
@@ -293,7 +293,7 @@ class Hierarchy:
 
             display(self)
         else:
-            print(self.tree_text(depth, level))
+            print(for_stream(self.tree_text(depth, level), sys.stdout))
 
     def tree_text(self, depth: int | None = None, level: int | None = None) -> str:
         """The hierarchy as indented text, coarsest clusters first, larger before smaller.

@@ -311,7 +311,8 @@ def _folder_or_hub_id(key: str, name: str, aliases: list[str]) -> str:
     path = os.path.expanduser(name)
     # Of a name that no file system takes it says no; that of pathlib raises.
     if os.path.isdir(path):
-        return path
+        # It may be loaded by a process in another folder.
+        return os.path.abspath(path)
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ConfigError(
             f"{key} must be an alias ({', '.join(aliases)}), an existing folder or a model-hub id "

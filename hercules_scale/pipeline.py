@@ -34,6 +34,7 @@ from hercules_scale.job_environment import kept_environment
 from hercules_scale.printable import without_secrets
 from hercules_scale.progress import Reporter, StageReport
 from hercules_scale.reading.sources import SourceFile, changed_files
+from hercules_scale.reading.survey import Survey
 from hercules_scale.reduction.pca import PCA
 from hercules_scale.resources import pools_of
 from hercules_scale.schemas import WITHHELD
@@ -94,6 +95,11 @@ SUMMARY_COLUMNS = (
 )
 CLUSTERS = "clusters"
 RAY_STARTS = 3
+# A socket that Ray makes in its folder, and how long that folder's path may be: Linux takes 107
+# bytes for a socket's.
+RAY_SOCKET = "/ray/session_2026-01-01_00-00-00_123456_1234567/sockets/plasma_store"
+RAY_FOLDER_BYTES = 107 - len(RAY_SOCKET)
+SHORT_FOLDERS = ("/tmp", "/var/tmp")  # noqa: S108
 # Held while there is a Ray that a run of this process started or joined for itself.
 _turn = threading.Lock()
 _has_turn: ContextVar[bool] = ContextVar("has_turn", default=False)
@@ -130,12 +136,12 @@ def run(
     Raises:
         HerculesScaleError: Of the type that says what went wrong.
     """
-    config, sources = check(config, functions)
+    config, sources, taken = check(config, functions)
 
     def stages(context: RunContext) -> Results:
         return _run_stages(context, sources)
 
-    return carry_out(config, sources, stages, reporter, None, functions)
+    return carry_out(config, sources, taken, stages, reporter, None, functions)
 
 
 Results = tuple[dict[str, list[FileRecord]], dict[str, Any]]
@@ -145,6 +151,7 @@ Results = tuple[dict[str, list[FileRecord]], dict[str, Any]]
 def carry_out(
     config: RunConfig,
     sources: list[SourceFile],
+    taken: Survey,
     stages: Callable[[RunContext], Results],
     reporter: Reporter | None = None,
     assigned_to: str | None = None,
@@ -155,6 +162,7 @@ def carry_out(
     Args:
         config: The run.
         sources: Its input files.
+        taken: What they are taken for.
         stages: What is done, on Ray.
         reporter: What progress is shown on; by default the terminal.
         assigned_to: Fingerprint of the run whose clusters the items are put into, if any.
@@ -191,6 +199,11 @@ def carry_out(
                     lock.store.delete_unfinished()
                     context = replace(context, store=lock.store)
                     record = earlier or _new_record(context, sources, assigned_to)
+                    record["input"] = taken.record()
+                    for line in taken.lines:
+                        reporter.say(line)
+                    for alarm in taken.alarms:
+                        reporter.alarm(alarm)
                     tables = _keep_record(context, record, lock, stages)
                     lock.check()
                     publish(lock.store, tables, run_fingerprint)
@@ -457,6 +470,7 @@ def _connected(config: RunConfig, mine: bool, say: Callable[[str], object]) -> I
             n_cpus = max(os.cpu_count() or 1, math.ceil(asked), 2)
             # Said, because Ray would else join whatever cluster was started on this machine.
             options |= {"address": "local", "num_cpus": n_cpus, "include_dashboard": False}
+            options |= _ray_folder()
         _start_ray(options)
     for name in ("ray.serve", "ray.llm", "vllm"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -469,6 +483,27 @@ def _connected(config: RunConfig, mine: bool, say: Callable[[str], object]) -> I
     finally:
         if mine:
             ray.shutdown()
+
+
+def _ray_folder() -> dict[str, str]:
+    """Option that names a folder for Ray where that of temporary files has too long a path.
+
+    Raises:
+        ConfigError: No other folder will do, or the user named one that is too long.
+    """
+    variable = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
+    folder = os.environ.get(variable, "/tmp")  # noqa: S108
+    if len(os.fsencode(folder)) <= RAY_FOLDER_BYTES:
+        return {}
+    if variable == "TMPDIR":
+        for short in SHORT_FOLDERS:
+            if os.access(short, os.W_OK | os.X_OK):
+                return {"_temp_dir": f"{short}/ray"}
+    raise ConfigError(
+        f"{variable} must be a path of at most {RAY_FOLDER_BYTES} bytes, since Ray's sockets are "
+        f"below it and a socket's path has 107 at most, got {len(os.fsencode(folder))}: {folder}; "
+        "set RAY_TMPDIR to a short one, such as /tmp"
+    )
 
 
 def _start_ray(options: dict[str, Any]) -> None:
@@ -570,6 +605,7 @@ def _run_stages(context: RunContext, sources: list[SourceFile]) -> Results:
         tables["k_selection"] = clustering.curve
     return tables, {
         "rows": {name: sum(file.rows for file in files) for name, files in tables.items()},
+        "rejected": items.reasons,
         "clusters_per_level": {
             str(level): clustering.level(level).num_rows
             for level in range(1, clustering.n_levels + 1)

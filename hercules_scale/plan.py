@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -73,12 +74,14 @@ class _Sample:
         words: What they are in words.
         rows_per_byte: Of a file of texts.
         dimension: Length of their vectors, where no model is needed to tell.
+        warnings: Rows that cannot be used, and what looks wrong.
     """
 
     items: pa.Table
     words: list[str]
     rows_per_byte: float
     dimension: int
+    warnings: list[str]
 
 
 def make_plan(config: RunConfig) -> str:
@@ -90,7 +93,7 @@ def make_plan(config: RunConfig) -> str:
     Raises:
         HerculesScaleError: As the run itself would.
     """
-    config, sources = check(config)
+    config, sources, taken = check(config)
     sample = _sample(config, sources)
     n_rows, counted = _count_rows(sources, sample)
     levels, described = _levels(config, n_rows, counted)
@@ -102,12 +105,11 @@ def make_plan(config: RunConfig) -> str:
     dimension, embedding = _embedding(config, sample, n_rows)
     tile = TILE_ROWS * dimension * 4
     centroids = 12 * levels[0] * dimension
-    about = "" if counted else "about "
     tokens_per_item = sum(map(EstimatedTokens().count, sample.words)) / len(sample.words)
     lines = [
-        f"input: {len(sources):,} {sources[0].format} files, "
-        f"{sum(source.size_bytes for source in sources) / 2**20:,.1f} MiB, {about}{n_rows:,} "
-        f"rows, modality {config.input.modality}{_of_columns(config)}",
+        *(printable(line) for line in taken.lines),
+        *([] if counted else [f"input: about {n_rows:,} rows"]),
+        *(f"input: {printable(each)}" for each in (*taken.alarms, *sample.warnings)),
         f"embedding: {embedding}",
         f"clusters per level: {described}",
         f"memory: {n_rows * dimension * 4 / 2**20:,.0f} MiB of temporary disk for vectors, "
@@ -133,15 +135,6 @@ def _resources(config: RunConfig) -> str:
     filled, n_gpus = fill(config, machines), usable_gpus(config, machines)
     notes = check_resources(filled, machines, n_gpus)
     return "; ".join([describe_resources(config, machines), *notes])
-
-
-def _of_columns(config: RunConfig) -> str:
-    asked = config.input
-    single = [asked.text_column, asked.image_column, asked.embedding_column]
-    names = [*(name for name in single if name), *asked.columns]
-    shown = ", ".join(printable(name) for name in names[:8])
-    more = f" and {len(names) - 8:,} more" if len(names) > 8 else ""
-    return f" ({shown}{more})"
 
 
 def _embedding(config: RunConfig, sample: _Sample, n_rows: int) -> tuple[int, str]:
@@ -270,8 +263,13 @@ def _sample(config: RunConfig, sources: list[SourceFile]) -> _Sample:
     of_items = read_layout(config.input, sources)
     n_wanted = SAMPLE_IMAGES if of_items.columns.modality == "image" else SAMPLE_TEXTS
     parts: list[pa.Table] = []
-    for batch in _batches(config, of_items, sources):
+    warnings: list[str] = []
+    reasons: Counter[str] = Counter()
+    n_seen = 0
+    for batch in _batches(config, of_items, sources, warnings):
         parts.append(batch.items)
+        n_seen += batch.n_rows
+        reasons.update(batch.rejected["reason"].to_pylist())
         if sum(part.num_rows for part in parts) >= n_wanted:
             break
     items = pa.concat_tables([of_items.schema.empty_table(), *parts]).slice(0, n_wanted)
@@ -286,13 +284,19 @@ def _sample(config: RunConfig, sources: list[SourceFile]) -> _Sample:
         words = [""] * items.num_rows
     n_bytes = sum(len(text.encode()) for text in words)
     dimension = of_items.dimension or len(columns.numbers)
-    return _Sample(items, words, len(words) / max(n_bytes, 1), dimension)
+    if reasons:
+        listed = ", ".join(f"{reason} ({count:,})" for reason, count in reasons.most_common(5))
+        rejected = f"of the first {n_seen:,} rows {reasons.total():,} cannot be used: {listed}"
+        warnings.insert(0, rejected)
+    return _Sample(items, words, len(words) / max(n_bytes, 1), dimension, warnings)
 
 
-def _batches(config: RunConfig, of_items: Layout, sources: list[SourceFile]) -> Iterator[Batch]:
+def _batches(
+    config: RunConfig, of_items: Layout, sources: list[SourceFile], warnings: list[str]
+) -> Iterator[Batch]:
     for source in sources:
         for piece in split_into_pieces([source]):
-            yield from read_piece(config.input, of_items, piece)
+            yield from read_piece(config.input, of_items, piece, warnings)
 
 
 def _count_rows(sources: list[SourceFile], sample: _Sample) -> tuple[int, bool]:

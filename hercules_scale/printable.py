@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
+from typing import TextIO
 
 # A user and password in a URL; a parameter with its value. No part is looked at twice, because of
 # the ``+`` after each repetition, so that a text of any kind takes a time in proportion to it.
@@ -16,9 +18,41 @@ _SECRET_NAMES = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL|SAS|CONNECTION
 _SECRET_CHARACTERS = 8
 
 
+_JOINER = re.compile("(?<=(.))[\u200c\u200d](?=(.))")
+
+
+def joiners(text: str) -> set[int]:
+    """Places of joiners that are letters of a word, as in Persian and in the scripts of India.
+
+    Elsewhere they are control characters like others.
+    """
+    if "\u200c" not in text and "\u200d" not in text:
+        return set()
+    return {
+        found.start()
+        for found in _JOINER.finditer(text)
+        if found[2].isalpha()
+        and (
+            unicodedata.category(found[1])[0] == "M" or unicodedata.bidirectional(found[1]) == "AL"
+        )
+    }
+
+
 def printable(text: str) -> str:
     """Text whose control characters, such as a terminal's escapes, are shown and not obeyed."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    if text.isprintable():
+        return text
+    kept = joiners(text)
+    return "".join(
+        char if char.isprintable() or place in kept else repr(char)[1:-1]
+        for place, char in enumerate(text)
+    )
+
+
+def for_stream(text: str, stream: TextIO) -> str:
+    """Text that a stream can write: what its encoding does not have is shown by its number."""
+    encoding = stream.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def printable_lines(text: str) -> str:

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray._private.utils import validate_socket_filepath
 
 from hercules_scale import __version__, pipeline
 from hercules_scale.config import parse_config
-from hercules_scale.errors import HerculesScaleError, ManifestMismatchError
+from hercules_scale.errors import ConfigError, HerculesScaleError, ManifestMismatchError
 from hercules_scale.pipeline import local_or_cluster_ray, run
 from hercules_scale.progress import Reporter
-from hercules_scale.reading.sources import list_sources
+from hercules_scale.reading.listing import list_sources
 from hercules_scale.stages.context import RunContext
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import FORMAT, to_json
@@ -143,6 +144,31 @@ def test_runs_share_a_ray_that_their_caller_started(monkeypatch: pytest.MonkeyPa
 
     with ThreadPoolExecutor(2) as threads:
         assert [each.result() for each in [threads.submit(share) for _ in range(2)]] == [False] * 2
+
+
+def test_ray_gets_a_short_folder_where_that_of_temporary_files_is_too_long(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    long = f"/{'temporary-files-of-a-user/' * 4}"
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", "/tmp")
+    assert pipeline._ray_folder() == {}
+    monkeypatch.setenv("TMPDIR", long)
+    monkeypatch.setattr(pipeline, "SHORT_FOLDERS", ("/none", str(tmp_path)))
+    assert pipeline._ray_folder() == {"_temp_dir": f"{tmp_path}/ray"}
+    # The socket of the longest name in a folder of the longest path is as long as Ray takes.
+    folder = "x" * pipeline.RAY_FOLDER_BYTES
+    validate_socket_filepath(folder + pipeline.RAY_SOCKET)
+    with pytest.raises(OSError, match="AF_UNIX path length"):
+        validate_socket_filepath(folder + "x" + pipeline.RAY_SOCKET)
+    monkeypatch.setattr(pipeline, "SHORT_FOLDERS", ("/none",))
+    with pytest.raises(
+        ConfigError, match=r"^TMPDIR must be .* 39 bytes.*set RAY_TMPDIR to a short"
+    ):
+        pipeline._ray_folder()
+    monkeypatch.setenv("RAY_TMPDIR", long)
+    with pytest.raises(ConfigError, match=r"^RAY_TMPDIR must be a path of at most 39 bytes"):
+        pipeline._ray_folder()
 
 
 def raise_if(error: Exception | None) -> None:

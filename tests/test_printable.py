@@ -16,6 +16,9 @@ SIGNED = "https://store.example.com/a.png?X-Amz-Expires=60&X-Amz-Signature=c4na6
         ("\x1b[2J\x07", "\\x1b[2J\\x07"),
         ("a\u202eb\u2066", "a\\u202eb\\u2066"),
         ("\ud800\x00\x9b", "\\ud800\\x00\\x9b"),
+        # Joiners are letters of Persian and of the scripts of India, and of no other.
+        ("می\u200cخواهم क्\u200dष", "می\u200cخواهم क्\u200dष"),
+        ("a\u200cb \u200d", "a\\u200cb \\u200d"),
     ],
 )
 def test_what_a_terminal_would_obey_is_shown(text: str, shown: str) -> None:

@@ -103,7 +103,8 @@ def choose_smoothing(
 ) -> SmoothingChoice:
     """Whether to smooth, and over how many neighbours, without labels.
 
-    A neighbourhood may be no larger than half a finest cluster of average size. Within that,
+    A neighbourhood may be no larger than half a finest cluster of average size, where equal vectors
+    count once: they need no smoothing, and melt the few others into themselves. Within that,
     smoothing is taken if it does not lower the agreement of two halves of a sample that are
     smoothed and clustered apart: what is there is found in both.
 
@@ -115,7 +116,8 @@ def choose_smoothing(
         unit: Whether vectors are kept at unit length.
         seed: Seed of the run.
     """
-    neighbours = min(AUTO_NEIGHBOURS, n_rows // (NEIGHBOURHOODS_PER_CLUSTER * k))
+    share = len({row.tobytes() for row in sample}) / max(len(sample), 1)
+    neighbours = min(AUTO_NEIGHBOURS, int(share * n_rows) // (NEIGHBOURHOODS_PER_CLUSTER * k))
     # In a half of the sample clusters are smaller too.
     k = min(k, len(sample) // (4 * max(neighbours, 1)))
     if neighbours < LEAST_NEIGHBOURS or k < 2:

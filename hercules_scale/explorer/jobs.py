@@ -156,8 +156,10 @@ class Jobs:
             InputError: It cannot be read.
         """
         from hercules_scale.config import InputConfig
-        from hercules_scale.reading.files import raw_batches, read_columns
-        from hercules_scale.reading.sources import list_sources, split_into_pieces
+        from hercules_scale.reading.files import raw_batches
+        from hercules_scale.reading.listing import list_sources
+        from hercules_scale.reading.sources import split_into_pieces
+        from hercules_scale.reading.survey import survey
 
         upload = None if is_input else self.upload(number)
         path = self.input(number) if upload is None else str(upload.path)
@@ -169,7 +171,7 @@ class Jobs:
             "size_bytes": sum(each.size_bytes for each in sources),
         }
         try:
-            columns = read_columns(config, sources[0])
+            columns = survey(config, sources).columns
         except HerculesScaleError as error:
             # It may need to be told which column is which; its rows help with that.
             found["problem"] = str(error).replace(path, name)
@@ -193,8 +195,8 @@ class Jobs:
             InputError: There is no such upload, or too much is running.
         """
         from hercules_scale.explorer.forms import configuration
-        from hercules_scale.reading.files import read_columns
-        from hercules_scale.reading.sources import list_sources
+        from hercules_scale.reading.listing import list_sources
+        from hercules_scale.reading.survey import survey
 
         given, name = values.get("config"), values.get("name")
         if not isinstance(given, dict):
@@ -210,10 +212,11 @@ class Jobs:
             raise InputError(f"{RUNNING_AT_ONCE} runs are going on; wait for one or cancel it")
         output = self.folder / "runs" / f"{_stamp()}-{len(self.jobs)}"
         config = configuration(given, paths, str(output))
-        for source in list_sources(paths):
-            # Cells of a table may name any file.
-            if source.format != "image" and read_columns(config.input, source).image is not None:
-                raise InputError("images are sent as files here, not as columns of a table")
+        sources = list_sources(paths)
+        # Cells of a table may name any file.
+        is_table = sources[0].format != "image"
+        if is_table and survey(config.input, sources).columns.image is not None:
+            raise InputError("images are sent as files here, not as columns of a table")
         output.parent.mkdir(parents=True, exist_ok=True)
         file = output.with_suffix(".yaml")
         file.write_text(yaml.safe_dump(config.model_dump(), sort_keys=False), encoding="utf-8")
@@ -279,17 +282,19 @@ def _cell(value: Any) -> str:
 
 def _plain_preview(path: Path) -> dict[str, Any]:
     """Columns and first rows of a table of whatever columns; none of what is no table."""
-    import pyarrow.csv
     import pyarrow.json
     import pyarrow.parquet as pq
+
+    from hercules_scale.reading.csv_files import csv_rows
+    from hercules_scale.reading.listing import list_sources
 
     try:
         if path.suffix == ".parquet":
             return _shown(pa.table(next(pq.ParquetFile(path).iter_batches(PREVIEW_ROWS))))
         if path.suffix == ".csv":
-            return _shown(pa.table(pyarrow.csv.open_csv(path).read_next_batch()))
+            return _shown(csv_rows(list_sources([str(path)])[0]))
         if path.suffix == ".jsonl":
             return _shown(pyarrow.json.read_json(path))
-    except (pa.ArrowException, StopIteration, OSError):
+    except (pa.ArrowException, StopIteration, OSError, HerculesScaleError):
         pass
     return {"columns": [], "rows": []}

@@ -50,8 +50,27 @@ class Columns:
         return list(dict.fromkeys(names))
 
 
+@dataclass(frozen=True)
+class Guess:
+    """What the values of columns say that their types do not, where no role is named.
+
+    Attributes:
+        kinds: Types by the values: numbers written as text are numbers.
+        aside: Columns that are none of an item, with the reason.
+        wordy: Columns of texts that hold more than a word.
+    """
+
+    kinds: dict[str, pa.DataType]
+    aside: dict[str, str]
+    wordy: frozenset[str]
+
+
 def choose_columns(
-    config: InputConfig, available: dict[str, pa.DataType], where: str, typed: bool = True
+    config: InputConfig,
+    available: dict[str, pa.DataType],
+    where: str,
+    typed: bool = True,
+    guess: Guess | None = None,
 ) -> Columns:
     """Columns by role, from the configuration or, where it is silent, by what there is.
 
@@ -60,12 +79,15 @@ def choose_columns(
         available: Columns of the input and their types.
         where: The file, for messages.
         typed: Whether the file says its types; in a csv file every column holds text.
+        guess: What the values say; left out, the types alone count.
 
     Raises:
         SchemaError: A column is missing or of a wrong type, or the modality cannot be told.
     """
     _check_names(config, available, where)
-    modality = config.modality or _detect(config, available)
+    guess = guess or Guess(available, {}, frozenset(available))
+    free = _free(config, guess)
+    modality = config.modality or _detect(config, free, guess)
     labels = tuple(config.label_columns)
     text, image, embedding = config.text_column, config.image_column, config.embedding_column
     if modality != "numeric" and text and typed and not is_text(available[text]):
@@ -75,13 +97,13 @@ def choose_columns(
         )
     if modality == "text":
         _refuse_others(config, modality, ("image_column", "embedding_column", "columns"), where)
-        text = text or _the_one(config, available, where, "text")
+        text = text or _the_one(free, where, "text")
     elif modality == "image":
         _refuse_others(config, modality, ("embedding_column", "columns"), where)
-        image = image or _the_one(config, available, where, "image")
+        image = image or _the_one(free, where, "image")
     elif modality == "embedding":
         _refuse_others(config, modality, ("image_column", "columns"), where)
-        embedding = embedding or _the_one(config, available, where, "embedding")
+        embedding = embedding or _the_one(free, where, "embedding")
         if typed and not (is_vector(available[embedding]) or is_text(available[embedding])):
             raise SchemaError(
                 f"{where}: input.embedding_column {embedding!r} must hold lists of numbers, got "
@@ -89,8 +111,8 @@ def choose_columns(
             )
     else:
         _refuse_others(config, modality, ("text_column", "image_column", "embedding_column"), where)
-        numbers = tuple(config.columns) or _numbers(config, available)
-        _check_numbers(config, numbers, available, where, typed)
+        numbers = tuple(config.columns) or _numbers(free)
+        _check_numbers(config, numbers, available, where, typed, guess)
         return Columns(
             "numeric", config.id_column, labels, numbers=numbers, owner=config.owner_column
         )
@@ -151,7 +173,7 @@ def _refuse_others(config: InputConfig, modality: str, keys: tuple[str, ...], wh
             )
 
 
-def _detect(config: InputConfig, available: dict[str, pa.DataType]) -> Modality:
+def _detect(config: InputConfig, free: dict[str, pa.DataType], guess: Guess) -> Modality:
     """What the items are, by the columns that are named, else by what there is."""
     if config.columns:
         return "numeric"
@@ -159,33 +181,34 @@ def _detect(config: InputConfig, available: dict[str, pa.DataType]) -> Modality:
         return "embedding"
     if config.image_column:
         return "image"
-    free = _free(config, available)
-    if config.text_column or "text" in free:
+    if config.text_column or is_text(free.get("text", pa.bool_())):
         return "text"
     if any(is_vector(kind) for kind in free.values()):
         return "embedding"
     if any(is_image(name, kind) for name, kind in free.items()):
         return "image"
-    if any(is_text(kind) and not pa.types.is_null(kind) for kind in free.values()):
+    texts = {name for name, kind in free.items() if is_text(kind) and not pa.types.is_null(kind)}
+    has_numbers = any(is_number(kind) for kind in free.values())
+    # Beside numbers, a column of single words is an id or a category.
+    if texts and (texts & guess.wordy or not has_numbers):
         return "text"
-    return "numeric" if any(is_number(kind) for kind in free.values()) else "text"
+    return "numeric" if has_numbers or guess.aside else "text"
 
 
-def _free(config: InputConfig, available: dict[str, pa.DataType]) -> dict[str, pa.DataType]:
-    taken = {config.id_column, config.owner_column, *config.label_columns}
-    return {name: kind for name, kind in available.items() if name not in taken}
+def _free(config: InputConfig, guess: Guess) -> dict[str, pa.DataType]:
+    taken = {config.id_column, config.owner_column, *config.label_columns, *guess.aside}
+    return {name: kind for name, kind in guess.kinds.items() if name not in taken}
 
 
-def _the_one(config: InputConfig, available: dict[str, pa.DataType], where: str, role: str) -> str:
+def _the_one(free: dict[str, pa.DataType], where: str, role: str) -> str:
     """The only column that can play a role, or the one that is called so."""
-    free = _free(config, available)
     fits = {"text": lambda _, kind: is_text(kind), "image": is_image}
     fit = fits.get(role, lambda _, kind: is_vector(kind))
     names = [name for name, kind in free.items() if fit(name, kind)]
     if role in names:
         return role
     # A column without values may hold anything.
-    names = [name for name in names if not pa.types.is_null(available[name])]
+    names = [name for name in names if not pa.types.is_null(free[name])]
     if len(names) == 1:
         return names[0]
     holds = {"text": "text", "image": "images", "embedding": "lists of numbers"}[role]
@@ -195,8 +218,8 @@ def _the_one(config: InputConfig, available: dict[str, pa.DataType], where: str,
     )
 
 
-def _numbers(config: InputConfig, available: dict[str, pa.DataType]) -> tuple[str, ...]:
-    return tuple(name for name, kind in _free(config, available).items() if is_number(kind))
+def _numbers(free: dict[str, pa.DataType]) -> tuple[str, ...]:
+    return tuple(name for name, kind in free.items() if is_number(kind))
 
 
 def _check_numbers(
@@ -205,11 +228,13 @@ def _check_numbers(
     available: dict[str, pa.DataType],
     where: str,
     typed: bool,
+    guess: Guess,
 ) -> None:
     if not numbers:
+        aside = "".join(f"; {name!r} was left out ({why})" for name, why in guess.aside.items())
         raise SchemaError(
-            f"{where}: input.columns must be given, since no column holds numbers; columns are "
-            f"{', '.join(sorted(available))}"
+            f"{where}: input.columns must be given, since no column holds numbers{aside}; columns "
+            f"are {', '.join(sorted(available))}"
         )
     for name in numbers:
         if name in RESERVED_NUMBERS:
@@ -238,13 +263,30 @@ def is_text(kind: pa.DataType) -> bool:
         pa.types.is_string(kind)
         or pa.types.is_large_string(kind)
         or pa.types.is_string_view(kind)
-        or pa.types.is_binary(kind)
+        or is_bytes(kind)
         or pa.types.is_null(kind)
     )
 
 
+def is_bytes(kind: pa.DataType) -> bool:
+    """Whether a column holds bytes, which may be a text or an image."""
+    return bool(
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_binary_view(kind)
+        or pa.types.is_fixed_size_binary(kind)
+    )
+
+
+def is_whole(kind: pa.DataType) -> bool:
+    """Whether a column holds whole numbers."""
+    return bool(pa.types.is_integer(kind))
+
+
 def is_number(kind: pa.DataType) -> bool:
     """Whether a column holds single numbers."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
     return bool(
         pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     )
@@ -252,13 +294,28 @@ def is_number(kind: pa.DataType) -> bool:
 
 def is_vector(kind: pa.DataType) -> bool:
     """Whether a column holds lists of numbers."""
-    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    lists = (
+        pa.types.is_list,
+        pa.types.is_large_list,
+        pa.types.is_fixed_size_list,
+        pa.types.is_list_view,
+        pa.types.is_large_list_view,
+    )
     return any(test(kind) for test in lists) and is_number(kind.value_type)
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type that an extension, such as a tensor, is stored as."""
+    while isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    # Arrays of several shapes, as Ray stores them.
+    if pa.types.is_struct(kind) and {each.name for each in kind} == {"data", "shape"}:
+        return kind.field("data").type
+    return kind
 
 
 def is_image(name: str, kind: pa.DataType) -> bool:
     """Whether a column holds images: bytes, or a record of bytes and path, called so."""
     if pa.types.is_struct(kind):
         return any(field.name == "bytes" for field in kind)
-    binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-    return name in ("image", "img") and bool(binary or is_text(kind))
+    return name in ("image", "img") and is_text(kind)

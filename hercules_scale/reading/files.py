@@ -2,77 +2,95 @@
 
 from __future__ import annotations
 
-import gzip
-import io
-import json
-import sys
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pacsv
 
-from hercules_scale.config import InputConfig
+from hercules_scale.config import CsvConfig, InputConfig
 from hercules_scale.errors import InputError
 from hercules_scale.reading.columns import Columns, choose_columns
-from hercules_scale.reading.parquet import BATCH_BYTES, parquet_batches
-from hercules_scale.reading.sources import Piece, SourceFile, npy_header, parquet_file
+from hercules_scale.reading.csv_files import csv_batches, csv_head, reason_of
+from hercules_scale.reading.dialect import Dialect
+from hercules_scale.reading.heads import BATCH_ROWS, LONGEST_LINE_BYTES, FileHead, named_columns
+from hercules_scale.reading.lines import (
+    TEXT_COLUMN_OF_LINES,
+    json_batches,
+    json_head,
+    line_batches,
+)
+from hercules_scale.reading.parquet import BATCH_BYTES, parquet_batches, parquet_head
+from hercules_scale.reading.sources import COMPRESSED, Piece, SourceFile, npy_header
+from hercules_scale.reading.streams import UNPACK_ERRORS, dialect_of
 from hercules_scale.storage.store import Store
 
-BATCH_ROWS = 8_192
 # Decoded images of a batch are held together.
 BATCH_IMAGES = 64
-TEXT_COLUMN_OF_LINES = "text"
 # Columns of files that have none.
 VECTOR_COLUMN, IMAGE_COLUMN = "embedding", "image"
-# A row of CSV must fit in a block; the longest text that is read is so long.
-CSV_BLOCK_BYTES = 16 * 2**20
-# The reader takes some kilobytes for each, which its name alone does not.
-MOST_COLUMNS = 65_536
-# Rows of a wrong width that a block may have: of a block of two bytes a row, the reasons would fill
-# the memory.
-MOST_MALFORMED = 100_000
-SNIFFED_LINES = 1_000
-# A line of a text or JSON Lines file, so that a small .gz cannot fill the memory with one.
-LONGEST_LINE_BYTES = CSV_BLOCK_BYTES
-TOO_LONG = f"the line is longer than {LONGEST_LINE_BYTES >> 20} MiB"
 
 
 def read_columns(config: InputConfig, source: SourceFile) -> Columns:
-    """Columns by role of one file, from its schema or first rows.
+    """Columns by role of one file, from the configuration, its schema or first rows.
 
     Raises:
         InputError: The file cannot be read.
         SchemaError: A column is missing.
     """
-    with _reading(source):
-        return choose_columns(
-            config, _available(config, source), source.uri, source.format != "csv"
-        )
+    head = read_file_head(config, source)
+    return choose_columns(config, head.kinds, source.uri, source.format != "csv")
 
 
-def _available(config: InputConfig, source: SourceFile) -> dict[str, pa.DataType]:
-    """Columns of a file and their types."""
-    if source.format == "parquet":
-        schema = parquet_file(source).schema_arrow
-        return dict(zip(schema.names, schema.types, strict=True))
-    if source.format == "csv":
-        _check_width(source)
-        with _open_csv(source, None) as reader:
-            return dict(zip(reader.schema.names, reader.schema.types, strict=True))
+def piece_columns(config: InputConfig, source: SourceFile) -> Columns | None:
+    """The same of a file among others, whose columns are known; none where it is empty.
+
+    Raises:
+        InputError: The file cannot be read.
+        SchemaError: A column is missing, which an object of JSON may leave out, or of a wrong type.
+    """
+    head = read_file_head(config, source)
+    if not head.kinds:
+        return None
     if source.format == "jsonl":
-        return _jsonl_columns(source)
+        for name in named_columns(config, source):
+            head.kinds.setdefault(name, pa.null())
+    return choose_columns(config, head.kinds, source.uri, source.format != "csv")
+
+
+def read_file_head(config: InputConfig, source: SourceFile, cells: bool = False) -> FileHead:
+    """Columns of a file, with those that its place names, such as ``topic=bikes/``.
+
+    Args:
+        config: The input section.
+        source: The file.
+        cells: Whether values are wanted too.
+
+    Raises:
+        InputError: The file cannot be read.
+        SchemaError: Two columns have one name.
+    """
+    with _reading(source):
+        head = _read_file_head(config, source, cells)
+    head.kinds.update(dict.fromkeys(source.partitions, pa.string()))
+    return head
+
+
+def _read_file_head(config: InputConfig, source: SourceFile, cells: bool) -> FileHead:
+    if source.format == "parquet":
+        return parquet_head(source, cells)
+    if source.format == "csv":
+        return csv_head(config, source, cells)
+    if source.format == "jsonl":
+        return json_head(config, source)
     if source.format == "npy":
         width = npy_header(source).width
         if config.modality == "numeric":
-            return {f"column_{index}": pa.float64() for index in range(width)}
-        return {VECTOR_COLUMN: pa.list_(pa.float32(), width)}
+            return FileHead({f"column_{index}": pa.float64() for index in range(width)})
+        return FileHead({VECTOR_COLUMN: pa.list_(pa.float32(), width)})
     if source.format == "image":
-        return {IMAGE_COLUMN: pa.binary()}
-    return {TEXT_COLUMN_OF_LINES: pa.string()}
+        return FileHead({IMAGE_COLUMN: pa.binary()})
+    return FileHead({TEXT_COLUMN_OF_LINES: pa.string()}, {}, dialect_of(source, config.csv))
 
 
 @contextmanager
@@ -83,240 +101,68 @@ def _reading(source: SourceFile) -> Iterator[None]:
     except (
         pa.ArrowException,
         OSError,
-        EOFError,
         UnicodeDecodeError,
         KeyError,
-        zlib.error,
+        *UNPACK_ERRORS,
     ) as error:
         # pyarrow raises KeyError for a name with a NUL byte.
         raise InputError(
-            f"{source.uri}: cannot be read as {source.format} ({_reason(error)}); "
+            f"{source.uri}: cannot be read as {source.format} ({reason_of(error)}); "
             "mend the file or leave it out"
         ) from None
 
 
-def _reason(error: Exception) -> str:
-    reason = " ".join(str(error).split())[:200]
-    # What pyarrow says of a row that does not end within a block names none of our options.
-    straddles = "straddling object" in reason
-    return f"a row is longer than {CSV_BLOCK_BYTES >> 20} MiB" if straddles else reason
-
-
-def raw_batches(piece: Piece, columns: Columns) -> Iterator[tuple[pa.Table, dict[int, str]]]:
-    """Columns as they are read, and a reason for each row that could not even be read."""
-    source = piece.source
-    with _reading(source):
-        if source.format == "parquet":
-            size = BATCH_ROWS if columns.image is None else BATCH_IMAGES
-            groups = list(piece.row_groups or ())
-            # Images have a limit of their own, of pixels.
-            longest = {name: LONGEST_LINE_BYTES for name in columns.names if name != columns.image}
-            yield from parquet_batches(source, groups, columns.names, size, longest)
-        elif source.format == "csv":
-            yield from _csv_batches(source, columns)
-        elif source.format == "jsonl":
-            yield from _jsonl_batches(source, columns)
-        elif source.format == "npy":
-            yield from _npy_batches(piece, columns)
-        elif source.format == "image":
-            yield from _image_batches(piece)
-        else:
-            for lines in _lines(source):
-                broken = {index: TOO_LONG for index, line in enumerate(lines) if line is None}
-                yield pa.table({TEXT_COLUMN_OF_LINES: pa.array(lines, pa.binary())}), broken
-
-
-def _csv_batches(source: SourceFile, columns: Columns) -> Iterator[tuple[pa.Table, dict[int, str]]]:
-    broken: list[str] = []
-    with _open_csv(source, columns, broken) as reader:
-        for batch in reader:
-            for start in range(0, batch.num_rows, BATCH_ROWS):
-                yield pa.table(batch.slice(start, BATCH_ROWS)), {}
-            # The reader sets malformed rows aside, so they come after others.
-            if len(broken) >= BATCH_ROWS:
-                yield _malformed(broken, columns)
-                broken.clear()
-    yield _malformed(broken, columns)
-
-
-def _malformed(reasons: list[str], columns: Columns) -> tuple[pa.Table, dict[int, str]]:
-    empty = {name: pa.nulls(len(reasons), pa.binary()) for name in columns.names}
-    return pa.table(empty), dict(enumerate(reasons))
-
-
-def _check_width(source: SourceFile) -> None:
-    with _buffered(source) as stream:
-        n_columns = stream.readline(CSV_BLOCK_BYTES).count(b",") + 1
-    if n_columns > MOST_COLUMNS:
-        raise InputError(
-            f"{source.uri}: must have at most {MOST_COLUMNS:,} columns, got {n_columns:,}; leave "
-            "columns out, or give the file as Parquet"
-        )
-
-
-@contextmanager
-def _open_csv(
-    source: SourceFile, columns: Columns | None, broken: list[str] | None = None
-) -> Iterator[pacsv.CSVStreamingReader]:
-    """A reader of chosen columns; reasons for rows of a wrong width go to ``broken``."""
-
-    def set_aside(row: pacsv.InvalidRow) -> str:
-        if broken is not None:
-            if len(broken) >= MOST_MALFORMED:
-                return "error"
-            # A row that names an owner is not quoted.
-            text = "" if columns is None or columns.owner else f": {row.text[:100]}"
-            broken.append(
-                f"line {row.number} has {row.actual_columns} columns, "
-                f"not {row.expected_columns}{text}"
-            )
-        return "skip"
-
-    # As bytes, so that one row of invalid UTF-8 is rejected alone, and 007 stays 007.
-    convert = pacsv.ConvertOptions()
-    if columns is not None:
-        convert = pacsv.ConvertOptions(
-            column_types=dict.fromkeys(columns.names, pa.binary()),
-            include_columns=columns.names,
-            strings_can_be_null=True,
-            null_values=[""],
-            quoted_strings_can_be_null=False,
-        )
-    parse = pacsv.ParseOptions(newlines_in_values=True, invalid_row_handler=set_aside)
-    # Line numbers of malformed rows are known to a single-threaded reader alone.
-    read = pacsv.ReadOptions(use_threads=False, block_size=CSV_BLOCK_BYTES)
-    with _open_stream(source) as stream, _without_traces_of_undecodable_rows():
-        try:
-            reader = pacsv.open_csv(stream, read, parse, convert)
-        except pa.ArrowInvalid as error:
-            raise InputError(
-                f"{source.uri}: cannot be read as csv with a header line ({_reason(error)}); mend "
-                "the file or leave it out"
-            ) from None
-        with reader:
-            yield reader
-
-
-@contextmanager
-def _without_traces_of_undecodable_rows() -> Iterator[None]:
-    """Hold back the trace that pyarrow prints of a malformed row that is no UTF-8.
-
-    It refuses such a row by itself, by its number.
-    """
-    before = sys.unraisablehook
-
-    def hook(unraisable: sys.UnraisableHookArgs, /) -> None:
-        if not isinstance(unraisable.exc_value, UnicodeDecodeError):
-            before(unraisable)
-
-    sys.unraisablehook = hook
-    try:
-        yield
-    finally:
-        sys.unraisablehook = before
-
-
-def _open_stream(source: SourceFile) -> Any:
-    store = Store(source.folder)
-    stream = store.arrow.open_input_stream(store.path(source.name), compression=None)
-    return gzip.open(stream) if source.name.lower().endswith(".gz") else stream
-
-
-def _lines(source: SourceFile) -> Iterator[list[bytes | None]]:
-    """Lines some thousand at a time; None for one that is too long."""
-    lines: list[bytes | None] = []
-    with _buffered(source) as stream:
-        n_bytes = 0
-        while line := stream.readline(LONGEST_LINE_BYTES + 1):
-            whole = line.endswith(b"\n") or len(line) <= LONGEST_LINE_BYTES
-            lines.append(line.rstrip(b"\r\n") if whole else None)
-            while not whole:
-                rest = stream.readline(LONGEST_LINE_BYTES)
-                whole = not rest or rest.endswith(b"\n")
-            n_bytes += len(line)
-            if len(lines) == BATCH_ROWS or n_bytes > LONGEST_LINE_BYTES:
-                yield lines
-                lines, n_bytes = [], 0
-    if lines:
-        yield lines
-
-
-@contextmanager
-def _buffered(source: SourceFile) -> Iterator[Any]:
-    with _open_stream(source) as opened:
-        is_raw = isinstance(opened, pa.NativeFile)
-        yield io.BufferedReader(opened, 2**20) if is_raw else opened
-
-
-def _jsonl_columns(source: SourceFile) -> dict[str, pa.DataType]:
-    """Columns of the first lines that are objects; one that ever holds text is a text column."""
-    for lines in _lines(source):
-        found: dict[str, pa.DataType] = {}
-        for line in lines[:SNIFFED_LINES]:
-            value, _ = _parse_object(line)
-            for name, cell in (value or {}).items():
-                if isinstance(cell, str):
-                    found[name] = pa.string()
-                elif cell is not None and found.get(name) != pa.string():
-                    found[name] = _json_type(cell)
-                else:
-                    found.setdefault(name, pa.null())
-            # Not held beside the next, which may be as large.
-            value = None
-        if found:
-            return found
-        break
-    raise InputError(
-        f"{source.uri}: the first {SNIFFED_LINES:,} lines hold no JSON object; give one a line, "
-        "or leave the file out"
-    )
-
-
-def _json_type(cell: object) -> pa.DataType:
-    if isinstance(cell, list) and all(isinstance(each, int | float) for each in cell):
-        return pa.list_(pa.float64())
-    number = isinstance(cell, int | float) and not isinstance(cell, bool)
-    return pa.float64() if number else pa.bool_()
-
-
-def _jsonl_batches(
-    source: SourceFile, columns: Columns
+def raw_batches(
+    piece: Piece,
+    columns: Columns,
+    dialect: Dialect | None = None,
+    alarms: list[str] | None = None,
 ) -> Iterator[tuple[pa.Table, dict[int, str]]]:
-    for lines in _lines(source):
-        cells: dict[str, list[bytes | None]] = {name: [] for name in columns.names}
-        broken: dict[int, str] = {}
-        for index, line in enumerate(lines):
-            value, reason = _parse_object(line)
-            for name in columns.names:
-                cell = (value or {}).get(name)
-                if name == columns.text and cell is not None and not isinstance(cell, str):
-                    reason = reason or f"column {name!r} holds {type(cell).__name__}, not text"
-                    cell = None
-                cells[name].append(_to_bytes(cell))
-            if reason:
-                broken[index] = reason
-            value = cell = None
-        yield pa.table({name: pa.array(cells[name], pa.binary()) for name in cells}), broken
+    """Columns as they are read, and a reason for each row that could not even be read.
+
+    Args:
+        piece: What is read.
+        columns: Their roles.
+        dialect: How a file of text is written; left out: detected.
+        alarms: What looks wrong is added to these.
+    """
+    source = piece.source
+    own = [name for name in columns.names if name not in source.partitions]
+    with _reading(source):
+        if dialect is None and source.format in COMPRESSED:
+            dialect = dialect_of(source, CsvConfig(), own)
+        for table, broken in _raw_batches(piece, columns, own, dialect, alarms):
+            for name, value in source.partitions.items():
+                if name in columns.names:
+                    column = pa.repeat(pa.scalar(value, pa.string()), table.num_rows)
+                    table = table.append_column(name, column)
+            yield table, broken
 
 
-def _parse_object(line: bytes | None) -> tuple[dict[str, Any] | None, str]:
-    if line is None:
-        return None, TOO_LONG
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return None, "not valid JSON"
-    if not isinstance(value, dict):
-        return None, f"the line holds {type(value).__name__}, not a JSON object"
-    return value, ""
-
-
-def _to_bytes(cell: object) -> bytes | None:
-    if cell is None:
-        return None
-    text = cell if isinstance(cell, str) else json.dumps(cell)
-    # A lone surrogate has no UTF-8 form; what comes out fails the check for valid UTF-8.
-    return text.encode("utf-8", "surrogatepass")
+def _raw_batches(
+    piece: Piece,
+    columns: Columns,
+    own: list[str],
+    dialect: Dialect | None,
+    alarms: list[str] | None,
+) -> Iterator[tuple[pa.Table, dict[int, str]]]:
+    source = piece.source
+    if source.format == "parquet":
+        size = BATCH_ROWS if columns.image is None else BATCH_IMAGES
+        groups = list(piece.row_groups or ())
+        # Images have a limit of their own, of pixels.
+        longest = {name: LONGEST_LINE_BYTES for name in own if name != columns.image}
+        yield from parquet_batches(source, groups, own, size, longest)
+    elif source.format == "npy":
+        yield from _npy_batches(piece, columns)
+    elif source.format == "image":
+        yield from _image_batches(piece)
+    elif dialect is not None and source.format == "csv":
+        yield from csv_batches(source, dialect, columns, own, [] if alarms is None else alarms)
+    elif dialect is not None and source.format == "jsonl":
+        yield from json_batches(source, dialect, own, columns.text)
+    elif dialect is not None:
+        yield from line_batches(source, dialect)
 
 
 def _npy_batches(piece: Piece, columns: Columns) -> Iterator[tuple[pa.Table, dict[int, str]]]:

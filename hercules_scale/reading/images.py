@@ -7,8 +7,15 @@ import threading
 import warnings
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hercules_scale.reading.places import read_place
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 # Decoded, 300 MB; more is a bomb or a map.
 MOST_PIXELS = 100_000_000
@@ -17,6 +24,8 @@ THUMBNAIL_PIXELS = 256
 JPEG_QUALITY = 92
 # Of more pixels, one image at a time is decoded; of fewer, as many as there are threads.
 LARGE_PIXELS = 12_000_000
+# Bits of a shade of grey.
+DEPTHS = (8, 10, 12, 14, 16)
 _one_large = threading.Lock()
 
 
@@ -36,7 +45,7 @@ def thumbnail(data: bytes) -> bytes:
     Raises:
         UnusableImageError: It is no image, is cut off, or has too many pixels.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     if not data:
         raise UnusableImageError("the image is empty")
@@ -58,12 +67,7 @@ def thumbnail(data: bytes) -> bytes:
             if not small:
                 # JPEG decodes to an eighth, a quarter or a half as it goes.
                 opened.draft("RGB", (2 * THUMBNAIL_PIXELS, 2 * THUMBNAIL_PIXELS))
-            upright = ImageOps.exif_transpose(opened)
-            if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
-                with_alpha = upright.convert("RGBA")
-                ground = Image.new("RGBA", with_alpha.size, "white")
-                upright = Image.alpha_composite(ground, with_alpha)
-            image = upright.convert("RGB")
+            image = as_rgb(opened)
             if not small:
                 scale = THUMBNAIL_PIXELS / min(image.size)
                 size = [
@@ -84,6 +88,38 @@ def thumbnail(data: bytes) -> bytes:
     else:
         image.save(out, "JPEG", quality=JPEG_QUALITY)
     return out.getvalue()
+
+
+def as_rgb(opened: Image.Image) -> Image.Image:
+    """An image of any mode in RGB, upright, on white; of an animation the frame that is open.
+
+    More than 8 bits of grey are scaled down from the fewest of 8, 10, 12, 14 and 16 that hold the
+    brightest; fractions from 0 to 1 are scaled up; what is beyond is stretched from darkest to
+    brightest.
+    """
+    from PIL import Image, ImageOps
+
+    upright = ImageOps.exif_transpose(opened)
+    if upright.mode == "F" or upright.mode.startswith("I"):
+        upright = Image.fromarray(_as_bytes(np.asarray(upright, np.float64)))
+    if upright.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in upright.info:
+        with_alpha = upright.convert("RGBA")
+        ground = Image.new("RGBA", with_alpha.size, "white")
+        upright = Image.alpha_composite(ground, with_alpha)
+    return upright.convert("RGB")
+
+
+def _as_bytes(grey: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Shades of grey from 0 to 255, shape (height, width)."""
+    known = grey[np.isfinite(grey)]
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
+    largest = next((2.0**bits - 1 for bits in DEPTHS if high <= 2**bits - 1), high)
+    if low >= 0 and high <= 1:
+        largest = 1.0
+    elif low < 0 or high > 2**16 - 1:
+        grey, largest = grey - low, high - low
+    shades = np.nan_to_num(grey, nan=0, posinf=largest, neginf=0) * (255 / max(largest, 1e-300))
+    return np.clip(np.rint(shades), 0, 255).astype(np.uint8)
 
 
 def read_image(location: str, folder: str, allowed: tuple[str, ...] = ()) -> tuple[bytes, str]:

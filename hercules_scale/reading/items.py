@@ -12,9 +12,12 @@ import pyarrow.compute as pc
 from hercules_scale.config import InputConfig
 from hercules_scale.errors import SchemaError
 from hercules_scale.reading.columns import Columns, is_text, with_columns
-from hercules_scale.reading.files import raw_batches, read_columns
+from hercules_scale.reading.files import piece_columns, raw_batches
+from hercules_scale.reading.heads import named_columns
 from hercules_scale.reading.payload import as_text, flatten, payload, true_rows, vector_length
-from hercules_scale.reading.sources import Piece, SourceFile, split_into_pieces
+from hercules_scale.reading.sources import COMPRESSED, Piece, SourceFile, split_into_pieces
+from hercules_scale.reading.streams import dialect_of
+from hercules_scale.reading.survey import survey
 from hercules_scale.schemas import SCANNED_OWNERS, scanned, scanned_labels
 
 
@@ -50,13 +53,14 @@ class Layout:
 
 
 def read_layout(config: InputConfig, sources: list[SourceFile]) -> Layout:
-    """What the items are, by the first file and, for the vectors' length, the first rows.
+    """What the items are, by a sample of all files and, for the vectors' length, the first rows.
 
     Raises:
         InputError: A file cannot be read.
         SchemaError: A column is missing, or the modality cannot be told.
     """
-    columns = read_columns(config, sources[0])
+    columns = piece_columns(config, sources[0]) if _is_resolved(config) else None
+    columns = columns or survey(config, sources).columns
     if columns.modality != "embedding":
         return Layout(columns)
     assert columns.embedding
@@ -72,33 +76,53 @@ def read_layout(config: InputConfig, sources: list[SourceFile]) -> Layout:
     )
 
 
-def read_piece(config: InputConfig, layout: Layout, piece: Piece) -> Iterator[Batch]:
+def _is_resolved(config: InputConfig) -> bool:
+    """Whether the columns that items are made of are named."""
+    named = (config.text_column, config.image_column, config.embedding_column, config.columns)
+    return config.modality is not None and any(named)
+
+
+def read_piece(
+    config: InputConfig, layout: Layout, piece: Piece, alarms: list[str] | None = None
+) -> Iterator[Batch]:
     """Rows of a piece in order, sorted into usable and rejected.
 
     Args:
         config: The input section.
         layout: What its items are.
         piece: The rows to read.
+        alarms: What looks wrong though it can be read is added to these.
 
     Raises:
         InputError: The file cannot be read.
         SchemaError: A column is missing or has a type that cannot be used.
     """
     # Of every file, since its types may be others.
-    columns = read_columns(with_columns(config, layout.columns), piece.source)
+    config, source, dialect = with_columns(config, layout.columns), piece.source, None
+    columns = piece_columns(config, source)
+    if columns is None:
+        return
+    if source.format in COMPRESSED:
+        dialect = dialect_of(source, config.csv, named_columns(config, source))
+    decimal = dialect.decimal if dialect else "."
     position = 0
-    for raw, broken in raw_batches(piece, columns):
-        batch = _sort_rows(raw, broken, layout, piece, position)
+    for raw, broken in raw_batches(piece, columns, dialect, alarms):
+        batch = _sort_rows(raw, broken, layout, piece, position, decimal)
         position += batch.n_rows
         yield batch
 
 
 def _sort_rows(
-    raw: pa.Table, broken: dict[int, str], layout: Layout, piece: Piece, position: int
+    raw: pa.Table,
+    broken: dict[int, str],
+    layout: Layout,
+    piece: Piece,
+    position: int,
+    decimal: str,
 ) -> Batch:
     n_rows = raw.num_rows
     columns = layout.columns
-    parts, reasons = payload(raw, columns, piece.source, layout.dimension)
+    parts, reasons = payload(raw, columns, piece.source, layout.dimension, decimal)
     item_id = pa.nulls(n_rows, pa.string())
     if columns.item_id:
         item_id, bad_id = _as_ids(raw.column(columns.item_id), columns.item_id, piece.source)

@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 
 from hercules_scale.errors import InputError
 from hercules_scale.reading.columns import Modality
+from hercules_scale.reading.images import as_rgb
+from hercules_scale.reading.listing import FORMATS
 from hercules_scale.reading.places import WEB
-from hercules_scale.reading.sources import FORMATS
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import vector_column
 
@@ -31,7 +32,6 @@ SNIFFED = 20
 IMAGE_ENDINGS = tuple(ending for ending, kind in FORMATS.items() if kind == "image")
 # Columns of an array, which has no names.
 ARRAY_COLUMN = "column_{}"
-PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 
 
 def write_items(
@@ -43,7 +43,8 @@ def write_items(
         data: Texts, images (paths, URIs, bytes, PIL images), numbers or vectors in a list, tuple,
             Series or array, which get row numbers for ids; or any of these by id, as a mapping; or
             a table: a DataFrame, an Arrow table, a list of mappings. The index of a Series or
-            DataFrame that is not the default one holds its ids.
+            DataFrame that is not the default one holds its ids, unless it is of numbers that
+            repeat, as those of frames that were put together.
         folder: A path or URI.
         modality: What an item is; left out, it is told from the data. A 2-D array is numeric
             unless it is said to be of embeddings.
@@ -90,9 +91,15 @@ def _split_ids(data: Any) -> tuple[list[object] | None, Any]:
     if isinstance(data, Mapping):
         return list(data), list(data.values())
     if isinstance(data, pd.Series | pd.DataFrame):
-        default = isinstance(data.index, pd.RangeIndex) and data.index.start == 0
-        ids = None if default else data.index.tolist()
+        index = data.index
+        default = isinstance(index, pd.RangeIndex) and (index.start, index.step) == (0, 1)
+        # Frames that were put together repeat their numbers, which name no item then.
+        joined = pd.api.types.is_integer_dtype(index.dtype) and not index.is_unique
+        ids = None if default or joined else index.tolist()
         return ids, data if isinstance(data, pd.DataFrame) else data.to_list()
+    if hasattr(data, "to_arrow"):
+        # A frame of Polars.
+        data = data.to_arrow()
     if isinstance(data, str | bytes) or not isinstance(data, Iterable | pa.Table):
         raise InputError(
             "items must be a list, mapping, Series, DataFrame, array or Arrow table, or the path "
@@ -140,7 +147,20 @@ def _section(modality: Modality, **columns: Any) -> dict[str, Any]:
 
 
 def _frame(frame: pd.DataFrame, modality: Modality | None) -> tuple[pa.Table, dict[str, Any]]:
+    import pandas as pd
+
     frame = frame.rename(columns=str)
+    names = frame.columns
+    if not names.is_unique:
+        twice = ", ".join(map(repr, names[names.duplicated()].unique()[:5]))
+        raise InputError(
+            f"items: column names must differ, but {twice} occurs more than once; rename them"
+        )
+    sparse = [name for name in names if isinstance(frame[name].dtype, pd.SparseDtype)]
+    if sparse:
+        raise InputError(
+            f"items: column {sparse[0]!r} is sparse; give frame.sparse.to_dense(), or fewer columns"
+        )
     try:
         table = pa.Table.from_pandas(frame, preserve_index=False)
     except (pa.ArrowException, UnicodeEncodeError) as error:
@@ -162,6 +182,8 @@ def _array(
         raise InputError(
             f"items must be an array of shape (items, numbers), got {values.shape}; reshape it"
         )
+    if isinstance(values, np.ma.MaskedArray):
+        values = np.ma.filled(values.astype(np.float64), np.nan)
     if np.iscomplexobj(values):
         raise InputError(
             f"items must be real numbers, got {values.dtype}. Complex data not supported; give "
@@ -199,7 +221,14 @@ def _lists(items: list[Any], modality: Modality | None) -> tuple[pa.Table, dict[
 
 
 def _is_missing(value: object) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    """Whether a value is what Python, NumPy or pandas has for none."""
+    import pandas as pd
+
+    if value is None or value is pd.NA or value is pd.NaT:
+        return True
+    if isinstance(value, float | np.floating):
+        return math.isnan(value)
+    return isinstance(value, np.datetime64 | np.timedelta64) and bool(np.isnat(value))
 
 
 def _are_images(items: list[Any], first: object, modality: Modality | None) -> bool:
@@ -232,11 +261,7 @@ def _images(items: list[Any]) -> tuple[pa.Array, list[str]]:
             rows.append({"bytes": item})
         elif hasattr(item, "getbands"):
             data = io.BytesIO()
-            # Modes that PNG has no room for, such as CMYK.
-            plain = (
-                item if item.mode in ("1", "L", "LA", "P", "RGB", "RGBA") else item.convert("RGB")
-            )
-            plain.save(data, "PNG")
+            as_rgb(item).save(data, "PNG")
             rows.append({"bytes": data.getvalue()})
         else:
             raise InputError(
@@ -274,12 +299,12 @@ def _of_wrong_type(items: list[Any], what: str, kinds: tuple[type, ...]) -> Inpu
 
 
 def _ids(ids: list[object]) -> pa.Array:
-    """Ids of one scalar type as texts."""
-    kinds = {type(each) for each in ids}
+    """Ids of one scalar type as texts; none where one is missing."""
+    kinds = {type(each) for each in ids if not _is_missing(each)}
     if len(kinds) > 1:
         names = " and ".join(sorted(kind.__name__ for kind in kinds))
         raise InputError(f"ids of items must be of one type, got {names}; convert them")
-    return _strings([str(each) for each in ids])
+    return _strings([None if _is_missing(each) else str(each) for each in ids])
 
 
 def _with_labels(table: pa.Table, labels: Any) -> tuple[pa.Table, list[str]]:

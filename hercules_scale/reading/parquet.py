@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from hercules_scale.errors import InputError
+from hercules_scale.reading.columns import is_number, is_text, plain_type
+from hercules_scale.reading.heads import (
+    LONGEST_LINE_BYTES,
+    SNIFFED_ROWS,
+    FileHead,
+    check_names,
+    plain_cells,
+)
 from hercules_scale.reading.sources import SourceFile, parquet_file
 from hercules_scale.storage.tables import gathered
 
@@ -176,3 +185,48 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 def _plain(array: pa.Array) -> pa.Array:
     return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+
+
+def parquet_head(source: SourceFile, cells: bool) -> FileHead:
+    """Columns by the schema, and the first values of texts and numbers where they are wanted."""
+    file = parquet_file(source)
+    schema = file.schema_arrow
+    check_names(schema.names, source)
+    kinds = {name: plain_type(kind) for name, kind in zip(schema.names, schema.types, strict=True)}
+    # pandas writes a column without values as numbers, whatever it holds elsewhere.
+    kinds |= dict.fromkeys(kinds.keys() & _empty_columns(file.metadata), pa.null())
+    found = FileHead(kinds, indices=tuple(_pandas_indices(schema)))
+    wanted = [name for name, kind in kinds.items() if is_text(kind) or is_number(kind)]
+    if cells and wanted and file.metadata.num_row_groups:
+        longest = dict.fromkeys(wanted, LONGEST_LINE_BYTES)
+        batches = parquet_batches(source, [0], wanted, SNIFFED_ROWS, longest)
+        for table, _ in batches:
+            found.cells.update({name: plain_cells(table[name]) for name in wanted})
+            break
+    return found
+
+
+def _empty_columns(metadata: pq.FileMetaData) -> set[str]:
+    """Columns that hold no value in any row, where the file says so."""
+    groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
+    found: set[str] = set()
+    for place in range(metadata.num_columns if groups else 0):
+        chunks = [group.column(place) for group in groups]
+        if all(
+            chunk.statistics is not None
+            and chunk.statistics.has_null_count
+            and chunk.statistics.null_count == chunk.num_values
+            for chunk in chunks
+        ):
+            found.add(chunks[0].path_in_schema)
+    return found
+
+
+def _pandas_indices(schema: pa.Schema) -> list[str]:
+    """Columns that hold the index of a frame, by what pandas says of the file."""
+    told = (schema.metadata or {}).get(b"pandas")
+    try:
+        columns = json.loads(told).get("index_columns", []) if told else []
+    except (ValueError, AttributeError):
+        return []
+    return [name for name in columns if isinstance(name, str)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 
@@ -12,7 +13,14 @@ import pyarrow.compute as pc
 
 from hercules_scale.errors import SchemaError
 from hercules_scale.printable import without_secrets
-from hercules_scale.reading.columns import Columns, is_number, is_text, is_vector
+from hercules_scale.reading.columns import (
+    Columns,
+    is_bytes,
+    is_number,
+    is_text,
+    is_vector,
+    plain_type,
+)
 from hercules_scale.reading.images import UnusableImageError, read_image, thumbnail
 from hercules_scale.reading.sources import SourceFile
 from hercules_scale.storage.tables import vector_column
@@ -21,13 +29,24 @@ from hercules_scale.storage.tables import vector_column
 IMAGE_THREADS = 8
 # Of float32; what is beyond becomes infinite.
 LARGEST = 1e308
+# Squares of larger ones, summed over all rows, would not be finite.
+LARGEST_NUMBER = 1e100
+# What people and programs write for no number, in lower case.
+# Thousands that are set apart, where a comma cannot begin decimals.
+THOUSANDS = re.compile(rb"[+-]?\d{1,3}((,\d{3})+\.\d+|(,\d{3}){2,})")
+MISSING = {
+    *(b"", b"?", b"-", b"--", b".", b"na", b"n/a", b"#n/a", b"nan", b"null", b"none", b"nil"),
+    *(b"missing", b"<na>", b"nat", b"\\n", b"-nan"),
+}
 
 Reasons = dict[int, str]
 # The item's columns in order, and a reason for each row that cannot be used.
 Payload = tuple[dict[str, pa.Array], Reasons]
 
 
-def payload(raw: pa.Table, columns: Columns, source: SourceFile, dimension: int) -> Payload:
+def payload(
+    raw: pa.Table, columns: Columns, source: SourceFile, dimension: int, decimal: str = "."
+) -> Payload:
     """The columns of the items of some rows, by modality.
 
     Args:
@@ -35,12 +54,13 @@ def payload(raw: pa.Table, columns: Columns, source: SourceFile, dimension: int)
         columns: Their roles.
         source: The file, for messages.
         dimension: Length of a vector.
+        decimal: What begins decimals of numbers in text.
 
     Raises:
         SchemaError: A column has a type that cannot be used.
     """
     if columns.modality == "numeric":
-        return _numbers(raw, columns, source)
+        return _numbers(raw, columns, source, decimal)
     reasons: Reasons = {}
     found: dict[str, pa.Array] = {}
     if columns.modality == "embedding":
@@ -68,22 +88,47 @@ def _text_reasons(text: pa.Array, bad: list[int]) -> Reasons:
     return reasons
 
 
-def _numbers(raw: pa.Table, columns: Columns, source: SourceFile) -> Payload:
+def _numbers(raw: pa.Table, columns: Columns, source: SourceFile, decimal: str) -> Payload:
     found: dict[str, pa.Array] = {}
     reasons: Reasons = {}
     for name in columns.numbers:
-        values, unreadable = _as_numbers(flatten(raw.column(name)), name, source)
-        missing = pc.is_null(values)
-        for index in true_rows(missing):
+        values, unreadable = _as_numbers(flatten(raw.column(name)), name, source, decimal)
+        plain = values.to_numpy(zero_copy_only=False)
+        for index in np.flatnonzero(np.isnan(plain)).tolist():
             reasons.setdefault(index, f"column {name!r} is missing")
-        for index in true_rows(pc.invert(pc.is_finite(values))):
-            reasons[index] = f"column {name!r} is not finite"
+        with np.errstate(invalid="ignore"):
+            large = np.abs(plain) > LARGEST_NUMBER
+        for index in np.flatnonzero(large).tolist():
+            finite = np.isfinite(plain[index])
+            told = f"holds {plain[index]:g}, too large to compute with" if finite else ""
+            reasons[index] = f"column {name!r} {told or 'is not finite'}"
         reasons |= unreadable
         found[name] = values
     return found, reasons
 
 
-def _as_numbers(array: pa.Array, name: str, source: SourceFile) -> tuple[pa.Array, Reasons]:
+def is_missing(text: bytes) -> bool:
+    """Whether a cell among numbers says that there is none."""
+    return text.strip().lower() in MISSING
+
+
+def as_number(text: bytes, decimal: str = ".") -> float | None:
+    """A number in text; none for what is no number."""
+    if decimal == ",":
+        # A point would set thousands apart.
+        text = text.translate(bytes.maketrans(b".,", b",."))
+    if THOUSANDS.fullmatch(text):
+        text = text.replace(b",", b"")
+    try:
+        # Python takes 1_000 for a number, data files do not.
+        return None if b"_" in text else float(text)
+    except ValueError:
+        return None
+
+
+def _as_numbers(
+    array: pa.Array, name: str, source: SourceFile, decimal: str
+) -> tuple[pa.Array, Reasons]:
     """A column as numbers, and the rows that hold something else (null in the result)."""
     if is_number(array.type):
         return array.cast(pa.float64(), safe=False), {}
@@ -96,12 +141,8 @@ def _as_numbers(array: pa.Array, name: str, source: SourceFile) -> tuple[pa.Arra
     reasons: Reasons = {}
     for index, cell in enumerate(array.cast(pa.large_binary()).to_pylist()):
         text = (cell or b"").strip()
-        try:
-            # Python takes 1_000 for a number, data files do not.
-            values.append(float(text) if text and b"_" not in text else None)
-        except ValueError:
-            values.append(None)
-        if values[-1] is None and text:
+        values.append(None if is_missing(text) else as_number(text, decimal))
+        if values[-1] is None and not is_missing(text):
             shown = text[:40].decode("utf-8", "replace")
             reasons[index] = f"column {name!r} holds {shown!r}, not a number"
     return pa.array(values, pa.float64()), reasons
@@ -110,7 +151,7 @@ def _as_numbers(array: pa.Array, name: str, source: SourceFile) -> tuple[pa.Arra
 def vector_length(column: pa.ChunkedArray) -> int:
     """Length of most of the vectors of a column; 0 where there is none."""
     lists, _ = _as_lists(flatten(column))
-    if pa.types.is_fixed_size_list(lists.type):
+    if pa.types.is_fixed_size_list(lists.type) and len(lists):
         return int(lists.type.list_size)
     counts = pc.value_counts(pc.list_value_length(lists).drop_null()).to_pylist()
     # Of equally many the longer, whatever the order of rows.
@@ -133,6 +174,10 @@ def _vectors(column: pa.ChunkedArray, dimension: int) -> tuple[pa.Array, Reasons
         reasons.setdefault(index, missing if length is None else other)
     for index in np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist():
         reasons[index] = "the embedding is not finite"
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = np.square(vectors).sum(axis=1)
+    for index in np.flatnonzero(~np.isfinite(squares)).tolist():
+        reasons.setdefault(index, "the embedding holds numbers that are too large to compute with")
     return vector_column(vectors), reasons
 
 
@@ -143,16 +188,24 @@ def _as_lists(array: pa.Array) -> tuple[pa.Array, Reasons]:
     rows: list[list[float] | None] = []
     reasons: Reasons = {}
     for index, cell in enumerate(array.cast(pa.large_binary()).to_pylist()):
-        row = None
-        if cell is not None:
-            try:
-                row = json.loads(cell)
-            except (ValueError, RecursionError):
-                reasons[index] = "the embedding is not a list of numbers"
-        if row is not None and not _is_numbers(row):
-            row, reasons[index] = None, "the embedding is not a list of numbers"
-        rows.append(row)
+        rows.append(None if cell is None else as_vector(cell))
+        if rows[-1] is None and cell is not None and cell.strip() not in (b"", b"null"):
+            reasons[index] = "the embedding is not a list of numbers"
     return pa.array(rows, pa.list_(pa.float64())), reasons
+
+
+def as_vector(text: bytes) -> list[float] | None:
+    """A list of numbers as JSON or NumPy writes it; none for what is no such list."""
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError):
+        own = text.strip()
+        row = own[1:-1].split() if own[:1] == b"[" and own[-1:] == b"]" else None
+        try:
+            row = row and [float(each) for each in row if b"_" not in each]
+        except ValueError:
+            return None
+    return row if _is_numbers(row) else None
 
 
 def _is_numbers(row: object) -> bool:
@@ -173,7 +226,7 @@ def _images(column: pa.ChunkedArray, columns: Columns, source: SourceFile) -> Pa
         for index, cell in enumerate(array.to_pylist()):
             data[index] = (cell or {}).get("bytes")
             places[index] = (cell or {}).get("path") if "path" in fields else None
-    elif in_table and (pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type)):
+    elif in_table and is_bytes(array.type):
         data = array.to_pylist()
     elif is_text(array.type):
         text, _ = as_text(column, columns.image or "", source)
@@ -216,10 +269,18 @@ def true_rows(mask: pa.Array) -> list[int]:
 
 
 def flatten(column: pa.ChunkedArray) -> pa.Array:
-    """A column in one piece, its dictionary decoded."""
+    """A column in one piece, its dictionary decoded; without values it has no type."""
     array = column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.chunks else pa.array([], column.type)
+    if len(array) and array.null_count == len(array):
+        return pa.nulls(len(array))
+    while isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if plain_type(array.type) != array.type:
+        array = array.field("data")
+    if pa.types.is_list_view(array.type) or pa.types.is_large_list_view(array.type):
+        array = array.cast(pa.large_list(array.type.value_type))
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     return array

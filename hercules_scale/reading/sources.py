@@ -1,35 +1,29 @@
-"""Which files an input names, and the pieces they are read in."""
+"""The files of an input, whether they change, and the pieces they are read in."""
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import platform
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.lib.format as npy
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hercules_scale.errors import HerculesScaleError, InputError
-from hercules_scale.storage.faults import reason_of
-from hercules_scale.storage.store import Store, split_uri
+from hercules_scale.errors import InputError
+from hercules_scale.storage.store import Store
 
-FORMATS = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".csv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".txt": "txt",
-    ".npy": "npy",
-    **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"), "image"),
-}
+# Formats of text.
 COMPRESSED = ("csv", "jsonl", "txt")
+# Of a folder named key=value.
+PARTITION = re.compile(r"([^/=]+)=([^/]*)")
+NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 PIECE_ROWS = 65_536
 PIECE_IMAGES = 1_024
 PIECE_BYTES = 128 * 2**20
@@ -92,6 +86,16 @@ class SourceFile:
         """Where it lies, as errors and ``rejected`` name it."""
         return f"{self.folder}/{self.name}"
 
+    @property
+    def partitions(self) -> dict[str, str | None]:
+        """Columns that folders name, as ``topic=bikes/`` does; a value is none where it is null."""
+        found = map(PARTITION.fullmatch, self.name.split("/")[:-1])
+        return {
+            unquote(each[1]): None if each[2] == NO_VALUE else unquote(each[2])
+            for each in found
+            if each
+        }
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -146,79 +150,8 @@ class NpyHeader:
     offset: int
 
 
-def list_sources(paths: list[str]) -> list[SourceFile]:
-    """The files that paths, folders and globs name, in a stable order.
-
-    Raises:
-        InputError: A path names nothing, or files of an unknown format, or of several formats.
-    """
-    sources = [source for path in paths for source in _expand(path)]
-    by_uri = {source.uri: source for source in sources}
-    if len(by_uri) < len(sources):
-        uris = [source.uri for source in sources]
-        twice = next(uri for uri in uris if uris.count(uri) > 1)
-        raise InputError(f"input.path names {twice} twice; name each file once")
-    formats = sorted({source.format for source in sources})
-    if len(formats) > 1:
-        raise InputError(
-            f"input.path must name files of one format, got {' and '.join(formats)}; "
-            "give a glob such as folder/*.parquet"
-        )
-    return sources
-
-
-def _expand(path: str) -> list[SourceFile]:
-    scheme, location = split_uri(path)
-    prefix = "" if scheme == "file" else f"{scheme}://"
-    fixed = location.split("*")[0].split("?")[0].split("[")[0]
-    is_glob = fixed != location
-    root = fixed.rpartition("/")[0] if is_glob else location.rstrip("/")
-    store = Store(prefix + root)
-    entries = _find(store, path)
-    if not is_glob and root in entries:
-        # The path is a file itself.
-        store, entries = Store(prefix + root.rpartition("/")[0]), {root: entries[root]}
-    names = [name for name in sorted(entries) if _is_data(name[len(store.root) + 1 :])]
-    if is_glob:
-        names = [name for name in names if fnmatch.fnmatchcase(name, location)]
-    if not names:
-        raise InputError(f"input.path {path}: names no file; give a file, folder or glob")
-    return [_source(store, name, entries[name]) for name in names]
-
-
-def _find(store: Store, path: str) -> dict[str, dict[str, object]]:
-    try:
-        return store.find("")
-    except FileNotFoundError:
-        return {}
-    except HerculesScaleError:
-        raise
-    except Exception as error:
-        # Every file system has exceptions of its own.
-        raise InputError(
-            f"input.path {path}: cannot be listed ({reason_of(error)}); check the path, the "
-            "bucket, the credentials and storage.endpoint"
-        ) from None
-
-
-def _is_data(name: str) -> bool:
-    """Whether a name is data: markers and hidden files start with ``_`` or ``.``."""
-    return not any(part.startswith(("_", ".")) for part in name.split("/"))
-
-
-def _source(store: Store, path: str, entry: dict[str, object]) -> SourceFile:
-    name = path[len(store.root) + 1 :]
-    stem = name.lower().removesuffix(".gz")
-    format_ = next((value for end, value in FORMATS.items() if stem.endswith(end)), None)
-    if format_ is None or (format_ not in COMPRESSED and name.lower().endswith(".gz")):
-        raise InputError(
-            f"{store.uri}/{name}: the format must be one of {', '.join(FORMATS)} (csv, jsonl and "
-            "txt also as .gz); rename the file or leave it out with a glob"
-        )
-    return _with_state(SourceFile(store.uri, name, format_, 0, ""), store, entry)
-
-
-def _with_state(source: SourceFile, store: Store, entry: dict[str, object]) -> SourceFile:
+def with_state(source: SourceFile, store: Store, entry: dict[str, object]) -> SourceFile:
+    """A file with what a listing of its folder says of it."""
     version = next((entry[name] for name in VERSIONS if entry.get(name)), "")
     size = entry["size"]
     assert isinstance(size, int)
@@ -261,7 +194,7 @@ def _found_again(folder: str, sources: list[SourceFile]) -> list[SourceFile]:
 
     by_path = store.patiently(entries)
     there = [source for source in sources if store.path(source.name) in by_path]
-    return [_with_state(source, store, by_path[store.path(source.name)]) for source in there]
+    return [with_state(source, store, by_path[store.path(source.name)]) for source in there]
 
 
 def changed_files(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[str]:

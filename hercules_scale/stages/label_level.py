@@ -240,7 +240,8 @@ def _penalty(level: Level, cluster: int, words: Words, of_title: bool) -> float:
     if words.source != "model":
         return penalty + list_penalty(of_title)
     if level.grounding is not None:
-        share = level.grounding.share(cluster, words.text)
+        measure = level.grounding.typicality if of_title else level.grounding.share
+        share = measure(cluster, words.text)
         penalty += 0.0 if np.isnan(share) else 1 - share
     return penalty
 

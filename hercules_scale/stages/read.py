@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -49,9 +50,23 @@ from hercules_scale.storage.tables import (
     table_writer,
     write_tables,
 )
+from hercules_scale.summarization.words import cut, n_letters
 
 TITLE_CHARACTERS = 80
 DESCRIPTION_CHARACTERS = 300
+# Of a piece, what is kept of its alarms and of the kinds of its reasons.
+ALARMS_OF_PIECE, KINDS_OF_REASONS = 5, 50
+ALARMS_SHOWN = 20
+# What is particular to a row in a reason, and what is said of all such rows.
+PARTICULAR = (
+    (re.compile(r" holds .*, not a number$", re.S), " holds something else than a number"),
+    (re.compile(r" holds \S+, too large .*", re.S), " holds a number too large to compute with"),
+    (re.compile(r"^line \d+ has .*", re.S), "the row has another width than the header"),
+    (re.compile(r"^there is no file .*", re.S), "there is no file of the image's name"),
+    (re.compile(r"^\S.* cannot be read \(.*", re.S), "the image cannot be read"),
+    (re.compile(r"^the image cannot be decoded .*", re.S), "the image cannot be decoded"),
+    (re.compile(r"^the image has .*", re.S), "the image has too many pixels"),
+)
 SCAN = "scan"
 # The stage that puts a model's words into the items.
 PUT_DESCRIPTIONS = "put_descriptions"
@@ -71,6 +86,7 @@ class Items:
         n_rejected: Rows of the input that could not be used.
         layout: What the items are made of.
         moments: Of numeric items, figures of all of them by column; else none.
+        reasons: Why rows could not be used, with their number.
     """
 
     shards: Shards
@@ -78,6 +94,7 @@ class Items:
     n_rejected: int
     layout: Layout
     moments: Moments | None
+    reasons: dict[str, int]
 
 
 def read_items(
@@ -105,8 +122,16 @@ def read_items(
     accepted = np.array([commit.info["accepted"] for commit in scanned.values()], np.int64)
     n_rows = np.array([commit.info["n_rows"] for commit in scanned.values()], np.int64)
     n_items, n_rejected = int(accepted.sum()), int(n_rows.sum() - accepted.sum())
+    reasons: Counter[str] = Counter()
+    for commit in scanned.values():
+        reasons.update(commit.info.get("reasons", {}))
+    alarms = [each for commit in scanned.values() for each in commit.info.get("alarms", [])]
+    for alarm in alarms[:ALARMS_SHOWN]:
+        context.reporter.alarm(alarm)
+    if len(alarms) > ALARMS_SHOWN:
+        context.reporter.alarm(f"{len(alarms) - ALARMS_SHOWN:,} more alarms of this kind")
     if n_items == 0:
-        raise InputError(_nothing_usable(context, scanned, n_rejected))
+        raise InputError(_nothing_usable(reasons, n_rejected))
     if config.id_column:
         _check_ids(context, pieces, n_items)
     known, moments = moments, moments or _check_numbers(of_items, scanned)
@@ -129,10 +154,13 @@ def read_items(
     files["rejected"] = store.patiently(lambda: _write_rejected(store, config, scanned, starts))
     if moments is not None and known is None:
         moments = near_moments(context, shards, of_items.columns.numbers, moments)
+    context.reporter.say(f"read: {n_items:,} items of {n_items + n_rejected:,} rows")
     if n_rejected:
-        context.reporter.say(f"rejected: {n_rejected:,} rows, see {store.uri}/rejected")
+        context.reporter.say(
+            f"rejected: {n_rejected:,} rows, see {store.uri}/rejected: {_listed(reasons)}"
+        )
     context.reporter.measure("hercules_rejected_rows", n_rejected, SCAN)
-    return Items(shards, files, n_rejected, of_items, moments)
+    return Items(shards, files, n_rejected, of_items, moments, dict(reasons))
 
 
 @dataclass(frozen=True)
@@ -146,6 +174,8 @@ class _ScanWorker:
         numbers = list(self.of_items.columns.numbers)
         moments = Moments.of(np.zeros((0, len(numbers))))
         n_rows = 0
+        alarms: list[str] = []
+        reasons: Counter[str] = Counter()
         with ExitStack() as stack:
             items, labels, rejected, owners = (
                 stack.enter_context(
@@ -158,19 +188,33 @@ class _ScanWorker:
                     (SCANNED_OWNERS, schemas.SCANNED_OWNERS),
                 )
             )
-            for batch in read_piece(self.config, self.of_items, self.pieces[shard]):
+            for batch in read_piece(self.config, self.of_items, self.pieces[shard], alarms):
                 items.write(batch.items)
                 labels.write(batch.labels)
                 rejected.write(batch.rejected)
                 owners.write(batch.owners)
                 n_rows += batch.n_rows
+                reasons.update(map(_kind_of_reason, batch.rejected["reason"].to_pylist()))
                 if numbers:
                     moments = moments.add(Moments.of(column_numbers(batch.items, numbers)))
             files = [each.finish() for each in (items, labels, rejected)]
             # Deleted once owners are counted, so no record vouches for it.
             owners.finish()
-        info = {"accepted": files[0].rows, "n_rows": n_rows, "moments": moments.to_lists()}
+        info = {
+            "accepted": files[0].rows,
+            "n_rows": n_rows,
+            "moments": moments.to_lists(),
+            "alarms": alarms[:ALARMS_OF_PIECE],
+            "reasons": dict(reasons.most_common(KINDS_OF_REASONS)),
+        }
         return ShardResult(files, info)
+
+
+def _kind_of_reason(reason: str) -> str:
+    """A reason without what is particular to the row."""
+    for pattern, general in PARTICULAR:
+        reason = pattern.sub(general, reason)
+    return reason[:200]
 
 
 def run_moments(context: RunContext) -> Moments | None:
@@ -205,16 +249,15 @@ def _check_numbers(of_items: Layout, scanned: dict[int, Commit]) -> Moments | No
     return moments
 
 
-def _nothing_usable(context: RunContext, scanned: dict[int, Commit], n_rejected: int) -> str:
+def _nothing_usable(reasons: Counter[str], n_rejected: int) -> str:
     if n_rejected == 0:
         return "input.path: the input is empty; give files with at least one row"
-    reasons: dict[str, int] = {}
-    for shard in scanned:
-        path = layout.work_part(SCANNED_REJECTED, shard)
-        for reason in read_table(context.store, path, ["reason"])["reason"].to_pylist():
-            reasons[reason] = reasons.get(reason, 0) + 1
-    listed = ", ".join(f"{reason} ({count:,})" for reason, count in reasons.items())
+    listed = _listed(reasons)
     return f"input.path: none of {n_rejected:,} rows can be used: {listed}; check the columns"
+
+
+def _listed(reasons: Counter[str]) -> str:
+    return ", ".join(f"{reason} ({count:,})" for reason, count in reasons.most_common(20))
 
 
 def _check_ids(context: RunContext, pieces: list[Piece], n_items: int) -> None:
@@ -382,10 +425,11 @@ def _title(snippet: str) -> str:
 
     Source: HERCULES, section 3.1.
     """
-    snippet = re.split(r"(?<=[.?!])\s", snippet, maxsplit=1)[0].removesuffix(".")
-    if len(snippet) <= TITLE_CHARACTERS:
+    snippet = re.split(r"(?<=[.?!।۔؟])\s|(?<=[。！？])", snippet, maxsplit=1)[0]
+    snippet = snippet.removesuffix(".").removesuffix("。")
+    if n_letters(snippet) <= TITLE_CHARACTERS:
         return snippet
-    return snippet[:TITLE_CHARACTERS].rsplit(" ", 1)[0] + "…"
+    return cut(snippet, TITLE_CHARACTERS).rsplit(" ", 1)[0] + "…"
 
 
 def _write_rejected(

@@ -97,8 +97,9 @@ class Store:
         self.owner = owner
 
     def __reduce__(self) -> tuple[type[Store], tuple[str, StorageConfig, int]]:
-        # A worker opens its own connections.
-        return (type(self), (self.uri, self.options, self.owner))
+        # A worker opens its own connections, and may work in another folder.
+        uri = f"{self.root}/" if self.is_local else self.uri
+        return (type(self), (uri, self.options, self.owner))
 
     @property
     def hasty(self) -> Store:

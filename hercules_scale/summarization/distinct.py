@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterator
 
 from hercules_scale.clustering.assign import Int64
 from hercules_scale.summarization.parsing import clean_title
 from hercules_scale.summarization.prompts import TITLE_WORDS, ClusterFacts, plain_text
+from hercules_scale.summarization.words import parts
 
 _SMALL_WORDS = frozenset(
     ("a", "an", "and", "at", "by", "for", "from", "in", "of", "on", "or", "the", "to", "with")
@@ -17,7 +17,7 @@ _SMALL_WORDS = frozenset(
 
 def title_key(title: str) -> str:
     """What titles that say the same have in common: their words in any order and number."""
-    words = re.findall(r"\w+", title.casefold())
+    words = parts(title)
     kept = {_singular(word) for word in words if word not in _SMALL_WORDS}
     return " ".join(sorted(kept or words)) or title
 

@@ -8,9 +8,8 @@ lies near that of a key phrase.
 from __future__ import annotations
 
 import functools
-import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +19,8 @@ from scipy import sparse
 
 from hercules_scale.clustering.assign import Float32
 from hercules_scale.summarization.prompts import ClusterFacts, words_of_examples
+from hercules_scale.summarization.stop_words import StopWords, of_language
+from hercules_scale.summarization.words import parts
 
 Encode = Callable[[list[str]], Float32]
 
@@ -28,15 +29,30 @@ Encode = Callable[[list[str]], Float32]
 LEAST_OF_TITLE, LEAST_OF_DESCRIPTION = 0.5, 0.6
 # Share of a cluster's items that a word is in, from which it is theirs and not a single item's.
 LEAST_SHARE = 0.01
+# Share of the items from which a word is as typical of them as a title needs.
+TYPICAL_SHARE = 0.1
 # Cosine of a word and a key phrase from which the word says much the same.
 CLOSE = 0.5
+# How typical such a word is, where few items have it.
+CLOSE_TYPICALITY = 0.5
+# Of an item, by which the language and the script of a cluster's items are known.
+CHARACTERS_SHOWN = 500
+# Titles, descriptions and key phrases are shorter.
+CHARACTERS_COMPARED = 20_000
 # Unsaid words that a message names.
 NAMED = 4
 
-_STEMMER = Stemmer.Stemmer("english")
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-# Written without spaces between words.
-_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]+")
+# Of the languages that most texts of a script are in.
+_LANGUAGES = {
+    "ARABIC": "arabic",
+    "ARMENIAN": "armenian",
+    "CYRILLIC": "russian",
+    "DEVANAGARI": "hindi",
+    "GREEK": "greek",
+    "TAMIL": "tamil",
+}
+_KANA = frozenset(("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"))
+_JAPANESE = _KANA | {"CJK"}
 # Words about a collection and not about its subject.
 _FRAME = """
     address area aspect associate based broad category characteristic collection common concept
@@ -56,35 +72,50 @@ def _example_stems() -> frozenset[str]:
 
 @functools.cache
 def _ignored() -> frozenset[str]:
-    """Stems of words that say nothing of a subject."""
-    # scikit-learn takes a second to load; phrases are counted without its stop words.
-    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+    """Stems of English words that say nothing of a subject."""
+    return frozenset(_stems([*of_language("en"), *_FRAME.split()]))
 
-    return frozenset(_STEMMER.stemWords([*ENGLISH_STOP_WORDS, *_FRAME.split()]))
+
+@functools.cache
+def _stemmer(language: str) -> Stemmer.Stemmer:
+    return Stemmer.Stemmer(language)
+
+
+@functools.lru_cache(maxsize=100_000)
+def _stem(word: str) -> str:
+    script = unicodedata.name(word[:1] or " ", "").partition(" ")[0]
+    return str(_stemmer(_LANGUAGES.get(script, "english")).stemWord(word))
+
+
+def _stems(words: list[str]) -> list[str]:
+    if all(map(str.isascii, words)):
+        return list(_stemmer("english").stemWords(words))
+    return list(map(_stem, words))
 
 
 def stems_of(text: str) -> dict[str, str]:
     """The stem of each word of a text, and a word of that stem.
 
-    In scripts without spaces each pair of characters counts as a word.
+    In scripts without spaces each pair of letters counts as a word.
     """
-    parts = [part for word in _WORD.findall(text.lower()) for part in _parts_of(word)]
-    return dict(zip(_STEMMER.stemWords(parts), parts, strict=True))
+    words = parts(text[:CHARACTERS_COMPARED])
+    return dict(zip(_stems(words), words, strict=True))
 
 
-def content_stems(text: str) -> dict[str, str]:
-    """Those of the words that say something of a subject."""
+def content_stems(text: str, stop_words: Collection[str] = ()) -> dict[str, str]:
+    """Those of the words that say something of a subject.
+
+    Args:
+        text: A text.
+        stop_words: Words that say nothing, beside the English ones.
+    """
     return {
         stem: word
         for stem, word in stems_of(text).items()
-        if stem not in _ignored() and (len(word) > 2 or _UNSPACED.match(word))
+        if stem not in _ignored()
+        and word not in stop_words
+        and (len(word) > 2 or not word.isascii())
     }
-
-
-def _parts_of(word: str) -> list[str]:
-    """A word, or pairs of characters of one that is written without spaces."""
-    runs = _UNSPACED.findall(word)
-    return [run[at : at + 2] for run in runs for at in range(max(len(run) - 1, 1))] or [word]
 
 
 @dataclass(frozen=True)
@@ -111,16 +142,16 @@ class SaidWords:
         often = self.counts.data[span] >= LEAST_SHARE * self.n_items[cluster]
         return [self._stems[column] for column in self.counts.indices[span][often].tolist()]
 
-    def often_said(self, cluster: int, stem: str) -> bool:
-        """Whether a cluster's items have a word, and not only a few of very many."""
+    def share(self, cluster: int, stem: str) -> float:
+        """Occurrences of a word in an item of a cluster, on average."""
         column = self.columns.get(stem)
         if column is None:
-            return False
+            return 0.0
         span = slice(self.counts.indptr[cluster], self.counts.indptr[cluster + 1])
         place = np.searchsorted(self.counts.indices[span], column)
         if place == span.stop - span.start or self.counts.indices[span][place] != column:
-            return False
-        return bool(self.counts.data[span][place] >= LEAST_SHARE * self.n_items[cluster])
+            return 0.0
+        return float(self.counts.data[span][place] / self.n_items[cluster])
 
 
 def _script(word: str) -> frozenset[str]:
@@ -144,11 +175,25 @@ class Grounding:
         self._said, self._facts, self._encode = said, facts, encode
         self._vectors: dict[str, Float32] = {}
         self._known_scripts: dict[int, frozenset[str]] = {}
+        shown = [text[:CHARACTERS_SHOWN] for each in facts for text in each.exemplars]
+        self._stop_words = StopWords(shown)
 
     def share(self, cluster: int, text: str) -> float:
         """Share of the content words of a text that items say; NaN where it has none."""
-        stems = content_stems(text)
+        stems = self._content_stems(text)
         return 1 - len(self.unsaid(cluster, stems)) / len(stems) if stems else float("nan")
+
+    def typicality(self, cluster: int, text: str) -> float:
+        """How typical of the items the content words of a text are, 0 to 1; NaN where it has none.
+
+        A model that reads a few of the items may name one of them, in words that hardly any other
+        item has.
+        """
+        stems = self._content_stems(text)
+        shares = [self._said.share(cluster, stem) / TYPICAL_SHARE for stem in stems]
+        near = self._near(cluster, [word for word in stems.values() if not word.isdigit()])
+        least = [CLOSE_TYPICALITY * (word in near) for word in stems.values()]
+        return float(np.mean(np.clip(shares, least, 1))) if stems else float("nan")
 
     def problem(self, cluster: int, name: str, text: str, least: float) -> str:
         """The reason why a text is refused; empty where it is not.
@@ -159,7 +204,7 @@ class Grounding:
             text: The text.
             least: Share of its content words that the items must say.
         """
-        stems = content_stems(text)
+        stems = self._content_stems(text)
         unsaid = self.unsaid(cluster, stems)
         copied = [unsaid[stem] for stem in unsaid.keys() & _example_stems()]
         if copied:
@@ -171,13 +216,16 @@ class Grounding:
             return ""
         return f"the {name} says what the items do not: {', '.join(list(unsaid.values())[:NAMED])}"
 
+    def _content_stems(self, text: str) -> dict[str, str]:
+        return content_stems(text, self._stop_words.of_text(set(parts(text))))
+
     def unsaid(self, cluster: int, stems: dict[str, str]) -> dict[str, str]:
         """Those of some words, by stem, that the items of a cluster do not say."""
         own = self._own_stems(cluster)
         unknown = {
             stem: word
             for stem, word in stems.items()
-            if stem not in own and not self._said.often_said(cluster, stem)
+            if stem not in own and self._said.share(cluster, stem) < LEAST_SHARE
         }
         near = self._near(cluster, [word for word in unknown.values() if not word.isdigit()])
         return {stem: word for stem, word in unknown.items() if word not in near}
@@ -186,7 +234,11 @@ class Grounding:
         """Scripts that the words of a cluster's items are written in."""
         if cluster not in self._known_scripts:
             words = [*self._said.words(cluster), *self._own_stems(cluster)]
-            self._known_scripts[cluster] = frozenset().union(*map(_script, words))
+            found = frozenset().union(*map(_script, words))
+            shown = "".join(text[:CHARACTERS_SHOWN] for text in self._facts[cluster].exemplars)
+            if (found | _script(shown)) & _KANA:
+                found |= _JAPANESE
+            self._known_scripts[cluster] = found
         return self._known_scripts[cluster]
 
     def _own_stems(self, cluster: int) -> set[str]:

@@ -9,7 +9,9 @@ are everywhere; the usual weight does not where a level has few clusters.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -18,14 +20,29 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from hercules_scale.summarization.grounding import SaidWords, stems_of
+from hercules_scale.summarization.stop_words import TEXTS_READ, StopWords
+from hercules_scale.summarization.unspaced import RunCounter, reads_as_words
+from hercules_scale.summarization.words import (
+    atoms,
+    composed,
+    fold,
+    is_kana,
+    is_run,
+    is_word,
+    parts,
+    prose,
+    tokens,
+)
 
-# Words of two letters or more; a phrase is one word or two. The first 64 characters of a longer
-# word stand for it.
-WORD = r"(?u)\b([^\W\d_][\w'’-]{0,62}\w)[\w'’-]*"
 # What comes after says little more of the subject, and an item of 10 MB would cost as much as
 # thousands of others.
 CHARACTERS_READ = 4_000
 CANDIDATES_PER_PHRASE = 8
+# Share of a word's occurrences in small letters from which it is spelled so.
+SMALL_SHARE = 0.2
+# Share of a sequence's occurrences within one longer sequence from which it is a piece of that.
+PIECE_SHARE = 0.7
+NEVER = 2**62
 
 # In place of phrases that are left out.
 REST = ""
@@ -34,6 +51,9 @@ COUNTS = pa.schema([("cluster", pa.int32()), ("phrase", pa.string()), ("count", 
 
 def count_phrases(texts: Sequence[str], clusters: NDArray[np.int32]) -> pa.Table:
     """How often each phrase occurs in the texts of each cluster.
+
+    A phrase is a word of two letters or more, or two words, as the texts mostly spell them; in
+    scripts without spaces it is letters that are repeated together.
 
     Args:
         texts: Shape (n,).
@@ -45,25 +65,97 @@ def count_phrases(texts: Sequence[str], clusters: NDArray[np.int32]) -> pa.Table
     # scikit-learn takes a second to load, which runs of images or numbers need not wait for.
     from sklearn.feature_extraction.text import CountVectorizer
 
-    vectorizer = CountVectorizer(ngram_range=(1, 2), stop_words="english", token_pattern=WORD)
+    analyzer, runs = _Analyzer(texts), RunCounter()
+
+    def phrases_of_texts() -> Iterator[list[str]]:
+        for text, cluster in zip(texts, clusters.tolist(), strict=True):
+            phrases, own = analyzer.read(text)
+            for run in own:
+                runs.add(cluster, run)
+            yield phrases
+
+    vectorizer = CountVectorizer(analyzer=list)
     try:
-        counts = vectorizer.fit_transform(text[:CHARACTERS_READ] for text in texts)
+        counts = vectorizer.fit_transform(phrases_of_texts())
     except ValueError:
         # scikit-learn's "empty vocabulary": no text has a word that is not a stop word.
-        return COUNTS.empty_table()
+        return runs.counts(COUNTS)
     used, dense = np.unique(clusters, return_inverse=True)
     members = sparse.csr_array(
         (np.ones(len(dense), np.int64), (dense, np.arange(len(dense)))), (len(used), len(dense))
     )
     summed = sparse.coo_array(members @ sparse.csr_array(counts))
-    phrases = pa.array(vectorizer.get_feature_names_out(), pa.string())
-    return pa.table(
+    phrases = pa.array(analyzer.spelled(vectorizer.get_feature_names_out()), pa.string())
+    of_words = pa.table(
         {
             "cluster": pa.array(used[summed.row], pa.int32()),
             "phrase": phrases.take(pa.array(summed.col)),
             "count": pa.array(summed.data, pa.int64()),
         }
     )
+    return pa.concat_tables([of_words, runs.counts(COUNTS)])
+
+
+class _Analyzer:
+    """Phrases of texts, and the spelling of words that they have most.
+
+    Args:
+        texts: The texts, which tell the language.
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._stop_words = StopWords([text[:CHARACTERS_READ] for text in texts[:TEXTS_READ]])
+        # A word that begins a text may have its capital from that.
+        self._spellings: Counter[str] = Counter()
+        self._first: Counter[str] = Counter()
+        self._folded = _Folded()
+
+    def read(self, text: str) -> tuple[list[str], list[str]]:
+        """Words and pairs of words of a text, folded, and its runs without spaces."""
+        found = tokens(prose(composed(text[:CHARACTERS_READ])))
+        words = [token for token in found if self._folded[token]]
+        folded = [self._folded[word] for word in words]
+        self._first.update(words[:1])
+        self._spellings.update(words[1:])
+        stop_words = self._stop_words.of_text(set(folded))
+        kept = [word for word in folded if word not in stop_words]
+        pairs = [
+            f"{word} {after}"
+            for word, after in itertools.pairwise(kept)
+            if word.isascii() or not (is_kana(word) or is_kana(after))
+        ]
+        runs = [] if text.isascii() else [token for token in found if is_run(token)]
+        return kept + pairs, runs
+
+    def spelled(self, phrases: Iterable[str]) -> list[str]:
+        """Folded phrases as the texts spell their words."""
+        spelling: dict[str, str] = {}
+        for counts in (self._spellings, self._first):
+            spelling = {**_spellings(counts), **spelling}
+        return [" ".join([spelling[word] for word in phrase.split(" ")]) for phrase in phrases]
+
+
+class _Folded(dict[str, str]):
+    """Words, folded, by token; empty for tokens that are no words."""
+
+    def __missing__(self, token: str) -> str:
+        folded = fold(token) if is_word(token) and not is_run(token) else ""
+        self[token] = folded
+        return folded
+
+
+def _spellings(counts: Mapping[str, int]) -> dict[str, str]:
+    """The spelling of each folded word: small letters where many have them, else the commonest."""
+    alike: dict[str, list[tuple[int, str]]] = {}
+    for word, count in counts.items():
+        alike.setdefault(fold(word), []).append((count, word))
+    found = {}
+    for folded, own in alike.items():
+        least = SMALL_SHARE * sum(count for count, _ in own)
+        found[folded] = max(
+            own, key=lambda each: (each[1].islower() and each[0] >= least, each[0], each[1])
+        )[1]
+    return found
 
 
 def add_counts(counts: pa.Table) -> pa.Table:
@@ -100,15 +192,20 @@ class PhraseCounts:
 
     def __init__(self, counts: pa.Table, n_clusters: int) -> None:
         # Chunks of one column have one dictionary.
-        phrases = counts["phrase"].dictionary_encode().chunks
-        self._phrases = phrases[0].dictionary if phrases else pa.array([], pa.string())
-        columns = [np.zeros(0, np.int32), *(each.indices.to_numpy() for each in phrases)]
+        encoded = counts["phrase"].dictionary_encode().chunks
+        spellings = encoded[0].dictionary if encoded else pa.array([], pa.string())
+        spelled = np.concatenate([np.zeros(0, np.int32), *(each.indices for each in encoded)])
+        # Parts of the texts may spell a phrase in other ways; it is one, in its commonest spelling.
+        columns = pc.utf8_lower(spellings).dictionary_encode().indices.to_numpy()
+        often = np.bincount(spelled, counts["count"].to_numpy(), len(spellings))
+        order = np.lexsort((-often, columns))
+        self._phrases = spellings.take(pa.array(order[np.unique(columns[order], True)[1]]))
         self._rest = pc.index(self._phrases, REST).as_py()
         shape = (n_clusters, max(len(self._phrases), 1))
         self._counts = sparse.csr_array(
             (
                 counts["count"].to_numpy().astype(np.float64),
-                (counts["cluster"].to_numpy(), np.concatenate(columns)),
+                (counts["cluster"].to_numpy(), columns[spelled]),
             ),
             shape,
         )
@@ -136,13 +233,48 @@ class PhraseCounts:
         words = pc.indices_nonzero(pc.invert(pc.match_substring(self._phrases, " ")))
         texts = self._phrases.take(words).to_pylist()
         for row, word in zip(words.to_pylist(), texts, strict=True):
-            for stem in stems_of(word):
+            # Pairs of letters have counts of their own.
+            counted = not is_run(word) or len(atoms(word)) <= 2
+            for stem in stems_of(word) if counted else ():
                 rows.append(row)
                 stems.append(columns.setdefault(stem, len(columns)))
         ones = np.ones(len(rows))
         shape = (self._counts.shape[1], max(len(columns), 1))
         of_stems = sparse.csr_array((ones, (rows, stems)), shape)
         return columns, sparse.csr_array(self._counts @ of_stems)
+
+    @functools.cached_property
+    def _sequences(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """How often each phrase must occur to be one; columns of a sequence without its last letter
+        and without its first one, shape (2, phrases), -1 for none."""
+        least = np.ones(len(self._phrases), np.int64)
+        shorter = np.full((2, len(self._phrases)), -1)
+        beyond = pc.match_substring_regex(self._phrases, r"^[\x{e01}-\x{10ffff}]")
+        columns = pc.indices_nonzero(beyond).to_pylist()
+        texts = self._phrases.take(pa.array(columns, pa.int64())).to_pylist()
+        places = dict(zip(texts, columns, strict=True))
+        for text, column in places.items():
+            if is_run(text):
+                letters = atoms(text)
+                least[column] = 2 if reads_as_words(letters) else NEVER
+                for side, rest in enumerate((letters[:-1], letters[1:])):
+                    shorter[side, column] = places.get("".join(rest), -1)
+        return least, shorter
+
+    def _whole(
+        self, columns: NDArray[np.int32], occurrences: NDArray[np.float64]
+    ) -> NDArray[np.bool_]:
+        """Whether phrases of a cluster, by ascending column, are whole words."""
+        least, shorter = self._sequences
+        whole: NDArray[np.bool_] = occurrences >= least[columns]
+        for side in shorter:
+            of_longer = side[columns]
+            places = np.minimum(np.searchsorted(columns, of_longer), len(columns) - 1)
+            longer = whole & (columns[places] == of_longer)
+            within = np.zeros(len(columns))
+            np.maximum.at(within, places[longer], occurrences[longer])
+            whole &= within < PIECE_SHARE * occurrences
+        return whole
 
     def of_level(self, ancestors: NDArray[np.int32], n_phrases: int) -> list[list[str]]:
         """The most telling phrases of each cluster of a level, best first.
@@ -153,6 +285,7 @@ class PhraseCounts:
         """
         k = int(ancestors.max()) + 1
         counts = sparse.csr_array(_members(ancestors) @ self._counts)
+        counts.sort_indices()
         overall = np.maximum(np.asarray(counts.sum(axis=0)).reshape(-1), 1) / max(counts.sum(), 1)
         return [self._best(counts, cluster, overall, n_phrases) for cluster in range(k)]
 
@@ -166,7 +299,9 @@ class PhraseCounts:
         span = slice(counts.indptr[cluster], counts.indptr[cluster + 1])
         columns, occurrences = counts.indices[span], counts.data[span]
         total = max(occurrences.sum(), 1)
-        named = columns != self._rest
+        if not len(columns):
+            return []
+        named = (columns != self._rest) & self._whole(columns, occurrences)
         columns, occurrences = columns[named], occurrences[named]
         repeated = occurrences > 1
         if repeated.sum() >= n_phrases:
@@ -194,15 +329,20 @@ def _members(ancestors: NDArray[np.int32]) -> sparse.csr_array:
 def _distinct(phrases: list[str], n_phrases: int) -> list[str]:
     """The first phrases that each bring a word of their own; of "heart" and "heart failure",
     the second stands for both."""
-    chosen: list[str] = []
+    chosen: dict[str, set[str]] = {}
     for phrase in phrases:
-        words = set(phrase.split())
-        known = {word for other in chosen for word in other.split()}
-        if words <= known:
+        words = set(parts(phrase)) if is_run(phrase) else set(map(fold, phrase.split()))
+        if words <= set().union(*chosen.values()):
             continue
-        shorter = [index for index, other in enumerate(chosen) if set(other.split()) < words]
+        shorter = [other for other, known in chosen.items() if known < words]
+        if shorter and is_run(phrase):
+            # What stands around a word is not a name for it.
+            continue
         if shorter:
-            chosen[shorter[0]] = phrase
+            chosen = {
+                phrase if other == shorter[0] else other: words if other == shorter[0] else known
+                for other, known in chosen.items()
+            }
         elif len(chosen) < n_phrases:
-            chosen.append(phrase)
-    return chosen
+            chosen[phrase] = words
+    return list(chosen)

@@ -27,6 +27,7 @@ from hercules_scale.summarization.prompts import (
     plain_text,
 )
 from hercules_scale.summarization.refusals import refuses
+from hercules_scale.summarization.words import cut, has_words, n_letters, parts, prose
 
 # fmt: off
 _DANGLING = frozenset((
@@ -34,6 +35,8 @@ _DANGLING = frozenset((
     "of", "on", "or", "that", "the", "their", "to", "was", "were", "which", "with",
 ))
 # fmt: on
+# Of an item that stands for a title.
+EXEMPLAR_CHARACTERS = 4_000
 # No title ends with one of these, even where the model ended it.
 _ARTICLES = frozenset(("a", "an", "and", "of", "or", "the", "to", "with"))
 _MARKDOWN = (
@@ -44,7 +47,9 @@ _MARKDOWN = (
     (re.compile(r"`+"), ""),
     (re.compile(r"^\s*(?:#{1,6}|[>*-](?!\s*\d))\s+"), ""),
 )
-_QUOTES = " \"'“”‘’.,:;-–—*_"
+_QUOTES = " \"'“”‘’.,:;-–—*_。，、：；،؛۔।"
+# Ends of sentences; after those of one script or another no space follows.
+_ENDS = (".", "!", "?", "。", "！", "？", "।", "۔", "؟", "።")
 # Titles and descriptions of a form that was not filled in.
 _BLANK = re.compile(
     r"[^\w{}]*(?:n/?a|none|null|unknown|untitled|string|text|title|description"
@@ -140,7 +145,7 @@ def parse_titles(text: str, group: list[ClusterFacts]) -> dict[int, str]:
                 or refuses(entry)
                 or _BLANK.fullmatch(title)
             )
-            if re.search(r"\w\w", title) and not unusable:
+            if has_words(title) and not unusable:
                 titles[facts.cluster_id] = title
         if len(titles) == len(group):
             break
@@ -215,7 +220,7 @@ def _to_summary(answer: Any, facts: ClusterFacts) -> Summary:
     values = {}
     for name in ("title", "description"):
         value = _words(answer.get(name)) if isinstance(answer, dict) else ""
-        if not re.search(r"\w\w", value) or _BLANK.fullmatch(value):
+        if not has_words(value) or _BLANK.fullmatch(value):
             raise SummaryError(f"the JSON holds no {name} in words")
         if refuses(value):
             raise SummaryError(f"the model refused: {plain_text(value)[:150]}")
@@ -251,7 +256,7 @@ def _plain_words(text: str) -> str:
 
 def _repeats_itself(text: str) -> bool:
     """Whether fewer than six in ten pairs of neighbouring words are new, as when a model loops."""
-    words = re.findall(r"\w+", text.lower())
+    words = parts(text)
     pairs = list(itertools.pairwise(words))
     return len(pairs) >= 5 and len(set(pairs)) < 0.6 * len(pairs)
 
@@ -273,8 +278,8 @@ def _repeats_prompt(title: str, facts: ClusterFacts) -> bool:
 
 
 def content_words(text: str) -> set[str]:
-    """Words of three letters or more that say something by themselves."""
-    return set(re.findall(r"\w{3,}", text.lower())) - _DANGLING
+    """Words of three letters or more, in other scripts of any number, that say something."""
+    return {word for word in parts(text) if len(word) > 2 or not word.isascii()} - _DANGLING
 
 
 _FIXED_WORDS = content_words(
@@ -286,25 +291,28 @@ _FIXED_WORDS = content_words(
 
 
 def clean_title(title: str) -> str:
-    """A title of at most seven words that does not end in the middle of a phrase."""
+    """A title of at most seven words and sixty letters that does not end in mid-phrase."""
     words = title.strip(_QUOTES).split()
-    cut = len(words) > TITLE_WORDS
+    is_cut = len(words) > TITLE_WORDS
     if len(title) >= TITLE_CHARACTERS and len(words) > 1:
         # The schema ends a long title in the middle of a word.
         words.pop()
-        cut = True
+        is_cut = True
     words = words[:TITLE_WORDS]
-    while words and words[-1].lower().strip(",:;") in (_DANGLING if cut else _ARTICLES):
+    while len(words) > 1 and n_letters(" ".join(words)) > TITLE_CHARACTERS:
         words.pop()
-    return " ".join(words).strip(_QUOTES)
+        is_cut = True
+    while words and words[-1].lower().strip(",:;") in (_DANGLING if is_cut else _ARTICLES):
+        words.pop()
+    return cut(" ".join(words), TITLE_CHARACTERS).strip(_QUOTES)
 
 
 def _whole_sentences(description: str) -> str:
     """The description cut to length, at the end of a sentence where there is one."""
     text = description[:DESCRIPTION_CHARACTERS].strip()
-    if text.endswith((".", "!", "?")) and len(description) <= DESCRIPTION_CHARACTERS:
+    if text.endswith(_ENDS) and len(description) <= DESCRIPTION_CHARACTERS:
         return text
-    end = max(text.rfind(mark) for mark in (". ", "! ", "? "))
+    end = max(text.rfind(mark if mark > "\x7f" else f"{mark} ") for mark in _ENDS)
     if end >= 20:
         return text[: end + 1]
     return text.rstrip(" ,;:") + ("" if len(description) < DESCRIPTION_CHARACTERS - 5 else "…")
@@ -319,20 +327,22 @@ def summary_from_keyphrases(facts: ClusterFacts, reason: str) -> Summary:
     """
     phrases = facts.keyphrases
     if not phrases:
-        exemplar = plain_text(facts.exemplars[0]) if facts.exemplars else ""
-        title = clean_title(exemplar[:60]) or f"Cluster {facts.name}"
-        description = f"{facts.n_items:,} items such as: {exemplar[:200]}"
+        exemplar = facts.exemplars[0][:EXEMPLAR_CHARACTERS] if facts.exemplars else ""
+        exemplar = plain_text(prose(exemplar))
+        title = clean_title(cut(exemplar, TITLE_CHARACTERS)) or f"Cluster {facts.name}"
+        description = f"{facts.n_items:,} items such as: {cut(exemplar, 200)}"
         return Summary(title, description, "keyphrases", "keyphrases", reason)
-    words = 0
     names: list[str] = []
     for phrase in phrases[:4]:
-        words += len(phrase.split())
-        if words <= TITLE_WORDS:
+        longer = ", ".join([*names, phrase])
+        if len(longer.split()) <= TITLE_WORDS and n_letters(longer) <= TITLE_CHARACTERS:
             names.append(phrase)
     listed = ", ".join(phrases[:-1]) + " and " + phrases[-1] if len(phrases) > 1 else phrases[0]
-    heading = ", ".join(names)
+    heading = ", ".join(names) or cut(phrases[0], TITLE_CHARACTERS)
+    if heading.partition(" ")[0].islower():
+        heading = heading[:1].upper() + heading[1:]
     return Summary(
-        heading[:1].upper() + heading[1:],
+        heading,
         f"{facts.n_items:,} items {'with' if facts.statistics else 'about'} {listed}.",
         "keyphrases",
         "keyphrases",

@@ -16,6 +16,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from hercules_scale.printable import joiners
+from hercules_scale.summarization.words import composed, cut, is_run, is_word, tokens
+
 TITLE_WORDS = 7
 TITLE_CHARACTERS = 60
 DESCRIPTION_CHARACTERS = 240
@@ -47,7 +50,7 @@ def object_schema(properties: dict[str, Any]) -> dict[str, Any]:
 
 _ANSWER = object_schema(
     {
-        "title": {"type": "string", "minLength": 3, "maxLength": TITLE_CHARACTERS},
+        "title": {"type": "string", "minLength": 2, "maxLength": TITLE_CHARACTERS},
         "description": {
             "type": "string",
             "minLength": 10,
@@ -102,9 +105,8 @@ _MARKS = re.compile(
     r"<\|[^|<>]{0,40}\|>|<\||\|>|</?\s*(?:s|item)\s*>|\[/?INST\]|<</?SYS>>|</?(?:start|end)_of_turn>",
     re.I,
 )
-
-
-_WORD = re.compile(r"[^\W\d_]{2}")
+# Of a text, to see whether it has words.
+_CHARACTERS_LOOKED_AT = 4_000
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,12 @@ class ClusterFacts:
     @property
     def wordless(self) -> bool:
         """Whether neither words nor pictures say anything of it, as of vectors with row numbers."""
-        return not self.images and not any(map(_WORD.search, [*self.own_texts, *self.statistics]))
+        texts = [*self.own_texts, *self.statistics]
+        return not self.images and not any(
+            is_word(token) or is_run(token)
+            for text in texts
+            for token in tokens(composed(text[:_CHARACTERS_LOOKED_AT]))
+        )
 
 
 # Worked examples: models of few parameters copy their form.
@@ -254,7 +261,13 @@ class EstimatedTokens:
 
 def plain_text(text: str) -> str:
     """Text on one line, without control characters, our marks, or tokens of chat templates."""
-    text = "".join(" " if unicodedata.category(char)[0] == "C" else char for char in text)
+    text = composed(text)
+    kept = joiners(text)
+    if kept or not text.isprintable():
+        text = "".join(
+            " " if unicodedata.category(char)[0] == "C" and place not in kept else char
+            for place, char in enumerate(text)
+        )
     while True:
         # What is left after a mark went may be a mark.
         cleaned = " ".join(_MARKS.sub(" ", text).split())
@@ -441,7 +454,7 @@ def _wishes(style: PromptStyle) -> str:
 
 def _phrases(phrases: list[str]) -> str:
     return ", ".join(
-        plain_text(phrase[: 2 * PHRASE_CHARACTERS])[:PHRASE_CHARACTERS] for phrase in phrases
+        cut(plain_text(phrase[: 2 * PHRASE_CHARACTERS]), PHRASE_CHARACTERS) for phrase in phrases
     )
 
 

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -255,6 +258,42 @@ def test_what_was_exported_for_pyhercules_comes_back_the_same(
     ]
     assert ours["top_cluster_ids"] == [9, 10]
     assert ours["state"]["_l0_original_ids_ordered"] == theirs["state"]["_l0_original_ids_ordered"]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252", "utf-8"])
+def test_show_writes_to_a_terminal_of_any_encoding(
+    encoding: str, model: dict[str, Any], imported: Imported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item(model, 6)["title"] = "Größe und चाय 茶 🙂"
+    run = imported(model)
+    for command in (["show", run.uri], ["show", run.uri, "--cluster", "1/0"]):
+        written = io.BytesIO()
+        terminal = io.TextIOWrapper(written, encoding=encoding)
+        monkeypatch.setattr("sys.stdout", terminal)
+        assert main(command) == 0
+        terminal.flush()
+        shown = written.getvalue().decode(encoding)
+        assert ("Größe" in shown) == (encoding != "ascii")
+        assert ("茶" if encoding == "utf-8" else "\\u8336") in shown
+
+
+@pytest.mark.parametrize("changes", [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])
+def test_show_works_without_a_locale_and_a_home(
+    changes: dict[str, str], model: dict[str, Any], imported: Imported
+) -> None:
+    item(model, 6)["title"] = "चाय"
+    run = imported(model)
+    # Where nothing can be written, also by root.
+    nowhere = {"PYTHONCOERCECLOCALE": "0", "HOME": "/dev/null/home"}
+    shown = subprocess.run(
+        [sys.executable, "-m", "hercules_scale", "show", run.uri],
+        env={**os.environ, **nowhere, **changes},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert ("चाय" if "PYTHONUTF8" not in changes else "\\u091a") in shown.stdout
 
 
 def test_show_reads_an_imported_run(

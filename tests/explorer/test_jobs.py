@@ -26,6 +26,10 @@ def test_a_form_holds_every_key_but_those_that_name_places() -> None:
     # A new key of free text must be looked at before strangers may fill it in: it may name a file,
     # an address or code.
     assert {key for key, field in found.items() if field["kind"] == "string"} == {
+        "input.csv.delimiter",
+        "input.csv.quote",
+        "input.csv.escape",
+        "input.csv.encoding",
         "input.id_column",
         "input.text_column",
         "input.embedding_column",

@@ -51,7 +51,7 @@ def run_over(folder: Path, files: dict[str, bytes], **sections: Any) -> int:
         ({"a.csv": parquet(text=["a"])}, "a.csv: cannot be read as csv with a header line ("),
         ({"a.npy": b"text\n"}, "a.npy: cannot be read as npy ("),
         ({"a.jsonl": b"text\na\n"}, "a.jsonl: the first 1,000 lines hold no JSON object; give one"),
-        ({"a.xlsx": b"text\n"}, "a.xlsx: the format must be one of .parquet, .pq, .csv, .jsonl,"),
+        ({"a.xlsx": b"text\n"}, "a.xlsx: the format must be one of .parquet, .pq, .csv, .tsv,"),
         ({"a.csv": b""}, "a.csv: the file is empty; replace it or leave it out"),
         ({"a.csv": b"x\n", "b.txt": b"x\n"}, "must name files of one format, got csv and txt;"),
     ],
@@ -112,6 +112,12 @@ def test_files_that_do_not_go_together_are_refused_by_name(
 def test_one_item_is_one_cluster(tmp_path: Path, local_ray: None) -> None:
     assert run_over(tmp_path, {"a.txt": b"the ferry to the harbour\n"}) == 0
     found = Hierarchy.open(str(tmp_path / "run"))
+    taken = found.run["input"]
+    assert (taken["modality"], taken["columns"], taken["ids"]) == (
+        "text",
+        {"text": "text"},
+        "row numbers",
+    )
     (cluster,) = found.clusters().to_dict("records")
     assert (cluster["n_items"], list(cluster["exemplar_item_ids"])) == (1, ["0"])
     assert "ferry" in cluster["title"].lower()

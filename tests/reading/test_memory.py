@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,8 +17,9 @@ from scipy.sparse import csr_array, dok_array
 from hercules_scale.config import InputConfig
 from hercules_scale.errors import InputError
 from hercules_scale.reading.items import read_layout, read_piece
+from hercules_scale.reading.listing import list_sources
 from hercules_scale.reading.memory import write_items
-from hercules_scale.reading.sources import list_sources, split_into_pieces
+from hercules_scale.reading.sources import split_into_pieces
 
 
 def read_back(data: Any, folder: Path, **options: Any) -> tuple[str, list[dict[str, Any]], int]:
@@ -43,8 +45,17 @@ def read_back(data: Any, folder: Path, **options: Any) -> tuple[str, list[dict[s
         np.array(["a", "b", None], dtype=object),
         pd.DataFrame({"text": ["a", "b", None]}),
         pa.table({"text": ["a", "b", None]}),
+        pl.DataFrame({"text": ["a", "b", None]}),
         [{"text": "a"}, {"text": "b"}, {}],
         ["a", "b", "\ud800"],
+        ["a", "b", pd.NA],
+        ["a", "b", np.float32("nan")],
+        pd.Series(["a", "b", pd.NA], dtype="string"),
+        pd.Series(["a", "b", pd.NaT]),
+        pd.DataFrame({"text": ["a", "b", pd.NA]}),
+        pd.DataFrame({"text": ["a", "b", math.nan]}),
+        pd.concat([pd.DataFrame({"text": ["a", "b"]}), pd.DataFrame({"text": [""]})]),
+        pd.concat([pd.Series(["a", "b"]), pd.Series([None])]),
     ],
 )
 def test_texts_of_every_form_are_read_and_missing_ones_set_aside(data: Any, tmp_path: Path) -> None:
@@ -65,6 +76,28 @@ def test_texts_of_every_form_are_read_and_missing_ones_set_aside(data: Any, tmp_
 def test_items_by_id_keep_their_ids(data: Any, tmp_path: Path) -> None:
     _, rows, _ = read_back(data, tmp_path)
     assert [(row["item_id"], row["text"]) for row in rows] == [("x", "a"), ("y", "b")]
+
+
+def test_rows_that_were_picked_keep_their_numbers(tmp_path: Path) -> None:
+    _, rows, _ = read_back(pd.DataFrame({"text": ["a", "b", "c"]}).iloc[[0, 2]], tmp_path)
+    assert [(row["item_id"], row["text"]) for row in rows] == [("0", "a"), ("2", "c")]
+
+
+def test_a_missing_id_is_none(tmp_path: Path) -> None:
+    _, rows, n_rejected = read_back(pd.Series({"x": "a", None: "b"}), tmp_path)
+    assert ([row["item_id"] for row in rows], n_rejected) == (["x"], 1)
+
+
+def test_images_of_pil_stay_upright_and_of_their_shades(tmp_path: Path) -> None:
+    turned = Image.new("RGB", (6, 4), "red")
+    turned.getexif()[0x0112] = 6
+    grey = Image.fromarray(np.array([[0, 32768, 65535]], np.uint16))
+    _, rows, _ = read_back([turned, grey], tmp_path)
+    small = [Image.open(io.BytesIO(row["thumbnail"])) for row in rows]
+    assert small[0].size == (4, 6)
+    assert [small[1].getpixel((place, 0)) for place in range(3)] == [
+        (each,) * 3 for each in (0, 128, 255)
+    ]
 
 
 def test_ids_of_any_scalar_type_become_text(tmp_path: Path) -> None:
@@ -102,7 +135,14 @@ def test_numbers_of_every_form_are_numeric(data: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [[1, 2.5, None], np.array([1, 2.5, np.nan]), pd.Series([1, 2.5, None])]
+    "data",
+    [
+        [1, 2.5, None],
+        [1, 2.5, pd.NA],
+        [1, 2.5, pd.NaT],
+        np.array([1, 2.5, np.nan]),
+        pd.Series([1, 2.5, None]),
+    ],
 )
 def test_single_numbers_are_one_variable(data: Any, tmp_path: Path) -> None:
     modality, rows, n_rejected = read_back(data, tmp_path)
@@ -174,6 +214,16 @@ def test_the_same_items_are_the_same_file_and_others_another(tmp_path: Path) -> 
         (csr_array(np.eye(3)), {}, r"must be dense, got a sparse csr_array; give items\.toarray"),
         (dok_array(np.eye(3)), {}, "must be dense, got a sparse dok_array"),
         (pd.DataFrame({"a": [1, "x"]}), {}, "a column holds values of several types"),
+        (
+            pd.DataFrame([["a", "b"]], columns=["x", "x"]),
+            {},
+            "column names must differ, but 'x' occurs more than once; rename",
+        ),
+        (
+            pd.DataFrame({"x": pd.arrays.SparseArray([0, 1])}),
+            {},
+            "column 'x' is sparse; give frame",
+        ),
         (["a"], {"labels": [1, 2]}, r"labels must be as many as the items \(1\), got 2"),
     ],
 )

@@ -25,8 +25,9 @@ from hercules_scale.reading import files, images
 from hercules_scale.reading.files import raw_batches, read_columns
 from hercules_scale.reading.images import UnusableImageError, image_title, thumbnail
 from hercules_scale.reading.items import read_layout, read_piece
+from hercules_scale.reading.listing import list_sources
 from hercules_scale.reading.memory import write_items
-from hercules_scale.reading.sources import list_sources, split_into_pieces
+from hercules_scale.reading.sources import split_into_pieces
 from hercules_scale.storage.tables import column_vectors
 
 
@@ -56,7 +57,7 @@ def image_bytes(size: tuple[int, int], form: str = "PNG", mode: str = "RGB") -> 
     return data.getvalue()
 
 
-NUMBERS = [{"a": 1, "b": 0.5}, {"a": 2, "b": None}, {"a": 3, "b": -1e300}]
+NUMBERS = [{"a": 1, "b": 0.5}, {"a": 2, "b": None}, {"a": 3, "b": -1e99}]
 
 
 def write_numbers(folder: Path, form: str) -> Path:
@@ -64,7 +65,7 @@ def write_numbers(folder: Path, form: str) -> Path:
     if form == "parquet":
         pq.write_table(pa.Table.from_pylist(NUMBERS), path)
     elif form == "csv":
-        path.write_text("a,b\n1,0.5\n2,\n3,-1e300\n")
+        path.write_text("a,b\n1,0.5\n2,\n3,-1e99\n")
     else:
         path.write_text("".join(json.dumps(row) + "\n" for row in NUMBERS))
     return path
@@ -75,7 +76,7 @@ def test_columns_of_numbers_are_detected_and_missing_values_rejected(
     tmp_path: Path, form: str
 ) -> None:
     items, rejected = read(write_numbers(tmp_path, form))
-    assert items.select(["a", "b"]).to_pylist() == [{"a": 1.0, "b": 0.5}, {"a": 3.0, "b": -1e300}]
+    assert items.select(["a", "b"]).to_pylist() == [{"a": 1.0, "b": 0.5}, {"a": 3.0, "b": -1e99}]
     assert rejected == {("t." + form, 1): "column 'b' is missing"}
 
 
@@ -84,7 +85,7 @@ def test_named_columns_come_in_their_order_and_others_are_left_out(tmp_path: Pat
     assert items.schema.names == ["position", "item_id", "b"]
 
 
-@pytest.mark.parametrize("cell", ["nan", "inf", "-Infinity"])
+@pytest.mark.parametrize("cell", ["1e400", "inf", "-Infinity"])
 def test_what_is_not_finite_is_rejected(tmp_path: Path, cell: str) -> None:
     (tmp_path / "t.csv").write_text(f"a,b\n1,2\n{cell},3\n")
     items, rejected = read(tmp_path / "t.csv", columns=["a", "b"])
@@ -92,7 +93,7 @@ def test_what_is_not_finite_is_rejected(tmp_path: Path, cell: str) -> None:
     assert rejected == {("t.csv", 1): "column 'a' is not finite"}
 
 
-@pytest.mark.parametrize("cell", ["twelve", "1,5", "1_000", "0x10"])
+@pytest.mark.parametrize("cell", ["twelve", "1,500", "1.5.2", "1_000", "0x10"])
 def test_what_is_no_number_is_rejected_with_what_it_holds(tmp_path: Path, cell: str) -> None:
     (tmp_path / "t.csv").write_text(f'a,b\n1,2\n"{cell}",3\n')
     _, rejected = read(tmp_path / "t.csv", columns=["a", "b"])

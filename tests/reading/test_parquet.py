@@ -11,8 +11,8 @@ import pytest
 
 from hercules_scale.errors import InputError
 from hercules_scale.reading import parquet
+from hercules_scale.reading.listing import list_sources
 from hercules_scale.reading.parquet import BATCH_BYTES, parquet_batches
-from hercules_scale.reading.sources import list_sources
 from hercules_scale.storage import tables
 
 ROWS = 8_192

@@ -9,11 +9,11 @@ import pytest
 
 from hercules_scale.errors import InputError
 from hercules_scale.reading import sources
+from hercules_scale.reading.listing import list_sources
 from hercules_scale.reading.sources import (
     SourceFile,
     changed_files,
     check_unchanged,
-    list_sources,
     split_into_pieces,
 )
 from hercules_scale.storage.store import Store
@@ -89,7 +89,7 @@ def test_the_format_follows_from_the_name(tmp_path: Path, name: str, expected: s
     assert list_sources([str(tmp_path)])[0].format == expected
 
 
-@pytest.mark.parametrize("name", ["a.xlsx", "a.json", "a", "a.parquet.gz", "a.gz"])
+@pytest.mark.parametrize("name", ["a.xlsx", "a.yaml", "a", "a.parquet.gz", "a.gz"])
 def test_an_unknown_extension_lists_the_known_ones(tmp_path: Path, name: str) -> None:
     make(tmp_path, name)
     with pytest.raises(InputError, match=rf"{name}: the format must be one of .parquet, .pq, .csv"):

@@ -12,7 +12,8 @@ from hercules_scale.errors import InputError
 from hercules_scale.progress import Reporter
 from hercules_scale.reading import parquet
 from hercules_scale.reading.items import read_layout
-from hercules_scale.reading.sources import list_sources, split_into_pieces
+from hercules_scale.reading.listing import list_sources
+from hercules_scale.reading.sources import split_into_pieces
 from hercules_scale.stages import read
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.storage import layout, tables
@@ -68,3 +69,17 @@ def test_a_file_that_is_overwritten_after_it_was_listed_is_noticed(
     with pytest.raises(InputError, match=told):
         read.read_items(context, sources)
     assert not context.store.exists("items")
+
+
+def test_reasons_are_counted_without_what_is_particular_to_a_row() -> None:
+    for reason, general in (
+        (
+            "column 'a' holds 'x, not a number', not a number",
+            "column 'a' holds something else than",
+        ),
+        ("line 7 has 3 columns, not 2: a secret", "the row has another width than the header"),
+        ("there is no file /home/me/a.png", "there is no file of the image's name"),
+        ("https://h/a.png cannot be read (no host)", "the image cannot be read"),
+        ("the text is empty", "the text is empty"),
+    ):
+        assert read._kind_of_reason(reason).startswith(general)

@@ -14,7 +14,8 @@ import yaml
 from hercules_scale.cli import main
 from hercules_scale.config import StorageConfig
 from hercules_scale.errors import InputError
-from hercules_scale.reading.sources import check_unchanged, list_sources
+from hercules_scale.reading.listing import list_sources
+from hercules_scale.reading.sources import check_unchanged
 from hercules_scale.storage.manifest import published_files
 from hercules_scale.storage.store import Store, use_options
 from hercules_scale.storage.tables import read_rows, read_table, write_table

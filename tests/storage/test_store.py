@@ -180,3 +180,16 @@ except Exception as error:
     assert done.stdout == (
         "InputError gs://bucket/run: reading gs:// needs the package gcsfs; install it\n"
     )
+
+
+def test_a_relative_folder_is_the_same_for_workers_in_other_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("mine", "theirs"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    sent = [pickle.dumps(Store(uri)) for uri in ("run", "./run/", "file://run", "/run")]
+    monkeypatch.chdir(tmp_path / "theirs")
+    mine = str(tmp_path / "mine" / "run")
+    assert [pickle.loads(each).root for each in sent] == [mine, mine, mine, "/run"]
+    assert pickle.loads(pickle.dumps(Store("/"))).root == Store("/").root

@@ -73,6 +73,23 @@ def test_a_word_of_one_item_of_very_many_is_not_theirs() -> None:
     assert of_one.share(0, "Zebra") == 0
 
 
+def test_words_that_few_items_have_are_not_typical_of_them() -> None:
+    texts = ["the ferry sails"] * 95 + ["the zebra sails"] * 5
+    counts = PhraseCounts(count_phrases(texts, np.zeros(100, np.int32)), 1)
+    said = counts.words_of_level(np.zeros(1, np.int32), np.array([100.0]))
+    of_one = Grounding(said, [ClusterFacts(1, 0, 100, ["ferry"])], None)
+    assert of_one.typicality(0, "Ferry") == 1
+    assert of_one.typicality(0, "Zebra") == pytest.approx(0.5)
+    assert of_one.typicality(0, "Ferries and zebras") == pytest.approx(0.75)
+    assert of_one.typicality(0, "Ferries and horses") == 0.5
+    assert math.isnan(of_one.typicality(0, "Various topics"))
+
+
+def test_a_paraphrase_is_half_as_typical_as_a_word_of_the_items() -> None:
+    assert grounding().typicality(0, "Vessels") == 0
+    assert grounding(near={"vessels": "ferry"}).typicality(0, "Vessels") == 0.5
+
+
 def test_titles_of_children_are_grounded() -> None:
     facts = [ClusterFacts(2, 0, 5, [], children=[Child("Zebra crossings", "Roads.", 5)])]
     counts = PhraseCounts(count_phrases(TEXTS, CLUSTERS), 2)
@@ -95,7 +112,7 @@ def test_scripts_without_spaces_are_compared_by_pairs_of_characters() -> None:
     found = Grounding(said, [ClusterFacts(1, 0, 2, [])], None)
     assert found.share(0, "天気") == 1
     assert found.share(0, "経済") == 0
-    assert list(content_stems("東京の")) == ["東京", "京の"]
+    assert list(content_stems("東京駅の")) == ["東京", "京駅"]
 
 
 def test_a_word_in_another_script_is_refused_among_any_others() -> None:

@@ -60,8 +60,7 @@ def test_counts_of_parts_add_up_to_those_of_the_whole() -> None:
 
 def test_words_of_other_scripts_are_words() -> None:
     found = counted(["größe 東京 l’état don't 42"], np.zeros(1, np.int32))
-    assert {"größe", "東京", "don't"} <= {phrase for _, phrase in found}
-    assert (0, "42") not in found
+    assert {phrase for _, phrase in found} == {"größe", "東京", "état", "größe état"}
 
 
 def test_texts_without_words_have_no_phrases() -> None:
@@ -105,13 +104,13 @@ def test_upper_levels_add_up_the_counts_of_their_clusters() -> None:
     )
 
 
-def test_a_word_of_many_letters_is_cut() -> None:
+def test_more_letters_than_a_word_has_are_none() -> None:
     found = counted(
-        ["a" * 4_000, f"wing{'-' * 99}x", "don't fly-by"], np.array([0, 1, 2], np.int32)
+        ["a" * 4_000, f"wing{'-' * 99}x", "o'clock fly-by"], np.array([0, 1, 2], np.int32)
     )
-    assert {phrase for cluster, phrase in found if cluster == 0} == {"a" * 64}
+    assert {phrase for cluster, phrase in found if cluster == 0} == set()
     assert {phrase for cluster, phrase in found if cluster == 1} == {"wing"}
-    assert {"don't", "fly-by"} <= {phrase for cluster, phrase in found if cluster == 2}
+    assert {"o'clock", "fly-by"} <= {phrase for cluster, phrase in found if cluster == 2}
 
 
 def test_a_long_phrase_costs_no_more_than_its_letters() -> None:
@@ -159,4 +158,4 @@ def test_phrases_that_were_left_out_count_and_are_never_chosen() -> None:
         assert REST not in found
     assert phrases(few, [0, 1], n_phrases=1) == phrases(counts, [0, 1], n_phrases=1)
     said = PhraseCounts(few, 2).words_of_level(np.arange(2, dtype=np.int32), np.array([3.0, 3.0]))
-    assert said.often_said(1, "appl")
+    assert said.share(1, "appl") > 0

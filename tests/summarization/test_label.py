@@ -459,6 +459,35 @@ def test_what_no_item_says_is_asked_for_again_and_then_left_out(run: Run) -> Non
     assert len(model.requests) == 3
 
 
+@pytest.mark.parametrize(
+    ("texts", "title", "description"),
+    [
+        (
+            ["मेरी साइकिल की चेन उतरती है", "साइकिल का टायर बदलना", "साइकिल की चेन कैसे ठीक करें"],
+            "साइकिल की चेन और टायर",
+            "साइकिल की चेन ठीक करना और टायर बदलना।",
+        ),
+        (
+            ["自転車のチェーンが外れた", "古い自転車の修理方法", "自転車を修理する"],
+            "自転車のチェーン修理",
+            "自転車の修理方法と、外れたチェーンについて。",
+        ),
+    ],
+    ids=["hindi", "japanese"],
+)
+def test_labels_of_the_model_are_taken_at_once_in_the_language_of_the_items(
+    run: Run, texts: list[str], title: str, description: str
+) -> None:
+    counts = PhraseCounts(count_phrases(texts, np.zeros(3, np.int32)), 1)
+    said = counts.words_of_level(np.zeros(1, np.int32), np.array([3.0]))
+    phrases = counts.of_level(np.zeros(1, np.int32), 8)[0]
+    grounding = Grounding(said, [ClusterFacts(1, 0, 3, phrases, texts)], None)
+    answer = json.dumps({"title": title, "description": description})
+    found = run.label(StandIn(lambda cluster, attempt: answer), grounding=grounding)
+    assert (found[0].titles, found[0].descriptions) == ([title], [description])
+    assert run.outcomes == [(0, 1, "ok")]
+
+
 class SlowModel(StandIn):
     """A model that takes a time for each answer, alone or shared among those in flight."""
 

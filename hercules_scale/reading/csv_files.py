@@ -1,0 +1,252 @@
+"""Rows of csv files, and what their beginning says of the columns."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+
+from hercules_scale.config import CsvConfig, InputConfig
+from hercules_scale.errors import InputError
+from hercules_scale.reading.columns import Columns, is_number, is_text, is_whole
+from hercules_scale.reading.dialect import (
+    FEWEST_ROWS,
+    HEAD_BYTES,
+    MOST_MALFORMED_SHARE,
+    Dialect,
+    find_codes,
+)
+from hercules_scale.reading.heads import (
+    BATCH_ROWS,
+    LONGEST_LINE_BYTES,
+    SNIFFED_ROWS,
+    FileHead,
+    check_names,
+    named_columns,
+    plain_cells,
+)
+from hercules_scale.reading.quotes import QuotedRows
+from hercules_scale.reading.sources import SourceFile
+from hercules_scale.reading.streams import dialect_of, open_buffered, open_text, read_head
+
+# A row of CSV must fit in a block; the longest text that is read is so long.
+CSV_BLOCK_BYTES = LONGEST_LINE_BYTES
+# Rows of a wrong width that a block may have: of a block of two bytes a row, the reasons would fill
+# the memory.
+MOST_MALFORMED = 100_000
+# The reader takes some kilobytes for each, which its name alone does not.
+MOST_COLUMNS = 65_536
+NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
+
+
+def csv_head(config: InputConfig, source: SourceFile, with_cells: bool) -> FileHead:
+    """Columns by the header, with types and values by the first block."""
+    dialect = dialect_of(source, config.csv, named_columns(config, source))
+    broken: list[str] = []
+    if not read_head(source, 1):
+        return FileHead({}, {}, dialect)
+    _check_width(source, dialect)
+    with _open_csv(source, dialect, None, broken, []) as reader:
+        schema = reader.schema
+        check_names(schema.names, source)
+        _check_header(schema.names, source)
+        kinds = dict(zip(schema.names, schema.types, strict=True))
+        if not with_cells:
+            return FileHead(kinds, {}, dialect)
+        try:
+            batch = reader.read_next_batch()
+        except StopIteration:
+            batch = pa.RecordBatch.from_pylist([], schema)
+    # The reader is ahead of its batches: those before the last row of this one.
+    own = [each for place, each in enumerate(broken) if _row(each) - place - 2 < batch.num_rows]
+    _check_fits(source, dialect, batch.num_rows, len(own), own)
+    first = batch.slice(0, SNIFFED_ROWS)
+    cells = {
+        name: plain_cells(pa.chunked_array([first.column(place)]))
+        for place, name in enumerate(schema.names)
+        if is_text(schema.types[place]) or is_number(schema.types[place])
+    }
+    for name in find_codes(read_head(source, HEAD_BYTES), dialect):
+        if is_whole(kinds.get(name, pa.null())):
+            kinds[name] = pa.string()
+            cells[name] = [None if cell is None else f"0{cell}" for cell in cells[name]]
+    return FileHead(kinds, cells, dialect)
+
+
+def _check_width(source: SourceFile, dialect: Dialect) -> None:
+    with open_buffered(source, dialect) as lines:
+        header = lines.readline(CSV_BLOCK_BYTES)
+    n_columns = header.count(dialect.delimiter.encode()) + 1
+    if n_columns > MOST_COLUMNS:
+        raise InputError(
+            f"{source.uri}: must have at most {MOST_COLUMNS:,} columns, got {n_columns:,}; leave "
+            "columns out, or give the file as Parquet"
+        )
+
+
+def csv_rows(source: SourceFile) -> pa.Table:
+    """The first rows of a csv file, with every column, as pyarrow types them."""
+    with _open_csv(source, dialect_of(source, CsvConfig()), None, [], []) as rows:
+        return pa.table(next(iter(rows), pa.RecordBatch.from_pylist([], rows.schema)))
+
+
+def _check_header(names: list[str], source: SourceFile) -> None:
+    """Refuse a first line that looks like a row; numbers from 0 on and years may be names."""
+    numbers = [name for name in names if NUMBER.fullmatch(name.strip())]
+    counted = numbers == [str(place) for place in range(len(numbers))]
+    years = all(re.fullmatch(r"(19|20)\d\d", name) for name in numbers)
+    if not (counted or years):
+        raise InputError(
+            f"{source.uri}: the first line of csv must name the columns, but holds "
+            f"{', '.join(map(repr, numbers[:3]))}; put a line of names before it"
+        )
+
+
+def csv_batches(
+    source: SourceFile, dialect: Dialect, columns: Columns, own: list[str], alarms: list[str]
+) -> Iterator[tuple[pa.Table, dict[int, str]]]:
+    """Rows of the columns in ``own`` as bytes, and a reason for each of another width.
+
+    Raises:
+        InputError: So many have another width that the rest may be wrong too.
+    """
+    broken: list[str] = []
+    n_rows = n_broken = 0
+    if not read_head(source, 1):
+        return
+    # A row that names an owner is not quoted.
+    quoted = columns.owner is None
+    with _open_csv(source, dialect, own, broken, alarms, quoted) as reader:
+        for batch in reader:
+            n_rows += batch.num_rows
+            for start in range(0, batch.num_rows, BATCH_ROWS):
+                yield pa.table(batch.slice(start, BATCH_ROWS)), {}
+            # The reader sets malformed rows aside, so they come after others.
+            if len(broken) >= BATCH_ROWS:
+                n_broken += len(broken)
+                yield _malformed(broken, own)
+                broken.clear()
+    n_broken += len(broken)
+    _check_fits(source, dialect, n_rows, n_broken, broken)
+    yield _malformed(broken, own)
+
+
+def _check_fits(
+    source: SourceFile, dialect: Dialect, n_rows: int, n_broken: int, reasons: list[str]
+) -> None:
+    """Refuse a file of which much does not fit how it is read, since the rest may be wrong too.
+
+    Raises:
+        InputError: Many rows have another width than the header.
+    """
+    n_all = n_rows + n_broken
+    many = n_all >= FEWEST_ROWS and n_broken > MOST_MALFORMED_SHARE * n_all
+    if many or n_broken > n_all / 2:
+        raise InputError(
+            f"{source.uri}: was read as {dialect.said(True)}, but {n_broken:,} of "
+            f"{n_all:,} rows have another width than the header"
+            f"{f' ({reasons[0]})' if reasons else ''}; set input.csv.delimiter, quote or escape, "
+            "or mend the file"
+        )
+
+
+def _row(reason: str) -> int:
+    """The number of the row that a reason of ours is of."""
+    return int(reason.split()[1])
+
+
+def _malformed(reasons: list[str], names: list[str]) -> tuple[pa.Table, dict[int, str]]:
+    empty = {name: pa.nulls(len(reasons), pa.binary()) for name in names}
+    return pa.table(empty), dict(enumerate(reasons))
+
+
+@contextmanager
+def _open_csv(
+    source: SourceFile,
+    dialect: Dialect,
+    names: list[str] | None,
+    broken: list[str],
+    alarms: list[str],
+    quoted: bool = True,
+) -> Iterator[pacsv.CSVStreamingReader]:
+    """A reader of chosen columns; reasons for rows of a wrong width go to ``broken``.
+
+    Args:
+        source: The file.
+        dialect: How it is written.
+        names: The columns; left out: all, by types that are guessed.
+        broken: Gets reasons for rows of a wrong width.
+        alarms: Get what looks wrong.
+        quoted: Whether reasons quote the row.
+    """
+
+    def set_aside(row: pacsv.InvalidRow) -> str:
+        if len(broken) >= MOST_MALFORMED:
+            return "error"
+        text = f": {row.text[:100]}" if quoted else ""
+        broken.append(
+            f"line {row.number} has {row.actual_columns} columns, not {row.expected_columns}{text}"
+        )
+        return "skip"
+
+    # As bytes, so that one row of invalid UTF-8 is rejected alone, and 007 stays 007.
+    convert = pacsv.ConvertOptions(decimal_point=dialect.decimal)
+    if names is not None:
+        convert = pacsv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.binary()),
+            include_columns=names,
+            strings_can_be_null=True,
+            null_values=[""],
+            quoted_strings_can_be_null=False,
+        )
+    parse = pacsv.ParseOptions(
+        delimiter=dialect.delimiter,
+        quote_char=dialect.quote or False,
+        newlines_in_values=True,
+        invalid_row_handler=set_aside,
+    )
+    # Line numbers of malformed rows are known to a single-threaded reader alone.
+    read = pacsv.ReadOptions(use_threads=False, block_size=CSV_BLOCK_BYTES)
+    with open_text(source, dialect) as stream, _without_traces_of_undecodable_rows():
+        rows = QuotedRows(stream, source.uri, dialect, CSV_BLOCK_BYTES)
+        try:
+            reader = pacsv.open_csv(rows, read, parse, convert)
+        except pa.ArrowInvalid as error:
+            raise InputError(
+                f"{source.uri}: cannot be read as csv with a header line ({reason_of(error)}); "
+                "mend the file or leave it out"
+            ) from None
+        with reader:
+            yield reader
+    alarms += rows.alarms
+
+
+@contextmanager
+def _without_traces_of_undecodable_rows() -> Iterator[None]:
+    """Hold back the trace that pyarrow prints of a malformed row that is no UTF-8.
+
+    It refuses such a row by itself, by its number.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: sys.UnraisableHookArgs, /) -> None:
+        if not isinstance(unraisable.exc_value, UnicodeDecodeError):
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
+def reason_of(error: Exception) -> str:
+    """What a library says of a file, in one line."""
+    reason = " ".join(str(error).split())[:200]
+    # What pyarrow says of a row that does not end within a block names none of our options.
+    straddles = "straddling object" in reason
+    return f"a row is longer than {CSV_BLOCK_BYTES >> 20} MiB" if straddles else reason

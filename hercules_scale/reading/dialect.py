@@ -1,0 +1,245 @@
+"""How files of text are written: their encoding, and how csv separates and quotes fields."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from hercules_scale.config import CsvConfig
+
+# What is looked at of a file.
+HEAD_BYTES = 256 * 2**10
+MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    # Before UTF-16, the mark of which begins it.
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+# Bytes that are no UTF-8 are damage where they are fewer, and rejected with their rows.
+FEWEST_FOREIGN = 5
+# Lines with such bytes that the detector gets, and what it is asked of at least.
+DETECTED_BYTES = 16 * 2**10
+# Encodings of western Europe that share most letters; the detector takes one for the other.
+WESTERN = ("cp1252", "latin_1", "iso8859_15", "cp1254", "iso8859_9", "cp1257", "iso8859_14")
+WESTERN_MARKS = set("‘’“”„‚–—…•€£¥§°±²³µ«»©®™¡¿´·¼½¾ªº×÷\xa0")
+DELIMITERS = (",", ";", "\t", "|")
+# Rows of a width other than the header's that a file may have; of more, it is read wrongly.
+MOST_MALFORMED_SHARE, FEWEST_ROWS = 0.2, 10
+# Share of fields that speaks for a quote.
+FITTING = 1 - MOST_MALFORMED_SHARE
+# The first line of a file that Excel is to open.
+SEPARATOR = re.compile(r"sep=([^\w\s]|\t)\r?\n")
+COMMA_NUMBER = re.compile(r"[+-]?(\d+|[1-9]\d{0,2}(\.\d{3})+),\d+")
+CODE = re.compile(r"0\d+")
+# Thousands that are set apart.
+GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}([,.]\d{3})+")
+POINT_NUMBER = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a file of text is written.
+
+    Attributes:
+        encoding: Python's name of it.
+        delimiter: Of csv, as the others.
+        quote: Empty where nothing encloses a field.
+        escape: What stands before a quote in quotes; empty where that is a quote.
+        decimal: What begins decimals.
+    """
+
+    encoding: str = "utf-8"
+    delimiter: str = ","
+    quote: str = '"'
+    escape: str = ""
+    decimal: str = "."
+
+    def said(self, of_csv: bool) -> str:
+        """In words, for people."""
+        if not of_csv:
+            return self.encoding
+        parts = [self.encoding, f"delimiter {self.delimiter!r}"]
+        if self.quote != '"':
+            parts.append(f"quote {self.quote!r}" if self.quote else "no quotes")
+        if self.escape:
+            parts.append(f"escape {self.escape}")
+        if self.decimal != ".":
+            parts.append(f"decimal {self.decimal!r}")
+        return ", ".join(parts)
+
+
+def detect(
+    head: bytes, whole: bool, given: CsvConfig, of_csv: bool, names: Collection[str] = ()
+) -> Dialect:
+    """How a file is written.
+
+    Args:
+        head: Its first bytes, uncompressed.
+        whole: Whether these are all.
+        given: What the user says of it.
+        of_csv: Whether it is csv; else the encoding is all there is.
+        names: Columns that csv must have.
+    """
+    encoding = given.encoding or detect_encoding(head, whole)
+    if not of_csv:
+        return Dialect(encoding)
+    text = decoded(head, encoding)
+    quote = _quote(text) if given.quote is None else given.quote
+    named = SEPARATOR.match(text)
+    if named is not None:
+        text = text[named.end() :]
+    known = given.delimiter or (named and named[1])
+    delimiters = [known] if known else DELIMITERS
+    escape = _escape(text, quote) if given.escape is None else given.escape
+    best = Dialect(encoding, delimiters[0], quote, escape)
+    best_score = (False, False, 0.0, 0)
+    rows: list[list[str]] = []
+    for delimiter in delimiters:
+        tried = Dialect(encoding, delimiter, quote, escape)
+        found = list(_rows(text, tried, whole))
+        score = _score(found, names)
+        if score > best_score or not rows:
+            best, best_score, rows = tried, max(score, best_score), found
+    decimal = given.decimal or _decimal(rows[1:], best.delimiter)
+    return Dialect(encoding, best.delimiter, quote, escape, decimal)
+
+
+def decoded(head: bytes, encoding: str) -> str:
+    """The beginning of a file as text, without a byte order mark."""
+    decoder = codecs.getincrementaldecoder(encoding)("replace")
+    return decoder.decode(head).removeprefix("\ufeff")
+
+
+def detect_encoding(head: bytes, whole: bool = True) -> str:
+    """The encoding of a text by its first bytes."""
+    for mark, name in MARKS.items():
+        if head.startswith(mark):
+            return name
+    if wide := _wide(head):
+        return wide
+    if not whole:
+        # Not cut within a character.
+        head = head[: head.rfind(b"\n") + 1] or head[:-3]
+    text = head.decode("utf-8", "replace")
+    foreign = text.count("\ufffd")
+    known = sum(not char.isascii() for char in text) - foreign if foreign else 0
+    if foreign < FEWEST_FOREIGN or known >= foreign:
+        return "utf-8"
+    return _legacy(head)
+
+
+def _wide(head: bytes) -> str:
+    """UTF-16 or UTF-32 without a mark, by the zeros of the ASCII in it."""
+    if len(head) < 4:
+        return ""
+    share = [head[place::4].count(0) / len(head[place::4]) for place in range(4)]
+    if min(share[1:]) > 0.9 > share[0]:
+        return "utf-32-le"
+    if min(share[:3]) > 0.9 > share[3]:
+        return "utf-32-be"
+    odd, even = (share[1] + share[3]) / 2, (share[0] + share[2]) / 2
+    if odd > 0.3 and even < 0.05:
+        return "utf-16-le"
+    return "utf-16-be" if even > 0.3 and odd < 0.05 else ""
+
+
+def _legacy(head: bytes) -> str:
+    """An encoding of one language, by a detector."""
+    from charset_normalizer import from_bytes
+
+    lines = [line for line in head.splitlines() if not line.isascii()]
+    found = from_bytes(b"\n".join(lines)[:DETECTED_BYTES]).best()
+    name = found.encoding if found is not None else "latin_1"
+    western = head.decode("cp1252", "replace")
+    foreign = [char for char in western if not char.isascii()]
+    usual = sum(char.isalpha() or char in WESTERN_MARKS for char in foreign)
+    alphabets = found.alphabets if found is not None else []
+    latin = all(
+        each.startswith(("Basic Latin", "Latin", "General", "Control")) for each in alphabets
+    )
+    if name in WESTERN or (latin and usual == len(foreign)):
+        return "cp1252" if "\ufffd" not in western else "latin_1"
+    return name
+
+
+def _quote(text: str) -> str:
+    """A single quote where it encloses nearly all fields that begin with it, and no other does."""
+    whole = len(re.findall(r"(?m)(?:^|[,;\t|])'(?:[^'\r\n]++|'')*+'(?=[,;\t|\r\n]|$)", text))
+    begun = len(re.findall(r"(?m)(?:^|[,;\t|])'", text))
+    return "'" if '"' not in text and whole >= 2 and whole >= FITTING * begun else '"'
+
+
+def _escape(text: str, quote: str) -> str:
+    r"""A backslash where quotes within quotes have one before them, as Spark writes them.
+
+    In a file of doubled quotes, ``\"`` ends a field or is followed by another quote.
+    """
+    if not quote:
+        return ""
+    mark = re.escape(quote)
+    escaped = len(re.findall(rf"\\{mark}(?![{mark},;\t|\r\n]|$)", text))
+    doubled = len(re.findall(rf"(?<![{mark},;\t|\r\n]){mark}{mark}(?![{mark},;\t|\r\n]|$)", text))
+    return "\\" if escaped > doubled else ""
+
+
+def find_codes(head: bytes, dialect: Dialect) -> set[str]:
+    """Columns of csv that hold codes such as 007, which are no numbers."""
+    text = SEPARATOR.sub("", decoded(head, dialect.encoding), count=1)
+    rows = _rows(text, dialect, whole=True)
+    names = next(rows, [])
+    return {
+        name
+        for row in rows
+        for name, cell in zip(names, row, strict=False)
+        if CODE.fullmatch(cell.strip())
+    }
+
+
+def _rows(text: str, dialect: Dialect, whole: bool) -> Iterator[list[str]]:
+    """Rows of the beginning of a file, without one that is cut off and without empty ones."""
+    options = {"quotechar": dialect.quote} if dialect.quote else {"quoting": csv.QUOTE_NONE}
+    reader = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=dialect.delimiter,
+        escapechar=dialect.escape or None,
+        **options,
+    )
+    last: list[str] = []
+    # Of a field that is longer than it takes, or a return within one.
+    with suppress(csv.Error):
+        for row in reader:
+            if last:
+                yield last
+            last = row
+    if last and whole:
+        yield last
+
+
+def _score(rows: list[list[str]], names: Collection[str]) -> tuple[bool, bool, float, int]:
+    """How well rows fit together; the larger the better."""
+    if not rows:
+        return False, False, 0.0, 0
+    width = len(rows[0])
+    share = Counter(map(len, rows))[width] / len(rows)
+    return set(names) <= set(rows[0]), width > 1, round(share, 2) if width > 1 else 0.0, width
+
+
+def _decimal(rows: list[list[str]], delimiter: str) -> str:
+    """A comma where numbers have it and none has a point.
+
+    Between commas, ``1,234`` may be a thousand; elsewhere a comma is that of the decimals.
+    """
+    cells = [cell.strip() for row in rows for cell in row]
+    commas = [cell for cell in cells if COMMA_NUMBER.fullmatch(cell)]
+    if delimiter == ",":
+        commas = [cell for cell in commas if not GROUPED.fullmatch(cell)]
+    points = any(POINT_NUMBER.fullmatch(cell) and not GROUPED.fullmatch(cell) for cell in cells)
+    return "," if commas and not points else "."

@@ -1,0 +1,71 @@
+"""What the beginning of a file says of its columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from hercules_scale.config import InputConfig
+from hercules_scale.errors import SchemaError
+from hercules_scale.reading.columns import is_text
+from hercules_scale.reading.dialect import Dialect
+from hercules_scale.reading.payload import flatten
+from hercules_scale.reading.sources import SourceFile
+
+BATCH_ROWS = 8_192
+SNIFFED_ROWS = 1_000
+# A line of a text or JSON Lines file, so that a small .gz cannot fill the memory with one; a row of
+# csv, and a cell of Parquet.
+LONGEST_LINE_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class FileHead:
+    """What the beginning of a file says of its columns.
+
+    Attributes:
+        kinds: Their types.
+        cells: Of columns of texts and numbers, the first values.
+        dialect: How it is written, of a file of text.
+        indices: Columns that pandas made of the index of a frame.
+    """
+
+    kinds: dict[str, pa.DataType]
+    cells: dict[str, list[Any]] = field(default_factory=dict)
+    dialect: Dialect | None = None
+    indices: tuple[str, ...] = ()
+
+
+def check_names(names: list[str], source: SourceFile) -> None:
+    """Refuse columns of one name.
+
+    Raises:
+        SchemaError: There are such.
+    """
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice:
+        raise SchemaError(
+            f"{source.uri}: column names must differ, but {', '.join(map(repr, twice[:5]))} "
+            "occurs more than once; rename the columns"
+        )
+
+
+def plain_cells(column: pa.ChunkedArray) -> list[Any]:
+    """Values of a column, texts as bytes, which may be no valid UTF-8."""
+    array = flatten(column)
+    return list((array.cast(pa.large_binary()) if is_text(array.type) else array).to_pylist())
+
+
+def named_columns(config: InputConfig, source: SourceFile) -> list[str]:
+    """Columns that the user names and the file itself must have."""
+    single = (
+        config.id_column,
+        config.text_column,
+        config.image_column,
+        config.embedding_column,
+        config.owner_column,
+    )
+    names = [*(name for name in single if name), *config.columns, *config.label_columns]
+    return [name for name in names if name not in source.partitions]

@@ -1,0 +1,157 @@
+"""Lines of text files, and JSON objects, a line each or not."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from hercules_scale.config import InputConfig
+from hercules_scale.errors import InputError
+from hercules_scale.reading.dialect import Dialect
+from hercules_scale.reading.heads import BATCH_ROWS, LONGEST_LINE_BYTES, SNIFFED_ROWS, FileHead
+from hercules_scale.reading.json_values import json_values
+from hercules_scale.reading.sources import SourceFile
+from hercules_scale.reading.streams import dialect_of, open_buffered, read_head
+
+TEXT_COLUMN_OF_LINES = "text"
+TOO_LONG = f"the line is longer than {LONGEST_LINE_BYTES >> 20} MiB"
+
+
+def line_batches(source: SourceFile, dialect: Dialect) -> Iterator[tuple[pa.Table, dict[int, str]]]:
+    """Lines as rows of one column, and a reason for each that is too long."""
+    for lines in _lines(source, dialect):
+        broken = {index: TOO_LONG for index, line in enumerate(lines) if line is None}
+        yield pa.table({TEXT_COLUMN_OF_LINES: pa.array(lines, pa.binary())}), broken
+
+
+def _lines(source: SourceFile, dialect: Dialect) -> Iterator[list[bytes | None]]:
+    """Lines some thousand at a time; None for one that is too long."""
+    with open_buffered(source, dialect) as stream:
+        yield from _gathered(_each_line(stream))
+
+
+def _each_line(stream: Any) -> Iterator[bytes | None]:
+    first = True
+    while line := stream.readline(LONGEST_LINE_BYTES + 1):
+        whole = line.endswith(b"\n") or len(line) <= LONGEST_LINE_BYTES
+        own = line.rstrip(b"\r\n") if whole else None
+        yield own.removeprefix(b"\xef\xbb\xbf") if own and first else own
+        first = False
+        while not whole:
+            rest = stream.readline(LONGEST_LINE_BYTES)
+            whole = not rest or rest.endswith(b"\n")
+
+
+def _gathered(lines: Iterator[bytes | None]) -> Iterator[list[bytes | None]]:
+    """Lines some thousand at a time, fewer of long ones."""
+    some: list[bytes | None] = []
+    n_bytes = 0
+    for line in lines:
+        some.append(line)
+        n_bytes += len(line or b"")
+        if len(some) == BATCH_ROWS or n_bytes > LONGEST_LINE_BYTES:
+            yield some
+            some, n_bytes = [], 0
+    if some:
+        yield some
+
+
+def _json_texts(source: SourceFile, dialect: Dialect) -> Iterator[list[bytes | None]]:
+    """JSON objects, a line each, or in an array, or spread over lines."""
+    with open_buffered(source, dialect) as stream:
+        if _is_a_line_each(stream.peek(1)):
+            yield from _gathered(_each_line(stream))
+        else:
+            yield from _gathered(json_values(stream, source.uri, LONGEST_LINE_BYTES))
+
+
+def _is_a_line_each(head: bytes) -> bool:
+    """Whether the beginning of a JSON file has objects that end with their line."""
+    head = head.removeprefix(b"\xef\xbb\xbf")
+    if not head.lstrip().startswith((b"{", b"[")):
+        return True
+    lines = [line for line in head.splitlines() if line.strip()][:20]
+    whole = sum(_parse_object(line)[0] is not None for line in lines)
+    return whole > 0 and 2 * whole >= len(lines) - 1
+
+
+def json_head(config: InputConfig, source: SourceFile) -> FileHead:
+    """Columns of the first lines that are objects; one that ever holds text is a text column."""
+    dialect = dialect_of(source, config.csv)
+    if not read_head(source, 1):
+        return FileHead({}, {}, dialect)
+    for lines in _json_texts(source, dialect):
+        found = FileHead({}, {}, dialect)
+        for line in lines[:SNIFFED_ROWS]:
+            value, _ = _parse_object(line)
+            for name, cell in (value or {}).items():
+                found.cells.setdefault(name, []).append(cell)
+                if isinstance(cell, str):
+                    found.kinds[name] = pa.string()
+                elif cell is not None and found.kinds.get(name) != pa.string():
+                    found.kinds[name] = _json_type(cell)
+                else:
+                    found.kinds.setdefault(name, pa.null())
+        if found.kinds:
+            return found
+        break
+    else:
+        # An array of nothing.
+        return FileHead({}, {}, dialect)
+    raise InputError(
+        f"{source.uri}: the first {SNIFFED_ROWS:,} lines hold no JSON object; give one a line, "
+        "or leave the file out"
+    )
+
+
+def _json_type(cell: object) -> pa.DataType:
+    if isinstance(cell, list) and all(isinstance(each, int | float) for each in cell):
+        return pa.list_(pa.float64())
+    number = isinstance(cell, int | float) and not isinstance(cell, bool)
+    return pa.float64() if number else pa.bool_()
+
+
+def json_batches(
+    source: SourceFile, dialect: Dialect, names: list[str], text: str | None
+) -> Iterator[tuple[pa.Table, dict[int, str]]]:
+    """Values of some names as bytes, and a reason for each row that is no object."""
+    for lines in _json_texts(source, dialect):
+        cells: dict[str, list[bytes | None]] = {name: [] for name in names}
+        broken: dict[int, str] = {}
+        for index, line in enumerate(lines):
+            value, reason = _parse_object(line)
+            for name in names:
+                cell = (value or {}).get(name)
+                # Python's JSON has NaN, which other programs write for null.
+                cell = None if isinstance(cell, float) and math.isnan(cell) else cell
+                if name == text and cell is not None and not isinstance(cell, str):
+                    reason = reason or f"column {name!r} holds {type(cell).__name__}, not text"
+                    cell = None
+                cells[name].append(_to_bytes(cell))
+            if reason:
+                broken[index] = reason
+        yield pa.table({name: pa.array(cells[name], pa.binary()) for name in cells}), broken
+
+
+def _parse_object(line: bytes | None) -> tuple[dict[str, Any] | None, str]:
+    if line is None:
+        return None, TOO_LONG
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None, "not valid JSON"
+    if not isinstance(value, dict):
+        return None, f"the line holds {type(value).__name__}, not a JSON object"
+    return value, ""
+
+
+def _to_bytes(cell: object) -> bytes | None:
+    if cell is None:
+        return None
+    text = cell if isinstance(cell, str) else json.dumps(cell)
+    # A lone surrogate has no UTF-8 form; what comes out fails the check for valid UTF-8.
+    return text.encode("utf-8", "surrogatepass")

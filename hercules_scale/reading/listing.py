@@ -1,0 +1,220 @@
+"""Which files an input names, what is passed over, and what is refused."""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import os
+import re
+from collections.abc import Iterable
+from typing import NoReturn
+
+from hercules_scale.errors import HerculesScaleError, InputError
+from hercules_scale.reading.sources import COMPRESSED, SourceFile, with_state
+from hercules_scale.storage.faults import reason_of
+from hercules_scale.storage.store import Store, split_uri
+
+FORMATS = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".jsonl": "jsonl",
+    ".json": "jsonl",
+    ".ndjson": "jsonl",
+    ".txt": "txt",
+    ".npy": "npy",
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"), "image"),
+}
+PACKED = (".gz", ".bz2", ".xz", ".zst")
+# Tables that are not read; what is no table, such as a README, is skipped.
+CONVERTED = {
+    **dict.fromkeys(
+        (".xlsx", ".xlsm", ".xls", ".ods"),
+        "save each sheet as csv, or in Python pandas.read_excel(name).to_parquet('data.parquet')",
+    ),
+    **dict.fromkeys((".arrow", ".feather"), "convert it with pandas.read_feather and to_parquet"),
+    **dict.fromkeys((".avro", ".orc", ".db", ".sqlite", ".pkl", ".npz"), "convert it to Parquet"),
+    **dict.fromkeys((".zip", ".tar", ".tgz", ".rar", ".7z"), "unpack it"),
+    **dict.fromkeys((".pdf", ".docx", ".html", ".xml"), "convert it to txt, csv or jsonl"),
+}
+# Formats of tables that keep files which are no longer part of the table.
+LAKES = (
+    (re.compile(r"(^|/)_delta_log/"), "Delta", "deltalake.DeltaTable(folder).to_pyarrow_table()"),
+    (
+        re.compile(r"(^|/)metadata/[^/]*\.metadata\.json$"),
+        "Iceberg",
+        "pyiceberg.table.StaticTable.from_metadata(file).scan().to_arrow()",
+    ),
+    (re.compile(r"(^|/)\.hoodie/"), "Hudi", "Spark"),
+)
+README = re.compile(r"(readme|license|licence|notice|changelog|copying)\b", re.I)
+
+
+def list_sources(paths: list[str], skipped: dict[str, str] | None = None) -> list[SourceFile]:
+    """The files that paths, folders and globs name, in a stable order.
+
+    Args:
+        paths: What the user names.
+        skipped: Gets files that are left out, with the reason.
+
+    Raises:
+        InputError: A path names nothing or no data, files of an unknown format or of several, or
+            a table of which some files are not to be read.
+    """
+    left_out: dict[str, str] = {}
+    sources = [source for path in paths for source in _expand(path, left_out)]
+    by_uri = {source.uri: source for source in sources}
+    if len(by_uri) < len(sources):
+        uris = [source.uri for source in sources]
+        twice = next(uri for uri in uris if uris.count(uri) > 1)
+        raise InputError(f"input.path names {twice} twice; name each file once")
+    # An empty image is one item that cannot be used.
+    empty = [each for each in sources if each.size_bytes == 0 and each.format != "image"]
+    left_out |= {each.uri: "the file is empty" for each in empty}
+    sources = [each for each in sources if each.uri not in left_out]
+    if len({each.format for each in sources}) > 1:
+        told = [each for each in sources if README.match(each.name.rpartition("/")[2])]
+        left_out |= {each.uri: "its name is none of data" for each in told}
+        sources = [each for each in sources if each.uri not in left_out]
+    formats = sorted({source.format for source in sources})
+    if len(formats) > 1:
+        raise InputError(
+            f"input.path must name files of one format, got {' and '.join(formats)}; "
+            "give a glob such as folder/*.parquet"
+        )
+    if not sources:
+        uri, reason = next(iter(left_out.items()))
+        raise InputError(f"{uri}: {reason}; replace it or leave it out")
+    if skipped is not None:
+        skipped.update(left_out)
+    return sources
+
+
+def _expand(path: str, skipped: dict[str, str]) -> list[SourceFile]:
+    scheme, location = split_uri(path)
+    prefix = "" if scheme == "file" else f"{scheme}://"
+    root, rest = _literal(prefix, location.rstrip("/"))
+    is_glob = bool(rest)
+    store = Store(prefix + root)
+    entries = _find(store, path)
+    if not is_glob and root in entries:
+        # The path is a file itself, which may have a name that is passed over in folders.
+        store = Store(prefix + root.rpartition("/")[0])
+        return [_source(store, root, entries[root])]
+    names = [name for name in sorted(entries) if _is_data(name[len(store.root) + 1 :])]
+    if is_glob:
+        pattern = f"{glob.escape(root)}/{rest}"
+        names = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+    if not names:
+        raise InputError(f"input.path {path}: names no file; give a file, folder or glob")
+    _refuse_lakes(path, entries, names)
+    uris = {name: f"{store.uri}/{name[len(store.root) + 1 :]}" for name in names}
+    unknown = [uri for uri in uris.values() if not _format(uri)]
+    if len(unknown) == len(uris):
+        _refuse_format(unknown[0])
+    sources = [_source(store, name, entries[name]) for name, uri in uris.items() if _format(uri)]
+    skipped |= dict.fromkeys(unknown, "the format is not known")
+    return sources
+
+
+def _literal(prefix: str, location: str) -> tuple[str, str]:
+    """The folders of a path that are there, whatever characters they have, and the glob in them."""
+    parts = location.split("/")
+    for place, part in enumerate(parts):
+        path = "/".join(parts[: place + 1])
+        if glob.has_magic(part) and not _is_there(Store(prefix + path)):
+            return "/".join(parts[:place]), "/".join(parts[place:])
+    return location, ""
+
+
+def _is_there(store: Store) -> bool:
+    try:
+        return bool(store.fsspec.exists(store.root))
+    except HerculesScaleError:
+        raise
+    except Exception:
+        # Listing says what is wrong.
+        return False
+
+
+def _find(store: Store, path: str) -> dict[str, dict[str, object]]:
+    try:
+        found: dict[str, dict[str, object]] = store.find("")
+        return _followed(store, found) if store.is_local else found
+    except FileNotFoundError:
+        return {}
+    except HerculesScaleError:
+        raise
+    except Exception as error:
+        # Every file system has exceptions of its own.
+        raise InputError(
+            f"input.path {path}: cannot be listed ({reason_of(error)}); check the path, the "
+            "bucket, the credentials and storage.endpoint"
+        ) from None
+
+
+def _followed(store: Store, entries: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:
+    """The files of a local folder with those in folders that links lead to, each folder once."""
+    found: dict[str, dict[str, object]] = {}
+    seen = {os.path.realpath(store.root)}
+    todo = list(entries.items())
+    while todo:
+        name, entry = todo.pop()
+        if not (entry.get("islink") and os.path.isdir(name)):
+            found[name] = entry
+            continue
+        real = os.path.realpath(name)
+        # Not a folder that holds the link, nor one that is read anyway.
+        if not any(_holds(real, each) or _holds(each, real) for each in seen):
+            seen.add(real)
+            todo += store.fsspec.find(name, detail=True).items()
+    return found
+
+
+def _holds(folder: str, path: str) -> bool:
+    return f"{path}/".startswith(f"{folder.rstrip('/')}/")
+
+
+def _refuse_lakes(path: str, entries: Iterable[str], names: list[str]) -> None:
+    """Refuse files of tables whose folders keep what their current version has not."""
+    for pattern, lake, reader in LAKES:
+        found = {name[: match.start()] for name in entries if (match := pattern.search(name))}
+        if any(_holds(folder, name) for folder in found for name in names):
+            raise InputError(
+                f"input.path {path}: is a {lake} table, whose folder keeps files that its current "
+                f"version has not; write that version as Parquet, with {reader}, or name the files "
+                "that are to be read"
+            )
+
+
+def _is_data(name: str) -> bool:
+    """Whether a name is data: markers and hidden files start with ``_`` or ``.``."""
+    return not any(part.startswith(("_", ".")) for part in name.split("/"))
+
+
+def _format(uri: str) -> str | None:
+    """The format that a name says; none where it is not known."""
+    lower = uri.lower()
+    packed = next((ending for ending in PACKED if lower.endswith(ending)), "")
+    stem = lower.removesuffix(packed)
+    found = next((value for end, value in FORMATS.items() if stem.endswith(end)), None)
+    if found is None and stem.endswith(tuple(CONVERTED)):
+        _refuse_format(uri)
+    return None if packed and found not in COMPRESSED else found
+
+
+def _refuse_format(uri: str) -> NoReturn:
+    remedy = next((what for end, what in CONVERTED.items() if uri.lower().endswith(end)), None)
+    raise InputError(
+        f"{uri}: the format must be one of {', '.join(FORMATS)} (csv, tsv, jsonl, json and txt "
+        f"also as {', '.join(PACKED)}); {remedy or 'rename the file or leave it out with a glob'}"
+    )
+
+
+def _source(store: Store, path: str, entry: dict[str, object]) -> SourceFile:
+    name = path[len(store.root) + 1 :]
+    format_ = _format(f"{store.uri}/{name}")
+    if format_ is None:
+        _refuse_format(f"{store.uri}/{name}")
+    return with_state(SourceFile(store.uri, name, format_, 0, ""), store, entry)

@@ -1,0 +1,109 @@
+"""Files of text as streams of UTF-8, unpacked and decoded as they are read."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Callable, Collection
+from typing import Any
+
+import pyarrow as pa
+
+from hercules_scale.config import CsvConfig
+from hercules_scale.errors import InputError
+from hercules_scale.reading.dialect import HEAD_BYTES, Dialect, detect
+from hercules_scale.reading.sources import SourceFile
+from hercules_scale.storage.store import Store
+
+UNPACK: dict[str, Callable[[Any], Any]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+    ".zst": lambda stream: pa.CompressedInputStream(stream, "zstd"),
+}
+# What they raise of damage.
+UNPACK_ERRORS = (EOFError, zlib.error, lzma.LZMAError)
+
+POINTER = "a pointer of Git LFS"
+# What lies where a download went wrong.
+NO_DATA = {
+    b"version https://git-lfs": POINTER,
+    b"<!doctype html": "a page of HTML",
+    b"<html": "a page of HTML",
+}
+
+
+def open_bytes(source: SourceFile) -> Any:
+    """A file as it is, unpacked."""
+    store = Store(source.folder)
+    stream = store.arrow.open_input_stream(store.path(source.name), compression=None)
+    ending = next((each for each in UNPACK if source.name.lower().endswith(each)), None)
+    return UNPACK[ending](stream) if ending else stream
+
+
+def dialect_of(source: SourceFile, given: CsvConfig, names: Collection[str] = ()) -> Dialect:
+    """How a file of text is written, by its first bytes; see ``detect``.
+
+    Raises:
+        InputError: It is what lies there where data could not be fetched.
+    """
+    head = read_head(source, HEAD_BYTES)
+    for mark, kind in NO_DATA.items():
+        if head.lstrip().lower().startswith(mark) and (source.format != "txt" or kind == POINTER):
+            raise InputError(f"{source.uri}: is {kind}; fetch the data itself")
+    if ".tsv" in source.name.lower() and given.delimiter is None:
+        given = given.model_copy(update={"delimiter": "\t"})
+    return detect(head, len(head) < HEAD_BYTES, given, source.format == "csv", names)
+
+
+def open_text(source: SourceFile, dialect: Dialect) -> Any:
+    """A file as UTF-8; bytes that are none stay where it is said to be UTF-8."""
+    stream = open_bytes(source)
+    if dialect.encoding.lower().replace("_", "-") in ("utf-8", "utf8", "ascii", "us-ascii"):
+        return stream
+    if not isinstance(stream, pa.NativeFile):
+        stream = pa.PythonFile(stream, "r")
+    return pa.transcoding_input_stream(stream, dialect.encoding, "utf-8")
+
+
+def open_buffered(source: SourceFile, dialect: Dialect) -> Any:
+    """The same, to be read by lines, which may end with carriage returns alone."""
+    stream = open_text(source, dialect)
+    return io.BufferedReader(_Lines(stream), 2**18)
+
+
+class _Lines(io.RawIOBase):
+    """A stream whose lines end with newlines, also where they ended with returns."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._by_returns: bool | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = bytes(self._stream.read(len(buffer)))
+        if self._by_returns is None:
+            self._by_returns = b"\r" in data and b"\n" not in data
+        if self._by_returns:
+            data = data.replace(b"\r", b"\n")
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+def read_head(source: SourceFile, n_bytes: int) -> bytes:
+    """The first bytes of a file, unpacked."""
+    parts: list[bytes] = []
+    with open_bytes(source) as stream:
+        while n_bytes > 0 and (part := bytes(stream.read(n_bytes))):
+            parts.append(part)
+            n_bytes -= len(part)
+    return b"".join(parts)

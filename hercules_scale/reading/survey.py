@@ -1,0 +1,345 @@
+"""What an input is taken for, by a sample of all its files, and in words for whoever runs it."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from hercules_scale.config import InputConfig
+from hercules_scale.errors import InputError
+from hercules_scale.reading.columns import (
+    Columns,
+    Guess,
+    choose_columns,
+    is_number,
+    is_text,
+    is_vector,
+    is_whole,
+)
+from hercules_scale.reading.files import read_file_head
+from hercules_scale.reading.heads import FileHead
+from hercules_scale.reading.payload import as_number, as_vector, is_missing
+from hercules_scale.reading.sources import SourceFile
+
+# Files that are looked into, first, last and between.
+SAMPLED_FILES = 8
+# Share of cells that are numbers in a column of numbers, of those that are not missing.
+NUMBERS_SHARE = 0.9
+# Texts that are tried as lists of numbers.
+SNIFFED_VECTORS = 100
+# Values that programs write for none, so many times as far from others as these are apart.
+NINES, FAR = re.compile(r"-?9{2,}"), 3
+# Any others that many times as far leave no difference between the others.
+VERY_FAR = 1e6
+# Rows from which on numbers that rise by one are taken for a count.
+COUNTED_ROWS = 10
+# Texts of a sample with a space, or as long as this in bytes, are more than a word.
+WORDY_SHARE, WORDY_BYTES = 0.5, 24
+UNNAMED = re.compile(r"(Unnamed: \d+|__index_level_\d+__)?")
+ID_NAME = re.compile(r"(.*[_\s.-])?(id|ids|uuid|guid)|.*[a-z]I[dD]", re.I)
+# Names that are listed in a line.
+SHOWN = 8
+SKIPPED_RECORDED = 100
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What an input is taken for before it is read.
+
+    Attributes:
+        columns: Columns by role.
+        left_out: Other columns, with the reason.
+        n_files: Its files.
+        size_bytes: Their length.
+        format: Their format.
+        n_rows: Their rows, where files say so.
+        dialects: How files of text are written, with the number of sampled files.
+        n_sampled: Files that were looked into.
+        skipped: Files that are not read, with the reason.
+        alarms: What looks wrong.
+    """
+
+    columns: Columns
+    left_out: dict[str, str]
+    n_files: int
+    size_bytes: int
+    format: str
+    n_rows: int | None = None
+    dialects: dict[str, int] = field(default_factory=dict)
+    n_sampled: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
+    alarms: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> list[str]:
+        """In words, a line each."""
+        columns = self.columns
+        rows = "" if self.n_rows is None else f", {self.n_rows:,} rows"
+        files = "file" if self.n_files == 1 else "files"
+        said = [
+            f"input: {self.n_files:,} {self.format} {files}, "
+            f"{self.size_bytes / 2**20:,.1f} MiB{rows}, modality {columns.modality}"
+            f"{_of_columns(columns)}; ids: "
+            f"{'row numbers' if columns.item_id is None else f'column {columns.item_id}'}"
+        ]
+        if self.dialects:
+            told = (
+                f"{name} ({count:,} of {self.n_sampled:,} files)"
+                if len(self.dialects) > 1
+                else name
+                for name, count in self.dialects.items()
+            )
+            said.append(f"input: written in {'; '.join(told)}")
+        if self.left_out:
+            said.append(f"input: left out: {_listed(self.left_out)}")
+        if self.skipped:
+            said.append(f"input: not read: {_listed(self.skipped)}")
+        return said
+
+    def record(self) -> dict[str, Any]:
+        """For ``run.json``."""
+        columns = self.columns
+        roles = {
+            "text": columns.text,
+            "image": columns.image,
+            "embedding": columns.embedding,
+            "numbers": list(columns.numbers),
+            "labels": list(columns.labels),
+            "owner": columns.owner,
+        }
+        return {
+            "files": self.n_files,
+            "format": self.format,
+            "rows": self.n_rows,
+            "modality": columns.modality,
+            "ids": columns.item_id or "row numbers",
+            "columns": {role: name for role, name in roles.items() if name},
+            "left_out": self.left_out,
+            "written_in": self.dialects,
+            "skipped": dict(itertools.islice(self.skipped.items(), SKIPPED_RECORDED)),
+        }
+
+
+def _of_columns(columns: Columns) -> str:
+    single = (columns.text, columns.image, columns.embedding)
+    names = [*(name for name in single if name), *columns.numbers]
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return f" ({', '.join(names[:SHOWN])}{more})"
+
+
+def _listed(reasons: dict[str, str]) -> str:
+    shown = [f"{name!r} ({reason})" for name, reason in list(reasons.items())[:SHOWN]]
+    more = [f"and {len(reasons) - SHOWN:,} more"] if len(reasons) > SHOWN else []
+    return ", ".join([*shown, *more])
+
+
+def survey(
+    config: InputConfig,
+    sources: list[SourceFile],
+    n_rows: int | None = None,
+    skipped: dict[str, str] | None = None,
+) -> Survey:
+    """What an input is taken for.
+
+    Args:
+        config: The input section.
+        sources: The files.
+        n_rows: Their rows, where files say so.
+        skipped: Files that are not read, with the reason.
+
+    Raises:
+        InputError: A file cannot be read.
+        SchemaError: A column is missing, or the modality cannot be told.
+    """
+    places = np.linspace(0, len(sources) - 1, min(SAMPLED_FILES, len(sources))).round()
+    sampled = [sources[place] for place in dict.fromkeys(places.astype(int).tolist())]
+    valued = {0, len(sampled) // 2, len(sampled) - 1}
+    heads = [
+        read_file_head(config, source, cells=place in valued)
+        for place, source in enumerate(sampled)
+    ]
+    first = next((place for place, head in enumerate(heads) if head.kinds), 0)
+    kinds = _merged(heads)
+    if not kinds:
+        raise InputError(f"{sources[0].uri}: the file is empty; replace it or leave it out")
+    guess = _guess(config, kinds, heads, sampled)
+    typed = sources[0].format != "csv"
+    columns = choose_columns(config, kinds, sampled[first].uri, typed, guess)
+    dialects = Counter(
+        head.dialect.said(sources[0].format == "csv") for head in heads if head.dialect
+    )
+    return Survey(
+        columns,
+        _left_out(columns, guess),
+        len(sources),
+        sum(source.size_bytes for source in sources),
+        sources[0].format,
+        n_rows,
+        dict(dialects),
+        len(sampled),
+        skipped or {},
+        tuple(_alarms(columns, heads)),
+    )
+
+
+def _alarms(columns: Columns, heads: list[FileHead]) -> Iterator[str]:
+    """Values of variables that likely stand for none."""
+    for name in columns.numbers:
+        values = [
+            float(cell)
+            for head in heads
+            for cell in head.cells.get(name, [])
+            if isinstance(cell, int | float) and np.isfinite(float(cell))
+        ]
+        for value in (min(values, default=0.0), max(values, default=0.0)):
+            others = [each for each in values if each != value]
+            count = len(values) - len(others)
+            if len(others) < 2:
+                continue
+            usual = count > 1 and NINES.fullmatch(f"{value:.0f}")
+            nearest = min(abs(value - each) for each in (min(others), max(others)))
+            apart = max(others) - min(others)
+            if apart and nearest > (FAR if usual else VERY_FAR) * apart:
+                yield (
+                    f"column {name!r} holds {value:g} in {count:,} of {len(values):,} sampled "
+                    "rows, far from all others; if it stands for none, empty those cells"
+                )
+
+
+def _merged(heads: list[FileHead]) -> dict[str, pa.DataType]:
+    """Columns of all files; one that is empty in some has the type that it has elsewhere."""
+    found: dict[str, pa.DataType] = {}
+    for head in heads:
+        for name, kind in head.kinds.items():
+            before = found.setdefault(name, kind)
+            if pa.types.is_null(before) or (is_number(before) and is_text(kind)):
+                found[name] = before if pa.types.is_null(kind) else kind
+    return found
+
+
+def _guess(
+    config: InputConfig,
+    kinds: dict[str, pa.DataType],
+    heads: list[FileHead],
+    sampled: list[SourceFile],
+) -> Guess:
+    refined, aside, wordy = dict(kinds), dict[str, str](), set[str]()
+    indices = {name for head in heads for name in head.indices}
+    tables = [head for head in heads if head.kinds and sampled[0].format != "jsonl"]
+    folders = {name for source in sampled for name in source.partitions}
+    for name, kind in kinds.items():
+        cells = [_cells(head, name) for head in heads if name in head.cells]
+        values = [cell for part in cells for cell in part if cell is not None]
+        decimal = next((head.dialect.decimal for head in heads if head.dialect), ".")
+        if name in folders:
+            aside[name] = "the name of a folder"
+        elif name in indices:
+            aside[name] = "the index of a pandas frame"
+        elif is_text(kind) and values and name != "text":
+            if _are_numbers(values, decimal):
+                refined[name] = pa.float64()
+            elif _are_vectors(values):
+                refined[name] = pa.list_(pa.float64())
+            elif is_wordy(values):
+                wordy.add(name)
+        if name not in aside and is_number(refined[name]):
+            reason = _is_no_variable(name, [part for part in cells if part], kind)
+            # An object of JSON may leave out what it has not.
+            if not all(name in head.kinds for head in tables):
+                reason = "not in every file"
+            aside |= {name: reason} if reason else {}
+    if config.modality == "text" or config.text_column:
+        wordy |= {name for name, kind in refined.items() if is_text(kind)}
+    return Guess(refined, aside, frozenset(wordy))
+
+
+def _cells(head: FileHead, name: str) -> list[Any]:
+    return [
+        cell if not isinstance(cell, str) else cell.encode("utf-8", "replace")
+        for cell in head.cells[name]
+    ]
+
+
+def _are_numbers(values: list[Any], decimal: str) -> bool:
+    """Whether values are numbers but for a few, in text; codes such as 007 are none."""
+    n_numbers = n_others = 0
+    for value in values:
+        if isinstance(value, bytes):
+            text = value.strip()
+            if is_missing(text):
+                continue
+            digits = text.lstrip(b"+-")
+            is_code = digits[:1] == b"0" and digits[1:2].isdigit()
+            known = as_number(text, decimal) is not None and not is_code
+        else:
+            known = isinstance(value, int | float) and not isinstance(value, bool)
+        n_numbers += known
+        n_others += not known
+    return n_numbers > 0 and n_numbers >= NUMBERS_SHARE * (n_numbers + n_others)
+
+
+def _are_vectors(values: list[Any]) -> bool:
+    """Whether texts are lists of numbers but for a few."""
+    texts = [value for value in values if isinstance(value, bytes)][:SNIFFED_VECTORS]
+    known = [as_vector(text) for text in texts if text.lstrip().startswith(b"[")]
+    return bool(known) and sum(map(bool, known)) >= NUMBERS_SHARE * len(texts)
+
+
+def is_wordy(values: list[Any]) -> bool:
+    """Whether texts are more than a word each."""
+    texts = [value for value in values if isinstance(value, bytes)]
+    wordy = sum(b" " in text.strip() or len(text) >= WORDY_BYTES for text in texts)
+    return bool(texts) and wordy >= WORDY_SHARE * len(texts)
+
+
+def _is_no_variable(name: str, parts: list[list[Any]], kind: pa.DataType) -> str:
+    """Why numbers tell nothing of an item, if so: they count rows, or are ids."""
+    if not is_whole(kind) and not pa.types.is_floating(kind):
+        return ""
+    whole = [[int(cell) for cell in part if _is_int(cell)] for part in parts]
+    if any(len(own) < len(part) for own, part in zip(whole, parts, strict=True)):
+        return ""
+    n_rows = max(map(len, whole), default=0)
+    steps = all(later - cell == 1 for own in whole for cell, later in itertools.pairwise(own))
+    if UNNAMED.fullmatch(name) and n_rows:
+        return "an index without a name"
+    if steps and n_rows >= COUNTED_ROWS:
+        return "it counts rows"
+    apart = all(len(set(own)) == len(own) for own in whole)
+    if ID_NAME.fullmatch(name) and apart and n_rows > 1:
+        return "ids"
+    return ""
+
+
+def _is_int(cell: Any) -> bool:
+    return isinstance(cell, int) and not isinstance(cell, bool)
+
+
+def _left_out(columns: Columns, guess: Guess) -> dict[str, str]:
+    found = {}
+    for name, kind in guess.kinds.items():
+        if name in columns.names:
+            continue
+        reason = guess.aside.get(name)
+        if reason is None:
+            holds = (
+                "empty"
+                if pa.types.is_null(kind)
+                else "text"
+                if is_text(kind)
+                else "numbers"
+                if is_number(kind)
+                else "lists of numbers"
+                if is_vector(kind)
+                else str(kind)
+            )
+            reason = holds
+        found[name] = reason
+    return found

@@ -1,0 +1,647 @@
+"""Files as people have them: dialects, encodings, types and columns that nobody meant as items."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from hercules_scale.config import InputConfig, parse_config
+from hercules_scale.errors import ConfigError, InputError, SchemaError
+from hercules_scale.reading.dialect import detect_encoding
+from hercules_scale.reading.items import read_layout, read_piece
+from hercules_scale.reading.listing import list_sources
+from hercules_scale.reading.sources import split_into_pieces
+from hercules_scale.reading.survey import Survey, survey
+
+TEXTS = ["the ferry, at last", 'he said "no"', "two\nlines", "C:\\new", "Größe €5", ""]
+
+
+class Read:
+    """What a run reads of an input."""
+
+    def __init__(self, path: Path, **options: Any) -> None:
+        config = InputConfig.model_validate({"path": str(path), **options})
+        self.skipped: dict[str, str] = {}
+        sources = list_sources(config.paths, self.skipped)
+        of_items = read_layout(config, sources)
+        self.rows: list[dict[str, Any]] = []
+        self.rejected: list[str] = []
+        self.labels: list[dict[str, Any]] = []
+        self.alarms: list[str] = []
+        self.columns = of_items.columns
+        for piece in split_into_pieces(sources):
+            for batch in read_piece(config, of_items, piece, self.alarms):
+                self.rows += batch.items.drop_columns(["position"]).to_pylist()
+                self.labels += batch.labels.drop_columns(["position"]).to_pylist()
+                self.rejected += batch.rejected["reason"].to_pylist()
+
+    @property
+    def texts(self) -> list[str]:
+        return [row["text"] for row in self.rows]
+
+
+def surveyed(path: Path, **options: Any) -> Survey:
+    config = InputConfig.model_validate({"path": str(path), **options})
+    return survey(config, list_sources(config.paths))
+
+
+def write(folder: Path, name: str, data: bytes | str) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return path
+
+
+def table_of(rows: int) -> str:
+    return "id,text\n" + "".join(f"{row},the ferry of {row}\n" for row in range(rows))
+
+
+def test_a_quote_that_is_open_at_the_end_ends_the_run_with_its_line(tmp_path: Path) -> None:
+    lines = table_of(600).splitlines()
+    lines[201] = '200,"the ferry of 200'
+    path = write(tmp_path, "t.csv", "\n".join(lines))
+    for options in ({}, {"text_column": "text"}, {"text_column": "id", "modality": "text"}):
+        with pytest.raises(InputError, match=r"t\.csv: the quote that opens in line 202 is not cl"):
+            Read(path, **options)
+    assert len(Read(path, csv={"quote": ""}).rows) == 600
+
+
+def test_a_field_of_lines_that_look_like_rows_is_an_alarm(tmp_path: Path) -> None:
+    lines = table_of(600).splitlines()
+    lines[201] = '200,"the ferry of 200'
+    lines[301] = '300,the ferry of 300"'
+    read = Read(write(tmp_path, "t.csv", "\n".join(lines)), text_column="text")
+    assert len(read.rows) == 500
+    (alarm,) = read.alarms
+    assert "the field that begins in line 202 holds 99 lines that look like rows" in alarm
+    poem = '"' + "\n".join(f"verse {row}" for row in range(50)) + '"'
+    assert Read(write(tmp_path, "u.csv", f"id,text\n1,{poem}\n")).alarms == []
+
+
+@pytest.mark.parametrize("quote", ['"', "'"])
+def test_quotes_are_followed_over_blocks_of_any_size(
+    tmp_path: Path, quote: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = [text.replace(quote, quote * 2) for text in TEXTS[:5]]
+    data = "text\r\n" + "".join(f"{quote}{cell}{quote}\r\n" for cell in cells)
+    for size in (1, 2, 3, 7, 2**20):
+        monkeypatch.setattr("hercules_scale.reading.quotes.BLOCK_BYTES", size)
+        read = Read(write(tmp_path, "t.csv", data), csv={"quote": quote, "delimiter": ","})
+        assert read.texts == TEXTS[:5]
+
+
+def test_escaped_quotes_of_spark_are_read(tmp_path: Path) -> None:
+    # Within quotes Spark writes a backslash before quotes and backslashes, elsewhere it does not.
+    text = (
+        'id,text\n1,"he said \\"no\\", twice"\n2,C:\\new\n3,"a\\\\b, \\"c\\""\n4,"end\\\\"\n5,"x"\n'
+    )
+    read = Read(write(tmp_path, "t.csv", text), id_column="id", text_column="text")
+    assert read.texts == ['he said "no", twice', "C:\\new", 'a\\b, "c"', "end\\", "x"]
+    assert (read.rejected, read.alarms) == ([], [])
+    # A backslash at the end of a field is none.
+    plain = Read(
+        write(tmp_path, "u.csv", 'id,text\n1,"C:\\"\n2,"say ""no"" now"\n'), id_column="id"
+    )
+    assert plain.texts == ["C:\\", 'say "no" now']
+
+
+def test_a_file_that_escapes_quotes_after_its_beginning_is_an_alarm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hercules_scale.reading.streams.HEAD_BYTES", 100)
+    data = table_of(50) + '50,"he said \\"no\\" twice"\n'
+    (alarm,) = Read(write(tmp_path, "t.csv", data), id_column="id").alarms
+    assert "1 quoted fields go on after the quote that closes them, the first in line 52" in alarm
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_a_delimiter_is_detected_and_said(tmp_path: Path, delimiter: str) -> None:
+    rows = [f"{row}{delimiter}the ferry, or {row}, of {row}" for row in range(60)]
+    path = write(tmp_path, "t.csv", "\n".join([f"id{delimiter}text", *rows]))
+    read = Read(path, id_column="id")
+    assert read.texts[7] == "the ferry, or 7, of 7"
+    assert read.rejected == []
+    assert f"delimiter {delimiter!r}" in surveyed(path).lines[1]
+
+
+def test_decimal_commas_are_detected_and_said(tmp_path: Path) -> None:
+    rows = [f"{row};{row},5;{row % 7}" for row in range(120)]
+    path = write(tmp_path, "t.csv", "\n".join(["a;b;c", *rows]))
+    read = Read(path, columns=["a", "b"])
+    assert [row["b"] for row in read.rows] == [row + 0.5 for row in range(120)]
+    assert "decimal ','" in surveyed(path).lines[1]
+    assert surveyed(path).columns.numbers == ("b", "c")
+    # A point would set thousands apart, which is not guessed.
+    read = Read(write(tmp_path, "u.csv", "a;b\n1,5;2\n1.234;3\n"), columns=["a", "b"])
+    assert read.rejected == ["column 'a' holds '1.234', not a number"]
+
+
+def test_half_a_table_is_refused_with_how_it_was_read(tmp_path: Path) -> None:
+    rows = [f"{row},the ferry{', again' * (row % 2)}" for row in range(120)]
+    path = write(tmp_path, "t.csv", "\n".join(["id,text", *rows]))
+    with pytest.raises(
+        InputError, match=r"read as utf-8, delimiter ',', but 59 of 119 rows have a"
+    ):
+        Read(path)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.txt", "t.jsonl"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252"]
+)
+def test_encodings_are_detected(tmp_path: Path, name: str, encoding: str) -> None:
+    texts = [f"Die Größe der Fähre {row} übertrifft – „sehr“ – alles" for row in range(20)]
+    lines = [json.dumps({"text": each}, ensure_ascii=False) for each in texts]
+    data = {"t.csv": ["text", *texts], "t.txt": texts, "t.jsonl": lines}[name]
+    path = write(tmp_path, name, "\n".join(data).encode(encoding))
+    read = Read(path)
+    assert read.texts == texts
+    assert read.rejected == []
+    said = {"utf-8-sig": "utf-8"}.get(encoding, encoding)
+    assert f"written in {said}" in surveyed(path).lines[1]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1251", "Паром отправляется в гавань каждое утро, и люди ждут его на берегу. "),
+        ("koi8-r", "Паром отправляется в гавань каждое утро, и люди ждут его на берегу. "),
+        ("cp1250", "Žluťoučký kůň příšerně pěl ďábelské ódy, řekl přívozník večer. "),
+        ("shift_jis", "渡し船は毎朝港へ向かい、人々は岸で待っています。"),
+        ("gb18030", "渡轮每天早上开往港口，人们在岸边等待。"),
+        ("euc-kr", "나룻배는 매일 아침 항구로 떠나고 사람들은 강가에서 기다린다."),
+        ("latin-1", "Le château fut bâti où la forêt s'arrête, près du marché à côté. "),
+    ],
+)
+def test_older_encodings_of_many_languages_are_detected(encoding: str, text: str) -> None:
+    data = "\n".join(f"{row} {text}" for row in range(40)).encode(encoding)
+    found = detect_encoding(data)
+    assert data.decode(found) == data.decode(encoding), found
+
+
+def test_a_few_bytes_that_are_no_utf_8_are_damage_and_no_other_encoding() -> None:
+    assert detect_encoding(b"a\xff\nb\xfe\nc") == "utf-8"
+    assert detect_encoding("größer ".encode() * 9 + b"\xff" * 8) == "utf-8"
+    # Cut within a character.
+    assert detect_encoding(("x" * 9 + "東").encode()[:-1], whole=False) == "utf-8"
+
+
+def test_keys_over_what_is_detected(tmp_path: Path) -> None:
+    path = write(tmp_path, "t.csv", "a~b\n1,5~|x~é|\n".encode("cp1252"))
+    options = {"delimiter": "~", "quote": "|", "escape": "", "encoding": "cp1250", "decimal": "."}
+    read = Read(path, csv=options, text_column="b", label_columns=["a"])
+    assert (read.texts, read.labels) == (["x~é"], [{"a": "1,5"}])
+    for key, value in (
+        ("delimiter", "ab"),
+        ("quote", "é"),
+        ("encoding", "base64"),
+        ("decimal", " "),
+    ):
+        with pytest.raises(ConfigError, match=rf"input\.csv\.{key}"):
+            parse_config(
+                {"input": {"path": "x", "csv": {key: value}}, "output": {"path": str(tmp_path)}}
+            )
+
+
+def test_lines_that_end_with_a_carriage_return_are_lines(tmp_path: Path) -> None:
+    assert Read(write(tmp_path, "t.txt", b"one\rtwo\rthree")).texts == ["one", "two", "three"]
+    read = Read(write(tmp_path, "t.csv", b'id,text\r1,a b\r2,"c\rd"\r'), id_column="id")
+    assert read.texts == ["a b", "c\rd"]
+
+
+def test_a_lone_carriage_return_ends_no_row_and_is_said(tmp_path: Path) -> None:
+    path = write(tmp_path, "t.csv", b'id,text\n1,a\rb\n2,"c\rd"\n3,e\r\n')
+    read = Read(path, id_column="id")
+    assert read.texts == ["a b", "c\rd", "e"]
+    (alarm,) = read.alarms
+    assert "1 carriage returns within rows were read as spaces" in alarm
+
+
+def test_single_quotes_are_detected(tmp_path: Path) -> None:
+    path = write(tmp_path, "t.csv", "id,text\n1,'it''s, good'\n2,'b, c'\n3,'x'\n")
+    assert Read(path, id_column="id").texts == ["it's, good", "b, c", "x"]
+    path = write(tmp_path, "u.csv", "id,text\n1,'tis good\n2,'twas late'\n3,x\n")
+    assert Read(path, id_column="id").texts == ["'tis good", "'twas late'", "x"]
+
+
+def test_the_line_that_names_a_separator_is_none_of_the_table(tmp_path: Path) -> None:
+    read = Read(write(tmp_path, "t.csv", "sep=;\r\na;b\r\n1;2\r\n5;4\r\n"))
+    assert [(row["a"], row["b"]) for row in read.rows] == [(1, 2), (5, 4)]
+
+
+@pytest.mark.parametrize("first", ["1.5,2.5", "1,a good ferry", "7,8"])
+def test_a_csv_file_that_begins_with_a_row_is_refused(tmp_path: Path, first: str) -> None:
+    path = write(tmp_path, "t.csv", f"{first}\n{first}\n")
+    with pytest.raises(
+        InputError, match=r"t\.csv: the first line of csv must name the columns, bu"
+    ):
+        Read(path)
+    for names in ("0,1", "1999,2000"):
+        assert len(Read(write(tmp_path, "u.csv", f"{names}\n1.5,2.5\n3.5,1.5\n")).rows) == 2
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.txt"])
+def test_what_lies_there_instead_of_data_is_refused(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path, name, "version https://git-lfs.github.com/spec/v1\noid x\nsize 12\n")
+    with pytest.raises(InputError, match="is a pointer of Git LFS; fetch the data itself"):
+        Read(path)
+    path = write(tmp_path, name, "\n<!DOCTYPE html><html>Not found</html>\n")
+    if name != "t.txt":
+        with pytest.raises(InputError, match="is a page of HTML; fetch the data itself"):
+            Read(path)
+
+
+@pytest.mark.parametrize("form", ["[{}.5, 2]", "[{}.5  2.]", " [ {}.5\n 2. ]"])
+def test_vectors_in_text_are_vectors(tmp_path: Path, form: str) -> None:
+    cells = "".join(f'{row},"{form.format(row)}"\n' for row in range(3))
+    read = Read(write(tmp_path, "t.csv", f"id,v\n{cells}"), id_column="id")
+    assert [row["embedding"] for row in read.rows] == [[row + 0.5, 2.0] for row in range(3)]
+
+
+def test_thousands_are_read_where_they_can_be_nothing_else(tmp_path: Path) -> None:
+    data = 'a,b\n"1,234.5",1\n"1,234,567",2\n"1,234",3\n"12,34.5",4\n'
+    read = Read(write(tmp_path, "t.csv", data), columns=["a", "b"])
+    assert [row["a"] for row in read.rows] == [1234.5, 1234567]
+    read = Read(write(tmp_path, "u.csv", 'a;b\n"1.234,5";1\n2,5;2\n'), columns=["a", "b"])
+    assert [row["a"] for row in read.rows] == [1234.5, 2.5]
+
+
+def test_codes_with_zeros_before_them_are_no_numbers(tmp_path: Path) -> None:
+    lines = [f"{row * 37 % 900:05d},{row * row % 17}" for row in range(30)]
+    taken = surveyed(write(tmp_path, "t.csv", "\n".join(["zip,x", *lines])))
+    assert taken.columns.numbers == ("x",)
+    assert taken.left_out == {"zip": "text"}
+
+
+def test_values_that_stand_for_none_are_an_alarm(tmp_path: Path) -> None:
+    lines = [f"{row % 7},{-999.0 if row % 5 == 0 else row % 3}" for row in range(40)]
+    (alarm,) = surveyed(write(tmp_path, "t.csv", "\n".join(["a,b", *lines]))).alarms
+    assert alarm.startswith("column 'b' holds -999 in 8 of 40 sampled rows, far from all others")
+    lines = [f"{row % 7},{1e30 if row == 5 else row % 3}" for row in range(40)]
+    (alarm,) = surveyed(write(tmp_path, "u.csv", "\n".join(["a,b", *lines]))).alarms
+    assert alarm.startswith("column 'b' holds 1e+30 in 1 of 40 sampled rows")
+
+
+MPG = "mpg,horsepower,weight,name\n"
+
+
+def mpg(rows: int = 30) -> list[str]:
+    return [f"{20 + row % 9}.5,{90 + row % 40},{3000 - row},car{row}" for row in range(rows)]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("missing", ["?", "NA", "n/a", "-", ""])
+def test_a_column_that_is_numbers_but_for_a_few_cells_is_numeric(
+    tmp_path: Path, form: str, missing: str
+) -> None:
+    rows = [line.split(",") for line in mpg()]
+    rows[3][1] = missing
+    rows[4][2] = "1,200"
+    frame = pd.DataFrame(rows, columns=MPG.strip().split(","))
+    if form == "csv":
+        frame.to_csv(tmp_path / "t.csv", index=False)
+    elif form == "parquet":
+        frame.to_parquet(tmp_path / "t.parquet")
+    else:
+        frame.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
+    read = Read(tmp_path)
+    assert read.columns.numbers == ("mpg", "horsepower", "weight")
+    assert len(read.rows) == 28
+    assert read.rejected == [
+        "column 'horsepower' is missing",
+        "column 'weight' holds '1,200', not a number",
+    ]
+    taken = surveyed(tmp_path)
+    assert "modality numeric (mpg, horsepower, weight); ids: row numbers" in taken.lines[0]
+    assert taken.left_out == {"name": "text"}
+    assert any("left out: 'name' (text)" in line for line in taken.lines)
+
+
+def test_numbers_beyond_what_can_be_computed_with_are_set_aside(tmp_path: Path) -> None:
+    lines = [*mpg(9), "1e200,1,1,x", "-1.7976931348623157e308,1,1,y", "nan,1,1,z"]
+    read = Read(write(tmp_path, "t.csv", MPG + "\n".join(lines)))
+    assert read.rejected == [
+        "column 'mpg' holds 1e+200, too large to compute with",
+        "column 'mpg' holds -1.79769e+308, too large to compute with",
+        "column 'mpg' is missing",
+    ]
+    vectors = pa.array([[1.0, 2.0], [3e38, 1.0]], pa.list_(pa.float32()))
+    pq.write_table(pa.table({"embedding": vectors}), tmp_path / "v.parquet")
+    read = Read(tmp_path / "v.parquet")
+    assert read.rejected == ["the embedding holds numbers that are too large to compute with"]
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "jsonl"])
+def test_a_column_that_is_empty_in_the_first_file_is_used(tmp_path: Path, form: str) -> None:
+    for name, value in (("a", None), ("b", 2.5), ("c", 3.5)):
+        frame = pd.DataFrame({"x": [1.5, 2.5], "y": [value, value and value + 1]})
+        if form == "csv":
+            frame.to_csv(tmp_path / f"{name}.csv", index=False)
+        elif form == "parquet":
+            frame.astype({"y": object if value is None else float}).to_parquet(
+                tmp_path / f"{name}.parquet"
+            )
+        else:
+            rows = frame.drop(columns=["y"]) if value is None else frame
+            rows.to_json(tmp_path / f"{name}.jsonl", orient="records", lines=True)
+    read = Read(tmp_path)
+    assert read.columns.numbers == ("x", "y")
+    assert read.rejected == ["column 'y' is missing"] * 2
+    assert len(read.rows) == 4
+
+
+def test_a_text_that_pandas_writes_as_numbers_where_it_is_missing_is_read(tmp_path: Path) -> None:
+    for name, text in (("a", np.nan), ("b", "a ferry"), ("c", np.nan)):
+        frame = pd.DataFrame({"key": ["x" + name], "text": [text], "topic": [text]})
+        frame.to_parquet(tmp_path / f"{name}.parquet")
+    read = Read(tmp_path, id_column="key", label_columns=["topic"])
+    assert (read.texts, read.labels) == (["a ferry"], [{"topic": "a ferry"}])
+    assert read.rejected == ["the text is missing"] * 2
+
+
+def test_nan_in_json_is_missing(tmp_path: Path) -> None:
+    lines = [
+        '{"id": NaN, "text": "a"}',
+        '{"id": 1, "text": NaN}',
+        '{"id": 2, "text": "b", "l": NaN}',
+    ]
+    path = write(tmp_path, "t.jsonl", "\n".join(lines))
+    read = Read(path, id_column="id", label_columns=["l"])
+    assert (read.texts, read.labels) == (["b"], [{"l": None}])
+    assert read.rejected == ["the id is missing", "the text is missing"]
+    write(tmp_path, "u.json", "[]")
+    assert Read(tmp_path, id_column="id", label_columns=["l"]).texts == ["b"]
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "n"])
+def test_what_counts_rows_is_no_variable(tmp_path: Path, name: str) -> None:
+    lines = [f"{row},{row % 7},{row * row % 11}" for row in range(40)]
+    path = write(tmp_path, "t.csv", "\n".join([f"{name},a,b", *lines]))
+    assert surveyed(path).columns.numbers == ("a", "b")
+    reason = "it counts rows" if name == "n" else "an index without a name"
+    assert surveyed(path).left_out == {name: reason}
+    only = write(tmp_path, "u.csv", "\n".join([name or '""', *map(str, range(40))]))
+    with pytest.raises(SchemaError, match=r"no column holds numbers; '.*' was left out \(.*; col"):
+        surveyed(only)
+    if name == "n":
+        assert Read(path, columns=["n", "a"]).columns.numbers == ("n", "a")
+
+
+def test_the_index_of_a_frame_is_no_variable(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"a": [1.5, 2.5, 3.5], "b": [3, 1, 2]}, index=[7, 3, 5])
+    frame.to_parquet(tmp_path / "t.parquet")
+    frame.rename_axis("key").to_parquet(tmp_path / "u.parquet")
+    for name, index in (("t.parquet", "__index_level_0__"), ("u.parquet", "key")):
+        assert surveyed(tmp_path / name).columns.numbers == ("a", "b")
+        assert surveyed(tmp_path / name).left_out == {index: "the index of a pandas frame"}
+    assert {row["item_id"] for row in Read(tmp_path / "u.parquet", id_column="key").rows} == {
+        *("7", "3", "5")
+    }
+
+
+def test_ids_are_neither_variables_nor_texts_without_a_word(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "customer_id": [907, 33, 54, 18],
+            "sku": ["A-17", "B-3", "C-44", "D-5"],
+            "code": ["0071", "0033", "0015", "0044"],
+            "price": [1.5, 2.5, 3.5, 9.5],
+        }
+    )
+    pq.write_table(table, tmp_path / "t.parquet")
+    taken = surveyed(tmp_path / "t.parquet")
+    assert taken.columns.numbers == ("price",)
+    assert taken.left_out == {"customer_id": "ids", "sku": "text", "code": "text"}
+
+
+def test_a_variable_that_some_files_lack_is_left_out_and_said(tmp_path: Path) -> None:
+    write(tmp_path, "a.csv", "x,y\n1.5,2\n2.5,3\n")
+    write(tmp_path, "b.csv", "y,z,x\n3,9,1.5\n2,8,2.5\n")
+    assert [(row["x"], row["y"]) for row in Read(tmp_path).rows] == [
+        *((1.5, 2.0), (2.5, 3.0), (1.5, 3.0), (2.5, 2.0))
+    ]
+    assert surveyed(tmp_path).left_out == {"z": "not in every file"}
+
+
+def test_texts_beside_numbers_are_the_items(tmp_path: Path) -> None:
+    table = pa.table({"stars": [1, 5, 3], "review": ["too slow", "a fine ferry", "it was late"]})
+    pq.write_table(table, tmp_path / "t.parquet")
+    taken = surveyed(tmp_path / "t.parquet")
+    assert (taken.columns.modality, taken.columns.text) == ("text", "review")
+    assert taken.left_out == {"stars": "numbers"}
+
+
+VECTORS = [[1.0, 2.0], [3.0, 4.5]]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array(VECTORS, pa.list_(pa.float64())),
+        pa.array(VECTORS, pa.list_(pa.float16())),
+        pa.array(VECTORS, pa.large_list(pa.float32())),
+        pa.FixedShapeTensorArray.from_numpy_ndarray(np.array(VECTORS)),
+    ],
+)
+def test_vectors_of_every_type_are_read(tmp_path: Path, column: pa.Array) -> None:
+    pq.write_table(pa.table({"id": ["a", "b"], "data": column}), tmp_path / "t.parquet")
+    read = Read(tmp_path / "t.parquet")
+    assert [row["embedding"] for row in read.rows] == VECTORS
+
+
+def test_a_ray_dataset_of_vectors_is_read(tmp_path: Path) -> None:
+    from ray.data.extensions import ArrowTensorArray
+
+    column = ArrowTensorArray.from_numpy(np.array(VECTORS, np.float32))
+    pq.write_table(pa.table({"data": column}), tmp_path / "t.parquet")
+    assert [row["embedding"] for row in Read(tmp_path / "t.parquet").rows] == VECTORS
+
+
+@pytest.mark.parametrize("kind", [pa.large_binary(), pa.large_string(), pa.binary()])
+def test_texts_of_every_type_are_read(tmp_path: Path, kind: pa.DataType) -> None:
+    column = pa.array(["a ferry", "Größe"]).cast(kind)
+    pq.write_table(pa.table({"body": column}), tmp_path / "t.parquet")
+    assert Read(tmp_path / "t.parquet").texts == ["a ferry", "Größe"]
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_columns_of_one_name_are_refused_by_name(tmp_path: Path, form: str) -> None:
+    path = tmp_path / f"t.{form}"
+    if form == "csv":
+        path.write_text("id,text,text\n1,a,b\n")
+    else:
+        pq.write_table(pa.table([["1"], ["a"], ["b"]], names=["id", "text", "text"]), path)
+    for options in ({}, {"text_column": "text", "modality": "text"}):
+        with pytest.raises(
+            SchemaError, match=rf"t\.{form}: column names must differ, but 'text' o"
+        ):
+            Read(path, **options)
+
+
+def test_an_empty_part_and_a_readme_are_passed_over_and_said(tmp_path: Path) -> None:
+    for name, data in (("a.csv", table_of(2)), ("b.csv", ""), ("README.txt", "x"), ("c.md", "y")):
+        write(tmp_path, name, data)
+    (tmp_path / "d.csv.gz").write_bytes(gzip.compress(b""))
+    read = Read(tmp_path, id_column="id")
+    assert len(read.rows) == 2
+    assert {Path(uri).name: reason for uri, reason in read.skipped.items()} == {
+        "b.csv": "the file is empty",
+        "README.txt": "its name is none of data",
+        "c.md": "the format is not known",
+    }
+    with pytest.raises(InputError, match=r"b\.csv: the file is empty; replace it or leave it out"):
+        Read(tmp_path / "b.csv")
+
+
+def test_a_name_with_characters_of_globs_or_of_markers_is_found(tmp_path: Path) -> None:
+    for name in ("data [final]/x (1).jsonl", "_x.jsonl", "what?.jsonl"):
+        path = write(tmp_path, name, '{"text": "a"}')
+        assert Read(path).texts == ["a"]
+    for each in ("data [final]", "data [final]/*.jsonl", "d* [[]final]/x*"):
+        assert Read(tmp_path / each).texts == ["a"]
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    write(tmp_path, "elsewhere/deep/a.txt", "one")
+    write(tmp_path, "in/b.txt", "two")
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
+    (tmp_path / "elsewhere" / "up").symlink_to(tmp_path)
+    assert sorted(Read(tmp_path / "in").texts) == ["one", "two"]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_names_of_folders_are_columns_where_they_are_asked_for(tmp_path: Path, form: str) -> None:
+    for topic, text in (("bikes", "a wheel"), ("two%20boats", "a sail")):
+        folder = tmp_path / f"topic={topic}"
+        folder.mkdir()
+        frame = pd.DataFrame({"text": [text]})
+        if form == "csv":
+            frame.to_csv(folder / "a.csv", index=False)
+        elif form == "parquet":
+            frame.to_parquet(folder / "a.parquet")
+        else:
+            frame.to_json(folder / "a.jsonl", orient="records", lines=True)
+    read = Read(tmp_path, label_columns=["topic"])
+    assert read.texts == ["a wheel", "a sail"]
+    assert read.labels == [{"topic": "bikes"}, {"topic": "two boats"}]
+    assert [row["item_id"] for row in Read(tmp_path, id_column="topic").rows] == [
+        "bikes",
+        "two boats",
+    ]
+    assert surveyed(tmp_path).left_out == {"topic": "the name of a folder"}
+
+
+OBJECTS: list[dict[str, Any]] = [
+    {"text": 'a "}" b', "n": [1, {"x": "]"}]},
+    {"text": "back\\slash"},
+    {"text": "c"},
+]
+
+
+@pytest.mark.parametrize("size", [1, 3, 2**20])
+@pytest.mark.parametrize(
+    "data",
+    [
+        json.dumps(OBJECTS),
+        json.dumps(OBJECTS, indent=2),
+        "\n".join(json.dumps(each, indent=2) for each in OBJECTS),
+        "".join(json.dumps(each) for each in OBJECTS),
+        "\n".join(map(json.dumps, OBJECTS)),
+    ],
+)
+def test_json_is_read_in_arrays_and_over_several_lines(
+    tmp_path: Path, data: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hercules_scale.reading.json_values._BLOCK_BYTES", size)
+    for name in ("t.json", "t.jsonl"):
+        read = Read(write(tmp_path, name, data), text_column="text")
+        assert read.texts == [each["text"] for each in OBJECTS]
+        assert read.rejected == []
+    cut = write(tmp_path, "cut.json", json.dumps(OBJECTS, indent=2)[:-9])
+    with pytest.raises(
+        InputError, match=r"cut\.json: the JSON value that follows 2 others does no"
+    ):
+        Read(cut)
+
+
+def test_packed_files_are_read(tmp_path: Path) -> None:
+    data = table_of(3).encode()
+    zst = pa.compress(data, "zstd", asbytes=True)
+    packed = {"gz": gzip.compress(data), "bz2": bz2.compress(data), "xz": lzma.compress(data)}
+    for ending, each in {**packed, "zst": zst}.items():
+        path = write(tmp_path, f"t.csv.{ending}", each)
+        assert len(Read(path, id_column="id").rows) == 3
+        write(tmp_path, f"t.csv.{ending}", each[: len(each) - 9])
+        with pytest.raises(InputError, match=rf"t\.csv\.{ending}: cannot be read as"):
+            Read(path, id_column="id")
+
+
+def test_a_file_of_a_spreadsheet_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    write(tmp_path, "a.csv", table_of(2))
+    write(tmp_path, "b.xlsx", "x")
+    with pytest.raises(InputError, match=r"b\.xlsx: the format must be .*; save each sheet as csv"):
+        Read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("marker", "lake"),
+    [
+        ("_delta_log/00000000000000000000.json", "Delta"),
+        ("metadata/v1.metadata.json", "Iceberg"),
+        (".hoodie/hoodie.properties", "Hudi"),
+    ],
+)
+def test_a_table_with_removed_files_is_refused(tmp_path: Path, marker: str, lake: str) -> None:
+    write(tmp_path, "table/" + marker, "{}")
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "table" / "a.parquet")
+    for path in (tmp_path, tmp_path / "table", tmp_path / "table" / "*.parquet"):
+        with pytest.raises(InputError, match=rf"is a {lake} table, whose folder keeps files that"):
+            Read(path)
+    assert Read(tmp_path / "table" / "a.parquet").texts == ["a"]
+    pq.write_table(pa.table({"text": ["b"]}), tmp_path / "b.parquet")
+    assert Read(tmp_path / "b*.parquet").texts == ["b"]
+
+
+def shades(image: Image.Image, form: str = "TIFF") -> list[int]:
+    """What is left of a row of shades of grey."""
+    from hercules_scale.reading.images import thumbnail
+
+    data = io.BytesIO()
+    image.save(data, form)
+    small = Image.open(io.BytesIO(thumbnail(data.getvalue())))
+    assert small.mode == "RGB"
+    return [int(each) for each in np.asarray(small)[0, :, 0]]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([[0, 32768, 65535]], np.uint16), [0, 128, 255]),
+        (np.array([[0, 2048, 4095]], np.uint16), [0, 128, 255]),
+        (np.array([[0, 100, 200]], np.uint16), [0, 100, 200]),
+        (np.array([[0, 0.5, 1]], np.float32), [0, 128, 255]),
+        (np.array([[0, 100, 255]], np.float32), [0, 100, 255]),
+        (np.array([[-1, 0, 1]], np.float32), [0, 128, 255]),
+        (np.array([[0, 50000, 100000]], np.int32), [0, 128, 255]),
+    ],
+)
+def test_shades_of_grey_are_scaled_by_their_kind(
+    values: np.ndarray[Any, Any], expected: list[int]
+) -> None:
+    image = Image.fromarray(values)
+    assert shades(image) == expected
+    if values.dtype == np.uint16:
+        assert shades(image, "PNG") == expected
