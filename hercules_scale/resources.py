@@ -6,7 +6,7 @@ before anything starts. Stages run in turn, so each may have all of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hercules_scale.config import ResourcesConfig, RunConfig, StageResources
@@ -26,13 +26,13 @@ class Node:
 
 @dataclass(frozen=True)
 class Machines:
-    """What a Ray cluster has, or with an autoscaler may grow to.
+    """Machines of a Ray cluster.
 
     Attributes:
         nodes: Machines that are there.
         n_cpus: Logical CPUs of all.
         n_gpus: GPUs of all.
-        grows: Whether more machines may come, of a size that is not known here.
+        grows: Whether an autoscaler adds machines, of kinds that Ray does not tell.
     """
 
     nodes: tuple[Node, ...]
@@ -50,6 +50,10 @@ class Machines:
     def gpus_of_node(self) -> int:
         """GPUs of the node that has most."""
         return max((node.n_gpus for node in self.nodes), default=0) or min(self.n_gpus, 1)
+
+    def have(self, pool: Pool) -> bool:
+        """Whether one process of a pool fits on a node."""
+        return any(_fits(pool.of_node, node) for node in self.nodes)
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,11 @@ class Pool:
         """Ray's arguments for one of them."""
         memory = {"memory": int(self.memory_gib * GIB)} if self.memory_gib else {}
         return {"num_cpus": self.cpus, "num_gpus": self.gpus, **memory}
+
+    @property
+    def of_node(self) -> Pool:
+        """The part of a process that lies on one node: replicas of several GPUs may span nodes."""
+        return replace(self, gpus=min(self.gpus, 1.0))
 
     @property
     def described(self) -> str:
@@ -134,7 +143,7 @@ def replica_pool(resources: ResourcesConfig, n_gpus: int) -> Pool:
 
 
 def usable_gpus(config: RunConfig, machines: Machines) -> int:
-    """GPUs that a run may use.
+    """GPUs that a run may use; one of a cluster that has none yet and grows, if it asks for some.
 
     Raises:
         InputError: It asks for some, and there are none.
@@ -143,6 +152,8 @@ def usable_gpus(config: RunConfig, machines: Machines) -> int:
     if profile == "cpu":
         return 0
     if profile != "auto" and machines.n_gpus == 0:
+        if machines.grows:
+            return 1
         raise InputError(
             f"resources.profile {profile} needs a GPU, and the Ray cluster has none; take auto or "
             "cpu"
@@ -183,7 +194,7 @@ def pools_of(config: RunConfig, n_gpus: int) -> list[Pool]:
 
 
 def check_resources(config: RunConfig, machines: Machines, n_gpus: int) -> list[str]:
-    """Refuse what would be waited for without end.
+    """Refuse what would be waited for without end; a cluster that grows is asked.
 
     Args:
         config: Filled; see ``fill``.
@@ -197,8 +208,15 @@ def check_resources(config: RunConfig, machines: Machines, n_gpus: int) -> list[
         InputError: A process fits no machine, or there is no room for the language model.
     """
     notes = []
+    if machines.grows and config.resources.profile == "auto" and not n_gpus:
+        notes.append(
+            "resources.profile auto: the Ray cluster has no GPU now, so CPUs do the work; gpu "
+            "waits for one"
+        )
     for pool in pools_of(config, n_gpus):
-        if not machines.grows and not any(_fits(pool, node) for node in machines.nodes):
+        if machines.grows:
+            continue
+        if not machines.have(pool):
             largest = max(
                 machines.nodes, key=lambda node: (node.n_gpus, node.n_cpus, node.memory_gib)
             )
@@ -240,11 +258,9 @@ def describe_resources(config: RunConfig, machines: Machines) -> str:
 
 
 def _fits(pool: Pool, node: Node) -> bool:
-    # Replicas of several GPUs may span nodes.
-    gpus = min(pool.gpus, 1.0)
     return (
         node.n_cpus >= pool.cpus
-        and node.n_gpus >= gpus
+        and node.n_gpus >= pool.gpus
         and (node.memory_gib >= pool.memory_gib or not pool.memory_gib)
     )
 

@@ -15,6 +15,7 @@ from hercules_scale.resources import (
     describe_resources,
     embedding_pool,
     fill,
+    pools_of,
     usable_gpus,
 )
 
@@ -112,8 +113,13 @@ def test_what_would_be_waited_for_without_end_is_refused(
         check_resources(config, machines, usable_gpus(config, machines))
 
 
-def test_machines_that_an_autoscaler_may_bring_count() -> None:
-    growing = Machines((Node(0, 0, 8),), n_cpus=64, n_gpus=4, grows=True)
+def test_a_cluster_that_grows_is_asked_for_machines_that_it_has_not() -> None:
+    growing = Machines((Node(0, 0, 8),), n_cpus=0, n_gpus=0, grows=True)
     config = configured(profile="gpu", workers=32, llm_replicas=4, embed={"gpus": 0})
-    assert usable_gpus(config, growing) == 4
-    assert check_resources(config, growing, 4) == []
+    assert usable_gpus(config, growing) == 1
+    assert check_resources(config, growing, 1) == []
+    embed, _, replica = pools_of(config, 1)
+    assert not growing.have(embed)
+    assert not growing.have(replica)
+    (note,) = check_resources(configured(), growing, 0)
+    assert "profile auto: the Ray cluster has no GPU now" in note
