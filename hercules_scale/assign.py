@@ -145,7 +145,7 @@ def _has_label(config: RunConfig, source: SourceFile, name: str) -> bool:
 def _run_stages(
     context: RunContext, sources: list[SourceFile], run: FinishedRun, moments: Moments | None
 ) -> Results:
-    context, n_gpus = take_resources(context)
+    context, n_gpus = take_resources(context, sources)
     items = read_items(context, sources, moments)
     shards, tables = items.shards, dict(items.files)
     if context.config.describes_items:

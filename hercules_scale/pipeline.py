@@ -555,7 +555,7 @@ def _load_stages() -> None:
 
 def _run_stages(context: RunContext, sources: list[SourceFile]) -> Results:
     """Every stage in order."""
-    context, n_gpus = take_resources(context)
+    context, n_gpus = take_resources(context, sources)
     config = context.config
     with _label_encoder(context) as encode:
         _load_workers(config.resources.workers)

@@ -53,7 +53,7 @@ class Machines:
 
     def have(self, pool: Pool) -> bool:
         """Whether one process of a pool fits on a node."""
-        return any(_fits(pool.of_node, node) for node in self.nodes)
+        return any(fits(pool.of_node, node) for node in self.nodes)
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,8 @@ def describe_resources(config: RunConfig, machines: Machines) -> str:
     return f"profile {config.resources.profile}, of {have}: {taken}"
 
 
-def _fits(pool: Pool, node: Node) -> bool:
+def fits(pool: Pool, node: Node) -> bool:
+    """Whether a node has room for one process of a pool."""
     return (
         node.n_cpus >= pool.cpus
         and node.n_gpus >= pool.gpus

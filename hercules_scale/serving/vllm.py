@@ -27,6 +27,7 @@ from hercules_scale.summarization.chat import (
 )
 from hercules_scale.summarization.prompts import ModelTokens
 
+MODEL_OF_NODE = "hercules_scale.serving.model_of_node.ModelOfNode"
 CPU_KV_CACHE_GIB = "2"
 # Requests that a replica takes at a time.
 CPU_REQUESTS, GPU_REQUESTS = 64, 256
@@ -200,6 +201,10 @@ def _llm_config(config: RunConfig, source: str, n_gpus: int) -> Any:
 
     return LLMConfig(
         model_loading_config={"model_id": _model_id(config), "model_source": source},
+        callback_config={
+            "callback_class": MODEL_OF_NODE,
+            "callback_kwargs": {"model": config.summaries.model},
+        },
         log_engine_metrics=False,
         **_hardware(config, n_gpus),
     )

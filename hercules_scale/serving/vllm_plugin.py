@@ -21,3 +21,15 @@ def wait_asleep() -> None:
 
     condition = shm_broadcast.SpinCondition
     setattr(condition, "__init__", partialmethod(condition.__init__, busy_loop_s=0))  # noqa: B010
+    _run_in_engine()
+
+
+def _run_in_engine() -> None:
+    """Let the model run in the process of the engine, and not in one that imports all of vLLM too.
+
+    On a CPU vLLM has another process so that threads can be bound to processors, and ours are not.
+    """
+    from vllm.v1.executor.abstract import Executor
+    from vllm.v1.executor.uniproc_executor import UniProcExecutor
+
+    setattr(Executor, "get_class", staticmethod(lambda config: UniProcExecutor))  # noqa: B010

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import ray
 from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
-from ray._raylet import GcsClient
 from ray.autoscaler._private.util import format_readonly_node_type
 from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 from ray.experimental import internal_kv
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from hercules_scale.config import RunConfig
-from hercules_scale.models import IMAGE_ALIASES, embedding_aliases
+from hercules_scale.config import RunConfig, names_function
+from hercules_scale.errors import ConfigError, InputError
+from hercules_scale.models import (
+    DEFAULT_IMAGE_MODEL,
+    DEFAULT_TEXT_MODEL,
+    IMAGE_ALIASES,
+    check_chat_model,
+    embedding_aliases,
+    resolve_embedding_model,
+    resolve_image_model,
+)
+from hercules_scale.reading.sources import SourceFile
 from hercules_scale.resources import (
     GIB,
     Machines,
@@ -22,32 +34,31 @@ from hercules_scale.resources import (
     Pool,
     check_resources,
     fill,
+    fits,
     pools_of,
     usable_gpus,
 )
 from hercules_scale.stages.context import RunContext
 from hercules_scale.stages.waiting import POLL_SECONDS, Room
-from hercules_scale.storage.store import split_uri
+from hercules_scale.storage.store import Store, split_uri
 
 # Label of the nodes of one kind.
 NODE_GROUP = "ray.io/node-group"
 STATUS_SECONDS = 10
+CHECKED_NODES = 16
+MARK = "_work/nodes"
 
 
 def find_machines() -> Machines:
     """Machines of the cluster, and whether an autoscaler adds more."""
-    nodes = [
-        Node(
-            node["Resources"].get("CPU", 0.0),
-            int(node["Resources"].get("GPU", 0)),
-            node["Resources"].get("memory", 0.0) / GIB,
-        )
-        for node in ray.nodes()
-        if node["Alive"]
-    ]
-    machines = Machines.of(nodes)
+    machines = Machines.of([_size(node) for node in ray.nodes() if node["Alive"]])
     # Nothing at all could run on a cluster without processors that does not grow.
     return replace(machines, grows=not machines.n_cpus or _has_autoscaler())
+
+
+def _size(node: dict[str, Any]) -> Node:
+    has = node["Resources"]
+    return Node(has.get("CPU", 0.0), int(has.get("GPU", 0)), has.get("memory", 0.0) / GIB)
 
 
 def _has_autoscaler() -> bool:
@@ -64,7 +75,7 @@ def _has_autoscaler() -> bool:
     groups = [node["Labels"].get(NODE_GROUP) for node in ray.nodes() if node["Alive"]]
     if not any(groups):
         return False
-    client = GcsClient(ray.get_runtime_context().gcs_address)
+    client = internal_kv.internal_kv_get_gcs_client()
     reply = GetClusterStatusReply.FromString(client.get_cluster_status(timeout_s=STATUS_SECONDS))
     return bool(reply.autoscaling_state.autoscaler_state_version > 0)
 
@@ -81,8 +92,8 @@ def _await_machines(context: RunContext, pools: list[Pool], machines: Machines) 
     if not missing:
         return machines
     room = Room(context, "start", ", ".join(pool.asked for pool in missing))
-    here = ray.remote(_here)
-    waiting = [here.options(**pool.of_node.options).remote() for pool in missing]
+    there = ray.remote(_there)
+    waiting = [there.options(**pool.of_node.options).remote() for pool in missing]
     try:
         while waiting:
             begun, waiting = ray.wait(waiting, timeout=POLL_SECONDS)
@@ -97,8 +108,68 @@ def _await_machines(context: RunContext, pools: list[Pool], machines: Machines) 
     return find_machines()
 
 
-def _here() -> None:
-    """What a node runs to show that it is there."""
+def _there() -> None:
+    """Runs where there is room for it."""
+
+
+def _check_nodes(context: RunContext, sources: Sequence[SourceFile], pools: list[Pool]) -> None:
+    """Find out before the first stage what a node cannot read, which a stage would say in hours.
+
+    Raises:
+        InputError: A node lacks a model's files, or does not share the output or the input.
+    """
+    marks = context.store.is_local
+    if marks:
+        context.store.write_bytes(MARK, b"")
+    seen = [source.uri for source in sources[:1] if split_uri(source.uri)[0] == "file"]
+    lacking = ray.remote(num_cpus=0, max_retries=0)(_lacking)
+    asked = {
+        node["NodeID"]: [pool.key for pool in pools if fits(pool.of_node, _size(node))]
+        for node in ray.nodes()
+        if node["Alive"] and node["Resources"].get("CPU")
+    }
+    try:
+        found = {
+            node: lacking.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True)
+            ).remote(context.config, context.store.uri if marks else None, seen, keys)
+            for node, keys in [*asked.items()][:CHECKED_NODES]
+        }
+        for reason in ray.get([*found.values()]):
+            if reason:
+                raise InputError(reason)
+    finally:
+        if marks:
+            context.store.delete_files(MARK)
+
+
+def _lacking(config: RunConfig, output: str | None, seen: list[str], keys: list[str]) -> str | None:
+    """A sentence on what the node of this process lacks, if it lacks something."""
+    here = f"on the node {ray.util.get_node_ip_address()} of the Ray cluster"
+    shared = "give one that all nodes share, such as s3://"
+    if output is not None and not Store(output).exists(MARK):
+        return f"output.path {output}: is another folder {here}; {shared}"
+    for uri in seen:
+        if not os.path.exists(split_uri(uri)[1]):
+            return f"input.path {uri}: is not there {here}; {shared}"
+    try:
+        if "resources.embed" in keys:
+            _check_encoder(config)
+        if "resources.llm_replicas" in keys:
+            check_chat_model(config.summaries.model)
+    except ConfigError as error:
+        return f"{error} ({here})"
+    return None
+
+
+def _check_encoder(config: RunConfig) -> None:
+    model = config.embedding.model
+    if not config.encodes_items or names_function(model):
+        return
+    if config.input.modality == "image":
+        resolve_image_model(model or DEFAULT_IMAGE_MODEL)
+    else:
+        resolve_embedding_model(model or DEFAULT_TEXT_MODEL)
 
 
 def with_absolute_folders(config: RunConfig) -> RunConfig:
@@ -115,10 +186,16 @@ def with_absolute_folders(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"embedding": named.model_copy(update=changed)})
 
 
-def take_resources(context: RunContext) -> tuple[RunContext, int]:
+def take_resources(
+    context: RunContext, sources: Sequence[SourceFile] = ()
+) -> tuple[RunContext, int]:
     """A run with the numbers that its profile leaves to the machines, and the GPUs it may use.
 
     Folders in it are the same for all workers.
+
+    Args:
+        context: The run.
+        sources: Files that nodes will read.
 
     Raises:
         InputError: The machines lack what it asks for.
@@ -132,4 +209,7 @@ def take_resources(context: RunContext) -> tuple[RunContext, int]:
     config = fill(context.config, machines)
     for note in check_resources(config, machines, n_gpus):
         context.reporter.say(note)
-    return replace(context, config=with_absolute_folders(config)), n_gpus
+    context = replace(context, config=with_absolute_folders(config))
+    if machines.grows or len(machines.nodes) > 1:
+        _check_nodes(context, sources, pools_of(context.config, n_gpus))
+    return context, n_gpus
