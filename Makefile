@@ -64,7 +64,7 @@ chromium:
 	$(INSTALL) --require-hashes -r $<
 	touch $@
 
-DEV := requirements-dev.txt requirements-maps.txt requirements-clouds.txt
+DEV := requirements-dev.txt requirements-maps.txt requirements-clouds.txt requirements-launchers.txt
 
 .venv/installed-dev: $(DEV) .venv/installed
 	$(INSTALL) $(DEV:%=-r %)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A run on Slurm: sbatch cluster_configs/slurm.sh news.yaml [--set a.b=value]
 # Submitted again after the time limit or a lost node, it resumes; --requeue does so by itself.
+# On GPUs: sbatch --gpus-per-node=4 cluster_configs/slurm.sh news.yaml --set resources.profile=gpus
 # The first node keeps a processor for the head and the driver; every node works.
 #SBATCH --job-name=hercules-scale
 #SBATCH --nodes=4

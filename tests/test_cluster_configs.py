@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import importlib
 import json
 import os
 import re
@@ -135,7 +136,12 @@ GCP_NODE = {
         "type": {},
         "initializeParams": {"diskSizeGb": {}, "sourceImage": {}},
     },
-    "scheduling": {"provisioningModel": {}, "instanceTerminationAction": {}},
+    "guestAccelerators": {"acceleratorType": {}, "acceleratorCount": {}},
+    "scheduling": {
+        "provisioningModel": {},
+        "instanceTerminationAction": {},
+        "onHostMaintenance": {},
+    },
     "serviceAccounts": {"email": {}, "scopes": {}},
 }
 
@@ -190,7 +196,7 @@ def check_instances(node: dict[str, Any]) -> None:
 def test_a_launcher_file_is_one_that_ray_takes(name: str) -> None:
     values = load(name)
     # Names of node types; the head's must be the one that head_node_type has.
-    refuses_every_misspelt_key(values, check_launcher, {"worker"})
+    refuses_every_misspelt_key(values, check_launcher, {"worker", "gpu"})
     for command in ("head_start_ray_commands", "worker_start_ray_commands"):
         started = [line for line in values[command] if "ray start" in line]
         assert started
@@ -459,10 +465,57 @@ def test_an_image_has_the_locked_environment_and_is_not_run_as_root(name: str) -
     installed = [each["value"] for each in steps if "pip install" in each["value"]]
     assert re.search(r"-r requirements-(cpu|gpu)\.txt$", installed[0])
     assert installed[1].endswith("--no-deps -r requirements-clouds.txt")
-    assert installed[2].endswith("--no-deps --no-build-isolation .")
-    for step in installed[:2]:
+    assert installed[2].endswith("--no-deps -r requirements-launchers.txt")
+    assert installed[3].endswith("--no-deps --no-build-isolation .")
+    for step in installed[:3]:
         for line in (REPOSITORY / step.split()[-1]).read_text().splitlines():
             assert line.startswith("#") or re.fullmatch(r"[\w.\[\]-]+==[\w.!+-]+", line)
+
+
+def runs_of(name: str) -> list[str]:
+    """Commands of an image's second part, where its user works."""
+    parsed = DockerfileParser(fileobj=BytesIO((FOLDER / name).read_bytes()))
+    parts = [step for step in parsed.structure if step["instruction"] in ("FROM", "RUN")]
+    last = max(place for place, step in enumerate(parts) if step["instruction"] == "FROM")
+    return [step["value"] for step in parts[last + 1 :]]
+
+
+IN_AN_IMAGE = """
+mount -t tmpfs none /opt && mkdir -p /opt/hercules || exit
+mount -t tmpfs none /etc/profile.d || exit
+ln -s "$0" /opt/hercules/bin && eval "$1" || exit
+# Ray's launcher runs commands so.
+export HOME=/tmp PATH=/opt/hercules/bin:/usr/bin:/bin
+exec bash --login -c 'command -v ray hercules-scale'
+"""
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_a_login_shell_of_an_image_finds_its_programs(name: str) -> None:
+    (profile,) = [each for each in runs_of(name) if "profile.d" in each]
+    bin_folder = str(Path(sys.executable).parent)
+    if Path(bin_folder).is_relative_to("/opt"):
+        pytest.skip("the environment lies where the image's would")
+    done = subprocess.run(
+        ["unshare", "--mount", "bash", "-c", IN_AN_IMAGE, bin_folder, profile],
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode and not done.stdout and "unshare" in done.stderr:
+        pytest.skip(done.stderr)
+    found = done.stdout.split()
+    assert found == ["/opt/hercules/bin/ray", "/opt/hercules/bin/hercules-scale"], done.stderr
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_an_image_has_the_programs_that_ray_s_launcher_calls(name: str) -> None:
+    (packages,) = [each for each in runs_of(name) if "apt-get install" in each]
+    assert {"openssh-client", "rsync", "wget"} <= set(packages.split())
+
+
+@pytest.mark.parametrize("cloud", ["aws", "gcp"])
+def test_a_head_can_import_what_starts_machines(cloud: str) -> None:
+    importlib.import_module(f"ray.autoscaler._private.{cloud}.node_provider")
 
 
 def shellcheck(text: str) -> str:
