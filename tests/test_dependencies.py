@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 REPOSITORY = Path(__file__).parents[1]
-LOCKED = tuple(f"requirements-{name}.txt" for name in ("cpu", "dev", "maps", "clouds"))
+LOCKED = tuple(f"requirements-{name}.txt" for name in ("cpu", "dev", "maps", "clouds", "launchers"))
 # Extras for other machines, and what Ray brings.
 NOT_LOCKED = ("gpu", "explorer")
 # What packages declare and this one does not use: CUDA builds of torch's companions, its compiler
