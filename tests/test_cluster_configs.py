@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from dockerfile_parse import DockerfileParser
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import start as ray_start
 
+from hercules_scale.cli import _parser
 from hercules_scale.config import parse_config
 from hercules_scale.stages.metrics import METRICS
 
@@ -543,3 +545,21 @@ def test_the_slurm_script_is_sound() -> None:
         assert set(re.findall(r"--([\w-]+)", before.partition("srun ")[2])) <= SRUN | {"ip-address"}
         assert set(re.findall(r"--([\w-]+)", started)) <= KNOWN["rayStartParams"]
     assert re.search(r"^export RAY_AUTH_TOKEN RAY_AUTH_MODE=token", text, re.MULTILINE)
+
+
+def test_the_page_on_clusters_names_what_there_is() -> None:
+    text = (REPOSITORY / "docs" / "clusters.md").read_text()
+    blocks = "\n".join(re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    assert shellcheck(f"#!/bin/bash\nKEY=key\n{blocks}") == ""
+    named = set(re.findall(r"cluster_configs/([\w.-]+)", blocks))
+    assert named >= {"aws.yaml", "local.yaml", "kuberay-common.yaml", "slurm.sh", "Dockerfile"}
+    assert all((FOLDER / name).exists() for name in named)
+    listed = {path.name for path in FOLDER.iterdir()} - {"README.md"}
+    assert all(f"`{name}`" in text or name in named for name in listed)
+    for line in filter(None, blocks.splitlines()):
+        program, *arguments = shlex.split(line)
+        if program == "hercules-scale":
+            _parser().parse_args(arguments)
+    (resources,) = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    values = {"input": {"path": "a"}, "output": {"path": "b"}, **yaml.safe_load(resources)}
+    parse_config(values)

@@ -80,31 +80,23 @@ def _has_autoscaler() -> bool:
     return bool(reply.autoscaling_state.autoscaler_state_version > 0)
 
 
-def _await_machines(context: RunContext, pools: list[Pool], machines: Machines) -> Machines:
-    """Wait until each pool has a node that one of its processes fits on.
+def _await_machines(context: RunContext, pool: Pool, machines: Machines) -> Machines:
+    """Wait until a node has room for one process of a pool.
 
-    Tasks of that size ask the autoscaler for it, and are gone should this process be killed.
+    A task of that size asks the autoscaler for it, and is gone should this process be killed.
 
     Raises:
-        StageError: They have waited for ``resources.wait_seconds``.
+        StageError: It has waited for ``resources.wait_seconds``.
     """
-    missing = [pool for pool in pools if not machines.have(pool)]
-    if not missing:
+    if machines.have(pool):
         return machines
-    room = Room(context, "start", ", ".join(pool.asked for pool in missing))
-    there = ray.remote(_there)
-    waiting = [there.options(**pool.of_node.options).remote() for pool in missing]
+    room = Room(context, "start", pool.asked)
+    task = ray.remote(_there).options(**pool.of_node.options).remote()
     try:
-        while waiting:
-            begun, waiting = ray.wait(waiting, timeout=POLL_SECONDS)
-            if begun:
-                ray.get(begun)
-                room.is_there()
-            elif waiting:
-                room.look(lambda: False)
+        while not ray.wait([task], timeout=POLL_SECONDS)[0]:
+            room.look(lambda: False)
     finally:
-        for task in waiting:
-            ray.cancel(task, force=True)
+        ray.cancel(task, force=True)
     return find_machines()
 
 
@@ -203,8 +195,9 @@ def take_resources(
     """
     machines = find_machines()
     if machines.grows:
-        least = pools_of(context.config, usable_gpus(context.config, machines))
-        machines = _await_machines(context, least, machines)
+        # Later stages ask when it is their turn, so that no GPU waits for the language model.
+        first, *_ = pools_of(context.config, usable_gpus(context.config, machines))
+        machines = _await_machines(context, first, machines)
     n_gpus = usable_gpus(context.config, machines)
     config = fill(context.config, machines)
     for note in check_resources(config, machines, n_gpus):

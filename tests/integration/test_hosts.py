@@ -50,7 +50,7 @@ class Hosts:
     token: str
     head: subprocess.Popen[bytes]
 
-    def run(self, config: dict[str, object]) -> str:
+    def run(self, config: dict[str, object], ends_with: int = 0) -> str:
         """Run a configuration on the head, where the file lies, and nowhere else."""
         # What `ip netns` and `unshare` run, they become.
         inside = ["nsenter", f"--target={self.head.pid}", "--mount", "--net"]
@@ -69,7 +69,7 @@ class Hosts:
             text=True,
             timeout=WAIT_SECONDS,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.returncode == ends_with, done.stdout + done.stderr
         return done.stderr
 
 
@@ -201,3 +201,8 @@ def test_hosts_that_share_only_a_network_and_a_bucket_make_the_tables_of_one_pro
     one, other = Hierarchy.open(store.uri), Hierarchy.open(str(alone))
     assert one.clusters().equals(other.clusters())
     assert one.memberships().equals(other.memberships())
+
+    refused = hosts.run(small_config(f"{source.uri}/icd.parquet", "/tmp/alone"), ends_with=2)
+    last = refused.splitlines()[-1]
+    assert "output.path /tmp/alone: is another folder on the node 1" in last
+    assert "of the Ray cluster; give one that all nodes share, such as s3://" in last
