@@ -1,4 +1,4 @@
-"""What can be checked of a run before anything starts."""
+"""Checks of a run before anything starts."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def _without_secret(url: str | None, remedy: str) -> str | None:
 
 
 class VariableConfig(_Section):
-    """What a numeric column holds, for statistics and prompts."""
+    """Description of a numeric column, for statistics and prompts."""
 
     name: str | None = Field(default=None, description="what people call it")
     unit: str | None = Field(default=None, description="such as cm")
@@ -124,7 +124,7 @@ class CsvConfig(_Section):
 
 
 class InputConfig(_Section):
-    """What is read."""
+    """The input of a run."""
 
     path: str | list[str] = Field(
         description="a file, folder, glob or list of them (parquet, csv, jsonl, txt, npy, or "
@@ -397,13 +397,13 @@ class HierarchyConfig(_Section):
 
 
 class PriceConfig(_Section):
-    """What the language model costs, for the plan."""
+    """Prices of the language model, for the plan."""
 
     prompt: float = Field(ge=0, description="price of a million prompt tokens")
     completion: float = Field(ge=0, description="price of a million generated tokens")
 
     def of(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """What some tokens cost."""
+        """Cost of a number of tokens."""
         return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
 
 
@@ -625,13 +625,13 @@ class ReductionConfig(_Section):
 
 
 class EvaluationConfig(_Section):
-    """What is measured at the end of a run."""
+    """Measurements at the end of a run."""
 
     metrics: Literal["all", "none"] = Field(default="all", description="all or none")
 
 
 class PrivacyConfig(_Section):
-    """What of the items is shown, and to whom."""
+    """Which item text a run may expose."""
 
     min_items: int = Field(
         default=0,
@@ -694,7 +694,7 @@ class EmbedResources(StageResources):
 
 
 class ResourcesConfig(_Section):
-    """What a run may take of a machine or a cluster."""
+    """Resources that a run may take on a machine or a cluster."""
 
     profile: Literal["auto", "cpu", "gpu", "gpus", "tensor_parallel"] = Field(
         default="auto",

@@ -99,7 +99,7 @@ class Hierarchy:
 
     @property
     def run(self) -> dict[str, Any]:
-        """What ``run.json`` holds: configuration, versions, seconds, tokens, alarms."""
+        """Content of ``run.json``: configuration, versions, seconds, tokens, alarms."""
         return read_run(self._store)
 
     @property

@@ -134,7 +134,7 @@ def evaluate_here(store: Store, labels: Any = None) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class _FinishedRun:
-    """What a finished run published.
+    """Tables that a finished run published.
 
     Attributes:
         context: Its configuration, at the place where it lies now.

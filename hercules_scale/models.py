@@ -112,7 +112,7 @@ def resolve_image_model(name: str) -> str:
 
 
 def model_identity(name: str) -> str:
-    """What tells a model from another of the same name: its package's version, or its files."""
+    """Identity of a model beyond its name: its package's version, or its files."""
     if name in SPLIT_EMBEDDING_MODELS:
         return f"{name} {SPLIT_EMBEDDING_MODELS[name].sha256}"
     package = {**EMBEDDING_ALIASES, **IMAGE_ALIASES}.get(name)

@@ -121,7 +121,7 @@ class Moments:
 
     @classmethod
     def from_lists(cls, lists: dict[str, list[object]]) -> Moments:
-        """What ``to_lists`` gave."""
+        """Read the output of ``to_lists``."""
         n = np.asarray(lists["n"], np.int64)
         names = ("mean", "squares", "low", "high")
         return cls(n, *(np.asarray(lists[name], np.float64) for name in names))

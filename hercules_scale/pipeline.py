@@ -227,15 +227,15 @@ def _storage_errors(store: Store) -> Iterator[None]:
         yield
     except OSError as error:
         raise explain(error, store.uri) or StorageError(
-            f"{store.uri}: the storage failed ({reason_of(error)}); see to it and run again, it "
-            "resumes"
+            f"{store.uri}: the storage failed ({reason_of(error)}); check access to it and run "
+            "again, it resumes"
         ) from error
 
 
 def _new_record(
     context: RunContext, sources: list[SourceFile], assigned_to: str | None
 ) -> dict[str, Any]:
-    """What ``run.json`` says of a run that begins."""
+    """Content of ``run.json`` when a run begins."""
     return {
         "format": FORMAT,
         "fingerprint": context.fingerprint,

@@ -1,4 +1,4 @@
-"""What a run will take, said before it starts.
+"""Estimate of what a run will take, before it starts.
 
 Rates are measured here on a sample of the input where they can be; those of the language model
 are the ones of ``docs/benchmarks.md``.
@@ -123,7 +123,7 @@ def make_plan(config: RunConfig) -> str:
 
 
 def _resources(config: RunConfig) -> str:
-    """What each stage takes of the cluster that RAY_ADDRESS names, or of this machine."""
+    """Resources of each stage on the cluster that RAY_ADDRESS names, or on this machine."""
     if not os.environ.get("RAY_ADDRESS"):
         import torch
 

@@ -1,4 +1,4 @@
-"""What a run asks of machines, and whether they have it.
+"""Resources that a run asks for, and whether the machines have them.
 
 Ray waits in silence for what never comes free, so what is asked for is compared with what there is
 before anything starts. Stages run in turn, so each may have all of it.
@@ -182,7 +182,7 @@ def fill(config: RunConfig, machines: Machines) -> RunConfig:
 
 
 def pools_of(config: RunConfig, n_gpus: int) -> list[Pool]:
-    """What each stage of a filled configuration asks for."""
+    """Pools of all stages of a filled configuration."""
     resources = config.resources
     pools = [
         embedding_pool(resources, n_gpus, config.encodes_items),
@@ -247,7 +247,7 @@ def check_resources(config: RunConfig, machines: Machines, n_gpus: int) -> list[
 
 
 def describe_resources(config: RunConfig, machines: Machines) -> str:
-    """What a run will take of machines, on one line."""
+    """One line on the resources that a run will take."""
     filled = fill(config, machines)
     n_gpus = usable_gpus(config, machines)
     names = ["embedding", "clustering", "language model"]

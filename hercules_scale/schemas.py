@@ -116,7 +116,7 @@ WITHHELD = "withheld"
 def _of_items(
     modality: str, numbers: tuple[str, ...], dimension: int, with_text: bool
 ) -> list[tuple[str, pa.DataType]]:
-    """What items of a modality are made of."""
+    """Columns that hold the items of a modality."""
     found: list[tuple[str, pa.DataType]] = [(name, pa.float64()) for name in numbers]
     if modality == "embedding" and dimension:
         found.append(("embedding", pa.list_(pa.float32(), dimension)))
@@ -169,7 +169,7 @@ def embeddings(dimension: int) -> pa.Schema:
 
 
 def assigner(dimension: int) -> pa.Schema:
-    """What gives an embedding its clusters."""
+    """Schema of an assigner of embeddings to clusters."""
     return pa.schema(
         [
             # mean: what is taken off an embedding, with the length that longer ones are then
@@ -245,7 +245,7 @@ def reductions(components: int) -> pa.Schema:
 def cluster_items(
     n_levels: int, components: int, n_numbers: int, modality: str, dimension: int
 ) -> pa.Schema:
-    """What is shown of the items, those of a cluster side by side.
+    """Columns of items as the explorer shows them, those of a cluster side by side.
 
     Args:
         n_levels: Levels of clusters.

@@ -194,7 +194,7 @@ class Cluster:
 
 
 def submission_id(config: RunConfig) -> str:
-    """What a run's first job is called: the same for the same configuration and output."""
+    """Name of a run's first job: the same for the same configuration and output."""
     values = {"config": fingerprinted(config), "output": config.output.path.rstrip("/")}
     return f"hercules-{fingerprint(values)}"
 

@@ -230,7 +230,7 @@ def agglomerate_vectors(
 def _points(
     vectors: VectorSet, config: HierarchyConfig, checkpoints: Checkpoints | None
 ) -> tuple[Float32, KMeansResult | None]:
-    """What is agglomerated, some of it perhaps empty, shape (points, d)."""
+    """Points to agglomerate, some of them perhaps empty, shape (points, d)."""
     if vectors.n_rows <= EXACT_ROWS:
         return take(vectors, np.arange(vectors.n_rows))[0], None
     wanted = max(MICRO_CLUSTERS, MICRO_PER_CLUSTER * config.listed_levels[0])

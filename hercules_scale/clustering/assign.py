@@ -139,7 +139,7 @@ def _places(count: int, largest: float) -> int:
 
 @dataclass(frozen=True)
 class Sums:
-    """What one pass over vectors adds up to, in fixed point, so that any order gives it.
+    """Sums of one pass over vectors, in fixed point, so that any order gives the same.
 
     Attributes:
         sums: Sum of each cluster's vectors times ``2**scale.vectors``, shape (k, d), int64.

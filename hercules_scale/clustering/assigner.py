@@ -1,4 +1,4 @@
-"""What puts an item into the clusters of a finished hierarchy."""
+"""Assigner of items to the clusters of a finished hierarchy."""
 
 from __future__ import annotations
 

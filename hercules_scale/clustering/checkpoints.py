@@ -1,4 +1,4 @@
-"""What a loop needs to go on where it stopped."""
+"""State that a loop needs to go on where it stopped."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ Float64 = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """What one count of clusters came to; scores are missing where there is one cluster.
+    """Scores of one count of clusters; they are missing where there is one cluster.
 
     Attributes:
         level: Level that is built.

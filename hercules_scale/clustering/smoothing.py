@@ -30,7 +30,7 @@ UNIT_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class SmoothingChoice:
-    """What ``auto`` decided, and by what.
+    """Decision of ``auto``, and its grounds.
 
     Attributes:
         neighbours: Neighbours of each vector; 0 is off.

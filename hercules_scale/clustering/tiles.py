@@ -111,7 +111,7 @@ def check_finite(vectors: Float32, first_row: int) -> None:
     more = f" and {len(rows) - NAMED_ROWS} more" if len(rows) > NAMED_ROWS else ""
     raise InputError(
         f"vectors of rows {named}{more}: every number must be finite, got NaN or infinity; leave "
-        "those rows out or mend them"
+        "those rows out or fix them"
     )
 
 
@@ -175,7 +175,7 @@ class VectorSet(Protocol):
         ...
 
     def map(self, work: Callable[[Tile], T], thin: Thin[T] | None = None) -> list[T]:
-        """What a pure function makes of each tile, in the order of the rows.
+        """Results of a pure function over the tiles, in the order of the rows.
 
         Args:
             work: The function.
@@ -356,7 +356,7 @@ class LocalVectors:
         return self._tiles.assign(centroids, offsets, self._scale)
 
     def map(self, work: Callable[[Tile], T], thin: Thin[T] | None = None) -> list[T]:
-        """What a pure function makes of each tile, in the order of the rows."""
+        """Results of a pure function over the tiles, in the order of the rows."""
         return [work(tile) for tile in self._tiles.tiles]
 
 

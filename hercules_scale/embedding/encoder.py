@@ -1,4 +1,4 @@
-"""What the pipeline asks of an embedding model."""
+"""Interface of embedding models."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ class Distances:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Distances:
-        """What ``to_bytes`` wrote."""
+        """Read the output of ``to_bytes``."""
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             levels = range(arrays["labels"].shape[1])
             counts, sums, beyond = (

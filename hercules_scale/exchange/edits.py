@@ -27,7 +27,7 @@ ClusterKey = tuple[int, int]
 
 @dataclass(frozen=True)
 class Edit:
-    """What somebody said of one cluster.
+    """A person's edit of one cluster.
 
     Attributes:
         title: In the place of the output's; null where that stays.
@@ -41,7 +41,7 @@ class Edit:
 
     @property
     def revision(self) -> str:
-        """What tells it from any other edit of the cluster."""
+        """Key that distinguishes it from any other edit of the cluster."""
         return fingerprint(asdict(self))
 
 
@@ -122,7 +122,7 @@ def _read(store: Store, name: str) -> Edit:
         assert all(value is None or isinstance(value, str) for value in asdict(edit).values())
     except (ValueError, KeyError, TypeError, AssertionError):
         raise InputError(
-            f"{store.uri}/{name}: must be JSON with title, note and edited_at, texts or null; mend "
+            f"{store.uri}/{name}: must be JSON with title, note and edited_at, texts or null; fix "
             "or delete it"
         ) from None
     return edit

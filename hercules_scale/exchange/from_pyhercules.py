@@ -79,7 +79,7 @@ class Rejected:
 
 @dataclass
 class Model:
-    """What a model says besides its items.
+    """Facts of a model besides its items.
 
     Attributes:
         path: The file.
@@ -102,7 +102,7 @@ class Model:
 
     @property
     def modality(self) -> str:
-        """What an item is: text, image or numeric."""
+        """Modality of the items: text, image or numeric."""
         return str(self.section("state").get("input_data_type"))
 
     @property

@@ -26,7 +26,7 @@ FAILED_TITLE = "(LLM Failed)"
 
 @dataclass
 class _Counts:
-    """What the items add to the clusters of one level."""
+    """Contribution of the items to the clusters of one level."""
 
     sizes: NDArray[np.int64]
     inertia: NDArray[np.float64]

@@ -17,7 +17,7 @@ _TOKEN = 16
 
 
 class _Text:
-    """What was read of a stream and not yet parsed."""
+    """Text read from a stream and not yet parsed."""
 
     def __init__(self, stream: Any) -> None:
         self._stream, self._decoder = stream, codecs.getincrementaldecoder("utf-8-sig")()

@@ -39,7 +39,7 @@ class FinishedRun:
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """What ``run.json`` holds."""
+        """Content of ``run.json``."""
         return read_run(self.store)
 
     @cached_property
@@ -103,7 +103,7 @@ class FinishedRun:
 
 
 def read_files(run: FinishedRun, table: str, read: Callable[[list[FileRecord]], T]) -> T:
-    """What ``read`` makes of the files of a table.
+    """Results of ``read`` over the files of a table.
 
     A run that was measured again since it was opened has other files; the manifest is then read
     anew.

@@ -217,7 +217,7 @@ def _vectors(column: pa.ChunkedArray) -> Iterator[str]:
 
 
 def _members(parents: NDArray[np.int64], n_clusters: int) -> Iterator[NDArray[np.int64]]:
-    """What belongs to each of some clusters, rising."""
+    """Members of each of some clusters, rising."""
     order = np.argsort(parents, kind="stable")
     ends = np.cumsum(np.bincount(parents, minlength=n_clusters))
     yield from np.split(order, ends[:-1])

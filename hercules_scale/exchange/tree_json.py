@@ -23,7 +23,7 @@ RUN_KEYS = (
     "tokens",
     "alarms",
 )
-"""What of ``run.json`` is exported."""
+"""Keys of ``run.json`` that are exported."""
 
 
 def write_tree(run: FinishedRun, stream: Any, items: bool) -> None:

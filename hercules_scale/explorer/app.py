@@ -46,7 +46,7 @@ ITEM_TABLES = ("items", TABLE)
 
 
 class Explorer:
-    """What the requests are about.
+    """The subject of the requests.
 
     Args:
         uris: Outputs of the runs that are shown; the first is the one that opens.

@@ -96,7 +96,7 @@ class ShownRun:
 
     @property
     def meaning(self) -> Meaning:
-        """What searches by meaning."""
+        """Search of items by meaning."""
         run = self.opened()
         with self._lock:
             if self._meaning is None:

@@ -25,7 +25,7 @@ WAITING = "waiting"
 
 
 def unfinished_run(store: Store) -> tuple[FinishedRun, pa.Table] | None:
-    """What a run has come to, and its clusters without vectors; None where there are none yet.
+    """State of an unfinished run, and its clusters without vectors; None where there are none yet.
 
     Raises:
         FileNotFoundError: There is no run.

@@ -1,4 +1,4 @@
-"""What the explorer's pages show, as values for JSON; none of it is HTML."""
+"""Values for JSON that the explorer's pages show; none of it is HTML."""
 
 from __future__ import annotations
 

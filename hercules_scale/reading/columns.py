@@ -52,7 +52,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Guess:
-    """What the values of columns say that their types do not, where no role is named.
+    """Findings from the values of columns, beyond their types, where no role is named.
 
     Attributes:
         kinds: Types by the values: numbers written as text are numbers.
@@ -174,7 +174,7 @@ def _refuse_others(config: InputConfig, modality: str, keys: tuple[str, ...], wh
 
 
 def _detect(config: InputConfig, free: dict[str, pa.DataType], guess: Guess) -> Modality:
-    """What the items are, by the columns that are named, else by what there is."""
+    """Modality of the items, by the columns that are named, else by what there is."""
     if config.columns:
         return "numeric"
     if config.embedding_column:
@@ -251,7 +251,7 @@ def _check_numbers(
         if name not in numbers:
             raise SchemaError(
                 f"{where}: input.metadata names {name!r}, which is not among the numeric columns "
-                f"{', '.join(numbers)}; mend the name"
+                f"{', '.join(numbers)}; fix the name"
             )
 
 

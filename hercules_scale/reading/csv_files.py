@@ -150,7 +150,7 @@ def _check_fits(
             f"{source.uri}: was read as {dialect.said(True)}, but {n_broken:,} of "
             f"{n_all:,} rows have another width than the header"
             f"{f' ({reasons[0]})' if reasons else ''}; set input.csv.delimiter, quote or escape, "
-            "or mend the file"
+            "or fix the file"
         )
 
 
@@ -218,7 +218,7 @@ def _open_csv(
         except pa.ArrowInvalid as error:
             raise InputError(
                 f"{source.uri}: cannot be read as csv with a header line ({reason_of(error)}); "
-                "mend the file or leave it out"
+                "fix the file or leave it out"
             ) from None
         with reader:
             yield reader
@@ -245,7 +245,7 @@ def _without_traces_of_undecodable_rows() -> Iterator[None]:
 
 
 def reason_of(error: Exception) -> str:
-    """What a library says of a file, in one line."""
+    """A library's message about a file, on one line."""
     reason = " ".join(str(error).split())[:200]
     # What pyarrow says of a row that does not end within a block names none of our options.
     straddles = "straddling object" in reason

@@ -108,7 +108,7 @@ def _reading(source: SourceFile) -> Iterator[None]:
         # pyarrow raises KeyError for a name with a NUL byte.
         raise InputError(
             f"{source.uri}: cannot be read as {source.format} ({reason_of(error)}); "
-            "mend the file or leave it out"
+            "fix the file or leave it out"
         ) from None
 
 

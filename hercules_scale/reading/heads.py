@@ -1,4 +1,4 @@
-"""What the beginning of a file says of its columns."""
+"""Columns of a file, by its beginning."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LONGEST_LINE_BYTES = 16 * 2**20
 
 @dataclass(frozen=True)
 class FileHead:
-    """What the beginning of a file says of its columns.
+    """Columns of a file, by its beginning.
 
     Attributes:
         kinds: Their types.

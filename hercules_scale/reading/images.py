@@ -146,6 +146,6 @@ def read_image(location: str, folder: str, allowed: tuple[str, ...] = ()) -> tup
 
 
 def image_title(uri: str) -> str:
-    """What a file name says of an image."""
+    """Caption of an image, from its file name."""
     stem = PurePosixPath(uri.rpartition("://")[2]).stem
     return " ".join(stem.replace("_", " ").replace("-", " ").split())

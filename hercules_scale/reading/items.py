@@ -34,7 +34,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the items of an input are made of.
+    """Layout of the items of an input.
 
     Attributes:
         columns: Columns of the input by role.
@@ -53,7 +53,7 @@ class Layout:
 
 
 def read_layout(config: InputConfig, sources: list[SourceFile]) -> Layout:
-    """What the items are, by a sample of all files and, for the vectors' length, the first rows.
+    """Layout of the items, by a sample of all files and, for the vectors' length, the first rows.
 
     Raises:
         InputError: A file cannot be read.

@@ -31,7 +31,7 @@ class _Values:
         return self.is_open and self._is_object
 
     def rest(self) -> Iterator[bytes]:
-        """What stands at the end."""
+        """The bytes that are left at the end."""
         if self.is_open:
             yield bytes(self._parts)
 

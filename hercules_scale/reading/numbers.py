@@ -13,7 +13,7 @@ VARIABLES_TOLD = 24
 
 
 def variable_name(column: str, metadata: Mapping[str, VariableConfig]) -> str:
-    """What people call a column."""
+    """Name of a column, in people's words."""
     return (metadata[column].name if column in metadata else None) or column.replace("_", " ")
 
 

@@ -1,4 +1,4 @@
-"""What an item is made of, out of columns of any type, and why some rows cannot be used."""
+"""Content of items, from columns of any type, and reasons for rows that cannot be used."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ class QuotedRows:
             self._say_counts()
 
     def _begin(self, data: bytes) -> bytes:
-        """What the first line says of all."""
+        """Take the kind of newline and the width of the header from the first line."""
         self._begun = True
         data = data.removeprefix(b"\xef\xbb\xbf")
         if re.match(rb"sep=%b\r?\n" % re.escape(self._delimiter), data):

@@ -135,7 +135,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class NpyHeader:
-    """What a ``.npy`` file says of itself.
+    """Header of a ``.npy`` file.
 
     Attributes:
         n_rows: Rows.

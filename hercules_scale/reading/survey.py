@@ -1,4 +1,4 @@
-"""What an input is taken for, by a sample of all its files, and in words for whoever runs it."""
+"""Interpretation of an input, by a sample of all its files, also in words for the user."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ SKIPPED_RECORDED = 100
 
 @dataclass(frozen=True)
 class Survey:
-    """What an input is taken for before it is read.
+    """Interpretation of an input before it is read.
 
     Attributes:
         columns: Columns by role.
@@ -146,7 +146,7 @@ def survey(
     n_rows: int | None = None,
     skipped: dict[str, str] | None = None,
 ) -> Survey:
-    """What an input is taken for.
+    """Interpretation of an input.
 
     Args:
         config: The input section.

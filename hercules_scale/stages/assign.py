@@ -68,13 +68,13 @@ class FinishedRun:
         return cls(store, files, Shards(n_items, members[0].rows), metric)
 
     def assigner(self) -> Assigner:
-        """What puts items into its clusters."""
+        """Assigner of items to its clusters."""
         return read_assigner(self.store, self.files["assigner"][0], self.metric)
 
 
 @dataclass(frozen=True)
 class Assigned:
-    """What assigning came to.
+    """Result of assigning.
 
     Attributes:
         memberships: Files of the table.

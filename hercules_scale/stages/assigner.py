@@ -81,7 +81,7 @@ def _rows(
 
 
 def read_assigner(store: Store, path: str, metric: str) -> Assigner:
-    """What ``write_assigner`` wrote."""
+    """Read the output of ``write_assigner``."""
     table = read_table(store, path)
     roles = {
         role: table.filter(pa.compute.equal(table["role"], role))

@@ -50,7 +50,7 @@ CLUSTERS_FILE = layout.stage_file(STAGE, "clusters.parquet")
 
 @dataclass(frozen=True)
 class Clustering:
-    """What clustering came to.
+    """Result of clustering.
 
     Attributes:
         clusters: A row a cluster, by level and id: ``level``, ``cluster_id``,
@@ -263,7 +263,7 @@ def _clusters_table(
 def _alarms(
     asked: list[int] | Literal["auto"], found: Levels, summary: MembersSummary, n_items: int
 ) -> list[str]:
-    """What a user should know about the clusters before trusting them."""
+    """Alarms that a user should read before trusting the clusters."""
     alarms = []
     if asked == "auto":
         asked = [point.k for point in found.curve if point.chosen]

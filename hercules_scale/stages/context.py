@@ -1,4 +1,4 @@
-"""What every stage is given."""
+"""Context that every stage receives."""
 
 from __future__ import annotations
 

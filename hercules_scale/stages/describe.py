@@ -36,7 +36,7 @@ FIRST_CALLS_PART = 1_000
 
 @dataclass(frozen=True)
 class Descriptions:
-    """What describing the items came to.
+    """Result of describing the items.
 
     Attributes:
         items: Files of the table ``items``, now with the model's titles and descriptions.

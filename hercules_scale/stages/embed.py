@@ -209,7 +209,7 @@ def cached(config: EmbeddingConfig, embed: Embed) -> Embed:
 
 
 def _identity(config: EmbeddingConfig) -> str:
-    """What vectors depend on besides the items."""
+    """Identity of the vectors' encoder and options, besides the items."""
     from hercules_scale.embedding.sentence_transformer import choose_device
 
     assert config.model is not None

@@ -104,7 +104,7 @@ class StoredTruth:
 def clustered_items(
     store: Store, config: RunConfig, shards: Shards, clustering: Clustering
 ) -> ClusteredItems:
-    """What the metrics of items are taken of."""
+    """Vectors that the metrics of items are computed from."""
     levels = range(1, clustering.n_levels + 1)
     return ClusteredItems(
         store,

@@ -1,4 +1,4 @@
-"""What is known of clusters before they have titles: phrases, figures, examples, children.
+"""Facts about clusters before they have titles: phrases, figures, examples, children.
 
 Source: HERCULES, section 3.4.
 """
@@ -176,7 +176,7 @@ class FactsSource:
 def facts_source(
     context: RunContext, shards: Shards, clustering: Clustering, statistics: Statistics | None
 ) -> FactsSource:
-    """What sets the clusters of a run apart; nothing where items are vectors without words."""
+    """Source of the facts that set clusters apart; None where items are vectors without words."""
     asked = context.config.input
     withheld = withheld_reasons(context, shards, clustering)
     wordless = asked.modality == "embedding" and asked.text_column is None
@@ -218,7 +218,7 @@ def cluster_facts(
     source: FactsSource,
     level: int,
 ) -> list[ClusterFacts]:
-    """What is known of each cluster of a level, by id."""
+    """Facts about each cluster of a level, by id."""
     clusters = clustering.level(level)
     config = context.config.summaries
     keyphrases, withheld = source.keyphrases(clustering, level), source.withheld[level - 1]

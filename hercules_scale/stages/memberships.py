@@ -57,7 +57,7 @@ class MembersSummary:
 
     @classmethod
     def from_bytes(cls, data: bytes, n_levels: int) -> MembersSummary:
-        """What ``to_bytes`` made."""
+        """Read the output of ``to_bytes``."""
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
 
             def ranked(name: str, level: int) -> Ranked:

@@ -1,4 +1,4 @@
-"""What Prometheus is told of a run, through Ray: each node of a cluster exports it.
+"""Prometheus metrics of a run, through Ray: each node of a cluster exports them.
 
 Ray puts ``ray_`` before the names, and ``_total`` behind those of counters.
 """

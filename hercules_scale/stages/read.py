@@ -77,7 +77,7 @@ SCANNED_OWNERS, OWNERS = "scanned_owners", "owners"
 
 @dataclass(frozen=True)
 class Items:
-    """What reading the input came to.
+    """Result of reading the input.
 
     Attributes:
         shards: How the items are cut.

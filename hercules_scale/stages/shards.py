@@ -44,7 +44,7 @@ DIED = "died"
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What a worker made of one shard."""
+    """Result of a worker for one shard."""
 
     files: list[FileRecord] = field(default_factory=list)
     info: dict[str, Any] = field(default_factory=dict)
@@ -163,7 +163,7 @@ def _commit(shard: int, fingerprint: str, result: ShardResult) -> Commit:
 
 
 def run_once(context: RunContext, name: str, work: Callable[[], ShardResult]) -> Commit:
-    """What a piece of work of the driver came to; it is done once in a run.
+    """Result of work that the driver does once in a run.
 
     Args:
         context: The run.

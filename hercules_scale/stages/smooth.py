@@ -76,7 +76,7 @@ RECALL_ROWS = 256
 
 @dataclass(frozen=True)
 class Smoothing:
-    """What smoothing came to.
+    """Result of smoothing.
 
     Attributes:
         table: The table of vectors to cluster.

@@ -103,7 +103,7 @@ Encode = Callable[[list[str]], Float32]
 
 @dataclass(frozen=True)
 class Summaries:
-    """What summarising came to.
+    """Result of summarising.
 
     Attributes:
         table: A row a cluster, in the order of the clusters.
@@ -256,7 +256,7 @@ def open_encoder(config: EmbeddingConfig) -> Iterator[Encode]:
 
 @dataclass(frozen=True)
 class _Work:
-    """What labels are made from."""
+    """Facts that labels are made from."""
 
     context: RunContext
     shards: Shards

@@ -509,7 +509,7 @@ class RayVectors:
         return Sums(sums, counts, objective, n_changed, self._scale)
 
     def map(self, work: Callable[[Tile], T], thin: Thin[T] | None = None) -> list[T]:
-        """What a pure function makes of each tile, in the order of the rows."""
+        """Results of a pure function over the tiles, in the order of the rows."""
         shared = ray.put((work, thin))
         calls = [
             actor.map.remote(self._space, self._scale, self._before, shared)

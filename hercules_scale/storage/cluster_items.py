@@ -108,7 +108,7 @@ class TreeOrder:
 
 @dataclass(frozen=True)
 class Source:
-    """What the table is made of.
+    """Parts of the table.
 
     Attributes:
         store: Where the items lie.
@@ -278,7 +278,7 @@ def _shard(source: Source, shard: int) -> pa.Table:
 
 
 def _keys(table: pa.Table, ranks: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
-    """What rows are ordered by: place of the cluster, distance to its centroid, row."""
+    """Keys that order rows: place of the cluster, distance to its centroid, row."""
     distances = pc.fill_null(table["distance_1"], np.float32(np.inf)).to_numpy()
     return ranks[table["level_1"].to_numpy()], distances, table["row"].to_numpy()
 

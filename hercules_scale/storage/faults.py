@@ -1,4 +1,4 @@
-"""What goes wrong with storage: what passes is waited out, the rest is said in one line."""
+"""Faults of storage: passing ones are waited out, the others are said in one line."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def explain(error: BaseException, place: str) -> StorageError | None:
-    """What to do about an error that storage raised; nothing where it raised none."""
+    """Remedy for an error that storage raised; nothing where it raised none."""
     for each in _causes(error):
         if isinstance(each, StorageError):
             return each

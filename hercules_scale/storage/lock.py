@@ -198,7 +198,7 @@ def _this_process() -> Record:
 
 
 def _machine() -> str | None:
-    """What this process shares with those whose ids it can look up; nothing where not known."""
+    """Name of the space of process ids that this process can look up; nothing where not known."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"

@@ -217,7 +217,7 @@ def publish(store: Store, tables: dict[str, list[FileRecord]], run_fingerprint: 
 
 
 def read_run(store: Store) -> dict[str, Any]:
-    """What ``run.json`` says, once it is known to be safe to act on.
+    """Content of ``run.json``, once it is known to be safe to act on.
 
     A run may be somebody else's, so that what it names is data: no path of it leads out of its
     folder, and what reaches out or executes comes from the caller.
@@ -246,7 +246,7 @@ def read_run(store: Store) -> dict[str, Any]:
 
 
 def read_record(store: Store) -> dict[str, Any]:
-    """What ``run.json`` says, and how far the run has come since.
+    """Content of ``run.json``, and how far the run has come since.
 
     Raises:
         FileNotFoundError: There is no run.

@@ -322,7 +322,7 @@ class Store:
             temporary.unlink(missing_ok=True)
 
     def find(self, folder: str) -> dict[str, dict[str, Any]]:
-        """What the storage says of the files under a folder, or of one file, by full path.
+        """Listing of the files under a folder, or of one file, by full path.
 
         Raises:
             FileNotFoundError: There is none, where the storage tells.

@@ -16,7 +16,7 @@ _SMALL_WORDS = frozenset(
 
 
 def title_key(title: str) -> str:
-    """What titles that say the same have in common: their words in any order and number."""
+    """Key of titles that say the same: their words in any order and number."""
     words = parts(title)
     kept = {_singular(word) for word in words if word not in _SMALL_WORDS}
     return " ".join(sorted(kept or words)) or title

@@ -120,7 +120,7 @@ class Child:
 
 @dataclass(frozen=True)
 class ClusterFacts:
-    """What is known of a cluster before it has a title.
+    """Facts about a cluster before it has a title.
 
     Attributes:
         level: Its level, from 1; 0 is an item.
@@ -396,7 +396,7 @@ def build_sibling_messages(
 
 
 def fixed_messages(style: PromptStyle, of_item: bool = False) -> list[Message]:
-    """What every prompt of a run begins with, so that the model reads it once."""
+    """Beginning of every prompt of a run, so that the model reads it once."""
     examples: tuple[tuple[str, str], ...]
     if of_item:
         instructions = _ITEM
@@ -438,7 +438,7 @@ def _answer(title: str, description: str) -> str:
 
 
 def _wishes(style: PromptStyle) -> str:
-    """What the user asks for: a topic, a language, instructions."""
+    """Wishes of the user: a topic, a language, instructions."""
     said = ""
     if style.topic:
         topic = plain_text(style.topic)[:200]
@@ -459,7 +459,7 @@ def _phrases(phrases: list[str]) -> str:
 
 
 def _question(facts: ClusterFacts, style: PromptStyle, budget: int) -> str:
-    """What is known of a cluster, in at most ``budget`` tokens."""
+    """Facts about a cluster, in at most ``budget`` tokens."""
     tokens = style.tokens
     contrast = "; ".join(_phrases(other[:CONTRAST_PHRASES]) for other in facts.contrast if other)
     known = [

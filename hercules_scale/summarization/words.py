@@ -178,7 +178,7 @@ def is_word(token: str) -> bool:
 
 @functools.lru_cache(maxsize=100_000)
 def fold(word: str) -> str:
-    """What spellings of a word that differ in capitals and apostrophes have in common."""
+    """Key of spellings of a word that differ in capitals and apostrophes."""
     if word.isascii():
         return word.lower()
     return word.casefold().replace("i\u0307", "i").replace("’", "'")

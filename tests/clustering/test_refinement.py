@@ -109,7 +109,7 @@ def test_no_round_raises_the_objective_and_the_tree_stays_whole(
     if metric == "cosine":
         vectors = to_unit(vectors)
     rng = np.random.default_rng(seed)
-    # A poor start, so that there is much to mend: random leaves under random parents.
+    # A poor start, so that there is much to fix: random leaves under random parents.
     leaves = vectors[rng.choice(n, levels[0], replace=False)]
     parents = [
         rng.permutation(np.arange(below) % above).astype(np.int32)

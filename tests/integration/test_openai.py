@@ -131,7 +131,7 @@ def ask(endpoint: Endpoint, folder: Path, **keys: object) -> dict[int, Candidate
 
 
 @pytest.mark.parametrize("text", MENDED)
-def test_slips_of_a_reply_are_mended(text: str, endpoint: Endpoint, tmp_path: Path) -> None:
+def test_slips_of_a_reply_are_corrected(text: str, endpoint: Endpoint, tmp_path: Path) -> None:
     endpoint.failures = [text] * N_CLUSTERS
     found = ask(endpoint, tmp_path)
     titles = {key: own.titles for key, own in found.items()}

@@ -248,7 +248,7 @@ def test_reasons_of_malformed_csv_rows_do_not_gather(
     # They are set aside all along, not when the file has ended.
     assert min(found.rejected) < 200
     monkeypatch.setattr(csv_files, "MOST_MALFORMED", 3)
-    with pytest.raises(InputError, match=r"t\.csv\.gz: .*Expected 2 columns, got 1: 2\); mend"):
+    with pytest.raises(InputError, match=r"t\.csv\.gz: .*Expected 2 columns, got 1: 2\); fix"):
         read(path, text_column="text")
 
 
@@ -256,7 +256,7 @@ def test_a_malformed_csv_row_of_invalid_utf_8_is_named_without_a_trace(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = write(tmp_path, "t.csv", b"id,text\n1,a\n2,b\xff,c\n3,d\n")
-    with pytest.raises(InputError, match=r"t\.csv: .*Row #3: Expected 2 columns, got 3.*; mend"):
+    with pytest.raises(InputError, match=r"t\.csv: .*Row #3: Expected 2 columns, got 3.*; fix"):
         read(path)
     assert capfd.readouterr().err == ""
 
@@ -405,7 +405,7 @@ def test_a_line_without_end_is_set_aside_and_not_held(
 def test_a_csv_row_longer_than_a_block_is_refused(tmp_path: Path) -> None:
     for before in (b"", (b"y" * 10**6 + b"\n") * 20):
         path = write(tmp_path, "t.csv.gz", b"text\n" + before + b"x" * (40 * 2**20) + b"\n")
-        with pytest.raises(InputError, match=r"csv.* \(a row is longer than 16 MiB\); mend the fi"):
+        with pytest.raises(InputError, match=r"csv.* \(a row is longer than 16 MiB\); fix the fi"):
             read(path)
 
 
@@ -440,7 +440,7 @@ def test_a_damaged_gzip_file_is_refused(tmp_path: Path, form: str, damage: str) 
         data[20:24] = b"\xff\x00\xff\x00"
     path = tmp_path / f"t.{form}"
     path.write_bytes(data)
-    with pytest.raises(InputError, match=rf"t\.{form}: cannot be read as .*mend the file"):
+    with pytest.raises(InputError, match=rf"t\.{form}: cannot be read as .*fix the file"):
         read(path)
 
 
@@ -449,7 +449,7 @@ def test_a_parquet_file_damaged_inside_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": [str(row) for row in range(1000)]}), path)
     data = path.read_bytes()
     path.write_bytes(data[:10] + b"\xff" * 50 + data[60:])
-    with pytest.raises(InputError, match=r"t\.parquet: cannot be read as parquet .* mend the file"):
+    with pytest.raises(InputError, match=r"t\.parquet: cannot be read as parquet .* fix the file"):
         read(path)
 
 

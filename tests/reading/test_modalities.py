@@ -108,7 +108,7 @@ def test_what_is_no_number_is_rejected_with_what_it_holds(tmp_path: Path, cell: 
             r"input\.columns names 'c', which is not there; columns are a, b",
         ),
         ({"modality": "numeric", "text_column": "a"}, "text_column has no meaning for input.modal"),
-        ({"metadata": {"z": {"unit": "cm"}}}, r"input\.metadata names 'z', .*columns a, b; mend"),
+        ({"metadata": {"z": {"unit": "cm"}}}, r"input\.metadata names 'z', .*columns a, b; fix"),
         ({"modality": "embedding"}, r"embedding_column must be given.* 0 others hold lists of num"),
         ({"modality": "image"}, r"image_column must be given.* 0 others hold images \(none\)"),
         ({"id_column": "a", "label_columns": ["b"]}, "text_column must be given"),
