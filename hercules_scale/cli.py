@@ -42,7 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except OSError as error:
-        print(f"hercules-scale: {printable(str(error))}; check access to the storage", file=sys.stderr)
+        print(
+            f"hercules-scale: {printable(str(error))}; check access to the storage", file=sys.stderr
+        )
         return 1
     except KeyboardInterrupt:
         print("hercules-scale: stopped; run again, it resumes", file=sys.stderr)
