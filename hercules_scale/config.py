@@ -74,7 +74,7 @@ def _without_password(paths: str | list[str]) -> str | list[str]:
 
 
 class CsvConfig(_Section):
-    """How csv files are written; what is left out is detected, in each file by itself."""
+    """Dialect of csv files; what is left out is detected, in each file by itself."""
 
     delimiter: str | None = Field(
         default=None, min_length=1, max_length=1, description="what separates fields, such as ;"
@@ -209,7 +209,7 @@ class InputConfig(_Section):
 
 
 class EmbeddingConfig(_Section):
-    """How items become vectors."""
+    """Embedding of the items."""
 
     model: str | None = Field(
         default=None,
@@ -277,7 +277,7 @@ _Levels = Annotated[
 
 
 class HierarchyConfig(_Section):
-    """How vectors become levels of clusters."""
+    """Clustering of the vectors, level on level."""
 
     levels: _Levels = Field(
         default=[100, 20, 5],
@@ -443,7 +443,7 @@ class PromptExample(_Section):
 
 
 class SummariesConfig(_Section):
-    """How clusters get titles and descriptions."""
+    """Titles and descriptions of the clusters."""
 
     engine: Literal["vllm", "openai", "keyphrases", "callable"] = Field(
         default="vllm",
@@ -767,7 +767,7 @@ class ResourcesConfig(_Section):
 
 
 class OutputConfig(_Section):
-    """Where the tables go."""
+    """Place of the tables."""
 
     path: Annotated[str, AfterValidator(_without_password)] = Field(
         min_length=1, description="a folder: a local path, s3://, gs:// or az://"
@@ -775,7 +775,7 @@ class OutputConfig(_Section):
 
 
 class StorageConfig(_Section):
-    """How object stores are reached; credentials come from the environment alone."""
+    """Access to object stores; credentials come from the environment alone."""
 
     endpoint: str | None = Field(
         default=None,
@@ -891,7 +891,7 @@ class RunConfig(_Section):
 
     @property
     def text_embedding(self) -> EmbeddingConfig:
-        """How titles and descriptions are embedded: as the items are, where they are texts."""
+        """Embedding of titles and descriptions: as the items' where they are texts."""
         if self.input.modality in (None, "text"):
             return self.embedding
         return self.embedding.model_copy(update={"model": self.embedding.text_model})
@@ -973,7 +973,7 @@ def check_functions(config: RunConfig, llm: bool = False, embed: bool = False) -
 
 
 def storage_options(overrides: list[str]) -> StorageConfig:
-    """How the output of a run is reached, by overrides such as ``storage.endpoint=URL``.
+    """Access to the output of a run, by overrides such as ``storage.endpoint=URL``.
 
     Raises:
         ConfigError: A key is wrong, or of another section.

@@ -89,7 +89,7 @@ class Hierarchy:
 
     @property
     def uri(self) -> str:
-        """Where the output lies."""
+        """URI of the output."""
         return self._store.uri
 
     @property

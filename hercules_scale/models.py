@@ -205,7 +205,7 @@ def check_local(key: str, name: str) -> None:
 
 
 def cache_folder() -> Path:
-    """Where unpacked models are kept: ``HERCULES_SCALE_CACHE``, or the user's cache folder."""
+    """Folder of unpacked models: ``HERCULES_SCALE_CACHE``, or the user's cache folder."""
     configured = os.environ.get("HERCULES_SCALE_CACHE")
     if configured:
         return Path(configured)

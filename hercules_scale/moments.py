@@ -103,7 +103,7 @@ class Moments:
         return np.asarray(np.sqrt(self.squares / np.maximum(self.n, 1)[:, None]))
 
     def of_variables(self, names: Sequence[str]) -> list[list[dict[str, str | float]]]:
-        """Of each group the figures of each variable, as ``numeric_stats`` holds them."""
+        """Figures of each variable by group, as ``numeric_stats`` holds them."""
         figures = {"mean": self.mean, "min": self.low, "max": self.high, "std": self.std}
         return [
             [

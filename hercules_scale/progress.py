@@ -28,7 +28,7 @@ LOG_VARIABLE = "HERCULES_LOG"
 
 @dataclass
 class StageReport:
-    """How far a stage is, and what it took.
+    """Progress of a stage, and what it took.
 
     Attributes:
         unit: What is counted, such as ``items``.
@@ -57,7 +57,7 @@ class Measure(Protocol):
 
 
 def _measure_nothing(name: str, value: float, stage: str, **tags: object) -> None:
-    """Nobody watches."""
+    """Metrics sink that does nothing."""
 
 
 class Reporter:

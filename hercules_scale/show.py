@@ -42,7 +42,7 @@ def describe_run(hierarchy: Hierarchy, verbose: bool = False) -> str:
 
 
 def _fit(evaluations: pd.DataFrame) -> str:
-    """How well labels fit held-out items, at the finest level that has siblings."""
+    """Fit of labels to held-out items, at the finest level that has siblings."""
     values = evaluations[evaluations["basis"] == "summaries"].set_index(["metric", "level"])[
         "value"
     ]
@@ -83,7 +83,7 @@ def _details(hierarchy: Hierarchy) -> list[str]:
 
 
 def describe_assignment(assigned: Hierarchy, run: Hierarchy) -> str:
-    """How many items were put into the clusters of a run, and how they differ from its own."""
+    """Number of items assigned to the clusters of a run, and how they differ from its own."""
     counts, rejected = assigned.run["assigned"], assigned.run["rows"]["rejected"]
     drift = assigned.table("drift")
     lines = [

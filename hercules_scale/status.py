@@ -1,4 +1,4 @@
-"""How far a run is, from what it has written; asks nothing of the run itself."""
+"""Progress of a run, from what it has written; asks nothing of the run itself."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def cut(dendrogram: Dendrogram, k: int) -> Int32:
 
 
 def _dissimilarities(points: Float64, weight: Float64, linkage: Linkage) -> Float64:
-    """Of every two points, shape (n, n); infinite from a point to itself."""
+    """Distances of all points, shape (n, n); infinite from a point to itself."""
     # It takes a third of a second to load, and only this needs it here.
     from scipy.spatial.distance import cdist
 
@@ -245,7 +245,7 @@ def _parents(finer: Int32, coarser: Int32) -> Int32:
 
 
 def _heights(dendrogram: Dendrogram, k: int) -> tuple[float, float | None]:
-    """Of the last merge made and of the next, at k clusters."""
+    """Heights of the last merge made and of the next, at k clusters."""
     heights = dendrogram.heights
     made = len(heights) + 1 - k
     height = float(heights[made - 1]) if made else 0.0

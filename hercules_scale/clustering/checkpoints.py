@@ -23,7 +23,7 @@ class State:
 
 
 class Checkpoints(Protocol):
-    """Where states are kept, by the name of the loop."""
+    """Store of states, by the name of the loop."""
 
     def load(self, loop: str) -> State | None:
         """The last state of a loop, or nothing."""

@@ -1,4 +1,4 @@
-"""How many clusters a level gets, where the configuration leaves that to the data."""
+"""Choice of a level's number of clusters, where the configuration leaves it to the data."""
 
 from __future__ import annotations
 

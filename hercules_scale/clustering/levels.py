@@ -254,7 +254,7 @@ def _without_empty(vectors: VectorSet, tree: Tree) -> Tree:
 
 @dataclass(frozen=True)
 class Memberships:
-    """Where some items belong, at every level.
+    """Clusters of some items, at every level.
 
     Attributes:
         labels: Clusters, shape (n, L), finest level first.

@@ -80,7 +80,7 @@ def least_squares(
 
 
 def _relative_error(dimension: int) -> float:
-    """Of a float32 distance, as a share of (|x| + |c|)²."""
+    """Error bound of a float32 distance, as a share of (|x| + |c|)²."""
     return SUM_ERROR * (dimension + 4)
 
 

@@ -116,7 +116,7 @@ def check_finite(vectors: Float32, first_row: int) -> None:
 
 
 def count_lengths(lengths: NDArray[np.floating[Any]]) -> Int64:
-    """How many lengths lie in each of 4,096 ranges; adds up over any parts of the rows."""
+    """Counts of lengths in each of 4,096 ranges; add up over any parts of the rows."""
     counts = np.bincount(_to_float32(lengths).view(np.uint32) >> _SHIFT, minlength=_N_BINS)
     return counts.astype(np.int64)
 

@@ -130,7 +130,7 @@ class SentenceTransformerEncoder:
 def choose_device(
     precision: Literal["auto", "float32", "bfloat16"], device: str | None = None
 ) -> tuple[str, Literal["float32", "bfloat16"]]:
-    """Where a model computes, by default on a GPU where there is one, and in which precision."""
+    """Device of a model, by default a GPU where there is one, and its precision."""
     import torch
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,4 +1,4 @@
-"""How new items lie in the clusters of older ones: distances and shares, by cluster and level."""
+"""Drift of new items in the clusters of older ones: distances and shares, by cluster and level."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How dense and how far apart clusters are: silhouette, Davies-Bouldin, Calinski-Harabasz.
+"""Density and separation of clusters: silhouette, Davies-Bouldin, Calinski-Harabasz.
 
 All are sums over vectors, so that they can be taken part by part: first of the vectors, then of
 their distances to what the first sums came to. Only the Euclidean silhouette compares pairs.

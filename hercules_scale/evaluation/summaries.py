@@ -1,4 +1,4 @@
-"""How good titles and descriptions are, measured on items that had no part in them.
+"""Quality of titles and descriptions, measured on items that had no part in them.
 
 Source: HERCULES, section 3.7, for the metrics on description embeddings.
 """

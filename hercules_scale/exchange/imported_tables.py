@@ -115,7 +115,7 @@ def item_tables(tree: ImportedTree, items: list[Item], start: int) -> dict[str, 
 def _memberships(
     tree: ImportedTree, items: list[Item], leaves: Int32, names: dict[str, Any]
 ) -> pa.Table:
-    """Where some items belong; their counts, inertia and nearness go to the clusters."""
+    """Clusters of some items; their counts, inertia and nearness go to the clusters."""
     n_levels = len(tree.levels)
     if tree.placed:
         vectors = np.stack([item.vector for item in items if item.vector is not None])

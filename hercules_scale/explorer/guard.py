@@ -1,4 +1,4 @@
-"""Who may ask the explorer what: its own pages alone, and elsewhere those who know the token.
+"""Access to the explorer: its own pages alone, and from elsewhere whoever has the token.
 
 A page of another site can make a browser send requests here, and a name of its own can be made to
 point here. So the name that was asked for must be ours where nothing else protects (DNS rebinding),

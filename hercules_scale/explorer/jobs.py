@@ -61,7 +61,7 @@ class Job:
     cancelled: bool = False
 
     def state(self) -> dict[str, Any]:
-        """How it stands, with the end of its log."""
+        """State of the job, with the end of its log."""
         code = self.process.poll()
         state = "running" if code is None else "finished" if code == 0 else "failed"
         log = self.output.with_suffix(".log")

@@ -153,7 +153,7 @@ class OpenRun:
         return values | {"own_title": row["title"][0].as_py()}
 
     def titles(self, level: int) -> list[str]:
-        """Of the clusters of a level, with edits."""
+        """Titles of the clusters of a level, with edits."""
         found: list[str] = self.level(level)["title"].to_pylist()
         for (edited, cluster_id), edit in self.edits.items():
             if edited == level and edit.title is not None and cluster_id < len(found):
@@ -161,7 +161,7 @@ class OpenRun:
         return found
 
     def span(self, key: ClusterKey | None) -> tuple[int, int]:
-        """Where the items of a cluster begin and end among all in the order of the tree."""
+        """First and last place of a cluster's items among all, in the order of the tree."""
         if key is None:
             return 0, self.n_items
         level, cluster_id = self.check(key)

@@ -104,7 +104,7 @@ class ShownRun:
             return self._meaning
 
     def state(self) -> dict[str, Any]:
-        """How far it is.
+        """Progress of the run.
 
         Raises:
             InputError: There is no run.

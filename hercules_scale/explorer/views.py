@@ -75,7 +75,7 @@ def places(column: pa.ChunkedArray) -> list[list[float | None]]:
 
 
 def description_places(run: OpenRun) -> list[list[list[float | None]]]:
-    """Of each level, its clusters on the principal axes of all descriptions' embeddings.
+    """Clusters of each level on the principal axes of all descriptions' embeddings.
 
     Raises:
         InputError: Descriptions were not embedded.
@@ -180,7 +180,7 @@ def statistics(
 
 
 def distributions(run: OpenRun, key: ClusterKey) -> dict[str, Any]:
-    """How far the items lie from the centroid, and how near to the best other one."""
+    """Distances of the items to the centroid, and to the best other one."""
     if not run.items.files:
         return {}
     names = {name: f"{name}_{key[0]}" for name in ("distance", "margin")}

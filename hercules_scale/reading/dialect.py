@@ -1,4 +1,4 @@
-"""How files of text are written: their encoding, and how csv separates and quotes fields."""
+"""Dialects of files of text: their encoding, and how csv separates and quotes fields."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ POINT_NUMBER = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a file of text is written.
+    """Dialect of a file of text.
 
     Attributes:
         encoding: Python's name of it.
@@ -79,7 +79,7 @@ class Dialect:
 def detect(
     head: bytes, whole: bool, given: CsvConfig, of_csv: bool, names: Collection[str] = ()
 ) -> Dialect:
-    """How a file is written.
+    """Dialect of a file.
 
     Args:
         head: Its first bytes, uncompressed.
@@ -224,7 +224,7 @@ def _rows(text: str, dialect: Dialect, whole: bool) -> Iterator[list[str]]:
 
 
 def _score(rows: list[list[str]], names: Collection[str]) -> tuple[bool, bool, float, int]:
-    """How well rows fit together; the larger the better."""
+    """Score of how well rows fit together; the larger the better."""
     if not rows:
         return False, False, 0.0, 0
     width = len(rows[0])

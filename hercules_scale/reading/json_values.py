@@ -16,7 +16,7 @@ _IN_STRING = re.compile(rb'["\\]')
 
 
 class _Values:
-    """Where the values of a stream begin and end."""
+    """Bounds of the values of a stream."""
 
     def __init__(self, longest: int) -> None:
         self._longest = longest
@@ -59,7 +59,7 @@ class _Values:
             self._parts += data
 
     def _end(self, data: bytes, at: int) -> tuple[int, bool]:
-        """How far the value goes, or the token in it, and whether it ends there."""
+        """End of the value, or of the token in it, and whether the value ends there."""
         if self._escaped:
             self._escaped = False
             return at + 1, False

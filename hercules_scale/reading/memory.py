@@ -141,7 +141,7 @@ def _table(values: Any, modality: Modality | None) -> tuple[pa.Table, dict[str, 
 
 
 def _section(modality: Modality, **columns: Any) -> dict[str, Any]:
-    """How to read items whose columns are ours, each of a role or none."""
+    """Configuration that reads items with columns of ours, each of a role or none."""
     roles = dict.fromkeys(("text_column", "image_column", "embedding_column"))
     return {"modality": modality, **roles, **columns}
 

@@ -1,4 +1,4 @@
-"""Where the cells of an image column may have us look, and how files are fetched from there.
+"""Places that cells of an image column may name, and how files are fetched from there.
 
 A table may be somebody else's, so that its cells are data: without a word of the configuration they
 name files in the folder of the table and on object stores, and nothing on other hosts.

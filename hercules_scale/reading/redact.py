@@ -1,4 +1,4 @@
-"""The user's own function that texts go through before anything is told of them."""
+"""The user's own function that texts go through before anything shows them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def load_redaction(name: str) -> Callable[[str], str]:
 
 
 def redacted(texts: Sequence[str], name: str | None) -> list[str]:
-    """Texts as they may be told: after the function of that name, or as they are without one.
+    """Texts as they may be shown: after the function of that name, or as they are without one.
 
     Raises:
         ConfigError: The function fails or gives no text. The message and its cause quote nothing,

@@ -83,7 +83,7 @@ class SourceFile:
 
     @property
     def uri(self) -> str:
-        """Where it lies, as errors and ``rejected`` name it."""
+        """URI of the file, as errors and ``rejected`` name it."""
         return f"{self.folder}/{self.name}"
 
     @property

@@ -28,7 +28,7 @@ class PCA:
 
 @dataclass(frozen=True)
 class Scatter:
-    """How vectors scatter about their mean; d x d numbers, whatever the number of vectors.
+    """Scatter of vectors about their mean; d x d numbers, whatever the number of vectors.
 
     Source: Chan, Golub and LeVeque, "Algorithms for computing the sample variance" (1983), for
     products of parts that lose no digits.
@@ -45,18 +45,18 @@ class Scatter:
 
     @classmethod
     def zero(cls, dimension: int) -> Scatter:
-        """Of no vectors."""
+        """Scatter of no vectors."""
         return cls(0, np.zeros(dimension), np.zeros((dimension, dimension)))
 
     @classmethod
     def of(cls, vectors: NDArray[np.float32]) -> Scatter:
-        """Of vectors, shape (n, d), at least one."""
+        """Scatter of vectors, shape (n, d), at least one."""
         mean = vectors.mean(axis=0, dtype=np.float64)
         apart = vectors - mean
         return cls(len(vectors), mean, apart.T @ apart)
 
     def plus(self, other: Scatter) -> Scatter:
-        """Of the vectors of both, of which one at least has some."""
+        """Scatter of the vectors of both, of which one at least has some."""
         n = self.n + other.n
         share = other.n / n
         apart = other.mean - self.mean

@@ -210,7 +210,7 @@ def _write_curve(context: RunContext, curve: list[CurvePoint]) -> list[FileRecor
 
 
 def _report(found: Levels) -> dict[str, Any]:
-    """How the clusters were found, for ``run.json``."""
+    """Report on how the clusters were found, for ``run.json``."""
     levels = [{"level": number, **_numbers(run)} for number, run in enumerate(found.runs, start=1)]
     report: dict[str, Any] = {"levels": levels}
     if found.micro is not None:

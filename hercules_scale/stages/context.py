@@ -85,7 +85,7 @@ class RunContext:
 
 @dataclass(frozen=True)
 class Shards:
-    """How items are cut into shards: by row, the same whoever works on them.
+    """Division of items into shards: by row, the same for any number of workers.
 
     Attributes:
         n_items: Items in all.

@@ -139,7 +139,7 @@ class FactsSource:
     vocabulary: Vocabulary | None = None
 
     def keyphrases(self, clustering: Clustering, level: int) -> list[list[str]]:
-        """Of each cluster of a level, most telling first; none where nothing may be told."""
+        """Phrases of each cluster of a level, most telling first; none if nothing may be shown."""
         return [
             [] if withheld else own
             for own, withheld in zip(
@@ -148,7 +148,7 @@ class FactsSource:
         ]
 
     def sentences(self, level: int) -> list[list[str]]:
-        """Of each cluster of a level its variables in words, where there are any to tell."""
+        """Variables of each cluster of a level in words, where there are any."""
         withheld = self.withheld[level - 1]
         if self.statistics is None:
             return [[] for _ in withheld]
@@ -189,7 +189,7 @@ def facts_source(
 
 
 def count_run_phrases(context: RunContext, shards: Shards, clustering: Clustering) -> PhraseCounts:
-    """How often phrases occur in each finest cluster."""
+    """Counts of phrases in each finest cluster."""
     sizes = tuple(clustering.level(1)["n_items"].to_pylist())
     words, redact = context.config.input.words_column, context.config.privacy.redact
     worker = _PhraseWorker(context.store, context.config.hierarchy.seed, sizes, words, redact)
@@ -347,7 +347,7 @@ def _columns(
 
 
 def labelled_files(context: RunContext) -> dict[int, str]:
-    """Where the titles of each level are that has them."""
+    """Files of titles, by level that has them."""
     commits = read_commits(context.store, LABELLING, context.fingerprint)
     return {level: commit.files[0].path for level, commit in commits.items()}
 

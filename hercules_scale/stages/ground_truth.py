@@ -1,4 +1,4 @@
-"""How many items of each true class lie in each cluster, counted shard by shard."""
+"""Counts of items of each true class in each cluster, shard by shard."""
 
 from __future__ import annotations
 

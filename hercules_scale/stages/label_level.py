@@ -235,7 +235,7 @@ def _choose(
 
 
 def _penalty(level: Level, cluster: int, words: Words, of_title: bool) -> float:
-    """How badly words read and how much they invent, in nats."""
+    """Penalty for words that read badly or invent, in nats."""
     penalty = reading_penalty(words.text) if of_title else 0.0
     if words.source != "model":
         return penalty + list_penalty(of_title)
@@ -294,7 +294,7 @@ def _joined(title: Words, description: Words) -> Summary:
 
 
 def _groundedness(level: Level, summaries: list[Summary]) -> Float64:
-    """Of each title, description, and both."""
+    """Groundedness of each title, each description, and both."""
     shares = np.full((len(summaries), 3), np.nan)
     if level.grounding is not None:
         for cluster, summary in enumerate(summaries):

@@ -35,7 +35,7 @@ Ranked = tuple[NDArray[np.int32], NDArray[np.int64], NDArray[Any]]
 
 @dataclass(frozen=True)
 class MembersSummary:
-    """Of each level: items and inertia of every cluster, its nearest rows and some at random."""
+    """Summary of each level: items and inertia of each cluster, its nearest rows, some at random."""
 
     counts: list[NDArray[np.int64]]
     inertia: list[NDArray[np.float64]]

@@ -100,7 +100,7 @@ def _counted(context: RunContext) -> Moments:
 
 
 def _ranges(store: Store, shards: Shards, columns: list[str]) -> tuple[Float64, Float64]:
-    """Of each column the median, and how far from it values may lie, both of shape (p,)."""
+    """Median of each column, and the largest distance from it, both of shape (p,)."""
     wanted = np.linspace(0, len(shards) - 1, min(len(shards), SAMPLE_SHARDS)).astype(np.int64)
     step = -(-min(shards.rows, shards.n_items) // SAMPLE_ROWS)
     values = np.concatenate(

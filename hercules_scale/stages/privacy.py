@@ -110,7 +110,7 @@ class _OwnerWorker:
 def least_owners(
     clusters: Int32, owners: NDArray[np.uint64], n_least: int
 ) -> tuple[Int32, NDArray[np.uint64]]:
-    """Of each cluster its least distinct owners."""
+    """Least number of distinct owners of each cluster."""
     order = np.lexsort((owners, clusters))
     clusters, owners = clusters[order], owners[order]
     new = np.ones(len(order), bool)

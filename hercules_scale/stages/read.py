@@ -293,7 +293,7 @@ def _place(piece: Piece, position: int) -> str:
 
 @dataclass(frozen=True)
 class _Starts:
-    """Where each piece begins, among usable items and among all input rows; one more at the end."""
+    """First item and first input row of each piece; one more at the end."""
 
     items: tuple[int, ...]
     rows: tuple[int, ...]

@@ -415,7 +415,7 @@ class _Average:
         return places[found]
 
     def _count_hits(self, bucket: int, positions: Int64) -> dict[str, int]:
-        """How many of the true neighbours of the sampled rows were found."""
+        """Number of true neighbours of the sampled rows that were found."""
         index = self.place.index
         rows = self._rows_at(np.arange(*index.starts[bucket : bucket + 2]))
         here = np.flatnonzero(np.isin(rows, index.recall_rows))

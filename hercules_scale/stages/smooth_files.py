@@ -1,4 +1,4 @@
-"""Where cells, buckets and blocks of smoothing lie in its files; see ``smooth``."""
+"""Places of cells, buckets and blocks in the files of smoothing; see ``smooth``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NEAR_CELLS, NEAR_ROWS = 4, 262_144
 
 
 class Index:
-    """Where every cell, part and bucket lies, in the order of cells, and in each by tile.
+    """Places of cells, parts and buckets, in the order of cells, and in each by tile.
 
     Attributes:
         counts: Rows of each cell in each tile, shape (tiles, cells), int32.
@@ -64,7 +64,7 @@ class Index:
         return np.maximum(taken, 0)
 
     def begins(self, bucket: int) -> Int64:
-        """Where the rows that a bucket has of each tile begin in it, shape (tiles,)."""
+        """First places of each tile's rows in a bucket, shape (tiles,)."""
         first = self._cells_of(bucket).start
         of_first = self.counts[:, first].astype(np.int64)
         before = self._cells[first] + np.cumsum(of_first) - of_first
@@ -73,7 +73,7 @@ class Index:
         return begins
 
     def of_tile(self, tile: int) -> tuple[Int64, Int64]:
-        """Where the rows of a tile are in each bucket, once its rows are in their own order.
+        """Places of a tile's rows in each bucket, once its rows are in their own order.
 
         Returns:
             Rows of earlier tiles and rows of the tile, both of shape (buckets,).
@@ -136,7 +136,7 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the files of smoothing lie, and how to read them."""
+    """Files of smoothing, and reading them."""
 
     store: Store
 

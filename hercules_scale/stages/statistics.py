@@ -52,11 +52,11 @@ class Statistics:
     precision: int = 4
 
     def deviations(self, level: int) -> NDArray[np.float64]:
-        """How far each cluster's means lie from those of all, in standard deviations of all."""
+        """Distances of each cluster's means from those of all, in standard deviations of all."""
         return (self.levels[level - 1].mean - self.whole.mean) / self.whole.std
 
     def phrases(self, level: int, n_phrases: int) -> list[list[str]]:
-        """Of each cluster of a level, variables that set it apart, most telling first."""
+        """Variables that set each cluster of a level apart, most telling first."""
         names = [variable_name(column, self.metadata) for column in self.columns]
         found = []
         for own in self.deviations(level):
@@ -68,7 +68,7 @@ class Statistics:
         return found
 
     def sentences(self, level: int) -> list[list[str]]:
-        """Of each cluster of a level its variables in words, most telling first.
+        """Variables of each cluster of a level in words, most telling first.
 
         Source: HERCULES, section 3.4, on statistics in prompts.
         """

@@ -176,7 +176,7 @@ def summarize_clusters(
 
 
 def measured_labels(context: RunContext) -> list[Measured]:
-    """Of each level that is labelled, what was measured meanwhile: groundedness, topic."""
+    """Measurements of each level that is labelled: groundedness, topic."""
     commits = read_commits(context.store, STAGE, context.fingerprint)
     return [
         {name: (value, n) for name, (value, n) in commit.info.get("measured", {}).items()}
@@ -359,7 +359,7 @@ def prompt_of(
 
 
 def prompt_style(context: RunContext, tokens: Tokens, n_levels: int = 1) -> PromptStyle:
-    """How the prompts of a run are written."""
+    """Style of a run's prompts."""
     config = context.config.summaries
     examples = None
     if config.examples is not None:

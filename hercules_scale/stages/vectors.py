@@ -65,7 +65,7 @@ T = TypeVar("T")
 
 
 class TileSource(Protocol):
-    """Where vectors come from, tile by tile; travels to the actors."""
+    """Source of vectors, tile by tile; travels to the actors."""
 
     @property
     def n_rows(self) -> int:
@@ -116,7 +116,7 @@ def read_vectors(store: Store, shard: int, table: str = "embeddings") -> Float32
 
 @dataclass(frozen=True)
 class Space:
-    """Where the vectors lie that are clustered.
+    """Source of the vectors that are clustered.
 
     Attributes:
         mean: What is taken off each vector, shape (d,).
@@ -285,7 +285,7 @@ class _TileHolder:
             yield tile, self.vectors[start:stop]
 
     def total(self, limit: float) -> tuple[dict[int, NDArray[np.float64]], Int64]:
-        """Of the vectors as they were read, sums of each tile's and counts of lengths.
+        """Sums of each tile's vectors as they were read, and counts of lengths.
 
         Args:
             limit: From this length on, vectors are left out of the sums.

@@ -125,7 +125,7 @@ def hold_lock(store: Store, warn: Callable[[str], object]) -> Iterator[Lock]:
 
 
 def held_by(store: Store) -> tuple[str, bool] | None:
-    """Who holds the lock of an output, in words, and whether it is alive; nothing if nobody."""
+    """Holder of an output's lock, in words, and whether it is alive; None if there is none."""
     newest = _newest(store)
     if newest is None or newest[1].get("released"):
         return None

@@ -28,7 +28,7 @@ class ScratchFolder:
 
     @property
     def run(self) -> str:
-        """Where the run goes."""
+        """Output of the run."""
         return f"{self._path}/run"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ScratchFolder:

@@ -1,4 +1,4 @@
-"""How well labels stand for their clusters, and the choice of the one that stands best.
+"""Fit of labels to their clusters, and the choice of the best one.
 
 A label is embedded as "title. description", by the model that embedded the items. It is good where
 the items of its cluster lie nearer to it than to the labels of the siblings.
@@ -164,11 +164,11 @@ def label_accuracy(vectors: Float32, items: Items, groups: list[Int64]) -> Float
 
 
 def reading_penalty(title: str) -> float:
-    """How badly a title reads, in nats: one word says little, and words side by side are a list."""
+    """Penalty of a title that reads badly, in nats: a single word, or words side by side."""
     short = SHORT_PENALTY if len(title.split()) < 2 else 0.0
     return short + (COMMAS_PENALTY if title.count(",") > 1 else 0.0)
 
 
 def list_penalty(of_title: bool) -> float:
-    """How much likelier key phrases must make the items than words of the model, in nats."""
+    """Advantage in nats that key phrases need over words of the model."""
     return TITLE_OF_PHRASES if of_title else DESCRIPTION_OF_PHRASES

@@ -27,7 +27,7 @@ def _singular(word: str) -> str:
 
 
 def alike_titles(titles: list[str], group: Int64) -> list[list[int]]:
-    """Those of some siblings whose titles say the same, by what they say."""
+    """Siblings with equivalent titles, by what these say."""
     by_key: dict[str, list[int]] = {}
     for cluster in group.tolist():
         by_key.setdefault(title_key(titles[cluster]), []).append(cluster)

@@ -103,7 +103,7 @@ def stems_of(text: str) -> dict[str, str]:
 
 
 def content_stems(text: str, stop_words: Collection[str] = ()) -> dict[str, str]:
-    """Those of the words that say something of a subject.
+    """Content words: the words that say something of a subject.
 
     Args:
         text: A text.
@@ -120,7 +120,7 @@ def content_stems(text: str, stop_words: Collection[str] = ()) -> dict[str, str]
 
 @dataclass(frozen=True)
 class SaidWords:
-    """How often the items of the clusters of a level say words.
+    """Counts of words in the items of the clusters of a level.
 
     Attributes:
         columns: Column of each stem.
@@ -161,7 +161,7 @@ def _script(word: str) -> frozenset[str]:
 
 
 class Grounding:
-    """How much of a text the items of a cluster say, for the clusters of one level.
+    """Groundedness of texts in the items of a cluster, for the clusters of one level.
 
     Args:
         said: Words of the items.
@@ -184,7 +184,7 @@ class Grounding:
         return 1 - len(self.unsaid(cluster, stems)) / len(stems) if stems else float("nan")
 
     def typicality(self, cluster: int, text: str) -> float:
-        """How typical of the items the content words of a text are, 0 to 1; NaN where it has none.
+        """Typicality of a text's content words for the items, 0 to 1; NaN where it has none.
 
         A model that reads a few of the items may name one of them, in words that hardly any other
         item has.
@@ -220,7 +220,7 @@ class Grounding:
         return content_stems(text, self._stop_words.of_text(set(parts(text))))
 
     def unsaid(self, cluster: int, stems: dict[str, str]) -> dict[str, str]:
-        """Those of some words, by stem, that the items of a cluster do not say."""
+        """Words, by stem, that the items of a cluster do not say."""
         own = self._own_stems(cluster)
         unknown = {
             stem: word
@@ -248,7 +248,7 @@ class Grounding:
         return set(stems_of(" ".join([*facts.keyphrases, *titles])))
 
     def _near(self, cluster: int, words: list[str]) -> set[str]:
-        """Those of some words that lie near a key phrase of a cluster."""
+        """Words that lie near a key phrase of a cluster."""
         phrases = self._facts[cluster].keyphrases
         if self._encode is None or not words or not phrases:
             return set()

@@ -50,7 +50,7 @@ COUNTS = pa.schema([("cluster", pa.int32()), ("phrase", pa.string()), ("count", 
 
 
 def count_phrases(texts: Sequence[str], clusters: NDArray[np.int32]) -> pa.Table:
-    """How often each phrase occurs in the texts of each cluster.
+    """Counts of each phrase in the texts of each cluster.
 
     A phrase is a word of two letters or more, or two words, as the texts mostly spell them; in
     scripts without spaces it is letters that are repeated together.
@@ -213,7 +213,7 @@ class PhraseCounts:
     def words_of_level(
         self, ancestors: NDArray[np.int32], n_items: NDArray[np.float64]
     ) -> SaidWords:
-        """How often items of each cluster of a level say words.
+        """Counts of words in the items of each cluster of a level.
 
         Args:
             ancestors: Cluster of the level that holds each finest cluster, shape (k_1,).

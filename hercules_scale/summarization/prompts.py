@@ -278,7 +278,7 @@ def plain_text(text: str) -> str:
 
 @dataclass(frozen=True)
 class PromptStyle:
-    """How the prompts of a run are written.
+    """Style of a run's prompts.
 
     Attributes:
         tokens: The model's tokenizer.
