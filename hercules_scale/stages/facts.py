@@ -139,7 +139,7 @@ class FactsSource:
     vocabulary: Vocabulary | None = None
 
     def keyphrases(self, clustering: Clustering, level: int) -> list[list[str]]:
-        """Phrases of each cluster of a level, most telling first; none if nothing may be shown."""
+        """Phrases of each cluster of a level, most telling first, where they may be shown."""
         return [
             [] if withheld else own
             for own, withheld in zip(
