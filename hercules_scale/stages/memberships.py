@@ -35,7 +35,7 @@ Ranked = tuple[NDArray[np.int32], NDArray[np.int64], NDArray[Any]]
 
 @dataclass(frozen=True)
 class MembersSummary:
-    """Summary of each level: items and inertia of each cluster, its nearest rows, some at random."""
+    """Summary by level: items and inertia of each cluster, its nearest rows, some at random."""
 
     counts: list[NDArray[np.int64]]
     inertia: list[NDArray[np.float64]]
