@@ -110,11 +110,11 @@ def _check_nodes(context: RunContext, sources: Sequence[SourceFile], pools: list
     Raises:
         InputError: A node lacks a model's files, or does not share the output or the input.
     """
-    marks = context.store.is_local
+    marks = bool(sources) and context.store.is_local
     if marks:
         context.store.write_bytes(MARK, b"")
     seen = [source.uri for source in sources[:1] if split_uri(source.uri)[0] == "file"]
-    lacking = ray.remote(num_cpus=0, max_retries=0)(_lacking)
+    lacking = ray.remote(num_cpus=0)(_lacking)
     asked = {
         node["NodeID"]: [pool.key for pool in pools if fits(pool.of_node, _size(node))]
         for node in ray.nodes()
@@ -124,7 +124,7 @@ def _check_nodes(context: RunContext, sources: Sequence[SourceFile], pools: list
         found = {
             node: lacking.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True)
-            ).remote(context.config, context.store.uri if marks else None, seen, keys)
+            ).remote(context.config, context.store if marks else None, seen, keys)
             for node, keys in [*asked.items()][:CHECKED_NODES]
         }
         for reason in ray.get([*found.values()]):
@@ -135,12 +135,14 @@ def _check_nodes(context: RunContext, sources: Sequence[SourceFile], pools: list
             context.store.delete_files(MARK)
 
 
-def _lacking(config: RunConfig, output: str | None, seen: list[str], keys: list[str]) -> str | None:
+def _lacking(
+    config: RunConfig, output: Store | None, seen: list[str], keys: list[str]
+) -> str | None:
     """A sentence on what the node of this process lacks, if it lacks something."""
     here = f"on the node {ray.util.get_node_ip_address()} of the Ray cluster"
     shared = "give one that all nodes share, such as s3://"
-    if output is not None and not Store(output).exists(MARK):
-        return f"output.path {output}: is another folder {here}; {shared}"
+    if output is not None and not output.exists(MARK):
+        return f"output.path {config.output.path}: is another folder {here}; {shared}"
     for uri in seen:
         if not os.path.exists(split_uri(uri)[1]):
             return f"input.path {uri}: is not there {here}; {shared}"
