@@ -168,7 +168,9 @@ def _running(
         # Serve itself would wait for room without a word and without end.
         while (found := serve.status().applications[name]).status != ApplicationStatus.RUNNING:
             if found.status == ApplicationStatus.DEPLOY_FAILED:
-                reason = found.message.strip().splitlines()[-1][:300]
+                # The application's own message says that a deployment failed, and not why.
+                said = [each.message for each in found.deployments.values() if each.message]
+                reason = (said or [found.message])[0].strip().splitlines()[-1][:300]
                 raise StageError(
                     f"summaries.model {config.summaries.model!r} did not start in vLLM "
                     f"({reason}); see Ray's logs, or take summaries.engine keyphrases",
