@@ -48,6 +48,7 @@ from hercules_scale.stages.cluster import read_clustering
 from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.embed import load_encoder, load_image_encoder
 from hercules_scale.stages.machines import find_machines
+from hercules_scale.stages.read import listed_reasons
 from hercules_scale.stages.summarize import prompt_of
 from hercules_scale.storage import layout
 from hercules_scale.storage.lock import hold_lock
@@ -285,7 +286,7 @@ def _sample(config: RunConfig, sources: list[SourceFile]) -> _Sample:
     n_bytes = sum(len(text.encode()) for text in words)
     dimension = of_items.dimension or len(columns.numbers)
     if reasons:
-        listed = ", ".join(f"{reason} ({count:,})" for reason, count in reasons.most_common(5))
+        listed = listed_reasons(reasons, n_most=5)
         rejected = f"of the first {n_seen:,} rows {reasons.total():,} cannot be used: {listed}"
         warnings.insert(0, rejected)
     return _Sample(items, words, len(words) / max(n_bytes, 1), dimension, warnings)

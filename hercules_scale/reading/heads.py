@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,7 +45,7 @@ def check_names(names: list[str], source: SourceFile) -> None:
     Raises:
         SchemaError: There are such.
     """
-    twice = sorted({name for name in names if name and names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if name and count > 1)
     if twice:
         raise SchemaError(
             f"{source.uri}: column names must differ, but {', '.join(map(repr, twice[:5]))} "

@@ -234,10 +234,10 @@ def _guess(
     indices = {name for head in heads for name in head.indices}
     tables = [head for head in heads if head.kinds and sampled[0].format != "jsonl"]
     folders = {name for source in sampled for name in source.partitions}
+    decimal = next((head.dialect.decimal for head in heads if head.dialect), ".")
     for name, kind in kinds.items():
         cells = [_cells(head, name) for head in heads if name in head.cells]
         values = [cell for part in cells for cell in part if cell is not None]
-        decimal = next((head.dialect.decimal for head in heads if head.dialect), ".")
         if name in folders:
             aside[name] = "the name of a folder"
         elif name in indices:
@@ -323,23 +323,19 @@ def _is_int(cell: Any) -> bool:
 
 
 def _left_out(columns: Columns, guess: Guess) -> dict[str, str]:
-    found = {}
-    for name, kind in guess.kinds.items():
-        if name in columns.names:
-            continue
-        reason = guess.aside.get(name)
-        if reason is None:
-            holds = (
-                "empty"
-                if pa.types.is_null(kind)
-                else "text"
-                if is_text(kind)
-                else "numbers"
-                if is_number(kind)
-                else "lists of numbers"
-                if is_vector(kind)
-                else str(kind)
-            )
-            reason = holds
-        found[name] = reason
-    return found
+    return {
+        name: guess.aside.get(name) or _content(kind)
+        for name, kind in guess.kinds.items()
+        if name not in columns.names
+    }
+
+
+def _content(kind: pa.DataType) -> str:
+    """Content of a column of a type, in words."""
+    if pa.types.is_null(kind):
+        return "empty"
+    if is_text(kind):
+        return "text"
+    if is_number(kind):
+        return "numbers"
+    return "lists of numbers" if is_vector(kind) else str(kind)

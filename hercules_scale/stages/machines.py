@@ -33,6 +33,7 @@ from hercules_scale.resources import (
     Node,
     Pool,
     check_resources,
+    embedding_pool,
     fill,
     fits,
     pools_of,
@@ -40,20 +41,25 @@ from hercules_scale.resources import (
 )
 from hercules_scale.stages.context import RunContext
 from hercules_scale.stages.waiting import POLL_SECONDS, Room
+from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store, split_uri
 
 # Label of the nodes of one kind.
 NODE_GROUP = "ray.io/node-group"
 STATUS_SECONDS = 10
 CHECKED_NODES = 16
-MARK = "_work/nodes"
+MARK = layout.stage_file("probe", "nodes")
 
 
 def find_machines() -> Machines:
     """Machines of the cluster, and whether an autoscaler adds more."""
-    machines = Machines.of([_size(node) for node in ray.nodes() if node["Alive"]])
+    machines = Machines.of([_size(node) for node in _alive_nodes()])
     # Nothing at all could run on a cluster without processors that does not grow.
     return replace(machines, grows=not machines.n_cpus or _has_autoscaler())
+
+
+def _alive_nodes() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
 
 
 def _size(node: dict[str, Any]) -> Node:
@@ -72,8 +78,7 @@ def _has_autoscaler() -> bool:
     kinds = {*report.get("active_nodes", ()), *report.get("pending_launches", ())}
     if any(not kind.startswith(format_readonly_node_type("")) for kind in kinds):
         return True
-    groups = [node["Labels"].get(NODE_GROUP) for node in ray.nodes() if node["Alive"]]
-    if not any(groups):
+    if not any(node["Labels"].get(NODE_GROUP) for node in _alive_nodes()):
         return False
     client = internal_kv.internal_kv_get_gcs_client()
     reply = GetClusterStatusReply.FromString(client.get_cluster_status(timeout_s=STATUS_SECONDS))
@@ -95,8 +100,11 @@ def _await_machines(context: RunContext, pool: Pool, machines: Machines) -> Mach
     try:
         while not ray.wait([task], timeout=POLL_SECONDS)[0]:
             room.look(lambda: False)
-    finally:
+    except BaseException:
+        # Ray dies of one that is cancelled while it ends.
         ray.cancel(task, force=True)
+        raise
+    ray.get(task)
     return find_machines()
 
 
@@ -117,8 +125,8 @@ def _check_nodes(context: RunContext, sources: Sequence[SourceFile], pools: list
     lacking = ray.remote(num_cpus=0)(_lacking)
     asked = {
         node["NodeID"]: [pool.key for pool in pools if fits(pool.of_node, _size(node))]
-        for node in ray.nodes()
-        if node["Alive"] and node["Resources"].get("CPU")
+        for node in _alive_nodes()
+        if node["Resources"].get("CPU")
     }
     try:
         found = {
@@ -198,7 +206,9 @@ def take_resources(
     machines = find_machines()
     if machines.grows:
         # Later stages ask when it is their turn, so that no GPU waits for the language model.
-        first, *_ = pools_of(context.config, usable_gpus(context.config, machines))
+        asked = context.config
+        n_gpus = usable_gpus(asked, machines)
+        first = embedding_pool(asked.resources, n_gpus, asked.encodes_items)
         machines = _await_machines(context, first, machines)
     n_gpus = usable_gpus(context.config, machines)
     config = fill(context.config, machines)

@@ -157,7 +157,7 @@ def read_items(
     context.reporter.say(f"read: {n_items:,} items of {n_items + n_rejected:,} rows")
     if n_rejected:
         context.reporter.say(
-            f"rejected: {n_rejected:,} rows, see {store.uri}/rejected: {_listed(reasons)}"
+            f"rejected: {n_rejected:,} rows, see {store.uri}/rejected: {listed_reasons(reasons)}"
         )
     context.reporter.measure("hercules_rejected_rows", n_rejected, SCAN)
     return Items(shards, files, n_rejected, of_items, moments, dict(reasons))
@@ -252,12 +252,13 @@ def _check_numbers(of_items: Layout, scanned: dict[int, Commit]) -> Moments | No
 def _nothing_usable(reasons: Counter[str], n_rejected: int) -> str:
     if n_rejected == 0:
         return "input.path: the input is empty; give files with at least one row"
-    listed = _listed(reasons)
+    listed = listed_reasons(reasons)
     return f"input.path: none of {n_rejected:,} rows can be used: {listed}; check the columns"
 
 
-def _listed(reasons: Counter[str]) -> str:
-    return ", ".join(f"{reason} ({count:,})" for reason, count in reasons.most_common(20))
+def listed_reasons(reasons: Counter[str], n_most: int = 20) -> str:
+    """The most frequent reasons with their counts, on one line."""
+    return ", ".join(f"{reason} ({count:,})" for reason, count in reasons.most_common(n_most))
 
 
 def _check_ids(context: RunContext, pieces: list[Piece], n_items: int) -> None:

@@ -297,6 +297,15 @@ def test_values_that_stand_for_none_are_an_alarm(tmp_path: Path) -> None:
 MPG = "mpg,horsepower,weight,name\n"
 
 
+def write_frame(frame: pd.DataFrame, path: Path) -> None:
+    if path.suffix == ".csv":
+        frame.to_csv(path, index=False)
+    elif path.suffix == ".parquet":
+        frame.to_parquet(path)
+    else:
+        frame.to_json(path, orient="records", lines=True)
+
+
 def mpg(rows: int = 30) -> list[str]:
     return [f"{20 + row % 9}.5,{90 + row % 40},{3000 - row},car{row}" for row in range(rows)]
 
@@ -310,12 +319,7 @@ def test_a_column_that_is_numbers_but_for_a_few_cells_is_numeric(
     rows[3][1] = missing
     rows[4][2] = "1,200"
     frame = pd.DataFrame(rows, columns=MPG.strip().split(","))
-    if form == "csv":
-        frame.to_csv(tmp_path / "t.csv", index=False)
-    elif form == "parquet":
-        frame.to_parquet(tmp_path / "t.parquet")
-    else:
-        frame.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
+    write_frame(frame, tmp_path / f"t.{form}")
     read = Read(tmp_path)
     assert read.columns.numbers == ("mpg", "horsepower", "weight")
     assert len(read.rows) == 28
@@ -528,12 +532,7 @@ def test_names_of_folders_are_columns_where_they_are_asked_for(tmp_path: Path, f
         folder = tmp_path / f"topic={topic}"
         folder.mkdir()
         frame = pd.DataFrame({"text": [text]})
-        if form == "csv":
-            frame.to_csv(folder / "a.csv", index=False)
-        elif form == "parquet":
-            frame.to_parquet(folder / "a.parquet")
-        else:
-            frame.to_json(folder / "a.jsonl", orient="records", lines=True)
+        write_frame(frame, folder / f"a.{form}")
     read = Read(tmp_path, label_columns=["topic"])
     assert read.texts == ["a wheel", "a sail"]
     assert read.labels == [{"topic": "bikes"}, {"topic": "two boats"}]
