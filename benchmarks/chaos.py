@@ -35,8 +35,9 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hercules_scale.cli import main as hercules_scale
-from hercules_scale.stages import context, vectors
+from hercules_scale.commands.cli import main as hercules_scale
+from hercules_scale.runtime import context
+from hercules_scale.stages import vectors
 from hercules_scale.storage import layout, lock
 from hercules_scale.storage.manifest import read_record
 from hercules_scale.storage.store import Store

@@ -27,9 +27,9 @@ import pyarrow.parquet as pq
 import ray
 from scaling import LOOK_SECONDS, resident_bytes
 
-from hercules_scale.config import parse_config
-from hercules_scale.pipeline import run
-from hercules_scale.progress import Reporter, repeating
+from hercules_scale.config.file import parse_config
+from hercules_scale.jobs.cluster import run
+from hercules_scale.runtime.progress import Reporter, repeating
 from hercules_scale.storage.tables import vector_column
 
 FILE_ROWS = 250_000

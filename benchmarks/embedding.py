@@ -32,19 +32,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hercules_scale.config import EmbeddingConfig, RunConfig, parse_config
-from hercules_scale.demo import icd_table
+from hercules_scale.commands.demo import icd_table
+from hercules_scale.config.file import parse_config
+from hercules_scale.config.reading import EmbeddingConfig
+from hercules_scale.config.run import RunConfig
 from hercules_scale.models import resolve_embedding_model
-from hercules_scale.pipeline import local_or_cluster_ray
-from hercules_scale.progress import Reporter
 from hercules_scale.reading.columns import Columns
 from hercules_scale.reading.items import Layout
-from hercules_scale.schemas import items as items_schema
-from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.progress import Reporter
+from hercules_scale.runtime.ray_session import local_or_cluster_ray
 from hercules_scale.stages.embed import EmbedWorker, embed_items
 from hercules_scale.stages.read import Items
 from hercules_scale.stages.vectors import read_vectors
 from hercules_scale.storage import layout
+from hercules_scale.storage.schemas import items as items_schema
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import write_table
 

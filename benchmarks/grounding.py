@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from labels import LEVELS, PHRASES, configure, context_of, prepare
 
-from hercules_scale.pipeline import local_or_cluster_ray
-from hercules_scale.stages.facts import cluster_facts, facts_source, siblings
+from hercules_scale.runtime.ray_session import local_or_cluster_ray
+from hercules_scale.stages.prompt_facts import cluster_facts, facts_source, siblings
 from hercules_scale.stages.summarize import open_encoder
 from hercules_scale.storage import layout
 from hercules_scale.storage.tables import read_table

@@ -28,7 +28,7 @@ from hercules_scale.clustering.kmeans import kmeans
 from hercules_scale.clustering.levels import build_levels, compute_memberships
 from hercules_scale.clustering.smoothing import AUTO_SAMPLE_ROWS, choose_smoothing, smooth
 from hercules_scale.clustering.tiles import LocalVectors, labels_of, sample_rows
-from hercules_scale.config import HierarchyConfig
+from hercules_scale.config.hierarchy import HierarchyConfig
 
 Float32 = NDArray[np.float32]
 NEIGHBOURS, ROUNDS = 10, 3

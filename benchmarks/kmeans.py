@@ -27,7 +27,7 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 
 from hercules_scale.clustering.kmeans import lloyd
 from hercules_scale.clustering.tiles import TILE_ROWS, LocalVectors, VectorSet
-from hercules_scale.config import HierarchyConfig
+from hercules_scale.config.hierarchy import HierarchyConfig
 from hercules_scale.stages.vectors import open_vectors
 
 Float32 = NDArray[np.float32]

@@ -37,18 +37,19 @@ from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from hercules_scale.clustering.assign import Float32, to_unit
-from hercules_scale.config import RunConfig, parse_config
-from hercules_scale.demo import icd_table
+from hercules_scale.commands.demo import icd_table
+from hercules_scale.config.file import parse_config
+from hercules_scale.config.run import RunConfig
 from hercules_scale.embedding.sentence_transformer import SentenceTransformerEncoder
 from hercules_scale.evaluation.summaries import held_out_accuracy
-from hercules_scale.pipeline import local_or_cluster_ray
-from hercules_scale.progress import Reporter
 from hercules_scale.reading.listing import list_sources
+from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.progress import Reporter
+from hercules_scale.runtime.ray_session import local_or_cluster_ray
 from hercules_scale.stages.cluster import Clustering, cluster_items
-from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.embed import embed_items
-from hercules_scale.stages.facts import ancestors, siblings
 from hercules_scale.stages.label_items import draw_label_items
+from hercules_scale.stages.prompt_facts import ancestors, siblings
 from hercules_scale.stages.read import read_items
 from hercules_scale.stages.smooth import smooth_vectors
 from hercules_scale.stages.summarize import open_encoder, open_model, summarize_clusters

@@ -23,10 +23,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from hercules_scale.config import RunConfig, SummariesConfig, parse_config
-from hercules_scale.demo import icd_table
+from hercules_scale.commands.demo import icd_table
+from hercules_scale.config.file import parse_config
+from hercules_scale.config.run import RunConfig
+from hercules_scale.config.summaries import SummariesConfig
 from hercules_scale.models import resolve_chat_model
-from hercules_scale.pipeline import local_or_cluster_ray
+from hercules_scale.runtime.ray_session import local_or_cluster_ray
 from hercules_scale.serving.vllm import (
     REPETITION_PENALTY,
     engine_arguments,

@@ -12,9 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from hercules_scale import schemas
-from hercules_scale.config import parse_config
-from hercules_scale.storage import layout
+from hercules_scale.config.file import parse_config
+from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.cluster_items import Source, TreeOrder, write_part, write_range
 from hercules_scale.storage.manifest import fingerprint, publish, timestamp, to_json
 from hercules_scale.storage.store import Store

@@ -23,8 +23,8 @@ import ray
 from kmeans import Planted
 
 from hercules_scale.clustering.levels import build_levels
-from hercules_scale.config import HierarchyConfig
-from hercules_scale.progress import repeating
+from hercules_scale.config.hierarchy import HierarchyConfig
+from hercules_scale.runtime.progress import repeating
 from hercules_scale.stages.vectors import open_vectors
 
 LOOK_SECONDS = 0.5

@@ -21,9 +21,9 @@ from kmeans import Planted
 from scaling import LOOK_SECONDS, Memory
 
 from hercules_scale.clustering.tiles import TILE_ROWS
-from hercules_scale.config import parse_config
-from hercules_scale.progress import Reporter, repeating
-from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.config.file import parse_config
+from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.progress import Reporter, repeating
 from hercules_scale.stages.smooth import smooth_vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store

@@ -4,7 +4,7 @@ python examples/diseases.py
 """
 
 from hercules_scale import Hercules
-from hercules_scale.demo import icd_table
+from hercules_scale.commands.demo import icd_table
 
 codes = icd_table().slice(0, 1500).to_pandas().set_index("code")
 hierarchy = Hercules([30, 6], topic="diseases").fit(codes["text"], codes["chapter"])

@@ -2,8 +2,8 @@
 
 import sys
 
-from hercules_scale.cli import main
-from hercules_scale.job_environment import delete_file, take_environment
+from hercules_scale.commands.cli import main
+from hercules_scale.runtime.job_environment import delete_file, take_environment
 
 if __name__ == "__main__":
     take_environment()

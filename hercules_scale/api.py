@@ -14,13 +14,15 @@ from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from hercules_scale.config import CALLABLE, RunConfig, parse_config
+from hercules_scale.config.file import parse_config
+from hercules_scale.config.run import RunConfig
+from hercules_scale.config.section import CALLABLE
 from hercules_scale.errors import ConfigError, InputError
 from hercules_scale.hierarchy import Hierarchy
-from hercules_scale.pipeline import run
-from hercules_scale.progress import Reporter
+from hercules_scale.jobs.cluster import run
 from hercules_scale.reading.memory import IMAGE_ENDINGS, write_items
-from hercules_scale.stages.context import Functions, name_of
+from hercules_scale.runtime.context import Functions, name_of
+from hercules_scale.runtime.progress import Reporter
 from hercules_scale.storage import layout
 from hercules_scale.storage.scratch import ScratchFolder
 from hercules_scale.storage.store import Store, use_options

@@ -18,15 +18,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from hercules_scale.config import StorageConfig, names_function
+from hercules_scale.config.resources import StorageConfig
+from hercules_scale.config.section import names_function
 from hercules_scale.errors import InputError
-from hercules_scale.exchange.destination import open_destination
-from hercules_scale.exchange.edits import read_edits, with_edits
-from hercules_scale.exchange.source import FinishedRun, read_files, rows_of_items
-from hercules_scale.exchange.title_sources import title_marks
-from hercules_scale.printable import for_stream, printable
-from hercules_scale.progress import Reporter
-from hercules_scale.stages.context import NO_FUNCTIONS, Functions
+from hercules_scale.results.destination import open_destination
+from hercules_scale.results.edits import read_edits, with_edits
+from hercules_scale.results.source import FinishedRun, read_files, rows_of_items
+from hercules_scale.results.title_sources import title_marks
+from hercules_scale.runtime.context import NO_FUNCTIONS, Functions
+from hercules_scale.runtime.progress import Reporter
+from hercules_scale.sanitize import for_stream, printable
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import published_files, read_run
 from hercules_scale.storage.scratch import ScratchFolder
@@ -83,7 +84,7 @@ class Hierarchy:
         Raises:
             InputError: The file is no such model, or there is a run at the output.
         """
-        from hercules_scale.exchange.import_model import import_model
+        from hercules_scale.pyhercules.import_model import import_model
 
         return cls(import_model(path, output))
 
@@ -197,7 +198,7 @@ class Hierarchy:
 
         Source: HERCULES, section 3.7.
         """
-        from hercules_scale.measure import evaluate_here
+        from hercules_scale.jobs.evaluate import evaluate_here
 
         return evaluate_here(self._store, labels)
 
@@ -233,7 +234,7 @@ class Hierarchy:
         Raises:
             HerculesScaleError: As a run would.
         """
-        from hercules_scale.assign import assign
+        from hercules_scale.jobs.assign import assign
         from hercules_scale.reading.memory import write_items
 
         functions = self._known_functions(llm, embed)
@@ -357,8 +358,8 @@ class Hierarchy:
         Raises:
             InputError: The file exists or cannot be written, or the layout cannot hold the items.
         """
-        from hercules_scale.exchange.to_pyhercules import write_model
-        from hercules_scale.exchange.tree_json import write_tree
+        from hercules_scale.pyhercules.export_model import write_model
+        from hercules_scale.results.tree_json import write_tree
 
         if layout not in JSON_LAYOUTS:
             raise InputError(f"layout must be one of {', '.join(JSON_LAYOUTS)}, got {layout!r}")
@@ -380,7 +381,7 @@ class Hierarchy:
         Raises:
             InputError: The file exists or cannot be written.
         """
-        from hercules_scale.exchange.rows_csv import write_rows
+        from hercules_scale.results.rows_csv import write_rows
 
         with open_destination(path, overwrite) as stream:
             write_rows(self._finished, stream)
@@ -395,7 +396,7 @@ class Hierarchy:
         Raises:
             InputError: The file exists or cannot be written.
         """
-        from hercules_scale.exchange.page import write_page
+        from hercules_scale.results.page import write_page
 
         with open_destination(path, overwrite) as stream:
             write_page(self._finished, stream)
@@ -413,7 +414,7 @@ class Hierarchy:
         Raises:
             InputError: There is no such level, or its clusters have no place on a map.
         """
-        from hercules_scale.exchange.plot import draw_map
+        from hercules_scale.results.plot import draw_map
 
         return self._drawn(draw_map, level, path)
 
@@ -431,7 +432,7 @@ class Hierarchy:
             InputError: There is no such level or no map of the items, or DataMapPlot is not
                 installed.
         """
-        from hercules_scale.exchange.plot import draw_data_map
+        from hercules_scale.results.plot import draw_data_map
 
         return self._drawn(draw_data_map, level, path)
 
@@ -459,7 +460,7 @@ class Hierarchy:
         return Exploration(self.uri, port, self._scratch)
 
     def _repr_html_(self) -> str:
-        from hercules_scale.exchange.page import notebook_tree
+        from hercules_scale.results.page import notebook_tree
 
         return notebook_tree(self._finished)
 

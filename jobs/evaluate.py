@@ -7,7 +7,7 @@ Submit it with::
 
 import sys
 
-from hercules_scale.cli import main
+from hercules_scale.commands.cli import main
 
 if __name__ == "__main__":
     sys.exit(main(["evaluate", *sys.argv[1:]]))

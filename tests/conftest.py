@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from hercules_scale.clustering.assign import Float32
-from hercules_scale.stages.context import Shards
+from hercules_scale.runtime.context import Shards
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import vector_column, write_table
@@ -72,7 +72,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def icd() -> pa.Table:
     """The demo's corpus: about 10,400 short texts with ids and true classes."""
-    from hercules_scale.demo import icd_table
+    from hercules_scale.commands.demo import icd_table
 
     return icd_table()
 

@@ -29,9 +29,9 @@ from dockerfile_parse import DockerfileParser
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import start as ray_start
 
-from hercules_scale.cli import _parser
-from hercules_scale.config import parse_config
-from hercules_scale.stages.metrics import METRICS
+from hercules_scale.commands.cli import _parser
+from hercules_scale.config.file import parse_config
+from hercules_scale.runtime.prometheus import METRICS
 
 REPOSITORY = Path(__file__).parents[1]
 FOLDER = REPOSITORY / "cluster_configs"

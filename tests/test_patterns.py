@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from hercules_scale.config import load_config
+from hercules_scale.config.file import load_config
 from hercules_scale.errors import ConfigError, HerculesScaleError
 from hercules_scale.models import n_parameters
-from hercules_scale.printable import holds_secret, printable_lines, without_secrets
+from hercules_scale.sanitize import holds_secret, printable_lines, without_secrets
 from hercules_scale.storage.faults import is_passing
 from hercules_scale.summarization.answers import answer_values
 from hercules_scale.summarization.grounding import stems_of

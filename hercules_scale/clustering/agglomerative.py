@@ -16,7 +16,7 @@ from hercules_scale.clustering.checkpoints import Checkpoints
 from hercules_scale.clustering.kmeans import KMeansResult, kmeans
 from hercules_scale.clustering.refinement import Parents, add_up, means
 from hercules_scale.clustering.tiles import VectorSet, take
-from hercules_scale.config import MAX_AGGLOMERATED, HierarchyConfig, Linkage
+from hercules_scale.config.hierarchy import MAX_AGGLOMERATED, HierarchyConfig, Linkage
 
 # Up to here every row is a point of its own.
 EXACT_ROWS = MAX_AGGLOMERATED

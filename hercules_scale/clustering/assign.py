@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from hercules_scale.clustering.patient_faiss import faiss
+from hercules_scale.clustering.passive_faiss import faiss
 from hercules_scale.clustering.threads import map_blocks
 from hercules_scale.errors import InputError
 

@@ -24,7 +24,7 @@ from hercules_scale.clustering.tiles import (
     sample_rows,
     take,
 )
-from hercules_scale.config import HierarchyConfig, ResamplingConfig
+from hercules_scale.config.hierarchy import HierarchyConfig, ResamplingConfig
 from hercules_scale.errors import InputError
 
 # Of more vectors than this a sample is clustered for the scores: 77 MB of 384 dimensions.

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hercules_scale.clustering.assign import Float32, Int32, Int64, nearest, with_offsets
-from hercules_scale.clustering.patient_faiss import faiss
+from hercules_scale.clustering.passive_faiss import faiss
 from hercules_scale.clustering.search import (
     Search,
     error_bounds,

@@ -20,7 +20,7 @@ from hercules_scale.clustering.tiles import (
     take,
     thin_keys,
 )
-from hercules_scale.config import HierarchyConfig
+from hercules_scale.config.hierarchy import HierarchyConfig
 
 # Rows a cluster: of a sample that stands for all vectors, of one on which draws of k-means++ are
 # refined, and of one that it draws from. With more the inertia that k-means ends with fell no more.

@@ -20,7 +20,7 @@ from hercules_scale.clustering.tiles import (
     sample_rows,
     take,
 )
-from hercules_scale.config import HierarchyConfig
+from hercules_scale.config.hierarchy import HierarchyConfig
 
 PERTURBATION = 1e-3
 # A sample is clustered first where there are this many times more vectors than it holds.

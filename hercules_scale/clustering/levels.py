@@ -28,7 +28,7 @@ from hercules_scale.clustering.tiles import (
     sample_rows,
     take,
 )
-from hercules_scale.config import HierarchyConfig
+from hercules_scale.config.hierarchy import HierarchyConfig
 
 # A tree that starts from a sample's is near its optimum, and passes over all vectors are dear.
 SAMPLE_STARTED_TOLERANCE = 1e-4

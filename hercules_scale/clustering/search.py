@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hercules_scale.clustering.assign import Float32, Int64, with_offsets
-from hercules_scale.clustering.patient_faiss import faiss
+from hercules_scale.clustering.passive_faiss import faiss
 
 Search = Callable[[Float32, Float32, int, Float32 | None], tuple[Float32, Int64]]
 

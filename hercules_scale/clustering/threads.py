@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import TypeVar
 
-from hercules_scale.clustering.patient_faiss import faiss
+from hercules_scale.clustering.passive_faiss import faiss
 
 T = TypeVar("T")
 

@@ -26,7 +26,7 @@ from hercules_scale.clustering.assign import (
 )
 from hercules_scale.clustering.exact import Pass, find_labels
 from hercules_scale.clustering.hashing import hash_rows
-from hercules_scale.clustering.patient_faiss import faiss
+from hercules_scale.clustering.passive_faiss import faiss
 from hercules_scale.clustering.search import (
     Search,
     nearest_faiss_gpu,

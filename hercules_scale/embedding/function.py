@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hercules_scale.errors import ConfigError, StageError
-from hercules_scale.printable import without_secrets
+from hercules_scale.sanitize import without_secrets
 
 # Texts that the function is given at a time, at most.
 BATCH_TEXTS = 1024

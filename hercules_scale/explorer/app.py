@@ -20,12 +20,12 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from hercules_scale.errors import HerculesScaleError, InputError
-from hercules_scale.exchange.edits import read_edit, write_edit
-from hercules_scale.exchange.rows_csv import harmless
 from hercules_scale.explorer import search, views
 from hercules_scale.explorer.jobs import ENDINGS, MAX_UPLOAD_BYTES, Jobs
 from hercules_scale.explorer.sessions import ShownRun
 from hercules_scale.hierarchy import Hierarchy
+from hercules_scale.results.edits import read_edit, write_edit
+from hercules_scale.results.rows_csv import harmless
 from hercules_scale.storage.cluster_items import TABLE
 
 STATIC = importlib.resources.files("hercules_scale.explorer").joinpath("static")

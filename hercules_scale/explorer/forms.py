@@ -13,7 +13,9 @@ from typing import Any
 
 import yaml
 
-from hercules_scale.config import CALLABLE, RunConfig, check_functions, parse_config
+from hercules_scale.config.file import check_functions, parse_config
+from hercules_scale.config.run import RunConfig
+from hercules_scale.config.section import CALLABLE
 from hercules_scale.errors import ConfigError
 from hercules_scale.models import IMAGE_ALIASES, chat_aliases, embedding_aliases
 

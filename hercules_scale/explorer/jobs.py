@@ -155,7 +155,7 @@ class Jobs:
         Raises:
             InputError: It cannot be read.
         """
-        from hercules_scale.config import InputConfig
+        from hercules_scale.config.reading import InputConfig
         from hercules_scale.reading.files import raw_batches
         from hercules_scale.reading.listing import list_sources
         from hercules_scale.reading.sources import split_into_pieces

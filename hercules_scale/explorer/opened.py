@@ -21,13 +21,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from hercules_scale.errors import InputError
-from hercules_scale.exchange.edits import ClusterKey, Edits, read_edits, with_edits
-from hercules_scale.exchange.source import VECTORS, FinishedRun
 from hercules_scale.explorer.unfinished import unfinished_run
-from hercules_scale.schemas import WITHHELD
+from hercules_scale.results.edits import ClusterKey, Edits, read_edits, with_edits
+from hercules_scale.results.source import VECTORS, FinishedRun
 from hercules_scale.storage import layout
 from hercules_scale.storage.cluster_items import NOT_NUMBERS, TABLE, TreeOrder
 from hercules_scale.storage.manifest import published_files
+from hercules_scale.storage.schemas import WITHHELD
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
     FileRecord,

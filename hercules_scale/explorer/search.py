@@ -302,7 +302,8 @@ class Meaning:
         return nearest_items(self._run, self._encode(query), start, "cosine")
 
     def _encode(self, query: str) -> NDArray[np.float32]:
-        from hercules_scale.config import EmbeddingConfig, names_function
+        from hercules_scale.config.reading import EmbeddingConfig
+        from hercules_scale.config.section import names_function
         from hercules_scale.embedding.sentence_transformer import SentenceTransformerEncoder
         from hercules_scale.models import DEFAULT_TEXT_MODEL
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from hercules_scale.errors import InputError
-from hercules_scale.exchange.edits import read_edits
-from hercules_scale.exchange.title_sources import chat_model, describe_sources
 from hercules_scale.explorer.opened import OpenRun, Pages
 from hercules_scale.explorer.search import Meaning
-from hercules_scale.status import stage_reports
+from hercules_scale.results.edits import read_edits
+from hercules_scale.results.status import stage_reports
+from hercules_scale.results.title_sources import chat_model, describe_sources
 from hercules_scale.storage import cluster_items, layout
 from hercules_scale.storage.cluster_items import Source
 from hercules_scale.storage.manifest import publish, published_files, read_commits, read_record

@@ -10,10 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hercules_scale import schemas
-from hercules_scale.exchange.source import FinishedRun
 from hercules_scale.reduction.pca import Scatter
-from hercules_scale.storage import layout
+from hercules_scale.results.source import FinishedRun
+from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.manifest import read_commits, read_record
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, column_vectors, read_table, vector_column

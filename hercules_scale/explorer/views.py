@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hercules_scale.errors import InputError
-from hercules_scale.exchange.edits import ClusterKey
-from hercules_scale.exchange.source import read_files
-from hercules_scale.exchange.title_sources import title_marks
 from hercules_scale.explorer.opened import OpenRun
 from hercules_scale.reduction.pca import Scatter
+from hercules_scale.results.edits import ClusterKey
+from hercules_scale.results.source import read_files
+from hercules_scale.results.title_sources import title_marks
 from hercules_scale.storage.tables import FileRecord, column_vectors
 
 MAX_PAGE = 200

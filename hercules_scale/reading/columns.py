@@ -7,7 +7,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-from hercules_scale.config import InputConfig
+from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import SchemaError
 
 Modality = Literal["text", "image", "numeric", "embedding"]

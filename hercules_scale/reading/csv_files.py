@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from hercules_scale.config import CsvConfig, InputConfig
+from hercules_scale.config.reading import CsvConfig, InputConfig
 from hercules_scale.errors import InputError
 from hercules_scale.reading.columns import Columns, is_number, is_text, is_whole
 from hercules_scale.reading.dialect import (

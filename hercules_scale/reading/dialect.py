@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from hercules_scale.config import CsvConfig
+from hercules_scale.config.reading import CsvConfig
 
 # What is looked at of a file.
 HEAD_BYTES = 256 * 2**10

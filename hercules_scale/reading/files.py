@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import pyarrow as pa
 
-from hercules_scale.config import CsvConfig, InputConfig
+from hercules_scale.config.reading import CsvConfig, InputConfig
 from hercules_scale.errors import InputError
 from hercules_scale.reading.columns import Columns, choose_columns
 from hercules_scale.reading.csv_files import csv_batches, csv_head, reason_of

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from hercules_scale.config import InputConfig
+from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import SchemaError
 from hercules_scale.reading.columns import is_text
 from hercules_scale.reading.dialect import Dialect

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hercules_scale.config import InputConfig
+from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import SchemaError
 from hercules_scale.reading.columns import Columns, is_text, with_columns
 from hercules_scale.reading.files import piece_columns, raw_batches
@@ -18,7 +18,7 @@ from hercules_scale.reading.payload import as_text, flatten, payload, true_rows,
 from hercules_scale.reading.sources import COMPRESSED, Piece, SourceFile, split_into_pieces
 from hercules_scale.reading.streams import dialect_of
 from hercules_scale.reading.survey import survey
-from hercules_scale.schemas import SCANNED_OWNERS, scanned, scanned_labels
+from hercules_scale.storage.schemas import SCANNED_OWNERS, scanned, scanned_labels
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from hercules_scale.config import InputConfig
+from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import InputError
 from hercules_scale.reading.dialect import Dialect
 from hercules_scale.reading.heads import BATCH_ROWS, LONGEST_LINE_BYTES, SNIFFED_ROWS, FileHead

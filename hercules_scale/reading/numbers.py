@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from hercules_scale.config import VariableConfig
+from hercules_scale.config.reading import VariableConfig
 
 # Variables of an item that its description has.
 VARIABLES_TOLD = 24

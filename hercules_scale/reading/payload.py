@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hercules_scale.errors import SchemaError
-from hercules_scale.printable import without_secrets
 from hercules_scale.reading.columns import (
     Columns,
     is_bytes,
@@ -23,6 +22,7 @@ from hercules_scale.reading.columns import (
 )
 from hercules_scale.reading.images import UnusableImageError, read_image, thumbnail
 from hercules_scale.reading.sources import SourceFile
+from hercules_scale.sanitize import without_secrets
 from hercules_scale.storage.tables import vector_column
 
 # Object stores answer many requests at a time; decoders leave Python's lock.

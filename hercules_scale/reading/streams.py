@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from hercules_scale.config import CsvConfig
+from hercules_scale.config.reading import CsvConfig
 from hercules_scale.errors import InputError
 from hercules_scale.reading.dialect import HEAD_BYTES, Dialect, detect
 from hercules_scale.reading.sources import SourceFile

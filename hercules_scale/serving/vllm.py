@@ -13,10 +13,10 @@ import ray
 from ray import serve
 from ray.serve.schema import ApplicationStatus
 
-from hercules_scale.config import RunConfig
+from hercules_scale.config.run import RunConfig
 from hercules_scale.embedding.sentence_transformer import choose_precision
 from hercules_scale.errors import StageError
-from hercules_scale.resources import replica_pool
+from hercules_scale.runtime.resources import replica_pool
 from hercules_scale.serving import vllm_plugin
 from hercules_scale.summarization.chat import (
     ChatReply,

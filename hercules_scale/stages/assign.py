@@ -14,22 +14,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from hercules_scale import schemas
 from hercules_scale.clustering.assign import Int64
 from hercules_scale.clustering.assigner import Assigner
 from hercules_scale.clustering.levels import Memberships
 from hercules_scale.errors import InputError
 from hercules_scale.evaluation.drift import Distances, drift_table, level_limits
+from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.shards import ShardResult, Stage, run_shards
 from hercules_scale.stages.assigner import (
     columns_of_levels,
     read_assigner,
     sampled_rows,
     write_keys,
 )
-from hercules_scale.stages.context import RunContext, Shards
-from hercules_scale.stages.shards import ShardResult, Stage, run_shards
 from hercules_scale.stages.vectors import read_vectors
-from hercules_scale.storage import layout
+from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
     FileRecord,

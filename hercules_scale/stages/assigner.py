@@ -18,18 +18,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from hercules_scale import schemas
 from hercules_scale.clustering.assign import Float32, Int32
 from hercules_scale.clustering.assigner import Assigner
 from hercules_scale.clustering.hashing import uniform
 from hercules_scale.clustering.levels import Level
 from hercules_scale.evaluation.drift import SAMPLE_ITEMS, Distances, reference_table
-from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.partial_sums import GatherOnRay
+from hercules_scale.runtime.shards import ShardResult, Stage, run_once, run_shards
 from hercules_scale.stages.item_metrics import ClusteredItems, leaf_sums
-from hercules_scale.stages.partials import GatherOnRay
-from hercules_scale.stages.shards import ShardResult, Stage, run_once, run_shards
 from hercules_scale.stages.vectors import read_vectors
-from hercules_scale.storage import layout
+from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
     FileRecord,

@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from hercules_scale import schemas
 from hercules_scale.clustering.agglomerative import EXACT_ROWS, MICRO_PER_CLUSTER, CutResult
 from hercules_scale.clustering.assigner import Assigner
 from hercules_scale.clustering.choose_k import CurvePoint
@@ -21,18 +20,18 @@ from hercules_scale.clustering.levels import (
     build_levels,
 )
 from hercules_scale.errors import InputError
-from hercules_scale.progress import StageProgress
-from hercules_scale.resources import clustering_pool
+from hercules_scale.runtime.context import RunContext
+from hercules_scale.runtime.progress import StageProgress
+from hercules_scale.runtime.resources import clustering_pool
+from hercules_scale.runtime.shards import done_shards
+from hercules_scale.runtime.store_checkpoints import StoreCheckpoints
+from hercules_scale.runtime.waiting import Room
 from hercules_scale.stages.assigner import CLUSTERED, write_assigner
-from hercules_scale.stages.checkpoints import StoreCheckpoints
-from hercules_scale.stages.context import RunContext
 from hercules_scale.stages.k_plot import plot_curve
 from hercules_scale.stages.memberships import STAGE as MEMBERSHIPS
 from hercules_scale.stages.memberships import MembershipWriter, MembersSummary, merge_summaries
-from hercules_scale.stages.shards import done_shards
 from hercules_scale.stages.vectors import ShardTiles, open_vectors
-from hercules_scale.stages.waiting import Room
-from hercules_scale.storage import layout
+from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.manifest import Commit, read_commits, write_commit
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (

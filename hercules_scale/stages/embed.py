@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hercules_scale import schemas
-from hercules_scale.config import EmbeddingConfig, names_function
+from hercules_scale.config.reading import EmbeddingConfig
+from hercules_scale.config.section import names_function
 from hercules_scale.embedding.encoder import ImageEncoder, TextEncoder
 from hercules_scale.embedding.function import FunctionEncoder
 from hercules_scale.models import DEFAULT_TEXT_MODEL, model_identity
-from hercules_scale.moments import Moments
+from hercules_scale.reading.moments import Moments
 from hercules_scale.reading.redact import redacted
-from hercules_scale.resources import embedding_pool
-from hercules_scale.stages.context import RunContext
+from hercules_scale.runtime.context import RunContext
+from hercules_scale.runtime.resources import embedding_pool
+from hercules_scale.runtime.shards import ShardResult, ShardWorker, Stage, done_shards, run_shards
 from hercules_scale.stages.read import Items
-from hercules_scale.stages.shards import ShardResult, ShardWorker, Stage, done_shards, run_shards
-from hercules_scale.storage import layout
+from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
     FileRecord,

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from hercules_scale import schemas
-from hercules_scale.config import RunConfig
+from hercules_scale.config.run import RunConfig
 from hercules_scale.evaluation.internal import Figure
 from hercules_scale.evaluation.summaries import (
     Measured,
@@ -20,15 +19,15 @@ from hercules_scale.evaluation.summaries import (
     held_out_accuracy,
     summary_shares,
 )
+from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.partial_sums import Gather, GatherOnRay
+from hercules_scale.runtime.shards import ShardResult, run_once
 from hercules_scale.stages.cluster import Clustering
-from hercules_scale.stages.context import RunContext, Shards
-from hercules_scale.stages.facts import ancestors, siblings
 from hercules_scale.stages.ground_truth import Truth, external_figures
 from hercules_scale.stages.item_metrics import ClusteredItems, item_metrics
-from hercules_scale.stages.partials import Gather, GatherOnRay
-from hercules_scale.stages.shards import ShardResult, run_once
+from hercules_scale.stages.prompt_facts import ancestors, siblings
 from hercules_scale.stages.summarize import Summaries
-from hercules_scale.storage import layout
+from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, column_vectors, read_table, write_table
 

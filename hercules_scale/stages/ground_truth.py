@@ -13,8 +13,8 @@ from scipy import sparse
 from hercules_scale.clustering.assign import Int32, Int64
 from hercules_scale.evaluation.external import external_metrics
 from hercules_scale.evaluation.internal import Figure
+from hercules_scale.runtime.partial_sums import Gather
 from hercules_scale.stages.item_metrics import ClusteredItems
-from hercules_scale.stages.partials import Gather
 
 KEYS = ["column", "level", "label", "cluster"]
 

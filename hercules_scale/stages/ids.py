@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from hercules_scale.stages.context import RunContext
-from hercules_scale.stages.shards import ShardResult, Stage, run_shards
+from hercules_scale.runtime.context import RunContext
+from hercules_scale.runtime.shards import ShardResult, Stage, run_shards
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import read_table

@@ -28,8 +28,8 @@ from hercules_scale.evaluation.internal import (
     internal_metrics,
     sampled_mean,
 )
-from hercules_scale.stages.context import Shards
-from hercules_scale.stages.partials import Gather
+from hercules_scale.runtime.context import Shards
+from hercules_scale.runtime.partial_sums import Gather
 from hercules_scale.stages.vectors import read_vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store

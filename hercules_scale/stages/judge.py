@@ -14,22 +14,22 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from hercules_scale import schemas
 from hercules_scale.clustering.assign import Int64
-from hercules_scale.config import InputConfig, SummariesConfig
+from hercules_scale.config.reading import InputConfig
+from hercules_scale.config.summaries import SummariesConfig
 from hercules_scale.errors import InputError, SummaryError
 from hercules_scale.evaluation import judge
 from hercules_scale.evaluation.internal import Figure
 from hercules_scale.evaluation.judge import Category, FitQuestion
 from hercules_scale.reading.redact import redacted
+from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.event_loop import run_coroutine
+from hercules_scale.runtime.machines import take_resources
 from hercules_scale.stages.cluster import Clustering
-from hercules_scale.stages.context import RunContext, Shards
-from hercules_scale.stages.event_loop import run_coroutine
-from hercules_scale.stages.facts import ancestors, cells, siblings
-from hercules_scale.stages.machines import take_resources
 from hercules_scale.stages.privacy import withheld_reasons
+from hercules_scale.stages.prompt_facts import ancestors, cells, siblings
 from hercules_scale.stages.summarize import open_model, probe_endpoint, prompt_style
-from hercules_scale.storage import layout
+from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.tables import FileRecord, write_table
 from hercules_scale.summarization.asking import Asker
 from hercules_scale.summarization.chat import (

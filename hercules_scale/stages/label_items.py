@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from hercules_scale.clustering.assign import Int64, to_unit
 from hercules_scale.clustering.hashing import hash_rows, uniform
+from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.shards import ShardResult, Stage, run_shards
 from hercules_scale.stages.cluster import Clustering
-from hercules_scale.stages.context import RunContext, Shards
-from hercules_scale.stages.facts import shown_rows
-from hercules_scale.stages.shards import ShardResult, Stage, run_shards
+from hercules_scale.stages.prompt_facts import shown_rows
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import Commit, read_commits
 from hercules_scale.storage.store import Store

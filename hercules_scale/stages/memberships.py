@@ -19,7 +19,7 @@ from hercules_scale.clustering.hashing import uniform
 from hercules_scale.clustering.levels import Level, Memberships, compute_memberships
 from hercules_scale.clustering.threads import map_blocks
 from hercules_scale.clustering.tiles import Tile, first_of_each
-from hercules_scale.stages.context import Shards
+from hercules_scale.runtime.context import Shards
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import Commit, read_commit, write_commit
 from hercules_scale.storage.store import Store

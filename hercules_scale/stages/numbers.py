@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from hercules_scale.clustering.tiles import FAR
 from hercules_scale.errors import InputError
-from hercules_scale.moments import Moments
-from hercules_scale.stages.context import RunContext, Shards
-from hercules_scale.stages.shards import ShardResult, Stage, run_shards
+from hercules_scale.reading.moments import Moments
+from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.shards import ShardResult, Stage, run_shards
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import read_commits
 from hercules_scale.storage.store import Store

@@ -19,12 +19,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hercules_scale import schemas
-from hercules_scale.config import InputConfig
+from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import InputError
-from hercules_scale.moments import Moments
 from hercules_scale.reading.images import image_title
 from hercules_scale.reading.items import Layout, read_layout, read_piece
+from hercules_scale.reading.moments import Moments
 from hercules_scale.reading.numbers import verbalise_rows
 from hercules_scale.reading.redact import redacted
 from hercules_scale.reading.sources import (
@@ -33,11 +32,11 @@ from hercules_scale.reading.sources import (
     check_unchanged,
     split_into_pieces,
 )
-from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.shards import ShardResult, Stage, run_shards
 from hercules_scale.stages.ids import find_repeated_ids
 from hercules_scale.stages.numbers import known_near_moments, near_moments
-from hercules_scale.stages.shards import ShardResult, Stage, run_shards
-from hercules_scale.storage import layout
+from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.manifest import Commit, read_commits
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (

@@ -8,16 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from hercules_scale import schemas
 from hercules_scale.clustering.assign import Float32
 from hercules_scale.clustering.search import vector_lengths
 from hercules_scale.reduction.pca import PCA, Scatter
+from hercules_scale.runtime.context import RunContext
+from hercules_scale.runtime.partial_sums import GatherOnRay
+from hercules_scale.runtime.shards import ShardResult, Stage, run_once, run_shards
 from hercules_scale.stages.assigner import CLUSTERED, read_assigner
-from hercules_scale.stages.context import RunContext
-from hercules_scale.stages.partials import GatherOnRay
-from hercules_scale.stages.shards import ShardResult, Stage, run_once, run_shards
 from hercules_scale.stages.vectors import ShardTiles, read_vectors
-from hercules_scale.storage import layout
+from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
     FileRecord,

@@ -42,9 +42,10 @@ from hercules_scale.clustering.tiles import (
     sample_rows,
     take,
 )
-from hercules_scale.config import HierarchyConfig
-from hercules_scale.stages.context import RunContext, Shards
-from hercules_scale.stages.shards import ShardResult, ShardWorker, Stage, done_shards, run_shards
+from hercules_scale.config.hierarchy import HierarchyConfig
+from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.shards import ShardResult, ShardWorker, Stage, done_shards, run_shards
+from hercules_scale.runtime.waiting import Room
 from hercules_scale.stages.smooth_files import (
     INDEX,
     STAGE,
@@ -57,7 +58,6 @@ from hercules_scale.stages.smooth_files import (
     write_array,
 )
 from hercules_scale.stages.vectors import LOCAL_ROWS, ShardTiles, open_vectors
-from hercules_scale.stages.waiting import Room
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import Commit, read_commits, write_commit
 from hercules_scale.storage.store import Store

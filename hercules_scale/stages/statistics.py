@@ -11,14 +11,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from hercules_scale import schemas
-from hercules_scale.config import VariableConfig
-from hercules_scale.moments import Moments
+from hercules_scale.config.reading import VariableConfig
+from hercules_scale.reading.moments import Moments
 from hercules_scale.reading.numbers import variable_name, with_unit
+from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.shards import ShardResult, Stage, run_shards
 from hercules_scale.stages.cluster import Clustering
-from hercules_scale.stages.context import RunContext, Shards
-from hercules_scale.stages.shards import ShardResult, Stage, run_shards
-from hercules_scale.storage import layout
+from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
     column_matrix,

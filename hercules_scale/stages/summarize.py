@@ -12,27 +12,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from hercules_scale import schemas
 from hercules_scale.clustering.assign import Float32, to_unit
-from hercules_scale.config import EmbeddingConfig
+from hercules_scale.config.reading import EmbeddingConfig
 from hercules_scale.errors import InputError
 from hercules_scale.evaluation.summaries import Measured, groundedness_metrics
 from hercules_scale.models import resolve_chat_model
-from hercules_scale.progress import StageProgress
-from hercules_scale.resources import replica_pool
+from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.event_loop import run_coroutine
+from hercules_scale.runtime.progress import StageProgress
+from hercules_scale.runtime.prometheus import call_recorder
+from hercules_scale.runtime.resources import replica_pool
+from hercules_scale.runtime.shards import done_shards
+from hercules_scale.runtime.waiting import Room
 from hercules_scale.stages.cluster import Clustering
-from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.embed import load_encoder
-from hercules_scale.stages.event_loop import run_coroutine
-from hercules_scale.stages.facts import (
-    LABELLING,
-    FactsSource,
-    ancestors,
-    cluster_facts,
-    facts_source,
-    labelled_files,
-    siblings,
-)
 from hercules_scale.stages.label_items import LabelItems, draw_label_items
 from hercules_scale.stages.label_level import (
     WORDLESS,
@@ -41,12 +34,18 @@ from hercules_scale.stages.label_level import (
     label_level,
     unasked_reason,
 )
-from hercules_scale.stages.metrics import call_recorder
+from hercules_scale.stages.prompt_facts import (
+    LABELLING,
+    FactsSource,
+    ancestors,
+    cluster_facts,
+    facts_source,
+    labelled_files,
+    siblings,
+)
 from hercules_scale.stages.read import run_moments
-from hercules_scale.stages.shards import done_shards
 from hercules_scale.stages.statistics import Statistics, measure_statistics
-from hercules_scale.stages.waiting import Room
-from hercules_scale.storage import layout
+from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.manifest import Commit, read_commits, write_commit
 from hercules_scale.storage.tables import (
     FileRecord,

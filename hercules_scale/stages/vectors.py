@@ -42,8 +42,8 @@ from hercules_scale.clustering.tiles import (
     typical_length,
 )
 from hercules_scale.errors import HerculesScaleError, StageError, StorageError
-from hercules_scale.stages.context import Shards
-from hercules_scale.stages.waiting import Room, is_placed
+from hercules_scale.runtime.context import Shards
+from hercules_scale.runtime.waiting import Room, is_placed
 from hercules_scale.storage import layout
 from hercules_scale.storage.faults import explain
 from hercules_scale.storage.store import Store

@@ -16,9 +16,9 @@ import pyarrow as pa
 import ray
 
 from hercules_scale.clustering.assign import Float32, to_unit
-from hercules_scale.config import EmbeddingConfig
+from hercules_scale.config.reading import EmbeddingConfig
 from hercules_scale.errors import InputError
-from hercules_scale.stages.context import RunContext
+from hercules_scale.runtime.context import RunContext
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import column_vectors
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from hercules_scale.errors import StorageError
-from hercules_scale.printable import without_secrets
+from hercules_scale.sanitize import without_secrets
 
 FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 0.25, 20.0
 SAID_FROM_SECONDS = 2.0

@@ -24,11 +24,11 @@ from typing import Any, TypeVar
 import fsspec
 import pyarrow.fs as pafs
 
-from hercules_scale.config import StorageConfig
+from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import InputError, StorageError
 from hercules_scale.storage import layout
 from hercules_scale.storage.faults import patiently
-from hercules_scale.storage.patient_input import PatientInput
+from hercules_scale.storage.retrying_input import PatientInput
 
 SCHEMES = {"file": "local", "s3": "s3fs", "gs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 CREATED_BEFORE = ("PreconditionFailed", "ConditionalRequestConflict", "412")

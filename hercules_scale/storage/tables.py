@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from hercules_scale import schemas
+from hercules_scale.storage import schemas
 from hercules_scale.storage.store import Store
 
 ROW_GROUP_ROWS = 16_384

@@ -10,11 +10,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from hercules_scale.config import SummariesConfig
+from hercules_scale.config.summaries import SummariesConfig
 from hercules_scale.errors import StageError, SummaryError
-from hercules_scale.progress import StageProgress
 from hercules_scale.summarization.chat import (
     ChatReply,
     ChatRequest,
@@ -189,6 +188,20 @@ class _Breaker:
         return True
 
 
+class Progress(Protocol):
+    """Progress of a stage, as people see it.
+
+    Attributes:
+        details: Gives what is shown beside the counts.
+    """
+
+    details: Callable[[], str]
+
+    def refresh(self) -> None:
+        """Show details that have changed."""
+        ...
+
+
 class Asker:
     """A model behind a ledger.
 
@@ -223,7 +236,7 @@ class Asker:
         self._prompt_tokens, self._completion_tokens = prompt + spent[0], completion + spent[1]
 
     @contextmanager
-    def reporting(self, progress: StageProgress) -> Iterator[None]:
+    def reporting(self, progress: Progress) -> Iterator[None]:
         """Show generated tokens a second and requests in flight for as long as the block lasts."""
         started = time.monotonic()
         before = self._generated_tokens

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from hercules_scale.printable import without_secrets
+from hercules_scale.sanitize import without_secrets
 from hercules_scale.summarization.prompts import Message, Tokens
 
 # Characters of an endpoint's own words that a message quotes.

@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from hercules_scale.config import SummariesConfig
+from hercules_scale.config.summaries import SummariesConfig
 from hercules_scale.errors import ConfigError, StageError, SummaryError
-from hercules_scale.printable import without_secrets
+from hercules_scale.sanitize import without_secrets
 from hercules_scale.summarization.chat import (
     REFUSED,
     WARM_TEMPERATURE,

@@ -12,9 +12,9 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any
 
-from hercules_scale.config import SummariesConfig
+from hercules_scale.config.summaries import SummariesConfig
 from hercules_scale.errors import StageError
-from hercules_scale.printable import without_secrets
+from hercules_scale.sanitize import without_secrets
 from hercules_scale.summarization.chat import (
     Answer,
     ChatReply,

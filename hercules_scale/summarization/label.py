@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from hercules_scale.config import SummariesConfig
+from hercules_scale.config.summaries import SummariesConfig
 from hercules_scale.errors import StageError, SummaryError
 from hercules_scale.summarization.asking import Asker
 from hercules_scale.summarization.chat import (

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hercules_scale.errors import SummaryError
-from hercules_scale.schemas import WITHHELD
+from hercules_scale.storage.schemas import WITHHELD
 from hercules_scale.summarization.answers import (
     answer_values,
     entry_in,

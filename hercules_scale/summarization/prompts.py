@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from hercules_scale.printable import joiners
+from hercules_scale.sanitize import joiners
 from hercules_scale.summarization.words import composed, cut, is_run, is_word, tokens
 
 TITLE_WORDS = 7

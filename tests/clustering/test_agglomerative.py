@@ -27,7 +27,12 @@ from hercules_scale.clustering.levels import (
     compute_memberships,
 )
 from hercules_scale.clustering.tiles import LocalVectors, labels_of
-from hercules_scale.config import MAX_AGGLOMERATED, HierarchyConfig, Linkage, ResamplingConfig
+from hercules_scale.config.hierarchy import (
+    MAX_AGGLOMERATED,
+    HierarchyConfig,
+    Linkage,
+    ResamplingConfig,
+)
 
 Float64 = NDArray[np.float64]
 LINKAGES: tuple[Linkage, ...] = get_args(Linkage)

@@ -13,7 +13,7 @@ from hercules_scale.clustering.assign import Float32, to_unit
 from hercules_scale.clustering.assigner import Assigner
 from hercules_scale.clustering.levels import build_levels, compute_memberships
 from hercules_scale.clustering.tiles import LocalVectors, labels_of
-from hercules_scale.config import HierarchyConfig
+from hercules_scale.config.hierarchy import HierarchyConfig
 from hercules_scale.stages.assigner import read_assigner, write_assigner
 from hercules_scale.storage.store import Store
 

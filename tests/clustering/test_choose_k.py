@@ -26,7 +26,7 @@ from hercules_scale.clustering.choose_k import (
 from hercules_scale.clustering.kmeans import kmeans
 from hercules_scale.clustering.levels import build_levels
 from hercules_scale.clustering.tiles import LocalVectors, Tile, TileSet, labels_of
-from hercules_scale.config import HierarchyConfig
+from hercules_scale.config.hierarchy import HierarchyConfig
 from hercules_scale.errors import InputError
 
 

@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from hercules_scale.clustering import init as module
 from hercules_scale.clustering.init import distances_of, draw_apart, initial_centroids
 from hercules_scale.clustering.tiles import LocalVectors
-from hercules_scale.config import HierarchyConfig
+from hercules_scale.config.hierarchy import HierarchyConfig
 
 
 def left(points: NDArray[np.float32], drawn: NDArray[np.float32]) -> float:

@@ -20,7 +20,7 @@ from hercules_scale.clustering.tiles import (
     sample_rows,
     take,
 )
-from hercules_scale.config import HierarchyConfig
+from hercules_scale.config.hierarchy import HierarchyConfig
 
 
 def blobs(k: int, each: int, d: int, spread: float, seed: int) -> tuple[Float32, np.ndarray]:

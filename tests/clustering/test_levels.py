@@ -16,7 +16,7 @@ from hercules_scale.clustering.levels import (
     compute_memberships,
 )
 from hercules_scale.clustering.tiles import LocalVectors, labels_of
-from hercules_scale.config import HierarchyConfig, ResamplingConfig
+from hercules_scale.config.hierarchy import HierarchyConfig, ResamplingConfig
 
 
 def normal(n: int, d: int, seed: int = 0) -> Float32:

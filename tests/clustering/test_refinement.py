@@ -18,7 +18,7 @@ from hercules_scale.clustering.refinement import (
     reparent,
 )
 from hercules_scale.clustering.tiles import LocalVectors, labels_of
-from hercules_scale.config import HierarchyConfig
+from hercules_scale.config.hierarchy import HierarchyConfig
 
 
 def groups(seed: int, n: int = 600, dimension: int = 8) -> NDArray[np.float32]:

@@ -16,19 +16,18 @@ from starlette.testclient import TestClient
 
 from benchmarks.made_run import Made, make_run
 from hercules_scale import Hierarchy
-from hercules_scale.cli import main
-from hercules_scale.config import parse_config
+from hercules_scale.commands.cli import main
+from hercules_scale.config.file import parse_config
 from hercules_scale.embedding.sentence_transformer import SentenceTransformerEncoder
 from hercules_scale.errors import InputError
-from hercules_scale.exchange.edits import write_edit
 from hercules_scale.explorer import search, server
 from hercules_scale.explorer.app import Explorer
 from hercules_scale.explorer.guard import Guard
 from hercules_scale.explorer.opened import OpenRun
 from hercules_scale.explorer.sessions import ShownRun, make_index
 from hercules_scale.explorer.unfinished import CLUSTERS
-from hercules_scale.pipeline import run
-from hercules_scale.schemas import WITHHELD
+from hercules_scale.jobs.cluster import run
+from hercules_scale.results.edits import write_edit
 from hercules_scale.storage import cluster_items, layout
 from hercules_scale.storage.cluster_items import TABLE
 from hercules_scale.storage.manifest import (
@@ -37,6 +36,7 @@ from hercules_scale.storage.manifest import (
     replace_table,
     write_commit,
 )
+from hercules_scale.storage.schemas import WITHHELD
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
     column_vectors,

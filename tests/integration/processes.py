@@ -27,8 +27,9 @@ FORKS = """
 import glob, json, os, signal, sys, threading, time
 import psutil, ray
 from ray.cluster_utils import Cluster
-from hercules_scale import assign, measure, pipeline, progress
-from hercules_scale.cli import main
+import hercules_scale.jobs.assign, hercules_scale.jobs.cluster, hercules_scale.jobs.evaluate
+from hercules_scale.commands.cli import main
+from hercules_scale.runtime import progress
 from hercules_scale.stages import vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store

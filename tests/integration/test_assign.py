@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hercules_scale import Hierarchy, schemas
-from hercules_scale.cli import main
-from hercules_scale.config import parse_config
-from hercules_scale.pipeline import run
+from hercules_scale import Hierarchy
+from hercules_scale.commands.cli import main
+from hercules_scale.config.file import parse_config
+from hercules_scale.jobs.cluster import run
+from hercules_scale.storage import schemas
 from tests.conftest import small_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

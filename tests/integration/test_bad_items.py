@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from hercules_scale import Hierarchy
-from hercules_scale.cli import main
+from hercules_scale.commands.cli import main
 from hercules_scale.storage.tables import vector_column
 
 pytestmark = pytest.mark.ray

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from hercules_scale.cli import main
+from hercules_scale.commands.cli import main
 from tests.conftest import small_config
 
 pytestmark = pytest.mark.ray

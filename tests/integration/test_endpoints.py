@@ -17,8 +17,8 @@ import pytest
 import yaml
 
 from hercules_scale import Hierarchy
-from hercules_scale.cli import main
-from hercules_scale.config import SummariesConfig
+from hercules_scale.commands.cli import main
+from hercules_scale.config.summaries import SummariesConfig
 from hercules_scale.errors import ConfigError, StageError
 from hercules_scale.storage.store import Store
 from hercules_scale.summarization import asking, clients, label

@@ -15,11 +15,12 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_wine
 
-from hercules_scale import Hierarchy, pipeline
-from hercules_scale.cli import main
-from hercules_scale.config import parse_config
+from hercules_scale import Hierarchy
+from hercules_scale.commands.cli import main
+from hercules_scale.config.file import parse_config
+from hercules_scale.jobs import cluster
+from hercules_scale.jobs.cluster import run
 from hercules_scale.models import resolve_chat_model
-from hercules_scale.pipeline import run
 from hercules_scale.serving.vllm import serve_vllm
 from hercules_scale.stages import judge
 from hercules_scale.stages.label_level import NO_MODEL, WORDLESS
@@ -161,7 +162,7 @@ def test_the_real_model_labels_everything(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # A run would serve the model for itself, which takes longer than all the rest.
-    monkeypatch.setattr(pipeline, "open_model", lambda context, n_gpus: nullcontext(served))
+    monkeypatch.setattr(cluster, "open_model", lambda context, n_gpus: nullcontext(served))
     # It invents much, and would be asked again and again, in long answers.
     summaries = {
         "candidates": candidates, "max_attempts": 1, "exemplars": 2, "max_answer_tokens": 64,

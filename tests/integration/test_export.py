@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from hercules_scale import Hierarchy
-from hercules_scale.config import parse_config
+from hercules_scale.config.file import parse_config
 from hercules_scale.errors import InputError
-from hercules_scale.pipeline import run
+from hercules_scale.jobs.cluster import run
 from hercules_scale.storage.store import Store
 from tests.conftest import small_config
 

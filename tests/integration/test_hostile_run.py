@@ -24,7 +24,7 @@ import pytest
 import yaml
 
 from hercules_scale import Hierarchy
-from hercules_scale.cli import main
+from hercules_scale.commands.cli import main
 from hercules_scale.storage.store import Store
 from tests.integration.conftest import serve_endpoint
 from tests.s3_server import SECRET

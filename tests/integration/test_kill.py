@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hercules_scale.stages.context import Shards
+from hercules_scale.runtime.context import Shards
 from hercules_scale.storage.store import Store
 from tests.conftest import write_embeddings
 
@@ -28,9 +28,9 @@ DRIVER = """
 import os, signal, sys
 import ray
 from hercules_scale.config import parse_config
-from hercules_scale.progress import Reporter
+from hercules_scale.runtime.progress import Reporter
 from hercules_scale.stages import checkpoints, cluster, vectors
-from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage.store import Store
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from hercules_scale.status import describe_status
+from hercules_scale.results.status import describe_status
 from tests.integration.processes import Forks, open_forks
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

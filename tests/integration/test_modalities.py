@@ -16,11 +16,11 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_wine
 
 from hercules_scale import Hierarchy
-from hercules_scale.checks import check
-from hercules_scale.config import parse_config
+from hercules_scale.commands.plan import make_plan, show_prompt
+from hercules_scale.config.file import parse_config
 from hercules_scale.errors import ConfigError, InputError
-from hercules_scale.pipeline import run
-from hercules_scale.plan import make_plan, show_prompt
+from hercules_scale.jobs.cluster import run
+from hercules_scale.jobs.preflight import check
 from hercules_scale.storage.tables import column_vectors
 from tests.embedding.test_image import make_clip
 

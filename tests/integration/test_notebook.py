@@ -21,7 +21,7 @@ from nbclient.exceptions import CellExecutionError
 
 from hercules_scale import Hercules
 from hercules_scale.errors import StageError
-from hercules_scale.stages.event_loop import run_coroutine
+from hercules_scale.runtime.event_loop import run_coroutine
 from tests.integration.conftest import Endpoint
 
 pytestmark = pytest.mark.ray

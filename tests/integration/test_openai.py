@@ -22,13 +22,15 @@ import yaml
 from PIL import Image
 
 from hercules_scale import Hierarchy
-from hercules_scale.checks import check
 from hercules_scale.clustering.assign import to_unit
-from hercules_scale.config import EmbeddingConfig, SummariesConfig, parse_config
+from hercules_scale.config.file import parse_config
+from hercules_scale.config.reading import EmbeddingConfig
+from hercules_scale.config.summaries import SummariesConfig
 from hercules_scale.errors import ConfigError, InputError, StageError
-from hercules_scale.pipeline import run
+from hercules_scale.jobs.cluster import run
+from hercules_scale.jobs.preflight import check
+from hercules_scale.results.status import describe_status
 from hercules_scale.stages.embed import load_encoder
-from hercules_scale.status import describe_status
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import vector_column
 from hercules_scale.summarization.asking import Asker

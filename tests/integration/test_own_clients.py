@@ -22,7 +22,7 @@ import yaml
 from sklearn.base import clone
 
 from hercules_scale import Hercules, Hierarchy
-from hercules_scale.cli import main
+from hercules_scale.commands.cli import main
 from hercules_scale.embedding.function import FunctionEncoder
 from hercules_scale.errors import ConfigError, InputError, StageError
 from hercules_scale.explorer.forms import configuration

@@ -15,12 +15,12 @@ import pytest
 import yaml
 
 from hercules_scale import Hierarchy
-from hercules_scale.checks import check
-from hercules_scale.cli import main
-from hercules_scale.config import parse_config
+from hercules_scale.commands.cli import main
+from hercules_scale.commands.plan import show_prompt
+from hercules_scale.config.file import parse_config
 from hercules_scale.errors import ConfigError, InputError
-from hercules_scale.pipeline import run
-from hercules_scale.plan import show_prompt
+from hercules_scale.jobs.cluster import run
+from hercules_scale.jobs.preflight import check
 from hercules_scale.storage import layout
 from tests.integration.conftest import Endpoint
 

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from hercules_scale import Hierarchy
-from hercules_scale.config import parse_config
-from hercules_scale.pipeline import run
+from hercules_scale.config.file import parse_config
+from hercules_scale.jobs.cluster import run
 from tests.conftest import small_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.s3, pytest.mark.slow]

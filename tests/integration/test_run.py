@@ -14,13 +14,13 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from hercules_scale import Hierarchy, schemas
-from hercules_scale.config import parse_config
+from hercules_scale import Hierarchy
+from hercules_scale.commands.plan import make_plan
+from hercules_scale.config.file import parse_config
 from hercules_scale.errors import InputError, ManifestMismatchError
-from hercules_scale.pipeline import run
-from hercules_scale.plan import make_plan
+from hercules_scale.jobs.cluster import run
 from hercules_scale.stages.label_level import NO_MODEL
-from hercules_scale.storage import layout
+from hercules_scale.storage import layout, schemas
 from tests.conftest import small_config
 
 pytestmark = pytest.mark.ray

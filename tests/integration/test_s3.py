@@ -16,9 +16,9 @@ import pytest
 
 from benchmarks.made_run import Made, make_run
 from hercules_scale import Hierarchy
-from hercules_scale.cli import main
-from hercules_scale.config import parse_config
-from hercules_scale.pipeline import run
+from hercules_scale.commands.cli import main
+from hercules_scale.config.file import parse_config
+from hercules_scale.jobs.cluster import run
 from hercules_scale.storage.store import Store
 from tests.conftest import small_config
 

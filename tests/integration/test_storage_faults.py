@@ -18,12 +18,13 @@ from typing import Any
 import pytest
 
 from benchmarks.chaos import DIMENSION, commit_times, write_items
-from hercules_scale.cli import main
 from hercules_scale.clustering.assign import Float32
-from hercules_scale.config import StorageConfig, parse_config
+from hercules_scale.commands.cli import main
+from hercules_scale.config.file import parse_config
+from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import StorageError
-from hercules_scale.pipeline import run
-from hercules_scale.progress import Reporter
+from hercules_scale.jobs.cluster import run
+from hercules_scale.runtime.progress import Reporter
 from hercules_scale.stages.vectors import open_vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import published_files, read_record

@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from hercules_scale.cli import main
-from hercules_scale.config import parse_config
+from hercules_scale.commands.cli import main
+from hercules_scale.config.file import parse_config
 from hercules_scale.hierarchy import Hierarchy
-from hercules_scale.pipeline import run
+from hercules_scale.jobs.cluster import run
 from hercules_scale.storage.store import Store
 from tests.conftest import small_config
 from tests.integration.nodes import WAIT_SECONDS, kill_node, start_node, wait_for

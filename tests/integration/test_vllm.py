@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from hercules_scale import Hierarchy
-from hercules_scale.config import parse_config
-from hercules_scale.pipeline import run
+from hercules_scale.config.file import parse_config
+from hercules_scale.jobs.cluster import run
 from hercules_scale.summarization.chat import ChatReply, ChatRequest
 from hercules_scale.summarization.clients import OpenAIClient
 from hercules_scale.summarization.prompts import Message

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hercules_scale.config import InputConfig
+from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import HerculesScaleError
 from hercules_scale.reading.items import read_layout, read_piece
 from hercules_scale.reading.listing import list_sources

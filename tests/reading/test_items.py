@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hercules_scale import schemas
-from hercules_scale.config import InputConfig
+from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import InputError, SchemaError
 from hercules_scale.reading import csv_files, files, sources
 from hercules_scale.reading import lines as lines_of
 from hercules_scale.reading.items import read_layout, read_piece
 from hercules_scale.reading.listing import list_sources
 from hercules_scale.reading.sources import split_into_pieces
+from hercules_scale.storage import schemas
 
 Item = tuple[int, str | None, str]
 FORMATS = ["parquet", "csv", "csv.gz", "jsonl", "jsonl.gz"]

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from scipy.sparse import csr_array, dok_array
 
-from hercules_scale.config import InputConfig
+from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import InputError
 from hercules_scale.reading.items import read_layout, read_piece
 from hercules_scale.reading.listing import list_sources

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from hercules_scale.config import InputConfig
+from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import InputError, SchemaError
 from hercules_scale.reading import files, images
 from hercules_scale.reading.files import raw_batches, read_columns

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from hercules_scale.config import InputConfig, parse_config
+from hercules_scale.config.file import parse_config
+from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import ConfigError, InputError, SchemaError
 from hercules_scale.reading.dialect import detect_encoding
 from hercules_scale.reading.items import read_layout, read_piece

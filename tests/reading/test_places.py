@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from hercules_scale.config import parse_config
+from hercules_scale.config.file import parse_config
 from hercules_scale.errors import ConfigError
 from hercules_scale.reading import places
 from hercules_scale.reading.places import RefusedPlaceError, read_place

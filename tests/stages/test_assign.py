@@ -11,19 +11,18 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from hercules_scale import schemas
 from hercules_scale.clustering.assign import Float32
-from hercules_scale.config import parse_config
+from hercules_scale.config.file import parse_config
 from hercules_scale.errors import InputError
-from hercules_scale.progress import Reporter
+from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.progress import Reporter
 from hercules_scale.stages import assign as stage
 from hercules_scale.stages.assign import Assigned, FinishedRun, assign_items
 from hercules_scale.stages.assigner import keep_assigner
 from hercules_scale.stages.cluster import cluster_items
-from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.smooth import smooth_vectors
 from hercules_scale.stages.vectors import ShardTiles
-from hercules_scale.storage import layout
+from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import read_tables, write_table
 from tests.conftest import write_embeddings

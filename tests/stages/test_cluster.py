@@ -12,11 +12,11 @@ import pytest
 from rich.console import Console
 
 from hercules_scale.clustering import agglomerative
-from hercules_scale.config import parse_config
-from hercules_scale.progress import Reporter
+from hercules_scale.config.file import parse_config
+from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.progress import Reporter
 from hercules_scale.stages import cluster as stage
 from hercules_scale.stages.cluster import Clustering, cluster_items
-from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store

@@ -15,10 +15,10 @@ from hercules_scale.clustering.assigner import Assigner
 from hercules_scale.clustering.kmeans import kmeans
 from hercules_scale.clustering.levels import build_levels
 from hercules_scale.clustering.tiles import LocalVectors, labels_of
-from hercules_scale.config import HierarchyConfig
+from hercules_scale.config.hierarchy import HierarchyConfig
 from hercules_scale.errors import InputError
+from hercules_scale.runtime.context import Shards
 from hercules_scale.stages.assigner import read_assigner, write_assigner
-from hercules_scale.stages.context import Shards
 from hercules_scale.stages.reduce import _ScatterWork
 from hercules_scale.stages.vectors import ShardTiles, open_vectors
 from hercules_scale.storage import layout

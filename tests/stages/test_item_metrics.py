@@ -20,12 +20,12 @@ from sklearn.metrics import (
 
 from hercules_scale.clustering.assign import Float32, Int32
 from hercules_scale.evaluation.internal import Distance
+from hercules_scale.runtime import partial_sums
+from hercules_scale.runtime.context import Shards
+from hercules_scale.runtime.partial_sums import GatherHere, parts_of
 from hercules_scale.stages import item_metrics as stage
-from hercules_scale.stages import partials
-from hercules_scale.stages.context import Shards
 from hercules_scale.stages.ground_truth import GivenTruth, external_figures
 from hercules_scale.stages.item_metrics import ClusteredItems, item_metrics
-from hercules_scale.stages.partials import GatherHere, parts_of
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import write_table
@@ -70,7 +70,7 @@ def test_metrics_of_items_are_scikit_learns_at_every_level(
     max_parts: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(partials, "MAX_PARTS", max_parts)
+    monkeypatch.setattr(partial_sums, "MAX_PARTS", max_parts)
     found = item_metrics(replace(items, distance=distance), GatherHere(items.shards))
     exact = vectors.astype(np.float64)
     for level in (0, 1):

@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from hercules_scale.config import parse_config
+from hercules_scale.config.file import parse_config
 from hercules_scale.errors import InputError
-from hercules_scale.moments import Moments
-from hercules_scale.progress import Reporter
-from hercules_scale.stages.context import RunContext, Shards
+from hercules_scale.reading.moments import Moments
+from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.progress import Reporter
 from hercules_scale.stages.embed import StandardiseWorker
 from hercules_scale.stages.numbers import known_near_moments, near_moments
 from hercules_scale.stages.vectors import read_vectors

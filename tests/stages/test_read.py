@@ -7,15 +7,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hercules_scale.config import InputConfig, parse_config
+from hercules_scale.config.file import parse_config
+from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import InputError
-from hercules_scale.progress import Reporter
 from hercules_scale.reading import parquet
 from hercules_scale.reading.items import read_layout
 from hercules_scale.reading.listing import list_sources
 from hercules_scale.reading.sources import split_into_pieces
+from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.progress import Reporter
 from hercules_scale.stages import read
-from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.storage import layout, tables
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import iterate_rows

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from hercules_scale.config import parse_config
+from hercules_scale.config.file import parse_config
 from hercules_scale.errors import InputError, StageError
-from hercules_scale.progress import Reporter
-from hercules_scale.resources import Pool
-from hercules_scale.stages.context import RunContext, Shards
-from hercules_scale.stages.shards import ShardResult, Stage, run_shards
+from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.progress import Reporter
+from hercules_scale.runtime.resources import Pool
+from hercules_scale.runtime.shards import ShardResult, Stage, run_shards
 from hercules_scale.storage.manifest import read_commits
 from hercules_scale.storage.store import Store
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.made_run import Made, make_run
-from hercules_scale.config import RunConfig, parse_config
+from hercules_scale.commands.plan import show_prompt
+from hercules_scale.config.file import parse_config
+from hercules_scale.config.run import RunConfig
 from hercules_scale.errors import StorageError
-from hercules_scale.plan import show_prompt
 from hercules_scale.stages.cluster import CLUSTERS_FILE
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import Commit, published_files, timestamp, write_commit

@@ -10,11 +10,12 @@ import pytest
 
 from hercules_scale.clustering.assign import Float32
 from hercules_scale.clustering.smoothing import smooth
-from hercules_scale.config import RunConfig, parse_config
-from hercules_scale.progress import Reporter
+from hercules_scale.config.file import parse_config
+from hercules_scale.config.run import RunConfig
+from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.progress import Reporter
 from hercules_scale.stages import smooth as module
 from hercules_scale.stages import vectors as vectors_module
-from hercules_scale.stages.context import RunContext, Shards
 from hercules_scale.stages.smooth import Smoothing, smooth_vectors
 from hercules_scale.stages.vectors import read_vectors
 from hercules_scale.storage import layout

@@ -10,19 +10,12 @@ import pyarrow as pa
 import pytest
 
 from hercules_scale.clustering.assign import Float32, to_unit
-from hercules_scale.config import parse_config
-from hercules_scale.progress import Reporter
-from hercules_scale.stages import facts
+from hercules_scale.config.file import parse_config
+from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.progress import Reporter
 from hercules_scale.stages import label_items as module
+from hercules_scale.stages import prompt_facts
 from hercules_scale.stages.cluster import Clustering, cluster_items
-from hercules_scale.stages.context import RunContext, Shards
-from hercules_scale.stages.facts import (
-    ancestors,
-    count_run_phrases,
-    diverse,
-    nearest_outside,
-    shown_rows,
-)
 from hercules_scale.stages.label_items import draw_label_items
 from hercules_scale.stages.label_level import (
     DESCRIPTION_LOST,
@@ -30,6 +23,13 @@ from hercules_scale.stages.label_level import (
     Words,
     description_options,
     title_options,
+)
+from hercules_scale.stages.prompt_facts import (
+    ancestors,
+    count_run_phrases,
+    diverse,
+    nearest_outside,
+    shown_rows,
 )
 from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage import layout
@@ -127,10 +127,10 @@ def test_of_very_many_phrases_workers_keep_the_frequent_ones(
         n_counts.append(counts.num_rows)
         return PhraseCounts(counts, n_clusters)
 
-    monkeypatch.setattr(facts, "PhraseCounts", counted)
+    monkeypatch.setattr(prompt_facts, "PhraseCounts", counted)
     found = [count_run_phrases(context, shards, clustering)]
-    monkeypatch.setattr(facts, "MOST_COUNTS", 1_000)
-    monkeypatch.setattr(facts, "LEAST_COUNTS", 20)
+    monkeypatch.setattr(prompt_facts, "MOST_COUNTS", 1_000)
+    monkeypatch.setattr(prompt_facts, "LEAST_COUNTS", 20)
     found.append(count_run_phrases(context, shards, clustering))
     # 83 phrases of each of twelve clusters and the sum of the others.
     assert n_counts[0] > 3_000

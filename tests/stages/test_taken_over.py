@@ -13,13 +13,13 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from hercules_scale.config import parse_config
-from hercules_scale.progress import Reporter
+from hercules_scale.config.file import parse_config
+from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.progress import Reporter
+from hercules_scale.runtime.shards import ShardResult, _ShardTask, done_shards
 from hercules_scale.stages import summarize
-from hercules_scale.stages.context import RunContext, Shards
-from hercules_scale.stages.facts import labelled_files
 from hercules_scale.stages.label_level import Labels, Level
-from hercules_scale.stages.shards import ShardResult, _ShardTask, done_shards
+from hercules_scale.stages.prompt_facts import labelled_files
 from hercules_scale.storage import layout
 from hercules_scale.storage.lock import hold_lock
 from hercules_scale.storage.manifest import read_commits

@@ -25,10 +25,10 @@ from hercules_scale.clustering.tiles import (
     sample_rows,
     take,
 )
-from hercules_scale.config import HierarchyConfig, ResamplingConfig
+from hercules_scale.config.hierarchy import HierarchyConfig, ResamplingConfig
 from hercules_scale.errors import InputError, StageError
+from hercules_scale.runtime.context import Shards
 from hercules_scale.stages import vectors as module
-from hercules_scale.stages.context import Shards
 from hercules_scale.stages.vectors import RayVectors, ShardTiles, open_vectors, read_vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store

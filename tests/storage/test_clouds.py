@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from hercules_scale.cli import main
-from hercules_scale.config import StorageConfig
+from hercules_scale.commands.cli import main
+from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import InputError
 from hercules_scale.reading.listing import list_sources
 from hercules_scale.reading.sources import check_unchanged

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from hercules_scale.config import StorageConfig
+from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import InputError, StorageError
 from hercules_scale.storage.faults import is_passing, patiently
 from hercules_scale.storage.store import Store

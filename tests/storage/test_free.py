@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hercules_scale.cli import main
+from hercules_scale.commands.cli import main
 from hercules_scale.errors import InputError
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import check_free

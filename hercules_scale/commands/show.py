@@ -1,0 +1,184 @@
+"""Runs and clusters as text for a terminal."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from hercules_scale.errors import InputError
+from hercules_scale.hierarchy import Hierarchy
+from hercules_scale.results.title_sources import chat_model, describe_sources
+from hercules_scale.sanitize import printable
+from hercules_scale.storage import layout
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Clusters that are named among those that grew.
+N_GROWN = 3
+
+
+def describe_run(hierarchy: Hierarchy, verbose: bool = False) -> str:
+    """The place of the output, the command that explores it, and how good its titles are.
+
+    Args:
+        hierarchy: The run.
+        verbose: Whether tables, metrics and stages follow.
+    """
+    record, clusters = hierarchy.run, hierarchy.clusters()
+    summaries = record["config"].get("summaries", {})
+    titles = describe_sources(
+        clusters["summary_source"], clusters["summary_status"], chat_model(summaries)
+    )
+    lines = [
+        "",
+        f"output: {hierarchy.uri}",
+        f"explore: hercules-scale explore {hierarchy.uri}",
+        f"titles: {titles}{_fit(hierarchy.evaluations())}",
+    ]
+    if verbose:
+        lines += _details(hierarchy)
+    return "\n".join([*lines, *(f"! {alarm}" for alarm in record["alarms"])])
+
+
+def _fit(evaluations: pd.DataFrame) -> str:
+    """Fit of labels to held-out items, at the finest level that has siblings."""
+    values = evaluations[evaluations["basis"] == "summaries"].set_index(["metric", "level"])[
+        "value"
+    ]
+    for level in sorted(set(evaluations["level"])):
+        if ("label_accuracy", level) in values.index:
+            share, chance = (
+                values[name, level] for name in ("label_accuracy_weighted", "label_accuracy_chance")
+            )
+            return (
+                f"; {share:.0%} of the items that no prompt showed lie nearer to their own label "
+                f"than to its siblings' (by chance {chance:.0%})"
+            )
+    return ""
+
+
+def _details(hierarchy: Hierarchy) -> list[str]:
+    """Tables, metrics and stages of a run."""
+    record = hierarchy.run
+    lines = [""]
+    width = max(len(table) for table in layout.TABLES)
+    lines += [
+        f"  {table:<{width}}  {record['rows'][table]:>10,} rows"
+        for table in layout.TABLES
+        if table in record["rows"]
+    ]
+    lines.append(f"clusters per level: {list(record['clusters_per_level'].values())}")
+    if record["tokens"]["calls"]:
+        lines.append(
+            "language model: {calls:,} calls, {prompt_tokens:,} prompt and "
+            "{completion_tokens:,} generated tokens".format(**record["tokens"])
+        )
+    lines += describe_metrics(hierarchy.evaluations())
+    lines += ["", f"{'stage':<24}{'seconds':>9}{'driver MiB':>12}{'worker MiB':>12}"]
+    for stage in record["stages"]:
+        driver, worker = stage["driver_peak_bytes"] >> 20, stage["worker_peak_bytes"] >> 20
+        lines.append(f"{stage['name']:<24}{stage['seconds']:>9.1f}{driver:>12,}{worker or '':>12}")
+    return lines
+
+
+def describe_assignment(assigned: Hierarchy, run: Hierarchy) -> str:
+    """Number of items assigned to the clusters of a run, and how they differ from its own."""
+    counts, rejected = assigned.run["assigned"], assigned.run["rows"]["rejected"]
+    drift = assigned.table("drift")
+    lines = [
+        "",
+        f"output: {assigned.uri}",
+        f"items: {counts['items']:,} assigned, {counts['known']:,} of them already in the run; "
+        f"{rejected:,} rejected",
+    ]
+    for level in range(1, run.n_levels + 1):
+        own = drift[drift["level"] == level]
+        whole, clusters = own.iloc[0], own.iloc[1:]
+        lines.append(
+            f"level {level}: mean squared distance {whole['distance_ratio']:.2f} times the run's, "
+            f"{whole['share_beyond_p99']:.1%} of items beyond its 99th percentile, shares differ "
+            f"by {whole['jensen_shannon']:.3f} bits"
+        )
+        titles = run.clusters(level)["title"]
+        growth = clusters["share_new"] - clusters["share_old"]
+        for row in growth[growth > 0].nlargest(N_GROWN).index:
+            cluster = clusters.loc[row]
+            number = int(cluster["cluster_id"])
+            lines.append(
+                f"  grew from {cluster['share_old']:.1%} to {cluster['share_new']:.1%}: "
+                f"{printable(titles[number])} ({level}/{number})"
+            )
+    return "\n".join(lines)
+
+
+def describe_metrics(evaluations: pd.DataFrame) -> list[str]:
+    """Metrics, a line a level: against ground truth, of clusters, of titles and descriptions."""
+    basis = evaluations["basis"]
+    of_labels, of_vectors = basis.str.startswith("labels:"), basis.isin(["items", "children"])
+    lines = []
+    for chosen in (of_labels, of_vectors, ~of_labels & ~of_vectors):
+        part = evaluations[chosen]
+        if not part.empty:
+            part = part.assign(basis=part["basis"].map(printable))
+            table = part.pivot_table(
+                index=["basis", "level"], columns="metric", values="value", sort=False
+            )
+            text = table.round(3).reset_index().to_string(index=False, na_rep="")
+            lines += ["", *text.splitlines()]
+    lines += [
+        f"level {row['level']}: {row['metric']} is of a sample of {row['n']:,} {row['basis']}, "
+        f"95% confidence {row['low']:.3f} to {row['high']:.3f}"
+        for row in evaluations[evaluations["low"].notna()].to_dict("records")
+    ]
+    return lines
+
+
+def describe_cluster(hierarchy: Hierarchy, level: int, cluster_id: int) -> str:
+    """One cluster: its labels, place in the tree and exemplars.
+
+    Raises:
+        InputError: There is no such cluster.
+    """
+    clusters = hierarchy.clusters(level)
+    if cluster_id >= len(clusters):
+        raise InputError(
+            f"{hierarchy.uri}: level {level} has clusters 0 to {len(clusters) - 1}, "
+            f"got {cluster_id}"
+        )
+    cluster = clusters.iloc[cluster_id]
+    lines = [
+        f"{level}/{cluster_id}  {printable(cluster['title'])}",
+        printable(cluster["description"]),
+        "",
+        f"items: {cluster['n_items']:,}   inertia: {cluster['inertia']:.4g}   "
+        f"label: {cluster['summary_status']}, from {cluster['summary_source']}",
+    ]
+    if not math.isnan(cluster["summary_score"]):
+        lines.append(
+            f"label score: {cluster['summary_score']:.0%} of sampled items match this label better "
+            "than any sibling's"
+        )
+    if isinstance(cluster["summary_error"], str):
+        lines.append(f"label error: {printable(cluster['summary_error'])}")
+    lines.append("key phrases: " + ", ".join(printable(text) for text in cluster["keyphrases"]))
+    if level < hierarchy.n_levels:
+        parent = int(cluster["parent_cluster_id"])
+        title = hierarchy.clusters(level + 1).iloc[parent]["title"]
+        lines.append(f"parent: {level + 1}/{parent}  {printable(title)}")
+    if level > 1:
+        below = hierarchy.clusters(level - 1)
+        children = below[below["parent_cluster_id"] == cluster_id]
+        lines.append("children:")
+        lines += [
+            f"  {level - 1}/{child_id}  {printable(title)} ({n_items:,} items)"
+            for child_id, title, n_items in children.sort_values("n_items", ascending=False)[
+                ["cluster_id", "title", "n_items"]
+            ].itertuples(index=False, name=None)
+        ]
+    lines.append("items nearest to the centroid:")
+    lines += [
+        f"  {printable(str(item['item_id']))}: {printable(item['description'] or '')[:160]}"
+        for item in hierarchy.exemplars(level, cluster_id)
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,348 @@
+"""Submits a run to a Ray cluster by its job API, follows it and stops it.
+
+A run has one submission id, made of its configuration and its output, so that it is not run twice
+at a time. What is sent is the configuration, this package (so that what checked the configuration
+is what runs) and the variables that storage and endpoint need.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import socket
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import yaml
+from ray._private.authentication.authentication_token_setup import (
+    maybe_enable_token_auth_if_token_available,
+)
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+
+import hercules_scale
+from hercules_scale.config.run import RunConfig
+from hercules_scale.errors import ConfigError, HerculesScaleError, InputError
+from hercules_scale.jobs.run_record import fingerprinted
+from hercules_scale.runtime.job_environment import FILE_VARIABLE, take_environment
+from hercules_scale.sanitize import printable
+from hercules_scale.storage.manifest import fingerprint
+
+PASSED_ON = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_DEFAULT_REGION",
+    "AWS_REGION",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AZURE_STORAGE_CONNECTION_STRING",
+    "AZURE_STORAGE_ACCOUNT_NAME",
+    "AZURE_STORAGE_ACCOUNT_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "OPENAI_API_KEY",
+    "OPENAI_BASE_URL",
+)
+"""Variables that go with a job where they are set. Those that name files of this machine do not."""
+
+CONFIG_FILE = "run.yaml"
+KEPT = "which whoever uses the cluster can read until some ten minutes after its end"
+CONNECT_SECONDS = 10.0
+POLL_SECONDS = 1.0
+STOP_SECONDS = 60.0
+# Ray takes these over the address that it is given.
+RAY_ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of a run on a cluster.
+
+    Attributes:
+        submission_id: As Ray's job API and dashboard name it.
+        status: When it was last asked about.
+        driver_exit_code: Of the run, once it has ended.
+    """
+
+    submission_id: str
+    status: JobStatus
+    driver_exit_code: int | None = None
+
+
+class Cluster:
+    """The jobs of a Ray cluster.
+
+    Args:
+        address: URL of its dashboard.
+
+    Raises:
+        InputError: It cannot be reached, or refuses the token.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        _check_reachable(address)
+        # Where a token is found the cluster is asked with it, as Ray's own commands do.
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+        with self._explained(), _unset(RAY_ADDRESSES):
+            self._client = JobSubmissionClient(address)
+
+    def jobs_of(self, run_id: str) -> list[Job]:
+        """Jobs of one run, oldest first."""
+        with self._explained():
+            found = self._client.list_jobs()
+        numbered = [(_number(run_id, job.submission_id), job) for job in found]
+        own = sorted((pair for pair in numbered if pair[0]), key=lambda pair: pair[0])
+        return [_job(details) for _, details in own]
+
+    def submit(
+        self, submission_id: str, folder: Path, variables: str, metadata: dict[str, str]
+    ) -> None:
+        """Start a job whose working directory is a folder of this machine.
+
+        Args:
+            submission_id: Name of the job.
+            folder: Its working directory.
+            variables: Name of the file with its variables.
+            metadata: Ray keeps it with the job.
+        """
+        with self._explained():
+            self._client.submit_job(
+                entrypoint=f"python -m {hercules_scale.__name__} run {CONFIG_FILE}",
+                submission_id=submission_id,
+                runtime_env={
+                    "working_dir": str(folder),
+                    "env_vars": {FILE_VARIABLE: variables},
+                    "worker_process_setup_hook": (
+                        f"{take_environment.__module__}.{take_environment.__name__}"
+                    ),
+                },
+                metadata=metadata,
+            )
+
+    def follow(self, submission_id: str, say: Say) -> Job:
+        """Say what a job prints, line by line, until it has ended."""
+        said = 0
+        while True:
+            with self._explained():
+                said = asyncio.run(self._tail(submission_id, said, say))
+                job = _job(self._client.get_job_info(submission_id))
+            if job.status.is_terminal():
+                return job
+            # The connection was closed before the end.
+            time.sleep(POLL_SECONDS)
+
+    def stop(self, submission_id: str) -> Job:
+        """Stop a job and wait for its end."""
+        with self._explained():
+            self._client.stop_job(submission_id)
+            deadline = time.monotonic() + STOP_SECONDS
+            while True:
+                job = _job(self._client.get_job_info(submission_id))
+                if job.status.is_terminal() or time.monotonic() > deadline:
+                    return job
+                time.sleep(POLL_SECONDS)
+
+    async def _tail(self, submission_id: str, said: int, say: Say) -> int:
+        """Say the lines that follow those said before; how many there are by now."""
+        n_lines, rest = 0, ""
+        try:
+            async for text in self._client.tail_job_logs(submission_id):
+                *lines, rest = (rest + text).split("\n")
+                for line in lines:
+                    n_lines += 1
+                    if n_lines > said:
+                        say(printable(line))
+        except RuntimeError:
+            # Closed in the middle; whoever follows asks again.
+            return max(n_lines, said)
+        if rest:
+            say(printable(rest))
+        return max(n_lines, said)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Errors of Ray's client, as one line that says what to do."""
+        where = f"--address {self._address}"
+        try:
+            yield
+        except AuthenticationError as error:
+            refused = str(error).startswith("Authentication failed")
+            raise InputError(
+                f"{where}: the cluster {'refused the token' if refused else 'wants a token'}; give "
+                f"{'its own' if refused else 'it'} in RAY_AUTH_TOKEN, in a file that "
+                "RAY_AUTH_TOKEN_PATH names, or in ~/.ray/auth_token"
+            ) from None
+        except ConnectionError:
+            raise _unreachable(self._address, "no Ray dashboard answers") from None
+        except OSError as error:
+            raise _unreachable(self._address, type(error).__name__) from None
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise HerculesScaleError(f"{where}: {printable(reason)}; see Ray's logs") from None
+
+
+def submission_id(config: RunConfig) -> str:
+    """Name of a run's first job: the same for the same configuration and output."""
+    values = {"config": fingerprinted(config), "output": config.output.path.rstrip("/")}
+    return f"hercules-{fingerprint(values)}"
+
+
+def submit(
+    config: RunConfig,
+    address: str,
+    say: Say,
+    *,
+    wait: bool = True,
+    variables: list[str] | None = None,
+    again: bool = False,
+) -> None:
+    """Have a cluster carry out a run, unless it does so already.
+
+    Args:
+        config: The run.
+        address: URL of the cluster's dashboard.
+        say: Is given what there is to read, line by line.
+        wait: Whether to follow the job to its end.
+        variables: Names of variables that go with it; by default those of ``PASSED_ON``.
+        again: Whether to submit a run whose job has succeeded before.
+
+    Raises:
+        InputError: The cluster cannot be reached, or the job ended with 2.
+        HerculesScaleError: The job failed or was stopped.
+    """
+    environment = _environment(variables)
+    cluster, run_id = Cluster(address), submission_id(config)
+    jobs = cluster.jobs_of(run_id)
+    last = jobs[-1] if jobs else None
+    if last is not None and last.status == JobStatus.SUCCEEDED and not again:
+        say(
+            f"job {last.submission_id}: finished before, nothing to do; where its output is gone, "
+            "submit with --again"
+        )
+        return
+    if last is None or last.status.is_terminal():
+        name = run_id if last is None else f"{run_id}-{len(jobs) + 1}"
+        with tempfile.TemporaryDirectory(prefix="hercules_scale_") as folder:
+            file = _pack(Path(folder), config, environment)
+            cluster.submit(name, Path(folder), file, {"run": config.output.path})
+        passed = f", with {', '.join(environment)}, {KEPT}" if environment else ""
+        before = "" if last is None else f"; {last.submission_id} {last.status.value.lower()}"
+        say(f"job {name}: submitted{passed}{before}")
+    else:
+        name = last.submission_id
+        say(f"job {name}: the run was submitted before and is {last.status.value.lower()}")
+    if wait:
+        _follow(cluster, name, say)
+
+
+def stop(config: RunConfig, address: str, say: Say) -> None:
+    """Stop the job of a run, if there is one; submitted again, it resumes."""
+    cluster, run_id = Cluster(address), submission_id(config)
+    going = [job for job in cluster.jobs_of(run_id) if not job.status.is_terminal()]
+    if not going:
+        say(f"job {run_id}: not running, nothing to stop")
+    for job in going:
+        ended = cluster.stop(job.submission_id)
+        say(f"job {job.submission_id}: {ended.status.value.lower()}; submit again, it resumes")
+
+
+def _follow(cluster: Cluster, name: str, say: Say) -> None:
+    try:
+        job = cluster.follow(name, say)
+    except KeyboardInterrupt:
+        say(f"job {name}: goes on; submit again to follow it, with --stop to stop it")
+        return
+    if job.status == JobStatus.SUCCEEDED:
+        say(f"job {name}: done")
+    elif job.status == JobStatus.STOPPED:
+        raise HerculesScaleError(f"job {name}: was stopped; submit again, it resumes")
+    elif job.driver_exit_code == InputError.exit_code:
+        raise InputError(f"job {name}: the configuration or the input is wrong, see its log above")
+    else:
+        raise HerculesScaleError(f"job {name}: failed, see its log above; submit again, it resumes")
+
+
+def _environment(names: list[str] | None) -> dict[str, str]:
+    """Variables of this process that go with a job.
+
+    Raises:
+        ConfigError: One that is asked for is not set.
+    """
+    if names is None:
+        return {name: os.environ[name] for name in PASSED_ON if os.environ.get(name)}
+    for name in names:
+        if name not in os.environ:
+            raise ConfigError(f"--env {name}: is not set here; set it, or leave --env out")
+    return {name: os.environ[name] for name in names}
+
+
+def _pack(folder: Path, config: RunConfig, environment: dict[str, str]) -> str:
+    """Make the working directory of a job.
+
+    Returns:
+        Name of the file with its variables.
+    """
+    own = Path(hercules_scale.__file__).parent
+    shutil.copytree(own, folder / own.name, ignore=shutil.ignore_patterns("__pycache__"))
+    values = config.model_dump(exclude_unset=True)
+    (folder / CONFIG_FILE).write_text(yaml.safe_dump(values), encoding="utf-8")
+    # Of this job alone: Ray takes equal directories for one, of which another job deleted the file.
+    secrets = folder / f"environment-{uuid.uuid4().hex}.json"
+    secrets.touch(mode=0o600)
+    secrets.write_text(json.dumps(environment), encoding="utf-8")
+    return secrets.name
+
+
+def _check_reachable(address: str) -> None:
+    """Refuse an address that nothing listens at; Ray's client would wait without end."""
+    url = urlsplit(address)
+    try:
+        port = url.port or (443 if url.scheme == "https" else 80)
+    except ValueError:
+        port = 0
+    if url.scheme not in ("http", "https") or not url.hostname or not port:
+        raise ConfigError(
+            f"--address must be the URL of a Ray dashboard such as http://HEAD:8265, got {address}"
+        )
+    try:
+        socket.create_connection((url.hostname, port), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise _unreachable(address, error.strerror or str(error)) from None
+
+
+def _unreachable(address: str, reason: str) -> InputError:
+    return InputError(
+        f"--address {address}: cannot be reached ({reason}); check that the cluster is up and "
+        "the port of its dashboard forwarded"
+    )
+
+
+def _number(run_id: str, name: str | None) -> int:
+    """Which job of a run a submission id names, from 1; 0 where it is of another run."""
+    found = re.fullmatch(rf"{run_id}(?:-(\d+))?", name or "")
+    return int(found[1] or 1) if found else 0
+
+
+def _job(details: JobDetails) -> Job:
+    return Job(str(details.submission_id), details.status, details.driver_exit_code)
+
+
+@contextmanager
+def _unset(names: tuple[str, ...]) -> Iterator[None]:
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(before)

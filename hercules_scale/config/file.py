@@ -1,0 +1,121 @@
+"""A configuration out of a YAML file or a mapping."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from hercules_scale.config.messages import explain
+from hercules_scale.config.resources import StorageConfig
+from hercules_scale.config.run import RunConfig
+from hercules_scale.config.section import names_function
+from hercules_scale.errors import ConfigError
+from hercules_scale.sanitize import printable
+
+
+def load_config(path: str, overrides: list[str] | None = None) -> RunConfig:
+    """Read a YAML file, apply ``a.b=value`` overrides and validate.
+
+    Raises:
+        ConfigError: The file is missing or is no YAML mapping, or a key is wrong.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"configuration {path}: {error.strerror}; give a YAML file") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"configuration {path}: must be UTF-8 ({error}); save it so") from None
+    try:
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"configuration {path}: must be YAML: {reason}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"configuration {path}: must be a mapping of sections such as input and output, "
+            f"got {type(values).__name__}; see the README's example"
+        )
+    for override in overrides or []:
+        _set(values, override)
+    config = parse_config(values)
+    check_functions(config)
+    return config
+
+
+def check_functions(config: RunConfig, llm: bool = False, embed: bool = False) -> None:
+    """Refuse a configuration that asks for functions of Python that are not given.
+
+    Args:
+        config: The run.
+        llm: Whether a function that answers prompts is given.
+        embed: Whether a function that embeds texts is given.
+
+    Raises:
+        ConfigError: One is missing.
+    """
+    asked = (
+        ("llm", llm, "summaries.engine", config.summaries.engine),
+        ("embed", embed, "embedding.model", config.embedding.model),
+        ("embed", embed, "embedding.text_model", config.embedding.text_model),
+    )
+    for name, given, key, value in asked:
+        if names_function(value) and not given:
+            raise ConfigError(
+                f"{key} {printable(str(value))} is for Python, where the function is given: "
+                f"Hercules({name}=...) for a run, and for new items of a finished one "
+                f"Hierarchy.open(RUN).assign(items, {name}=...); elsewhere name a model"
+            )
+
+
+def storage_options(overrides: list[str]) -> StorageConfig:
+    """Access to the output of a run, by overrides such as ``storage.endpoint=URL``.
+
+    Raises:
+        ConfigError: A key is wrong, or of another section.
+    """
+    values: dict[Any, Any] = {"input": {"path": "-"}, "output": {"path": "-"}}
+    for override in overrides:
+        if not override.startswith("storage."):
+            raise ConfigError(
+                f"--set {override}: must be of the section storage, such as "
+                "storage.endpoint=http://minio:9000; the others are the run's own"
+            )
+        _set(values, override)
+    return parse_config(values).storage
+
+
+def _set(values: dict[Any, Any], override: str) -> None:
+    """Apply one ``a.b=value``, the value read as YAML."""
+    key, equals, text = override.partition("=")
+    names = key.split(".")
+    if not equals or not all(names):
+        raise ConfigError(f"--set {override}: must be key=value, such as hierarchy.seed=1")
+    section = values
+    for name in names[:-1]:
+        child = section.get(name)
+        if child is None:
+            child = section[name] = {}
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {override}: {name} holds {child!r}, not a section")
+        section = child
+    try:
+        section[names[-1]] = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"--set {override}: the value must be YAML: {reason}") from None
+
+
+def parse_config(values: dict[Any, Any]) -> RunConfig:
+    """Validate a mapping of sections.
+
+    Raises:
+        ConfigError: One line that names each wrong key, the rule, the value and the remedy.
+    """
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        problems = "; also ".join(explain(dict(problem)) for problem in error.errors()[:3])
+        raise ConfigError(f"configuration: {printable(problems)}") from None

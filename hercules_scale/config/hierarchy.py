@@ -1,0 +1,174 @@
+"""Sections about the clustering."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Annotated, Literal
+
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
+
+from hercules_scale.config.section import Section
+
+Linkage = Literal["ward", "average", "complete", "single"]
+# Their distances, in float64, take 200 MB.
+MAX_AGGLOMERATED = 5_000
+
+
+class ResamplingConfig(Section):
+    """Resampling of clusters at each level.
+
+    Source: HERCULES, section 3.3 and Algorithm 3, lines 14-24.
+    """
+
+    rounds: int = Field(
+        default=0,
+        ge=0,
+        le=1000,
+        description="rounds m, where refinement is none; 0 is off",
+    )
+    points_per_cluster: int = Field(
+        default=10, ge=1, le=100_000, description="items r nearest to each centroid in a round"
+    )
+
+
+class SmoothingConfig(Section):
+    """Neighbourhood smoothing of the vectors before they are clustered."""
+
+    neighbours: Annotated[int, Field(ge=0, le=1000)] | Literal["auto"] = Field(
+        default="auto",
+        description="neighbours a vector is averaged with; 0 is off; auto tries it on a sample",
+    )
+    rounds: int = Field(default=3, ge=1, le=100, description="times that this is done")
+
+
+def levels_tag(value: object) -> str:
+    """Branch of the union of ``levels`` that a value belongs to."""
+    return "levels chosen" if value == "auto" else "levels listed"
+
+
+# A mistake is told by the rules of a list alone, not by those of each branch of the union.
+_Levels = Annotated[
+    Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1), Tag(levels_tag(None))]
+    | Annotated[Literal["auto"], Tag(levels_tag("auto"))],
+    Discriminator(levels_tag),
+]
+
+
+class HierarchyConfig(Section):
+    """Clustering of the vectors, level on level."""
+
+    levels: _Levels = Field(
+        default=[100, 20, 5],
+        description="clusters a level, finest first, strictly falling, such as [100, 20, 5]; or "
+        "auto, which chooses them from the data",
+    )
+    k_score: Literal[
+        "simplified_silhouette", "silhouette", "davies_bouldin", "calinski_harabasz"
+    ] = Field(
+        default="simplified_silhouette",
+        description="what levels: auto chooses by; silhouette is the paper's, for at most 20,000 "
+        "items",
+    )
+    max_k: int = Field(
+        default=1000, ge=2, le=3125, description="clusters that levels: auto may choose, at most"
+    )
+    representation: Literal["direct", "description"] = Field(
+        default="direct", description="cluster the items' own vectors, or their descriptions'"
+    )
+    refinement: Literal["tree", "none"] = Field(
+        default="tree",
+        description="tree refines all levels together; none is the paper's recursive k-means",
+    )
+    resampling: ResamplingConfig = ResamplingConfig()
+    smoothing: SmoothingConfig = SmoothingConfig()
+    metric: Literal["squared_l2", "cosine"] = Field(
+        default="squared_l2",
+        description="squared_l2 of the vectors less their mean, or cosine (spherical k-means)",
+    )
+    method: Literal["kmeans", "agglomerative"] = Field(
+        default="kmeans",
+        description="kmeans level on level, or agglomerative: one dendrogram cut at every level, "
+        "of all items up to 5,000, else of micro-clusters by k-means; refinement is not run on it",
+    )
+    linkage: Linkage = Field(
+        default="ward",
+        description="what agglomerative merges: ward (the least rise of squared distances to "
+        "means), or the least average, largest (complete) or smallest (single) L2 distance",
+    )
+    init: Literal["auto", "sample", "kmeans++", "kmeans||"] = Field(
+        default="auto",
+        description="where centroids start; auto is kmeans++ below 1,000 clusters, else sample",
+    )
+    n_init: int = Field(default=1, ge=1, le=100, description="starts a level; the best is kept")
+    max_iterations: int = Field(default=100, ge=1, description="iterations a level, at most")
+    tolerance: float = Field(
+        default=1e-5,
+        ge=0,
+        lt=1,
+        description="stop when the objective falls by no more than this share",
+    )
+    changed_tolerance: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="stop when no more than this share of labels changes",
+    )
+    empty_clusters: Literal["split", "farthest", "drop"] = Field(
+        default="split",
+        description="an empty cluster gets half of the largest (split), the farthest item "
+        "(farthest), or is left out (drop)",
+    )
+    seed: int = Field(default=0, ge=0, lt=2**63, description="seed of every random choice")
+
+    @field_validator("smoothing", mode="before")
+    @classmethod
+    def _smoothing_has_a_short_form(cls, value: object) -> object:
+        return {"neighbours": "auto"} if value == "auto" else value
+
+    @field_validator("levels")
+    @classmethod
+    def _levels_fall(cls, value: list[int] | Literal["auto"]) -> list[int] | Literal["auto"]:
+        if value == "auto":
+            return value
+        if any(upper >= lower for lower, upper in itertools.pairwise(value)):
+            raise ValueError("must fall strictly, finest level first")
+        return value
+
+    @field_validator("method")
+    @classmethod
+    def _method_fits(cls, value: str, others: ValidationInfo) -> str:
+        if value == "kmeans":
+            return value
+        resampling, levels = others.data.get("resampling"), others.data.get("levels", [1])
+        if resampling is not None and resampling.rounds > 0:
+            raise ValueError(
+                f"must be kmeans where resampling.rounds is above 0 ({resampling.rounds} here), "
+                "since only k-means resamples"
+            )
+        if levels == "auto":
+            raise ValueError("must be kmeans where levels are auto; list the counts")
+        if levels[0] > MAX_AGGLOMERATED:
+            raise ValueError(
+                f"must be kmeans where levels ask for more than {MAX_AGGLOMERATED:,} clusters "
+                f"({levels[0]:,} here), which is as many points as are agglomerated"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _resampling_is_not_undone(self) -> HierarchyConfig:
+        # One level has no tree.
+        nests = self.levels == "auto" or len(self.levels) > 1
+        if nests and self.refinement == "tree" and self.resampling.rounds > 0:
+            raise ValueError(
+                f"resampling.rounds must be 0 where refinement is tree ({self.resampling.rounds} "
+                "here), since tree refinement puts means of all items in the place of the "
+                "centroids that resampling finds; leave resampling out, or give refinement: none, "
+                "the paper's way"
+            )
+        return self
+
+    @property
+    def listed_levels(self) -> list[int]:
+        """Levels that are known not to be ``auto``."""
+        assert self.levels != "auto"
+        return self.levels

@@ -1,0 +1,82 @@
+"""One line about each mistake in a configuration."""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+from typing import Any
+
+from pydantic import BaseModel
+
+from hercules_scale.config.hierarchy import levels_tag
+from hercules_scale.config.run import RunConfig
+from hercules_scale.sanitize import without_secrets
+
+_RULES = {
+    "missing": "is required",
+    "string_type": "must be text",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "list_type": "must be a list",
+    "model_type": "must be a section of keys",
+}
+
+
+# A value is shown in short however large it is: aliases of YAML make a large one of a few bytes.
+SHOWN_CHARACTERS = 2_000
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict = 3, 8, 8
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
+
+
+def explain(problem: dict[str, Any]) -> str:
+    """Describe one mistake in one line: key, rule, value and remedy.
+
+    Args:
+        problem: An error of Pydantic.
+    """
+    unknown = problem["type"] == "extra_forbidden"
+    # Pydantic names the branches of a union such as input.path, which holds no keys.
+    branches = ("str", "list[str]", levels_tag(None))
+    location = [part for part in problem["loc"] if unknown or part not in branches]
+    key = ".".join(str(part) for part in location)
+    fields, field = _fields_at(location)
+    if unknown:
+        near = difflib.get_close_matches(str(location[-1])[:60], fields, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(fields)}"
+        return f"{key} is not a known key; {hint}"
+    rule = _RULES.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+    rule = rule[:1].lower() + rule[1:]
+    value = "" if problem["type"] == "missing" or not key else f", got {_shown(problem['input'])}"
+    remedy = f"; give {field}" if field else ""
+    if problem["type"] in ("missing", "model_type") and not field:
+        remedy = f"; its keys are {', '.join(fields)}"
+    return f"{key} {rule}{value}{remedy}".strip()
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, str):
+        return repr(without_secrets(value[:SHOWN_CHARACTERS]))[:200]
+    try:
+        return without_secrets(_SHORT.repr(value))[:200]
+    except ValueError:
+        # Python writes no number of more than some thousand digits.
+        return "a number too long to show"
+
+
+def _fields_at(location: list[str | int]) -> tuple[list[str], str | None]:
+    """Known keys of the section that holds a location, and the description of its field."""
+    section: type[BaseModel] = RunConfig
+    field = None
+    for part in location:
+        info = section.model_fields.get(str(part))
+        if info is None:
+            break
+        field = info.description
+        kinds = [info.annotation, *getattr(info.annotation, "__args__", ())]
+        nested = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not nested:
+            break
+        section = nested[0]
+    return sorted(section.model_fields), field

@@ -1,0 +1,182 @@
+"""Sections about the input and its embedding."""
+
+from __future__ import annotations
+
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from hercules_scale.config.section import Section, without_password
+
+
+class VariableConfig(Section):
+    """Description of a numeric column, for statistics and prompts."""
+
+    name: str | None = Field(default=None, description="what people call it")
+    unit: str | None = Field(default=None, description="such as cm")
+    description: str | None = Field(default=None, description="such as length of a petal")
+
+
+class CsvConfig(Section):
+    """Dialect of csv files; what is left out is detected, in each file by itself."""
+
+    delimiter: str | None = Field(
+        default=None, min_length=1, max_length=1, description="what separates fields, such as ;"
+    )
+    quote: str | None = Field(
+        default=None, max_length=1, description='what encloses fields; left out: ", empty: nothing'
+    )
+    escape: str | None = Field(
+        default=None,
+        max_length=1,
+        description="what stands before a quote within quotes; left out: a quote, or \\ where the "
+        "file has it so; empty: a quote",
+    )
+    encoding: str | None = Field(
+        default=None, description="of csv, jsonl, json and txt files, such as utf-8 or cp1252"
+    )
+    decimal: Literal[".", ","] | None = Field(
+        default=None, description="what begins the decimals of a number"
+    )
+
+    @field_validator("delimiter", "quote", "escape")
+    @classmethod
+    def _is_plain(cls, value: str | None) -> str | None:
+        if value and (not value.isascii() or value in "\r\n\0"):
+            raise ValueError("must be one character of ASCII, and no end of a line")
+        return value
+
+    @field_validator("encoding")
+    @classmethod
+    def _encoding_is_known(cls, value: str | None) -> str | None:
+        try:
+            # Python's codecs that make no text of bytes, such as base64, have no such name.
+            if value is not None:
+                "a".encode(value)
+        except (LookupError, ValueError):
+            raise ValueError(f"{value!r} is no encoding of text; give such as utf-8") from None
+        return value
+
+    @model_validator(mode="after")
+    def _characters_differ(self) -> CsvConfig:
+        given = [each for each in (self.delimiter, self.quote, self.escape) if each]
+        if len(set(given)) < len(given):
+            raise ValueError(
+                "delimiter, quote and escape must differ; an escape left empty is the quote itself"
+            )
+        return self
+
+
+class InputConfig(Section):
+    """The input of a run."""
+
+    path: str | list[str] = Field(
+        description="a file, folder, glob or list of them (parquet, csv, jsonl, txt, npy, or "
+        "images)"
+    )
+    csv: CsvConfig = CsvConfig()
+    modality: Literal["text", "image", "numeric", "embedding"] | None = Field(
+        default=None, description="what an item is; left out: detected"
+    )
+    id_column: str | None = Field(
+        default=None, description="column that names each item; left out: the row number"
+    )
+    text_column: str | None = Field(
+        default=None, description="column that holds the text; left out: detected"
+    )
+    image_column: str | None = Field(
+        default=None, description="column that holds images: their bytes, paths or URIs"
+    )
+    image_sources: list[str] = Field(
+        default=[],
+        description="where cells of image_column may lie besides the input's folder and object "
+        "stores: folders, and beginnings of URLs such as https://images.example.com/; https:// "
+        "alone is every public host",
+    )
+    embedding_column: str | None = Field(
+        default=None, description="column that holds vectors of numbers, all of one length"
+    )
+    columns: list[str] = Field(
+        default=[], description="numeric columns; left out: all that hold numbers"
+    )
+    metadata: dict[str, VariableConfig] = Field(
+        default={}, description="names, units and descriptions of numeric columns"
+    )
+    label_columns: list[str] = Field(
+        default=[], description="ground truth, for evaluation only; a list of column names"
+    )
+    owner_column: str | None = Field(
+        default=None,
+        description="column that says whose an item is, for privacy.min_owners; its values are "
+        "counted, and neither shown nor kept",
+    )
+
+    @field_validator("path")
+    @classmethod
+    def _path_is_not_empty(cls, value: str | list[str]) -> str | list[str]:
+        if not value or (isinstance(value, list) and not all(value)):
+            raise ValueError("must name at least one file, folder or glob")
+        return without_password(value)
+
+    @field_validator("image_sources")
+    @classmethod
+    def _image_sources_are_places(cls, value: list[str]) -> list[str]:
+        for place in value:
+            scheme, separator, _ = place.partition("://")
+            if separator and scheme not in ("http", "https", "file"):
+                raise ValueError(
+                    f"{place!r} must be a folder, or the beginning of a URL with http:// or "
+                    "https://; object stores are read without being named"
+                )
+            if not (separator or place.startswith(("/", "~", "."))):
+                raise ValueError(
+                    f"{place!r} must begin with http://, https://, / or ./, so that no host is "
+                    "taken for a folder"
+                )
+            try:
+                _ = urlsplit(place).port
+            except ValueError as error:
+                raise ValueError(f"{place!r} is no beginning of a URL ({error})") from None
+        without_password(value)
+        return value
+
+    @property
+    def words_column(self) -> str:
+        """Column of the table ``items`` that says in words what an item is."""
+        told = self.text_column is not None or self.modality in (None, "text")
+        return "text" if told else "description"
+
+    @property
+    def paths(self) -> list[str]:
+        """The path as a list."""
+        return [self.path] if isinstance(self.path, str) else self.path
+
+
+class EmbeddingConfig(Section):
+    """Embedding of the items."""
+
+    model: str | None = Field(
+        default=None,
+        min_length=1,
+        description="an alias, a local folder or a model-hub id; left out: minilm, or for images "
+        "efficientnet-lite0",
+    )
+    text_model: str = Field(
+        default="minilm",
+        min_length=1,
+        description="embeds titles and descriptions where the items are no texts",
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="auto takes bfloat16 where the processor computes in it"
+    )
+    cache: str | None = Field(
+        default=None,
+        min_length=1,
+        description="a folder, path or URI, that keeps vectors for other runs over the same items",
+    )
+    long_text: Literal["truncate", "window"] = Field(
+        default="truncate",
+        description="texts longer than the model reads are cut, or read in windows (64 at most) "
+        "whose vectors are averaged",
+    )

@@ -1,0 +1,150 @@
+"""Sections about machines and storage."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from hercules_scale.config.section import Section, without_secret
+
+
+class StageResources(Section):
+    """Actors of one stage, and what each may take."""
+
+    workers: int | None = Field(
+        default=None, ge=1, le=100_000, description="actors; left out: resources.workers"
+    )
+    cpus: float = Field(default=1.0, gt=0, le=1024, description="logical CPUs of an actor")
+    gpus: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="GPUs of an actor, or a share such as 0.5; left out: 1 where the profile "
+        "takes GPUs",
+    )
+    memory_gib: float | None = Field(
+        default=None, gt=0, description="memory that its node sets aside for an actor"
+    )
+
+
+class EmbedResources(StageResources):
+    """The same for embedding, whose actors may become more."""
+
+    max_workers: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="actors where shards wait and nodes can be had; left out: workers",
+    )
+
+
+class ResourcesConfig(Section):
+    """Resources that a run may take on a machine or a cluster."""
+
+    profile: Literal["auto", "cpu", "gpu", "gpus", "tensor_parallel"] = Field(
+        default="auto",
+        description="auto takes GPUs where the Ray cluster has them, cpu none; gpu needs one, "
+        "gpus puts actors and vLLM replicas on all, tensor_parallel shares those of a node in one "
+        "replica",
+    )
+    workers: int = Field(
+        default=2, ge=1, le=100_000, description="actors that embed, of one CPU (or GPU) each"
+    )
+    embed: EmbedResources = EmbedResources()
+    cluster: StageResources = StageResources()
+    llm_replicas: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="vLLM replicas, at least; left out: 1, or with profile gpus as many as fit",
+    )
+    llm_max_replicas: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="vLLM replicas where requests wait; left out: llm_replicas",
+    )
+    llm_tensor_parallel: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="GPUs that share one replica; left out: 1, or with profile tensor_parallel "
+        "those of a node",
+    )
+
+    wait_seconds: float = Field(
+        default=1800,
+        gt=0,
+        description="wait for room on a Ray cluster that others share; then the run ends, and "
+        "resumes when it is run again",
+    )
+
+    @model_validator(mode="after")
+    def _more_is_not_less(self) -> ResourcesConfig:
+        pairs = (
+            ("llm_max_replicas", self.llm_max_replicas, "llm_replicas", self.replicas),
+            ("embed.max_workers", self.embed.max_workers, "embed.workers", self.embed_workers),
+        )
+        for name, most, other, least in pairs:
+            if most is not None and most < least:
+                raise ValueError(f"{name} must be at least {other} ({least}), got {most}")
+        return self
+
+    @property
+    def embed_workers(self) -> int:
+        """Actors that embed."""
+        return self.embed.workers or self.workers
+
+    @property
+    def cluster_workers(self) -> int:
+        """Actors that cluster."""
+        return self.cluster.workers or self.workers
+
+    @property
+    def replicas(self) -> int:
+        """VLLM replicas, at least."""
+        return self.llm_replicas or 1
+
+    @property
+    def tensor_parallel(self) -> int:
+        """GPUs that share one replica."""
+        return self.llm_tensor_parallel or 1
+
+
+class StorageConfig(Section):
+    """Access to object stores; credentials come from the environment alone."""
+
+    endpoint: str | None = Field(
+        default=None,
+        description="base URL of an S3-compatible server (left out: AWS_ENDPOINT_URL) or of "
+        "another host of Google's or Azure's storage",
+    )
+    region: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=100,
+        description="of S3; left out: AWS_DEFAULT_REGION",
+    )
+    project: str | None = Field(
+        default=None, min_length=1, max_length=100, description="of Google Cloud, for gs://"
+    )
+    account: str | None = Field(
+        default=None, min_length=1, max_length=100, description="storage account, for az://"
+    )
+    anonymous: bool = Field(default=False, description="read public data without credentials")
+    virtual_hosts: bool = Field(
+        default=False,
+        description="name the bucket in the host, where an S3-compatible server asks for it",
+    )
+    retry_seconds: float = Field(
+        default=120,
+        ge=0,
+        le=3600,
+        description="how long an outage, time-outs and throttling are waited out",
+    )
+
+    @field_validator("endpoint")
+    @classmethod
+    def _endpoint_holds_no_secret(cls, value: str | None) -> str | None:
+        return without_secret(value, "give credentials in the environment")

@@ -1,0 +1,175 @@
+"""The configuration of a run: one section a stage, each field with its default and bounds.
+
+Source: the YAML of the README's "Your own data".
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from hercules_scale.config.hierarchy import HierarchyConfig
+from hercules_scale.config.reading import EmbeddingConfig, InputConfig
+from hercules_scale.config.resources import ResourcesConfig, StorageConfig
+from hercules_scale.config.section import CALLABLE, Section, names_function, without_password
+from hercules_scale.config.summaries import SummariesConfig
+
+
+class ReductionConfig(Section):
+    """The principal components that maps are drawn with."""
+
+    components: int = Field(default=2, ge=2, le=3, description="2 or 3")
+
+
+class EvaluationConfig(Section):
+    """Measurements at the end of a run."""
+
+    metrics: Literal["all", "none"] = Field(default="all", description="all or none")
+
+
+class PrivacyConfig(Section):
+    """Which item text a run may expose."""
+
+    min_items: int = Field(
+        default=0,
+        ge=0,
+        le=1_000_000_000,
+        description="a cluster of fewer items shows no text of them, neither to people nor to a "
+        "model",
+    )
+    min_owners: int = Field(
+        default=0,
+        ge=0,
+        le=1_000,
+        description="the same for a cluster whose items are of fewer owners, by input.owner_column",
+    )
+    redact: str | None = Field(
+        default=None,
+        pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*$",
+        description="a function from text to text, as package.module:function, that every item's "
+        "text goes through before anything is told of it",
+    )
+    local_only: bool = Field(
+        default=False,
+        description="refuse endpoints that are not on this machine and models of a hub",
+    )
+
+    @property
+    def withholds(self) -> bool:
+        """Whether small clusters keep their texts to themselves."""
+        return self.min_items > 0 or self.min_owners > 0
+
+
+class OutputConfig(Section):
+    """Place of the tables."""
+
+    path: Annotated[str, AfterValidator(without_password)] = Field(
+        min_length=1, description="a folder: a local path, s3://, gs:// or az://"
+    )
+
+
+class RunConfig(Section):
+    """A whole run."""
+
+    input: InputConfig
+    embedding: EmbeddingConfig = EmbeddingConfig()
+    hierarchy: HierarchyConfig = HierarchyConfig()
+    summaries: SummariesConfig = SummariesConfig()
+    reduction: ReductionConfig = ReductionConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+    storage: StorageConfig = StorageConfig()
+    output: OutputConfig
+
+    @model_validator(mode="after")
+    def _columns_have_one_role(self) -> RunConfig:
+        labels, own = self.input.label_columns, self.input
+        if len(set(labels)) < len(labels):
+            raise ValueError("input.label_columns must name each column once")
+        if len(set(own.columns)) < len(own.columns):
+            raise ValueError("input.columns must name each column once")
+        used = [own.text_column, own.image_column, own.embedding_column, *own.columns]
+        for name in labels:
+            if name in used:
+                raise ValueError(
+                    f"input.label_columns must not hold {name!r}, a column that is clustered: "
+                    "ground truth is never seen by clustering"
+                )
+        kinds = {
+            "columns": bool(own.columns),
+            "embedding_column": own.embedding_column is not None,
+            "image_column": own.image_column is not None,
+        }
+        named = [f"input.{name}" for name, given in kinds.items() if given]
+        if len(named) > 1:
+            raise ValueError(f"{' and '.join(named)} exclude one another: a run has one modality")
+        return self
+
+    @model_validator(mode="after")
+    def _owners_are_counted_alone(self) -> RunConfig:
+        owner, own = self.input.owner_column, self.input
+        if (owner is None) != (self.privacy.min_owners == 0):
+            raise ValueError(
+                f"input.owner_column ({owner!r}) and privacy.min_owners "
+                f"({self.privacy.min_owners}) go together; give both, such as user_id and 5, or "
+                "neither"
+            )
+        shown = [own.id_column, own.text_column, own.image_column, own.embedding_column]
+        if owner is not None and owner in [*shown, *own.columns, *own.label_columns]:
+            raise ValueError(
+                f"input.owner_column must not be {owner!r}, a column that is kept in tables: "
+                "owners are counted alone; name another column"
+            )
+        if self.privacy.withholds and self.describes_items:
+            raise ValueError(
+                "privacy.min_items and privacy.min_owners keep texts of small clusters from "
+                "models, but hierarchy.representation description and summaries.describe_items "
+                "send every item's text before there are clusters; leave one out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> RunConfig:
+        if self.describes_items and self.summaries.engine == "keyphrases":
+            raise ValueError(
+                "summaries.engine keyphrases describes no items, which "
+                "hierarchy.representation description or summaries.describe_items asks for; take "
+                "engine vllm or openai"
+            )
+        functions = self.summaries.engine == CALLABLE or self.embeds_by_function
+        if functions and self.privacy.local_only:
+            raise ValueError(
+                "privacy.local_only cannot know where a function (llm, embed) sends texts; leave "
+                "local_only out, or name models instead of functions"
+            )
+        return self
+
+    @property
+    def text_embedding(self) -> EmbeddingConfig:
+        """Embedding of titles and descriptions: as the items' where they are texts."""
+        if self.input.modality in (None, "text"):
+            return self.embedding
+        return self.embedding.model_copy(update={"model": self.embedding.text_model})
+
+    @property
+    def embeds_by_function(self) -> bool:
+        """Whether a function of Python embeds texts: items, labels or both."""
+        return any(map(names_function, (self.embedding.model, self.embedding.text_model)))
+
+    @property
+    def labels_share_space(self) -> bool:
+        """Whether items and labels are embedded by one model, so that they can be compared."""
+        of_text = self.input.modality in (None, "text")
+        return of_text or self.hierarchy.representation == "description"
+
+    @property
+    def encodes_items(self) -> bool:
+        """Whether a model embeds the items, or words about them."""
+        return self.describes_items or self.input.modality in (None, "text", "image")
+
+    @property
+    def describes_items(self) -> bool:
+        """Whether a language model titles and describes every item."""
+        return self.summaries.describe_items or self.hierarchy.representation == "description"

@@ -1,0 +1,232 @@
+"""Sections about titles and descriptions."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from hercules_scale.config.section import CALLABLE, Section, without_secret
+from hercules_scale.models import DEFAULT_CHAT_MODEL, n_parameters
+
+
+class PriceConfig(Section):
+    """Prices of the language model, for the plan."""
+
+    prompt: float = Field(ge=0, description="price of a million prompt tokens")
+    completion: float = Field(ge=0, description="price of a million generated tokens")
+
+    def of(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """Cost of a number of tokens."""
+        return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
+
+
+# Items and tokens of prompts: small ones, and others.
+SMALL_PROMPTS: dict[str, Any] = {
+    "exemplars": 8,
+    "exemplar_strategy": "mixed",
+    "exemplar_tokens": 48,
+    "max_prompt_tokens": 1536,
+}
+LARGE_PROMPTS: dict[str, Any] = {
+    "exemplars": 16,
+    "exemplar_strategy": "mixed",
+    "exemplar_tokens": 96,
+    "max_prompt_tokens": 4000,
+}
+# Parameters from which a model is shown more than items, and no worked examples.
+MEDIUM_PARAMETERS, LARGE_PARAMETERS = 0.95e9, 4e9
+
+
+def _prompt_size(engine: object, model: object) -> str:
+    """The size of prompts that fits a model; endpoints and functions are taken for large."""
+    if engine == "keyphrases":
+        return "small"
+    size = n_parameters(model) if engine == "vllm" and isinstance(model, str) else None
+    if size is None or size >= LARGE_PARAMETERS:
+        return "large"
+    return "small" if size < MEDIUM_PARAMETERS else "medium"
+
+
+class PromptExample(Section):
+    """A worked example of the user's own."""
+
+    items: list[str] = Field(min_length=1, max_length=20, description="texts of a few items")
+    title: str = Field(min_length=1, max_length=60, description="their title")
+    description: str = Field(min_length=1, max_length=240, description="their description")
+
+
+class SummariesConfig(Section):
+    """Titles and descriptions of the clusters."""
+
+    engine: Literal["vllm", "openai", "keyphrases", "callable"] = Field(
+        default="vllm",
+        description="vllm (on Ray Serve), openai (any compatible endpoint) or keyphrases (no LLM)",
+    )
+    model: str = Field(
+        default=DEFAULT_CHAT_MODEL,
+        min_length=1,
+        description="an alias, a local folder, a model-hub id, or the endpoint's model name",
+    )
+    endpoint: str | None = Field(
+        default=None,
+        description="base URL for engine openai; left out: OPENAI_BASE_URL. "
+        "The key comes from OPENAI_API_KEY alone",
+    )
+    topic: str | None = Field(default=None, description="the paper's topic seed")
+    instructions: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=4_000,
+        description="more that the model is asked to keep to, in every prompt",
+    )
+    language: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=60,
+        description="language of titles and descriptions, such as German; left out: that of the "
+        "items",
+    )
+    examples: list[PromptExample] | None = Field(
+        default=None,
+        max_length=20,
+        description="worked examples in the place of the built-in ones; [] for none",
+    )
+    prompt_size: Literal["small", "medium", "large"] = Field(
+        default="large",
+        description="small: worked examples and few items; medium: worked examples, many items and "
+        "all that is known of a cluster; large: the same without examples. Left out: by the "
+        "model, small below one billion parameters, medium below four",
+    )
+    exemplars: int = Field(
+        default=LARGE_PROMPTS["exemplars"],
+        ge=1,
+        le=100,
+        description="items shown in a prompt; left out: 16, or 8 of small prompts",
+    )
+    exemplar_strategy: Literal["nearest", "diverse", "random", "mixed"] = Field(
+        default=LARGE_PROMPTS["exemplar_strategy"],
+        description="the items nearest to the centroid, those of them that are not near one "
+        "another, a random draw, or half nearest and half random; left out: mixed",
+    )
+    exemplar_tokens: int = Field(
+        default=LARGE_PROMPTS["exemplar_tokens"],
+        ge=8,
+        le=4096,
+        description="tokens of an item that a prompt shows; left out: 96, or 48 of small prompts",
+    )
+    max_prompt_tokens: int = Field(
+        default=LARGE_PROMPTS["max_prompt_tokens"],
+        ge=512,
+        le=1_000_000,
+        description="tokens of a prompt; left out: 4000, or 1536 of small prompts",
+    )
+    children: int = Field(
+        default=12, ge=0, le=100, description="clusters below that a prompt shows; 0 for none"
+    )
+    children_strategy: Literal["largest", "nearest", "random"] = Field(
+        default="largest",
+        description="the largest children, those nearest to the centroid, or a random draw",
+    )
+    numeric_precision: int = Field(
+        default=4, ge=1, le=17, description="digits of numbers that a prompt shows"
+    )
+    max_answer_tokens: int = Field(default=128, ge=32, le=4096, description="tokens of an answer")
+    temperature: float = Field(default=0.0, ge=0, le=2, description="0 is the likeliest answer")
+    contrast: int = Field(
+        default=2, ge=0, le=20, description="nearest clusters outside that a prompt sets it against"
+    )
+    candidates: int = Field(
+        default=4,
+        ge=1,
+        le=32,
+        description="answers to each question; the one that stands best for its own cluster "
+        "against its siblings is taken",
+    )
+    clusters_per_request: int = Field(
+        default=1,
+        ge=1,
+        le=100,
+        description="clusters that share a request, at most; fewer after an answer that cannot "
+        "be used",
+    )
+    vocabulary: str | None = Field(
+        default=None,
+        min_length=1,
+        description="a text file of words, one a line, that clusters of images are named from, "
+        "where embedding.model reads texts too",
+    )
+    show_images: bool = Field(
+        default=False,
+        description="show the images themselves to the model, which must be one that sees; with "
+        "describe_items it captions every image",
+    )
+    describe_items: bool = Field(
+        default=False,
+        description="title and describe every item too; hierarchy.representation "
+        "description does so by itself",
+    )
+    max_total_tokens: int | None = Field(
+        default=None, ge=1, description="stop before more tokens than this; more resumes the run"
+    )
+    max_cost: float | None = Field(
+        default=None, gt=0, description="the same for the cost, by summaries.price"
+    )
+    requests_in_flight: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="requests sent and not yet answered; left out: 32, or for each replica 64, "
+        "on GPUs 256; of a function 4",
+    )
+    max_attempts: int = Field(default=4, ge=1, le=20, description="requests a cluster, at most")
+    timeout_seconds: float = Field(default=300, gt=0, description="wait for one answer")
+    record_prompts: bool = Field(
+        default=False, description="keep prompts and responses in llm_calls"
+    )
+    price: PriceConfig | None = None
+
+    @property
+    def for_items(self) -> SummariesConfig:
+        """The same for items: each has one answer, since there is nothing to choose it by."""
+        return self.model_copy(update={"candidates": 1})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _prompts_fit_the_model(cls, values: Any) -> Any:
+        """Give what is left out the values that fit the model's size."""
+        if not isinstance(values, dict):
+            return values
+        left_out = (*LARGE_PROMPTS, "prompt_size")
+        given = {
+            key: value for key, value in values.items() if key not in left_out or value is not None
+        }
+        engine, model = (
+            given.get(key, cls.model_fields[key].default) for key in ("engine", "model")
+        )
+        size = given.get("prompt_size") or _prompt_size(engine, model)
+        budget = SMALL_PROMPTS if size == "small" else LARGE_PROMPTS
+        return {**budget, **given, "prompt_size": size}
+
+    @model_validator(mode="after")
+    def _cost_has_a_price(self) -> SummariesConfig:
+        if self.show_images and self.clusters_per_request > 1:
+            raise ValueError(
+                f"show_images needs clusters_per_request 1, got {self.clusters_per_request}"
+            )
+        if self.show_images and self.engine == CALLABLE:
+            raise ValueError(
+                "show_images needs a model that sees, and a function (llm) is given text alone; "
+                "leave one out"
+            )
+        if self.max_cost is not None and self.price is None:
+            raise ValueError(
+                f"max_cost {self.max_cost:g} needs summaries.price, such as "
+                "{prompt: 0.1, completion: 0.4} for a million tokens"
+            )
+        return self
+
+    @field_validator("endpoint")
+    @classmethod
+    def _endpoint_holds_no_secret(cls, value: str | None) -> str | None:
+        return without_secret(value, "give the key in OPENAI_API_KEY")

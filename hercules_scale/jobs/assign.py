@@ -1,0 +1,164 @@
+"""The order of the stages that put new items into the clusters of a finished run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hercules_scale.config.file import parse_config
+from hercules_scale.config.run import RunConfig
+from hercules_scale.config.section import names_function
+from hercules_scale.config.trust import check_trusted
+from hercules_scale.errors import InputError, SchemaError
+from hercules_scale.jobs.cluster import carry_out
+from hercules_scale.jobs.preflight import check
+from hercules_scale.jobs.run_record import Results
+from hercules_scale.reading.files import read_columns
+from hercules_scale.reading.listing import list_sources
+from hercules_scale.reading.moments import Moments
+from hercules_scale.reading.sources import SourceFile
+from hercules_scale.runtime.context import NO_FUNCTIONS, Functions, RunContext
+from hercules_scale.runtime.machines import take_resources
+from hercules_scale.runtime.progress import Reporter
+from hercules_scale.stages.assign import FinishedRun, assign_items
+from hercules_scale.stages.describe import describe_items
+from hercules_scale.stages.embed import embed_items
+from hercules_scale.stages.read import read_items
+from hercules_scale.stages.statistics import known_moments
+from hercules_scale.stages.summarize import open_model
+from hercules_scale.storage.manifest import published_files, read_run
+from hercules_scale.storage.store import Store, split_uri
+
+NEEDED = ("memberships", "assigner", "reference", "item_keys")
+
+
+def assign(
+    run: str,
+    section: dict[str, Any],
+    output: str,
+    reporter: Reporter | None = None,
+    functions: Functions = NO_FUNCTIONS,
+    *,
+    redact: str | None = None,
+    endpoint: str | None = None,
+) -> Store:
+    """Put items into the clusters of a finished run, at every level; resumes like a run.
+
+    Writes the tables ``items``, ``labels`` where the input has the run's label columns,
+    ``embeddings``, ``memberships``, ``rejected`` and ``drift``.
+
+    Args:
+        run: Output of the run.
+        section: The ``path`` of the items, and keys of the section ``input`` that differ from the
+            run's.
+        output: Where the tables go.
+        reporter: What progress is shown on; by default the terminal.
+        functions: The user's own, where the run was made by such.
+        redact: ``privacy.redact`` of the run, where it has one; it is imported and called.
+        endpoint: ``summaries.endpoint`` of the run, where items are described by one.
+
+    Returns:
+        The output, finished.
+
+    Raises:
+        InputError: The run is not finished or holds nothing to assign by, the input names no file
+            or lacks a column, the output is not empty, or the run would call a function or ask a
+            server that the caller does not name.
+        ManifestMismatchError: The output holds something else.
+    """
+    reporter = reporter or Reporter()
+    store = Store(run)
+    tables = published_files(store)
+    missing = [name for name in NEEDED if not tables.get(name)]
+    if missing:
+        raise InputError(
+            f"{run}: holds no table {missing[0]!r}, which items are assigned by; give the output "
+            "of a run, made by this version"
+        )
+    if (Store(output).root, Store(output).scheme) == (store.root, store.scheme):
+        raise InputError(f"--output {output} is the run itself; give a new folder")
+    record = read_run(store)
+    _check_storage(store, record["config"], [str(section["path"]), output])
+    config = _configure(record["config"], section, output, reporter)
+    # How the run is reached is how the items and the output are.
+    config = config.model_copy(update={"storage": store.options})
+    check_trusted(store.uri, "privacy.redact", config.privacy.redact, redact, "--redact ")
+    if config.describes_items and config.summaries.engine == "openai":
+        named = config.summaries.endpoint
+        check_trusted(store.uri, "summaries.endpoint", named, endpoint, "--endpoint ")
+    config, sources, taken = check(config, functions)
+    finished = FinishedRun.of(store, tables, config.hierarchy.metric)
+
+    def stages(context: RunContext) -> Results:
+        return _run_stages(
+            context, sources, finished, known_moments(record["variables"], config.input.columns)
+        )
+
+    return carry_out(config, sources, taken, stages, reporter, record["fingerprint"], functions)
+
+
+def _check_storage(store: Store, values: dict[str, Any], places: list[str]) -> None:
+    """Refuse to ask another host for items or output than the caller names.
+
+    Raises:
+        InputError: The run names one, and the caller, who needs one, none.
+    """
+    named = values.get("storage", {}).get("endpoint")
+    elsewhere = [place for place in places if split_uri(place)[0] != "file"]
+    if elsewhere and not store.is_reached_by_endpoint:
+        option = "--set storage.endpoint="
+        check_trusted(store.uri, "storage.endpoint", named, None, option)
+
+
+def _configure(
+    values: dict[str, Any], section: dict[str, Any], output: str, reporter: Reporter
+) -> RunConfig:
+    """The run's configuration for other items, without what only titles of clusters need."""
+    labels = values["input"]["label_columns"]
+    # Where images are fetched from is for the caller to say.
+    values["input"] |= {"label_columns": [], "image_sources": [], **section}
+    values["output"] = {"path": output}
+    # It is written too, and may be anywhere.
+    values["embedding"]["cache"] = None
+    # Nothing is told of clusters, so nobody needs to know whose the items are.
+    values["input"]["owner_column"] = None
+    values["privacy"] |= {"min_items": 0, "min_owners": 0}
+    values["summaries"]["describe_items"] = False
+    if values["hierarchy"]["representation"] == "direct":
+        values["summaries"]["engine"] = "keyphrases"
+    config = parse_config(values)
+    if not config.labels_share_space and names_function(config.embedding.text_model):
+        del values["embedding"]["text_model"]
+    source = list_sources(config.input.paths)[0]
+    read_columns(config.input, source)
+    there = [name for name in labels if _has_label(config, source, name)]
+    if absent := [name for name in labels if name not in there]:
+        reporter.say(f"the input has no label column {', '.join(absent)}: assigned without it")
+    values["input"]["label_columns"] = there
+    return parse_config(values)
+
+
+def _has_label(config: RunConfig, source: SourceFile, name: str) -> bool:
+    try:
+        read_columns(config.input.model_copy(update={"label_columns": [name]}), source)
+    except SchemaError:
+        return False
+    return True
+
+
+def _run_stages(
+    context: RunContext, sources: list[SourceFile], run: FinishedRun, moments: Moments | None
+) -> Results:
+    context, n_gpus = take_resources(context, sources)
+    items = read_items(context, sources, moments)
+    shards, tables = items.shards, dict(items.files)
+    if context.config.describes_items:
+        descriptions = describe_items(context, shards, open_model(context, n_gpus))
+        tables |= {"items": descriptions.items, "llm_calls": descriptions.calls}
+    tables["embeddings"], dimension = embed_items(context, items, n_gpus)
+    assigned = assign_items(context, shards, dimension, run)
+    tables |= {"memberships": assigned.memberships, "drift": [assigned.drift]}
+    return tables, {
+        "rows": {name: sum(file.rows for file in files) for name, files in tables.items()},
+        "rejected": items.reasons,
+        "assigned": {"run": run.store.uri, "items": shards.n_items, "known": assigned.n_known},
+    }

@@ -1,0 +1,332 @@
+"""The order of a run's stages, and how a run starts, resumes and ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+
+from hercules_scale.clustering.assign import Float32, to_unit
+from hercules_scale.config.run import RunConfig
+from hercules_scale.config.section import CALLABLE, names_function
+from hercules_scale.errors import (
+    StorageError,
+)
+from hercules_scale.jobs.preflight import check
+from hercules_scale.jobs.run_record import (
+    Results,
+    earlier_run,
+    fingerprint_of,
+    keep_record,
+    new_record,
+)
+from hercules_scale.reading.sources import SourceFile
+from hercules_scale.reading.survey import Survey
+from hercules_scale.reduction.pca import PCA
+from hercules_scale.runtime.context import NO_FUNCTIONS, Functions, RunContext, Shards
+from hercules_scale.runtime.machines import take_resources
+from hercules_scale.runtime.progress import Reporter
+from hercules_scale.runtime.ray_session import check_one_machine
+from hercules_scale.runtime.shards import ShardResult, run_once
+from hercules_scale.stages.assigner import keep_assigner
+from hercules_scale.stages.cluster import Clustering, cluster_items
+from hercules_scale.stages.describe import describe_items
+from hercules_scale.stages.embed import embed_items
+from hercules_scale.stages.evaluate import evaluate_levels
+from hercules_scale.stages.prompt_facts import cells
+from hercules_scale.stages.read import read_items
+from hercules_scale.stages.reduce import fit_pca, reduce_items
+from hercules_scale.stages.smooth import smooth_vectors
+from hercules_scale.stages.statistics import Statistics, measure_statistics
+from hercules_scale.stages.summarize import (
+    Summaries,
+    open_encoder,
+    open_model,
+    probe_endpoint,
+    summarize_clusters,
+)
+from hercules_scale.stages.tree_order import order_items
+from hercules_scale.stages.vectors import ShardTiles
+from hercules_scale.storage import layout, schemas
+from hercules_scale.storage.faults import explain, reason_of
+from hercules_scale.storage.lock import hold_lock
+from hercules_scale.storage.manifest import (
+    publish,
+    read_commits,
+)
+from hercules_scale.storage.schemas import WITHHELD
+from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import (
+    FileRecord,
+    column_vectors,
+    read_tables,
+    vector_column,
+    write_table,
+)
+
+SUMMARY_COLUMNS = (
+    "title",
+    "description",
+    "summary_status",
+    "summary_error",
+    "summary_source",
+    "summary_score",
+    "groundedness",
+    "keyphrases",
+)
+
+
+CLUSTERS = "clusters"
+
+
+def run(
+    config: RunConfig, reporter: Reporter | None = None, functions: Functions = NO_FUNCTIONS
+) -> Store:
+    """Run the whole job, or what is left of it.
+
+    Args:
+        config: The run.
+        reporter: What progress is shown on; by default the terminal.
+        functions: The user's own, where the configuration asks for them.
+
+    Returns:
+        The output, finished.
+
+    Raises:
+        HerculesScaleError: Of the type that says what went wrong.
+    """
+    config, sources, taken = check(config, functions)
+
+    def stages(context: RunContext) -> Results:
+        return _run_stages(context, sources)
+
+    return carry_out(config, sources, taken, stages, reporter, None, functions)
+
+
+def carry_out(
+    config: RunConfig,
+    sources: list[SourceFile],
+    taken: Survey,
+    stages: Callable[[RunContext], Results],
+    reporter: Reporter | None = None,
+    assigned_to: str | None = None,
+    functions: Functions = NO_FUNCTIONS,
+) -> Store:
+    """Start or resume the stages of one output, keep its record, and publish what they made.
+
+    Args:
+        config: The run.
+        sources: Its input files.
+        taken: What they are taken for.
+        stages: What is done, on Ray.
+        reporter: What progress is shown on; by default the terminal.
+        assigned_to: Fingerprint of the run whose clusters the items are put into, if any.
+        functions: The user's own, where the configuration asks for them.
+
+    Returns:
+        The output, finished.
+
+    Raises:
+        ConfigError: It needs functions of this process, and Ray is a cluster of several machines.
+        ManifestMismatchError: The output holds another run.
+        StorageError: Another run is writing there, or the storage fails.
+    """
+    reporter = reporter or Reporter()
+    if config.embeds_by_function or config.summaries.engine == CALLABLE:
+        check_one_machine()
+    store = Store(config.output.path)
+    run_fingerprint = fingerprint_of(config, sources, assigned_to)
+    context = RunContext(config, store, run_fingerprint, reporter, functions=functions)
+
+    def earlier_attempt() -> tuple[dict[str, Any] | None, bool]:
+        earlier = earlier_run(store, config, sources, run_fingerprint, assigned_to)
+        return earlier, earlier is not None and store.exists(layout.SUCCESS)
+
+    with _storage_errors(store):
+        finished = earlier_attempt()[1]
+        if not finished:
+            if _asks_endpoint(context, assigned_to):
+                context = probe_endpoint(context)
+            with hold_lock(store, reporter.alarm) as lock:
+                # Another run may have ended since.
+                earlier, finished = earlier_attempt()
+                if not finished:
+                    lock.store.delete_unfinished()
+                    context = replace(context, store=lock.store)
+                    record = earlier or new_record(context, sources, assigned_to)
+                    record["input"] = taken.record()
+                    for line in taken.lines:
+                        reporter.say(line)
+                    for alarm in taken.alarms:
+                        reporter.alarm(alarm)
+                    tables = keep_record(context, record, lock, stages)
+                    lock.check()
+                    publish(lock.store, tables, run_fingerprint)
+                    return store
+    reporter.say(f"{store.uri}: finished before, nothing to do")
+    return store
+
+
+def _asks_endpoint(context: RunContext, assigned_to: str | None) -> bool:
+    """Whether an endpoint still has questions to answer in a run."""
+    config = context.config
+    if config.summaries.engine != "openai" or (assigned_to and not config.describes_items):
+        return False
+    return not read_commits(context.store, CLUSTERS, context.fingerprint)
+
+
+@contextmanager
+def _storage_errors(store: Store) -> Iterator[None]:
+    """Say what storage raises in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise explain(error, store.uri) or StorageError(
+            f"{store.uri}: the storage failed ({reason_of(error)}); check access to it and run "
+            "again, it resumes"
+        ) from error
+
+
+def _load_workers(n_workers: int) -> None:
+    """Let workers load the stages at once, and not each when it is first needed."""
+    load = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(_load_stages)
+    for _ in range(n_workers):
+        load.remote()
+
+
+def _load_stages() -> None:
+    """To be sent this function, a worker loads this module, which loads every stage."""
+
+
+def _run_stages(context: RunContext, sources: list[SourceFile]) -> Results:
+    """Every stage in order."""
+    context, n_gpus = take_resources(context, sources)
+    config = context.config
+    with _label_encoder(context) as encode:
+        _load_workers(config.resources.workers)
+        items = read_items(context, sources)
+        shards, files = items.shards, dict(items.files)
+        calls: list[FileRecord] = []
+        spent, described = (0, 0), {}
+        if config.describes_items:
+            descriptions = describe_items(context, shards, open_model(context, n_gpus))
+            files["items"], calls, spent = (
+                descriptions.items,
+                descriptions.calls,
+                descriptions.spent,
+            )
+            described = {"described_items": {"not_described": descriptions.n_kept}}
+        embeddings, dimension = embed_items(context, items, n_gpus)
+        smoothing = smooth_vectors(context, shards, dimension)
+        source = ShardTiles(context.store, shards, dimension, smoothing.table)
+        clustering = cluster_items(context, source, n_gpus)
+        statistics = measure_statistics(context, shards, clustering, items.moments)
+        model = open_model(context, n_gpus)
+        summaries = summarize_clusters(
+            context, shards, clustering, model, encode, spent, statistics
+        )
+    calls = [*summaries.calls, *calls]
+    pca = fit_pca(context, source)
+    reductions = reduce_items(context, source, pca)
+    clusters = run_once(
+        context,
+        CLUSTERS,
+        lambda: _write_clusters(context, shards, clustering, summaries, statistics, pca),
+    )
+    # Before the metrics, which take up its sums.
+    assigning = keep_assigner(context, shards, smoothed=source.table != "embeddings")
+    evaluations = evaluate_levels(context, shards, clustering, summaries)
+    tables = files | {
+        "embeddings": embeddings,
+        "memberships": clustering.files,
+        "clusters": clusters.files,
+        "reductions": reductions,
+        "evaluations": [evaluations],
+        "llm_calls": calls,
+        **assigning,
+    }
+    tables["cluster_items"] = order_items(context, clustering.clusters, tables)
+    if clustering.curve:
+        tables["k_selection"] = clustering.curve
+    return tables, {
+        "rows": {name: sum(file.rows for file in files) for name, files in tables.items()},
+        "rejected": items.reasons,
+        "clusters_per_level": {
+            str(level): clustering.level(level).num_rows
+            for level in range(1, clustering.n_levels + 1)
+        },
+        "variables": {} if statistics is None else statistics.variables(),
+        "smoothing": smoothing.report,
+        "pca": {"mean": pca.mean.tolist(), "components": pca.components.tolist()},
+        "clustering": clustering.report,
+        "summary_status": _counts(summaries.table["summary_status"]),
+        "summary_source": _counts(summaries.table["summary_source"]),
+        "tokens": _tokens(context.store, calls),
+        **described,
+    }
+
+
+def _label_encoder(context: RunContext) -> AbstractContextManager[Callable[[list[str]], Float32]]:
+    """Embeds titles and descriptions, by the user's function or by a model."""
+    embed, config = context.functions.embed, context.config.text_embedding
+    if embed is None or not names_function(config.model):
+        return open_encoder(config)
+    return nullcontext(lambda texts: to_unit(embed.encode(texts, "summarize")))
+
+
+def _write_clusters(
+    context: RunContext,
+    shards: Shards,
+    clustering: Clustering,
+    summaries: Summaries,
+    statistics: Statistics | None,
+    pca: PCA,
+) -> ShardResult:
+    """Join what clustering, summarising and reducing made into the table ``clusters``."""
+    clusters = clustering.clusters
+    centroids = column_vectors(clusters["centroid"])
+    reduced = pca.transform(centroids)
+    n_exemplars = context.config.summaries.exemplars
+    withheld = pc.equal(summaries.table["summary_source"], WITHHELD).to_pylist()
+    rows = [
+        [] if hidden else near[:n_exemplars]
+        for near, hidden in zip(clusters["exemplar_rows"].to_pylist(), withheld, strict=True)
+    ]
+    ids = cells(context.store, shards, rows, "item_id")
+    table = clusters.drop_columns(["exemplar_rows", "random_rows"])
+    for name in SUMMARY_COLUMNS:
+        table = table.append_column(name, summaries.table[name])
+    extra = {
+        "exemplar_item_ids": pa.array(
+            [[ids[row] for row in exemplars] for exemplars in rows], pa.list_(pa.string())
+        ),
+        "exemplar_rows": pa.array(rows, pa.list_(pa.int64())),
+        "description_embedding": vector_column(summaries.embeddings),
+        "reduction": vector_column(reduced),
+        "numeric_stats": pa.nulls(table.num_rows, schemas.NUMERIC_STATS)
+        if statistics is None
+        else pc.if_else(pa.array(withheld), None, statistics.column()),
+    }
+    for name, column in extra.items():
+        table = table.append_column(name, column)
+    schema = schemas.clusters(centroids.shape[1], summaries.embeddings.shape[1], reduced.shape[1])
+    table = table.select(schema.names).cast(schema)
+    return ShardResult([write_table(context.store, layout.part("clusters", 0), table)])
+
+
+def _counts(column: pa.ChunkedArray) -> dict[str, int]:
+    return {pair["values"]: pair["counts"] for pair in pc.value_counts(column).to_pylist()}
+
+
+def _tokens(store: Store, calls: list[FileRecord]) -> dict[str, int]:
+    names = ["prompt_tokens", "completion_tokens"]
+    if not calls:
+        return {"calls": 0, **dict.fromkeys(names, 0)}
+    table = read_tables(store, [file.path for file in calls], names)
+    sums = {name: int(pc.sum(table[name]).as_py() or 0) for name in names}
+    return {"calls": table.num_rows, **sums}

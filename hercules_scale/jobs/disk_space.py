@@ -1,0 +1,95 @@
+"""Whether there is disk enough for what a run writes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+
+from hercules_scale.config.run import RunConfig
+from hercules_scale.errors import InputError
+from hercules_scale.reading.columns import Columns
+from hercules_scale.reading.items import read_layout
+from hercules_scale.reading.sources import SourceFile, npy_header, parquet_file
+from hercules_scale.storage.store import Store
+
+# Of the smallest models in use, where only the model would tell.
+LEAST_DIMENSION = 384
+# Texts in plain files take about this much of their size, compressed and kept twice.
+SHARE_OF_PLAIN_TEXT = 0.5
+PLAIN = ("csv", "jsonl", "txt")
+
+
+def count_rows(sources: list[SourceFile]) -> int | None:
+    """Rows of the input, where files say so without being read."""
+    if sources[0].format == "parquet":
+        return sum(int(parquet_file(source).metadata.num_rows) for source in sources)
+    if sources[0].format == "npy":
+        return sum(npy_header(source).n_rows for source in sources)
+    return len(sources) if sources[0].format == "image" else None
+
+
+def dimension_of(config: RunConfig, columns: Columns, sources: list[SourceFile]) -> int:
+    """Numbers of a vector, or the fewest that a model makes of an item."""
+    if columns.modality == "embedding":
+        return read_layout(config.input, sources).dimension
+    if columns.modality == "text" and config.embeds_by_function:
+        return 1
+    return len(columns.numbers) if columns.modality == "numeric" else LEAST_DIMENSION
+
+
+def check_space(
+    config: RunConfig, sources: list[SourceFile], n_rows: int | None, dimension: int
+) -> str:
+    """Compare what a run writes at least with what is free.
+
+    Args:
+        config: The run.
+        sources: Its input files.
+        n_rows: Their rows, where that is known.
+        dimension: Numbers of a vector.
+
+    Returns:
+        Both figures of the output and of the temporary folder, for the plan.
+
+    Raises:
+        InputError: There is less.
+    """
+    store = Store(config.output.path)
+    vectors = 4 * dimension * (n_rows or 0)
+    size = sum(source.size_bytes for source in sources)
+    text = int(SHARE_OF_PLAIN_TEXT * size) if sources[0].format in PLAIN else 0
+    # Vectors of the input are kept as they are read too.
+    kept = 2 * vectors if config.input.modality == "embedding" else vectors
+    wanted = {"temporary": vectors, "output": kept + text}
+    places = {"temporary": tempfile.gettempdir(), "output": store.root}
+    if not store.is_local:
+        del places["output"]
+    elif os.path.isdir(store.root):
+        # What an earlier attempt wrote is there already.
+        wanted["output"] = max(0, wanted["output"] - sum(store.list_sizes("").values()))
+    if os.environ.get("RAY_ADDRESS"):
+        # The vectors lie on the nodes.
+        del places["temporary"]
+    said = []
+    for name, place in places.items():
+        free = shutil.disk_usage(_existing(place)).free
+        if free < wanted[name]:
+            remedy = "give another output.path" if name == "output" else "set TMPDIR to another one"
+            what = f"output.path {store.uri}" if name == "output" else f"temporary folder {place}"
+            raise InputError(
+                f"{what}: the run writes about {_mib(wanted[name])} there, and {_mib(free)} are "
+                f"free; make space or {remedy}"
+            )
+        said.append(f"{_mib(wanted[name])} of {_mib(free)} free in {place}")
+    return "; ".join(said) or "not checked, the storage is remote"
+
+
+def _existing(place: str) -> str:
+    while not os.path.exists(place):
+        place = os.path.dirname(place)
+    return place
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB"

@@ -1,0 +1,182 @@
+"""Checks of a run before anything starts."""
+
+from __future__ import annotations
+
+import fnmatch
+import urllib.parse
+
+from hercules_scale.config.file import check_functions
+from hercules_scale.config.run import RunConfig
+from hercules_scale.config.section import names_function
+from hercules_scale.errors import ConfigError, InputError
+from hercules_scale.jobs.disk_space import check_space, count_rows, dimension_of
+from hercules_scale.models import (
+    DEFAULT_MODELS,
+    IMAGE_ALIASES,
+    check_chat_model,
+    check_local,
+    resolve_embedding_model,
+    resolve_image_model,
+)
+from hercules_scale.reading.columns import Columns, with_columns
+from hercules_scale.reading.listing import list_sources
+from hercules_scale.reading.redact import load_redaction
+from hercules_scale.reading.sources import SourceFile
+from hercules_scale.reading.survey import Survey, survey
+from hercules_scale.runtime.context import NO_FUNCTIONS, Functions
+from hercules_scale.stages.vocabulary import read_vocabulary
+from hercules_scale.storage import layout
+from hercules_scale.storage.faults import reason_of
+from hercules_scale.storage.manifest import check_free
+from hercules_scale.storage.store import Store, split_uri, use_options
+from hercules_scale.summarization.clients import OpenAIClient, is_loopback
+
+
+def check(
+    config: RunConfig, functions: Functions = NO_FUNCTIONS
+) -> tuple[RunConfig, list[SourceFile], Survey]:
+    """Check what can be checked before anything starts, and list the input files.
+
+    Args:
+        config: The run.
+        functions: The user's own, which the configuration may ask for.
+
+    Returns:
+        The configuration with the modality and the columns that were detected, the files, and
+        what they are taken for.
+
+    Raises:
+        InputError: A path names nothing or cannot be read, or the output cannot be written.
+        SchemaError: A column is missing.
+        ConfigError: A model's alias or folder does not exist.
+    """
+    use_options(config.storage)
+    check_functions(config, functions.llm is not None, functions.embed is not None)
+    if config.privacy.redact is not None:
+        load_redaction(config.privacy.redact)
+    check_language_model(config)
+    skipped: dict[str, str] = {}
+    sources = list_sources(config.input.paths, skipped)
+    n_rows = count_rows(sources)
+    taken = survey(config.input, sources, n_rows, skipped)
+    config = _resolved(config, taken.columns)
+    _check_models(config)
+    _check_output(config)
+    check_space(config, sources, n_rows, dimension_of(config, taken.columns, sources))
+    return config, sources, taken
+
+
+def check_language_model(config: RunConfig) -> None:
+    """Refuse a language model that does not exist, or may not be asked.
+
+    Raises:
+        ConfigError: It is no alias, folder or hub id; or not on this machine where it must be.
+    """
+    if config.summaries.engine == "vllm":
+        check_chat_model(config.summaries.model)
+        if config.privacy.local_only:
+            check_local("summaries.model", config.summaries.model)
+    if config.summaries.engine == "openai":
+        client = OpenAIClient(config.summaries)
+        if config.privacy.local_only:
+            _check_endpoint(client.url)
+
+
+def _check_output(config: RunConfig) -> None:
+    """Look what is there, write a small file and delete it."""
+    # An outage is waited for while a run is under way; at its start somebody is looking.
+    store = Store(config.output.path).hasty
+    _check_apart(config.input.paths, store)
+    probe = layout.stage_file("probe", "writable")
+    try:
+        check_free(store, "output.path")
+        store.write_bytes(probe, b"")
+        store.delete_files(probe)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"output.path {store.uri}: cannot be written ({reason_of(error)}); check the path, "
+            "the bucket, the credentials and storage.endpoint"
+        ) from None
+
+
+def _check_apart(inputs: list[str], output: Store) -> None:
+    """Refuse an output that the same input would read the next time."""
+    inside = f"{output.root}/{layout.RUN}"
+    for path in inputs:
+        scheme, place = split_uri(path)
+        pattern = place.rstrip("/")
+        reads = fnmatch.fnmatchcase(inside, pattern) or inside.startswith(f"{pattern}/")
+        if scheme == output.scheme and reads:
+            raise InputError(
+                f"output.path {output.uri} lies in input.path {path}, so that the next run would "
+                "read this one's files; give an output beside the input"
+            )
+
+
+def _resolved(config: RunConfig, columns: Columns) -> RunConfig:
+    """The configuration with the modality, the columns and the model that follow from the input."""
+    model, text_model = config.embedding.model, config.embedding.text_model
+    if model is None and columns.modality == "text" and names_function(text_model):
+        model = text_model
+    model = model or DEFAULT_MODELS.get(columns.modality)
+    return config.model_copy(
+        update={
+            "input": with_columns(config.input, columns),
+            "embedding": config.embedding.model_copy(update={"model": model}),
+        }
+    )
+
+
+def _check_local_models(config: RunConfig) -> None:
+    """Refuse models that would come from a hub."""
+    if config.input.modality != "text":
+        check_local("embedding.text_model", config.embedding.text_model)
+    if config.embedding.model is not None:
+        check_local("embedding.model", config.embedding.model)
+
+
+def _check_endpoint(url: str) -> None:
+    """Refuse an endpoint that is not on this machine; one that is there is asked without proxy."""
+    if not is_loopback(url):
+        raise ConfigError(
+            f"summaries.endpoint is at {urllib.parse.urlsplit(url).hostname}, and "
+            "privacy.local_only refuses endpoints that are not on this machine; give one at "
+            "localhost, 127.0.0.1 or [::1]"
+        )
+
+
+def _check_models(config: RunConfig) -> None:
+    """Refuse models that do not exist, and modes that the modality does not allow."""
+    modality, embedding = config.input.modality, config.embedding
+    key = "embedding.model" if modality == "text" else "embedding.text_model"
+    of_texts = config.text_embedding.model or ""
+    if not names_function(of_texts):
+        resolve_embedding_model(of_texts, key)
+    if modality == "image":
+        resolve_image_model(embedding.model or "")
+    elif modality in ("numeric", "embedding") and embedding.model is not None:
+        raise ConfigError(
+            f"embedding.model {embedding.model!r} has no meaning for input.modality {modality}, "
+            "whose items are vectors already; leave it out, embedding.text_model embeds titles"
+        )
+    if config.privacy.local_only:
+        _check_local_models(config)
+    if config.summaries.show_images and modality != "image":
+        raise ConfigError(
+            f"summaries.show_images has no meaning for input.modality {modality}; leave it out"
+        )
+    if config.summaries.vocabulary is not None:
+        if modality != "image" or embedding.model in IMAGE_ALIASES or config.describes_items:
+            raise ConfigError(
+                "summaries.vocabulary needs images that are not described otherwise, and an "
+                "embedding.model whose texts share their space, such as a CLIP; got modality "
+                f"{modality} and {embedding.model}"
+            )
+        read_vocabulary(config.summaries.vocabulary)
+    if config.describes_items and modality == "embedding" and config.input.text_column is None:
+        raise ConfigError(
+            "hierarchy.representation description and summaries.describe_items need words to "
+            "describe items by, which vectors have not; name input.text_column"
+        )

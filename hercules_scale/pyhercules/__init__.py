@@ -1,0 +1,1 @@
+"""Models of the paper's package, pyhercules, read and written as JSON."""

@@ -1,0 +1,1 @@
+"""A finished run: its tables, status, edits by people, exports and plots."""

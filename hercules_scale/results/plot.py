@@ -1,0 +1,134 @@
+"""Maps of a level as figures."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from hercules_scale.errors import InputError
+from hercules_scale.results.source import FinishedRun
+from hercules_scale.sanitize import printable
+from hercules_scale.storage.tables import column_vectors
+
+LARGEST_POINTS2, TITLES = 3_000, 40
+MOST_POINTS, WIDTH, UNLABELLED = 200_000, 20, "other clusters"
+TITLE_CHARACTERS, LINE_CHARACTERS = 40, 20
+# Points between centres of labels, below which the smaller cluster's is left out.
+APART_X, APART_Y = 100, 28
+
+
+def draw_map(run: FinishedRun, level: int) -> Any:
+    """Draw the clusters of a level: areas by items, colours by the coarsest clusters above.
+
+    Args:
+        run: Whose.
+        level: Which.
+
+    Returns:
+        A matplotlib figure, bound to no window.
+
+    Raises:
+        InputError: The clusters have no place on a map.
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    clusters = run.level(level)
+    if clusters["reduction"].null_count or clusters["reduction"].type.list_size < 2:
+        raise InputError(f"{run.store.uri}: its clusters have no place on a map")
+    places = column_vectors(clusters["reduction"])[:, :2]
+    tops = np.arange(clusters.num_rows)
+    for number in range(level, run.n_levels):
+        tops = run.level(number)["parent_cluster_id"].to_numpy()[tops]
+    sizes = clusters["n_items"].to_numpy()
+    areas = LARGEST_POINTS2 * sizes / max(sizes.max(), 1)
+    figure = Figure(figsize=(11, 8), layout="constrained", dpi=100)
+    axes = figure.subplots()
+    order = np.argsort(-sizes, kind="stable")
+    colours = colormaps["tab20"](tops % 20)
+    x, y = places[order].T
+    axes.scatter(x, y, s=areas[order] + 8, c=colours[order], alpha=0.6, linewidths=0)
+    axes.set_axis_off()
+    axes.margins(0.08)
+    axes.set_title(printable(f"{run.name}: level {level}, {clusters.num_rows:,} clusters"))
+    figure.draw_without_rendering()
+    spots = axes.transData.transform(places)
+    titles = clusters["title"].to_pylist()
+    taken: list[Any] = []
+    for cluster_id in order.tolist():
+        apart = [np.abs(spots[cluster_id] - other) / (APART_X, APART_Y) for other in taken]
+        if len(taken) == TITLES or any((each < 1.2).all() for each in apart):
+            continue
+        taken.append(spots[cluster_id])
+        label = "\n".join(textwrap.wrap(_short(titles[cluster_id]), LINE_CHARACTERS))
+        axes.annotate(_plain(label), places[cluster_id], ha="center", va="center", fontsize=8)
+    return figure
+
+
+def draw_data_map(run: FinishedRun, level: int) -> Any:
+    """Draw the items, coloured and labelled by the clusters of a level, with DataMapPlot.
+
+    Args:
+        run: Whose.
+        level: Which. Its largest clusters have labels, and of many items a part is drawn.
+
+    Returns:
+        A matplotlib figure.
+
+    Raises:
+        InputError: The run has no map of its items, or DataMapPlot is not installed.
+    """
+    try:
+        import datamapplot
+    except ImportError:
+        raise InputError(
+            "a map of the items needs DataMapPlot; install it with "
+            "pip install --no-deps -r requirements-maps.txt"
+        ) from None
+    from matplotlib import pyplot
+
+    if len(run.columns("reductions")) < 4:
+        raise InputError(f"{run.store.uri}: its items have no place on a map")
+    every = -(-run.n_items // MOST_POINTS)
+    columns = {"reductions": ["pca_1", "pca_2"], "memberships": [f"level_{level}"]}
+    table = pa.concat_tables(
+        shard.take(pa.array(range(0, shard.num_rows, every))) for shard in run.shards(columns)
+    )
+    places = np.stack([table[name].to_numpy() for name in columns["reductions"]], axis=1)
+    # Its margins and glow are made for maps as wide as those of UMAP.
+    places *= WIDTH / max(float(np.ptp(places, axis=0).max()), 1e-12)
+    clusters = run.level(level)
+    largest = np.argsort(-clusters["n_items"].to_numpy(), kind="stable")[:TITLES]
+    names = np.full(clusters.num_rows, UNLABELLED, object)
+    for cluster_id in largest.tolist():
+        # Labels that are alike would be one.
+        title = _short(clusters["title"][cluster_id].as_py())
+        names[cluster_id] = title if title not in names else f"{title} ({cluster_id})"
+    shown = np.array([_plain(name) for name in names], object)
+    figure, _ = datamapplot.create_plot(
+        places,
+        shown[table[f"level_{level}"].to_numpy()],
+        title=_plain(printable(run.name)),
+        sub_title=f"{run.n_items:,} items, level {level}: {clusters.num_rows:,} clusters",
+        noise_label=UNLABELLED,
+        font_family="DejaVu Sans",
+        # It would ask a server for fonts.
+        use_system_fonts=True,
+        label_font_size=9,
+        label_wrap_width=LINE_CHARACTERS,
+    )
+    # What a notebook has shown would be shown again, and kept.
+    pyplot.close(figure)
+    return figure
+
+
+def _short(title: str) -> str:
+    return printable(textwrap.shorten(title, TITLE_CHARACTERS, placeholder="…"))
+
+
+def _plain(text: str) -> str:
+    """Text in which no dollar begins a formula."""
+    return text.replace("$", r"\$")

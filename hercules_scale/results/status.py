@@ -1,0 +1,69 @@
+"""Progress of a run, from what it has written; asks nothing of the run itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hercules_scale.errors import InputError
+from hercules_scale.runtime.progress import StageReport
+from hercules_scale.sanitize import printable
+from hercules_scale.storage import layout
+from hercules_scale.storage.lock import held_by
+from hercules_scale.storage.manifest import read_commits, read_record
+from hercules_scale.storage.store import Store
+
+
+def describe_status(uri: str) -> str:
+    """The state of a run and of each of its stages, a line each.
+
+    Args:
+        uri: Output of the run.
+
+    Raises:
+        InputError: There is no run at this place.
+    """
+    store = Store(uri)
+    try:
+        record = read_record(store)
+    except FileNotFoundError:
+        raise InputError(f"{uri}: holds no run; give the output path of a run") from None
+    lines = [f"{store.uri}: {_state(store, record)}"]
+    for stage in stage_reports(store, record):
+        amount = f"{stage.done:,} of {stage.total:,} {stage.unit}"
+        lines.append(f"  {stage.name:<22}{amount:<32}{stage.seconds:>9,.1f} s")
+    lines += [f"! {printable(alarm)}" for alarm in record["alarms"]]
+    return "\n".join(lines)
+
+
+def stage_reports(store: Store, record: dict[str, Any]) -> list[StageReport]:
+    """Reports of the stages, with what was committed since they were written.
+
+    Args:
+        store: Output of the run.
+        record: What ``read_record`` gave.
+    """
+    reports = [StageReport(**values) for values in record.get("stages", [])]
+    for stage in reports:
+        if stage.done < stage.total:
+            commits = read_commits(store, stage.name, record["fingerprint"]).values()
+            committed = sum(commit.info.get("units", 0) for commit in commits)
+            stage.done = max(stage.done, committed)
+    return reports
+
+
+def _state(store: Store, record: dict[str, Any]) -> str:
+    attempt = f"attempt {record['attempts']}" if record.get("attempts", 1) > 1 else ""
+    since = ", ".join(filter(None, [attempt, f"started {record['started_at']}"]))
+    if store.exists(layout.SUCCESS):
+        return f"finished, {since}, ended {record['ended_at']}"
+    if record["status"] == "running":
+        held = held_by(store)
+        if held is not None and held[1]:
+            return f"running, {since}, by {held[0]}"
+        return f"interrupted, {since}, last heard of {record['seen_at']}; run it again, it resumes"
+    if record["status"] == "failed":
+        return (
+            f"failed, {since}, ended {record['ended_at']}: {printable(record['error'])}; run it "
+            "again, it resumes"
+        )
+    return f"done but not published, {since}; run it again, it publishes"

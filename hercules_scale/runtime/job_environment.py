@@ -1,0 +1,95 @@
+"""Variables that come with a submitted run, and go with it.
+
+They come in a file of the job's working directory, because Ray writes those of a runtime
+environment into its logs, and they may be secrets. Ray unpacks that directory on each node and
+leaves it there, so the driver keeps the variables in the cluster's key-value store while it runs,
+and the file of a node is deleted by the first process that finds them there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+FILE_VARIABLE = "HERCULES_SCALE_ENVIRONMENT"
+"""Names the file, in processes of a submitted run; each job's has a name of its own."""
+
+# Ray forgets them so long after the driver was last heard of.
+KEPT_SECONDS = 600
+
+
+def take_environment() -> None:
+    """Set the variables that came with the job, if this process is of one."""
+    name = os.environ.get(FILE_VARIABLE)
+    if name:
+        os.environ.update(json.loads(_read(name)))
+
+
+@contextmanager
+def kept_environment() -> Iterator[None]:
+    """Keep the variables of a job in the cluster, and on no disk, until the block ends.
+
+    To be called by the driver, connected to Ray, in a job that has variables.
+    """
+    from ray.experimental import internal_kv
+
+    from hercules_scale.runtime.progress import repeating
+
+    name = os.environ.get(FILE_VARIABLE)
+    if not name:
+        yield
+        return
+    data = _read(name)
+
+    def hold() -> None:
+        # What is pinned goes by itself, should this process be killed.
+        internal_kv._pin_runtime_env_uri(_key(name), expiration_s=KEPT_SECONDS)
+
+    hold()
+    internal_kv._internal_kv_put(_key(name), data)
+    Path(name).unlink(missing_ok=True)
+    try:
+        with repeating(KEPT_SECONDS / 3, hold):
+            yield
+    finally:
+        internal_kv._internal_kv_del(_key(name))
+
+
+def delete_file() -> None:
+    """Delete the file of a job that ends, perhaps before it was connected to Ray."""
+    name = os.environ.get(FILE_VARIABLE)
+    if name:
+        Path(name).unlink(missing_ok=True)
+
+
+def _key(name: str) -> str:
+    # Ray forgets keys of this form alone.
+    return f"gcs://{name}"
+
+
+@cache
+def _read(name: str) -> Any:
+    file = Path(name)
+    # Between a look into the store and one at the disk, the driver may move them.
+    for _ in range(2):
+        kept = _kept(name)
+        if kept:
+            file.unlink(missing_ok=True)
+            return kept
+        with suppress(FileNotFoundError):
+            return file.read_bytes()
+    raise FileNotFoundError(f"{name}: the variables of this job are gone, since it has ended")
+
+
+def _kept(name: str) -> Any:
+    from ray.experimental import internal_kv
+
+    # The driver reads the file before it is connected.
+    if not internal_kv._internal_kv_initialized():
+        return None
+    return internal_kv._internal_kv_get(_key(name))

@@ -1,0 +1,221 @@
+"""The machines of the Ray cluster that this process belongs to."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import ray
+from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
+from ray.autoscaler._private.util import format_readonly_node_type
+from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+from ray.experimental import internal_kv
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from hercules_scale.config.run import RunConfig
+from hercules_scale.config.section import names_function
+from hercules_scale.errors import ConfigError, InputError
+from hercules_scale.models import (
+    DEFAULT_IMAGE_MODEL,
+    DEFAULT_TEXT_MODEL,
+    IMAGE_ALIASES,
+    check_chat_model,
+    embedding_aliases,
+    resolve_embedding_model,
+    resolve_image_model,
+)
+from hercules_scale.reading.sources import SourceFile
+from hercules_scale.runtime.context import RunContext
+from hercules_scale.runtime.resources import (
+    GIB,
+    Machines,
+    Node,
+    Pool,
+    check_resources,
+    embedding_pool,
+    fill,
+    fits,
+    pools_of,
+    usable_gpus,
+)
+from hercules_scale.runtime.waiting import POLL_SECONDS, Room
+from hercules_scale.storage import layout
+from hercules_scale.storage.store import Store, split_uri
+
+# Label of the nodes of one kind.
+NODE_GROUP = "ray.io/node-group"
+STATUS_SECONDS = 10
+CHECKED_NODES = 16
+MARK = layout.stage_file("probe", "nodes")
+
+
+def find_machines() -> Machines:
+    """Machines of the cluster, and whether an autoscaler adds more."""
+    machines = Machines.of([_size(node) for node in _alive_nodes()])
+    # Nothing at all could run on a cluster without processors that does not grow.
+    return replace(machines, grows=not machines.n_cpus or _has_autoscaler())
+
+
+def _alive_nodes() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _size(node: dict[str, Any]) -> Node:
+    has = node["Resources"]
+    return Node(has.get("CPU", 0.0), int(has.get("GPU", 0)), has.get("memory", 0.0) / GIB)
+
+
+def _has_autoscaler() -> bool:
+    """Whether the nodes are an autoscaler's.
+
+    Ray runs one on every cluster. Without kinds of nodes to start, the first version reports a kind
+    for each node, and for the second nodes belong to no group.
+    """
+    status = internal_kv._internal_kv_get(DEBUG_AUTOSCALING_STATUS)
+    report = (json.loads(status).get("autoscaler_report") or {}) if status else {}
+    kinds = {*report.get("active_nodes", ()), *report.get("pending_launches", ())}
+    if any(not kind.startswith(format_readonly_node_type("")) for kind in kinds):
+        return True
+    if not any(node["Labels"].get(NODE_GROUP) for node in _alive_nodes()):
+        return False
+    client = internal_kv.internal_kv_get_gcs_client()
+    reply = GetClusterStatusReply.FromString(client.get_cluster_status(timeout_s=STATUS_SECONDS))
+    return bool(reply.autoscaling_state.autoscaler_state_version > 0)
+
+
+def _await_machines(context: RunContext, pool: Pool, machines: Machines) -> Machines:
+    """Wait until a node has room for one process of a pool.
+
+    A task of that size asks the autoscaler for it, and is gone should this process be killed.
+
+    Raises:
+        StageError: It has waited for ``resources.wait_seconds``.
+    """
+    if machines.have(pool):
+        return machines
+    room = Room(context, "start", pool.asked, loads=False)
+    task = ray.remote(_there).options(**pool.of_node.options).remote()
+    try:
+        while not ray.wait([task], timeout=POLL_SECONDS)[0]:
+            room.look(lambda: False)
+    except BaseException:
+        # Ray dies of one that is cancelled while it ends.
+        ray.cancel(task, force=True)
+        raise
+    ray.get(task)
+    return find_machines()
+
+
+def _there() -> None:
+    """Runs where there is room for it."""
+
+
+def _check_nodes(context: RunContext, sources: Sequence[SourceFile], pools: list[Pool]) -> None:
+    """Find out before the first stage what a node cannot read, which a stage would say in hours.
+
+    Raises:
+        InputError: A node lacks a model's files, or does not share the output or the input.
+    """
+    marks = bool(sources) and context.store.is_local
+    if marks:
+        context.store.write_bytes(MARK, b"")
+    seen = [source.uri for source in sources[:1] if split_uri(source.uri)[0] == "file"]
+    lacking = ray.remote(num_cpus=0)(_lacking)
+    asked = {
+        node["NodeID"]: [pool.key for pool in pools if fits(pool.of_node, _size(node))]
+        for node in _alive_nodes()
+        if node["Resources"].get("CPU")
+    }
+    try:
+        found = {
+            node: lacking.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True)
+            ).remote(context.config, context.store if marks else None, seen, keys)
+            for node, keys in [*asked.items()][:CHECKED_NODES]
+        }
+        for reason in ray.get([*found.values()]):
+            if reason:
+                raise InputError(reason)
+    finally:
+        if marks:
+            context.store.delete_files(MARK)
+
+
+def _lacking(
+    config: RunConfig, output: Store | None, seen: list[str], keys: list[str]
+) -> str | None:
+    """A sentence on what the node of this process lacks, if it lacks something."""
+    here = f"on the node {ray.util.get_node_ip_address()} of the Ray cluster"
+    shared = "give one that all nodes share, such as s3://"
+    if output is not None and not output.exists(MARK):
+        return f"output.path {config.output.path}: is another folder {here}; {shared}"
+    for uri in seen:
+        if not os.path.exists(split_uri(uri)[1]):
+            return f"input.path {uri}: is not there {here}; {shared}"
+    try:
+        if "resources.embed" in keys:
+            _check_encoder(config)
+        if "resources.llm_replicas" in keys:
+            check_chat_model(config.summaries.model)
+    except ConfigError as error:
+        return f"{error} ({here})"
+    return None
+
+
+def _check_encoder(config: RunConfig) -> None:
+    model = config.embedding.model
+    if not config.encodes_items or names_function(model):
+        return
+    if config.input.modality == "image":
+        resolve_image_model(model or DEFAULT_IMAGE_MODEL)
+    else:
+        resolve_embedding_model(model or DEFAULT_TEXT_MODEL)
+
+
+def with_absolute_folders(config: RunConfig) -> RunConfig:
+    """A configuration whose models and cache are the same folders for workers in other ones."""
+    named = config.embedding
+    aliases = {*embedding_aliases(), *IMAGE_ALIASES}
+    changed = {
+        key: os.path.abspath(os.path.expanduser(name))
+        for key, name in (("model", named.model), ("text_model", named.text_model))
+        if name is not None and name not in aliases and os.path.isdir(os.path.expanduser(name))
+    }
+    if named.cache is not None and split_uri(named.cache)[0] == "file":
+        changed["cache"] = split_uri(named.cache)[1]
+    return config.model_copy(update={"embedding": named.model_copy(update=changed)})
+
+
+def take_resources(
+    context: RunContext, sources: Sequence[SourceFile] = ()
+) -> tuple[RunContext, int]:
+    """A run with the numbers that its profile leaves to the machines, and the GPUs it may use.
+
+    Folders in it are the same for all workers.
+
+    Args:
+        context: The run.
+        sources: Files that nodes will read.
+
+    Raises:
+        InputError: The machines lack what it asks for.
+        StageError: The cluster grows, and has not grown within ``resources.wait_seconds``.
+    """
+    machines = find_machines()
+    if machines.grows:
+        # Later stages ask when it is their turn, so that no GPU waits for the language model.
+        asked = context.config
+        n_gpus = usable_gpus(asked, machines)
+        first = embedding_pool(asked.resources, n_gpus, asked.encodes_items)
+        machines = _await_machines(context, first, machines)
+    n_gpus = usable_gpus(context.config, machines)
+    config = fill(context.config, machines)
+    for note in check_resources(config, machines, n_gpus):
+        context.reporter.say(note)
+    context = replace(context, config=with_absolute_folders(config))
+    if machines.grows or len(machines.nodes) > 1:
+        _check_nodes(context, sources, pools_of(context.config, n_gpus))
+    return context, n_gpus

@@ -1,0 +1,256 @@
+"""Progress that people can follow: a bar a stage on a terminal, plain lines in a log.
+
+With ``HERCULES_LOG=json`` each line is a JSON object for a collector of logs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import psutil
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from hercules_scale.errors import ConfigError
+from hercules_scale.sanitize import printable
+
+LOG_EVERY_SECONDS = 10.0
+KEEP_EVERY_SECONDS = 30.0
+LOG_VARIABLE = "HERCULES_LOG"
+
+
+@dataclass
+class StageReport:
+    """Progress of a stage, and what it took.
+
+    Attributes:
+        unit: What is counted, such as ``items``.
+        total: Units in all.
+        done: Units done.
+        seconds: Wall time, of all attempts at it.
+        driver_peak_bytes: Largest resident memory of the driver seen during the stage.
+        worker_peak_bytes: Largest resident memory of any of its workers; 0 where it has none.
+    """
+
+    name: str
+    unit: str = ""
+    total: int = 0
+    done: int = 0
+    seconds: float = 0.0
+    driver_peak_bytes: int = 0
+    worker_peak_bytes: int = 0
+
+
+class Measure(Protocol):
+    """Takes a figure for whoever watches many runs."""
+
+    def __call__(self, name: str, value: float, stage: str, **tags: object) -> None:
+        """Add to a counter, or set a gauge."""
+        ...
+
+
+def _measure_nothing(name: str, value: float, stage: str, **tags: object) -> None:
+    """Metrics sink that does nothing."""
+
+
+class Reporter:
+    """Shows stages as they go and keeps their reports.
+
+    ``keep`` is called when a stage starts or ends, and now and then in between; ``measure`` gets
+    figures; ``run`` is named in JSON lines.
+
+    Raises:
+        ConfigError: ``HERCULES_LOG`` names no form of lines.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False)
+        self.stages: dict[str, StageReport] = {}
+        self.alarms: list[str] = []
+        self.keep: Callable[[], object] = lambda: None
+        self.measure: Measure = _measure_nothing
+        self.run = ""
+        form = os.environ.get(LOG_VARIABLE) or "text"
+        if form not in ("text", "json"):
+            raise ConfigError(
+                f"{LOG_VARIABLE} must be text or json, got {form!r}; change or unset it"
+            )
+        self._as_json = form == "json"
+        self._stage: str | None = None
+
+    def resume(self, stages: list[StageReport]) -> None:
+        """Count on from an earlier attempt."""
+        self.stages = {stage.name: stage for stage in stages}
+
+    def say(self, message: str, **fields: object) -> None:
+        """One line for people; as JSON with ``fields`` too, such as the level."""
+        if self._as_json:
+            self._write("info", message, fields)
+        else:
+            # Titles and paths come from data: what is in them is neither markup nor for a terminal.
+            self.console.print(printable(message), markup=False, emoji=False, soft_wrap=True)
+
+    def detail(self, message: str, **fields: object) -> None:
+        """One line for collectors of logs alone."""
+        if self._as_json:
+            self._write("info", message, fields)
+
+    def alarm(self, message: str) -> None:
+        """Something that a user must know; kept in ``run.json``."""
+        if message in self.alarms:
+            return
+        self.alarms.append(message)
+        if self._as_json:
+            self._write("warning", message, {})
+        else:
+            self.say(f"! {message}")
+
+    def _write(self, severity: str, message: str, fields: dict[str, object]) -> None:
+        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        line = {"time": moment, "severity": severity, "run": self.run, "stage": self._stage}
+        text = json.dumps({**line, "message": message.strip(), **fields})
+        self.console.print(text, markup=False, emoji=False, soft_wrap=True)
+
+    @contextmanager
+    def stage(self, name: str, total: int, unit: str, done: int = 0) -> Iterator[StageProgress]:
+        """Follow a stage of ``total`` units of which ``done`` were done before."""
+        report = self.stages.setdefault(name, StageReport(name))
+        report.unit, report.total, report.done = unit, total, done
+        started = time.monotonic()
+        self._stage = name
+        self.keep()
+        self.measure("hercules_units_expected", total, name, unit=unit)
+        with _watch_memory(report):
+            if self.console.is_terminal and not self._as_json:
+                columns = (
+                    TextColumn("{task.description:<10}"),
+                    BarColumn(),
+                    MofNCompleteColumn(),
+                    TextColumn("{task.fields[rate]}"),
+                    TimeElapsedColumn(),
+                )
+                with Progress(*columns, console=self.console) as bars:
+                    task = bars.add_task(name, total=total, completed=done, rate="")
+                    progress = StageProgress(report, self)
+                    progress.on_change = lambda: bars.update(
+                        task, total=report.total, completed=report.done, rate=progress.rate
+                    )
+                    yield progress
+            else:
+                progress = StageProgress(report, self)
+                progress.on_change = lambda: self._log(progress)
+                self.say(f"{name}: {total:,} {unit}" + (f", {done:,} done before" * bool(done)))
+                yield progress
+        seconds = time.monotonic() - started
+        report.seconds += seconds
+        self.keep()
+        self.say(
+            f"{name}: {report.done:,} {unit} in {seconds:.1f} s{progress.note}",
+            done=report.done,
+            unit=unit,
+            seconds=round(seconds, 3),
+        )
+        self._stage = None
+
+    def _log(self, progress: StageProgress) -> None:
+        now, report = time.monotonic(), progress.report
+        if now - progress.logged >= LOG_EVERY_SECONDS and report.done < report.total:
+            progress.logged = now
+            amount = f"{report.done:,} of {report.total:,} {report.unit}"
+            fields = {"done": report.done, "total": report.total, "unit": report.unit}
+            parts = filter(None, [f"{report.name}: {amount}", progress.rate])
+            self.say(", ".join(parts), **fields)
+
+
+class StageProgress:
+    """Counts of one stage while it runs."""
+
+    def __init__(self, report: StageReport, reporter: Reporter) -> None:
+        self.report, self._reporter = report, reporter
+        self._before = report.done
+        self._started = self.logged = self._kept = time.monotonic()
+        self.note = ""
+        self.details: Callable[[], str] = lambda: ""
+        self.on_change: Callable[[], object] = lambda: None
+
+    @property
+    def rate(self) -> str:
+        """Units a second since this process began on the stage, details, and the time left."""
+        rate, unit = self._per_second, self.report.unit
+        done = self.report.done > self._before
+        shown = f"{rate:,.1f} {unit}/s" if rate < 10 else f"{rate:,.0f} {unit}/s"
+        parts = [shown if done else "", self.details()]
+        left = self.report.total - self.report.done
+        if done and left > 0:
+            parts.append(f"{_duration(left / rate)} left")
+        return ", ".join(filter(None, parts))
+
+    def refresh(self) -> None:
+        """Show details that have changed since the last unit."""
+        self.on_change()
+
+    @property
+    def _per_second(self) -> float:
+        seconds = time.monotonic() - self._started
+        return (self.report.done - self._before) / seconds if seconds else 0.0
+
+    def advance(self, count: int, worker_peak_bytes: int = 0) -> None:
+        """Say that ``count`` more units are done."""
+        self.report.done += count
+        self.report.worker_peak_bytes = max(self.report.worker_peak_bytes, worker_peak_bytes)
+        self.on_change()
+        name, unit, measure = self.report.name, self.report.unit, self._reporter.measure
+        measure("hercules_units_done", self.report.done, name, unit=unit)
+        measure("hercules_units_per_second", self._per_second, name, unit=unit)
+        now = time.monotonic()
+        if now - self._kept >= KEEP_EVERY_SECONDS:
+            self._kept = now
+            self._reporter.keep()
+
+
+def _duration(seconds: float) -> str:
+    """A time such as "40 s", "12 min" or "3.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+@contextmanager
+def repeating(seconds: float, work: Callable[[], object]) -> Iterator[None]:
+    """Do some work every so many seconds, on a thread of its own, until the block ends."""
+    finished = threading.Event()
+
+    def repeat() -> None:
+        while not finished.wait(seconds):
+            work()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()
+
+
+@contextmanager
+def _watch_memory(report: StageReport) -> Iterator[None]:
+    """Sample the driver's resident memory every half second."""
+    process = psutil.Process()
+
+    def sample() -> None:
+        report.driver_peak_bytes = max(report.driver_peak_bytes, process.memory_info().rss)
+
+    sample()
+    try:
+        with repeating(0.5, sample):
+            yield
+    finally:
+        sample()

@@ -1,0 +1,185 @@
+"""A connection to Ray: the cluster that this process belongs to, or a local one of its own."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from typing import Any
+
+import ray
+
+from hercules_scale.config.run import RunConfig
+from hercules_scale.errors import (
+    ConfigError,
+    HerculesScaleError,
+)
+from hercules_scale.runtime.job_environment import kept_environment
+from hercules_scale.runtime.progress import Reporter
+from hercules_scale.runtime.resources import pools_of
+from hercules_scale.runtime.waiting import await_address
+
+RAY_STARTS = 3
+# A socket that Ray makes in its folder, and how long that folder's path may be: Linux takes 107
+# bytes for a socket's.
+RAY_SOCKET = "/ray/session_2026-01-01_00-00-00_123456_1234567/sockets/plasma_store"
+RAY_FOLDER_BYTES = 107 - len(RAY_SOCKET)
+SHORT_FOLDERS = ("/tmp", "/var/tmp")  # noqa: S108
+# Held while there is a Ray that a run of this process started or joined for itself.
+_turn = threading.Lock()
+_has_turn: ContextVar[bool] = ContextVar("has_turn", default=False)
+
+
+@contextmanager
+def local_or_cluster_ray(
+    config: RunConfig, say: Callable[[str], object] | None = None
+) -> Iterator[None]:
+    """Connect to the Ray cluster this process belongs to, or start a local one and stop it.
+
+    A cluster is joined where RAY_ADDRESS is set, as it is in a submitted job.
+
+    Args:
+        config: The run.
+        say: Is given what is waited for; by default the terminal.
+
+    Raises:
+        HerculesScaleError: Something of Ray was lost that no stage can do without.
+    """
+    say = say or Reporter().say
+    with _turn_at_ray(say) as mine, _connected(config, mine, say):
+        yield
+
+
+@contextmanager
+def _turn_at_ray(say: Callable[[str], object]) -> Iterator[bool]:
+    """Wait until no other run of this process has a Ray of its own.
+
+    A process has one Ray. Runs share one that the caller started; those that start one take turns,
+    since the first to end stops it, and each makes it as large as it needs.
+
+    Yields:
+        Whether Ray is to be started, and stopped in the end.
+    """
+    if _has_turn.get():
+        # A run that a user's function starts within another.
+        yield False
+        return
+    if not _turn.acquire(blocking=False):
+        say("waits for another run of this process to end; to have both at once, ray.init() first")
+        _turn.acquire()
+    if ray.is_initialized():
+        _turn.release()
+        yield False
+        return
+    token = _has_turn.set(True)
+    try:
+        yield True
+    finally:
+        _has_turn.reset(token)
+        _turn.release()
+
+
+@contextmanager
+def _connected(config: RunConfig, mine: bool, say: Callable[[str], object]) -> Iterator[None]:
+    # What Ray and the models' libraries log would drown the progress; it stays in Ray's logs.
+    quiet = {
+        "TQDM_DISABLE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+    if config.privacy.local_only:
+        quiet |= {
+            "HF_HUB_OFFLINE": "1",
+            "TRANSFORMERS_OFFLINE": "1",
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+    for name, value in {**quiet, "RAY_BACKEND_LOG_LEVEL": "fatal"}.items():
+        os.environ.setdefault(name, value)
+    if mine:
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if address := os.environ.get("RAY_ADDRESS"):
+            await_address(address, config.resources.wait_seconds, say)
+            options["runtime_env"] = {"env_vars": quiet}
+        else:
+            # Embedding and the LLM run in turn, so the larger of the two is enough. Workers that
+            # Ray starts ahead have this process's variables; with any of their own they would be
+            # started anew.
+            asked = max(pool.least * pool.cpus for pool in pools_of(config, 0))
+            n_cpus = max(os.cpu_count() or 1, math.ceil(asked), 2)
+            # Said, because Ray would else join whatever cluster was started on this machine.
+            options |= {"address": "local", "num_cpus": n_cpus, "include_dashboard": False}
+            options |= _ray_folder()
+        _start_ray(options)
+    for name in ("ray.serve", "ray.llm", "vllm"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with kept_environment() if mine else nullcontext():
+            yield
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise HerculesScaleError(f"Ray failed: {reason}; run again, it resumes") from error
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def _ray_folder() -> dict[str, str]:
+    """Option that names a folder for Ray where that of temporary files has too long a path.
+
+    Raises:
+        ConfigError: No other folder will do, or the user named one that is too long.
+    """
+    variable = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
+    folder = os.environ.get(variable, "/tmp")  # noqa: S108
+    if len(os.fsencode(folder)) <= RAY_FOLDER_BYTES:
+        return {}
+    if variable == "TMPDIR":
+        for short in SHORT_FOLDERS:
+            if os.access(short, os.W_OK | os.X_OK):
+                return {"_temp_dir": f"{short}/ray"}
+    raise ConfigError(
+        f"{variable} must be a path of at most {RAY_FOLDER_BYTES} bytes, since Ray's sockets are "
+        f"below it and a socket's path has 107 at most, got {len(os.fsencode(folder))}: {folder}; "
+        "set RAY_TMPDIR to a short one, such as /tmp"
+    )
+
+
+def _start_ray(options: dict[str, Any]) -> None:
+    """Start or join Ray, again where a busy machine takes longer than the 30 s that Ray waits.
+
+    Raises:
+        HerculesScaleError: It was too slow three times.
+    """
+    for _ in range(RAY_STARTS):
+        try:
+            ray.init(**options)
+            return
+        except Exception as error:
+            # Ray has no type for this.
+            if "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+    raise HerculesScaleError(
+        f"Ray did not start within 30 s, {RAY_STARTS} times in a row: the machine is too busy; end "
+        "other work on it and run again"
+    )
+
+
+def check_one_machine() -> None:
+    """Refuse functions of this process on a Ray cluster of several machines."""
+    if ray.is_initialized() and not _turn.locked():
+        hosts = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+        where = f"Ray runs on {len(hosts)} machines" if len(hosts) > 1 else ""
+    else:
+        address = os.environ.get("RAY_ADDRESS", "")
+        where = "RAY_ADDRESS names a cluster" if address not in ("", "local") else ""
+    if where:
+        raise ConfigError(
+            f"llm and embed are functions of this process: they work in local runs alone, and "
+            f"{where}; on a cluster take summaries.engine openai or vllm, and embedding.model"
+        )

@@ -1,0 +1,276 @@
+"""Resources that a run asks for, and whether the machines have them.
+
+Ray waits in silence for what never comes free, so what is asked for is compared with what there is
+before anything starts. Stages run in turn, so each may have all of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hercules_scale.config.resources import ResourcesConfig, StageResources
+from hercules_scale.config.run import RunConfig
+from hercules_scale.errors import InputError
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Node:
+    """One machine of a Ray cluster, as Ray counts it."""
+
+    n_cpus: float
+    n_gpus: int = 0
+    memory_gib: float = 0.0
+
+
+@dataclass(frozen=True)
+class Machines:
+    """Machines of a Ray cluster.
+
+    Attributes:
+        nodes: Machines that are there.
+        n_cpus: Logical CPUs of all.
+        n_gpus: GPUs of all.
+        grows: Whether an autoscaler adds machines, of kinds that Ray does not tell.
+    """
+
+    nodes: tuple[Node, ...]
+    n_cpus: float
+    n_gpus: int
+    grows: bool = False
+
+    @classmethod
+    def of(cls, nodes: list[Node]) -> Machines:
+        """Machines that stay as they are."""
+        n_cpus, n_gpus = sum(node.n_cpus for node in nodes), sum(node.n_gpus for node in nodes)
+        return cls(tuple(nodes), n_cpus, n_gpus)
+
+    @property
+    def gpus_of_node(self) -> int:
+        """GPUs of the node that has most."""
+        return max((node.n_gpus for node in self.nodes), default=0) or min(self.n_gpus, 1)
+
+    def have(self, pool: Pool) -> bool:
+        """Whether one process of a pool fits on a node."""
+        return any(fits(pool.of_node, node) for node in self.nodes)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Processes of one stage that work at once.
+
+    Attributes:
+        key: Section of the configuration that asks for them.
+        least: Processes from the start.
+        most: Processes where work waits.
+        cpus: Logical CPUs of each.
+        gpus: GPUs of each.
+        memory_gib: Memory set aside for each; 0 where nothing was said.
+    """
+
+    key: str
+    least: int
+    most: int
+    cpus: float
+    gpus: float = 0.0
+    memory_gib: float = 0.0
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Ray's arguments for one of them."""
+        memory = {"memory": int(self.memory_gib * GIB)} if self.memory_gib else {}
+        return {"num_cpus": self.cpus, "num_gpus": self.gpus, **memory}
+
+    @property
+    def of_node(self) -> Pool:
+        """The part of a process that lies on one node: replicas of several GPUs may span nodes."""
+        return replace(self, gpus=min(self.gpus, 1.0))
+
+    @property
+    def described(self) -> str:
+        """Such as ``2 actors of 1 CPU``."""
+        number = (
+            f"{self.least:,}" if self.most == self.least else f"{self.least:,} to {self.most:,}"
+        )
+        return f"{number} of {_of_one(self.cpus, self.gpus, self.memory_gib)}"
+
+    @property
+    def asked(self) -> str:
+        """The same with the key that asks for it."""
+        return f"{self.key} {self.described}"
+
+
+def embedding_pool(resources: ResourcesConfig, n_gpus: int, encodes: bool = True) -> Pool:
+    """Actors that embed.
+
+    Args:
+        resources: Filled; see ``fill``.
+        n_gpus: GPUs that the run may use.
+        encodes: Whether a model embeds; numbers need none, and no GPU.
+    """
+    asked = resources.embed
+    pool = _stage_pool("resources.embed", asked, resources.embed_workers, n_gpus if encodes else 0)
+    return Pool(
+        pool.key,
+        pool.least,
+        max(asked.max_workers or pool.least, pool.least),
+        pool.cpus,
+        pool.gpus,
+        pool.memory_gib,
+    )
+
+
+def clustering_pool(resources: ResourcesConfig, n_gpus: int) -> Pool:
+    """Actors that hold vectors and assign them; see ``embedding_pool``."""
+    return _stage_pool("resources.cluster", resources.cluster, resources.cluster_workers, n_gpus)
+
+
+def _stage_pool(key: str, asked: StageResources, workers: int, n_gpus: int) -> Pool:
+    gpus = 0.0
+    if n_gpus:
+        gpus = 1.0 if asked.gpus is None else asked.gpus
+    if gpus:
+        workers = max(min(workers, int(n_gpus / gpus)), 1)
+    return Pool(key, workers, workers, asked.cpus, gpus, asked.memory_gib or 0.0)
+
+
+def replica_pool(resources: ResourcesConfig, n_gpus: int) -> Pool:
+    """Replicas of the language model: a logical CPU each, or GPUs; see ``embedding_pool``."""
+    most = resources.llm_max_replicas or resources.replicas
+    gpus = float(resources.tensor_parallel) if n_gpus else 0.0
+    return Pool("resources.llm_replicas", resources.replicas, most, 0.0 if gpus else 1.0, gpus)
+
+
+def usable_gpus(config: RunConfig, machines: Machines) -> int:
+    """GPUs that a run may use; one of a cluster that has none yet and grows, if it asks for some.
+
+    Raises:
+        InputError: It asks for some, and there are none.
+    """
+    profile = config.resources.profile
+    if profile == "cpu":
+        return 0
+    if profile != "auto" and machines.n_gpus == 0:
+        if machines.grows:
+            return 1
+        raise InputError(
+            f"resources.profile {profile} needs a GPU, and the Ray cluster has none; take auto or "
+            "cpu"
+        )
+    return machines.n_gpus
+
+
+def fill(config: RunConfig, machines: Machines) -> RunConfig:
+    """A configuration with the numbers that its profile leaves to the machines."""
+    resources = config.resources
+    n_gpus = machines.n_gpus
+    if resources.profile not in ("gpus", "tensor_parallel") or not n_gpus:
+        return config
+    shared = machines.gpus_of_node if resources.profile == "tensor_parallel" else 1
+    shared = resources.llm_tensor_parallel or shared
+    changed: dict[str, Any] = {
+        "llm_tensor_parallel": shared,
+        "llm_replicas": resources.llm_replicas or max(n_gpus // shared, 1),
+    }
+    for name in ("embed", "cluster"):
+        stage = getattr(resources, name)
+        gpus = 1.0 if stage.gpus is None else stage.gpus
+        if stage.workers is None and gpus:
+            changed[name] = stage.model_copy(update={"workers": int(n_gpus / gpus)})
+    return config.model_copy(update={"resources": resources.model_copy(update=changed)})
+
+
+def pools_of(config: RunConfig, n_gpus: int) -> list[Pool]:
+    """Pools of all stages of a filled configuration."""
+    resources = config.resources
+    pools = [
+        embedding_pool(resources, n_gpus, config.encodes_items),
+        clustering_pool(resources, n_gpus),
+    ]
+    if config.summaries.engine == "vllm":
+        pools.append(replica_pool(resources, n_gpus))
+    return pools
+
+
+def check_resources(config: RunConfig, machines: Machines, n_gpus: int) -> list[str]:
+    """Refuse what would be waited for without end; a cluster that grows is asked.
+
+    Args:
+        config: Filled; see ``fill``.
+        machines: What there is.
+        n_gpus: GPUs of them that the run may use.
+
+    Returns:
+        What will be slower than was asked for, a line each.
+
+    Raises:
+        InputError: A process fits no machine, or there is no room for the language model.
+    """
+    notes = []
+    if machines.grows and config.resources.profile == "auto" and not n_gpus:
+        notes.append(
+            "resources.profile auto: the Ray cluster has no GPU now, so CPUs do the work; gpu "
+            "waits for one"
+        )
+    for pool in pools_of(config, n_gpus):
+        if machines.grows:
+            continue
+        if not machines.have(pool):
+            largest = max(
+                machines.nodes, key=lambda node: (node.n_gpus, node.n_cpus, node.memory_gib)
+            )
+            least = _of_one(pool.cpus, pool.gpus, pool.memory_gib)
+            most = _of_one(largest.n_cpus, largest.n_gpus, largest.memory_gib)
+            raise InputError(
+                f"{pool.key}: one process asks for {least}, and no node of the Ray cluster has as "
+                f"much (the largest has {most}); ask for less or add nodes"
+            )
+        for kind, have, each in (
+            ("CPU", machines.n_cpus, pool.cpus),
+            ("GPU", float(machines.n_gpus), pool.gpus),
+        ):
+            wanted = pool.least * each
+            if wanted <= have:
+                continue
+            if pool.key.endswith("replicas"):
+                raise InputError(
+                    f"resources.llm_replicas {pool.least} and llm_tensor_parallel "
+                    f"{config.resources.tensor_parallel} need {wanted:g} {kind}s, the Ray cluster "
+                    f"has {have:g}; ask for fewer or add nodes"
+                )
+            notes.append(
+                f"{pool.key}: {pool.least:,} actors ask for {wanted:g} {kind}s, the Ray cluster "
+                f"has {have:g}: fewer work at a time"
+            )
+    return notes
+
+
+def describe_resources(config: RunConfig, machines: Machines) -> str:
+    """One line on the resources that a run will take."""
+    filled = fill(config, machines)
+    n_gpus = usable_gpus(config, machines)
+    names = ["embedding", "clustering", "language model"]
+    pools = zip(names, pools_of(filled, n_gpus), strict=False)
+    taken = ", ".join(f"{name} {pool.described}" for name, pool in pools)
+    have = _of_one(machines.n_cpus, machines.n_gpus, 0)
+    return f"profile {config.resources.profile}, of {have}: {taken}"
+
+
+def fits(pool: Pool, node: Node) -> bool:
+    """Whether a node has room for one process of a pool."""
+    return (
+        node.n_cpus >= pool.cpus
+        and node.n_gpus >= pool.gpus
+        and (node.memory_gib >= pool.memory_gib or not pool.memory_gib)
+    )
+
+
+def _of_one(cpus: float, gpus: float, memory_gib: float) -> str:
+    parts = [f"{cpus:g} CPU{'s' * (cpus != 1)}"] if cpus or not gpus else []
+    if gpus:
+        parts.append(f"{gpus:g} GPU{'s' * (gpus != 1)}")
+    if memory_gib:
+        parts.append(f"{memory_gib:.1f} GiB")
+    return " and ".join(parts)

@@ -1,0 +1,355 @@
+"""Runs a stage's shards on Ray: what is committed is skipped, what fails is named.
+
+A worker writes its shard's data, then the commit record; only the small record travels through
+Ray, never the data.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import resource
+import uuid
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import ray
+
+from hercules_scale.errors import ERRORS_BY_NAME, StageError
+from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.resources import Pool
+from hercules_scale.runtime.waiting import POLL_SECONDS, Room, polled
+from hercules_scale.storage import layout
+from hercules_scale.storage.faults import explain
+from hercules_scale.storage.manifest import (
+    Commit,
+    read_commit,
+    read_commits,
+    whole_commits,
+    write_commit,
+)
+from hercules_scale.storage.store import Store, use_options
+from hercules_scale.storage.tables import FileRecord
+
+logger = logging.getLogger(__name__)
+REPORTED = ("shard", "units", "peak_bytes")
+# So many workers may die of one shard; a lost node or a kill by mistake takes one or two.
+DEATHS = 5
+# Of a row about a shard that is not tried again.
+DIED = "died"
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """Result of a worker for one shard."""
+
+    files: list[FileRecord] = field(default_factory=list)
+    info: dict[str, Any] = field(default_factory=dict)
+    units: int = 1
+
+
+class ShardWorker(Protocol):
+    """Work on one shard at a time, in a task or an actor; heavy parts load at the first shard."""
+
+    def __call__(self, shard: int, /) -> ShardResult:
+        """Write the shard's files and say what they hold."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Name of a stage, and what its workers need.
+
+    Attributes:
+        name: As commits, logs and reports show it.
+        unit: What is counted, such as ``items``.
+        total: Units in all.
+        workers: Shards worked on at a time, at most; one logical CPU each.
+        pool: Of workers that hold something costly, such as a model, from shard to shard: how many
+            there are, and what each takes.
+        rewritten_by: Name of a later stage that writes some of its files anew.
+        here: Whether it is done in this process, one shard after another, since its worker cannot
+            travel; exceptions are then the worker's own.
+    """
+
+    name: str
+    unit: str
+    total: int
+    workers: int
+    pool: Pool | None = None
+    rewritten_by: str = ""
+    here: bool = False
+
+
+class _ShardTask:
+    """Has a worker do one shard, and says how it went in a row of Ray Data."""
+
+    def __init__(self, worker: ShardWorker, store: Store, stage: str, fingerprint: str) -> None:
+        self._worker, self._store = worker, store
+        self._stage, self._fingerprint = stage, fingerprint
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        (shard,) = batch["shard"]
+        units, error_type, error = 0, "", ""
+        try:
+            # The worker opens other folders too, of the input.
+            use_options(self._store.options)
+            # Ray repeats what a lost process or node had done and not yet told.
+            commit = read_commit(self._store, self._stage, int(shard), self._fingerprint)
+            if commit is None:
+                with _attempt(self._store, self._stage, int(shard)) as may_begin:
+                    if may_begin:
+                        result = self._store.patiently(lambda: self._worker(int(shard)))
+                        commit = _commit(int(shard), self._fingerprint, result)
+                        write_commit(self._store, self._stage, commit)
+            if commit is None:
+                error_type, error = DIED, _place(self._worker, int(shard))
+            else:
+                units = commit.info["units"]
+        except Exception as problem:
+            # As a row, because an exception would lose its type on the way.
+            logger.exception("stage %s, shard %s", self._stage, shard)
+            problem = explain(problem, self._store.uri) or problem
+            error_type, error = type(problem).__name__, " ".join(str(problem).split())[:1000]
+        return {
+            "shard": np.array([shard]),
+            "units": np.array([units]),
+            "peak_bytes": np.array([_peak_bytes()]),
+            "error_type": np.array([error_type]),
+            "error": np.array([error]),
+        }
+
+
+@contextmanager
+def _attempt(store: Store, stage: str, shard: int) -> Iterator[bool]:
+    """Leave a mark while a worker is at a shard; the mark of a worker that died stays.
+
+    Yields:
+        Whether the shard may be begun, since too few workers died of it.
+    """
+    folder = f"{_attempts(stage)}/{shard:06d}"
+    if len(store.list_files(folder)) >= DEATHS:
+        yield False
+        return
+    store.write_bytes(f"{folder}/{uuid.uuid4().hex}", b"")
+    try:
+        yield True
+    finally:
+        # Whatever it raised, the worker lives.
+        store.delete_files(folder)
+
+
+def _attempts(stage: str) -> str:
+    return f"{layout.WORK}/attempts/{stage}"
+
+
+def _place(worker: ShardWorker, shard: int) -> str:
+    """The rows of a shard, where its worker knows them."""
+    pieces, shards = getattr(worker, "pieces", None), getattr(worker, "shards", None)
+    if pieces is not None:
+        place: str = pieces[shard].described
+        return place
+    if isinstance(shards, Shards):
+        start, stop = shards.bounds(shard)
+        return f"items {start:,} to {stop - 1:,}"
+    return f"of {worker.__class__.__name__.strip('_')}"
+
+
+def _commit(shard: int, fingerprint: str, result: ShardResult) -> Commit:
+    return Commit(shard, fingerprint, result.files, {**result.info, "units": result.units})
+
+
+def run_once(context: RunContext, name: str, work: Callable[[], ShardResult]) -> Commit:
+    """Result of work that the driver does once in a run.
+
+    Args:
+        context: The run.
+        name: Of the work, as its commit shows it.
+        work: Done unless it was before.
+    """
+    commit = done_shards(context, name).get(0)
+    if commit is None:
+        commit = _commit(0, context.fingerprint, work())
+        write_commit(context.store, name, commit)
+    return commit
+
+
+def done_shards(context: RunContext, stage: str, rewritten_by: str = "") -> dict[int, Commit]:
+    """Commits of a stage whose files are as they were recorded; says which are not, and drops them.
+
+    Args:
+        context: The run.
+        stage: Its name.
+        rewritten_by: Name of a later stage that writes some of its files anew.
+    """
+    store, run = context.store, context.fingerprint
+    commits = read_commits(store, stage, run)
+    rewritten = read_commits(store, rewritten_by, run) if commits and rewritten_by else {}
+    whole, lost = whole_commits(store, commits, rewritten)
+    for shard in commits.keys() - whole.keys():
+        store.delete_files(layout.commit(stage, shard, commits[shard].owner))
+    if lost:
+        context.reporter.say(
+            f"{stage}: {len(lost):,} files are gone or cut since they were written, such as "
+            f"{lost[0]}; {len(commits) - len(whole):,} of {len(commits):,} shards are done again"
+        )
+    return whole
+
+
+def run_shards(
+    context: RunContext, stage: Stage, n_shards: int, worker: ShardWorker
+) -> dict[int, Commit]:
+    """Run the shards that have no commit yet, and return the commits of all.
+
+    Raises:
+        HerculesScaleError: The first problem with the input that a worker met.
+        StageError: A worker failed for another reason.
+    """
+    done = done_shards(context, stage.name, stage.rewritten_by)
+    todo = [shard for shard in range(n_shards) if shard not in done]
+    before = sum(commit.info["units"] for commit in done.values())
+    with context.reporter.stage(stage.name, stage.total, stage.unit, before) as progress:
+        died: dict[int, str] = {}
+        if todo:
+            # Those of an attempt that was killed as a whole say nothing of a shard.
+            context.store.delete_files(_attempts(stage.name))
+            with closing(_map(context, stage, todo, worker)) as rows:
+                for row in rows:
+                    if row["error_type"] == DIED:
+                        died[int(row["shard"])] = str(row["error"])
+                        continue
+                    _check(stage, row)
+                    shard, units, peak = (int(row[name]) for name in REPORTED)
+                    progress.advance(units, peak)
+                    context.reporter.detail("shard done", shard=shard, units=units, peak_bytes=peak)
+        if died:
+            shard, place = next(iter(died.items()))
+            raise StageError(
+                f"{DEATHS} workers died of it ({place}), most likely for want of memory; look for "
+                "very large rows there, or give each worker more memory by the section resources; "
+                "the other shards are done: run again, it resumes",
+                stage=stage.name,
+                shard=shard,
+            )
+    return read_commits(context.store, stage.name, context.fingerprint)
+
+
+def _check(stage: Stage, row: dict[str, Any]) -> None:
+    """Raise what a worker met."""
+    if row["error_type"]:
+        known = ERRORS_BY_NAME.get(row["error_type"])
+        if known is not None:
+            raise known(row["error"])
+        message = f"{row['error_type']}: {row['error']}; run again, it resumes"
+        raise StageError(message, stage=stage.name, shard=int(row["shard"]))
+
+
+def _map(
+    context: RunContext, stage: Stage, todo: list[int], worker: ShardWorker
+) -> Generator[dict[str, Any], None, None]:
+    if stage.here:
+        yield from _in_this_process(context, stage, todo, worker)
+        return
+    arguments = (worker, context.store, stage.name, context.fingerprint)
+    run = _in_tasks if stage.pool is None else _in_actors
+    wanted = "tasks of 1 CPU" if stage.pool is None else stage.pool.asked
+    room = Room(context, stage.name, wanted)
+
+    def begun() -> bool:
+        # A worker leaves a mark when it begins.
+        return bool(context.store.list_folder(_attempts(stage.name)))
+
+    try:
+        for row in run(stage, todo, arguments):
+            if row is None:
+                room.look(begun)
+            else:
+                room.is_there()
+                yield row
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise StageError(
+            f"a worker failed: {reason}; run again, it resumes", stage=stage.name
+        ) from error
+
+
+def _in_this_process(
+    context: RunContext, stage: Stage, todo: list[int], worker: ShardWorker
+) -> Iterator[dict[str, Any]]:
+    for shard in todo:
+        commit = _commit(shard, context.fingerprint, worker(shard))
+        write_commit(context.store, stage.name, commit)
+        yield {
+            "shard": shard,
+            "units": commit.info["units"],
+            "peak_bytes": _peak_bytes(),
+            "error_type": "",
+        }
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _in_actors(
+    stage: Stage, todo: list[int], arguments: tuple[Any, ...]
+) -> Iterator[dict[str, Any] | None]:
+    """On Ray Data, in a pool of actors."""
+    # It takes a second to load, and its own actors as long again: nothing for short stages.
+    import ray.data
+
+    # Loading it sets its loggers up.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    data = ray.data.DataContext.get_current()
+    data.enable_progress_bars = False
+    data.print_on_execution_start = False
+    shards = ray.data.from_items(
+        [{"shard": shard} for shard in todo], override_num_blocks=len(todo)
+    )
+    shards.set_name(f"hercules_{stage.name}")
+    assert stage.pool is not None
+    least, most = (min(size, len(todo)) for size in (stage.pool.least, stage.pool.most))
+    results = shards.map_batches(
+        _ShardTask,
+        fn_constructor_args=arguments,
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most),
+        **stage.pool.options,
+    )
+    yield from polled(results.iter_rows())
+
+
+def _in_tasks(
+    stage: Stage, todo: list[int], arguments: tuple[Any, ...]
+) -> Iterator[dict[str, Any] | None]:
+    """In plain tasks, over all nodes; one whose process or node dies is begun again."""
+    name = f"hercules_{stage.name}"
+    options = {"name": name, "num_cpus": 1, "max_retries": -1, "scheduling_strategy": "SPREAD"}
+    run = ray.remote(**options)(_run_task)
+    task = ray.put(_ShardTask(*arguments))
+    left = iter(todo)
+    running = [run.remote(task, shard) for shard in itertools.islice(left, stage.workers)]
+    try:
+        while running:
+            done, running = ray.wait(running, timeout=POLL_SECONDS)
+            if not done:
+                yield None
+                continue
+            (ended,) = done
+            yield _row(ray.get(ended))
+            running += [run.remote(task, shard) for shard in itertools.islice(left, 1)]
+    finally:
+        for reference in running:
+            ray.cancel(reference)
+
+
+def _run_task(task: _ShardTask, shard: int) -> dict[str, Any]:
+    return task({"shard": [shard]})
+
+
+def _row(batch: dict[str, Any]) -> dict[str, Any]:
+    """The only row of a batch."""
+    return {name: column[0] for name, column in batch.items()}

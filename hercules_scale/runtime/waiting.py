@@ -1,0 +1,197 @@
+"""Waits for room on a Ray cluster that others share: said, and not without end.
+
+Ray queues in silence what asks for processors, GPUs or memory that are taken.
+"""
+
+from __future__ import annotations
+
+import queue
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import ray
+
+from hercules_scale.errors import HerculesScaleError, StageError
+from hercules_scale.runtime.context import RunContext
+from hercules_scale.sanitize import printable, without_secrets
+
+POLL_SECONDS = 1.0
+# A process of Ray takes some seconds to start, and longer where it loads a model.
+SAID_AFTER_SECONDS = 10.0
+ALONE_SAID_AFTER_SECONDS = 40.0
+LONGEST_STEP_SECONDS = 10.0
+CONNECT_SECONDS = 5.0
+SHOWN_JOBS = 3
+
+T = TypeVar("T")
+
+
+class Room:
+    """Room on the Ray cluster, as work of one stage needs it.
+
+    Args:
+        context: The run.
+        stage: Name of the stage.
+        wanted: Resources that it asks for, in words.
+        loads: Whether it may load a model once it has them.
+    """
+
+    def __init__(self, context: RunContext, stage: str, wanted: str, *, loads: bool = True) -> None:
+        self._say, self._limit = context.reporter.say, context.config.resources.wait_seconds
+        self._stage, self._wanted, self._loads = stage, wanted, loads
+        self.is_there()
+
+    def is_there(self) -> None:
+        """Some of the work has begun, or has come to its end."""
+        self._seen, self._waited, self._said = time.monotonic(), 0.0, False
+
+    def look(self, begun: Callable[[], bool]) -> None:
+        """Say that the work waits; to be called now and then.
+
+        It is said after ten seconds where other jobs may have the room, else after forty.
+
+        Args:
+            begun: Whether some of the work is under way.
+
+        Raises:
+            StageError: It has waited for ``resources.wait_seconds``.
+        """
+        # A driver that was stopped meanwhile has not waited.
+        now = time.monotonic()
+        self._waited += min(now - self._seen, LONGEST_STEP_SECONDS)
+        self._seen, waited = now, self._waited
+        if waited < min(SAID_AFTER_SECONDS, self._limit):
+            return
+        if begun():
+            self.is_there()
+            return
+        if waited >= self._limit:
+            raise StageError(
+                f"nothing of it could begin for {waited:,.0f} s: {self._wanted} asked for, "
+                f"{describe_taken()}; end other work on the Ray cluster, add nodes, ask for less "
+                "by the section resources, or give a higher resources.wait_seconds; run again, it "
+                "resumes",
+                stage=self._stage,
+            )
+        alone = self._loads and waited < ALONE_SAID_AFTER_SECONDS and not _other_jobs()
+        if not self._said and not alone:
+            self._said = True
+            self._say(
+                f"{self._stage}: not started after {waited:,.0f} s: {self._wanted} asked for, "
+                f"{describe_taken()}; the run ends after {self._limit:,.0f} s of waiting "
+                "(resources.wait_seconds)"
+            )
+
+
+def describe_taken() -> str:
+    """Free resources of the Ray cluster, and the other jobs on it."""
+    total, free = ray.cluster_resources(), ray.available_resources()
+    kinds = [name for name in ("CPU", "GPU") if total.get(name)]
+    shares = [f"{free.get(name, 0):g} of {total[name]:g} {name}s" for name in kinds]
+    jobs = _other_jobs()
+    more = f" and {len(jobs) - SHOWN_JOBS:,} more" if len(jobs) > SHOWN_JOBS else ""
+    others = ", ".join(jobs[:SHOWN_JOBS]) + more if jobs else "none"
+    return f"free are {' and '.join(shares) or 'no processors'}; other jobs there: {others}"
+
+
+def _other_jobs() -> list[str]:
+    """Other users' jobs on the Ray cluster, in words."""
+    state = ray._private.state.state
+    own = ray.get_runtime_context().get_job_id()
+    actors = Counter(actor["JobID"] for actor in state.actor_table(None, None, "ALIVE").values())
+    return [
+        f"{each['JobID']} ({_command(each['Entrypoint'])} on {each['DriverIPAddress']}, "
+        f"{actors[each['JobID']]:,} actors)"
+        for each in state.job_table()
+        if not each["IsDead"] and each["JobID"] != own and not _is_of_ray(each["Entrypoint"])
+    ]
+
+
+def _command(entrypoint: str) -> str:
+    # Of a process that retitled itself, empty arguments are left.
+    return without_secrets(printable(entrypoint.replace(' ""', "")))[:80]
+
+
+def _is_of_ray(entrypoint: str) -> bool:
+    """Whether a job is the dashboard's own."""
+    return "ray/dashboard/" in entrypoint or "ray::Dashboard" in entrypoint
+
+
+def is_placed(actor: Any) -> bool:
+    """Whether an actor has its room, though it may still be starting."""
+    record = ray._private.state.state.actor_table(actor._actor_id.hex())
+    # Of one that waits the record names a node already, and no address on it.
+    return bool(record) and record["Address"]["Port"] != 0
+
+
+def await_address(address: str, limit: float, say: Callable[[str], object]) -> None:
+    """Wait until somebody listens where a Ray cluster is to be; Ray says nothing for minutes.
+
+    Args:
+        address: As RAY_ADDRESS has it; one without a port is left to Ray.
+        limit: Seconds.
+        say: Is told after ten seconds.
+
+    Raises:
+        HerculesScaleError: Nobody does within the limit.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not (host and port.isdigit()):
+        return
+    started, said = time.monotonic(), False
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+            return
+        except OSError as error:
+            reason = f"{type(error).__name__}: {error}"
+        waited = time.monotonic() - started
+        if waited >= limit:
+            raise HerculesScaleError(
+                f"RAY_ADDRESS {printable(address)}: no Ray cluster has answered for {waited:,.0f} "
+                f"s ({reason}); start it, name another, or leave the variable out for a local one; "
+                "resources.wait_seconds says how long it is waited for"
+            )
+        if waited >= SAID_AFTER_SECONDS and not said:
+            said = True
+            say(
+                f"waiting for the Ray cluster at {printable(address)} (RAY_ADDRESS; {reason}), "
+                f"for {limit:,.0f} s in all (resources.wait_seconds)"
+            )
+        time.sleep(min(POLL_SECONDS, limit))
+
+
+def polled(rows: Iterator[T]) -> Iterator[T | None]:
+    """The same rows, and None for each second in which none comes."""
+    found: queue.SimpleQueue[tuple[str, T | BaseException | None]] = queue.SimpleQueue()
+    ended = threading.Event()
+
+    def fetch() -> None:
+        try:
+            for row in rows:
+                found.put(("row", row))
+                if ended.is_set():
+                    return
+            found.put(("end", None))
+        except BaseException as error:
+            found.put(("error", error))
+
+    threading.Thread(target=fetch, daemon=True).start()
+    try:
+        while True:
+            try:
+                kind, value = found.get(timeout=POLL_SECONDS)
+            except queue.Empty:
+                yield None
+                continue
+            if kind == "end":
+                return
+            if isinstance(value, BaseException):
+                raise value
+            yield value
+    finally:
+        ended.set()

@@ -1,0 +1,402 @@
+"""Facts about clusters before they have titles: phrases, figures, examples, children.
+
+Source: HERCULES, section 3.4.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from hercules_scale.clustering.assign import Float32, nearest, to_unit
+from hercules_scale.clustering.hashing import uniform
+from hercules_scale.reading.redact import redacted
+from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.shards import ShardResult, Stage, run_shards
+from hercules_scale.stages.cluster import Clustering
+from hercules_scale.stages.privacy import withheld_reasons
+from hercules_scale.stages.statistics import Statistics
+from hercules_scale.stages.vocabulary import Vocabulary, load_vocabulary
+from hercules_scale.storage import layout
+from hercules_scale.storage.manifest import read_commits
+from hercules_scale.storage.schemas import WITHHELD
+from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import (
+    column_vectors,
+    gathered,
+    iterate_rows,
+    read_table,
+    read_tables,
+    take_rows,
+    write_table,
+)
+from hercules_scale.summarization.choosing import sibling_groups
+from hercules_scale.summarization.grounding import SaidWords
+from hercules_scale.summarization.keyphrases import (
+    CHARACTERS_READ,
+    COUNTS,
+    PhraseCounts,
+    add_counts,
+    count_phrases,
+    most_frequent,
+)
+from hercules_scale.summarization.prompts import Child, ClusterFacts
+
+# Items of a finest cluster whose phrases are counted; more change the order of the best little.
+SAMPLE_PER_CLUSTER = 500
+KEYPHRASES = 8
+# Items of a small cluster that prompts show, however few are left to choose its label by.
+LEAST_SHOWN = 4
+# Counts that the driver holds. Where there are more, workers that hold as many each leave out rare
+# phrases: each cluster keeps its share of that number, or the least number.
+MOST_COUNTS, LEAST_COUNTS = 4_000_000, 500
+# Shards of phrase counts, and those without rare phrases.
+PHRASES, FREQUENT = "phrases", "frequent_phrases"
+# The stage that gives clusters their titles.
+LABELLING = "summarize"
+# A cosine from which an example says nothing that one before it did not.
+NEAR_DUPLICATE = 0.9
+
+
+@dataclass(frozen=True)
+class _PhraseWorker:
+    """Counts phrases in a sample of one shard's items.
+
+    The sample takes each item with a chance that gives every finest cluster about as many.
+    """
+
+    store: Store
+    seed: int
+    sizes: tuple[int, ...]
+    words: str
+    redact: str | None
+
+    def __call__(self, shard: int) -> ShardResult:
+        members = read_table(self.store, layout.part("memberships", shard), ["row", "level_1"])
+        clusters = members["level_1"].to_numpy()
+        share = SAMPLE_PER_CLUSTER / np.asarray(self.sizes)[clusters]
+        chosen = uniform(self.seed, 1, "phrases", 0, members["row"].to_numpy()) < share
+        sample: list[str] = []
+        first = 0
+        for part in gathered(iterate_rows(self.store, layout.part("items", shard), [self.words])):
+            own = part[self.words].filter(pa.array(chosen[first : first + part.num_rows]))
+            texts = redacted(own.to_pylist(), self.redact)
+            sample += [text[:CHARACTERS_READ] for text in texts]
+            first += part.num_rows
+        counts = count_phrases(sample, clusters[chosen])
+        file = write_table(self.store, layout.work_part(PHRASES, shard), counts)
+        return ShardResult([file], units=members.num_rows)
+
+
+@dataclass(frozen=True)
+class _FrequentWorker:
+    """Adds up the counts of a range of clusters over all shards, and leaves out rare phrases.
+
+    Attributes:
+        store: Output of the run.
+        paths: Files of counts, sorted by cluster.
+        bounds: First cluster of each range, and the number of clusters.
+        n_phrases: Phrases of a cluster at most.
+    """
+
+    store: Store
+    paths: tuple[str, ...]
+    bounds: tuple[int, ...]
+    n_phrases: int
+
+    def __call__(self, part: int) -> ShardResult:
+        first, stop = self.bounds[part], self.bounds[part + 1]
+        held, n_added = [COUNTS.empty_table()], 0
+        for path in self.paths:
+            own = [("cluster", ">=", first), ("cluster", "<", stop)]
+            held.append(read_table(self.store, path, where=own))
+            if sum(table.num_rows for table in held) > max(2 * n_added, MOST_COUNTS):
+                held = [add_counts(pa.concat_tables(held))]
+                n_added = held[0].num_rows
+        counts = most_frequent(add_counts(pa.concat_tables(held)), self.n_phrases)
+        file = write_table(self.store, layout.work_part(FREQUENT, part), counts)
+        return ShardResult([file], units=stop - first)
+
+
+@dataclass(frozen=True)
+class FactsSource:
+    """Where what sets clusters apart comes from: words of the items or of a vocabulary, or figures
+    of variables.
+
+    Attributes:
+        withheld: Why nothing may be told of each cluster, by level and id; "" where it may.
+    """
+
+    withheld: list[list[str]]
+    phrases: PhraseCounts | None = None
+    statistics: Statistics | None = None
+    vocabulary: Vocabulary | None = None
+
+    def keyphrases(self, clustering: Clustering, level: int) -> list[list[str]]:
+        """Phrases of each cluster of a level, most telling first, where they may be shown."""
+        return [
+            [] if withheld else own
+            for own, withheld in zip(
+                self._keyphrases(clustering, level), self.withheld[level - 1], strict=True
+            )
+        ]
+
+    def sentences(self, level: int) -> list[list[str]]:
+        """Variables of each cluster of a level in words, where there are any."""
+        withheld = self.withheld[level - 1]
+        if self.statistics is None:
+            return [[] for _ in withheld]
+        told = self.statistics.sentences(level)
+        return [[] if reason else own for own, reason in zip(told, withheld, strict=True)]
+
+    def said_words(self, clustering: Clustering, level: int) -> SaidWords | None:
+        """Words of the items of each cluster of a level, where they have any."""
+        if self.phrases is None:
+            return None
+        sizes = clustering.level(1)["n_items"].to_numpy()
+        sampled = np.minimum(sizes, SAMPLE_PER_CLUSTER).astype(np.float64)
+        return self.phrases.words_of_level(ancestors(clustering, level), sampled)
+
+    def _keyphrases(self, clustering: Clustering, level: int) -> list[list[str]]:
+        if self.statistics is not None:
+            return self.statistics.phrases(level, KEYPHRASES)
+        if self.vocabulary is not None:
+            return self.vocabulary.of_level(clustering.level(level), KEYPHRASES)
+        if self.phrases is not None:
+            return self.phrases.of_level(ancestors(clustering, level), KEYPHRASES)
+        return [[] for _ in range(clustering.level(level).num_rows)]
+
+
+def facts_source(
+    context: RunContext, shards: Shards, clustering: Clustering, statistics: Statistics | None
+) -> FactsSource:
+    """Source of the facts that set clusters apart; None where items are vectors without words."""
+    asked = context.config.input
+    withheld = withheld_reasons(context, shards, clustering)
+    wordless = asked.modality == "embedding" and asked.text_column is None
+    if statistics is not None or wordless:
+        return FactsSource(withheld, statistics=statistics)
+    vocabulary = load_vocabulary(context)
+    if vocabulary is not None:
+        return FactsSource(withheld, vocabulary=vocabulary)
+    return FactsSource(withheld, count_run_phrases(context, shards, clustering))
+
+
+def count_run_phrases(context: RunContext, shards: Shards, clustering: Clustering) -> PhraseCounts:
+    """Counts of phrases in each finest cluster."""
+    sizes = tuple(clustering.level(1)["n_items"].to_pylist())
+    words, redact = context.config.input.words_column, context.config.privacy.redact
+    worker = _PhraseWorker(context.store, context.config.hierarchy.seed, sizes, words, redact)
+    stage = Stage(PHRASES, "items", shards.n_items, context.config.resources.workers)
+    commits = run_shards(context, stage, len(shards), worker)
+    files = [file for commit in commits.values() for file in commit.files]
+    n_counts = sum(file.rows for file in files)
+    if n_counts > MOST_COUNTS:
+        n_parts = min(-(-n_counts // MOST_COUNTS), len(sizes))
+        n_phrases = max(MOST_COUNTS // len(sizes), LEAST_COUNTS)
+        bounds = np.linspace(0, len(sizes), n_parts + 1).astype(int).tolist()
+        paths = tuple(file.path for file in files)
+        frequent = _FrequentWorker(context.store, paths, tuple(bounds), n_phrases)
+        stage = Stage(FREQUENT, "clusters", len(sizes), context.config.resources.workers)
+        commits = run_shards(context, stage, n_parts, frequent)
+        files = [file for commit in commits.values() for file in commit.files]
+    counts = read_tables(context.store, [file.path for file in files])
+    counts = pa.concat_tables([COUNTS.empty_table(), counts])
+    return PhraseCounts(counts, len(sizes))
+
+
+def cluster_facts(
+    context: RunContext,
+    shards: Shards,
+    clustering: Clustering,
+    source: FactsSource,
+    level: int,
+) -> list[ClusterFacts]:
+    """Facts about each cluster of a level, by id."""
+    clusters = clustering.level(level)
+    config = context.config.summaries
+    keyphrases, withheld = source.keyphrases(clustering, level), source.withheld[level - 1]
+    exemplars = [
+        [] if reason else rows
+        for rows, reason in zip(shown_rows(context, shards, clusters), withheld, strict=True)
+    ]
+    store = context.store
+    texts = cells(store, shards, exemplars, context.config.input.words_column)
+    told = redacted(list(texts.values()), context.config.privacy.redact)
+    texts = dict(zip(texts, told, strict=True))
+    pictures = cells(store, shards, exemplars, "thumbnail") if config.show_images else {}
+    statistics = source.sentences(level)
+    children = _children(context, clustering, level)
+    outside = nearest_outside(column_vectors(clusters["centroid"]), config.contrast)
+    return [
+        ClusterFacts(
+            level,
+            row["cluster_id"],
+            row["n_items"],
+            keyphrases[row["cluster_id"]],
+            [texts[item] for item in exemplars[row["cluster_id"]]],
+            children.get(row["cluster_id"], []),
+            [keyphrases[other] for other in outside[row["cluster_id"]]],
+            statistics[row["cluster_id"]],
+            [pictures[item] for item in exemplars[row["cluster_id"]] if item in pictures],
+            withheld[row["cluster_id"]],
+        )
+        for row in clusters.select(["cluster_id", "n_items"]).to_pylist()
+    ]
+
+
+def nearest_outside(centroids: Float32, n_nearest: int) -> list[list[int]]:
+    """The nearest other clusters of each cluster."""
+    n_nearest = min(n_nearest, len(centroids) - 1)
+    # The common mean would cost float32 its digits.
+    centred = (centroids - centroids.mean(axis=0, dtype=np.float64)).astype(np.float32)
+    _, ids = nearest(centred, centred, n_nearest + 1)
+    return [
+        [other for other in own.tolist() if other != cluster][:n_nearest]
+        for cluster, own in enumerate(ids)
+    ]
+
+
+def shown_rows(context: RunContext, shards: Shards, clusters: pa.Table) -> list[list[int]]:
+    """Rows of the items that a prompt shows of each of some clusters.
+
+    Of a small cluster about half are shown, so that some are left to choose its label by.
+    """
+    config = context.config.summaries
+    near: list[list[int]] = clusters["exemplar_rows"].to_pylist()
+    drawn: list[list[int]] = clusters["random_rows"].to_pylist()
+    numbers = [
+        min(config.exemplars, max(n_items // 2, LEAST_SHOWN))
+        for n_items in clusters["n_items"].to_pylist()
+    ]
+    if config.exemplar_strategy == "diverse":
+        vectors = _vectors(context.store, shards, near)
+        return [
+            [rows[at] for at in diverse(np.stack([vectors[row] for row in rows]), n_shown)]
+            for rows, n_shown in zip(near, numbers, strict=True)
+        ]
+    shares = {"nearest": 1.0, "mixed": 0.5, "random": 0.0}
+    share = shares[config.exemplar_strategy]
+    found = []
+    for rows, others, n_shown in zip(near, drawn, numbers, strict=True):
+        first = rows[: math.ceil(share * n_shown)]
+        rest = [row for row in others if row not in first]
+        found.append([*first, *rest[: n_shown - len(first)]])
+    return found
+
+
+def diverse(vectors: Float32, n_wanted: int) -> list[int]:
+    """The first vectors that are not near duplicates of one before; then the others.
+
+    Args:
+        vectors: Nearest to the centroid first, shape (n, d), of unit length.
+        n_wanted: How many.
+
+    Returns:
+        Their positions.
+    """
+    chosen: list[int] = []
+    for place in range(len(vectors)):
+        if not chosen or float((vectors[chosen] @ vectors[place]).max()) < NEAR_DUPLICATE:
+            chosen.append(place)
+    others = [place for place in range(len(vectors)) if place not in chosen]
+    return (chosen + others)[:n_wanted]
+
+
+def ancestors(clustering: Clustering, level: int) -> NDArray[np.int32]:
+    """Cluster of a level that holds each finest cluster, shape (k_1,)."""
+    held = np.arange(clustering.level(1).num_rows, dtype=np.int32)
+    for below in range(1, level):
+        held = clustering.level(below)["parent_cluster_id"].to_numpy().astype(np.int32)[held]
+    return held
+
+
+def cells(
+    store: Store, shards: Shards, rows: list[list[int]], column: str, table: str = "items"
+) -> dict[int, Any]:
+    """A column of a table of the items for some rows, by row."""
+    found: dict[int, Any] = {}
+    for here, part in _columns(store, shards, rows, table, column):
+        found.update(zip(here, part.to_pylist(), strict=True))
+    return found
+
+
+def _vectors(store: Store, shards: Shards, rows: list[list[int]]) -> dict[int, Float32]:
+    """Vectors of some items by row, of unit length."""
+    vectors: dict[int, Float32] = {}
+    for here, column in _columns(store, shards, rows, "embeddings", "embedding"):
+        vectors.update(zip(here, to_unit(column_vectors(column)), strict=True))
+    return vectors
+
+
+def _columns(
+    store: Store, shards: Shards, rows: list[list[int]], table: str, column: str
+) -> Iterator[tuple[list[int], Any]]:
+    """A column of some rows of a table, shard by shard, and which they are."""
+    wanted = np.unique(np.concatenate([np.array(each, np.int64) for each in rows]))
+    for shard in np.unique(wanted // shards.rows).tolist():
+        start, stop = shards.bounds(shard)
+        here = wanted[(wanted >= start) & (wanted < stop)]
+        yield here.tolist(), take_rows(store, layout.part(table, shard), here - start, column)
+
+
+def labelled_files(context: RunContext) -> dict[int, str]:
+    """Files of titles, by level that has them."""
+    commits = read_commits(context.store, LABELLING, context.fingerprint)
+    return {level: commit.files[0].path for level, commit in commits.items()}
+
+
+def _children(context: RunContext, clustering: Clustering, level: int) -> dict[int, list[Child]]:
+    """Children of each cluster of a level that a prompt shows; none for the finest level.
+
+    Those of which nothing is told are left out.
+    """
+    if level == 1:
+        return {}
+    config, below = context.config.summaries, clustering.level(level - 1)
+    summaries = read_table(context.store, labelled_files(context)[level - 1])
+    children: dict[int, list[tuple[float, Child]]] = {}
+    for parent, order, n_items, title, description, told_by in zip(
+        below["parent_cluster_id"].to_pylist(),
+        _order_of_children(context, clustering, level),
+        below["n_items"].to_pylist(),
+        summaries["title"].to_pylist(),
+        summaries["description"].to_pylist(),
+        summaries["summary_source"].to_pylist(),
+        strict=True,
+    ):
+        if told_by == WITHHELD:
+            continue
+        children.setdefault(parent, []).append((order, Child(title, description, n_items)))
+    return {
+        parent: [child for _, child in sorted(own, key=lambda each: each[0])[: config.children]]
+        for parent, own in children.items()
+    }
+
+
+def _order_of_children(context: RunContext, clustering: Clustering, level: int) -> list[float]:
+    """A number for each cluster of the level below; prompts show those with the least."""
+    below, strategy = clustering.level(level - 1), context.config.summaries.children_strategy
+    if strategy == "nearest":
+        centroids = column_vectors(clustering.level(level)["centroid"])
+        parents = below["parent_cluster_id"].to_numpy()
+        distances = column_vectors(below["centroid"]) - centroids[parents]
+        return list((distances**2).sum(axis=1).tolist())
+    if strategy == "random":
+        seed, ids = context.config.hierarchy.seed, below["cluster_id"].to_numpy()
+        return list(uniform(seed, level, "children", 0, ids.astype(np.int64)).tolist())
+    return list((-below["n_items"].to_numpy()).tolist())
+
+
+def siblings(clustering: Clustering, level: int) -> list[NDArray[np.int64]]:
+    """Siblings among the clusters of a level."""
+    clusters = clustering.level(level)
+    top = level == clustering.n_levels
+    parents = None if top else clusters["parent_cluster_id"].to_numpy()
+    return sibling_groups(parents, clusters.num_rows)

@@ -1,0 +1,33 @@
+"""What a run names is the same for workers that Ray started in another folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hercules_scale.config.file import parse_config
+from hercules_scale.models import resolve_chat_model
+from hercules_scale.runtime.machines import with_absolute_folders
+
+
+def test_folders_of_models_and_the_cache_are_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("minilm", "models", "models/mine"):
+        (tmp_path / name).mkdir()
+    values = {"input": {"path": "a.csv"}, "output": {"path": "run"}}
+
+    def named(**embedding: str) -> tuple[str | None, str | None]:
+        config = with_absolute_folders(parse_config({**values, "embedding": embedding}))
+        return config.embedding.model, config.embedding.cache
+
+    assert named(model="models/mine", cache="kept") == (
+        str(tmp_path / "models" / "mine"),
+        str(tmp_path / "kept"),
+    )
+    # An alias is no folder, also where there is one of its name; nor is an id of a hub.
+    assert named(model="minilm", cache="s3://bucket/kept") == ("minilm", "s3://bucket/kept")
+    assert named(model="owner/name") == ("owner/name", None)
+    assert resolve_chat_model("models/mine") == str(tmp_path / "models" / "mine")

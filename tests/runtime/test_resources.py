@@ -1,0 +1,126 @@
+"""What a run asks of machines, and what it is told where they lack it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hercules_scale.config.file import parse_config
+from hercules_scale.config.run import RunConfig
+from hercules_scale.errors import InputError
+from hercules_scale.runtime.resources import (
+    Machines,
+    Node,
+    check_resources,
+    describe_resources,
+    embedding_pool,
+    fill,
+    pools_of,
+    usable_gpus,
+)
+
+LAPTOP = Machines.of([Node(2, 0, 8)])
+TWO_BY_FOUR = Machines.of([Node(32, 4, 200), Node(32, 4, 200), Node(16, 0, 64)])
+
+
+def configured(engine: str = "vllm", **resources: Any) -> RunConfig:
+    values = {"input": {"path": "a"}, "output": {"path": "b"}, "summaries": {"engine": engine}}
+    return parse_config({**values, "resources": resources})
+
+
+@pytest.mark.parametrize(
+    ("resources", "machines", "taken"),
+    [
+        ({}, LAPTOP, "embedding 2 of 1 CPU, clustering 2 of 1 CPU, language model 1 of 1 CPU"),
+        (
+            {"profile": "cpu", "workers": 8, "embed": {"max_workers": 16, "cpus": 2}},
+            TWO_BY_FOUR,
+            "embedding 8 to 16 of 2 CPUs, clustering 8 of 1 CPU, language model 1 of 1 CPU",
+        ),
+        (
+            {"profile": "gpu"},
+            Machines.of([Node(8, 1)]),
+            "embedding 1 of 1 CPU and 1 GPU, clustering 1 of 1 CPU and 1 GPU, "
+            "language model 1 of 1 GPU",
+        ),
+        (
+            {"profile": "gpus", "embed": {"gpus": 0.5}},
+            TWO_BY_FOUR,
+            "embedding 16 of 1 CPU and 0.5 GPUs, clustering 8 of 1 CPU and 1 GPU, "
+            "language model 8 of 1 GPU",
+        ),
+        (
+            {"profile": "tensor_parallel", "embed": {"gpus": 0, "memory_gib": 4.0}},
+            TWO_BY_FOUR,
+            "embedding 2 of 1 CPU and 4.0 GiB, clustering 8 of 1 CPU and 1 GPU, "
+            "language model 2 of 4 GPUs",
+        ),
+        (
+            {"profile": "gpus", "llm_tensor_parallel": 2, "llm_max_replicas": 5},
+            TWO_BY_FOUR,
+            "embedding 8 of 1 CPU and 1 GPU, clustering 8 of 1 CPU and 1 GPU, "
+            "language model 4 to 5 of 2 GPUs",
+        ),
+    ],
+)
+def test_a_profile_says_what_each_stage_takes(
+    resources: dict[str, Any], machines: Machines, taken: str
+) -> None:
+    config = configured(**resources)
+    assert describe_resources(config, machines).endswith(f": {taken}")
+    filled = fill(config, machines)
+    assert check_resources(filled, machines, usable_gpus(filled, machines)) == []
+
+
+def test_ray_is_asked_for_what_was_configured() -> None:
+    config = configured(embed={"cpus": 2, "gpus": 0.25, "memory_gib": 3.0})
+    pool = embedding_pool(config.resources, 1)
+    assert pool.options == {"num_cpus": 2.0, "num_gpus": 0.25, "memory": 3 << 30}
+    assert embedding_pool(config.resources, 1, encodes=False).options["num_gpus"] == 0
+
+
+def test_more_actors_than_processors_are_told_of() -> None:
+    (note, *_) = check_resources(configured("keyphrases", workers=5), LAPTOP, 0)
+    assert note == (
+        "resources.embed: 5 actors ask for 5 CPUs, the Ray cluster has 2: fewer work at a time"
+    )
+
+
+@pytest.mark.parametrize(
+    ("resources", "machines", "message"),
+    [
+        ({"llm_replicas": 3}, LAPTOP, "llm_replicas 3 and llm_tensor_parallel 1 need 3 CPUs, the"),
+        (
+            {"llm_replicas": 3, "llm_tensor_parallel": 4},
+            TWO_BY_FOUR,
+            "need 12 GPUs, the Ray cluster has 8; ask for fewer or add nodes",
+        ),
+        (
+            {"profile": "cpu", "embed": {"cpus": 64}},
+            TWO_BY_FOUR,
+            r"resources.embed: one process asks for 64 CPUs, and no node of the Ray cluster has as "
+            r"much \(the largest has 32 CPUs and 4 GPUs and 200.0 GiB\)",
+        ),
+        ({"cluster": {"memory_gib": 9}}, LAPTOP, "1 CPU and 9.0 GiB, and no node"),
+        ({"profile": "gpus"}, LAPTOP, "profile gpus needs a GPU, and the Ray cluster has none"),
+    ],
+)
+def test_what_would_be_waited_for_without_end_is_refused(
+    resources: dict[str, Any], machines: Machines, message: str
+) -> None:
+    config = configured(**resources)
+    with pytest.raises(InputError, match=message):
+        check_resources(config, machines, usable_gpus(config, machines))
+
+
+def test_a_cluster_that_grows_is_asked_for_machines_that_it_has_not() -> None:
+    growing = Machines((Node(0, 0, 8),), n_cpus=0, n_gpus=0, grows=True)
+    config = configured(profile="gpu", workers=32, llm_replicas=4, embed={"gpus": 0})
+    assert usable_gpus(config, growing) == 1
+    assert check_resources(config, growing, 1) == []
+    embed, _, replica = pools_of(config, 1)
+    assert not growing.have(embed)
+    assert not growing.have(replica)
+    (note,) = check_resources(configured(), growing, 0)
+    assert "profile auto: the Ray cluster has no GPU now" in note
