@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -157,7 +158,8 @@ def _start_ray(options: dict[str, Any]) -> None:
     """
     for _ in range(RAY_STARTS):
         try:
-            ray.init(**options)
+            with _quiet_stderr():
+                ray.init(**options)
             return
         except Exception as error:
             # Ray has no type for this.
@@ -168,6 +170,23 @@ def _start_ray(options: dict[str, Any]) -> None:
         f"Ray did not start within 30 s, {RAY_STARTS} times in a row: the machine is too busy; end "
         "other work on it and run again"
     )
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Keep what Ray's C++ code prints while it starts off the terminal, unless it fails."""
+    with tempfile.TemporaryFile() as kept:
+        stderr = os.dup(2)
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            kept.seek(0)
+            os.write(stderr, kept.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def check_one_machine() -> None:
