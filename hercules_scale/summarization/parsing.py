@@ -302,9 +302,21 @@ def clean_title(title: str) -> str:
     while len(words) > 1 and n_letters(" ".join(words)) > TITLE_CHARACTERS:
         words.pop()
         is_cut = True
+    if is_cut:
+        words = words[: _end_of_list(words)]
     while words and words[-1].lower().strip(",:;") in (_DANGLING if is_cut else _ARTICLES):
         words.pop()
     return cut(" ".join(words), TITLE_CHARACTERS).strip(_QUOTES)
+
+
+def _end_of_list(words: list[str]) -> int:
+    """Words up to the last comma or "and": of a list that was cut, the last part is half a name."""
+    ends = [
+        place + (word[-1] in ",;")
+        for place, word in enumerate(words)
+        if word[-1] in ",;" or word.lower() in ("and", "or", "&")
+    ]
+    return ends[-1] if ends and ends[-1] > 1 else len(words)
 
 
 def _whole_sentences(description: str) -> str:

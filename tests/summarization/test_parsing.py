@@ -112,6 +112,12 @@ def test_a_title_copied_from_a_worked_example_is_refused() -> None:
         ("One two three four five six and seven", "One two three four five six"),
         ("One two three four of the and more", "One two three four"),
         ("Ferries – ", "Ferries"),
+        ("Tax report, campaign, FBI and the White House", "Tax report, campaign, FBI"),
+        ("Members of the Union and its parliament today", "Members of the Union"),
+        (
+            "Ferries and the harbours of large northern towns",
+            "Ferries and the harbours of large northern",
+        ),
         ("The story of a", "The story"),
         ("What ferries are for", "What ferries are for"),
     ],
