@@ -120,10 +120,22 @@ def _parser() -> argparse.ArgumentParser:
         help="ask a language model which titles fit the items, and for a codebook of its own",
     )
     evaluate.add_argument(
-        "--engine", choices=["vllm", "openai"], help="of the judge; default: the run's own"
+        "--judge-engine",
+        "--engine",
+        dest="engine",
+        choices=["vllm", "openai"],
+        help="engine of the judge; default: the run's own",
     )
-    evaluate.add_argument("--model", metavar="NAME", help="of the judge; default: the run's own")
-    evaluate.add_argument("--endpoint", metavar="URL", help="of the judge, with --engine openai")
+    evaluate.add_argument(
+        "--judge-model",
+        "--model",
+        dest="model",
+        metavar="NAME",
+        help="model of the judge; default: the run's own",
+    )
+    evaluate.add_argument(
+        "--endpoint", metavar="URL", help="endpoint of the judge, with --judge-engine openai"
+    )
     evaluate.add_argument(
         "--criterion",
         metavar="SENTENCE",
@@ -359,7 +371,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     given = {name: value for name, value in asked.items() if value is not None}
     if given and not options.judge:
         name = next(iter(given)).replace("_", "-")
-        raise InputError(f"--{name} is of the judge; add --judge, or leave it out")
+        name = f"judge-{name}" if name in ("engine", "model") else name
+        raise InputError(f"--{name} needs --judge; add it, or leave --{name} out")
     judge = given if options.judge else None
     notes = evaluate_run(options.run, options.labels, judge, options.redact)
     lines = [*describe_metrics(Hierarchy.open(options.run).evaluations()), ""]

@@ -163,7 +163,7 @@ def test_no_function_is_called_that_the_run_alone_names(
         assert said in error
         assert "add --redact antigravity:geohash if you trust it" in error
     assert not Path(out).exists()
-    asked = ["evaluate", str(finished), "--judge", "--engine", "openai", "--model", "m"]
+    asked = ["evaluate", str(finished), "--judge", "--judge-engine", "openai", "--judge-model", "m"]
     assert main(asked) == 2
     assert "add --redact antigravity:geohash" in capsys.readouterr().err
     values = small_config(tmp_path / "a.csv", finished)

@@ -189,12 +189,20 @@ def test_the_real_model_judges_a_run(
     monkeypatch.setattr(judge, "open_model", lambda context, n_gpus: nullcontext(served))
     monkeypatch.setattr(judge, "CODEBOOK_TOKENS", 300)
     hierarchy = labelled(tmp_path, inputs["text"], "one", {"engine": "keyphrases"})
-    assert main(["evaluate", hierarchy.uri, "--model", "smollm2-135m"]) == 2
-    assert "--model is of the judge; add --judge" in capsys.readouterr().err
+    assert main(["evaluate", hierarchy.uri, "--judge-model", "smollm2-135m"]) == 2
+    assert "--judge-model needs --judge; add it" in capsys.readouterr().err
     assert main(["evaluate", hierarchy.uri, "--judge"]) == 2
     assert "--judge needs a model, and the engine is 'keyphrases'" in capsys.readouterr().err
 
-    command = ["evaluate", hierarchy.uri, "--judge", "--engine", "vllm", "--model", "smollm2-135m"]
+    command = [
+        "evaluate",
+        hierarchy.uri,
+        "--judge",
+        "--judge-engine",
+        "vllm",
+        "--judge-model",
+        "smollm2-135m",
+    ]
     assert main(command) == 0
     judged = judgement(hierarchy.uri)
     fit = judged[1, "fit_accuracy"]
