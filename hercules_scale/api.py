@@ -36,16 +36,16 @@ REJECTED = -1
 class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
     """Clusters items into a hierarchy, with a title and a description of every cluster.
 
-    The parameters are those of the configuration; sections may be given whole, as mappings.
+    The parameters are the configuration's; sections may be given whole, as mappings.
 
     Args:
         levels: Clusters a level, finest first, strictly falling; or ``auto``.
         embedding: Model that embeds the items, or the section ``embedding``.
         summaries: Model that writes titles and descriptions, ``keyphrases`` for none, or the
             section ``summaries``.
-        topic: What the titles should dwell on, the paper's topic seed.
-        modality: What an item is: text, image, numeric or embedding; left out, it is detected.
-        representation: ``direct`` clusters the items' own vectors, ``description`` those of
+        topic: Topic of interest for titles, the paper's topic seed.
+        modality: text, image, numeric or embedding; left out, it is detected.
+        representation: ``direct`` clusters the items' own vectors, ``description`` the vectors of
             descriptions that a model writes of each.
         seed: Seed of every random choice.
         workers: Processes that embed and cluster.
@@ -130,7 +130,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
                 Series, array or mapping by id of texts, images, numbers or vectors, a DataFrame,
                 an Arrow table or a Ray Dataset.
             y: Ground truth of each item, for evaluation only; a DataFrame has several.
-            output: Where the tables go, a path or URI; run again, it resumes. Left out, a
+            output: Folder of the tables, a path or URI; run again, it resumes. Left out, a
                 temporary folder that goes with the result and its copies; a pickle holds its files.
 
         Returns:
@@ -342,7 +342,7 @@ def _labels(hierarchy: Hierarchy, section: dict[str, Any]) -> NDArray[np.int32]:
     rejected = hierarchy.table("rejected", ["item_id"])
     id_column = section.get("id_column")
     if id_column is None:
-        # Ids are the numbers of the rows, those of rejected ones too.
+        # Ids are the numbers of the rows, rejected ones included.
         found = np.full(len(labels) + len(rejected), REJECTED, np.int32)
         found[members["item_id"].to_numpy(np.int64)] = labels
         return found

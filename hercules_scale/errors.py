@@ -43,7 +43,7 @@ class StageError(HerculesScaleError):
     """A stage of a run failed.
 
     Args:
-        message: What failed and what to do about it.
+        message: The failure and its remedy.
         stage: Name of the stage, such as ``embed``.
         level: Level of the hierarchy, where the stage has one.
         shard: Shard of the stage, where it has one.

@@ -79,7 +79,7 @@ class Hierarchy:
 
         Args:
             path: Path or URI of the model's JSON.
-            output: Where the tables go, a path or URI.
+            output: Folder of the tables, a path or URI.
 
         Raises:
             InputError: The file is no such model, or there is a run at the output.
@@ -218,7 +218,7 @@ class Hierarchy:
         Args:
             items: The path or URI of files with the columns of the run's input; or items in memory
                 of any form that ``Hercules.fit`` takes.
-            output: Where the tables are kept, ``drift`` among them; by default nowhere.
+            output: Folder of the tables, ``drift`` among them; by default none.
             llm: The function that the run was made with, where it described the items. It need not
                 be given to what ``Hercules.fit`` returned in this process.
             embed: The function that embedded the items of the run; the same holds.
@@ -504,7 +504,7 @@ class Exploration:
     """An explorer that runs beside this process, and ends with it.
 
     Attributes:
-        address: Where to point a browser.
+        address: Address for a browser.
     """
 
     def __init__(self, uri: str, port: int, scratch: ScratchFolder | None = None) -> None:

@@ -39,7 +39,7 @@ def joiners(text: str) -> set[int]:
 
 
 def printable(text: str) -> str:
-    """Text whose control characters, such as a terminal's escapes, are shown and not obeyed."""
+    """Text with control characters, such as a terminal's escapes, shown and not obeyed."""
     if text.isprintable():
         return text
     kept = joiners(text)
@@ -56,7 +56,7 @@ def for_stream(text: str, stream: TextIO) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """Lines whose control characters are shown and not obeyed."""
+    """Lines with control characters shown and not obeyed."""
     return "\n".join(printable(line) for line in text.splitlines())
 
 

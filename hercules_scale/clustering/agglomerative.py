@@ -52,8 +52,8 @@ def agglomerate(points: Float64, weights: Int64, linkage: Linkage) -> Dendrogram
 
     Args:
         points: Shape (n, d), float64; at most ``MAX_AGGLOMERATED``.
-        weights: How many items each stands for, above 0, shape (n,).
-        linkage: What makes two clusters near.
+        weights: Number of items that each represents, above 0, shape (n,).
+        linkage: Linkage of clusters.
 
     Source: Müllner, Modern hierarchical, agglomerative clustering algorithms (2011), section 3.2.
     """
@@ -153,7 +153,7 @@ class CutResult:
     Attributes:
         centroids: Means of the items, shape (k, d); of unit length for ``cosine``.
         counts: Weight of each cluster's items, shape (k,).
-        linkage: What made clusters near.
+        linkage: Linkage of clusters.
         n_points: Points that were agglomerated.
         height: Of the highest merge that was made, 0 where none was; see ``Dendrogram``.
         next_height: Of the lowest merge that was not made; nothing where all were.
@@ -176,8 +176,8 @@ class Agglomeration:
         parents: Parent of each cluster of levels 1 to L - 1.
         leaves: Cluster of level 1 of each label that the vector set holds; -1 for labels that no
             vector has.
-        points: What labels are assigned by: the nearest, shape (number of labels, d).
-        micro: How the micro-clusters were found, where there are any.
+        points: Points that labels are assigned by, the nearest first, shape (number of labels, d).
+        micro: k-means of the micro-clusters, where there are any.
     """
 
     levels: list[CutResult]
@@ -193,13 +193,13 @@ def agglomerate_vectors(
     """Agglomerate rows, or their micro-clusters, and cut one dendrogram at every level.
 
     Up to ``EXACT_ROWS`` rows are points of weight one, but rows that float32 cannot tell apart
-    share a point. More rows are put into micro-clusters by k-means, whose means are the points:
+    share a point. More rows are put into micro-clusters by k-means; their means are the points:
     ``ward`` is then exact for these micro-clusters, and the other linkages measure between means.
 
     Args:
         vectors: The items.
         config: Linkage, levels, metric, and what k-means needs.
-        checkpoints: Where the states of k-means are kept.
+        checkpoints: Store of the states of k-means.
 
     Returns:
         A level less for each that would not be coarser than the one below.

@@ -25,7 +25,7 @@ DISTANCE_PLACES = 24
 # Squares of shorter or longer vectors lose digits in float32, or all of them.
 LEAST_LENGTH, LARGEST_SQUARE = 1e-18, float(np.finfo(np.float32).max)
 
-# Small batches otherwise take another code path, whose rounding differs.
+# Small batches otherwise take another code path, with other rounding.
 faiss.cvar.distance_compute_blas_threshold = 0
 
 
@@ -42,7 +42,7 @@ def nearest(
 
     Returns:
         Squared L2 distances and centroid ids, both (n, n_nearest), nearest first; of equally
-        near centroids the one of the lowest id. Distances come from a matrix product, whose last
+        near centroids the one of the lowest id. Distances come from a matrix product; its last
         digits depend on the batch and the threads: they propose, and what is kept is computed
         from its vector and centroid alone; see ``exact``.
     """
@@ -105,7 +105,7 @@ class Scale:
 
     @classmethod
     def of(cls, total_weight: int, largest: float, dimension: int, typical: float = 0.0) -> Scale:
-        """Places for vectors whose numbers are at most ``largest`` from 0.
+        """Places for vectors of numbers that are at most ``largest`` from 0.
 
         A squared distance is at most d (2 max|x|)^2. Where few vectors are much longer than the
         others, sums of squared distances get the places that the others need.
@@ -146,7 +146,7 @@ class Sums:
         counts: Weight of each cluster's vectors, shape (k,), int64; their number where all weigh 1.
         objective: Sum of squared L2 distances to the nearest centroid (and its offset) times
             ``2**scale.distances``.
-        n_changed: Vectors whose cluster is another than at the pass before.
+        n_changed: Vectors that changed their cluster since the pass before.
         scale: Binary places.
     """
 

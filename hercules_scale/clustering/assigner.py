@@ -35,8 +35,8 @@ class Assigner:
 
     Attributes:
         metric: ``squared_l2`` or ``cosine``.
-        mean: What is taken off each vector, shape (d,); zeros for ``cosine``.
-        limit: What longer vectors are then shortened to.
+        mean: Vector that is subtracted from each, shape (d,); zeros for ``cosine``.
+        limit: Length that longer vectors are then shortened to.
         cells: Shape (m, d).
         offsets: Added to the squared distances to each cell, shape (m,).
         leaves: Cluster of level 1 that each cell belongs to, shape (m,).
@@ -59,8 +59,8 @@ class Assigner:
 
         Args:
             found: The hierarchy.
-            mean: What was taken off the vectors, shape (d,).
-            limit: What longer ones were shortened to.
+            mean: Vector that was subtracted from each, shape (d,).
+            limit: Length that longer ones were shortened to.
             metric: Of the hierarchy.
         """
         # A cell that no vector had a label of belongs to no cluster.

@@ -34,7 +34,7 @@ ROWS_PER_CLUSTER = 256
 # The full silhouette takes the distances of all pairs.
 MAX_SILHOUETTE_ROWS = 20_000
 RATIO = math.sqrt(2)
-# Clusters whose distances to all others are held at a time.
+# Clusters with distances to all others in memory at a time.
 PAIRS_OF = 1024
 # Scores of clusters of few vectors say little. So max_k is at most SAMPLE_ROWS / 16.
 ITEMS_PER_CLUSTER, CHILDREN_PER_CLUSTER = 16, 3
@@ -92,7 +92,7 @@ def choose_k(
             a vector of weight w counts as w vectors in all but the full silhouette.
         config: ``k_score`` and ``max_k``, and what k-means needs.
         level: Level that is built.
-        checkpoints: Where the curve is kept.
+        checkpoints: Store of the curve.
 
     Returns:
         The curve, of which one point is chosen; nothing where no coarser level is wanted.

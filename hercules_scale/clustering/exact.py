@@ -54,8 +54,8 @@ class Pass:
         distinct: Ids of the centroids without later copies of them.
         fast: Ids of the centroids that moved farthest since the pass before; nothing where bounds
             of that pass are of no use.
-        moved: How far any other centroid went.
-        moved_most: How far any centroid went.
+        moved: Largest move of any other centroid.
+        moved_most: Largest move of any centroid.
     """
 
     centroids: Float32
@@ -208,7 +208,7 @@ def nearest_others(vectors: Float32, own: Int32, centroids: Float32) -> Int64:
     n_found = min(3, len(centroids))
     distances, ids = nearest(vectors, centroids, n_found)
     is_own = ids == own[:, None]
-    # Where the own is not among the found, the last of them is one too many.
+    # If the own is not among the found, the last of them is one too many.
     is_own[~is_own.any(axis=1), -1] = True
     others: Int64 = ids[~is_own].reshape(len(ids), n_found - 1)
     if n_found > 2:
@@ -243,7 +243,7 @@ def _decide(
         best[part] = np.take_along_axis(ids[part], first, axis=1)[:, 0]
         squares[part] = np.take_along_axis(exact, first, axis=1)[:, 0]
     if n_found < len(centroids):
-        # What was not found is no nearer than the last that was.
+        # Centroids that were not found are no nearer than the last that was.
         for row in np.flatnonzero(distances[:, -1] - squares <= 2 * errors).tolist():
             difference = centroids.astype(np.float64) - vectors[row]
             every = np.einsum("ij,ij->i", difference, difference) + offsets

@@ -17,7 +17,7 @@ def hash_rows(
     Args:
         seed: Seed of the run.
         level: Level of the hierarchy.
-        phase: What the draw is for, such as ``sample``.
+        phase: Purpose of the draw, such as ``sample``.
         index: Round, restart or iteration of the phase.
         rows: Row ids (or any integers), shape (n,).
 

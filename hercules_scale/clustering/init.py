@@ -22,7 +22,7 @@ from hercules_scale.clustering.tiles import (
 )
 from hercules_scale.config.hierarchy import HierarchyConfig
 
-# Rows a cluster: of a sample that stands for all vectors, of one on which draws of k-means++ are
+# Rows a cluster: of a sample in place of all vectors, of one on which draws of k-means++ are
 # refined, and of one that it draws from. With more the inertia that k-means ends with fell no more.
 SAMPLE_PER_CLUSTER = 256
 REFINED_PER_CLUSTER = 64
@@ -36,7 +36,7 @@ DRAWS, DRAWS_KEPT = 12, 3
 ITERATIONS = (2, 8)
 # A draw's time grows with k squared, and draws of many centroids differ less.
 CENTROIDS_DRAWN = 1200
-# Squared distances below this share of the lengths are those of equal points, in float64.
+# Squared distances below this share of the lengths mean equal points, in float64.
 ROUNDING = 1e-13
 # So many points have a table of all their distances, of 256 MiB at most; it is filled so many rows
 # at a time, which stay in the processor's cache.
@@ -144,7 +144,7 @@ def draw_apart(from_each: FromEach, weights: Int64, k: int, random: np.random.Ge
         from_each: Of n points; see ``distances_of``.
         weights: Shape (n,).
         k: Points wanted, at most n.
-        random: What is drawn from.
+        random: Generator of random numbers.
 
     Source: k-means++ (Arthur and Vassilvitskii, SODA 2007), the greedy variant of its section 7.
     """

@@ -37,8 +37,8 @@ class KMeansResult:
         counts: Weight of each cluster's vectors, shape (k,).
         inertia: Sum of squared L2 distances to the own centroid.
         n_iterations: Iterations that were run over all vectors.
-        stopped: Why they ended: ``labels`` (fewer changed than the bound), ``objective`` (it fell
-            by less than the tolerance) or ``max_iterations``.
+        stopped: Reason of the end: ``labels`` (fewer changed than the bound), ``objective`` (it
+            fell by less than the tolerance) or ``max_iterations``.
         objective_fall: Share by which the objective fell in the last iteration.
         share_changed: Share of labels that changed in the last iteration.
         n_refilled: Empty clusters that were given new centroids on the way.
@@ -75,7 +75,7 @@ def kmeans(
         k: Clusters wanted, at most the number of vectors.
         config: Seed, start, metric, tolerances, resampling.
         level: Level that is built, for the draws and the checkpoints.
-        checkpoints: Where states are kept.
+        checkpoints: Store of states.
 
     Returns:
         The clusters; fewer than k where there are fewer distinct vectors. Their labels are those
@@ -133,7 +133,7 @@ def _best_start(
 def _warm_start(
     vectors: VectorSet, k: int, config: HierarchyConfig, level: int, seed: int
 ) -> Float32:
-    """Initial centroids; for many vectors those of a sample of them, clustered.
+    """Initial centroids; for many vectors the centroids of a clustered sample.
 
     A pass over the sample costs little, and leaves the passes over all vectors little to do.
     """
@@ -165,12 +165,12 @@ def lloyd(
     """Iterate from given centroids until the objective or the labels stop changing.
 
     Args:
-        vectors: What is clustered.
+        vectors: Vectors to cluster.
         start: Centroids, shape (k, d); without them the loop's checkpoint is taken up.
         config: Metric, tolerances, what becomes of empty clusters.
         level: Level that is built, for the draws.
         seed: Seed of this start, for the draws.
-        checkpoints: Where the state of each iteration is kept.
+        checkpoints: Store of the state of each iteration.
         loop: Name of the loop there.
     """
     checkpoints = checkpoints or NoCheckpoints()

@@ -54,18 +54,18 @@ LevelResult = KMeansResult | CutResult
 
 @dataclass(frozen=True)
 class Levels:
-    """A whole hierarchy; the vector set holds labels that ``leaves`` makes those of level 1.
+    """A whole hierarchy; the vector set holds labels that ``leaves`` turns into level 1's.
 
     Attributes:
         levels: Finest first.
-        runs: How each level was found, before refinement.
+        runs: k-means of each level, before refinement.
         leaves: Cluster of level 1 of each label of the vector set's last assignment; after k-means
             the label itself.
-        path: What that assignment was by, a vector a label, shape (number of labels, d).
+        path: Vectors of that assignment, one a label, shape (number of labels, d).
         offsets: Added to the squared distances to each of them, shape (number of labels,).
-        tree: What refinement came to, where there was any.
-        micro: How the micro-clusters below level 1 were found, where there are any.
-        curve: How counts of clusters were chosen, where they were left to the data.
+        tree: Result of refinement, where there was any.
+        micro: k-means of the micro-clusters below level 1, where there are any.
+        curve: Curve that counts of clusters were chosen by, where they were left to the data.
     """
 
     levels: list[Level]
@@ -95,7 +95,7 @@ def build_levels(
     Args:
         vectors: The items.
         config: The hierarchy section.
-        checkpoints: Where states are kept.
+        checkpoints: Store of states.
         on_level: Called with the number of each level and how it was found.
 
     Source: HERCULES, Algorithm 3 (direct mode).
@@ -163,7 +163,7 @@ def _from_sample(
     runs, leaf_centroids, parents = _from_state(state)
     if parents:
         tolerance = max(config.tolerance, SAMPLE_STARTED_TOLERANCE)
-        # What the heavier weights are for has been done on the sample.
+        # The heavier weights have served on the sample.
         tree = refine_tree(
             vectors,
             leaf_centroids,
@@ -247,7 +247,7 @@ def _without_empty(vectors: VectorSet, tree: Tree) -> Tree:
         path=tree.path[used[0]],
         offsets=tree.offsets[used[0]],
     )
-    # No item moves, since nobody was in what is left out.
+    # No item moves, since what is left out was empty.
     vectors.assign(tree.path, tree.offsets)
     return tree
 

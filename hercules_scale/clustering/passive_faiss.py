@@ -1,4 +1,4 @@
-"""faiss, whose threads sleep while they wait.
+"""Import of FAISS with passive OpenMP waits.
 
 By default they spin, which on a machine with other work makes a search many times as slow; asleep
 they cost nothing on a quiet one. The variable that says so is read when the library is loaded, and

@@ -80,7 +80,7 @@ class Tree:
         parents: Parent of each cluster of levels 1 to L - 1, each of shape (k_l,).
         centroids: Means of the items of each cluster, finest level first, each (k_l, d).
         counts: Items of each cluster, finest level first, each (k_l,).
-        path: What leaves were assigned by, shape (k_1, d); see ``path_centroids``.
+        path: Vectors that leaves were assigned by, shape (k_1, d); see ``path_centroids``.
         offsets: The same, shape (k_1,).
         phases: Rounds under each weight of the upper levels.
         n_moved: Moves of clusters to other parents.
@@ -107,16 +107,16 @@ def refine_tree(
     """Lower J from a given tree until it stops falling, under one weight after the other.
 
     A round takes the means of every cluster, moves clusters to better parents, and assigns every
-    item to the leaf whose whole path is cheapest; it costs one assignment at k_1.
+    item to the leaf with the cheapest whole path; it costs one assignment at k_1.
 
     Args:
         vectors: The items.
         leaf_centroids: Centroids of level 1 to start from, shape (k_1, d).
         parents: Parent of each cluster of levels 1 to L - 1.
         metric: ``cosine`` keeps centroids at unit length.
-        checkpoints: Where the state of each round is kept.
+        checkpoints: Store of the state of each round.
         tolerance: Stop when J falls by no more than this share in one round.
-        upper_weights: What levels above the first weigh.
+        upper_weights: Weights of levels above the first.
     """
     checkpoints = checkpoints or NoCheckpoints()
     n_levels = len(parents) + 1
@@ -170,7 +170,7 @@ def refine_tree(
 def path_centroids(
     centroids: list[Float32], parents: Parents, weights: Float64
 ) -> tuple[Float32, Float32]:
-    """One vector a leaf that stands for its whole path.
+    """One vector a leaf for its whole path.
 
     With W the sum of the weights, the sum over a path of w_l |x - c_l|^2 equals
     W (|x - p|^2 + o), where p is the weighted mean of the path's centroids.
@@ -281,7 +281,7 @@ def _move(
 
 
 def add_up(counts: Int64, totals: Float64, parents: Parents) -> tuple[list[Int64], list[Float64]]:
-    """Counts and sums of every level's clusters from those of the leaves."""
+    """Counts and sums of every level's clusters from the leaves' own."""
     all_counts, all_totals = [counts], [totals]
     for level in parents:
         k = int(level.max()) + 1

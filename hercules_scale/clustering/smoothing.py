@@ -24,7 +24,7 @@ AUTO_SAMPLE_ROWS = 16_384
 # A finest cluster should hold a few neighbourhoods, or smoothing melts it into the next.
 NEIGHBOURHOODS_PER_CLUSTER = 2
 LEAST_NEIGHBOURS = 3
-# Vectors whose lengths vary less than this are taken for vectors of unit length.
+# Vectors with lengths that vary less than this are taken for vectors of unit length.
 UNIT_TOLERANCE = 1e-3
 
 
@@ -49,7 +49,7 @@ def find_neighbours(vectors: Float32, candidates: Float32, own: Int64, n_neighbo
     Args:
         vectors: Shape (n, d).
         candidates: Shape (c, d); the vectors are among them.
-        own: Where each vector is among the candidates, shape (n,).
+        own: Position of each vector among the candidates, shape (n,).
         n_neighbours: At most c - 1.
 
     Returns:
@@ -75,7 +75,7 @@ def average(vectors: Float32, neighbours: Int64, candidates: Float32, unit: bool
 
 
 def is_unit(vectors: Float32) -> bool:
-    """Whether vectors have unit length, as those of text encoders do."""
+    """Whether vectors have unit length, as text encoders give them."""
     lengths = np.linalg.norm(vectors, axis=1)
     return bool(np.abs(lengths - 1).max(initial=0) <= UNIT_TOLERANCE)
 
@@ -86,7 +86,7 @@ def smooth(vectors: Float32, n_neighbours: int, rounds: int, unit: bool) -> Floa
     Args:
         vectors: Shape (n, d), less their mean.
         n_neighbours: Neighbours m of each vector.
-        rounds: How many times r.
+        rounds: Rounds r.
         unit: Whether vectors are kept at unit length.
     """
     vectors = to_unit(vectors) if unit else vectors
@@ -112,7 +112,7 @@ def choose_smoothing(
         sample: Vectors of some rows less their mean, shape (n, d).
         n_rows: Vectors in all.
         k: Clusters at the finest level.
-        rounds: How many times vectors would be smoothed.
+        rounds: Rounds of smoothing.
         unit: Whether vectors are kept at unit length.
         seed: Seed of the run.
     """
@@ -130,7 +130,7 @@ def choose_smoothing(
 
 
 def _agreement(halves: list[Float32], k: int, seed: int) -> float:
-    """Mean ARI, over both halves, of a half's own clusters and those of the other's centroids."""
+    """Mean ARI, over both halves, of a half's own clusters and the other's centroids'."""
     # scikit-learn takes a second to load, and only this needs it here.
     from sklearn.metrics import adjusted_rand_score
 

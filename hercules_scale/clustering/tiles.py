@@ -66,7 +66,7 @@ class Tile:
     Attributes:
         first_row: Row id of the first.
         vectors: Shape (n, d), float32.
-        weights: How many items each stands for, shape (n,).
+        weights: Number of items that each represents, shape (n,).
         labels: Clusters of the last assignment, shape (n,); -1 before the first.
         distances: Squared L2 distances of the last assignment, shape (n,).
         bounds: Lower bounds on the L2 distances to all centroids but the own, shape (n,).
@@ -254,11 +254,11 @@ class TileSet:
 
 
 class DeviceTileSet(TileSet):
-    """Tiles whose vectors stay on a GPU over all passes; labels and sums are those of the CPU.
+    """Tiles with vectors that stay on a GPU over all passes; labels and sums equal the CPU's.
 
     Args:
         tiles: In any order; each vector weighs one.
-        device: Where torch holds them.
+        device: Device of torch that holds them.
     """
 
     def __init__(self, tiles: Sequence[Tile], device: str = "cuda") -> None:
@@ -322,7 +322,7 @@ class LocalVectors:
 
     Args:
         vectors: Shape (n, d), float32.
-        weights: How many items each vector stands for, shape (n,); by default one.
+        weights: Number of items that each vector represents, shape (n,); by default one.
 
     Raises:
         InputError: A number is NaN or infinite; it names the rows. Or a number is so large that

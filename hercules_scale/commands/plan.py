@@ -1,6 +1,6 @@
 """Estimate of what a run will take, before it starts.
 
-Rates are measured here on a sample of the input where they can be; those of the language model
+Rates are measured here on a sample of the input where they can be; rates of the language model
 are the ones of ``docs/benchmarks.md``.
 """
 
@@ -69,7 +69,7 @@ class _Sample:
 
     Attributes:
         items: As the scan leaves them.
-        words: What they are in words.
+        words: A noun for them.
         rows_per_byte: Of a file of texts.
         dimension: Length of their vectors, where no model is needed to tell.
         warnings: Rows that cannot be used, and what looks wrong.

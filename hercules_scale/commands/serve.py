@@ -22,7 +22,7 @@ def serve_model(config: RunConfig, port: int, reporter: Reporter | None = None) 
     Args:
         config: Names the model and its resources; its output is not touched.
         port: Of the head node.
-        reporter: What is said; by default the terminal.
+        reporter: Shows messages; by default on the terminal.
 
     Raises:
         HerculesScaleError: The model, or what it needs, is not there.

@@ -93,7 +93,7 @@ class Cluster:
     def __init__(self, address: str) -> None:
         self._address = address
         _check_reachable(address)
-        # Where a token is found the cluster is asked with it, as Ray's own commands do.
+        # If a token is found, the cluster is asked with it, as Ray's own commands do.
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
         with self._explained(), _unset(RAY_ADDRESSES):
             self._client = JobSubmissionClient(address)
@@ -109,7 +109,7 @@ class Cluster:
     def submit(
         self, submission_id: str, folder: Path, variables: str, metadata: dict[str, str]
     ) -> None:
-        """Start a job whose working directory is a folder of this machine.
+        """Start a job with a folder of this machine as its working directory.
 
         Args:
             submission_id: Name of the job.
@@ -215,8 +215,8 @@ def submit(
         address: URL of the cluster's dashboard.
         say: Is given what there is to read, line by line.
         wait: Whether to follow the job to its end.
-        variables: Names of variables that go with it; by default those of ``PASSED_ON``.
-        again: Whether to submit a run whose job has succeeded before.
+        variables: Names of variables that go with it; by default ``PASSED_ON``.
+        again: Whether to submit a run again after its job succeeded.
 
     Raises:
         InputError: The cluster cannot be reached, or the job ended with 2.

@@ -46,7 +46,7 @@ def levels_tag(value: object) -> str:
     return "levels chosen" if value == "auto" else "levels listed"
 
 
-# A mistake is told by the rules of a list alone, not by those of each branch of the union.
+# A message names the rules of a list alone, not the rules of each branch of the union.
 _Levels = Annotated[
     Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1), Tag(levels_tag(None))]
     | Annotated[Literal["auto"], Tag(levels_tag("auto"))],

@@ -30,7 +30,7 @@ class CsvConfig(Section):
     escape: str | None = Field(
         default=None,
         max_length=1,
-        description="what stands before a quote within quotes; left out: a quote, or \\ where the "
+        description="character before a quote within quotes; left out: a quote, or \\ where the "
         "file has it so; empty: a quote",
     )
     encoding: str | None = Field(
@@ -108,7 +108,7 @@ class InputConfig(Section):
     )
     owner_column: str | None = Field(
         default=None,
-        description="column that says whose an item is, for privacy.min_owners; its values are "
+        description="column of the items' owners, for privacy.min_owners; its values are "
         "counted, and neither shown nor kept",
     )
 
@@ -144,8 +144,8 @@ class InputConfig(Section):
     @property
     def words_column(self) -> str:
         """Column of the table ``items`` that says in words what an item is."""
-        told = self.text_column is not None or self.modality in (None, "text")
-        return "text" if told else "description"
+        has_text = self.text_column is not None or self.modality in (None, "text")
+        return "text" if has_text else "description"
 
     @property
     def paths(self) -> list[str]:
@@ -178,5 +178,5 @@ class EmbeddingConfig(Section):
     long_text: Literal["truncate", "window"] = Field(
         default="truncate",
         description="texts longer than the model reads are cut, or read in windows (64 at most) "
-        "whose vectors are averaged",
+        "with their vectors averaged",
     )

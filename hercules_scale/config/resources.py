@@ -29,7 +29,7 @@ class StageResources(Section):
 
 
 class EmbedResources(StageResources):
-    """The same for embedding, whose actors may become more."""
+    """Resources of embedding, where actors may become more."""
 
     max_workers: int | None = Field(
         default=None,
@@ -45,7 +45,7 @@ class ResourcesConfig(Section):
     profile: Literal["auto", "cpu", "gpu", "gpus", "tensor_parallel"] = Field(
         default="auto",
         description="auto takes GPUs where the Ray cluster has them, cpu none; gpu needs one, "
-        "gpus puts actors and vLLM replicas on all, tensor_parallel shares those of a node in one "
+        "gpus puts actors and vLLM replicas on all, tensor_parallel shares a node's in one "
         "replica",
     )
     workers: int = Field(

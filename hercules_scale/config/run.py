@@ -42,13 +42,13 @@ class PrivacyConfig(Section):
         default=0,
         ge=0,
         le=1_000,
-        description="the same for a cluster whose items are of fewer owners, by input.owner_column",
+        description="the same for a cluster with items of fewer owners, by input.owner_column",
     )
     redact: str | None = Field(
         default=None,
         pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*$",
         description="a function from text to text, as package.module:function, that every item's "
-        "text goes through before anything is told of it",
+        "text goes through before it is shown or sent",
     )
     local_only: bool = Field(
         default=False,

@@ -140,7 +140,7 @@ class SummariesConfig(Section):
         default=4,
         ge=1,
         le=32,
-        description="answers to each question; the one that stands best for its own cluster "
+        description="answers to each question; the one that fits its own cluster best "
         "against its siblings is taken",
     )
     clusters_per_request: int = Field(

@@ -12,8 +12,8 @@ def check_trusted(uri: str, key: str, named: str | None, given: str | None, opti
         uri: Output of the run.
         key: Key of the configuration, such as ``privacy.redact``.
         named: Its value in the run.
-        given: What the caller gives.
-        option: How the caller gives it.
+        given: The caller's value.
+        option: Option by which the caller gives it.
 
     Raises:
         InputError: The run names something, and the caller nothing or something else.

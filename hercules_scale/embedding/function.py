@@ -31,7 +31,7 @@ class FunctionEncoder:
         """Vectors as the function gives them, shape (n, d), in the order of the texts.
 
         Args:
-            texts: What is embedded; the function is not called for none.
+            texts: Texts to embed; the function is not called for none.
             stage: Name of the stage that asks.
 
         Raises:

@@ -39,7 +39,7 @@ def load_image_encoder(model: str | None, precision: Precision = "auto") -> Imag
 class EfficientNetLite:
     """EfficientNet-Lite0, trained on ImageNet; the mean of its last feature map.
 
-    Images keep to its own 224 pixels; those of at most 112 are enlarged to twice their size only.
+    Images keep to its own 224 pixels; images of at most 112 are enlarged to twice their size only.
 
     Raises:
         ConfigError: Its packages are not installed.
@@ -106,7 +106,7 @@ def _square(data: bytes, size: int) -> NDArray[np.uint8]:
 
 
 class SharedSpaceEncoder:
-    """A CLIP- or SigLIP-like sentence-transformers model, whose texts share the images' space.
+    """A CLIP- or SigLIP-like sentence-transformers model: its texts share the images' space.
 
     Args:
         model: A local folder or a model-hub id.

@@ -33,7 +33,7 @@ class SentenceTransformerEncoder:
         model: An alias, a local folder or a model-hub id.
         precision: ``auto`` takes bfloat16 where the device computes in it.
         long_text: Texts longer than the model reads are cut (``truncate``), or read in windows of
-            that length whose vectors are averaged by their tokens (``window``).
+            that length with vectors averaged by their tokens (``window``).
         device: ``cpu`` or ``cuda``; by default CUDA where there is a GPU.
 
     Raises:

@@ -28,7 +28,7 @@ class Distances:
     Attributes:
         counts: Items of each cluster, finest level first, each (k_l,).
         sums: Sum of their distances, each (k_l,).
-        beyond: How many of them lie beyond their level's limit, each (k_l,).
+        beyond: Number of them beyond their level's limit, each (k_l,).
         labels: Clusters of sampled items, shape (s, L).
         sampled: Their distances, shape (s, L).
     """
@@ -133,7 +133,7 @@ def level_limits(reference: pa.Table) -> Float64:
 
 
 def drift_table(reference: pa.Table, new: Distances) -> pa.Table:
-    """The table ``drift``: new items beside those of the reference.
+    """The table ``drift``: new items beside the reference.
 
     A row for each level as a whole, then one for each cluster. ``jensen_shannon`` is the
     divergence of the clusters' shares in bits, from 0 (equal) to 1 (nothing in common).
@@ -181,12 +181,12 @@ def jensen_shannon(one: Float64, two: Float64) -> float:
 def _level_table(
     level: int, columns: dict[str, NDArray[np.generic]], schema: pa.Schema
 ) -> pa.Table:
-    """Columns whose first number is of the level as a whole and the others of its clusters."""
+    """Columns with a first number of the level as a whole and the others of its clusters."""
     n_rows = len(columns["n_items"])
     arrays = {
         "level": pa.array(np.full(n_rows, level + 1, np.int16)),
         "cluster_id": pa.array([None, *range(n_rows - 1)], pa.int32()),
-        # from_pandas turns NaN, which stands for no value, into null.
+        # from_pandas turns NaN, which means no value here, into null.
         **{name: pa.array(values, from_pandas=True) for name, values in columns.items()},
     }
     return pa.table(arrays).select(schema.names).cast(schema)

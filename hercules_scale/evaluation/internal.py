@@ -27,7 +27,7 @@ Distance = Literal["cosine", "euclidean"]
 
 # Vectors worked on at a time, and clusters that they are compared with; 32 MB.
 BLOCK_ROWS, BLOCK_CLUSTERS = 4_096, 1_024
-# Vectors whose distances to a block of others are held; 16 MB.
+# Vectors with distances to a block of others in memory; 16 MB.
 PAIR_ROWS = 512
 # A cosine distance below this is rounding.
 SAME = 1e-12

@@ -62,7 +62,7 @@ class FitQuestion:
         Args:
             text: The item's.
             titles: Of all clusters of the level, by id.
-            style: How prompts are written.
+            style: Style of the prompts.
         """
         shown = [
             f"{number}. {plain_text(titles[cluster])}"
@@ -145,7 +145,7 @@ def codebook_messages(texts: Sequence[str], criterion: str, style: PromptStyle) 
     Args:
         texts: Items that it is made from; as much of each as fits.
         criterion: One sentence that says how items differ.
-        style: How prompts are written.
+        style: Style of the prompts.
     """
     least, most = CATEGORIES
     asked = (

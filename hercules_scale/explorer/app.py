@@ -51,7 +51,7 @@ class Explorer:
     Args:
         uris: Outputs of the runs that are shown; the first is the one that opens.
         work: Folder for runs that are started from the page; None allows none.
-        inputs: What they may be of besides uploads.
+        inputs: Their allowed inputs besides uploads.
     """
 
     def __init__(

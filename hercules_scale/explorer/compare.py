@@ -1,4 +1,4 @@
-"""Two runs over the same items: how the clusters of one lie in those of the other."""
+"""Two runs over the same items: the overlap of their clusters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hercules_scale.storage.tables import iterate_batches
 
 # Clusters that are shown, the largest first, each with so many of the other run.
 SHOWN, PARTNERS = 300, 3
-# Runs whose items stand in another order are joined by id in memory.
+# Runs with items in another order are joined by id in memory.
 MAX_JOINED = 2_000_000
 
 

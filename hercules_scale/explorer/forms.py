@@ -98,12 +98,12 @@ def _field(key: str, rule: dict[str, Any], default: Any) -> dict[str, Any]:
 
 
 def configuration(given: dict[str, Any], paths: list[str], output: str) -> RunConfig:
-    """The configuration that a form comes to.
+    """The configuration that a form describes.
 
     Args:
-        given: What was filled in, by key; blank texts stand for the default.
+        given: Values of the form, by key; blank texts mean the default.
         paths: Input of the run.
-        output: Where it goes.
+        output: Folder of its output.
 
     Raises:
         ConfigError: A key is unknown or its value impossible.

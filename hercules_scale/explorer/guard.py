@@ -50,7 +50,7 @@ class Guard:
     Attributes:
         app: The application.
         port: That it listens on.
-        token: What a browser must know; none where only this machine can ask.
+        token: Secret that a browser must send; none where only this machine can ask.
     """
 
     app: ASGIApp

@@ -34,8 +34,8 @@ class Upload:
     """A file that a browser sent.
 
     Attributes:
-        name: What it was called there, for people alone.
-        path: Where it lies.
+        name: Its name there, for people alone.
+        path: Path on this machine.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Job:
 
     Attributes:
         name: For people.
-        output: Where its tables go.
+        output: Folder of its tables.
         process: That runs it.
         run: Its number among the runs that are shown.
         cancelled: Whether somebody stopped it.
@@ -99,7 +99,7 @@ class Jobs:
     """Uploads and runs of one explorer.
 
     Attributes:
-        folder: Where everything lies.
+        folder: Folder of all files.
         inputs: Paths and URIs that runs may be of besides uploads.
     """
 
@@ -173,7 +173,7 @@ class Jobs:
         try:
             columns = survey(config, sources).columns
         except HerculesScaleError as error:
-            # It may need to be told which column is which; its rows help with that.
+            # The user may have to name its columns; its rows help with that.
             found["problem"] = str(error).replace(path, name)
             return found | ({} if upload is None else _plain_preview(upload.path))
         found["modality"] = columns.modality

@@ -45,7 +45,7 @@ TELLING = ("title", "description", "text", "image_uri", "thumbnail", "numbers")
 
 
 class OpenRun:
-    """A run whose clusters are there.
+    """A run that has clusters.
 
     Args:
         run: Its tables.
@@ -239,7 +239,7 @@ class Pages:
     """The table ``cluster_items``, by places in the order of the tree.
 
     Args:
-        store: Where it lies.
+        store: Folder that it is in.
         files: Its files; none where it has still to be made.
         withheld: Whether each finest cluster is too small to show what its items are.
     """
@@ -291,7 +291,7 @@ class Pages:
     ) -> Iterator[tuple[int, pa.Table]]:
         """Row groups that hold some rows, each with the place of its first row.
 
-        Where items are named, those of clusters that are too small show nothing else of theirs.
+        Where items are named, items of clusters that are too small show nothing but their names.
         """
         hides = "item_id" in columns and bool(self._withheld.any())
         read = [*columns, "level_1"] if hides and "level_1" not in columns else columns
@@ -313,7 +313,7 @@ class Pages:
         return pq.ParquetFile(place, filesystem=self.store.arrow, metadata=footer)
 
     def _shown(self, table: pa.Table) -> pa.Table:
-        """Rows of which those of clusters that are too small have names and figures alone."""
+        """Rows; those of clusters that are too small have names and figures alone."""
         hidden = pa.array(self._withheld[table["level_1"].to_numpy()])
         for place, name in enumerate(table.column_names):
             if name in TELLING:

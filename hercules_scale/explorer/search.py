@@ -3,7 +3,7 @@
 Items are searched in the order of the tree for as long as a request may take; the answer says how
 far it came, and the next request goes on from there. So the first hits come at once however large
 the run is. By meaning they are searched in the order of how near their clusters are, as in an
-inverted file (Sivic and Zisserman, Video Google, ICCV 2003), whose lists are the finest clusters.
+inverted file (Sivic and Zisserman, Video Google, ICCV 2003) with the finest clusters as its lists.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def find_items(run: OpenRun, query: str, start: int = 0) -> dict[str, Any]:
     Args:
         run: Where.
         query: Words.
-        start: How far an earlier request came.
+        start: Position that an earlier request reached.
 
     Returns:
         Hits, how far the search came, and of how many.
@@ -113,12 +113,12 @@ def _all_words(texts: list[Any], words: list[str]) -> Any:
 
 
 def similar_items(run: OpenRun, row: int, start: int = 0) -> dict[str, Any]:
-    """Items whose vectors lie nearest to that of an item, in the space of the embeddings.
+    """Items with the vectors nearest to an item's, in the space of the embeddings.
 
     Args:
         run: Where.
         row: The item.
-        start: How far an earlier request came.
+        start: Position that an earlier request reached.
 
     Raises:
         InputError: There is no such row, privacy keeps it back, or the run has no vectors.
@@ -144,7 +144,7 @@ def nearest_items(
     Args:
         run: Where.
         vector: Shape (d,).
-        start: How many row groups earlier requests have read.
+        start: Row groups that earlier requests have read.
         metric: ``squared_l2`` or ``cosine``.
         but: Row of an item that is left out.
 
@@ -255,7 +255,7 @@ class Meaning:
         self._lock = threading.Lock()
 
     def find(self, query: str) -> dict[str, Any]:
-        """Clusters whose titles and descriptions mean what is asked, nearest first.
+        """Clusters with the titles and descriptions nearest in meaning to a query, nearest first.
 
         Raises:
             InputError: The run's descriptions were not embedded, or its model is not here.

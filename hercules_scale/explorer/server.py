@@ -36,7 +36,7 @@ def serve(
         port: 0 takes any that is free.
         work: Folder for runs that are started from the page; by default ``runs/explorer`` where
             only this machine can ask, else there are none.
-        inputs: What they may be of besides files that are sent.
+        inputs: Their allowed inputs besides files that are sent.
 
     Raises:
         InputError: There is no run, the token is short, or the address cannot be listened on.
@@ -46,7 +46,7 @@ def serve(
         work = WORK
     explorer = Explorer(uris, None if work is None else Path(work).absolute(), inputs)
     for run in explorer.runs:
-        # A mistake is told here, not in a browser.
+        # A mistake is reported here, not in a browser.
         run.state()
         if run.is_finished:
             run.opened()

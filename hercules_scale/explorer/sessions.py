@@ -60,7 +60,7 @@ class ShownRun:
             if not self._finished:
                 self._finished = self.store.exists(layout.SUCCESS)
                 if self._finished:
-                    # What was opened before had no titles yet.
+                    # Sessions opened before had no titles yet.
                     self._opened = self._meaning = None
             if self._opened is None:
                 self._opened = OpenRun.of(self.store)
@@ -150,7 +150,7 @@ class ShownRun:
         try:
             files = make_index(run, target, self._show)
         except Exception as error:
-            # It runs in a thread of its own, so that nobody else would hear of it.
+            # It runs in a thread of its own, where its exception would be lost.
             self.index_error = f"the items cannot be paged: {type(error).__name__}: {error}"[:500]
             return
         run.items = Pages(target, files, run.withheld)
@@ -165,8 +165,8 @@ def make_index(run: OpenRun, target: Store, show: Any = lambda share: None) -> l
 
     Args:
         run: Of which.
-        target: Where it goes.
-        show: Told what share of the work is done.
+        target: Destination.
+        show: Called with the share of the work that is done.
     """
     if target.exists(layout.SUCCESS):
         return published_files(target)[cluster_items.TABLE]

@@ -201,7 +201,7 @@ def distributions(run: OpenRun, key: ClusterKey) -> dict[str, Any]:
 
 
 def neighbours(run: OpenRun, key: ClusterKey) -> list[dict[str, Any]]:
-    """Clusters of the level whose centroids lie nearest, squared L2."""
+    """Clusters of the level with the nearest centroids, by squared L2."""
     level, cluster_id = key
     centroids = run.vectors(level, "centroid")
     if centroids is None or len(centroids) < 2:

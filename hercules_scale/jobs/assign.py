@@ -50,8 +50,8 @@ def assign(
         run: Output of the run.
         section: The ``path`` of the items, and keys of the section ``input`` that differ from the
             run's.
-        output: Where the tables go.
-        reporter: What progress is shown on; by default the terminal.
+        output: Folder of the tables.
+        reporter: Shows progress; by default on the terminal.
         functions: The user's own, where the run was made by such.
         redact: ``privacy.redact`` of the run, where it has one; it is imported and called.
         endpoint: ``summaries.endpoint`` of the run, where items are described by one.
@@ -79,7 +79,7 @@ def assign(
     record = read_run(store)
     _check_storage(store, record["config"], [str(section["path"]), output])
     config = _configure(record["config"], section, output, reporter)
-    # How the run is reached is how the items and the output are.
+    # Items and output are reached as the run is.
     config = config.model_copy(update={"storage": store.options})
     check_trusted(store.uri, "privacy.redact", config.privacy.redact, redact, "--redact ")
     if config.describes_items and config.summaries.engine == "openai":
@@ -114,12 +114,12 @@ def _configure(
 ) -> RunConfig:
     """The run's configuration for other items, without what only titles of clusters need."""
     labels = values["input"]["label_columns"]
-    # Where images are fetched from is for the caller to say.
+    # The caller says where images may be fetched from.
     values["input"] |= {"label_columns": [], "image_sources": [], **section}
     values["output"] = {"path": output}
     # It is written too, and may be anywhere.
     values["embedding"]["cache"] = None
-    # Nothing is told of clusters, so nobody needs to know whose the items are.
+    # Clusters get no text here, so owners of items are not needed.
     values["input"]["owner_column"] = None
     values["privacy"] |= {"min_items": 0, "min_owners": 0}
     values["summaries"]["describe_items"] = False

@@ -91,7 +91,7 @@ def run(
 
     Args:
         config: The run.
-        reporter: What progress is shown on; by default the terminal.
+        reporter: Shows progress; by default on the terminal.
         functions: The user's own, where the configuration asks for them.
 
     Returns:
@@ -122,10 +122,10 @@ def carry_out(
     Args:
         config: The run.
         sources: Its input files.
-        taken: What they are taken for.
-        stages: What is done, on Ray.
-        reporter: What progress is shown on; by default the terminal.
-        assigned_to: Fingerprint of the run whose clusters the items are put into, if any.
+        taken: Findings about the input.
+        stages: The stages, on Ray.
+        reporter: Shows progress; by default on the terminal.
+        assigned_to: Fingerprint of the run that has the clusters, where items are assigned.
         functions: The user's own, where the configuration asks for them.
 
     Returns:

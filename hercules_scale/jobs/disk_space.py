@@ -66,7 +66,7 @@ def check_space(
     if not store.is_local:
         del places["output"]
     elif os.path.isdir(store.root):
-        # What an earlier attempt wrote is there already.
+        # Files of an earlier attempt are there already.
         wanted["output"] = max(0, wanted["output"] - sum(store.list_sizes("").values()))
     if os.environ.get("RAY_ADDRESS"):
         # The vectors lie on the nodes.

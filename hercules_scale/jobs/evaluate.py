@@ -56,7 +56,7 @@ from hercules_scale.storage.tables import FileRecord, column_vectors, read_table
 if TYPE_CHECKING:
     import pandas as pd
 
-# What classes that the caller gives are called in ``basis``, where they have no name.
+# Name in ``basis`` of classes that the caller gives without a name.
 GIVEN = "given"
 # The basis of rows by a language model.
 JUDGE = "judge"
@@ -95,7 +95,7 @@ def evaluate_run(
         run = _FinishedRun.open(lock.store, reporter)
         context = run.context
         gather = GatherOnRay(context, run.shards)
-        # Those of an interrupted call may be of other columns; its other sums are taken up.
+        # Sums of an interrupted call may be of other columns; its other sums are taken up.
         gather.forget(CLASSES)
         with local_or_cluster_ray(context.config):
             rows, missing = run.measure(truth, gather)
@@ -137,7 +137,7 @@ class _FinishedRun:
 
     Attributes:
         context: Its configuration, at the place where it lies now.
-        record: What ``run.json`` holds.
+        record: Content of ``run.json``.
         files: Files of each table.
         shards: Its items.
         clustering: Its clusters, with their titles.

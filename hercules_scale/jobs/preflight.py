@@ -159,7 +159,7 @@ def _check_models(config: RunConfig) -> None:
     elif modality in ("numeric", "embedding") and embedding.model is not None:
         raise ConfigError(
             f"embedding.model {embedding.model!r} has no meaning for input.modality {modality}, "
-            "whose items are vectors already; leave it out, embedding.text_model embeds titles"
+            "where items are vectors already; leave it out, embedding.text_model embeds titles"
         )
     if config.privacy.local_only:
         _check_local_models(config)
@@ -171,7 +171,7 @@ def _check_models(config: RunConfig) -> None:
         if modality != "image" or embedding.model in IMAGE_ALIASES or config.describes_items:
             raise ConfigError(
                 "summaries.vocabulary needs images that are not described otherwise, and an "
-                "embedding.model whose texts share their space, such as a CLIP; got modality "
+                "embedding.model with texts in the space of images, such as a CLIP; got modality "
                 f"{modality} and {embedding.model}"
             )
         read_vocabulary(config.summaries.vocabulary)

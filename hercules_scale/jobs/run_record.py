@@ -110,7 +110,7 @@ def keep_record(
             tables, results = stages(context)
     except BaseException as error:
         record |= {"status": "failed", "error": _described(error)}
-        # What failed may be the storage, or the run may be another's by now.
+        # The storage may be what failed, or the run may be another's by now.
         with suppress(Exception):
             lock.check()
             end(store.hasty)
@@ -166,7 +166,7 @@ def earlier_run(
     if record.get("format") != FORMAT and not store.exists(layout.SUCCESS):
         version = record["versions"]["hercules-scale"]
         raise ManifestMismatchError(
-            f"output.path {store.uri} holds an unfinished run whose files are of format "
+            f"output.path {store.uri} holds an unfinished run with files of format "
             f"{record.get('format', 0)}, by hercules-scale {version}, and this is "
             f"{hercules_scale.__version__} with format {FORMAT}; finish it with the version that "
             "began it, give another output, or remove the old one"

@@ -23,7 +23,7 @@ SPACE = "text_embedding"
 OURS = "hercules_scale"
 """Member of a cluster that holds what pyhercules has no place for; it passes over it."""
 OUR_COLUMNS = ["summary_status", "summary_error", "summary_source", "keyphrases"]
-# Rows of items whose clusters are gathered at a time, 8 bytes each.
+# Rows of items with clusters gathered at a time, 8 bytes each.
 GATHERED_ROWS = 1 << 21
 MAX_SEED = 2**32
 
@@ -36,8 +36,8 @@ def write_model(run: FinishedRun, stream: Any) -> None:
     million items.
 
     Args:
-        run: What is exported.
-        stream: Where to, binary.
+        run: The run.
+        stream: Destination, binary.
 
     Raises:
         InputError: The items are not texts, or some of them are not to be shown.
@@ -52,7 +52,7 @@ def write_model(run: FinishedRun, stream: Any) -> None:
     if n_withheld:
         raise InputError(
             f"{run.store.uri}: layout pyhercules holds the text of every item, and the section "
-            f"privacy keeps those of {n_withheld:,} small clusters back; leave --layout out"
+            f"privacy withholds {n_withheld:,} small clusters; leave --layout out"
         )
     stream.write(f'{{\n"__hercules_version__": {to_json(VERSION)}'.encode())
     _write_state(run, stream)

@@ -34,7 +34,7 @@ def import_model(path: str, output: str) -> Store:
 
     Args:
         path: Path or URI of the JSON that ``Hercules.save_model`` wrote.
-        output: Where the tables go, a path or URI.
+        output: Folder of the tables, a path or URI.
 
     Returns:
         The output.

@@ -1,4 +1,4 @@
-"""Tables of a model of pyhercules: those of its items, some at a time, and that of its clusters."""
+"""Tables of a model of pyhercules: of its items, some at a time, and of its clusters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hercules_scale.storage.tables import memberships_table, vector_column
 EXEMPLARS = 4
 STATUSES = ("ok", "fallback", "failed")
 SOURCES = ("model", "keyphrases")
-# How pyhercules ends the titles that its language model did not give.
+# End of titles in pyhercules that its language model did not give.
 FAILED_TITLE = "(LLM Failed)"
 
 
@@ -38,9 +38,9 @@ class ImportedTree:
     """The clusters, and what is counted over the items.
 
     Attributes:
-        model: What is imported.
+        model: The model.
         levels: Centroids and parents, finest first; centroids are NaN where there are none.
-        placed: Whether distances can be told.
+        placed: Whether distances are known.
     """
 
     model: Model

@@ -49,7 +49,7 @@ class Item:
         description: Its description, or else its title.
         raw: A text, the place of an image, or a list of numbers.
         leaf: Its cluster at level 1, from 0.
-        vector: What was clustered, shape (d,).
+        vector: Vector that was clustered, shape (d,).
         place: Its place on the map, shape (components,).
     """
 
@@ -157,7 +157,7 @@ def read_model(path: str) -> Model:
 
 
 def _members(path: str) -> Iterator[tuple[str, Any, int]]:
-    """Members of the model; those of ``clusters`` one by one, with their place."""
+    """Members of the model; members of ``clusters`` one by one, with their place."""
     store, name = split_file(path)
     try:
         stream = store.arrow.open_input_stream(store.path(name), compression="detect")
@@ -175,7 +175,7 @@ def _whole(value: Any, key: str, where: str) -> int:
     number = value.get(key) if isinstance(value, dict) else None
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 2**62:
         raise InputError(
-            f"{where}: must be an object whose {key} is a whole number from 0, got "
+            f"{where}: must be an object with a whole number from 0 for {key}, got "
             f"{repr(number if isinstance(value, dict) else value)[:80]}; save the model again"
         )
     return number
@@ -224,8 +224,8 @@ def _check(model: Model) -> None:
             if above and (not isinstance(parent, int) or parent not in known):
                 raise InputError(
                     f"{node.where}: parent_id must be a cluster of the level above "
-                    f"({node.values['level'] + 1}), got {repr(parent)[:80]}; only trees whose "
-                    "branches all reach the top can be imported"
+                    f"({node.values['level'] + 1}), got {repr(parent)[:80]}; only trees with "
+                    "all branches up to the top can be imported"
                 )
 
 

@@ -21,15 +21,15 @@ class Columns:
     """Columns of the input by role.
 
     Attributes:
-        modality: What an item is.
+        modality: Modality of the items.
         item_id: Column of the ids; none for row numbers.
         labels: Columns of ground truth.
         text: Column of the texts; beside vectors or images, of what is said of them.
         image: Column of the images.
         embedding: Column of the vectors.
         numbers: Columns of the variables.
-        owner: Column that says whose an item is.
-        image_sources: Where cells of ``image`` may be read from besides the input's folder.
+        owner: Column of the items' owners.
+        image_sources: Places that cells of ``image`` may name besides the input's folder.
     """
 
     modality: Modality
@@ -79,10 +79,10 @@ def choose_columns(
         available: Columns of the input and their types.
         where: The file, for messages.
         typed: Whether the file says its types; in a csv file every column holds text.
-        guess: What the values say; left out, the types alone count.
+        guess: Findings from values; left out, the types alone count.
 
     Raises:
-        SchemaError: A column is missing or of a wrong type, or the modality cannot be told.
+        SchemaError: A column is missing or of a wrong type, or the modality is not clear.
     """
     _check_names(config, available, where)
     guess = guess or Guess(available, {}, frozenset(available))

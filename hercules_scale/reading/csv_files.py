@@ -177,7 +177,7 @@ def _open_csv(
 
     Args:
         source: The file.
-        dialect: How it is written.
+        dialect: Dialect of the file.
         names: The columns; left out: all, by types that are guessed.
         broken: Gets reasons for rows of a wrong width.
         alarms: Get what looks wrong.
@@ -247,6 +247,6 @@ def _without_traces_of_undecodable_rows() -> Iterator[None]:
 def reason_of(error: Exception) -> str:
     """A library's message about a file, on one line."""
     reason = " ".join(str(error).split())[:200]
-    # What pyarrow says of a row that does not end within a block names none of our options.
+    # The message of pyarrow about a row that does not end within a block names none of our options.
     straddles = "straddling object" in reason
     return f"a row is longer than {CSV_BLOCK_BYTES >> 20} MiB" if straddles else reason

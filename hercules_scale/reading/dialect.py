@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from hercules_scale.config.reading import CsvConfig
 
-# What is looked at of a file.
+# Part of a file that is looked at.
 HEAD_BYTES = 256 * 2**10
 MARKS = {
     codecs.BOM_UTF8: "utf-8",
@@ -52,8 +52,8 @@ class Dialect:
         encoding: Python's name of it.
         delimiter: Of csv, as the others.
         quote: Empty where nothing encloses a field.
-        escape: What stands before a quote in quotes; empty where that is a quote.
-        decimal: What begins decimals.
+        escape: Character before a quote within quotes; empty where that is a quote.
+        decimal: Decimal mark.
     """
 
     encoding: str = "utf-8"
@@ -84,7 +84,7 @@ def detect(
     Args:
         head: Its first bytes, uncompressed.
         whole: Whether these are all.
-        given: What the user says of it.
+        given: Keys that the user set.
         of_csv: Whether it is csv; else the encoding is all there is.
         names: Columns that csv must have.
     """

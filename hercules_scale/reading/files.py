@@ -43,7 +43,7 @@ def read_columns(config: InputConfig, source: SourceFile) -> Columns:
 
 
 def piece_columns(config: InputConfig, source: SourceFile) -> Columns | None:
-    """The same of a file among others, whose columns are known; none where it is empty.
+    """Rows of a file among others with known columns; none where it is empty.
 
     Raises:
         InputError: The file cannot be read.
@@ -121,10 +121,10 @@ def raw_batches(
     """Columns as they are read, and a reason for each row that could not even be read.
 
     Args:
-        piece: What is read.
+        piece: The piece.
         columns: Their roles.
-        dialect: How a file of text is written; left out: detected.
-        alarms: What looks wrong is added to these.
+        dialect: Dialect of a file of text; left out: detected.
+        alarms: Findings are added to these.
     """
     source = piece.source
     own = [name for name in columns.names if name not in source.partitions]

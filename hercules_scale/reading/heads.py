@@ -29,7 +29,7 @@ class FileHead:
     Attributes:
         kinds: Their types.
         cells: Of columns of texts and numbers, the first values.
-        dialect: How it is written, of a file of text.
+        dialect: Dialect of a file of text.
         indices: Columns that pandas made of the index of a frame.
     """
 

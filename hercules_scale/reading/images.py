@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Decoded, 300 MB; more is a bomb or a map.
 MOST_PIXELS = 100_000_000
-# What the encoders look at; the explorer shows it too.
+# Pixels that the encoders see; the explorer shows them too.
 THUMBNAIL_PIXELS = 256
 JPEG_QUALITY = 92
 # Of more pixels, one image at a time is decoded; of fewer, as many as there are threads.
@@ -128,7 +128,7 @@ def read_image(location: str, folder: str, allowed: tuple[str, ...] = ()) -> tup
     Args:
         location: A URI, an absolute path, or a path in ``folder``.
         folder: URI of the folder that holds the list.
-        allowed: What may be read besides files in that folder; see ``read_place``.
+        allowed: Places that may be read besides that folder; see ``read_place``.
 
     Raises:
         UnusableImageError: There is none, or it cannot or may not be read.

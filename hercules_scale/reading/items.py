@@ -57,7 +57,7 @@ def read_layout(config: InputConfig, sources: list[SourceFile]) -> Layout:
 
     Raises:
         InputError: A file cannot be read.
-        SchemaError: A column is missing, or the modality cannot be told.
+        SchemaError: A column is missing, or the modality is not clear.
     """
     columns = piece_columns(config, sources[0]) if _is_resolved(config) else None
     columns = columns or survey(config, sources).columns
@@ -89,9 +89,9 @@ def read_piece(
 
     Args:
         config: The input section.
-        layout: What its items are.
+        layout: Layout of its items.
         piece: The rows to read.
-        alarms: What looks wrong though it can be read is added to these.
+        alarms: Findings that look wrong though they can be read are added to these.
 
     Raises:
         InputError: The file cannot be read.

@@ -80,7 +80,7 @@ class _Values:
 
 
 def json_values(stream: Any, where: str, longest: int) -> Iterator[bytes | None]:
-    """Each object of a stream, and whatever else stands there; None for one that is too long.
+    """Each object of a stream, and whatever else is in it; None for one that is too long.
 
     Args:
         stream: Binary, UTF-8.

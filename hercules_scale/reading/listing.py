@@ -55,7 +55,7 @@ def list_sources(paths: list[str], skipped: dict[str, str] | None = None) -> lis
     """The files that paths, folders and globs name, in a stable order.
 
     Args:
-        paths: What the user names.
+        paths: Paths that the user names.
         skipped: Gets files that are left out, with the reason.
 
     Raises:
@@ -74,8 +74,8 @@ def list_sources(paths: list[str], skipped: dict[str, str] | None = None) -> lis
     left_out |= {each.uri: "the file is empty" for each in empty}
     sources = [each for each in sources if each.uri not in left_out]
     if len({each.format for each in sources}) > 1:
-        told = [each for each in sources if README.match(each.name.rpartition("/")[2])]
-        left_out |= {each.uri: "its name is none of data" for each in told}
+        skipped = [each for each in sources if README.match(each.name.rpartition("/")[2])]
+        left_out |= {each.uri: "its name is none of data" for each in skipped}
         sources = [each for each in sources if each.uri not in left_out]
     formats = sorted({source.format for source in sources})
     if len(formats) > 1:
@@ -177,12 +177,12 @@ def _holds(folder: str, path: str) -> bool:
 
 
 def _refuse_lakes(path: str, entries: Iterable[str], names: list[str]) -> None:
-    """Refuse files of tables whose folders keep what their current version has not."""
+    """Refuse tables of lakes: their folders keep files that the current version has not."""
     for pattern, lake, reader in LAKES:
         found = {name[: match.start()] for name in entries if (match := pattern.search(name))}
         if any(_holds(folder, name) for folder in found for name in names):
             raise InputError(
-                f"input.path {path}: is a {lake} table, whose folder keeps files that its current "
+                f"input.path {path}: is a {lake} table; its folder keeps files that its current "
                 f"version has not; write that version as Parquet, with {reader}, or name the files "
                 "that are to be read"
             )

@@ -44,9 +44,9 @@ def write_items(
             Series or array, which get row numbers for ids; or any of these by id, as a mapping; or
             a table: a DataFrame, an Arrow table, a list of mappings. The index of a Series or
             DataFrame that is not the default one holds its ids, unless it is of numbers that
-            repeat, as those of frames that were put together.
+            repeat, as in frames that were put together.
         folder: A path or URI.
-        modality: What an item is; left out, it is told from the data. A 2-D array is numeric
+        modality: Modality of the items; left out, it is detected. A 2-D array is numeric
             unless it is said to be of embeddings.
         labels: Ground truth of each item, in order, for evaluation only.
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 from hercules_scale.config.reading import VariableConfig
 
 # Variables of an item that its description has.
-VARIABLES_TOLD = 24
+VARIABLES_SHOWN = 24
 
 
 def variable_name(column: str, metadata: Mapping[str, VariableConfig]) -> str:
@@ -29,12 +29,12 @@ def verbalise_rows(
     items: pa.Table, columns: Sequence[str], metadata: Mapping[str, VariableConfig]
 ) -> list[str]:
     """Each row as "variable value unit, ..."."""
-    told = [(variable_name(column, metadata), column) for column in columns[:VARIABLES_TOLD]]
-    rows = zip(*(items[column].to_pylist() for _, column in told), strict=True)
+    shown = [(variable_name(column, metadata), column) for column in columns[:VARIABLES_SHOWN]]
+    rows = zip(*(items[column].to_pylist() for _, column in shown), strict=True)
     return [
         ", ".join(
             f"{name} {with_unit(value, column, metadata)}"
-            for (name, column), value in zip(told, row, strict=True)
+            for (name, column), value in zip(shown, row, strict=True)
         )
         for row in rows
     ]

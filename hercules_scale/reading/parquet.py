@@ -224,9 +224,9 @@ def _empty_columns(metadata: pq.FileMetaData) -> set[str]:
 
 def _pandas_indices(schema: pa.Schema) -> list[str]:
     """Columns that hold the index of a frame, by what pandas says of the file."""
-    told = (schema.metadata or {}).get(b"pandas")
+    of_pandas = (schema.metadata or {}).get(b"pandas")
     try:
-        columns = json.loads(told).get("index_columns", []) if told else []
+        columns = json.loads(of_pandas).get("index_columns", []) if of_pandas else []
     except (ValueError, AttributeError):
         return []
     return [name for name in columns if isinstance(name, str)]

@@ -31,7 +31,7 @@ IMAGE_THREADS = 8
 LARGEST = 1e308
 # Squares of larger ones, summed over all rows, would not be finite.
 LARGEST_NUMBER = 1e100
-# What people and programs write for no number, in lower case.
+# Words that people and programs write for a missing number, in lower case.
 # Thousands that are set apart, where a comma cannot begin decimals.
 THOUSANDS = re.compile(rb"[+-]?\d{1,3}((,\d{3})+\.\d+|(,\d{3}){2,})")
 MISSING = {
@@ -54,7 +54,7 @@ def payload(
         columns: Their roles.
         source: The file, for messages.
         dimension: Length of a vector.
-        decimal: What begins decimals of numbers in text.
+        decimal: Decimal mark of numbers in text.
 
     Raises:
         SchemaError: A column has a type that cannot be used.
@@ -100,8 +100,8 @@ def _numbers(raw: pa.Table, columns: Columns, source: SourceFile, decimal: str) 
             large = np.abs(plain) > LARGEST_NUMBER
         for index in np.flatnonzero(large).tolist():
             finite = np.isfinite(plain[index])
-            told = f"holds {plain[index]:g}, too large to compute with" if finite else ""
-            reasons[index] = f"column {name!r} {told or 'is not finite'}"
+            problem = f"holds {plain[index]:g}, too large to compute with" if finite else ""
+            reasons[index] = f"column {name!r} {problem or 'is not finite'}"
         reasons |= unreadable
         found[name] = values
     return found, reasons
@@ -287,7 +287,7 @@ def flatten(column: pa.ChunkedArray) -> pa.Array:
 
 
 def as_text(column: pa.ChunkedArray, name: str, source: SourceFile) -> tuple[pa.Array, list[int]]:
-    """A column as strings, and the rows whose bytes are no valid UTF-8 (null in the result)."""
+    """A column as strings, and the rows with bytes that are no valid UTF-8 (null in the result)."""
     array = flatten(column)
     if not is_text(array.type):
         raise SchemaError(

@@ -1,4 +1,4 @@
-"""A stream of csv whose quotes are followed, so that none stays open and each means the same."""
+"""A stream of csv with its quotes followed, so that none stays open and each means the same."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ ROW_LIKE_LINES, ROW_LIKE_SHARE = 10, 0.9
 class QuotedRows:
     """A stream as RFC 4180 has csv, out of one of another dialect, for a reader that takes bytes.
 
-    Quotes that were escaped are doubled; in a file whose lines end with a newline, a lone carriage
+    Quotes that were escaped are doubled; in a file with newlines as ends of lines, a lone carriage
     return outside quotes, which readers would take for the end of a row, becomes a space.
 
     Args:
         stream: Binary, UTF-8.
         where: The file, for messages.
-        dialect: How it is written.
+        dialect: Dialect of the file.
         longest: Most bytes between two quotes.
 
     Attributes:
-        alarms: What looks wrong though it can be read.
+        alarms: Findings that look wrong though they can be read.
     """
 
     closed = False
@@ -49,7 +49,7 @@ class QuotedRows:
         self._ends = (self._delimiter, b"\r", b"\n")
         self._out, self._held = bytearray(), b""
         self._begun = self._ended = self._inside = False
-        # Where a field begins, a quote opens.
+        # A quote opens at the beginning of a field.
         self._starts = True
         self._newline, self._delimiters = b"\n", 0
         # The line that is read, and that of the quote that is open.
@@ -145,7 +145,7 @@ class QuotedRows:
         stop = len(data) if opens < 0 else opens + 1
         span = data[at:stop]
         if self._newline == b"\n" and b"\r" in span:
-            # What was held back ends with a return only where the file ends.
+            # Text that was held back ends with a return only at the end of the file.
             span, count = re.subn(rb"\r(?!\n)", b" ", span)
             self._returns += count
         self._out += span
@@ -162,7 +162,7 @@ class QuotedRows:
         while found := self._mark.search(data, at):
             place, mark, after = found.start(), found[0], data[found.start() + 1 : found.end() + 1]
             if not after and not self._ended:
-                # What follows decides.
+                # The next character decides.
                 self._take(data[start:place])
                 self._held = data[place:] + self._held
                 return len(data)

@@ -21,7 +21,7 @@ def load_redaction(name: str) -> Callable[[str], str]:
         # A module may raise anything as it is imported.
         raise ConfigError(
             f"privacy.redact {name!r}: cannot be imported ({type(error).__name__}: {error}); give "
-            "package.module:function of a package that is installed, or whose folder is in "
+            "package.module:function of a package that is installed, or in a folder of "
             "PYTHONPATH, on every node"
         ) from None
     if not callable(found):
@@ -45,16 +45,16 @@ def redacted(texts: Sequence[str], name: str | None) -> list[str]:
     found = []
     for text in texts:
         try:
-            told = function(text)
+            kept = function(text)
         except Exception as error:
             raise ConfigError(
                 f"privacy.redact {name!r}: raised {type(error).__name__} for a text of "
                 f"{len(text):,} characters; it must give text for any text"
             ) from None
-        if not isinstance(told, str):
+        if not isinstance(kept, str):
             raise ConfigError(
-                f"privacy.redact {name!r}: must give text, got {type(told).__name__} for a text "
+                f"privacy.redact {name!r}: must give text, got {type(kept).__name__} for a text "
                 f"of {len(text):,} characters"
             )
-        found.append(told)
+        found.append(kept)
     return found

@@ -56,7 +56,7 @@ class FileState:
             found = os.stat(path)
         except OSError:
             return None
-        # Network file systems and those of programs have no device of their own.
+        # Network file systems and file systems of programs have no device of their own.
         inode = found.st_ino if os.major(found.st_dev) else None
         return cls(found.st_mtime_ns, found.st_ctime_ns, inode, platform.node())
 
@@ -104,7 +104,7 @@ class Piece:
     Attributes:
         sources: One file, or several images of an item each.
         row_groups: Row groups of a Parquet file.
-        first_row: Where the piece begins in its file.
+        first_row: First row of the piece in its file.
         n_rows: Rows, where they are known beforehand.
     """
 

@@ -24,11 +24,11 @@ UNPACK: dict[str, Callable[[Any], Any]] = {
     ".xz": lzma.open,
     ".zst": lambda stream: pa.CompressedInputStream(stream, "zstd"),
 }
-# What they raise of damage.
+# Their exceptions for damaged data.
 UNPACK_ERRORS = (EOFError, zlib.error, lzma.LZMAError)
 
 POINTER = "a pointer of Git LFS"
-# What lies where a download went wrong.
+# Beginnings of files that a failed download left.
 NO_DATA = {
     b"version https://git-lfs": POINTER,
     b"<!doctype html": "a page of HTML",
@@ -76,7 +76,7 @@ def open_buffered(source: SourceFile, dialect: Dialect) -> Any:
 
 
 class _Lines(io.RawIOBase):
-    """A stream whose lines end with newlines, also where they ended with returns."""
+    """A stream with newlines as ends of lines, also where they were carriage returns."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream

@@ -60,10 +60,10 @@ class Survey:
         size_bytes: Their length.
         format: Their format.
         n_rows: Their rows, where files say so.
-        dialects: How files of text are written, with the number of sampled files.
+        dialects: Dialects of files of text, with the number of sampled files.
         n_sampled: Files that were looked into.
         skipped: Files that are not read, with the reason.
-        alarms: What looks wrong.
+        alarms: Findings that look wrong.
     """
 
     columns: Columns
@@ -90,13 +90,13 @@ class Survey:
             f"{'row numbers' if columns.item_id is None else f'column {columns.item_id}'}"
         ]
         if self.dialects:
-            told = (
+            dialects = (
                 f"{name} ({count:,} of {self.n_sampled:,} files)"
                 if len(self.dialects) > 1
                 else name
                 for name, count in self.dialects.items()
             )
-            said.append(f"input: written in {'; '.join(told)}")
+            said.append(f"input: written in {'; '.join(dialects)}")
         if self.left_out:
             said.append(f"input: left out: {_listed(self.left_out)}")
         if self.skipped:
@@ -156,7 +156,7 @@ def survey(
 
     Raises:
         InputError: A file cannot be read.
-        SchemaError: A column is missing, or the modality cannot be told.
+        SchemaError: A column is missing, or the modality is not clear.
     """
     places = np.linspace(0, len(sources) - 1, min(SAMPLED_FILES, len(sources))).round()
     sampled = [sources[place] for place in dict.fromkeys(places.astype(int).tolist())]
@@ -209,7 +209,7 @@ def _alarms(columns: Columns, heads: list[FileHead]) -> Iterator[str]:
             if apart and nearest > (FAR if usual else VERY_FAR) * apart:
                 yield (
                     f"column {name!r} holds {value:g} in {count:,} of {len(values):,} sampled "
-                    "rows, far from all others; if it stands for none, empty those cells"
+                    "rows, far from all others; if it marks a missing value, empty those cells"
                 )
 
 
@@ -300,7 +300,7 @@ def is_wordy(values: list[Any]) -> bool:
 
 
 def _is_no_variable(name: str, parts: list[list[Any]], kind: pa.DataType) -> str:
-    """Why numbers tell nothing of an item, if so: they count rows, or are ids."""
+    """Reason why numbers are no variable: they count rows, or are ids; empty otherwise."""
     if not is_whole(kind) and not pa.types.is_floating(kind):
         return ""
     whole = [[int(cell) for cell in part if _is_int(cell)] for part in parts]

@@ -1,7 +1,7 @@
 """The tree as one HTML page that needs no network, and as a small piece of HTML for notebooks.
 
 Titles, items and file names come from strangers: all text goes through ``escaped``, the page's
-policy allows the script and the style whose hashes it names, and nothing else.
+policy allows one script and one style, by their hashes, and nothing else.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def write_page(run: FinishedRun, stream: Any) -> None:
     Memory is that of the clusters and of one shard of items; the page takes about 1 kB a cluster.
 
     Args:
-        run: What is exported.
-        stream: Where to, binary.
+        run: The run.
+        stream: Destination, binary.
     """
     files = importlib.resources.files("hercules_scale.results")
     style = files.joinpath("page.css").read_text(encoding="utf-8")

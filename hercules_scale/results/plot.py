@@ -24,7 +24,7 @@ def draw_map(run: FinishedRun, level: int) -> Any:
     """Draw the clusters of a level: areas by items, colours by the coarsest clusters above.
 
     Args:
-        run: Whose.
+        run: The run.
         level: Which.
 
     Returns:
@@ -72,7 +72,7 @@ def draw_data_map(run: FinishedRun, level: int) -> Any:
     """Draw the items, coloured and labelled by the clusters of a level, with DataMapPlot.
 
     Args:
-        run: Whose.
+        run: The run.
         level: Which. Its largest clusters have labels, and of many items a part is drawn.
 
     Returns:
@@ -98,7 +98,7 @@ def draw_data_map(run: FinishedRun, level: int) -> Any:
         shard.take(pa.array(range(0, shard.num_rows, every))) for shard in run.shards(columns)
     )
     places = np.stack([table[name].to_numpy() for name in columns["reductions"]], axis=1)
-    # Its margins and glow are made for maps as wide as those of UMAP.
+    # Its margins and glow are made for maps as wide as UMAP's.
     places *= WIDTH / max(float(np.ptp(places, axis=0).max()), 1e-12)
     clusters = run.level(level)
     largest = np.argsort(-clusters["n_items"].to_numpy(), kind="stable")[:TITLES]
@@ -120,7 +120,7 @@ def draw_data_map(run: FinishedRun, level: int) -> Any:
         label_font_size=9,
         label_wrap_width=LINE_CHARACTERS,
     )
-    # What a notebook has shown would be shown again, and kept.
+    # A notebook would show the figure again, and keep it.
     pyplot.close(figure)
     return figure
 

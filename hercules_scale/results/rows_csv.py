@@ -24,8 +24,8 @@ def write_rows(run: FinishedRun, stream: Any) -> None:
     Memory is that of the clusters and of one shard of items. Quoting is that of RFC 4180.
 
     Args:
-        run: What is exported.
-        stream: Where to, binary.
+        run: The run.
+        stream: Destination, binary.
     """
     levels = range(1, run.n_levels + 1)
     titles = {level: without_formulas(run.level(level)["title"]) for level in levels}
@@ -55,7 +55,7 @@ def write_rows(run: FinishedRun, stream: Any) -> None:
 
 
 def harmless(frame: pd.DataFrame) -> pd.DataFrame:
-    """A frame whose every text is safe to open in a spreadsheet."""
+    """A frame with every text safe to open in a spreadsheet."""
     table = pa.Table.from_pandas(frame, preserve_index=False)
     texts = [each.name for each in table.schema if is_text(each.type)]
     safe = {name: without_formulas(table[name].cast(pa.string())).to_pandas() for name in texts}

@@ -40,7 +40,7 @@ def stage_reports(store: Store, record: dict[str, Any]) -> list[StageReport]:
 
     Args:
         store: Output of the run.
-        record: What ``read_record`` gave.
+        record: Result of ``read_record``.
     """
     reports = [StageReport(**values) for values in record.get("stages", [])]
     for stage in reports:

@@ -32,8 +32,8 @@ def write_tree(run: FinishedRun, stream: Any, items: bool) -> None:
     Memory is that of the clusters and of one shard of items.
 
     Args:
-        run: What is exported.
-        stream: Where to, binary.
+        run: The run.
+        stream: Destination, binary.
         items: Whether to add every item's clusters and distances.
     """
     facts = {key: run.record[key] for key in RUN_KEYS if key in run.record}

@@ -1,6 +1,6 @@
 """Variables that come with a submitted run, and go with it.
 
-They come in a file of the job's working directory, because Ray writes those of a runtime
+They come in a file of the job's working directory, because Ray writes variables of a runtime
 environment into its logs, and they may be secrets. Ray unpacks that directory on each node and
 leaves it there, so the driver keeps the variables in the cluster's key-value store while it runs,
 and the file of a node is deleted by the first process that finds them there.
@@ -47,7 +47,7 @@ def kept_environment() -> Iterator[None]:
     data = _read(name)
 
     def hold() -> None:
-        # What is pinned goes by itself, should this process be killed.
+        # A pinned package goes by itself, should this process be killed.
         internal_kv._pin_runtime_env_uri(_key(name), expiration_s=KEPT_SECONDS)
 
     hold()

@@ -176,7 +176,7 @@ def _check_encoder(config: RunConfig) -> None:
 
 
 def with_absolute_folders(config: RunConfig) -> RunConfig:
-    """A configuration whose models and cache are the same folders for workers in other ones."""
+    """A configuration with absolute paths of models and cache, since workers have other folders."""
     named = config.embedding
     aliases = {*embedding_aliases(), *IMAGE_ALIASES}
     changed = {

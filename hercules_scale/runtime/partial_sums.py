@@ -27,7 +27,7 @@ class PartWork(Protocol):
     """Reads some shards and says what they add up to; travels to the workers."""
 
     def __call__(self, shards: range, /) -> pa.Table:
-        """A small table, whose size does not depend on the number of items."""
+        """A small table of a size that does not depend on the number of items."""
         ...
 
 
@@ -104,6 +104,6 @@ class GatherOnRay:
     def forget(self, name: str | None = None) -> None:
         """Delete the parts of one name, or all, and their commits."""
         folder = self.stage if name is None else f"{self.stage}/{name}"
-        # A part whose commit is there is read.
+        # A part that has a commit is read.
         self.context.store.delete_files(f"{layout.WORK}/commits/{folder}")
         self.context.store.delete_files(f"{layout.WORK}/{folder}")

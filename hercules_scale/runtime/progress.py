@@ -31,7 +31,7 @@ class StageReport:
     """Progress of a stage, and what it took.
 
     Attributes:
-        unit: What is counted, such as ``items``.
+        unit: Noun for what is counted, such as ``items``.
         total: Units in all.
         done: Units done.
         seconds: Wall time, of all attempts at it.

@@ -1,6 +1,6 @@
 """Prometheus metrics of a run, through Ray: each node of a cluster exports them.
 
-Ray puts ``ray_`` before the names, and ``_total`` behind those of counters.
+Ray puts ``ray_`` before the names, and ``_total`` behind the names of counters.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class RunMetrics:
 
         Args:
             name: One of ``METRICS``.
-            value: What is added, or the value.
+            value: The value, or what is added to it.
             stage: Stage of the run.
             tags: The metric's own.
         """

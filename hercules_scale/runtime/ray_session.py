@@ -86,7 +86,7 @@ def _turn_at_ray(say: Callable[[str], object]) -> Iterator[bool]:
 
 @contextmanager
 def _connected(config: RunConfig, mine: bool, say: Callable[[str], object]) -> Iterator[None]:
-    # What Ray and the models' libraries log would drown the progress; it stays in Ray's logs.
+    # Logs of Ray and of the models' libraries would drown the progress; they stay in Ray's logs.
     quiet = {
         "TQDM_DISABLE": "1",
         "TRANSFORMERS_VERBOSITY": "error",

@@ -199,7 +199,7 @@ def check_resources(config: RunConfig, machines: Machines, n_gpus: int) -> list[
 
     Args:
         config: Filled; see ``fill``.
-        machines: What there is.
+        machines: Machines of the cluster.
         n_gpus: GPUs of them that the run may use.
 
     Returns:

@@ -65,7 +65,7 @@ class Stage:
 
     Attributes:
         name: As commits, logs and reports show it.
-        unit: What is counted, such as ``items``.
+        unit: Noun for what is counted, such as ``items``.
         total: Units in all.
         workers: Shards worked on at a time, at most; one logical CPU each.
         pool: Of workers that hold something costly, such as a model, from shard to shard: how many
@@ -97,7 +97,7 @@ class _ShardTask:
         try:
             # The worker opens other folders too, of the input.
             use_options(self._store.options)
-            # Ray repeats what a lost process or node had done and not yet told.
+            # Ray repeats what a lost process or node had done and not yet reported.
             commit = read_commit(self._store, self._stage, int(shard), self._fingerprint)
             if commit is None:
                 with _attempt(self._store, self._stage, int(shard)) as may_begin:
@@ -178,7 +178,7 @@ def run_once(context: RunContext, name: str, work: Callable[[], ShardResult]) ->
 
 
 def done_shards(context: RunContext, stage: str, rewritten_by: str = "") -> dict[int, Commit]:
-    """Commits of a stage whose files are as they were recorded; says which are not, and drops them.
+    """Commits of a stage with files as they were recorded; reports the others and drops them.
 
     Args:
         context: The run.
@@ -214,7 +214,7 @@ def run_shards(
     with context.reporter.stage(stage.name, stage.total, stage.unit, before) as progress:
         died: dict[int, str] = {}
         if todo:
-            # Those of an attempt that was killed as a whole say nothing of a shard.
+            # Marks of an attempt that was killed as a whole say nothing of a shard.
             context.store.delete_files(_attempts(stage.name))
             with closing(_map(context, stage, todo, worker)) as rows:
                 for row in rows:
@@ -325,7 +325,7 @@ def _in_actors(
 def _in_tasks(
     stage: Stage, todo: list[int], arguments: tuple[Any, ...]
 ) -> Iterator[dict[str, Any] | None]:
-    """In plain tasks, over all nodes; one whose process or node dies is begun again."""
+    """In plain tasks, over all nodes; one that loses its process or node is begun again."""
     name = f"hercules_{stage.name}"
     options = {"name": name, "num_cpus": 1, "max_retries": -1, "scheduling_strategy": "SPREAD"}
     run = ray.remote(**options)(_run_task)

@@ -25,7 +25,7 @@ class StoreCheckpoints:
     Args:
         store: The run's output.
         fingerprint: Of the run; states of another are not seen.
-        measure: Is told of every state, kept or not.
+        measure: Called with every state, kept or not.
     """
 
     def __init__(self, store: Store, fingerprint: str, measure: Measure | None = None) -> None:
@@ -34,7 +34,7 @@ class StoreCheckpoints:
         self._turn: dict[str, int] = {}
 
     def load(self, loop: str) -> State | None:
-        """The last state of a loop whose arrays are whole, or nothing."""
+        """The last state of a loop with whole arrays, or nothing."""
         name = layout.checkpoint(loop)
         if not self._store.exists(name):
             return None

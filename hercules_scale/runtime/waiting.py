@@ -134,10 +134,10 @@ def await_address(address: str, limit: float, say: Callable[[str], object]) -> N
     Args:
         address: As RAY_ADDRESS has it; one without a port is left to Ray.
         limit: Seconds.
-        say: Is told after ten seconds.
+        say: Called after ten seconds.
 
     Raises:
-        HerculesScaleError: Nobody does within the limit.
+        HerculesScaleError: No server listens within the limit.
     """
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not (host and port.isdigit()):

@@ -238,7 +238,7 @@ def engine_arguments(config: RunConfig, n_gpus: int) -> tuple[dict[str, Any], di
         return arguments, environment
     on_cpu = {
         "max_num_seqs": CPU_SEQUENCES,
-        # Where the processor has no such arithmetic, bfloat16 takes half as long again.
+        # On processors without such arithmetic bfloat16 takes half as long again.
         "dtype": choose_precision("cpu"),
         "enforce_eager": True,
     }

@@ -44,7 +44,7 @@ KEYS_PER_BUCKET = 4_000_000
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """The run whose clusters items are put into.
+    """The run that items are assigned to.
 
     Attributes:
         store: Its output.
@@ -132,7 +132,7 @@ class _KeyWorker:
 
 @dataclass(frozen=True)
 class _KnownWorker:
-    """Finds the run's rows of items whose keys fall into one bucket."""
+    """Finds the run's rows of items with keys in one bucket."""
 
     store: Store
     shards: Shards

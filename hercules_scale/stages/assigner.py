@@ -160,7 +160,7 @@ class _ReferenceWorker:
     """Keys and distances of the run's own items.
 
     Attributes:
-        metric: Where the embeddings have to be measured, since others were clustered.
+        metric: Metric of the embeddings, where others were clustered.
         of_vectors: Whether the items are vectors of the user.
     """
 

@@ -57,7 +57,7 @@ class Clustering:
             ``centroid``.
         n_levels: Levels, which may be fewer than asked for.
         files: Files of the table ``memberships``, by shard.
-        report: How the levels were found, for ``run.json``.
+        report: Record of the levels, for ``run.json``.
         curve: Files of the table ``k_selection``; none where counts were given.
     """
 
@@ -121,7 +121,7 @@ def _cluster(
     written: dict[int, FileRecord],
 ) -> Commit:
     def show(number: int, result: LevelResult) -> None:
-        # Nobody knows before how many levels the data will have.
+        # The number of levels is not known before.
         progress.report.total = max(progress.report.total, number)
         progress.advance(1)
         context.reporter.say(

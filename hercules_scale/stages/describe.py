@@ -169,7 +169,7 @@ class _PutWorker:
 
     Attributes:
         store: Output of the run.
-        described: Where they are, by shard.
+        described: Their files, by shard.
     """
 
     store: Store

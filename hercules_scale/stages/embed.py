@@ -264,7 +264,7 @@ def embed_items(context: RunContext, items: Items, n_gpus: int) -> tuple[list[Fi
         return items.files["embeddings"], items.layout.dimension
     if isinstance(worker, EmbedHereWorker):
         stage = Stage(STAGE, "items", items.shards.n_items, 1, here=True)
-        # What an earlier attempt embedded says how many numbers a text has.
+        # Vectors of an earlier attempt give the dimension.
         for commit in done_shards(context, STAGE).values():
             worker.encoder.dimension = int(commit.info["dimension"])
         return _embedded(context, items, stage, worker)

@@ -37,7 +37,7 @@ class GivenTruth:
     """Classes that a caller holds in memory.
 
     Attributes:
-        name: What the classification is called.
+        name: Name of the classification.
         classes: Number of each item's class, by row, shape (n,); -1 for none.
         rows: Rows of every shard.
     """

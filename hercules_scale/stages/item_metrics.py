@@ -133,7 +133,7 @@ def leaf_sums(items: ClusteredItems, gather: Gather) -> ClusterSums:
 
 
 def _sums(items: ClusteredItems, gather: Gather) -> list[ClusterSums]:
-    """Sums of the clusters of each level; those of the finest give the others."""
+    """Sums of the clusters of each level; the finest level's give the others."""
     total = leaf_sums(items, gather)
     return [total.merged(held, k) for held, k in zip(items.ancestors, items.sizes, strict=True)]
 
@@ -256,7 +256,7 @@ def _silhouettes(
 ) -> list[Float64]:
     """Euclidean silhouettes at each level from distances to the finest clusters.
 
-    Zeros, which nobody reads, where there is one cluster.
+    Zeros, which are not read, where there is one cluster.
     """
     found: list[Float64] = []
     for held, of_level in zip(items.ancestors, counts, strict=True):

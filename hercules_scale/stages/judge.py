@@ -43,7 +43,7 @@ from hercules_scale.summarization.prompts import Message, PromptStyle
 
 STAGE = "judge"
 SEED = 0
-# Files of ``llm_calls`` of a judge, whose numbers begin here, come after those about clusters.
+# Numbers of a judge's files of ``llm_calls`` begin here, after the files about clusters.
 CALLS_FROM = 900
 # Tokens of an answer: a number, a codebook, the categories of some items.
 CHOICE_TOKENS, CODEBOOK_TOKENS, CODES_TOKENS = 24, 2_000, 320

@@ -61,8 +61,8 @@ class Level:
         encode: Embeds labels.
         topic: The paper's topic seed, embedded, shape (d,).
         n_answers: Answers to each question; of one the only answer is taken.
-        names_siblings: Whether all siblings are named together, and not only those whose titles
-            are alike.
+        names_siblings: Whether all siblings are named together, and not only siblings with like
+            titles.
     """
 
     facts: list[ClusterFacts]
@@ -191,7 +191,7 @@ def _to_name(level: Level, titles: list[str]) -> list[list[int]]:
     groups = [group[shown[group]] for group in level.groups]
     if not level.names_siblings:
         return [same for group in groups for same in alike_titles(titles, group)]
-    # Those of a large group that are asked about together have titles that are near.
+    # Clusters of a large group that share a request have titles that are near.
     return [
         sorted(group.tolist(), key=lambda each: titles[each]) for group in groups if len(group) > 1
     ]
@@ -210,7 +210,7 @@ def _choose(
 
     Args:
         level: The level.
-        options: Those of each cluster.
+        options: Options of each cluster.
         heads: Titles that go before descriptions.
 
     Returns:
@@ -240,8 +240,7 @@ def _penalty(level: Level, cluster: int, words: Words, of_title: bool) -> float:
     if words.source != "model":
         return penalty + list_penalty(of_title)
     if level.grounding is not None:
-        measure = level.grounding.typicality if of_title else level.grounding.share
-        share = measure(cluster, words.text)
+        share = level.grounding.typicality(cluster, words.text)
         penalty += 0.0 if np.isnan(share) else 1 - share
     return penalty
 

@@ -1,6 +1,6 @@
 """The table ``memberships``: its shards are written where the vectors lie, each once.
 
-Beside each shard stands what it adds to the clusters, so that a run that is killed meanwhile writes
+Each shard has a file of what it adds to the clusters, so that a run that is killed meanwhile writes
 only the shards that are left.
 """
 

@@ -1,7 +1,7 @@
 """Which clusters are too small to show texts of their items.
 
 Distinct owners are counted exactly although no process holds them all. Of each cluster, a shard
-keeps the ``min_owners`` least hashes; those of all shards together are among what the shards keep,
+keeps the ``min_owners`` least hashes; the least of all shards are among what the shards keep,
 and a cluster with as many of them as that has enough owners.
 """
 
@@ -31,7 +31,7 @@ COUNTS_FILE = layout.stage_file(COUNTED, "counts.parquet")
 def withheld_reasons(
     context: RunContext, shards: Shards, clustering: Clustering
 ) -> list[list[str]]:
-    """Why each cluster may show no text of its items, by level and id; "" where it may."""
+    """Reasons why clusters may show no text of their items, by level and id; "" where they may."""
     privacy = context.config.privacy
     sizes = [
         clustering.level(level)["n_items"].to_numpy() for level in range(1, clustering.n_levels + 1)

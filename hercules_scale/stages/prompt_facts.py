@@ -48,7 +48,7 @@ from hercules_scale.summarization.keyphrases import (
 )
 from hercules_scale.summarization.prompts import Child, ClusterFacts
 
-# Items of a finest cluster whose phrases are counted; more change the order of the best little.
+# Items of a finest cluster with counted phrases; more change the order of the best little.
 SAMPLE_PER_CLUSTER = 500
 KEYPHRASES = 8
 # Items of a small cluster that prompts show, however few are left to choose its label by.
@@ -126,11 +126,11 @@ class _FrequentWorker:
 
 @dataclass(frozen=True)
 class FactsSource:
-    """Where what sets clusters apart comes from: words of the items or of a vocabulary, or figures
+    """Source of what distinguishes clusters: words of the items or of a vocabulary, or figures
     of variables.
 
     Attributes:
-        withheld: Why nothing may be told of each cluster, by level and id; "" where it may.
+        withheld: Reasons why clusters are withheld, by level and id; "" where they are not.
     """
 
     withheld: list[list[str]]
@@ -152,8 +152,8 @@ class FactsSource:
         withheld = self.withheld[level - 1]
         if self.statistics is None:
             return [[] for _ in withheld]
-        told = self.statistics.sentences(level)
-        return [[] if reason else own for own, reason in zip(told, withheld, strict=True)]
+        sentences = self.statistics.sentences(level)
+        return [[] if reason else own for own, reason in zip(sentences, withheld, strict=True)]
 
     def said_words(self, clustering: Clustering, level: int) -> SaidWords | None:
         """Words of the items of each cluster of a level, where they have any."""
@@ -228,8 +228,8 @@ def cluster_facts(
     ]
     store = context.store
     texts = cells(store, shards, exemplars, context.config.input.words_column)
-    told = redacted(list(texts.values()), context.config.privacy.redact)
-    texts = dict(zip(texts, told, strict=True))
+    shown = redacted(list(texts.values()), context.config.privacy.redact)
+    texts = dict(zip(texts, shown, strict=True))
     pictures = cells(store, shards, exemplars, "thumbnail") if config.show_images else {}
     statistics = source.sentences(level)
     children = _children(context, clustering, level)
@@ -296,7 +296,7 @@ def diverse(vectors: Float32, n_wanted: int) -> list[int]:
 
     Args:
         vectors: Nearest to the centroid first, shape (n, d), of unit length.
-        n_wanted: How many.
+        n_wanted: Number of them.
 
     Returns:
         Their positions.
@@ -355,7 +355,7 @@ def labelled_files(context: RunContext) -> dict[int, str]:
 def _children(context: RunContext, clustering: Clustering, level: int) -> dict[int, list[Child]]:
     """Children of each cluster of a level that a prompt shows; none for the finest level.
 
-    Those of which nothing is told are left out.
+    Clusters that are withheld are left out.
     """
     if level == 1:
         return {}

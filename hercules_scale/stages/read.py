@@ -56,7 +56,7 @@ DESCRIPTION_CHARACTERS = 300
 # Of a piece, what is kept of its alarms and of the kinds of its reasons.
 ALARMS_OF_PIECE, KINDS_OF_REASONS = 5, 50
 ALARMS_SHOWN = 20
-# What is particular to a row in a reason, and what is said of all such rows.
+# Parts of a reason that differ between rows, and what replaces them.
 PARTICULAR = (
     (re.compile(r" holds .*, not a number$", re.S), " holds something else than a number"),
     (re.compile(r" holds \S+, too large .*", re.S), " holds a number too large to compute with"),
@@ -70,7 +70,7 @@ SCAN = "scan"
 # The stage that puts a model's words into the items.
 PUT_DESCRIPTIONS = "put_descriptions"
 SCANNED, SCANNED_LABELS, SCANNED_REJECTED = "scanned", "scanned_labels", "scanned_rejected"
-# Hashes of whose the items are, by piece and by shard.
+# Hashes of the items' owners, by piece and by shard.
 SCANNED_OWNERS, OWNERS = "scanned_owners", "owners"
 
 
@@ -79,13 +79,13 @@ class Items:
     """Result of reading the input.
 
     Attributes:
-        shards: How the items are cut.
+        shards: Shards of the items.
         files: Files of the tables ``items``, ``labels`` and ``rejected``; of ``embeddings`` where
             the user brought vectors.
         n_rejected: Rows of the input that could not be used.
-        layout: What the items are made of.
+        layout: Layout of the items.
         moments: Of numeric items, figures of all of them by column; else none.
-        reasons: Why rows could not be used, with their number.
+        reasons: Reasons why rows could not be used, with their number.
     """
 
     shards: Shards
@@ -104,7 +104,7 @@ def read_items(
     Args:
         context: The run.
         sources: The input files.
-        moments: Figures of numeric columns, where they are those of other items.
+        moments: Figures of numeric columns, where they come from other items.
 
     Raises:
         InputError: A file cannot be read or changes, an id occurs twice, or no row can be used.
@@ -261,7 +261,7 @@ def listed_reasons(reasons: Counter[str], n_most: int = 20) -> str:
 
 
 def _check_ids(context: RunContext, pieces: list[Piece], n_items: int) -> None:
-    """Refuse ids that occur twice: two items of one id cannot be told apart."""
+    """Refuse ids that occur twice: two items of one id cannot be distinguished."""
     n_twice, examples = find_repeated_ids(context, SCANNED, len(pieces), n_items)
     if n_twice:
         places = "; ".join(
@@ -375,8 +375,8 @@ class _NumberWorker:
         ids = pc.fill_null(items["item_id"], "").to_pylist()
         columns = self.of_items.columns
         if columns.modality == "numeric":
-            told = verbalise_rows(items, columns.numbers, self.config.metadata)
-            return ids, redacted(told, self.redact)
+            sentences = verbalise_rows(items, columns.numbers, self.config.metadata)
+            return ids, redacted(sentences, self.redact)
         titles, descriptions = ids, ids
         if columns.modality == "image":
             titles = [

@@ -95,7 +95,7 @@ def smooth_vectors(context: RunContext, shards: Shards, dimension: int) -> Smoot
     done = done_shards(context, STAGE)
     if not done:
         if before:
-            # What its steps left for one another is deleted once it is done.
+            # Files between its steps are deleted once it is done.
             rounds = range(1, context.config.hierarchy.smoothing.rounds + 1)
             steps = ["index", "gather", *(f"round_{round_}" for round_ in rounds), "scatter"]
             for step in steps:
@@ -285,7 +285,7 @@ class _Gather:
     """Collects a bucket's rows from all tiles, and divides them into blocks.
 
     Attributes:
-        place: Where the files lie.
+        place: Folder of the files.
         seed: Of the clustering into blocks.
     """
 
@@ -341,7 +341,7 @@ class _Average:
     """Averages a bucket's vectors with their neighbours.
 
     Attributes:
-        place: Where the files lie.
+        place: Folder of the files.
         neighbours: Of each vector.
         unit: Whether vectors have unit length.
         candidates: Vectors that each is compared with, at least.
@@ -364,7 +364,7 @@ class _Average:
         candidates = [blocks.candidates(block, self.candidates) for block in own.tolist()]
         needed = np.unique(np.concatenate(candidates))
         vectors = np.concatenate([self._read_block(blocks, block) for block in needed.tolist()])
-        # Where each needed block begins among the vectors that were read.
+        # Start of each needed block among the vectors that were read.
         begins = np.zeros(len(blocks.sizes), np.int64)
         begins[needed] = np.cumsum(blocks.sizes[needed]) - blocks.sizes[needed]
         n_rows = int(index.starts[bucket + 1] - index.starts[bucket])

@@ -38,7 +38,7 @@ class Statistics:
 
     Attributes:
         columns: Names of the variables.
-        metadata: What people call them.
+        metadata: Names, units and descriptions of them.
         whole: Figures of all items.
         levels: Figures of the clusters of each level, finest first.
         precision: Digits of the numbers in sentences.
@@ -51,7 +51,7 @@ class Statistics:
     precision: int = 4
 
     def deviations(self, level: int) -> NDArray[np.float64]:
-        """Distances of each cluster's means from those of all, in standard deviations of all."""
+        """Distances of each cluster's means from all items', in standard deviations of all."""
         return (self.levels[level - 1].mean - self.whole.mean) / self.whole.std
 
     def phrases(self, level: int, n_phrases: int) -> list[list[str]]:

@@ -74,7 +74,7 @@ from hercules_scale.summarization.prompts import (
 )
 
 STAGE, LABELLED = LABELLING, "summaries"
-# How far the encoder of labels stands back for other processes.
+# Niceness of the label encoder.
 NICE = 10
 # Share of titles below which a person who asked a model must hear of it.
 FEW_BY_MODEL = 0.5

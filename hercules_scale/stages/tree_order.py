@@ -48,7 +48,7 @@ def order_items(
     n_items, workers = sum(source.rows), context.config.resources.workers
     n_ranges = len(source.ranges()) - 1
     merged = done_shards(context, RANGES)
-    # What was sorted by parts is deleted once the ranges are whole.
+    # The sorted parts are deleted once the ranges are whole.
     if len(merged) < n_ranges:
         stage = Stage("order/parts", "items", n_items, workers)
         sorted_ = run_shards(context, stage, len(source.parts()), _PartWorker(source))

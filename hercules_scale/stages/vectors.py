@@ -1,8 +1,8 @@
 """The vectors of a run as the clustering loop sees them: in this process, or in actors on Ray.
 
-Each actor decodes its tiles once into a memory map whose file is unlinked at once, so that the disk
+Each actor decodes its tiles once into a memory map; its file is unlinked at once, so that the disk
 is free again however the actor ends. An actor that dies is started anew by Ray, decodes its tiles
-again, and repeats the assignment before, so nobody can tell from the results.
+again, and repeats the assignment before, so that the results are the same.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ from hercules_scale.storage.tables import column_vectors, read_table
 LOCAL_ROWS = 4 * TILE_ROWS
 # Sums of more bytes than this from all workers together are added by tasks, by ranges of clusters.
 DRIVER_SUM_BYTES = 256 << 20
-# How long an actor that lost its node may have no room on the others; a cluster that scales itself
+# Time that an actor without its node waits for room on the others; a cluster that scales itself
 # starts another node within minutes.
 NODE_SECONDS = 600.0
-# Where nearly all vectors are the same, the others are not far away within so many of their
+# If nearly all vectors are the same, the others are not far away within so many of their
 # lengths.
 NEVER_FAR = 4
 WAIT_SECONDS = 5.0
@@ -119,9 +119,9 @@ class Space:
     """Source of the vectors that are clustered.
 
     Attributes:
-        mean: What is taken off each vector, shape (d,).
-        limit: What longer vectors are then shortened to.
-        n_far: How many were.
+        mean: Vector that is subtracted from each, shape (d,).
+        limit: Length that longer vectors are then shortened to.
+        n_far: Number of these.
         far_rows: The first rows of them.
     """
 
@@ -163,7 +163,7 @@ def open_vectors(
     distance. For ``cosine`` vectors get unit length and the mean is 0.
 
     Args:
-        source: Where they come from.
+        source: Source of the vectors.
         metric: ``squared_l2`` or ``cosine``.
         workers: Actors, at most one a tile and one a processor of the cluster.
         local_rows: Up to this many rows are held in this process, without actors or GPUs.
@@ -465,13 +465,13 @@ class _Crew:
 
 
 class RayVectors:
-    """Vectors whose tiles lie with actors.
+    """Vectors in tiles that actors hold.
 
     Args:
         crew: The actors hold all tiles between them.
         n_rows: Vectors in all.
         dimension: Length of a vector.
-        space: Where they lie.
+        space: Space of the vectors.
         scale: Binary places of sums.
     """
 

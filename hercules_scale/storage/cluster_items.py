@@ -1,7 +1,7 @@
-"""The items in the order of the tree, so that those of any cluster lie side by side.
+"""The items in the order of the tree, so that any cluster's lie side by side.
 
 Clusters follow one another as in the tree, and the items of a finest cluster from the nearest to
-its centroid outwards. So the items of a cluster of any level are one run of rows, whose place is
+its centroid outwards. So the items of a cluster of any level are one run of rows; its place is
 known from the sizes of the clusters alone, and a page of them is a read of one row group. Each item
 has its vector with it, a byte a number, so that a search for the nearest items can read those of
 near clusters alone.
@@ -110,12 +110,12 @@ class Source:
     """Parts of the table.
 
     Attributes:
-        store: Where the items lie.
+        store: Folder of the items.
         shards: Files of ``memberships``, ``items``, ``reductions`` and ``embeddings``, shard by
             shard; an empty list where a table is not there.
         rows: Of each shard.
         order: Of the clusters.
-        target: Where parts and ranges go.
+        target: Folder of parts and ranges.
     """
 
     store: Store
@@ -195,9 +195,9 @@ def write_range(source: Source, number: int, cuts: list[list[int]]) -> FileRecor
     """Merge one range of clusters out of the sorted parts.
 
     Args:
-        source: What the table is made of.
+        source: Source of the table.
         number: Of the range.
-        cuts: What ``write_part`` gave of every part.
+        cuts: Results of ``write_part`` for every part.
     """
     runs = [
         _run(source, layout.work_part(TABLE, part), own[number], own[number + 1])

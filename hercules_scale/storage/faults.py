@@ -38,7 +38,7 @@ PASSING_CODES = {
     "ThrottlingException",
     "TooManyRequests",
 }
-# How pyarrow words what the AWS SDK says; an upload that is gone was completed by a call whose
+# Words of pyarrow for the AWS SDK's errors; an upload that is gone was completed by a call with a
 # answer was lost, or the server forgot it.
 PASSING_ARROW = re.compile(
     r"AWS Error (NETWORK_CONNECTION|INTERNAL_FAILURE|SERVICE_UNAVAILABLE|SLOW_DOWN|THROTTLING"
@@ -92,7 +92,7 @@ def patiently(work: Callable[[], T], seconds: float, place: str) -> T:
 
     Args:
         work: May be done more than once.
-        seconds: How long after the first failure it is tried again.
+        seconds: Time after the first failure in which it is tried again.
         place: URI that an error names.
 
     Raises:

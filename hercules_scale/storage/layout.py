@@ -7,7 +7,7 @@ MANIFEST = "_manifest.json"
 SUCCESS = "_SUCCESS"
 K_SELECTION_PLOT = "k_selection.png"
 WORK = "_work"
-# How far a run is; ``run.json`` lists every input file, and is not for writing again and again.
+# Progress of a run; ``run.json`` lists every input file and would cost too much to write often.
 PROGRESS = f"{WORK}/progress.json"
 # Who is writing, or was the last to; the highest number holds, and is never deleted.
 LOCKS = f"{WORK}/locks"

@@ -2,7 +2,7 @@
 
 Locks are numbered, and the highest number is the one that holds, so that a dead owner's is taken
 over with nothing but the conditional creation of the next: of two that try, one wins. The highest
-is never deleted, and who ends leaves one that nobody holds, so that neither an owner before it nor
+is never deleted, and who ends leaves one without a holder, so that neither an owner before it nor
 what an owner has left at work can take the output for its own again.
 """
 
@@ -30,7 +30,7 @@ from hercules_scale.storage.store import Store
 HEARTBEAT_SECONDS = 30.0
 # Longer than an outage is waited for, in which no heartbeat can be written.
 STALE_SECONDS = 300.0
-# Where creation is not conditional, both of two writers have written after this time.
+# Time after which both of two writers have written, if creation is not conditional.
 READ_BACK_SECONDS = 3.0
 TURNS = 5
 
@@ -98,7 +98,7 @@ def hold_lock(store: Store, warn: Callable[[str], object]) -> Iterator[Lock]:
 
     Args:
         store: The output.
-        warn: Is told that the storage cannot create a file on condition that there is none.
+        warn: Called where the storage cannot create a file on condition that there is none.
 
     Raises:
         StorageError: Another run holds it; the message names it.
@@ -173,7 +173,7 @@ def _newest(store: Store) -> tuple[str, Record] | None:
 def _refusal(store: Store, held: Record) -> str:
     return (
         f"{store.uri}: another run is writing here, {_describe(held)}; wait for it or stop it, or "
-        "give another output.path (one whose machine died is taken over "
+        "give another output.path (after a machine died, it is taken over "
         f"{STALE_SECONDS / 60:.0f} minutes after it was last heard of)"
     )
 

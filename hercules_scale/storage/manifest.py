@@ -22,12 +22,12 @@ from hercules_scale.storage.tables import FileRecord
 
 # Raised when a stage leaves other files, records or counts than before for a later one to read.
 FORMAT = 4
-# What the record of progress says in place of ``run.json``.
+# Members of ``run.json`` that the record of progress has in its place.
 PROGRESS_KEYS = ("alarms", "stages", "seen_at")
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 READ_THREADS = 16
-# What a run that somebody else made may name: nothing outside its own folders.
+# Paths that a run of somebody else may name: none outside its own folders.
 _PATH = re.compile(r"\w+(/\w[\w.-]*)+", re.ASCII)
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 _PART = re.compile(r"\w+/part-(\d{6,})(-\d{6,})?\.parquet", re.ASCII)
@@ -41,9 +41,9 @@ class Commit:
     Attributes:
         shard: Number of the shard.
         fingerprint: Of the run that made it.
-        files: What it wrote.
+        files: Files that it wrote.
         info: Small counts that later stages and the report need.
-        kept: What it wrote for later stages alone.
+        kept: Files that it wrote for later stages alone.
         owner: Number of the lock that it was written under.
     """
 
@@ -81,7 +81,7 @@ def write_commit(store: Store, stage: str, commit: Commit) -> None:
 
 
 def read_commits(store: Store, stage: str, run_fingerprint: str) -> dict[int, Commit]:
-    """Records of one stage by shard; those of another configuration are left out.
+    """Records of one stage by shard; records of another configuration are left out.
 
     Of several of one shard the last owner's counts.
     """
@@ -131,7 +131,7 @@ def _file(record: Any, folders: tuple[str, ...]) -> FileRecord:
 def whole_commits(
     store: Store, commits: dict[int, Commit], rewritten: dict[int, Commit] | None = None
 ) -> tuple[dict[int, Commit], list[str]]:
-    """Leave out commits whose files are gone or have another length than was recorded.
+    """Leave out commits with files that are gone or have another length than was recorded.
 
     Args:
         store: Output of the run.
@@ -139,7 +139,7 @@ def whole_commits(
         rewritten: Of a later stage that writes some of the files anew.
 
     Returns:
-        The commits whose files are there, and the names of those that are not.
+        The commits with all their files, and the names of files that are gone.
     """
     known = {
         (file.path, file.size_bytes)
@@ -167,7 +167,7 @@ def check_free(store: Store, key: str) -> None:
 
     Args:
         store: The folder.
-        key: How the user names it.
+        key: The user's name for it.
 
     Raises:
         InputError: It holds something else; the message names it.
@@ -308,7 +308,7 @@ def number_of(path: str) -> int:
 
 
 def next_part(store: Store, table: str, least: int = 0) -> int:
-    """Number of a file of a table above those of all that are there, and at least a given one."""
+    """Number of a new file of a table: above all that are there, and at least a given one."""
     return max([least - 1, *map(number_of, store.list_files(table))]) + 1
 
 

@@ -16,7 +16,7 @@ class PatientInput(io.RawIOBase):
     Args:
         system: The file system.
         path: Of the file there.
-        seconds: How long after the first failure a read is tried again.
+        seconds: Time after the first failure in which a read is tried again.
         place: URI that an error names.
 
     Raises:

@@ -106,7 +106,7 @@ NUMERIC_STATS = pa.list_(
 # Of a piece of the input; the positions of its rows count rejected ones too.
 SCANNED_REJECTED = pa.schema([("position", pa.int64()), *REJECTED])
 
-# Hashes of whose the items of a piece are; null for nobody's.
+# Hash of the owner; null where there is none.
 SCANNED_OWNERS = pa.schema([("position", pa.int64()), ("owner", pa.uint64())])
 
 # Source of the label of a cluster that is too small to say what it is about.
@@ -131,7 +131,7 @@ def scanned(modality: str, numbers: tuple[str, ...], dimension: int, with_text: 
     """Usable items of one piece of the input.
 
     Args:
-        modality: What an item is.
+        modality: Modality of the items.
         numbers: Its numeric columns.
         dimension: Length of the vectors that the user brings; else 0.
         with_text: Whether there are texts.
@@ -245,13 +245,13 @@ def reductions(components: int) -> pa.Schema:
 def cluster_items(
     n_levels: int, components: int, n_numbers: int, modality: str, dimension: int
 ) -> pa.Schema:
-    """Columns of items as the explorer shows them, those of a cluster side by side.
+    """Columns of items as the explorer shows them, a cluster's items side by side.
 
     Args:
         n_levels: Levels of clusters.
         components: Principal components; 0 where there is no map.
         n_numbers: Numeric columns of the table ``items``.
-        modality: What an item is.
+        modality: Modality of the items.
         dimension: Numbers of a vector, a byte each; 0 where there are none.
     """
     own: list[tuple[str, pa.DataType]] = [("description", pa.string())]

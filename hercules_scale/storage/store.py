@@ -39,14 +39,14 @@ ATTEMPTS = 10
 # s3fs repeats each of these five times.
 S3FS_ATTEMPTS = 3
 HASTY_SECONDS = 5.0
-# Of a file that is being written, so that nobody takes it for data.
+# Of a file that is being written, so that it is not taken for data.
 UNFINISHED = ".tmp"
 
 _LOCK = re.compile(r"\d{6,}\.json", re.ASCII)
 _OURS_UNFINISHED = re.compile(rf"\..+\.[0-9a-f]{{32}}{re.escape(UNFINISHED)}")
 FOLDERS = (layout.WORK, *layout.TABLES)
 
-# What file systems without hard links say to one.
+# Errors of file systems without hard links.
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 T = TypeVar("T")
@@ -81,7 +81,7 @@ class Store:
 
     Args:
         uri: A local path, ``s3://bucket/folder``, ``gs://...`` or ``az://...``.
-        options: How it is reached; by default as ``use_options`` said last in this thread.
+        options: Access to it; by default the last ``use_options`` of this thread.
         owner: Number of the lock that it is written under; 0 is none. Each write and deletion makes
             sure that no higher one is there, in workers too.
 
@@ -116,7 +116,7 @@ class Store:
     @cached_property
     def fsspec(self) -> Any:
         """The fsspec file system, for listing and small files."""
-        # What they try again, and what cannot be, is said by those who asked.
+        # Their retries and failures are reported by the caller.
         for name in ("gcsfs", "adlfs", "azure"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         other = self.options.endpoint or os.environ.get("STORAGE_EMULATOR_HOST")
@@ -397,7 +397,7 @@ class Store:
         beginning of one that failed.
         """
         if not self.is_local:
-            # What was written of an object cannot be taken back, so that this is the last moment.
+            # An object that was written cannot be taken back, so that this is the last moment.
             self.check_owner()
             with self.arrow.open_output_stream(self.path(name)) as stream:
                 yield stream

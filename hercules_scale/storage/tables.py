@@ -159,7 +159,7 @@ def table_writer(
 ) -> Iterator[TableWriter]:
     """Open a Parquet file to write; call ``finish`` inside for its record.
 
-    A file that was left half-written has no record, so nobody reads it.
+    A file that was left half-written has no record, so it is never read.
     """
     with store.open_output(path) as stream:
         yield TableWriter(_CheckedStream(stream), path, schema, group_rows)
@@ -203,7 +203,7 @@ def read_table(
 ) -> pa.Table:
     """One Parquet file, whole, or the rows for which all of some comparisons hold.
 
-    Row groups whose statistics rule a comparison out are not read.
+    Row groups with statistics that rule a comparison out are not read.
     """
 
     def read() -> pa.Table:

@@ -181,7 +181,7 @@ class _Breaker:
             if self._failed_in_a_row >= OUTAGE_CALLS:
                 self._open_since = now
             return False
-        # What was on its way when the outage was seen says nothing new.
+        # Requests on their way when the outage was seen say nothing new.
         if started < self._open_since or now - self._open_since < OUTAGE_SECONDS:
             return False
         self._open_since = None  # No request waits any longer.

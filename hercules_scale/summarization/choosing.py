@@ -34,7 +34,7 @@ class Items:
     Attributes:
         vectors: Shape (n, d), of unit length.
         labels: Cluster of each, shape (n,).
-        weights: Items that each stands for, shape (n,).
+        weights: Items that each represents, shape (n,).
         rows: Row ids, shape (n,).
     """
 

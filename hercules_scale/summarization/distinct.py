@@ -1,4 +1,4 @@
-"""Titles by which siblings can be told apart."""
+"""Titles that distinguish siblings."""
 
 from __future__ import annotations
 

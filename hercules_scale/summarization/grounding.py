@@ -33,7 +33,7 @@ LEAST_SHARE = 0.01
 TYPICAL_SHARE = 0.1
 # Cosine of a word and a key phrase from which the word says much the same.
 CLOSE = 0.5
-# How typical such a word is, where few items have it.
+# Typicality of such a word, where few items have it.
 CLOSE_TYPICALITY = 0.5
 # Of an item, by which the language and the script of a cluster's items are known.
 CHARACTERS_SHOWN = 500

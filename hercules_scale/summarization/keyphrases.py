@@ -34,7 +34,7 @@ from hercules_scale.summarization.words import (
     tokens,
 )
 
-# What comes after says little more of the subject, and an item of 10 MB would cost as much as
+# Later text says little more about the subject, and an item of 10 MB would cost as much as
 # thousands of others.
 CHARACTERS_READ = 4_000
 CANDIDATES_PER_PHRASE = 8
@@ -245,7 +245,7 @@ class PhraseCounts:
 
     @functools.cached_property
     def _sequences(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """How often each phrase must occur to be one; columns of a sequence without its last letter
+        """Least number of occurrences of each phrase; columns of a sequence without its last letter
         and without its first one, shape (2, phrases), -1 for none."""
         least = np.ones(len(self._phrases), np.int64)
         shorter = np.full((2, len(self._phrases)), -1)
@@ -328,7 +328,7 @@ def _members(ancestors: NDArray[np.int32]) -> sparse.csr_array:
 
 def _distinct(phrases: list[str], n_phrases: int) -> list[str]:
     """The first phrases that each bring a word of their own; of "heart" and "heart failure",
-    the second stands for both."""
+    the second replaces both."""
     chosen: dict[str, set[str]] = {}
     for phrase in phrases:
         words = set(parts(phrase)) if is_run(phrase) else set(map(fold, phrase.split()))
@@ -336,7 +336,7 @@ def _distinct(phrases: list[str], n_phrases: int) -> list[str]:
             continue
         shorter = [other for other, known in chosen.items() if known < words]
         if shorter and is_run(phrase):
-            # What stands around a word is not a name for it.
+            # Marks around a word are not a name for it.
             continue
         if shorter:
             chosen = {

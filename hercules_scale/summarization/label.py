@@ -39,7 +39,7 @@ from hercules_scale.summarization.prompts import (
 )
 
 FIRST_DELAY_SECONDS = 1.0
-# Siblings whose titles are set against one another in one request.
+# Siblings that share a request for distinct titles.
 NAMED_TOGETHER = 12
 
 
@@ -88,7 +88,7 @@ class Labeller:
     Args:
         asker: The model.
         config: The summaries section.
-        style: How prompts are written.
+        style: Style of the prompts.
         seed: Seed of the run.
         on_done: Called after each cluster.
     """
@@ -112,7 +112,7 @@ class Labeller:
 
         Args:
             clusters: The clusters.
-            grounding: What their items say, where that is known; an answer that says something
+            grounding: Words of their items, where these are known; an answer that says something
                 else is asked for again.
 
         Raises:
@@ -137,7 +137,7 @@ class Labeller:
     async def name_siblings(
         self, groups: list[list[tuple[ClusterFacts, str]]]
     ) -> list[dict[int, str]]:
-        """Titles for groups of siblings by which they can be told apart, by id.
+        """Titles that distinguish siblings, for groups of them, by id.
 
         Clusters that the model gives nothing for are left out.
 
@@ -234,7 +234,7 @@ class Labeller:
                 raise SummaryError(problem)
 
         for attempt in range(1, config.max_attempts + 1):
-            # The same question again, at another draw: small models that are told what was wrong
+            # The same question again, at another draw: small models that read what was wrong
             # make a title of that.
             request = ChatRequest(
                 messages,

@@ -33,8 +33,8 @@ class Call:
         completion_tokens: The same, of all answers.
         seconds: From the request to the answer.
         outcome: ``ok``, ``invalid``, ``error`` or ``timeout``.
-        prompt: Where the user asks for it.
-        response: Where the user asks for it.
+        prompt: The prompt, where the user asks for it.
+        response: The answer, where the user asks for it.
     """
 
     level: int
@@ -53,7 +53,7 @@ class Call:
 class Ledger:
     """The calls of a run, and the answers by the hash of what was asked.
 
-    ``on_call`` is told of every call that is added.
+    ``on_call`` is called with every call that is added.
 
     Args:
         store: The output of the run; calls that it holds are known.

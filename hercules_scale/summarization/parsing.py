@@ -35,7 +35,7 @@ _DANGLING = frozenset((
     "of", "on", "or", "that", "the", "their", "to", "was", "were", "which", "with",
 ))
 # fmt: on
-# Of an item that stands for a title.
+# Characters of an item that is used as a title.
 EXEMPLAR_CHARACTERS = 4_000
 # No title ends with one of these, even where the model ended it.
 _ARTICLES = frozenset(("a", "an", "and", "of", "or", "the", "to", "with"))
@@ -48,7 +48,7 @@ _MARKDOWN = (
     (re.compile(r"^\s*(?:#{1,6}|[>*-](?!\s*\d))\s+"), ""),
 )
 _QUOTES = " \"'“”‘’.,:;-–—*_。，、：；،؛۔।"
-# Ends of sentences; after those of one script or another no space follows.
+# Ends of sentences; in some scripts no space follows them.
 _ENDS = (".", "!", "?", "。", "！", "？", "।", "۔", "؟", "።")
 # Titles and descriptions of a form that was not filled in.
 _BLANK = re.compile(
@@ -126,7 +126,7 @@ def parse_joint_answer(text: str, group: list[ClusterFacts]) -> dict[int, Summar
 
 
 def parse_titles(text: str, group: list[ClusterFacts]) -> dict[int, str]:
-    """Read a model's new titles by cluster; those of no use are left out.
+    """Read a model's new titles by cluster; unusable ones are left out.
 
     Raises:
         SummaryError: The answer holds nothing of use.

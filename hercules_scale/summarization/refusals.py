@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-# What a refusal says that the model cannot do. Without it, "I can't log in" is what an item says.
+# Verbs of refusals. Without one, "I can't log in" may be the words of an item.
 _TASK = (
     r"(?:help|assist|provide|generat|creat|produce|fulfil|compl|continue|answer|summari|describ"
     r"|write|give|offer|discuss|engage|support|process|title|label|do (?:that|this|it|so)\b)\w*"

@@ -19,7 +19,7 @@ from hercules_scale.summarization.words import atoms
 
 # Letters of a sequence. One of that length may be a piece of a longer one, so it is no phrase.
 LONGEST = 12
-# Letters whose sequences are counted at a time.
+# Letters with sequences counted at a time.
 LETTERS_HELD = 2_000_000
 
 # Letters that no phrase begins with, nor ends with.
@@ -76,7 +76,7 @@ class RunCounter:
             if n > 1:
                 follows = np.append(repeated[1:], False)
                 at = np.flatnonzero((left >= n) & repeated & follows)
-                # Those of one letter less at a letter and at the next one make up the sequence.
+                # Sequences of one letter less, at a letter and at the next, make up the sequence.
                 pairs = sequences[at] * (sequences.max() + 1) + sequences[at + 1]
                 _, numbers, own = np.unique(pairs, return_inverse=True, return_counts=True)
                 sequences, repeated = np.zeros_like(sequences), np.zeros_like(repeated)

@@ -49,7 +49,7 @@ _TOKEN = regex.compile(
 )
 # The same of text in ASCII, in a fifth of the time.
 _ASCII_TOKEN = re.compile(r"[A-Za-z0-9]++(?:['-][A-Za-z0-9]++)*+(?:\+\+|#(?![\w#]))?+", re.ASCII)
-# What English and Turkish names have after an apostrophe.
+# Endings of English and Turkish names after an apostrophe.
 _ENDING = regex.compile(r"(?<=\w{3})'.*+")
 # French and Italian articles lean on the word after them.
 _ELISION = regex.compile(
@@ -82,7 +82,7 @@ _BINDING = regex.compile(
     # No part of a longer syllable.
     r")(?!\p{M}|[ะาๅະາຽ]|[\u1000-\u1021]\u1037?\u103a)"
 )
-# What begins text that is for no reader, and what ends it.
+# Beginnings and ends of text that is for no reader.
 _BLOCK = regex.compile(r"<(script|style)\b|<!--", regex.IGNORECASE)
 _BLOCK_ENDS = {
     kind: regex.compile(end, regex.IGNORECASE)
