@@ -35,7 +35,7 @@ def test_an_unfinished_run_of_another_format_is_refused_with_one_line(
         "output": {"path": str(tmp_path / "run")},
     }
     told = (
-        rf"holds an unfinished run whose files are of format {recorded.get('format', 0)}, by "
+        rf"holds an unfinished run with files of format {recorded.get('format', 0)}, by "
         rf"hercules-scale 0\.0\.9, and this is {__version__} with format {FORMAT}; finish it with "
         "the version that began it, give another output, or remove the old one$"
     )

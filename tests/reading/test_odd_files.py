@@ -608,7 +608,7 @@ def test_a_table_with_removed_files_is_refused(tmp_path: Path, marker: str, lake
     write(tmp_path, "table/" + marker, "{}")
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "table" / "a.parquet")
     for path in (tmp_path, tmp_path / "table", tmp_path / "table" / "*.parquet"):
-        with pytest.raises(InputError, match=rf"is a {lake} table, whose folder keeps files that"):
+        with pytest.raises(InputError, match=rf"is a {lake} table; its folder keeps files that"):
             Read(path)
     assert Read(tmp_path / "table" / "a.parquet").texts == ["a"]
     pq.write_table(pa.table({"text": ["b"]}), tmp_path / "b.parquet")

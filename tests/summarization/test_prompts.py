@@ -219,7 +219,7 @@ def test_a_small_prompt_shows_nothing_that_a_small_model_copies() -> None:
     messages = build_messages(FACTS, SMALL)
     assert len(messages) == 6
     assert messages[-1]["content"].splitlines() == [
-        "Parts: Ferry times (71%); Fees (29%)",
+        "Parts: Ferry times; Fees",
         "<item>The ferry leaves at nine.</item>",
         "<item>Harbour fees</item>",
     ]
