@@ -74,8 +74,8 @@ def list_sources(paths: list[str], skipped: dict[str, str] | None = None) -> lis
     left_out |= {each.uri: "the file is empty" for each in empty}
     sources = [each for each in sources if each.uri not in left_out]
     if len({each.format for each in sources}) > 1:
-        skipped = [each for each in sources if README.match(each.name.rpartition("/")[2])]
-        left_out |= {each.uri: "its name is none of data" for each in skipped}
+        readmes = [each for each in sources if README.match(each.name.rpartition("/")[2])]
+        left_out |= {each.uri: "its name is none of data" for each in readmes}
         sources = [each for each in sources if each.uri not in left_out]
     formats = sorted({source.format for source in sources})
     if len(formats) > 1:

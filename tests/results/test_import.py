@@ -133,8 +133,11 @@ def change_state(model: dict[str, Any], **values: Any) -> None:
     ("spoil", "message"),
     [
         (lambda m: m["clusters"].insert(0, 5), r"clusters\[0\]: must be an object .* got 5"),
-        (lambda m: m["clusters"][8].pop("level"), r"clusters\[8\]: .* level is a whole number"),
-        (lambda m: m["clusters"][8].update(id="x"), r"clusters\[8\]: .* id is .* got 'x'"),
+        (
+            lambda m: m["clusters"][8].pop("level"),
+            r"clusters\[8\]: .* whole number from 0 for level",
+        ),
+        (lambda m: m["clusters"][8].update(id="x"), r"clusters\[8\]: .* for id, got 'x'"),
         (lambda m: m["clusters"][8].update(id=10), "id 10 comes a second time in its level"),
         (
             lambda m: m["clusters"][8].update(parent_id=11),
