@@ -86,13 +86,13 @@ def evaluate_run(
         StageError: A worker failed.
     """
     store, reporter = Store(uri), Reporter()
-    run = _FinishedRun.open(store, reporter)
+    run = FinishedRun.open(store, reporter)
     truth = run.stored_truth(columns)
     judgement = None if judge is None else run.judgement(judge, redact)
     notes: list[str] = []
     with hold_lock(store, notes.append) as lock:
         # Another call may have ended since.
-        run = _FinishedRun.open(lock.store, reporter)
+        run = FinishedRun.open(lock.store, reporter)
         context = run.context
         gather = GatherOnRay(context, run.shards)
         # Sums of an interrupted call may be of other columns; its other sums are taken up.
@@ -120,7 +120,7 @@ def evaluate_here(store: Store, labels: Any = None) -> pd.DataFrame:
     Raises:
         InputError: The labels do not fit the items.
     """
-    run = _FinishedRun.open(store, Reporter(Console(quiet=True)))
+    run = FinishedRun.open(store, Reporter(Console(quiet=True)))
     truth: Truth
     if labels is None or isinstance(labels, str):
         truth = run.stored_truth(None if labels is None else [labels])
@@ -132,7 +132,7 @@ def evaluate_here(store: Store, labels: Any = None) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class _FinishedRun:
+class FinishedRun:
     """Tables that a finished run published.
 
     Attributes:
@@ -150,7 +150,12 @@ class _FinishedRun:
     clustering: Clustering
 
     @classmethod
-    def open(cls, store: Store, reporter: Reporter) -> _FinishedRun:
+    def open(cls, store: Store, reporter: Reporter) -> FinishedRun:
+        """Read a finished run.
+
+        Raises:
+            InputError: There is none.
+        """
         files = published_files(store)
         members = files["memberships"]
         record = read_run(store)
@@ -163,6 +168,7 @@ class _FinishedRun:
         return cls(context, record, files, shards, clustering)
 
     def paths(self, table: str) -> list[str]:
+        """Paths of the files of a table."""
         return [file.path for file in self.files.get(table, [])]
 
     def stored_truth(self, columns: list[str] | None) -> StoredTruth:
@@ -253,7 +259,7 @@ class _FinishedRun:
         return rows
 
 
-def _given_truth(run: _FinishedRun, labels: Any) -> GivenTruth:
+def _given_truth(run: FinishedRun, labels: Any) -> GivenTruth:
     """Classes by row, of labels in row order or by item id.
 
     Raises:
@@ -290,7 +296,7 @@ def _series(labels: Any) -> pd.Series[Any]:
         raise InputError(f"labels must be a list or array of one dimension: {error}") from None
 
 
-def _by_id(run: _FinishedRun, ids: pd.Index[Any], codes: Int64) -> Int64:
+def _by_id(run: FinishedRun, ids: pd.Index[Any], codes: Int64) -> Int64:
     """Classes by row, of classes by item id; -1 where an item has none."""
     twice = ids[ids.duplicated()]
     if len(twice):

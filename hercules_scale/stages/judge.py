@@ -99,8 +99,8 @@ def check_judgement(own: InputConfig, judgement: Judgement) -> None:
     engine = judgement.summaries.engine
     if engine not in ("vllm", "openai"):
         raise InputError(
-            f"--judge needs a model, and the engine is {engine!r}; give --engine vllm or "
-            "openai, and --model"
+            f"--judge needs a model, and the engine is {engine!r}; give --judge-engine vllm or "
+            "openai, and --judge-model"
         )
     if own.modality in ("numeric", "embedding") and own.text_column is None:
         raise InputError(
@@ -129,7 +129,7 @@ def judge_clusters(
     context, n_gpus = take_resources(replace(context, config=config))
     if summaries.engine == "openai":
         context = probe_endpoint(context)
-    work = _Work(context, shards, clustering, judgement, Ledger(context.store, STAGE))
+    work = Work(context, shards, clustering, judgement, Ledger(context.store, STAGE))
     with open_model(context, n_gpus) as model:
         assert model is not None
         style = prompt_style(context, model.tokens, clustering.n_levels)
@@ -149,7 +149,9 @@ def judge_clusters(
 
 
 @dataclass(frozen=True)
-class _Work:
+class Work:
+    """A finished run and the questions about it."""
+
     context: RunContext
     shards: Shards
     clustering: Clustering
@@ -169,16 +171,16 @@ class _Work:
 
 
 async def _judge(
-    work: _Work, asker: Asker, style: PromptStyle
+    work: Work, asker: Asker, style: PromptStyle
 ) -> tuple[list[dict[str, Figure]], list[str]]:
     """Figures of each level, and what to know of them."""
     judgement, clustering = work.judgement, work.clustering
-    rows, leaves = _draw(work)
+    rows, leaves = draw_items(work)
     n_questions = clustering.n_levels * min(judgement.n_fit, len(rows)) + 1
     n_questions += -(-judgement.n_coded // judge.CODED_TOGETHER)
     stage = work.context.reporter.stage(STAGE, n_questions, "questions")
     with stage as progress, asker.reporting(progress):
-        questions = _Questions(asker, progress.advance)
+        questions = Questions(asker, progress.advance)
         figures: list[dict[str, Figure]] = []
         drawn = slice(0, judgement.n_fit)
         texts = dict(zip(rows[drawn].tolist(), work.texts(rows[drawn]), strict=True))
@@ -188,15 +190,15 @@ async def _judge(
                 rows[drawn], labels[drawn], siblings(clustering, level), level, SEED
             )
             titles = clustering.level(level)["title"].to_pylist()
-            figures.append(await _fit(questions, of_level, texts, titles, style))
+            figures.append(await ask_fit(questions, of_level, texts, titles, style))
         split = min(judgement.n_shown, len(rows) // 2)
         shown = work.texts(rows[:split])
         coded = slice(split, split + judgement.n_coded)
-        codebook = await _codebook(questions, shown, judgement.criterion, style)
+        codebook = await ask_codebook(questions, shown, judgement.criterion, style)
         if not codebook:
             notes = ["judge: the model gave no codebook that can be used; take a larger model"]
             return figures, notes
-        codes = await _codes(questions, work.texts(rows[coded]), codebook, style)
+        codes = await ask_codes(questions, work.texts(rows[coded]), codebook, style)
         known = codes >= 0
         for level in range(1, clustering.n_levels + 1):
             labels = ancestors(clustering, level)[leaves[coded]].astype(np.int64)
@@ -206,7 +208,7 @@ async def _judge(
     return figures, notes
 
 
-def _draw(work: _Work) -> tuple[Int64, Int64]:
+def draw_items(work: Work) -> tuple[Int64, Int64]:
     """Rows of the items that may be asked about, in the order in which they are, and clusters."""
     judgement, n_items = work.judgement, work.shards.n_items
     wanted = max(judgement.n_fit, judgement.n_shown + judgement.n_coded)
@@ -219,7 +221,7 @@ def _draw(work: _Work) -> tuple[Int64, Int64]:
 
 
 @dataclass(frozen=True)
-class _Questions:
+class Questions:
     """Asks questions, each again at another draw where the answer is of no use."""
 
     asker: Asker
@@ -252,13 +254,14 @@ class _Questions:
             self.advance(1)
 
 
-async def _fit(
-    questions: _Questions,
+async def ask_fit(
+    questions: Questions,
     of_level: list[FitQuestion],
     texts: dict[int, str],
     titles: Sequence[str],
     style: PromptStyle,
 ) -> dict[str, Figure]:
+    """Ask which titles fit, and measure the answers."""
     answers = await asyncio.gather(
         *(
             questions.ask(
@@ -278,17 +281,18 @@ async def _fit(
     return judge.fit_figures(list(answered), list(answered.values()))
 
 
-async def _codebook(
-    questions: _Questions, texts: list[str], criterion: str, style: PromptStyle
+async def ask_codebook(
+    questions: Questions, texts: list[str], criterion: str, style: PromptStyle
 ) -> list[Category]:
+    """Ask for a codebook; empty where no answer is of use."""
     messages = judge.codebook_messages(texts, criterion, style)
     schema = judge.codebook_schema()
     found = await questions.ask(messages, schema, CODEBOOK_TOKENS, judge.read_codebook)
     return found or []
 
 
-async def _codes(
-    questions: _Questions, texts: list[str], codebook: list[Category], style: PromptStyle
+async def ask_codes(
+    questions: Questions, texts: list[str], codebook: list[Category], style: PromptStyle
 ) -> Int64:
     """The category of each item, 0 for none and -1 where the model gave no answer."""
     parts = [

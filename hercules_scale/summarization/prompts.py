@@ -192,17 +192,17 @@ _EXAMPLES = (
             1,
             0,
             210,
-            ["lake", "area", "deep", "shore", "Finland", "Sweden"],
+            ["lighthouse", "tower", "lit", "keeper", "beacon", "lantern"],
             [
-                "Haukivesi is a lake in eastern Finland with an area of 560 km2",
-                "Storsjön is the fifth largest lake of Sweden and 74 m deep",
-                "The town of Kuopio lies on the shore of Lake Kallavesi",
+                "Kõpu Lighthouse was lit in 1531 on the island of Hiiumaa",
+                "Cape Byron Light is a white tower, 22 m tall, lit since 1901",
+                "The last keeper of Eddystone Lighthouse left it in 1982",
             ],
-            contrast=[["mountain", "peak", "climb"]],
+            contrast=[["harbour", "pier", "crane"]],
         ),
-        "Lakes of Finland and Sweden",
-        "Lakes in Finland and Sweden. Topics are the area and the depth of a lake, and towns on "
-        "its shore.",
+        "Lighthouses and their keepers",
+        "Lighthouses on coasts and islands. Topics are the year in which a lighthouse was lit, the "
+        "height of its tower, and its keepers.",
     ),
 )
 
