@@ -20,7 +20,7 @@ from hercules_scale.summarization.choosing import (
     list_penalty,
     reading_penalty,
 )
-from hercules_scale.summarization.distinct import alike_titles, told_apart
+from hercules_scale.summarization.distinct import alike_titles, title_key, told_apart
 from hercules_scale.summarization.grounding import LEAST_OF_TITLE, Grounding
 from hercules_scale.summarization.label import Candidates, Labeller
 from hercules_scale.summarization.parsing import (
@@ -47,6 +47,8 @@ DESCRIPTION_LOST = (
 STATISTICS_COMPARED = 8
 # Nats of the mean log-likelihood of the items that a cosine of one to the topic is worth.
 TOPIC_WEIGHT = 2.0
+# Nats that a title loses which a child has already, unless the child is nearly the whole cluster.
+PART_PENALTY, WHOLE = 1.0, 0.8
 
 
 @dataclass(frozen=True)
@@ -237,12 +239,23 @@ def _choose(
 def _penalty(level: Level, cluster: int, words: Words, of_title: bool) -> float:
     """Penalty for words that read badly or invent, in nats."""
     penalty = reading_penalty(words.text) if of_title else 0.0
+    if of_title and names_a_part(level.facts[cluster], words.text):
+        penalty += PART_PENALTY
     if words.source != "model":
         return penalty + list_penalty(of_title)
     if level.grounding is not None:
         share = level.grounding.typicality(cluster, words.text)
         penalty += 0.0 if np.isnan(share) else 1 - share
     return penalty
+
+
+def names_a_part(facts: ClusterFacts, title: str) -> bool:
+    """Whether a title is that of one of several children."""
+    key = title_key(title)
+    return any(
+        title_key(child.title) == key and child.n_items < WHOLE * facts.n_items
+        for child in facts.children
+    )
 
 
 def title_options(

@@ -157,11 +157,12 @@ def summarize_clusters(
         files = labelled_files(context)
         table = read_tables(context.store, [files[level] for level in levels])
         by_model = pc.sum(pc.equal(table["summary_source"], "model")).as_py()
+        n_shown = pc.sum(pc.not_equal(table["summary_source"], schemas.WITHHELD)).as_py()
         progress.note = f", {by_model:,} titles by the model"
     asked = context.config.summaries.engine != "keyphrases"
-    if asked and by_model < FEW_BY_MODEL * n_clusters:
+    if asked and by_model < FEW_BY_MODEL * n_shown:
         context.reporter.alarm(
-            f"only {by_model:,} of {n_clusters:,} titles are the model's, the others are key "
+            f"only {by_model:,} of {n_shown:,} titles are the model's, the others are key "
             "phrases; summary_error of the table clusters has the reasons"
         )
     commits = read_commits(context.store, STAGE, context.fingerprint)

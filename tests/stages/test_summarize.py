@@ -22,6 +22,7 @@ from hercules_scale.stages.label_level import (
     TITLE_LOST,
     Words,
     description_options,
+    names_a_part,
     title_options,
 )
 from hercules_scale.stages.prompt_facts import (
@@ -37,7 +38,7 @@ from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import read_table, write_table
 from hercules_scale.summarization.keyphrases import PhraseCounts
 from hercules_scale.summarization.label import Candidates
-from hercules_scale.summarization.prompts import ClusterFacts
+from hercules_scale.summarization.prompts import Child, ClusterFacts
 from tests.conftest import write_embeddings
 
 pytestmark = pytest.mark.ray
@@ -199,6 +200,15 @@ def test_without_a_choice_the_first_answer_is_taken() -> None:
 
 def test_labels_that_no_item_can_be_compared_with_are_the_models() -> None:
     assert {each.source for each in title_options(ANSWERS, FACTS, True, False)} == {"model"}
+
+
+@pytest.mark.parametrize(
+    ("title", "n_items", "named"),
+    [("The Ferries", 40, True), ("Ferries", 90, False), ("Ferries and trams", 40, False)],
+)
+def test_a_title_that_a_part_has_already_is_known(title: str, n_items: int, named: bool) -> None:
+    parts = [Child("Ferries", "Ships.", n_items), Child("Trams", "Rails.", 100 - n_items)]
+    assert names_a_part(ClusterFacts(2, 0, 100, children=parts), title) is named
 
 
 @pytest.mark.parametrize("several", [False, True])
