@@ -29,7 +29,7 @@ from dockerfile_parse import DockerfileParser
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import start as ray_start
 
-from hercules_scale.commands.cli import _parser
+from hercules_scale.commands.parser import build_parser
 from hercules_scale.config.file import parse_config
 from hercules_scale.runtime.prometheus import METRICS
 
@@ -559,7 +559,7 @@ def test_the_page_on_clusters_names_what_there_is() -> None:
     for line in filter(None, blocks.splitlines()):
         program, *arguments = shlex.split(line)
         if program == "hercules-scale":
-            _parser().parse_args(arguments)
+            build_parser().parse_args(arguments)
     (resources,) = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     values = {"input": {"path": "a"}, "output": {"path": "b"}, **yaml.safe_load(resources)}
     parse_config(values)

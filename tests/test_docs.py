@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hercules_scale.commands.cli import _parser
+from hercules_scale.commands.parser import build_parser
 from hercules_scale.config.file import parse_config
 
 REPOSITORY = Path(__file__).parents[1]
@@ -47,7 +47,7 @@ def test_commands_are_those_of_the_command_line(page: Path) -> None:
         for line in block.replace("\\\n", " ").splitlines():
             if line.startswith("hercules-scale "):
                 _, *arguments = shlex.split(line, comments=True)
-                _parser().parse_args(arguments)
+                build_parser().parse_args(arguments)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
