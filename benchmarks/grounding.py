@@ -21,8 +21,8 @@ import numpy as np
 from labels import LEVELS, PHRASES, configure, context_of, prepare
 
 from hercules_scale.runtime.ray_session import local_or_cluster_ray
+from hercules_scale.stages.language_model import open_encoder
 from hercules_scale.stages.prompt_facts import cluster_facts, facts_source, siblings
-from hercules_scale.stages.summarize import open_encoder
 from hercules_scale.storage import layout
 from hercules_scale.storage.tables import read_table
 from hercules_scale.summarization.grounding import LEAST_OF_DESCRIPTION, Grounding

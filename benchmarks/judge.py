@@ -28,8 +28,9 @@ from hercules_scale.runtime.event_loop import run_coroutine
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.runtime.ray_session import local_or_cluster_ray
 from hercules_scale.stages import judge
+from hercules_scale.stages.language_model import open_model
 from hercules_scale.stages.prompt_facts import ancestors, siblings
-from hercules_scale.stages.summarize import open_model, prompt_style
+from hercules_scale.stages.summarize import prompt_style
 from hercules_scale.storage.store import Store
 from hercules_scale.summarization.asking import Asker
 from hercules_scale.summarization.ledger import Ledger

@@ -49,10 +49,11 @@ from hercules_scale.runtime.ray_session import local_or_cluster_ray
 from hercules_scale.stages.cluster import Clustering, cluster_items
 from hercules_scale.stages.embed import embed_items
 from hercules_scale.stages.label_items import draw_label_items
+from hercules_scale.stages.language_model import open_encoder, open_model
 from hercules_scale.stages.prompt_facts import ancestors, siblings
 from hercules_scale.stages.read import read_items
 from hercules_scale.stages.smooth import smooth_vectors
-from hercules_scale.stages.summarize import open_encoder, open_model, summarize_clusters
+from hercules_scale.stages.summarize import summarize_clusters
 from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store

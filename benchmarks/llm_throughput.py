@@ -38,16 +38,11 @@ from hercules_scale.storage.store import Store
 from hercules_scale.summarization.asking import Asker
 from hercules_scale.summarization.chat import ChatRequest, Model
 from hercules_scale.summarization.clients import OpenAIClient
+from hercules_scale.summarization.cluster_facts import ClusterFacts
 from hercules_scale.summarization.label import Labeller
 from hercules_scale.summarization.ledger import Ledger
-from hercules_scale.summarization.prompts import (
-    ClusterFacts,
-    EstimatedTokens,
-    ModelTokens,
-    PromptStyle,
-    answer_schema,
-    build_messages,
-)
+from hercules_scale.summarization.prompts import PromptStyle, answer_schema, build_messages
+from hercules_scale.summarization.tokens import EstimatedTokens, ModelTokens
 
 SLOW_CLUSTERS = 1_000
 

@@ -16,9 +16,9 @@ from hercules_scale.models import n_parameters
 from hercules_scale.sanitize import holds_secret, printable_lines, without_secrets
 from hercules_scale.storage.faults import is_passing
 from hercules_scale.summarization.answers import answer_values
+from hercules_scale.summarization.cluster_facts import ClusterFacts, plain_text
 from hercules_scale.summarization.grounding import stems_of
 from hercules_scale.summarization.parsing import clean_title, parse_answer
-from hercules_scale.summarization.prompts import ClusterFacts, plain_text
 from hercules_scale.summarization.refusals import refuses
 
 LETTERS = 1_000_000

@@ -52,7 +52,8 @@ from hercules_scale.storage import layout
 from hercules_scale.storage.lock import hold_lock
 from hercules_scale.storage.manifest import read_run
 from hercules_scale.storage.store import Store, use_options
-from hercules_scale.summarization.prompts import EstimatedTokens, PromptStyle, fixed_messages
+from hercules_scale.summarization.prompts import PromptStyle, fixed_messages
+from hercules_scale.summarization.tokens import EstimatedTokens
 
 SAMPLE_TEXTS, SAMPLE_IMAGES = 128, 32
 # Two cores, SmolLM2-135M on vLLM; seconds until the replica answers, tokens a second.

@@ -18,13 +18,8 @@ from hercules_scale.clustering.assign import Int64
 from hercules_scale.errors import SummaryError
 from hercules_scale.evaluation.internal import Figure
 from hercules_scale.summarization.answers import answer_values, lower_keys
-from hercules_scale.summarization.prompts import (
-    Message,
-    PromptStyle,
-    object_schema,
-    plain_text,
-    shown_item,
-)
+from hercules_scale.summarization.cluster_facts import plain_text
+from hercules_scale.summarization.prompts import Message, PromptStyle, object_schema, shown_item
 
 # Titles that an item is shown with, its own among them.
 TITLES = 6

@@ -22,9 +22,9 @@ from hercules_scale.runtime.progress import Reporter
 from hercules_scale.stages.assign import FinishedRun, assign_items
 from hercules_scale.stages.describe import describe_items
 from hercules_scale.stages.embed import embed_items
+from hercules_scale.stages.language_model import open_model
 from hercules_scale.stages.read import read_items
 from hercules_scale.stages.statistics import known_moments
-from hercules_scale.stages.summarize import open_model
 from hercules_scale.storage.manifest import published_files, read_run
 from hercules_scale.storage.store import Store, split_uri
 

@@ -38,18 +38,13 @@ from hercules_scale.stages.cluster import Clustering, cluster_items
 from hercules_scale.stages.describe import describe_items
 from hercules_scale.stages.embed import embed_items
 from hercules_scale.stages.evaluate import evaluate_levels
+from hercules_scale.stages.language_model import open_encoder, open_model, probe_endpoint
 from hercules_scale.stages.prompt_facts import cells
 from hercules_scale.stages.read import read_items
 from hercules_scale.stages.reduce import fit_pca, reduce_items
 from hercules_scale.stages.smooth import smooth_vectors
 from hercules_scale.stages.statistics import Statistics, measure_statistics
-from hercules_scale.stages.summarize import (
-    Summaries,
-    open_encoder,
-    open_model,
-    probe_endpoint,
-    summarize_clusters,
-)
+from hercules_scale.stages.summarize import Summaries, summarize_clusters
 from hercules_scale.stages.tree_order import order_items
 from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage import layout, schemas

@@ -25,7 +25,7 @@ from hercules_scale.summarization.chat import (
     ModelUnavailableError,
     read_completion,
 )
-from hercules_scale.summarization.prompts import ModelTokens
+from hercules_scale.summarization.tokens import ModelTokens
 
 MODEL_OF_NODE = "hercules_scale.serving.model_of_node.ModelOfNode"
 CPU_KV_CACHE_GIB = "2"

@@ -21,9 +21,9 @@ from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, read_table, write_table
 from hercules_scale.summarization.asking import Asker
 from hercules_scale.summarization.chat import Model
+from hercules_scale.summarization.cluster_facts import ClusterFacts
 from hercules_scale.summarization.label import Labeller
 from hercules_scale.summarization.ledger import Ledger
-from hercules_scale.summarization.prompts import ClusterFacts
 
 STAGE = "describe"
 # Kept beside ``items`` until a whole shard is described: prompts may show what they replace.

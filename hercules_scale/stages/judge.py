@@ -26,9 +26,10 @@ from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.event_loop import run_coroutine
 from hercules_scale.runtime.machines import take_resources
 from hercules_scale.stages.cluster import Clustering
+from hercules_scale.stages.language_model import open_model, probe_endpoint
 from hercules_scale.stages.privacy import withheld_reasons
 from hercules_scale.stages.prompt_facts import ancestors, cells, siblings
-from hercules_scale.stages.summarize import open_model, probe_endpoint, prompt_style
+from hercules_scale.stages.summarize import prompt_style
 from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.tables import FileRecord, write_table
 from hercules_scale.summarization.asking import Asker

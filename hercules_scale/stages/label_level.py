@@ -20,6 +20,7 @@ from hercules_scale.summarization.choosing import (
     list_penalty,
     reading_penalty,
 )
+from hercules_scale.summarization.cluster_facts import ClusterFacts
 from hercules_scale.summarization.distinct import alike_titles, title_key, told_apart
 from hercules_scale.summarization.grounding import LEAST_OF_TITLE, Grounding
 from hercules_scale.summarization.label import Candidates, Labeller
@@ -28,7 +29,6 @@ from hercules_scale.summarization.parsing import (
     summary_from_keyphrases,
     withheld_summary,
 )
-from hercules_scale.summarization.prompts import ClusterFacts
 
 Float64 = NDArray[np.float64]
 Encode = Callable[[list[str]], Float32]

@@ -37,6 +37,7 @@ from hercules_scale.storage.tables import (
     write_table,
 )
 from hercules_scale.summarization.choosing import sibling_groups
+from hercules_scale.summarization.cluster_facts import Child, ClusterFacts
 from hercules_scale.summarization.grounding import SaidWords
 from hercules_scale.summarization.keyphrases import (
     CHARACTERS_READ,
@@ -46,7 +47,6 @@ from hercules_scale.summarization.keyphrases import (
     count_phrases,
     most_frequent,
 )
-from hercules_scale.summarization.prompts import Child, ClusterFacts
 
 # Items of a finest cluster with counted phrases; more change the order of the best little.
 SAMPLE_PER_CLUSTER = 500

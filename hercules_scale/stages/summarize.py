@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 
-from hercules_scale.clustering.assign import Float32, to_unit
-from hercules_scale.config.reading import EmbeddingConfig
+from hercules_scale.clustering.assign import Float32
 from hercules_scale.errors import InputError
 from hercules_scale.evaluation.summaries import Measured, groundedness_metrics
 from hercules_scale.models import resolve_chat_model
@@ -21,11 +17,8 @@ from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.event_loop import run_coroutine
 from hercules_scale.runtime.progress import StageProgress
 from hercules_scale.runtime.prometheus import call_recorder
-from hercules_scale.runtime.resources import replica_pool
 from hercules_scale.runtime.shards import done_shards
-from hercules_scale.runtime.waiting import Room
 from hercules_scale.stages.cluster import Clustering
-from hercules_scale.stages.embed import load_encoder
 from hercules_scale.stages.label_items import LabelItems, draw_label_items
 from hercules_scale.stages.label_level import (
     WORDLESS,
@@ -34,8 +27,8 @@ from hercules_scale.stages.label_level import (
     label_level,
     unasked_reason,
 )
+from hercules_scale.stages.language_model import STAGE, Encode
 from hercules_scale.stages.prompt_facts import (
-    LABELLING,
     FactsSource,
     ancestors,
     cluster_facts,
@@ -54,28 +47,16 @@ from hercules_scale.storage.tables import (
     vector_column,
     write_table,
 )
-from hercules_scale.summarization import clients
 from hercules_scale.summarization.asking import Asker
 from hercules_scale.summarization.chat import Model
 from hercules_scale.summarization.choosing import label_accuracy
-from hercules_scale.summarization.clients import OpenAIClient
-from hercules_scale.summarization.dialect import Dialect
-from hercules_scale.summarization.function import function_model
 from hercules_scale.summarization.grounding import Grounding
 from hercules_scale.summarization.label import Labeller
 from hercules_scale.summarization.ledger import Ledger
-from hercules_scale.summarization.prompts import (
-    EstimatedTokens,
-    Message,
-    ModelTokens,
-    PromptStyle,
-    Tokens,
-    build_messages,
-)
+from hercules_scale.summarization.prompts import Message, PromptStyle, build_messages
+from hercules_scale.summarization.tokens import EstimatedTokens, ModelTokens, Tokens
 
-STAGE, LABELLED = LABELLING, "summaries"
-# Niceness of the label encoder.
-NICE = 10
+LABELLED = "summaries"
 # Share of titles below which a person who asked a model must hear of it.
 FEW_BY_MODEL = 0.5
 # Plural nouns for items by modality, as prompts name them.
@@ -95,9 +76,6 @@ _SUMMARY_SCHEMA = pa.schema(
         ("keyphrases", pa.list_(pa.string())),
     ]
 )
-
-
-Encode = Callable[[list[str]], Float32]
 
 
 @dataclass(frozen=True)
@@ -182,76 +160,6 @@ def measured_labels(context: RunContext) -> list[Measured]:
         {name: (value, n) for name, (value, n) in commit.info.get("measured", {}).items()}
         for commit in commits.values()
     ]
-
-
-def probe_endpoint(context: RunContext) -> RunContext:
-    """Ask the endpoint of a run one small question, before anything is written.
-
-    Returns:
-        The run with the part of the API that the endpoint takes.
-
-    Raises:
-        ConfigError: The endpoint refuses every form of the question, or does not answer.
-    """
-
-    async def probe() -> Dialect:
-        client = OpenAIClient(context.config.summaries)
-        try:
-            await client.probe(context.reporter.say)
-        finally:
-            await client.close()
-        return client.dialect
-
-    return replace(context, dialect=run_coroutine(probe()))
-
-
-@contextmanager
-def open_model(context: RunContext, n_gpus: int) -> Iterator[Model | None]:
-    """The model that a configuration names, ready to answer, and its tokenizer."""
-    config = context.config
-    if config.summaries.engine == "keyphrases":
-        yield None
-        return
-    if config.summaries.engine == "openai":
-        endpoint = OpenAIClient(config.summaries, context.dialect)
-        yield Model(endpoint, EstimatedTokens(), clients.requests_in_flight(config.summaries))
-        return
-    if config.summaries.engine == "callable":
-        yield function_model(context.functions.llm, config.summaries)
-        return
-    from hercules_scale.serving.vllm import serve_vllm
-
-    source = resolve_chat_model(config.summaries.model)
-    app = f"hercules_scale_{context.fingerprint}"
-    room = Room(context, STAGE, replica_pool(config.resources, n_gpus).asked)
-    with serve_vllm(config, source, n_gpus, app, room.look) as model:
-        yield model
-
-
-@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
-class _Encoder:
-    """The model that embedded the items, for the few texts that labels are."""
-
-    def __init__(self, config: EmbeddingConfig) -> None:
-        # It is needed late, and what it is loaded beside is waited for.
-        os.nice(NICE)
-        self._encoder = load_encoder(config)
-
-    def encode(self, texts: list[str]) -> Float32:
-        return to_unit(self._encoder.encode(texts))
-
-
-@contextmanager
-def open_encoder(config: EmbeddingConfig) -> Iterator[Encode]:
-    """Embeds texts in a process of its own, with vectors of unit length.
-
-    It loads its model, which takes seconds, while the caller does other work.
-    """
-    actor = _Encoder.remote(config)  # type: ignore[attr-defined]
-    try:
-        yield lambda texts: np.asarray(ray.get(actor.encode.remote(texts)))
-    finally:
-        ray.kill(actor)
 
 
 @dataclass(frozen=True)

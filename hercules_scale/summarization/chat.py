@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from hercules_scale.sanitize import without_secrets
-from hercules_scale.summarization.prompts import Message, Tokens
+from hercules_scale.summarization.prompts import Message
+from hercules_scale.summarization.tokens import Tokens
 
 # Characters of an endpoint's own words that a message quotes.
 QUOTED_CHARACTERS = 300

@@ -6,9 +6,10 @@ import itertools
 from collections.abc import Iterator
 
 from hercules_scale.clustering.assign import Int64
+from hercules_scale.summarization.cluster_facts import ClusterFacts, plain_text
 from hercules_scale.summarization.parsing import clean_title
-from hercules_scale.summarization.prompts import TITLE_WORDS, ClusterFacts, plain_text
 from hercules_scale.summarization.words import parts
+from hercules_scale.summarization.worked_examples import TITLE_WORDS
 
 _SMALL_WORDS = frozenset(
     ("a", "an", "and", "at", "by", "for", "from", "in", "of", "on", "or", "the", "to", "with")

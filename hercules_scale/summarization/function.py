@@ -23,7 +23,8 @@ from hercules_scale.summarization.chat import (
     ModelUnavailableError,
 )
 from hercules_scale.summarization.clients import retry_after
-from hercules_scale.summarization.prompts import EstimatedTokens, Message
+from hercules_scale.summarization.prompts import Message
+from hercules_scale.summarization.tokens import EstimatedTokens
 
 # Calls at a time, unless the user says.
 FUNCTION_REQUESTS = 4

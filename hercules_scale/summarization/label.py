@@ -17,6 +17,7 @@ from hercules_scale.summarization.chat import (
     ModelUnavailableError,
     RefusedRequestError,
 )
+from hercules_scale.summarization.cluster_facts import ClusterFacts
 from hercules_scale.summarization.grounding import (
     LEAST_OF_DESCRIPTION,
     LEAST_OF_TITLE,
@@ -29,7 +30,6 @@ from hercules_scale.summarization.parsing import (
     parse_titles,
 )
 from hercules_scale.summarization.prompts import (
-    ClusterFacts,
     PromptStyle,
     answer_schema,
     build_joint_messages,

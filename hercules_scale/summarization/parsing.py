@@ -16,18 +16,17 @@ from hercules_scale.summarization.answers import (
     lower_keys,
     without_thoughts,
 )
+from hercules_scale.summarization.cluster_facts import ClusterFacts, plain_text
 from hercules_scale.summarization.prompts import (
     DESCRIPTION_CHARACTERS,
     TITLE_CHARACTERS,
-    TITLE_WORDS,
-    ClusterFacts,
-    EstimatedTokens,
     PromptStyle,
     fixed_messages,
-    plain_text,
 )
 from hercules_scale.summarization.refusals import refuses
+from hercules_scale.summarization.tokens import EstimatedTokens
 from hercules_scale.summarization.words import cut, has_words, n_letters, parts, prose
+from hercules_scale.summarization.worked_examples import TITLE_WORDS
 
 # fmt: off
 _DANGLING = frozenset((

@@ -10,7 +10,8 @@ import pytest
 from hercules_scale.errors import SummaryError
 from hercules_scale.evaluation import judge
 from hercules_scale.evaluation.judge import Category, FitQuestion
-from hercules_scale.summarization.prompts import EstimatedTokens, PromptStyle
+from hercules_scale.summarization.prompts import PromptStyle
+from hercules_scale.summarization.tokens import EstimatedTokens
 
 STYLE = PromptStyle(EstimatedTokens(), 1024, 32)
 CODEBOOK = [Category("Ships", "Boats and ferries."), Category("Bread", "Baking.")]

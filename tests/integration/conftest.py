@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from hercules_scale.summarization import asking, clients, label
+from hercules_scale.summarization import clients, gate, label
 
 GOOD = '{"title": "Codes of TITLE", "description": "Items about TITLE."}'
 # A failure: a status, a status and its headers, seconds to stall, or the text of an answer in which
@@ -124,8 +124,8 @@ class _Handler(BaseHTTPRequestHandler):
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
     monkeypatch.setenv("OPENAI_API_KEY", "canary-key")
     monkeypatch.setattr(label, "FIRST_DELAY_SECONDS", 0.01)
-    monkeypatch.setattr(asking, "FIRST_PROBE_SECONDS", 0.01)
-    monkeypatch.setattr(asking, "OUTAGE_SECONDS", 0.1)
+    monkeypatch.setattr(gate, "FIRST_PROBE_SECONDS", 0.01)
+    monkeypatch.setattr(gate, "OUTAGE_SECONDS", 0.1)
     with serve_endpoint() as server:
         yield server
 

@@ -21,7 +21,7 @@ from hercules_scale.commands.cli import main
 from hercules_scale.config.summaries import SummariesConfig
 from hercules_scale.errors import ConfigError, StageError
 from hercules_scale.storage.store import Store
-from hercules_scale.summarization import asking, clients, label
+from hercules_scale.summarization import clients, gate, label
 from hercules_scale.summarization.asking import Asker
 from hercules_scale.summarization.chat import (
     ChatReply,
@@ -31,15 +31,12 @@ from hercules_scale.summarization.chat import (
     RefusedRequestError,
 )
 from hercules_scale.summarization.clients import OpenAIClient
+from hercules_scale.summarization.cluster_facts import ClusterFacts
 from hercules_scale.summarization.dialect import Dialect
 from hercules_scale.summarization.label import Candidates, Labeller
 from hercules_scale.summarization.ledger import Ledger
-from hercules_scale.summarization.prompts import (
-    ClusterFacts,
-    EstimatedTokens,
-    PromptStyle,
-    answer_schema,
-)
+from hercules_scale.summarization.prompts import PromptStyle, answer_schema
+from hercules_scale.summarization.tokens import EstimatedTokens
 from tests.conftest import small_config
 from tests.integration.endpoints import (
     KEY,
@@ -75,8 +72,8 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
     monkeypatch.setattr(label, "FIRST_DELAY_SECONDS", 0.01)
-    monkeypatch.setattr(asking, "FIRST_PROBE_SECONDS", 0.01)
-    monkeypatch.setattr(asking, "OUTAGE_SECONDS", 0.1)
+    monkeypatch.setattr(gate, "FIRST_PROBE_SECONDS", 0.01)
+    monkeypatch.setattr(gate, "OUTAGE_SECONDS", 0.1)
     monkeypatch.setattr(clients, "PROBE_DELAY_SECONDS", 0.05)
 
 

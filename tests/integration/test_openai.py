@@ -36,10 +36,12 @@ from hercules_scale.storage.tables import vector_column
 from hercules_scale.summarization.asking import Asker
 from hercules_scale.summarization.chat import Model
 from hercules_scale.summarization.clients import OpenAIClient
+from hercules_scale.summarization.cluster_facts import ClusterFacts
 from hercules_scale.summarization.distinct import title_key
 from hercules_scale.summarization.label import Candidates, Labeller
 from hercules_scale.summarization.ledger import Ledger
-from hercules_scale.summarization.prompts import ClusterFacts, EstimatedTokens, PromptStyle
+from hercules_scale.summarization.prompts import PromptStyle
+from hercules_scale.summarization.tokens import EstimatedTokens
 from tests.conftest import small_config
 from tests.integration.conftest import GOOD, Endpoint, Failure
 from tests.integration.processes import Forks, open_forks

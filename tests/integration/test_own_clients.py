@@ -36,7 +36,8 @@ from hercules_scale.summarization.chat import (
     ModelUnavailableError,
 )
 from hercules_scale.summarization.function import FunctionClient, as_prompt
-from hercules_scale.summarization.prompts import EstimatedTokens, PromptStyle, fixed_messages
+from hercules_scale.summarization.prompts import PromptStyle, fixed_messages
+from hercules_scale.summarization.tokens import EstimatedTokens
 
 pytestmark = pytest.mark.ray
 

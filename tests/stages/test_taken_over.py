@@ -19,15 +19,15 @@ from hercules_scale.runtime.progress import Reporter
 from hercules_scale.runtime.shards import ShardResult, _ShardTask, done_shards
 from hercules_scale.stages import summarize
 from hercules_scale.stages.label_level import Labels, Level
-from hercules_scale.stages.prompt_facts import labelled_files
+from hercules_scale.stages.prompt_facts import LABELLING, labelled_files
 from hercules_scale.storage import layout
 from hercules_scale.storage.lock import hold_lock
 from hercules_scale.storage.manifest import read_commits
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import write_table
+from hercules_scale.summarization.cluster_facts import ClusterFacts
 from hercules_scale.summarization.ledger import Call, Ledger
 from hercules_scale.summarization.parsing import Summary
-from hercules_scale.summarization.prompts import ClusterFacts
 from tests.storage.test_lock import write_lock
 
 TABLE = pa.table({"row": [0]})
@@ -119,12 +119,12 @@ def test_what_a_model_said_has_a_name_of_its_owner_and_what_none_said_has_not(
     store = Store(str(tmp_path))
     with hold_lock(store, print) as lock:
         label(context_of(lock.store, engine), 1.0)
-    first = read_commits(store, summarize.STAGE, "f")[1].files
+    first = read_commits(store, LABELLING, "f")[1].files
     before = [store.read_bytes(file.path) for file in first]
     with hold_lock(store, print) as lock:
         label(context_of(lock.store, engine), 2.0)
         found = labelled_files(context_of(lock.store, engine))
-    second = read_commits(store, summarize.STAGE, "f")[1].files
+    second = read_commits(store, LABELLING, "f")[1].files
     assert found == {1: second[0].path}
     if engine == "keyphrases":
         assert [file.path for file in first] == [file.path for file in second]

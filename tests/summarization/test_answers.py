@@ -9,13 +9,13 @@ from contextlib import suppress
 import pytest
 
 from hercules_scale.errors import SummaryError
+from hercules_scale.summarization.cluster_facts import ClusterFacts
 from hercules_scale.summarization.parsing import (
     Summary,
     parse_answer,
     parse_joint_answer,
     parse_titles,
 )
-from hercules_scale.summarization.prompts import ClusterFacts
 from hercules_scale.summarization.refusals import refuses
 
 FACTS = ClusterFacts(1, 4, 1200, ["ferry", "harbour fees"], ["the ferry leaves at nine"])

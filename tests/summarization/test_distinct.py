@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hercules_scale.summarization.cluster_facts import ClusterFacts
 from hercules_scale.summarization.distinct import alike_titles, title_key, told_apart
-from hercules_scale.summarization.prompts import TITLE_WORDS, ClusterFacts
+from hercules_scale.summarization.worked_examples import TITLE_WORDS
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,15 @@ from dataclasses import replace
 import pytest
 
 from hercules_scale.errors import SummaryError
+from hercules_scale.summarization.cluster_facts import Child, ClusterFacts
 from hercules_scale.summarization.parsing import Summary, parse_answer, parse_joint_answer
 from hercules_scale.summarization.prompts import (
-    Child,
-    ClusterFacts,
-    EstimatedTokens,
     PromptStyle,
     build_joint_messages,
     build_messages,
     build_sibling_messages,
 )
+from hercules_scale.summarization.tokens import EstimatedTokens
 
 STYLE = PromptStyle(EstimatedTokens(), 1536, 64, size="medium", kind="texts")
 ATTACKS = [

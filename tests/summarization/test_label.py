@@ -12,9 +12,9 @@ import pytest
 from hercules_scale.config.summaries import SummariesConfig
 from hercules_scale.errors import StageError
 from hercules_scale.storage.store import Store
-from hercules_scale.summarization import asking
+from hercules_scale.summarization import gate
 from hercules_scale.summarization import label as module
-from hercules_scale.summarization.asking import OUTAGE_CALLS, Asker
+from hercules_scale.summarization.asking import Asker
 from hercules_scale.summarization.chat import (
     Answer,
     ChatReply,
@@ -22,11 +22,14 @@ from hercules_scale.summarization.chat import (
     Model,
     ModelUnavailableError,
 )
+from hercules_scale.summarization.cluster_facts import ClusterFacts
+from hercules_scale.summarization.gate import OUTAGE_CALLS
 from hercules_scale.summarization.grounding import Grounding
 from hercules_scale.summarization.keyphrases import PhraseCounts, count_phrases
 from hercules_scale.summarization.label import Candidates, Labeller
 from hercules_scale.summarization.ledger import Call, Ledger
-from hercules_scale.summarization.prompts import ClusterFacts, EstimatedTokens, PromptStyle
+from hercules_scale.summarization.prompts import PromptStyle
+from hercules_scale.summarization.tokens import EstimatedTokens
 
 GOOD = '{"title": "Ferries of the north", "description": "When ferries leave."}'
 # What the stand-in answers to the n-th question about a cluster: one text, or several.
@@ -81,8 +84,8 @@ class StandIn:
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FIRST_DELAY_SECONDS", 0.0)
-    monkeypatch.setattr(asking, "FIRST_PROBE_SECONDS", 0.001)
-    monkeypatch.setattr(asking, "OUTAGE_SECONDS", 0.01)
+    monkeypatch.setattr(gate, "FIRST_PROBE_SECONDS", 0.001)
+    monkeypatch.setattr(gate, "OUTAGE_SECONDS", 0.01)
 
 
 class KilledError(Exception):
@@ -209,7 +212,7 @@ def test_a_model_that_never_answers_stops_the_stage_early(run: Run) -> None:
 def test_a_model_that_dies_under_many_requests_is_waited_for(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asking, "OUTAGE_SECONDS", 60.0)
+    monkeypatch.setattr(gate, "OUTAGE_SECONDS", 60.0)
     in_flight, dead = 2 * OUTAGE_CALLS, OUTAGE_CALLS + 8 + 3
 
     def script(cluster: int, attempt: int) -> str:
@@ -541,12 +544,12 @@ def test_a_request_that_is_lost_among_others_is_sent_again(run: Run) -> None:
 
 def test_a_gate_halves_once_for_all_requests_that_were_late_together() -> None:
     async def slots_after(n_late: int) -> int:
-        gate = asking._Gate(64, 8, 10.0)
+        slots = gate.Gate(64, 8, 10.0)
         started = time.monotonic()
-        gate.answered(started)
+        slots.answered(started)
         for _ in range(n_late):
-            gate.late(started)
-        return gate._slots
+            slots.late(started)
+        return slots._slots
 
     assert asyncio.run(slots_after(0)) == 9
     assert asyncio.run(slots_after(1)) == asyncio.run(slots_after(5)) == 5
@@ -566,10 +569,10 @@ def test_a_model_that_hangs_runs_out_of_time_once_for_all_in_flight(run: Run) ->
 
 def test_an_endpoint_that_is_asked_too_much_by_a_burst_loses_one_slot() -> None:
     async def slots() -> int:
-        gate = asking._Gate(64, 8, 10.0)
+        slots = gate.Gate(64, 8, 10.0)
         started = time.monotonic()
         for _ in range(6):
-            gate.close_for(0.0, started)
-        return gate._slots
+            slots.close_for(0.0, started)
+        return slots._slots
 
     assert asyncio.run(slots()) == 7

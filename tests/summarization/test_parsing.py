@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hercules_scale.errors import SummaryError
+from hercules_scale.summarization.cluster_facts import ClusterFacts
 from hercules_scale.summarization.parsing import (
     Summary,
     clean_title,
@@ -14,14 +15,9 @@ from hercules_scale.summarization.parsing import (
     parse_titles,
     summary_from_keyphrases,
 )
-from hercules_scale.summarization.prompts import (
-    DESCRIPTION_CHARACTERS,
-    TITLE_WORDS,
-    ClusterFacts,
-    EstimatedTokens,
-    PromptStyle,
-    fixed_messages,
-)
+from hercules_scale.summarization.prompts import DESCRIPTION_CHARACTERS, PromptStyle, fixed_messages
+from hercules_scale.summarization.tokens import EstimatedTokens
+from hercules_scale.summarization.worked_examples import TITLE_WORDS
 
 FACTS = ClusterFacts(1, 4, 1200, ["ferry", "harbour fees"], ["the ferry leaves at nine"])
 ANSWER = '{"title": "Ferries and harbours", "description": "When ferries leave."}'

@@ -6,18 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hercules_scale.summarization.cluster_facts import Child, ClusterFacts, plain_text
 from hercules_scale.summarization.prompts import (
-    Child,
-    ClusterFacts,
-    EstimatedTokens,
     PromptStyle,
     answer_schema,
     build_joint_messages,
     build_messages,
     build_sibling_messages,
     fixed_messages,
-    plain_text,
 )
+from hercules_scale.summarization.tokens import EstimatedTokens
 
 TOKENS = EstimatedTokens()
 STYLE = PromptStyle(TOKENS, 1536, 48, size="medium", kind="texts", n_levels=3)

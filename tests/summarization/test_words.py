@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from hercules_scale.errors import SummaryError
 from hercules_scale.stages.read import _title
+from hercules_scale.summarization.cluster_facts import ClusterFacts, plain_text
 from hercules_scale.summarization.distinct import title_key
 from hercules_scale.summarization.grounding import LEAST_OF_TITLE, Grounding
 from hercules_scale.summarization.keyphrases import PhraseCounts, count_phrases
@@ -23,12 +24,7 @@ from hercules_scale.summarization.parsing import (
     parse_titles,
     summary_from_keyphrases,
 )
-from hercules_scale.summarization.prompts import (
-    DESCRIPTION_CHARACTERS,
-    TITLE_CHARACTERS,
-    ClusterFacts,
-    plain_text,
-)
+from hercules_scale.summarization.prompts import DESCRIPTION_CHARACTERS, TITLE_CHARACTERS
 from hercules_scale.summarization.words import composed, cut, n_letters, tokens
 
 # Of each script texts about bicycles, of which the last ones are about tea; their words are divided

@@ -1,0 +1,106 @@
+"""The language model and the encoder of labels, opened for a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import ray
+
+from hercules_scale.clustering.assign import Float32, to_unit
+from hercules_scale.config.reading import EmbeddingConfig
+from hercules_scale.models import resolve_chat_model
+from hercules_scale.runtime.context import RunContext
+from hercules_scale.runtime.event_loop import run_coroutine
+from hercules_scale.runtime.resources import replica_pool
+from hercules_scale.runtime.waiting import Room
+from hercules_scale.stages.embed import load_encoder
+from hercules_scale.stages.prompt_facts import (
+    LABELLING,
+)
+from hercules_scale.summarization import clients
+from hercules_scale.summarization.chat import Model
+from hercules_scale.summarization.clients import OpenAIClient
+from hercules_scale.summarization.dialect import Dialect
+from hercules_scale.summarization.function import function_model
+from hercules_scale.summarization.tokens import EstimatedTokens
+
+STAGE = LABELLING
+# Niceness of the label encoder.
+NICE = 10
+
+
+Encode = Callable[[list[str]], Float32]
+
+
+def probe_endpoint(context: RunContext) -> RunContext:
+    """Ask the endpoint of a run one small question, before anything is written.
+
+    Returns:
+        The run with the part of the API that the endpoint takes.
+
+    Raises:
+        ConfigError: The endpoint refuses every form of the question, or does not answer.
+    """
+
+    async def probe() -> Dialect:
+        client = OpenAIClient(context.config.summaries)
+        try:
+            await client.probe(context.reporter.say)
+        finally:
+            await client.close()
+        return client.dialect
+
+    return replace(context, dialect=run_coroutine(probe()))
+
+
+@contextmanager
+def open_model(context: RunContext, n_gpus: int) -> Iterator[Model | None]:
+    """The model that a configuration names, ready to answer, and its tokenizer."""
+    config = context.config
+    if config.summaries.engine == "keyphrases":
+        yield None
+        return
+    if config.summaries.engine == "openai":
+        endpoint = OpenAIClient(config.summaries, context.dialect)
+        yield Model(endpoint, EstimatedTokens(), clients.requests_in_flight(config.summaries))
+        return
+    if config.summaries.engine == "callable":
+        yield function_model(context.functions.llm, config.summaries)
+        return
+    from hercules_scale.serving.vllm import serve_vllm
+
+    source = resolve_chat_model(config.summaries.model)
+    app = f"hercules_scale_{context.fingerprint}"
+    room = Room(context, STAGE, replica_pool(config.resources, n_gpus).asked)
+    with serve_vllm(config, source, n_gpus, app, room.look) as model:
+        yield model
+
+
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+class _Encoder:
+    """The model that embedded the items, for the few texts that labels are."""
+
+    def __init__(self, config: EmbeddingConfig) -> None:
+        # It is needed late, and what it is loaded beside is waited for.
+        os.nice(NICE)
+        self._encoder = load_encoder(config)
+
+    def encode(self, texts: list[str]) -> Float32:
+        return to_unit(self._encoder.encode(texts))
+
+
+@contextmanager
+def open_encoder(config: EmbeddingConfig) -> Iterator[Encode]:
+    """Embeds texts in a process of its own, with vectors of unit length.
+
+    It loads its model, which takes seconds, while the caller does other work.
+    """
+    actor = _Encoder.remote(config)  # type: ignore[attr-defined]
+    try:
+        yield lambda texts: np.asarray(ray.get(actor.encode.remote(texts)))
+    finally:
+        ray.kill(actor)

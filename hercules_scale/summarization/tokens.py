@@ -1,0 +1,55 @@
+"""Counts of a model's tokens."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Tokens(Protocol):
+    """Counts and cuts text in a model's tokens."""
+
+    def count(self, text: str) -> int:
+        """Tokens of a text."""
+        ...
+
+    def cut(self, text: str, n_tokens: int) -> str:
+        """The beginning of a text, of at most ``n_tokens`` tokens."""
+        ...
+
+
+class ModelTokens:
+    """Tokens of a transformers tokenizer.
+
+    Args:
+        source: Folder or model-hub id of the model.
+    """
+
+    def __init__(self, source: str) -> None:
+        from transformers import AutoTokenizer
+
+        self._tokenizer = AutoTokenizer.from_pretrained(source)
+
+    def count(self, text: str) -> int:
+        """Tokens of a text."""
+        return len(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def cut(self, text: str, n_tokens: int) -> str:
+        """The beginning of a text, of at most ``n_tokens`` tokens."""
+        # Few tokens are longer than 16 characters, so a huge text is not tokenised whole.
+        start = text[: 16 * n_tokens]
+        ids = self._tokenizer.encode(start, add_special_tokens=False)
+        if len(ids) <= n_tokens and len(start) == len(text):
+            return text
+        return str(self._tokenizer.decode(ids[: n_tokens - 1])).rstrip("\ufffd ") + "…"
+
+
+class EstimatedTokens:
+    """Tokens of three characters each, for endpoints with an unknown tokenizer."""
+
+    def count(self, text: str) -> int:
+        """Tokens of a text."""
+        return -(-len(text) // 3)
+
+    def cut(self, text: str, n_tokens: int) -> str:
+        """The beginning of a text, of at most ``n_tokens`` tokens."""
+        return text if len(text) <= 3 * n_tokens else text[: 3 * n_tokens - 1] + "…"
