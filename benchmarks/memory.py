@@ -22,7 +22,7 @@ from hercules_scale.config.reading import InputConfig
 from hercules_scale.reading.items import read_layout, read_piece
 from hercules_scale.reading.listing import list_sources
 from hercules_scale.reading.sources import split_into_pieces
-from hercules_scale.stages import prompt_facts
+from hercules_scale.stages import phrase_counts
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import read_tables, write_table
 from hercules_scale.summarization.keyphrases import COUNTS, PhraseCounts, count_phrases
@@ -69,10 +69,10 @@ def write_counts(folder: Path, n_clusters: int) -> None:
 def leave_out_rare(folder: Path, n_clusters: int) -> None:
     """Do what one worker after another does."""
     paths = tuple(f"{shard}.parquet" for shard in range(SHARDS))
-    n_parts = max(n_clusters * PHRASES_OF_CLUSTER // prompt_facts.MOST_COUNTS, 1)
+    n_parts = max(n_clusters * PHRASES_OF_CLUSTER // phrase_counts.MOST_COUNTS, 1)
     bounds = tuple(np.linspace(0, n_clusters, n_parts + 1).astype(int).tolist())
-    n_phrases = max(prompt_facts.MOST_COUNTS // n_clusters, prompt_facts.LEAST_COUNTS)
-    worker = prompt_facts._FrequentWorker(Store(str(folder)), paths, bounds, n_phrases)
+    n_phrases = max(phrase_counts.MOST_COUNTS // n_clusters, phrase_counts.LEAST_COUNTS)
+    worker = phrase_counts._FrequentWorker(Store(str(folder)), paths, bounds, n_phrases)
     for part in range(n_parts):
         worker(part)
     print(f"worker: {largest_mib()} MiB")
@@ -86,7 +86,7 @@ def hold_phrases(folder: Path, n_clusters: int, every: bool) -> None:
         child = context.Process(target=work, args=(folder, n_clusters))
         child.start()
         child.join()
-    place = folder if every else folder / "_work" / prompt_facts.FREQUENT
+    place = folder if every else folder / "_work" / phrase_counts.FREQUENT
     paths = sorted(path.name for path in place.glob("*.parquet"))
     counts = read_tables(Store(str(place)), paths)
     print(f"{counts.num_rows:,} counts")

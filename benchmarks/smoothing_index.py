@@ -17,8 +17,9 @@ import time
 import numpy as np
 
 from hercules_scale.clustering.tiles import TILE_ROWS
-from hercules_scale.stages.smooth import CANDIDATE_ROWS, CELL_ROWS, MAX_CELLS, _cut
+from hercules_scale.stages.smooth import MAX_CELLS, _cut
 from hercules_scale.stages.smooth_files import INDEX, Place, bucket_name
+from hercules_scale.stages.smooth_shards import CANDIDATE_ROWS, CELL_ROWS
 from hercules_scale.storage.store import Store
 
 

@@ -18,7 +18,7 @@ from hercules_scale.clustering.tiles import first_of_each
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.shards import ShardResult, Stage, run_once, run_shards
 from hercules_scale.stages.cluster import Clustering
-from hercules_scale.stages.read import OWNERS, SCANNED_OWNERS
+from hercules_scale.stages.read_shards import OWNERS, SCANNED_OWNERS
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import read_table, write_table

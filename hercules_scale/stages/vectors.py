@@ -8,44 +8,34 @@ again, and repeats the assignment before, so that the results are the same.
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Float32, Int64, Scale, Sums, cut_lengths, to_unit
-from hercules_scale.clustering.search import vector_lengths
+from hercules_scale.clustering.assign import Float32, Int64, Scale, Sums
 from hercules_scale.clustering.threads import map_blocks
 from hercules_scale.clustering.tiles import (
-    FAR,
     NAMED_ROWS,
     TILE_ROWS,
     LocalVectors,
     Thin,
     Tile,
-    TileSet,
     VectorSet,
-    check_finite,
     count_far,
-    count_lengths,
     far_limit,
-    hold_tiles,
-    is_far,
     typical_length,
 )
-from hercules_scale.errors import HerculesScaleError, StageError, StorageError
+from hercules_scale.errors import HerculesScaleError, StageError
 from hercules_scale.runtime.context import Shards
 from hercules_scale.runtime.waiting import Room, is_placed
+from hercules_scale.stages.tile_actors import Space, Step, T, TileActor, TileHolder, TileSource
 from hercules_scale.storage import layout
-from hercules_scale.storage.faults import explain
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import column_vectors, read_table
 
@@ -60,26 +50,6 @@ NODE_SECONDS = 600.0
 # lengths.
 NEVER_FAR = 4
 WAIT_SECONDS = 5.0
-
-T = TypeVar("T")
-
-
-class TileSource(Protocol):
-    """Source of vectors, tile by tile; travels to the actors."""
-
-    @property
-    def n_rows(self) -> int:
-        """Vectors in all."""
-        ...
-
-    @property
-    def dimension(self) -> int:
-        """Length of a vector."""
-        ...
-
-    def read(self, tile: int, out: Float32) -> None:
-        """Write the vectors of a tile into ``out``, shape (rows of the tile, d)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -114,36 +84,6 @@ def read_vectors(store: Store, shard: int, table: str = "embeddings") -> Float32
     return column_vectors(column)
 
 
-@dataclass(frozen=True)
-class Space:
-    """Source of the vectors that are clustered.
-
-    Attributes:
-        mean: Vector that is subtracted from each, shape (d,).
-        limit: Length that longer vectors are then shortened to.
-        n_far: Number of these.
-        far_rows: The first rows of them.
-    """
-
-    mean: NDArray[np.float64]
-    limit: float
-    n_far: int = 0
-    far_rows: tuple[int, ...] = ()
-
-    def alarms(self, n_rows: int) -> list[str]:
-        """An alarm about the vectors that were shortened, where there are any."""
-        if not self.n_far:
-            return []
-        named = ", ".join(map(str, self.far_rows))
-        more = f" and {self.n_far - len(self.far_rows):,} more"
-        return [
-            f"{self.n_far:,} of {n_rows:,} items lie more than {FAR:,} times as far from the mean "
-            f"as the median item (rows {named}{more * (self.n_far > len(self.far_rows))}); they "
-            "were left out of the mean and clustered as if at that distance; correct or leave "
-            "out those that are wrong"
-        ]
-
-
 @contextmanager
 def open_vectors(
     source: TileSource,
@@ -176,7 +116,7 @@ def open_vectors(
     """
     n_tiles = -(-source.n_rows // TILE_ROWS)
     if source.n_rows <= local_rows:
-        holder = _TileHolder(source, list(range(n_tiles)), metric)
+        holder = TileHolder(source, list(range(n_tiles)), metric)
         space, _, _ = _find_space(
             lambda name, *given: [getattr(holder, name)(*given)], source.n_rows, metric
         )
@@ -186,7 +126,7 @@ def open_vectors(
     options = options or {"num_cpus": 1, "num_gpus": 0}
     have = ray.cluster_resources().get("CPU", 1)
     workers = min(workers, n_tiles, max(1, int(have / options["num_cpus"])))
-    actor = _TileActor.options(**options)  # type: ignore[attr-defined]
+    actor = TileActor.options(**options)  # type: ignore[attr-defined]
     n_gpus = 1 if options["num_gpus"] else 0
     actors = [
         actor.remote(source, list(range(first, n_tiles, workers)), metric, n_gpus)
@@ -246,171 +186,6 @@ def _merge(
 
 def _most(parts: list[tuple[float, Int64]]) -> tuple[float, Int64]:
     return max(largest for largest, _ in parts), _add([counts for _, counts in parts])
-
-
-class _TileHolder:
-    """Some tiles of a source in a memory map."""
-
-    def __init__(self, source: TileSource, tiles: Sequence[int], metric: str) -> None:
-        self._source, self._tiles, self._metric = source, tiles, metric
-        self._starts = {tile: tile * TILE_ROWS for tile in tiles}
-        rows = [min(TILE_ROWS, source.n_rows - start) for start in self._starts.values()]
-        self._ends = np.cumsum(rows)
-        self._problem: StorageError | None = None
-        # Unlinked while open: the file goes with the process.
-        with tempfile.TemporaryDirectory(prefix="hercules_scale_") as folder:
-            shape = (int(self._ends[-1]), source.dimension)
-            path = Path(folder) / "vectors"
-            try:
-                _reserve(path, 4 * shape[0] * shape[1])
-            except OSError as error:
-                self._problem = explain(error, tempfile.gettempdir())
-                if self._problem is None:
-                    raise
-                return
-            self.vectors: Float32 = np.memmap(path, np.float32, "r+", shape=shape)
-        self._totals: dict[int, NDArray[np.float64]] = {}
-        self._counts = count_lengths(np.zeros(0))
-        self._held: list[Tile] | None = None
-        self._far: list[Int64] | None = None
-        for tile, part in self._parts():
-            source.read(tile, part)
-            if metric == "cosine":
-                part[:] = to_unit(part)
-            self._totals[tile] = part.sum(axis=0, dtype=np.float64)
-            self._counts += count_lengths(_rough_lengths(part))
-
-    def _parts(self) -> Iterator[tuple[int, Float32]]:
-        for tile, start, stop in zip(self._tiles, [0, *self._ends], self._ends, strict=False):
-            yield tile, self.vectors[start:stop]
-
-    def total(self, limit: float) -> tuple[dict[int, NDArray[np.float64]], Int64]:
-        """Sums of each tile's vectors as they were read, and counts of lengths.
-
-        Args:
-            limit: From this length on, vectors are left out of the sums.
-
-        Raises:
-            InputError: A number is NaN or infinite. Here and not at the start, because an error in
-                the start of an actor would come without its type.
-            StorageError: The temporary folder has no space for them.
-        """
-        if self._problem is not None:
-            raise self._problem
-        totals = dict(self._totals)
-        for tile, part in self._parts():
-            if not np.isfinite(totals[tile]).all():
-                check_finite(part, self._starts[tile])
-            if math.isfinite(limit):
-                near = ~is_far(_rough_lengths(part), limit)
-                totals[tile] = part[near].sum(axis=0, dtype=np.float64)
-        return totals, self._counts
-
-    def measure(self, space: Space) -> tuple[float, Int64]:
-        """Largest number of the vectors in the space, and counts of their lengths."""
-        tiles = TileSet(self.prepare(space))
-        return tiles.largest(), tiles.count_lengths()
-
-    def far_rows(self, space: Space) -> Int64:
-        """Rows of the vectors that were shortened."""
-        self.prepare(space)
-        return np.concatenate([np.zeros(0, np.int64), *(self._far or [])])
-
-    def prepare(self, space: Space) -> list[Tile]:
-        """The tiles in the space: without its mean, and shortened once it has a limit."""
-        if self._held is None:
-            self._held = []
-            for tile, part in self._parts():
-                part -= space.mean.astype(np.float32)
-                self._held.append(Tile(self._starts[tile], part, np.ones(len(part), np.int64)))
-        if self._far is None and math.isfinite(space.limit):
-            self._far = []
-            for each in self._held:
-                far = cut_lengths(each.vectors, each.lengths, space.limit)
-                each.lengths[far] = vector_lengths(each.vectors[far])
-                self._far.append(each.rows[far])
-        return self._held
-
-
-def _rough_lengths(vectors: Float32) -> Float32:
-    """L2 norms in float32, shape (n,); infinite where squares are too large for it."""
-    with np.errstate(over="ignore"):
-        return np.asarray(np.sqrt(np.einsum("ij,ij->i", vectors, vectors)))
-
-
-def _reserve(path: Path, n_bytes: int) -> None:
-    """Take the disk before it is written through the map, where its lack would be a signal."""
-    with path.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, n_bytes)
-
-
-@dataclass(frozen=True)
-class _Step:
-    """One assignment: what it is by, and which it is in the order of all."""
-
-    number: int
-    centroids: Float32
-    offsets: Float32 | None
-
-
-@ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=-1)
-class _TileActor:
-    """Assigns and sums the tiles that it holds.
-
-    Every call brings what is needed to make good for a restart: the space, and the assignment
-    before.
-    """
-
-    def __init__(self, source: TileSource, tiles: list[int], metric: str, n_gpus: int) -> None:
-        self._holder = _TileHolder(source, tiles, metric)
-        self._n_gpus = n_gpus
-        self._tiles: TileSet | None = None
-        self._last = 0
-
-    def total(self, limit: float) -> tuple[dict[int, NDArray[np.float64]], Int64]:
-        return self._holder.total(limit)
-
-    def measure(self, space: Space) -> tuple[float, Int64]:
-        return self._holder.measure(space)
-
-    def far_rows(self, space: Space) -> Int64:
-        return self._holder.far_rows(space)
-
-    def assign(
-        self,
-        space: Space,
-        scale: Scale,
-        before: _Step | None,
-        step: _Step,
-        n_parts: int,
-    ) -> list[Any]:
-        sums = self._at(space, scale, before).assign(step.centroids, step.offsets, scale)
-        self._last = step.number
-        parts = np.array_split(sums.sums, n_parts)
-        return [(sums.counts, sums.objective, sums.n_changed), *parts]
-
-    def map(
-        self,
-        space: Space,
-        scale: Scale,
-        before: _Step | None,
-        shared: tuple[Callable[[Tile], T], Thin[T] | None],
-    ) -> list[tuple[int, T]]:
-        work, thin = shared
-        tiles = self._at(space, scale, before).tiles
-        results = [work(tile) for tile in tiles]
-        if thin is not None:
-            results = thin(results)
-        return [(tile.first_row, result) for tile, result in zip(tiles, results, strict=False)]
-
-    def _at(self, space: Space, scale: Scale, before: _Step | None) -> TileSet:
-        """The tiles as the assignment before left them."""
-        if self._tiles is None:
-            self._tiles = hold_tiles(self._holder.prepare(space), self._n_gpus)
-        if before is not None and self._last != before.number:
-            self._tiles.assign(before.centroids, before.offsets, scale)
-            self._last = before.number
-        return self._tiles
 
 
 @dataclass(frozen=True)
@@ -487,7 +262,7 @@ class RayVectors:
     def assign(self, centroids: Float32, offsets: Float32 | None = None) -> Sums:
         """Assign every vector to its nearest of k centroids and sum each cluster."""
         self._number += 1
-        step = ray.put(_Step(self._number, centroids, offsets))
+        step = ray.put(Step(self._number, centroids, offsets))
         n_bytes = 8 * centroids.size * len(self._actors)
         n_parts = min(max(1, -(-n_bytes // DRIVER_SUM_BYTES)), len(centroids))
         calls = [

@@ -16,7 +16,7 @@ from hercules_scale.reading.listing import list_sources
 from hercules_scale.reading.sources import split_into_pieces
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.progress import Reporter
-from hercules_scale.stages import read
+from hercules_scale.stages import read, read_shards
 from hercules_scale.storage import layout, tables
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import iterate_rows
@@ -41,10 +41,10 @@ def test_texts_that_take_few_bytes_of_the_input_are_numbered_some_at_a_time(
     pool = pa.proxy_memory_pool(before)
     pa.set_memory_pool(pool)
     try:
-        read._ScanWorker(store, config, of_items, pieces)(0)
+        read_shards.ScanWorker(store, config, of_items, pieces)(0)
         shards = Shards.of(ROWS, encoded=False)
-        starts = read._Starts.of(np.array([ROWS]), np.array([ROWS]))
-        read._NumberWorker(store, config, of_items, shards, starts, None)(0)
+        starts = read_shards.Starts.of(np.array([ROWS]), np.array([ROWS]))
+        read_shards.NumberWorker(store, config, of_items, shards, starts, None)(0)
     finally:
         pa.set_memory_pool(before)
     assert pool.max_memory() < ROWS * len(LONG) // 2
@@ -83,4 +83,4 @@ def test_reasons_are_counted_without_what_is_particular_to_a_row() -> None:
         ("https://h/a.png cannot be read (no host)", "the image cannot be read"),
         ("the text is empty", "the text is empty"),
     ):
-        assert read._kind_of_reason(reason).startswith(general)
+        assert read_shards._kind_of_reason(reason).startswith(general)

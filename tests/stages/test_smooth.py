@@ -15,6 +15,7 @@ from hercules_scale.config.run import RunConfig
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.stages import smooth as module
+from hercules_scale.stages import smooth_shards
 from hercules_scale.stages import vectors as vectors_module
 from hercules_scale.stages.smooth import Smoothing, smooth_vectors
 from hercules_scale.stages.vectors import read_vectors
@@ -62,11 +63,13 @@ def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many tiles, cells, blocks and buckets for few rows."""
     monkeypatch.setattr(vectors_module, "TILE_ROWS", 512)
     monkeypatch.setattr("hercules_scale.clustering.tiles.TILE_ROWS", 512)
-    monkeypatch.setattr(module, "TILE_ROWS", 512)
+    monkeypatch.setattr(smooth_shards, "TILE_ROWS", 512)
     monkeypatch.setattr(module, "EXACT_ROWS", 100)
-    monkeypatch.setattr(module, "CELL_ROWS", 60)
+    for each in (module, smooth_shards):
+        monkeypatch.setattr(each, "CELL_ROWS", 60)
     monkeypatch.setattr(module, "BUCKET_ROWS", 700)
-    monkeypatch.setattr(module, "CANDIDATE_ROWS", 900)
+    for each in (module, smooth_shards):
+        monkeypatch.setattr(each, "CANDIDATE_ROWS", 900)
 
 
 def test_few_rows_are_smoothed_as_in_memory(tmp_path: Path) -> None:
@@ -81,7 +84,8 @@ def test_few_rows_are_smoothed_as_in_memory(tmp_path: Path) -> None:
 def test_with_all_rows_as_candidates_cells_and_buckets_change_nothing(
     tmp_path: Path, small_files: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CANDIDATE_ROWS", N_ROWS)
+    for each in (module, smooth_shards):
+        monkeypatch.setattr(each, "CANDIDATE_ROWS", N_ROWS)
     rows = unit_vectors()
     smoothing, found = run(tmp_path, rows, config(tmp_path))
     assert smoothing.report["recall"] == 1.0
@@ -99,7 +103,8 @@ def test_cells_of_very_many_rows_are_divided_and_change_nothing(
     assert smoothing.report["recall"] > 0.97
     with np.load(tmp_path / "few/_work/smooth/index.npz") as arrays:
         assert arrays["counts"].shape == (-(-N_ROWS // 512), max_cells)
-    monkeypatch.setattr(module, "CANDIDATE_ROWS", N_ROWS)
+    for each in (module, smooth_shards):
+        monkeypatch.setattr(each, "CANDIDATE_ROWS", N_ROWS)
     smoothing, found = run(tmp_path / "all", rows, config(tmp_path / "all"))
     assert smoothing.report["recall"] == 1.0
     np.testing.assert_allclose(found, smooth(rows - rows.mean(axis=0), 6, 2, True), atol=1e-5)
@@ -108,7 +113,8 @@ def test_cells_of_very_many_rows_are_divided_and_change_nothing(
 def test_recall_is_reported_and_most_neighbours_are_found(
     tmp_path: Path, small_files: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CANDIDATE_ROWS", 200)
+    for each in (module, smooth_shards):
+        monkeypatch.setattr(each, "CANDIDATE_ROWS", 200)
     rows = unit_vectors()
     smoothing, found = run(tmp_path, rows, config(tmp_path))
     assert 0.9 < smoothing.report["recall"] < 1

@@ -14,7 +14,7 @@ from hercules_scale.config.file import parse_config
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.stages import label_items as module
-from hercules_scale.stages import prompt_facts
+from hercules_scale.stages import phrase_counts
 from hercules_scale.stages.cluster import Clustering, cluster_items
 from hercules_scale.stages.label_items import draw_label_items
 from hercules_scale.stages.label_level import (
@@ -25,13 +25,8 @@ from hercules_scale.stages.label_level import (
     names_a_part,
     title_options,
 )
-from hercules_scale.stages.prompt_facts import (
-    ancestors,
-    count_run_phrases,
-    diverse,
-    nearest_outside,
-    shown_rows,
-)
+from hercules_scale.stages.phrase_counts import count_run_phrases
+from hercules_scale.stages.prompt_facts import ancestors, diverse, nearest_outside, shown_rows
 from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
@@ -128,10 +123,10 @@ def test_of_very_many_phrases_workers_keep_the_frequent_ones(
         n_counts.append(counts.num_rows)
         return PhraseCounts(counts, n_clusters)
 
-    monkeypatch.setattr(prompt_facts, "PhraseCounts", counted)
+    monkeypatch.setattr(phrase_counts, "PhraseCounts", counted)
     found = [count_run_phrases(context, shards, clustering)]
-    monkeypatch.setattr(prompt_facts, "MOST_COUNTS", 1_000)
-    monkeypatch.setattr(prompt_facts, "LEAST_COUNTS", 20)
+    monkeypatch.setattr(phrase_counts, "MOST_COUNTS", 1_000)
+    monkeypatch.setattr(phrase_counts, "LEAST_COUNTS", 20)
     found.append(count_run_phrases(context, shards, clustering))
     # 83 phrases of each of twelve clusters and the sum of the others.
     assert n_counts[0] > 3_000
