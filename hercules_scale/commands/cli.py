@@ -6,6 +6,7 @@ Libraries load inside the commands that need them, so that ``--help`` answers at
 from __future__ import annotations
 
 import argparse
+import contextvars
 import sys
 from typing import TYPE_CHECKING
 
@@ -28,9 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options = build_parser().parse_args(arguments)
     try:
-        if getattr(options, "storage", None):
-            _use_storage(options.storage)
-        COMMANDS[options.command](options)
+        # The way to storage ends with the command.
+        contextvars.copy_context().run(_execute, options)
     except HerculesScaleError as error:
         # It may quote keys, ids and file names of strangers.
         print(f"hercules-scale: {printable(without_secrets(str(error)))}", file=sys.stderr)
@@ -48,6 +48,12 @@ def main(arguments: list[str] | None = None) -> int:
         print("hercules-scale: stopped; run again, it resumes", file=sys.stderr)
         return 1
     return 0
+
+
+def _execute(options: argparse.Namespace) -> None:
+    if getattr(options, "storage", None):
+        _use_storage(options.storage)
+    COMMANDS[options.command](options)
 
 
 def _use_storage(overrides: list[str]) -> None:

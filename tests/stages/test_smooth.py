@@ -15,7 +15,7 @@ from hercules_scale.config.run import RunConfig
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.stages import smooth as module
-from hercules_scale.stages import smooth_shards
+from hercules_scale.stages import smooth_shards, tile_actors
 from hercules_scale.stages import vectors as vectors_module
 from hercules_scale.stages.smooth import Smoothing, smooth_vectors
 from hercules_scale.stages.vectors import read_vectors
@@ -61,7 +61,8 @@ def run(folder: Path, rows: Float32, settings: RunConfig) -> tuple[Smoothing, Fl
 @pytest.fixture
 def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many tiles, cells, blocks and buckets for few rows."""
-    monkeypatch.setattr(vectors_module, "TILE_ROWS", 512)
+    for each in (vectors_module, tile_actors):
+        monkeypatch.setattr(each, "TILE_ROWS", 512)
     monkeypatch.setattr("hercules_scale.clustering.tiles.TILE_ROWS", 512)
     monkeypatch.setattr(smooth_shards, "TILE_ROWS", 512)
     monkeypatch.setattr(module, "EXACT_ROWS", 100)
