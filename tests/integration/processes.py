@@ -115,7 +115,11 @@ def run(command):
         nodes = [cluster.add_node(num_cpus=n) for n in command["nodes"]]
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     watch(command["points"])
-    code = main(command["arguments"])
+    code = 0
+    if command["program"]:
+        exec(command["program"], {"arguments": command["arguments"]})
+    else:
+        code = main(command["arguments"])
     sys.stdout.flush()
     os._exit(code)
 
@@ -192,9 +196,10 @@ class Forks:
         """Run a command to its end or until it is killed.
 
         Args:
-            arguments: Of the command line.
+            arguments: Of the command line, or of the program.
             points: What is struck and where; ``[what, kind, ..., n]``.
-            more: ``nodes``, processors of each node of a cluster; ``lasting``, whether the Ray is
+            more: ``program``, Python that runs in place of the command line with ``arguments``;
+                ``nodes``, processors of each node of a cluster; ``lasting``, whether the Ray is
                 one that all such commands share and that outlives them, which saves its start.
 
         Returns:
@@ -203,6 +208,7 @@ class Forks:
         command = {
             "arguments": arguments,
             "points": points or [],
+            "program": "",
             "nodes": [],
             "lasting": False,
             **more,

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,27 +14,27 @@ import pytest
 from hercules_scale.runtime.context import Shards
 from hercules_scale.storage.store import Store
 from tests.conftest import write_embeddings
+from tests.integration.processes import open_forks
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-Start = Callable[..., "subprocess.Popen[bytes]"]
+Start = Callable[..., int]
 N_ROWS, DIMENSION, SHARD_ROWS = 65_536 + 4_000, 8, 16_384
 
-# The cluster stage alone, in a process of its own with actors, that kills itself when a loop has
-# saved its n-th state: once the record is written, or between the arrays and their record.
-DRIVER = """
-import os, signal, sys
-import ray
-from hercules_scale.config import parse_config
-from hercules_scale.runtime.progress import Reporter
-from hercules_scale.stages import checkpoints, cluster, vectors
+# The cluster stage alone, with actors, that kills itself when a loop has saved its n-th state: once
+# the record is written, or between the arrays and their record.
+PROGRAM = """
+import os, signal
+from hercules_scale.config.file import parse_config
+from hercules_scale.runtime import store_checkpoints
 from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.progress import Reporter
+from hercules_scale.stages import cluster
 from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage.store import Store
 
-sys.executable, folder, loop, count, torn, *numbers = sys.argv[1:]
+folder, loop, count, torn, *numbers = arguments
 n_rows, shard_rows, dimension, resampling = map(int, numbers)
-checkpoints.EVERY_SECONDS = 0.0
-vectors.open_vectors.__wrapped__.__defaults__ = (0, 0)
+store_checkpoints.EVERY_SECONDS = 0.0
 saved = 0
 write_bytes = Store.write_bytes
 
@@ -63,13 +60,10 @@ config = parse_config({
     },
     "output": {"path": folder},
 })
-ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
 shards = Shards(n_rows, shard_rows)
 store = Store(folder)
 context = RunContext(config, store, "kill", Reporter())
-clustering = cluster.cluster_items(context, ShardTiles(store, shards, dimension))
-print("clusters", clustering.clusters.num_rows)
-ray.shutdown()
+cluster.cluster_items(context, ShardTiles(store, shards, dimension))
 """
 
 
@@ -88,19 +82,22 @@ def prepare(folder: Path, vectors: np.ndarray) -> None:
 
 
 @pytest.fixture(scope="module")
-def start(worker_program: str) -> Start:
-    def start(
-        folder: Path,
-        loop: str = "none",
-        count: int = 0,
-        torn: bool = False,
-        resampling: bool = False,
-    ) -> subprocess.Popen[bytes]:
-        numbers = [str(number) for number in (N_ROWS, SHARD_ROWS, DIMENSION, int(resampling))]
-        arguments = [str(folder), loop, str(count), "yes" if torn else "no", *numbers]
-        return subprocess.Popen([sys.executable, "-c", DRIVER, worker_program, *arguments])
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    with open_forks(tmp_path_factory.mktemp("forks") / "log") as forks:
 
-    return start
+        def start(
+            folder: Path,
+            loop: str = "none",
+            count: int = 0,
+            torn: bool = False,
+            resampling: bool = False,
+            points: list[list[Any]] | None = None,
+        ) -> int:
+            numbers = [str(number) for number in (N_ROWS, SHARD_ROWS, DIMENSION, int(resampling))]
+            arguments = [str(folder), loop, str(count), "yes" if torn else "no", *numbers]
+            return forks.run(*arguments, points=points, program=PROGRAM, lasting=True)
+
+        yield start
 
 
 def digest(folder: Path) -> str:
@@ -119,7 +116,7 @@ def undisturbed(
     for resampling in (False, True):
         folder = tmp_path_factory.mktemp("undisturbed")
         prepare(folder, vectors)
-        assert start(folder, resampling=resampling).wait() == 0
+        assert start(folder, resampling=resampling) == 0
         digests[resampling] = digest(folder)
     return digests
 
@@ -146,9 +143,9 @@ def test_a_driver_killed_in_any_phase_resumes_to_the_same_bits(
     tmp_path: Path,
 ) -> None:
     prepare(tmp_path, vectors)
-    assert start(tmp_path, loop, count, torn, resampling).wait() == -signal.SIGKILL
+    assert start(tmp_path, loop, count, torn, resampling) == -signal.SIGKILL
     assert not (tmp_path / "_work/commits/cluster").exists()
-    assert start(tmp_path, resampling=resampling).wait() == 0
+    assert start(tmp_path, resampling=resampling) == 0
     assert digest(tmp_path) == undisturbed[resampling]
 
 
@@ -156,10 +153,7 @@ def test_a_driver_killed_while_it_writes_memberships_resumes_to_the_same_bits(
     vectors: np.ndarray, start: Start, undisturbed: dict[bool, str], tmp_path: Path
 ) -> None:
     prepare(tmp_path, vectors)
-    with start(tmp_path) as driver:
-        while not list(tmp_path.glob("memberships/*.parquet")):
-            assert driver.poll() is None
-            time.sleep(0.02)
-        os.kill(driver.pid, signal.SIGKILL)
-    assert start(tmp_path).wait() == 0
+    points = [["driver", "file", f"{tmp_path}/memberships/*.parquet", 1]]
+    assert start(tmp_path, points=points) == -signal.SIGKILL
+    assert start(tmp_path) == 0
     assert digest(tmp_path) == undisturbed[False]
