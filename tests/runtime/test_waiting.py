@@ -87,6 +87,25 @@ def test_a_stage_without_room_says_so_and_ends_after_the_limit(
     assert len(run_shards(patient, stage, 2, Worker())) == 2
 
 
+def test_a_job_alone_on_its_ray_that_loads_a_model_is_not_said_to_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "SAID_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(waiting, "describe_taken", lambda: "all is free")
+    others: list[str] = []
+    monkeypatch.setattr(waiting, "_other_jobs", lambda: others)
+    context, said = context_of(tmp_path, 3600)
+    room = Room(context, "embed", "2 CPUs")
+    room.look(lambda: False)
+    assert said.getvalue() == ""
+    # Nodes that are still to come hold no model, and another job may hold the room.
+    Room(context, "start", "2 CPUs", loads=False).look(lambda: False)
+    others.append("01000000")
+    room.look(lambda: False)
+    lines = said.getvalue().splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["start", "embed"]
+
+
 @pytest.mark.ray
 def test_actors_that_hold_vectors_wait_no_longer_either(
     tmp_path: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
