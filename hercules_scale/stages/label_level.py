@@ -22,13 +22,10 @@ from hercules_scale.summarization.choosing import (
 )
 from hercules_scale.summarization.cluster_facts import ClusterFacts
 from hercules_scale.summarization.distinct import alike_titles, title_key, told_apart
+from hercules_scale.summarization.fallback import summary_from_keyphrases, withheld_summary
 from hercules_scale.summarization.grounding import LEAST_OF_TITLE, Grounding
 from hercules_scale.summarization.label import Candidates, Labeller
-from hercules_scale.summarization.parsing import (
-    Summary,
-    summary_from_keyphrases,
-    withheld_summary,
-)
+from hercules_scale.summarization.parsing import Summary
 
 Float64 = NDArray[np.float64]
 Encode = Callable[[list[str]], Float32]

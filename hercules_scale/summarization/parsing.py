@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from hercules_scale.errors import SummaryError
-from hercules_scale.storage.schemas import WITHHELD
 from hercules_scale.summarization.answers import (
     answer_values,
     entry_in,
@@ -25,7 +24,7 @@ from hercules_scale.summarization.prompts import (
 )
 from hercules_scale.summarization.refusals import refuses
 from hercules_scale.summarization.tokens import EstimatedTokens
-from hercules_scale.summarization.words import cut, has_words, n_letters, parts, prose
+from hercules_scale.summarization.words import cut, has_words, n_letters, parts
 from hercules_scale.summarization.worked_examples import TITLE_WORDS
 
 # fmt: off
@@ -33,9 +32,6 @@ _DANGLING = frozenset((
     "a", "an", "and", "are", "as", "at", "by", "for", "from", "how", "in", "into", "is", "its",
     "of", "on", "or", "that", "the", "their", "to", "was", "were", "which", "with",
 ))
-# fmt: on
-# Characters of an item that is used as a title.
-EXEMPLAR_CHARACTERS = 4_000
 # No title ends with one of these, even where the model ended it.
 _ARTICLES = frozenset(("a", "an", "and", "of", "or", "the", "to", "with"))
 _MARKDOWN = (
@@ -327,46 +323,3 @@ def _whole_sentences(description: str) -> str:
     if end >= 20:
         return text[: end + 1]
     return text.rstrip(" ,;:") + ("" if len(description) < DESCRIPTION_CHARACTERS - 5 else "…")
-
-
-def summary_from_keyphrases(facts: ClusterFacts, reason: str) -> Summary:
-    """A title and description without a model.
-
-    Args:
-        facts: The cluster.
-        reason: The reason why they are not a model's.
-    """
-    phrases = facts.keyphrases
-    if not phrases:
-        exemplar = facts.exemplars[0][:EXEMPLAR_CHARACTERS] if facts.exemplars else ""
-        exemplar = plain_text(prose(exemplar))
-        title = clean_title(cut(exemplar, TITLE_CHARACTERS)) or f"Cluster {facts.name}"
-        description = f"{facts.n_items:,} items such as: {cut(exemplar, 200)}"
-        return Summary(title, description, "keyphrases", "keyphrases", reason)
-    names: list[str] = []
-    for phrase in phrases[:4]:
-        longer = ", ".join([*names, phrase])
-        if len(longer.split()) <= TITLE_WORDS and n_letters(longer) <= TITLE_CHARACTERS:
-            names.append(phrase)
-    listed = ", ".join(phrases[:-1]) + " and " + phrases[-1] if len(phrases) > 1 else phrases[0]
-    heading = ", ".join(names) or cut(phrases[0], TITLE_CHARACTERS)
-    if heading.partition(" ")[0].islower():
-        heading = heading[:1].upper() + heading[1:]
-    return Summary(
-        heading,
-        f"{facts.n_items:,} items {'with' if facts.statistics else 'about'} {listed}.",
-        "keyphrases",
-        "keyphrases",
-        reason,
-    )
-
-
-def withheld_summary(facts: ClusterFacts) -> Summary:
-    """Title and description of a cluster of which privacy forbids every text."""
-    return Summary(
-        "Small cluster",
-        f"{facts.n_items:,} items; their texts are withheld.",
-        WITHHELD,
-        WITHHELD,
-        facts.withheld,
-    )

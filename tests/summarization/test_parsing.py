@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 
 from hercules_scale.errors import SummaryError
 from hercules_scale.summarization.cluster_facts import ClusterFacts
+from hercules_scale.summarization.fallback import summary_from_keyphrases
 from hercules_scale.summarization.parsing import (
     Summary,
     clean_title,
     parse_answer,
     parse_joint_answer,
     parse_titles,
-    summary_from_keyphrases,
 )
 from hercules_scale.summarization.prompts import DESCRIPTION_CHARACTERS, PromptStyle, fixed_messages
 from hercules_scale.summarization.tokens import EstimatedTokens

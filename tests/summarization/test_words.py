@@ -16,14 +16,10 @@ from hercules_scale.errors import SummaryError
 from hercules_scale.stages.read_shards import _title
 from hercules_scale.summarization.cluster_facts import ClusterFacts, plain_text
 from hercules_scale.summarization.distinct import title_key
+from hercules_scale.summarization.fallback import summary_from_keyphrases
 from hercules_scale.summarization.grounding import LEAST_OF_TITLE, Grounding
 from hercules_scale.summarization.keyphrases import PhraseCounts, count_phrases
-from hercules_scale.summarization.parsing import (
-    clean_title,
-    parse_answer,
-    parse_titles,
-    summary_from_keyphrases,
-)
+from hercules_scale.summarization.parsing import clean_title, parse_answer, parse_titles
 from hercules_scale.summarization.prompts import DESCRIPTION_CHARACTERS, TITLE_CHARACTERS
 from hercules_scale.summarization.words import composed, cut, n_letters, tokens
 
