@@ -89,7 +89,8 @@ def _run(options: argparse.Namespace) -> None:
 
 def _plan(options: argparse.Namespace) -> None:
     config = _load(options)
-    from hercules_scale.commands.plan import make_plan, show_prompt
+    from hercules_scale.commands.plan import make_plan
+    from hercules_scale.commands.show_prompt import show_prompt
 
     if options.show_prompt is None:
         _say(make_plan(config))

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from hercules_scale.errors import InputError
-from hercules_scale.explorer.opened import OpenRun, Pages
+from hercules_scale.explorer.opened import OpenRun
+from hercules_scale.explorer.pages import Pages
 from hercules_scale.explorer.search import Meaning
 from hercules_scale.results.edits import read_edits
 from hercules_scale.results.status import stage_reports

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.made_run import Made, make_run
 from hercules_scale.commands.cli import main
-from hercules_scale.commands.plan import show_prompt
+from hercules_scale.commands.show_prompt import show_prompt
 from hercules_scale.config.file import parse_config
 from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import InputError

@@ -16,7 +16,8 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_wine
 
 from hercules_scale import Hierarchy
-from hercules_scale.commands.plan import make_plan, show_prompt
+from hercules_scale.commands.plan import make_plan
+from hercules_scale.commands.show_prompt import show_prompt
 from hercules_scale.config.file import parse_config
 from hercules_scale.errors import ConfigError, InputError
 from hercules_scale.jobs.cluster import run

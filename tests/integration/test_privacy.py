@@ -16,7 +16,7 @@ import yaml
 
 from hercules_scale import Hierarchy
 from hercules_scale.commands.cli import main
-from hercules_scale.commands.plan import show_prompt
+from hercules_scale.commands.show_prompt import show_prompt
 from hercules_scale.config.file import parse_config
 from hercules_scale.errors import ConfigError, InputError
 from hercules_scale.jobs.cluster import run

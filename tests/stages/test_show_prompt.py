@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.made_run import Made, make_run
-from hercules_scale.commands.plan import show_prompt
+from hercules_scale.commands.show_prompt import show_prompt
 from hercules_scale.config.file import parse_config
 from hercules_scale.config.run import RunConfig
 from hercules_scale.errors import StorageError

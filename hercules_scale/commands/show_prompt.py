@@ -1,0 +1,87 @@
+"""The prompt that asks about a cluster of a run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from hercules_scale.commands.plan import as_text
+from hercules_scale.config.hierarchy import HierarchyConfig
+from hercules_scale.config.reading import InputConfig
+from hercules_scale.config.run import PrivacyConfig, RunConfig
+from hercules_scale.config.trust import check_trusted
+from hercules_scale.errors import InputError
+from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.progress import Reporter
+from hercules_scale.runtime.ray_session import local_or_cluster_ray
+from hercules_scale.stages.cluster import read_clustering
+from hercules_scale.stages.summarize import prompt_of
+from hercules_scale.storage import layout
+from hercules_scale.storage.lock import hold_lock
+from hercules_scale.storage.manifest import read_run
+from hercules_scale.storage.store import Store, use_options
+
+
+class _NotThereError(Exception):
+    """The run does not hold yet all that a prompt is made of."""
+
+
+class _Looking(Store):
+    """An output that is looked at alone."""
+
+    def check_owner(self) -> None:
+        """Refuse what would be written or deleted."""
+        raise _NotThereError
+
+
+def show_prompt(config: RunConfig, level: int, cluster_id: int) -> str:
+    """The prompt for one cluster of a finished or partial run.
+
+    All but the section ``summaries`` is the run's own. Parts of a prompt that the run does not hold
+    yet are made under its lock, as the run itself would make them.
+
+    Raises:
+        InputError: The output holds no clusters yet, or not that one.
+        StorageError: Something is to be made, and the run is going on.
+    """
+    use_options(config.storage)
+    store = Store(config.output.path)
+    if not store.exists(layout.RUN):
+        raise InputError(
+            f"output.path {store.uri}: holds no run; prompts can be looked at once there are "
+            "clusters, with summaries.engine keyphrases without a language model"
+        )
+    record = read_run(store)
+    # Modality and columns may have been detected; by the seed it is drawn what is counted.
+    own: dict[str, Any] = {
+        "input": InputConfig.model_validate(record["config"]["input"]),
+        "privacy": PrivacyConfig.model_validate(record["config"]["privacy"]),
+        "hierarchy": HierarchyConfig.model_validate(record["config"]["hierarchy"]),
+    }
+    named, given = own["privacy"].redact, config.privacy.redact
+    check_trusted(store.uri, "privacy.redact", named, given, "--set privacy.redact=")
+    config = config.model_copy(update=own)
+    context = RunContext(config, _Looking(store.uri), record["fingerprint"], Reporter())
+    clustering = read_clustering(context)
+    if clustering is None:
+        raise InputError(f"{store.uri}: the run has no clusters yet; run it on")
+    if not 1 <= level <= clustering.n_levels:
+        raise InputError(
+            f"--show-prompt: level must be from 1 (finest) to {clustering.n_levels}, got {level}"
+        )
+    sizes = clustering.level(level)["n_items"].to_pylist()
+    if cluster_id >= len(sizes):
+        raise InputError(
+            f"--show-prompt: level {level} has clusters 0 to {len(sizes) - 1}, got {cluster_id}"
+        )
+    shards = Shards(sum(sizes), clustering.files[0].rows)
+    with local_or_cluster_ray(config):
+        try:
+            messages, n_tokens = prompt_of(context, shards, clustering, level, cluster_id)
+        except _NotThereError:
+            with hold_lock(store, context.reporter.alarm) as lock:
+                context = replace(context, store=lock.store)
+                messages, n_tokens = prompt_of(context, shards, clustering, level, cluster_id)
+    lines = [f"[{message['role']}]\n{as_text(message['content'])}" for message in messages]
+    lines.append(f"{n_tokens:,} tokens of at most {config.summaries.max_prompt_tokens:,}")
+    return "\n\n".join(lines)
