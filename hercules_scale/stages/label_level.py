@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from hercules_scale.clustering.assign import Float32
 from hercules_scale.summarization.choosing import (
+    TYPICAL_DESCRIPTION,
+    TYPICAL_TITLE,
     Items,
     choose_labels,
     list_penalty,
@@ -242,7 +244,8 @@ def _penalty(level: Level, cluster: int, words: Words, of_title: bool) -> float:
         return penalty + list_penalty(of_title)
     if level.grounding is not None:
         share = level.grounding.typicality(cluster, words.text)
-        penalty += 0.0 if np.isnan(share) else 1 - share
+        weight = TYPICAL_TITLE if of_title else TYPICAL_DESCRIPTION
+        penalty += 0.0 if np.isnan(share) else weight * (1 - share)
     return penalty
 
 

@@ -24,7 +24,9 @@ ROUNDS = 5
 # In nats of the mean log-likelihood of a cluster's items.
 SHORT_PENALTY, COMMAS_PENALTY = 0.5, 0.1
 # A model's words are wrong where key phrases make the items likelier by more than this.
-TITLE_OF_PHRASES, DESCRIPTION_OF_PHRASES = 1.0, 0.7
+TITLE_OF_PHRASES, DESCRIPTION_OF_PHRASES = 1.0, 1.2
+# Nats that words lose which no item has, or few; descriptions by small models list single items.
+TYPICAL_TITLE, TYPICAL_DESCRIPTION = 1.0, 2.0
 
 
 @dataclass(frozen=True)
