@@ -32,7 +32,21 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # They begin first, so that no process has one left when the other has ended.
-LONGEST = ("test_lost_processes", "test_vllm", "test_openai", "test_submit", "test_run")
+LONGEST = (
+    "test_lost_processes",
+    "test_every_engine",
+    "test_vllm",
+    "test_openai",
+    "test_storage_faults",
+    "test_submit",
+    "test_browser",
+    "test_run",
+    "test_hostile_run",
+    "test_hosts",
+    "test_notebook",
+    "test_kill",
+    "test_autoscaling",
+)
 
 
 LONG_SECONDS = 60
