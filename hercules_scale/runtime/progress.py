@@ -22,6 +22,31 @@ from hercules_scale.errors import ConfigError
 from hercules_scale.sanitize import printable
 
 LOG_EVERY_SECONDS = 10.0
+# Lines for people leave out stages that end sooner.
+SHOWN_AFTER_SECONDS = 2.0
+# Stages in words, for people.
+WORDS = {
+    "scan": "Reading the input",
+    "check_ids": "Checking ids",
+    "number": "Writing items",
+    "describe": "Describing items",
+    "embed": "Embedding",
+    "smooth": "Smoothing vectors",
+    "cluster": "Clustering",
+    "statistics": "Measuring clusters",
+    "phrases": "Counting key phrases",
+    "label_items": "Drawing items that titles are compared with",
+    "summarize": "Writing titles",
+    "pca/sums": "Finding principal components",
+    "reduce": "Placing items on the map",
+    "reference": "Measuring distances",
+    "order/parts": "Sorting items",
+    "order/ranges": "Merging sorted items",
+    "keys": "Hashing ids",
+    "known": "Finding known items",
+    "assign": "Assigning items",
+    "judge": "Asking the judge",
+}
 KEEP_EVERY_SECONDS = 30.0
 LOG_VARIABLE = "HERCULES_LOG"
 
@@ -130,14 +155,14 @@ class Reporter:
         with _watch_memory(report):
             if self.console.is_terminal and not self._as_json:
                 columns = (
-                    TextColumn("{task.description:<10}"),
+                    TextColumn("{task.description:<24}"),
                     BarColumn(),
                     MofNCompleteColumn(),
                     TextColumn("{task.fields[rate]}"),
                     TimeElapsedColumn(),
                 )
-                with Progress(*columns, console=self.console) as bars:
-                    task = bars.add_task(name, total=total, completed=done, rate="")
+                with Progress(*columns, console=self.console, transient=True) as bars:
+                    task = bars.add_task(words(name), total=total, completed=done, rate="")
                     progress = StageProgress(report, self)
                     progress.on_change = lambda: bars.update(
                         task, total=report.total, completed=report.done, rate=progress.rate
@@ -146,18 +171,35 @@ class Reporter:
             else:
                 progress = StageProgress(report, self)
                 progress.on_change = lambda: self._log(progress)
-                self.say(f"{name}: {total:,} {unit}" + (f", {done:,} done before" * bool(done)))
-                yield progress
+                begins = f"{words(name)}: {total:,} {unit}" + f", {done:,} done before" * bool(done)
+                with self._said_late(begins):
+                    yield progress
         seconds = time.monotonic() - started
         report.seconds += seconds
         self.keep()
-        self.say(
-            f"{name}: {report.done:,} {unit} in {seconds:.1f} s{progress.note}",
-            done=report.done,
-            unit=unit,
-            seconds=round(seconds, 3),
-        )
+        if self._as_json or seconds >= SHOWN_AFTER_SECONDS:
+            self.say(
+                f"{words(name)}: {report.done:,} {unit} in {seconds:.1f} s{progress.note}",
+                done=report.done,
+                unit=unit,
+                seconds=round(seconds, 3),
+            )
         self._stage = None
+
+    @contextmanager
+    def _said_late(self, line: str) -> Iterator[None]:
+        """Say a line at once as JSON, and for people once the block has taken some time."""
+        if self._as_json or not SHOWN_AFTER_SECONDS:
+            self.say(line)
+            yield
+            return
+        timer = threading.Timer(SHOWN_AFTER_SECONDS, self.say, (line,))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def _log(self, progress: StageProgress) -> None:
         now, report = time.monotonic(), progress.report
@@ -165,7 +207,7 @@ class Reporter:
             progress.logged = now
             amount = f"{report.done:,} of {report.total:,} {report.unit}"
             fields = {"done": report.done, "total": report.total, "unit": report.unit}
-            parts = filter(None, [f"{report.name}: {amount}", progress.rate])
+            parts = filter(None, [f"{words(report.name)}: {amount}", progress.rate])
             self.say(", ".join(parts), **fields)
 
 
@@ -213,6 +255,11 @@ class StageProgress:
         if now - self._kept >= KEEP_EVERY_SECONDS:
             self._kept = now
             self._reporter.keep()
+
+
+def words(stage: str) -> str:
+    """Name of a stage for people, such as Embedding for ``embed``."""
+    return "Evaluating" if stage.startswith("evaluate/") else WORDS.get(stage, stage)
 
 
 def _duration(seconds: float) -> str:

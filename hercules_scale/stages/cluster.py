@@ -124,8 +124,8 @@ def _cluster(
         # The number of levels is not known before.
         progress.report.total = max(progress.report.total, number)
         progress.advance(1)
-        context.reporter.say(
-            f"  level {number}: {len(result.centroids):,} clusters, {_describe(result)}",
+        context.reporter.detail(
+            f"level {number}: {len(result.centroids):,} clusters, {_describe(result)}",
             level=number,
         )
 
@@ -144,8 +144,8 @@ def _cluster(
                 f"(objective {phase.first_objective:.5g} to {phase.objective:.5g})"
                 for phase in found.tree.phases
             )
-            context.reporter.say(
-                f"  tree refined in {rounds}; {found.tree.n_moved:,} clusters changed parent"
+            context.reporter.detail(
+                f"tree refined in {rounds}; {found.tree.n_moved:,} clusters changed parent"
             )
         summaries = context.config.summaries
         pool = EXEMPLAR_POOL if summaries.exemplar_strategy == "diverse" else 1

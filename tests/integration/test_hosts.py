@@ -189,7 +189,7 @@ def test_hosts_that_share_only_a_network_and_a_bucket_make_the_tables_of_one_pro
         while not running.done():
             worked |= at_work()
             time.sleep(0.2)
-    assert f"embed: {N_TEXTS:,} items in" in running.result()
+    assert f"read: {N_TEXTS:,} items of" in running.result()
     assert worked >= {namespace(host) for host in WORKERS}
 
     alone = tmp_path / "alone"

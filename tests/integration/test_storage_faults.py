@@ -24,7 +24,7 @@ from hercules_scale.config.file import parse_config
 from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import StorageError
 from hercules_scale.jobs.cluster import run
-from hercules_scale.runtime.progress import Reporter
+from hercules_scale.runtime.progress import Reporter, StageProgress
 from hercules_scale.stages.vectors import open_vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import published_files, read_record
@@ -91,11 +91,13 @@ class Meeting(Reporter):
         self._stage, self._happen = stage, happen
         self.n_met = 0
 
-    def say(self, message: str, **fields: object) -> None:
-        super().say(message, **fields)
-        if message.startswith(f"{self._stage}: ") and not self.n_met:
-            self.n_met += 1
-            self._happen()
+    @contextmanager
+    def stage(self, name: str, *values: Any) -> Iterator[StageProgress]:
+        with super().stage(name, *values) as progress:
+            if name == self._stage and not self.n_met:
+                self.n_met += 1
+                self._happen()
+            yield progress
 
 
 @contextmanager

@@ -166,7 +166,7 @@ def test_a_submitted_run_that_loses_a_node_and_gets_another_equals_one_on_one_ma
     assert before < N_TEXTS // 1024
     assert f"job {name}-2: submitted" in printed
     assert f"; {name} stopped" in printed
-    assert f"embed: {N_TEXTS:,} items in" in printed
+    assert f"read: {N_TEXTS:,} items of" in printed
     assert f"job {name}-2: done" in printed
     assert "finished before, nothing to do" in cluster.call(config)
     assert metrics >= WATCHED

@@ -17,6 +17,7 @@ from hercules_scale.runtime.progress import Reporter
 def reported(monkeypatch: pytest.MonkeyPatch, form: str) -> list[str]:
     monkeypatch.setenv("HERCULES_LOG", form)
     output = io.StringIO()
+    monkeypatch.setattr(module, "SHOWN_AFTER_SECONDS", 0.0)
     reporter = Reporter(Console(file=output))
     reporter.run = "s3://bucket/run"
     with reporter.stage("embed", 5, "items", done=2) as progress:
@@ -41,10 +42,26 @@ def test_lines_for_collectors_are_json_with_run_stage_level_and_shard(
 
 def test_lines_for_people_leave_the_details_out(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = reported(monkeypatch, "text")
-    assert lines[0] == "embed: 5 items, 2 done before"
+    assert lines[0] == "Embedding: 5 items, 2 done before"
     assert lines[1] == "  level 1: [red]two[/red] clusters"
-    assert lines[2].startswith("embed: 5 items in ")
+    assert lines[2].startswith("Embedding: 5 items in ")
     assert lines[3:] == ["! one holds more than half"]
+
+
+def test_stages_that_end_soon_are_not_shown_and_others_begin_with_a_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HERCULES_LOG", "text")
+    monkeypatch.setattr(module, "SHOWN_AFTER_SECONDS", 0.3)
+    output = io.StringIO()
+    reporter = Reporter(Console(file=output, width=200))
+    with reporter.stage("number", 9, "items") as progress:
+        progress.advance(9)
+    with reporter.stage("evaluate/sums", 9, "items") as progress:
+        time.sleep(0.6)
+        assert output.getvalue() == "Evaluating: 9 items\n"
+        progress.advance(9)
+    assert len(output.getvalue().splitlines()) == 2
 
 
 def test_a_form_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,6 +88,7 @@ def test_figures_of_a_stage_are_measured(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_progress_names_units_details_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HERCULES_LOG", "text")
     monkeypatch.setattr(module, "LOG_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(module, "SHOWN_AFTER_SECONDS", 0.0)
     output = io.StringIO()
     with Reporter(Console(file=output, width=200)).stage("summarize", 9, "clusters") as progress:
         progress.details = lambda: "85 tokens/s, 8 questions in flight"
@@ -78,6 +96,6 @@ def test_progress_names_units_details_and_the_time_left(monkeypatch: pytest.Monk
         time.sleep(0.1)
         progress.advance(3)
     lines = output.getvalue().splitlines()
-    assert lines[1] == "summarize: 0 of 9 clusters, 85 tokens/s, 8 questions in flight"
-    assert lines[2].startswith("summarize: 3 of 9 clusters, ")
+    assert lines[1] == "Writing titles: 0 of 9 clusters, 85 tokens/s, 8 questions in flight"
+    assert lines[2].startswith("Writing titles: 3 of 9 clusters, ")
     assert lines[2].endswith(" clusters/s, 85 tokens/s, 8 questions in flight, 0 s left")
