@@ -52,8 +52,8 @@ def _fit(evaluations: pd.DataFrame) -> str:
                 values[name, level] for name in ("label_accuracy_weighted", "label_accuracy_chance")
             )
             return (
-                f"; {share:.0%} of the items that no prompt showed lie nearer to their own label "
-                f"than to its siblings' (by chance {chance:.0%})"
+                f"; {share:.0%} of sampled items match their own label better than any sibling's "
+                f"(by chance {chance:.0%})"
             )
     return ""
 

@@ -38,7 +38,7 @@ def compare(one: OpenRun, other: OpenRun, level: int, other_level: int) -> dict[
         ones = np.ones(len(own), np.int64)
         counts = counts + sparse.coo_array((ones, (own, theirs)), shape=shape).tocsr()
     if n_common == 0:
-        raise InputError("these runs have no item in common, by id")
+        raise InputError("These runs share no item IDs, so they can't be compared.")
     sizes = np.asarray(counts.sum(axis=1)).ravel()
     rows = []
     for cluster_id in np.argsort(-sizes, kind="stable")[:SHOWN].tolist():

@@ -121,7 +121,7 @@ def test_run_show_and_plan_from_the_command_line(
     assert place == f"output: {output}"
     assert explore == f"explore: hercules-scale explore {output}"
     assert titles.startswith("titles: ")
-    assert "lie nearer to their own label than to its siblings'" in titles
+    assert "match their own label better than any sibling's" in titles
     assert "Ray" not in printed.err
     # Again there is nothing to do, and all that was measured is told where it is asked for.
     assert main(["run", config, "--output", output, *overrides, "--verbose"]) == 0

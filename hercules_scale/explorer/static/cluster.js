@@ -24,10 +24,17 @@ function listed(context, level, ids, extra = () => null) {
     h("span", { class: "size" }, extra(place) ?? count(tree.size(level, id))))));
 }
 
+/** Counts of clusters by level in words, coarsest level first. */
+function listing(counts) {
+  const last = counts.length - 1;
+  const named = counts.map((n, place) => `${count(n)} ${place === 0 ? "topics" : place === 1 ? "subtopics" : place === last ? "fine clusters" : "clusters"}`);
+  return last ? `${named.slice(0, -1).join(", ")} and ${named[last]}` : named[0];
+}
+
 export async function clusterPanel(right, context) {
   const mine = ++asked, { tree, run, link, here } = context;
   if (!here.cluster) {
-    clear(right, h("h2", {}, "All items"), h("p", {}, `${count(tree.nItems)} items in ${tree.levels.map((level) => count(level.title.length)).reverse().join(", ")} clusters, coarsest level first.`),
+    clear(right, h("h2", {}, "All items"), h("p", {}, `${count(tree.nItems)} items in ${listing(tree.levels.map((level) => level.title.length).reverse())}.`),
       h("p", { class: "faint" }, "Select a cluster on the map, in the tree or by search."),
       h("h3", {}, "Clusters at the top"), parts(tree.roots, (ids) => listed(context, tree.nLevels, ids), 20));
     return;
@@ -55,7 +62,7 @@ export async function clusterPanel(right, context) {
     editor(context, found),
     found.exemplars.length > 0 && h("section", {}, h("h3", {}, "Items nearest to the centroid"),
       h("ul", { class: "exemplars" }, found.exemplars.map((item) => itemLine(context, item, item.row)))),
-    found.statistics.length > 0 && h("section", {}, h("h3", {}, "Variables, those that set it apart first"), parts(found.statistics, statistics, 8)),
+    found.statistics.length > 0 && h("section", {}, h("h3", {}, "Variables, the most distinctive first"), parts(found.statistics, statistics, 8)),
     below.length > 0 && h("section", {}, h("h3", {}, `Clusters below (${count(below.length)})`), parts(below, (ids) => listed(context, level - 1, ids))),
     above.length > 0 && h("section", {}, h("h3", {}, `Siblings (${count(above.length)})`), parts(above, (ids) => listed(context, level, ids), 6)),
     found.neighbours.length > 0 && h("section", {}, h("h3", {}, "Nearest clusters"),
@@ -76,7 +83,7 @@ function statistics(rows) {
 
 function distances(found) {
   if (!found?.distance && !found?.margin) return null;
-  return h("section", {}, h("h3", {}, "How its items lie"), h("div", { class: "stats" },
+  return h("section", {}, h("h3", {}, "Spread of its items"), h("div", { class: "stats" },
     found.distance && h("div", { class: "stat" }, h("strong", {}, "Distance to the centroid"), histogram(found.distance.histogram, ...found.distance.bounds, "Distribution of distances"),
       h("p", { class: "faint small" }, `squared L2, median ${short(found.distance.median)}`)),
     found.margin && h("div", { class: "stat" }, h("strong", {}, "Margin to the next centroid"), histogram(found.margin.histogram, ...found.margin.bounds, "Distribution of margins", 0),

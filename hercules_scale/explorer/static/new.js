@@ -78,10 +78,10 @@ export function newView(left, context) {
     const common = { id, "aria-describedby": help };
     let input;
     if (field.kind === "choice") input = h("select", { ...common, onchange: (event) => set(event.target.value) },
-      h("option", { value: "" }, shown ? `${shown} (default)` : "left out"), field.choices.filter((each) => String(each) !== shown).map((each) => h("option", { value: each }, each)));
+      h("option", { value: "" }, shown ? `${shown} (default)` : "Default"), field.choices.filter((each) => String(each) !== shown).map((each) => h("option", { value: each }, each)));
     else if (field.kind === "boolean") input = h("select", { ...common, onchange: (event) => set(event.target.value) },
       h("option", { value: "" }, `${shown} (default)`), h("option", { value: String(!field.default) }, String(!field.default)));
-    else input = h("input", { ...common, placeholder: shown || "left out", autocomplete: "off", list: field.choices.length ? `${id}-list` : null,
+    else input = h("input", { ...common, placeholder: shown || "Default", autocomplete: "off", list: field.choices.length ? `${id}-list` : null,
       inputmode: field.kind === "integer" ? "numeric" : field.kind === "number" ? "decimal" : null, oninput: (event) => set(event.target.value.trim()) });
     return h("div", { class: "field" }, h("label", { for: id }, field.key.split(".").slice(1).join(".")), input,
       field.kind !== "choice" && field.choices.length > 0 && h("datalist", { id: `${id}-list` }, field.choices.map((each) => h("option", { value: each }))),
