@@ -251,7 +251,7 @@ def processes_of(session: int) -> list[psutil.Process]:
 
 
 def title(process: psutil.Process) -> str:
-    """The command line, in which Ray says what a worker does."""
+    """Return the command line, in which Ray says what a worker does."""
     return " ".join(process.info["cmdline"] or []).partition("(")[0][:60].strip()
 
 
@@ -292,7 +292,7 @@ def disturbed(
 def taken_over(
     folder: Path, workload: str, run: str, n_files: int, draw: random.Random
 ) -> dict[str, Any]:
-    """A run with a second driver, while the first is stopped."""
+    """Return a run with a second driver, while the first is stopped."""
     attempts = [Attempt(folder, workload, run) for _ in range(2)]
     output = attempts[0].output
     stop: Kill = {"files": draw.uniform(1, n_files - 1), "moment": draw.uniform(0, LONGEST_MOMENT)}
@@ -363,13 +363,14 @@ def commit_times(run: Path) -> dict[str, int]:
 
 
 def written_again(before: dict[str, int], run: Path) -> list[str]:
-    """Records that are not those of before; those of evaluation's sums go when it has ended."""
+    """Return records that are not those of before; those of evaluation's sums go when it has
+    ended."""
     now = commit_times(run)
     return [path for path, written in before.items() if now.get(path, written) != written]
 
 
 def last_stage(run: Path) -> str:
-    """The stage that a run is in."""
+    """Return the stage that a run is in."""
     try:
         stages = read_record(Store(str(run))).get("stages", [])
     except FileNotFoundError:

@@ -151,7 +151,7 @@ def _encode(texts: list[str], results: SimpleQueue[tuple[bytes, float]]) -> None
 
 
 def write_items(folder: str, texts: list[str]) -> tuple[Store, Shards]:
-    """The ``items`` table of these texts, as reading would leave it."""
+    """Return the ``items`` table of these texts, as reading would leave it."""
     store, shards = Store(folder), Shards.of(len(texts), encoded=True)
     for shard in range(len(shards)):
         start, stop = shards.bounds(shard)

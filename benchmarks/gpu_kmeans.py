@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def make_tiles(options: argparse.Namespace, n_rows: int) -> Iterator[Tensor]:
-    """Unit vectors around as many planted centres as there are clusters, on the device."""
+    """Yield unit vectors around as many planted centres as there are clusters, on the device."""
     draw = torch.Generator(options.device).manual_seed(0)
     shape = (options.clusters, options.dimension)
     centres = torch.randn(shape, generator=draw, device=options.device)
@@ -95,7 +95,7 @@ def make_tiles(options: argparse.Namespace, n_rows: int) -> Iterator[Tensor]:
 def iterate(
     tiles: DeviceTiles, centroids: Tensor, before: Tensor, options: argparse.Namespace
 ) -> tuple[Tensor, dict[str, float]]:
-    """The centroids of the next iteration, and what this one took."""
+    """Return the centroids of the next iteration, and what this one took."""
     synchronize(options.device)
     started = time.perf_counter()
     labels, distances = tiles.assign(centroids)

@@ -173,7 +173,7 @@ def prepare(name: str, options: argparse.Namespace) -> Base:
 
 
 def second_vectors(base: Base, context: RunContext) -> tuple[Items, Float32]:
-    """Some of the held-out items, and their vectors by the second encoder."""
+    """Return some of the held-out items, and their vectors by the second encoder."""
     measured = draw_label_items(context, base.shards, base.clustering).to_measure
     rng = np.random.default_rng(0)
     drawn = np.sort(rng.permutation(len(measured.rows))[:SECOND_ITEMS])

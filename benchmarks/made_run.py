@@ -315,7 +315,7 @@ def _clusters(
 def _with_exemplars(
     store: Store, clusters: pa.Table, order: TreeOrder, files: list[FileRecord]
 ) -> pa.Table:
-    """The clusters with the first items of each in the order of the tree."""
+    """Return the clusters with the first items of each in the order of the tree."""
     starts = np.concatenate([span[:, 0] for span in order.spans])
     stops = np.concatenate([span[:, 1] for span in order.spans])
     found: list[tuple[list[int], list[str]]] = [([], []) for _ in starts]

@@ -95,7 +95,7 @@ def hold_phrases(folder: Path, n_clusters: int, every: bool) -> None:
 
 
 def largest_mib() -> int:
-    """The largest resident memory of this process so far."""
+    """Return the largest resident memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 

@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def write_texts(source: Store, data: Path, wheel: Path, rows: int) -> None:
-    """The first rows of the corpora, each text once, in files of 100,000."""
+    """Write the first rows of the corpora, each text once, in files of 100,000."""
     seen: set[str] = set()
     taken: list[tuple[str, str]] = []
     for name, texts in corpora(data, wheel):

@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def peer_python(environment: Path) -> str:
-    """The interpreter of an environment that holds pyhercules; made at the first call."""
+    """Return the interpreter of an environment that holds pyhercules; made at the first call."""
     python = environment / "bin" / "python"
     if not python.exists():
         venv.create(environment, with_pip=True)
@@ -106,7 +106,7 @@ def peer_python(environment: Path) -> str:
 
 
 def run_peer(python: str, vectors: Path, levels: list[int], seeds: list[int], *more: str) -> Any:
-    """What ``peer_pyhercules.py`` found, and the largest memory on the way."""
+    """Return what ``peer_pyhercules.py`` found, and the largest memory on the way."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.json"
         script = Path(__file__).with_name("peer_pyhercules.py")

@@ -46,7 +46,8 @@ def run(
     vectors: NDArray[np.float32], levels: list[int], seed: int, save: str | None
 ) -> dict[str, Any]:
     def embed(texts: list[str]) -> NDArray[np.float32]:
-        """The vector of the item whose number a text holds; of clusters' descriptions, any."""
+        """Return the vector of the item whose number a text holds; of clusters' descriptions,
+        any."""
         numbers = [re.search(r"\d+", text) for text in texts]
         return vectors[[int(number.group()) if number else 0 for number in numbers]]
 

@@ -74,7 +74,7 @@ def resampled(vectors: Float32, levels: list[int], seed: int) -> Built:
 
 
 def resampled_tree(vectors: Float32, levels: list[int], seed: int) -> Built:
-    """The same, then tree refinement."""
+    """Return the same, then tree refinement."""
     config = HierarchyConfig(levels=levels, seed=seed, refinement="none", resampling=RESAMPLING)
     local = LocalVectors(vectors)
     found = build_levels(local, config)
@@ -134,7 +134,7 @@ def read_vectors(table: pd.DataFrame) -> Float32:
 
 
 def compare(folder: Path) -> Iterator[dict[str, object]]:
-    """A row a set, way and level: inertia, ARI and NMI, means of the seeds."""
+    """Yield a row a set, way and level: inertia, ARI and NMI, means of the seeds."""
     tables = {name: pd.read_parquet(folder / f"{name}.parquet") for name in SETS}
     sets = {
         name: (read_vectors(table), [table[each].to_numpy() for each in SETS[name][0]])

@@ -166,7 +166,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         return self.labels_
 
     def predict(self, data: Any) -> NDArray[np.int32]:
-        """The finest cluster of new items, by ``Hierarchy.assign``.
+        """Return the finest cluster of new items, by ``Hierarchy.assign``.
 
         Args:
             data: Items of any form that ``fit`` takes, with the columns that it was given.
@@ -232,7 +232,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
             )
 
     def _input(self, data: Any, y: Any, output: str) -> dict[str, Any]:
-        """The section ``input`` for some data; what is in memory is written first."""
+        """Return the section ``input`` for some data; what is in memory is written first."""
         use_options(self._config({"path": "-"}, output).storage)
         section = dict(self.input or {})
         if self.modality is not None:
@@ -327,7 +327,7 @@ def _names_files(data: Any, modality: str | None) -> bool:
 
 
 def _write_dataset(dataset: Any, folder: str) -> None:
-    """A Ray Dataset as Parquet, once: a resumed run takes up what was written."""
+    """Write a Ray Dataset as Parquet, once: a resumed run takes up what was written."""
     store, beside = Store(folder), Store(folder.rpartition("/")[0])
     if not beside.exists(WRITTEN):
         store.delete_files("")

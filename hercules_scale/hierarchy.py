@@ -167,7 +167,7 @@ class Hierarchy:
         return [found[item_id] for item_id in wanted if item_id in found]
 
     def memberships(self) -> pd.DataFrame:
-        """The cluster of every item at every level, with distances and margins."""
+        """Return the cluster of every item at every level, with distances and margins."""
         return self.table("memberships")
 
     def evaluations(self) -> pd.DataFrame:
@@ -297,7 +297,7 @@ class Hierarchy:
             print(for_stream(self.tree_text(depth, level), sys.stdout))
 
     def tree_text(self, depth: int | None = None, level: int | None = None) -> str:
-        """The hierarchy as indented text, coarsest clusters first, larger before smaller.
+        """Return the hierarchy as indented text, coarsest clusters first, larger before smaller.
 
         Args:
             depth: Levels shown; by default all.

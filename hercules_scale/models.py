@@ -295,7 +295,8 @@ def _unpack_zip(whole: Path, target: Path) -> None:
 
 @contextmanager
 def _renamed_at_the_end(target: Path) -> Iterator[Path]:
-    """A temporary folder that becomes the target, so that two processes do not meet halfway."""
+    """Provide a temporary folder that becomes the target, so that two processes do not meet
+    halfway."""
     temporary = Path(tempfile.mkdtemp(dir=target.parent))
     try:
         yield temporary

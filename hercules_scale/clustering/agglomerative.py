@@ -78,7 +78,7 @@ def agglomerate(points: Float64, weights: Int64, linkage: Linkage) -> Dendrogram
 
 
 def cut(dendrogram: Dendrogram, k: int) -> Int32:
-    """The k clusters that are left when all but the k - 1 highest merges are made.
+    """Return the k clusters that are left when all but the k - 1 highest merges are made.
 
     Returns:
         Cluster of each point, shape (n,), numbered by lowest point. Cuts nest for falling k.

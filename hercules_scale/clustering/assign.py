@@ -32,7 +32,7 @@ faiss.cvar.distance_compute_blas_threshold = 0
 def nearest(
     vectors: Float32, centroids: Float32, n_nearest: int = 1, offsets: Float32 | None = None
 ) -> tuple[Float32, Int64]:
-    """The nearest centroids of each vector.
+    """Return the nearest centroids of each vector.
 
     Args:
         vectors: Shape (n, d).

@@ -55,7 +55,8 @@ class Assigner:
     def of_levels(
         cls, found: Levels, mean: NDArray[np.float64], limit: float, metric: str
     ) -> Assigner:
-        """The assigner that gives the vectors of a hierarchy the labels that they have in it.
+        """Return the assigner that gives the vectors of a hierarchy the labels that they have in
+        it.
 
         Args:
             found: The hierarchy.
@@ -79,7 +80,7 @@ class Assigner:
     def of_means(
         cls, counts: Int64, totals: NDArray[np.float64], parents: Parents, metric: str
     ) -> Assigner:
-        """An assigner to the nearest mean of level 1.
+        """Return an assigner to the nearest mean of level 1.
 
         Args:
             counts: Items of each cluster of level 1, shape (k_1,).

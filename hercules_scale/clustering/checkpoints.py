@@ -26,7 +26,7 @@ class Checkpoints(Protocol):
     """Store of states, by the name of the loop."""
 
     def load(self, loop: str) -> State | None:
-        """The last state of a loop, or nothing."""
+        """Return the last state of a loop, or nothing."""
         ...
 
     def save(self, loop: str, state: State, last: bool = False) -> None:

@@ -153,13 +153,13 @@ def k_range(n_rows: int, level: int, max_k: int) -> tuple[int, int]:
 
 
 def ladder(smallest: int, largest: int) -> list[int]:
-    """Counts from smallest to largest, each about root 2 times the one before."""
+    """Return counts from smallest to largest, each about root 2 times the one before."""
     steps = int(math.log(largest / smallest, RATIO) + 1e-9)
     return sorted({round(smallest * RATIO**step) for step in range(steps + 1)})
 
 
 def largest_counts(n_rows: int, max_k: int) -> list[int]:
-    """The most clusters that each level may get, finest first."""
+    """Return the most clusters that each level may get, finest first."""
     counts = [k_range(n_rows, 1, max_k)[1]]
     while counts[-1] > TOP_CLUSTERS:
         counts.append(k_range(counts[-1], len(counts) + 1, max_k)[1])
@@ -167,7 +167,7 @@ def largest_counts(n_rows: int, max_k: int) -> list[int]:
 
 
 def choose(points: Sequence[CurvePoint], score: str) -> CurvePoint:
-    """The point that a score chooses, the smallest of equals.
+    """Return the point that a score chooses, the smallest of equals.
 
     Args:
         points: At least one.
@@ -305,7 +305,7 @@ def _simplified_silhouettes(
 
 
 def _silhouettes(vectors: VectorSet, labels: NDArray[np.int32]) -> Float64:
-    """The full silhouette of every vector, shape (n,)."""
+    """Return the full silhouette of every vector, shape (n,)."""
     from sklearn.metrics import silhouette_samples
 
     points = take(vectors, np.arange(len(labels)))[0]

@@ -67,7 +67,7 @@ class Pass:
 
     @classmethod
     def of(cls, centroids: Float32, offsets: Float32 | None, before: Pass | None) -> Pass:
-        """A pass that follows another."""
+        """Return a pass that follows another."""
         if offsets is None:
             offsets = np.zeros(len(centroids), np.float32)
         wide = with_offsets(centroids, offsets)
@@ -117,7 +117,7 @@ def squared_distances(
 def find_labels(
     vectors: Float32, lengths: Float64, labels: Int32, bounds: Float64, step: Pass, search: Search
 ) -> tuple[Int32, Float32, Float64]:
-    """The exact nearest centroids.
+    """Return the exact nearest centroids.
 
     Args:
         vectors: Shape (n, d).
@@ -195,7 +195,7 @@ def _search(vectors: Float32, errors: Float64, step: Pass, search: Search) -> tu
 
 
 def nearest_others(vectors: Float32, own: Int32, centroids: Float32) -> Int64:
-    """The nearest centroid but the own of each vector, exact in float64.
+    """Return the nearest centroid but the own of each vector, exact in float64.
 
     Args:
         vectors: Shape (n, d).
@@ -228,7 +228,8 @@ def _decide(
     offsets: Float32,
     without: Int32 | None = None,
 ) -> Int64:
-    """The nearest in float64, ties to the lowest id; one centroid of each vector left out."""
+    """Return the nearest in float64, ties to the lowest id; one centroid of each vector left
+    out."""
     n_found = min(DECIDED_AMONG, len(centroids))
     wide = np.pad(vectors, ((0, 0), (0, 1)))
     distances, ids = faiss.knn(wide, with_offsets(centroids, offsets), n_found)

@@ -32,13 +32,13 @@ def hash_rows(
 def uniform(
     seed: int, level: int, phase: str, index: int, rows: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """A number in (0, 1) for each row, shape (n,); see ``hash_rows``."""
+    """Return a number in (0, 1) for each row, shape (n,); see ``hash_rows``."""
     bits = hash_rows(seed, level, phase, index, rows) >> np.uint64(12)
     return (bits.astype(np.float64) + 0.5) / 2.0**52
 
 
 def draw_seed(seed: int, level: int, phase: str, index: int) -> int:
-    """A seed of 63 bits for one restart or round of a phase."""
+    """Return a seed of 63 bits for one restart or round of a phase."""
     return int(hash_rows(seed, level, phase, index, np.zeros(1, np.int64))[0] >> np.uint64(1))
 
 

@@ -72,7 +72,7 @@ def initial_centroids(
 
 
 def kmeans_plus_plus(points: Float32, weights: Int64, k: int, seed: int, level: int) -> Float32:
-    """The best of some k-means++ draws after a few iterations, shape (k, d).
+    """Return the best of some k-means++ draws after a few iterations, shape (k, d).
 
     Args:
         points: Shape (n, d), in random order, for the first of them are drawn from.

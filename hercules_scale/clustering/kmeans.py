@@ -113,7 +113,7 @@ def kmeans(
 def _best_start(
     vectors: VectorSet, k: int, config: HierarchyConfig, level: int, checkpoints: Checkpoints
 ) -> KMeansResult:
-    """The best of ``n_init`` clusterings by inertia."""
+    """Return the best of ``n_init`` clusterings by inertia."""
     best: KMeansResult | None = None
     for index in range(config.n_init):
         seed = config.seed if index == 0 else draw_seed(config.seed, level, "start", index)
@@ -133,7 +133,7 @@ def _best_start(
 def _warm_start(
     vectors: VectorSet, k: int, config: HierarchyConfig, level: int, seed: int
 ) -> Float32:
-    """Initial centroids; for many vectors the centroids of a clustered sample.
+    """Return initial centroids; for many vectors the centroids of a clustered sample.
 
     A pass over the sample costs little, and leaves the passes over all vectors little to do.
     """
@@ -229,7 +229,7 @@ def project(centroids: Float32, metric: str) -> Float32:
 
 
 def _assigned(vectors: VectorSet, centroids: Float32, result: KMeansResult) -> KMeansResult:
-    """A result after a new assignment to other centroids."""
+    """Return a result after a new assignment to other centroids."""
     sums = vectors.assign(centroids)
     return replace(result, centroids=centroids, counts=sums.counts, inertia=sums.inertia)
 
@@ -256,7 +256,7 @@ def _centroids(state: State) -> Float32:
 
 
 def _from_state(state: State, sums: Sums) -> KMeansResult:
-    """A result that was kept, given the sums of its centroids' assignment."""
+    """Return a result that was kept, given the sums of its centroids' assignment."""
     numbers: dict[str, Any] = {name: state.numbers[name] for name in _NUMBERS}
     return KMeansResult(_centroids(state), sums.counts, sums.inertia, n_empty=0, **numbers)
 
@@ -304,7 +304,7 @@ def refill(
 
 
 def _farthest_rows(vectors: VectorSet, n_rows: int) -> Int64:
-    """The rows farthest from their centroids, by (distance, row), those at 0 left out."""
+    """Return the rows farthest from their centroids, by (distance, row), those at 0 left out."""
     parts = vectors.map(partial(_farthest_of_tile, n_rows=n_rows))
     rows, distances = (np.concatenate(each) for each in zip(*parts, strict=True))
     farthest: Int64 = rows[np.lexsort((rows, -distances))[:n_rows]]

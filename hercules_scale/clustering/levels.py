@@ -231,7 +231,7 @@ def _nested(centroids: list[Float32], parents: Parents) -> list[Level]:
 
 
 def _without_empty(vectors: VectorSet, tree: Tree) -> Tree:
-    """A tree without the clusters that lost their last item, ids dense again."""
+    """Return a tree without the clusters that lost their last item, ids dense again."""
     used = [np.flatnonzero(counts) for counts in tree.counts]
     if all(len(kept) == len(counts) for kept, counts in zip(used, tree.counts, strict=True)):
         return tree

@@ -60,7 +60,7 @@ class Phase:
         return np.array([1.0] + [self.upper_weight] * (n_levels - 1))
 
     def after(self, objective: float, n_changed: int, tolerance: float) -> Phase:
-        """The phase after one more round."""
+        """Return the phase after one more round."""
         first = self.n_rounds == 0
         steady = not first and self.objective - objective <= tolerance * self.objective
         return replace(
@@ -252,7 +252,7 @@ def _squared_l2_cost(n: int, total: Float64, counts: Int64, totals: Float64, own
 
 
 def _cosine_cost(n: int, total: Float64, counts: Int64, totals: Float64, own: int) -> Float64:
-    """The same for centroids of unit length."""
+    """Return the same for centroids of unit length."""
     lengths = np.linalg.norm(totals, axis=1)
     gain = 2 * (lengths - np.linalg.norm(totals + total, axis=1))
     change: Float64 = gain + 2 * (lengths[own] - np.linalg.norm(totals[own] - total))
@@ -281,7 +281,7 @@ def _move(
 
 
 def add_up(counts: Int64, totals: Float64, parents: Parents) -> tuple[list[Int64], list[Float64]]:
-    """Counts and sums of every level's clusters from the leaves' own."""
+    """Return counts and sums of every level's clusters from the leaves' own."""
     all_counts, all_totals = [counts], [totals]
     for level in parents:
         k = int(level.max()) + 1

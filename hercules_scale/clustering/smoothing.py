@@ -44,7 +44,7 @@ class SmoothingChoice:
 
 
 def find_neighbours(vectors: Float32, candidates: Float32, own: Int64, n_neighbours: int) -> Int64:
-    """The nearest candidates of each vector, itself left out.
+    """Return the nearest candidates of each vector, itself left out.
 
     Args:
         vectors: Shape (n, d).
@@ -64,7 +64,7 @@ def find_neighbours(vectors: Float32, candidates: Float32, own: Int64, n_neighbo
 
 
 def average(vectors: Float32, neighbours: Int64, candidates: Float32, unit: bool) -> Float32:
-    """The mean of each vector and its neighbours, shape (n, d); of unit length if asked."""
+    """Return the mean of each vector and its neighbours, shape (n, d); of unit length if asked."""
     n, m = neighbours.shape
     members = sparse.csr_array(
         (np.ones(n * m, np.float32), neighbours.ravel(), np.arange(n + 1) * m),

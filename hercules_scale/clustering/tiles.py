@@ -116,7 +116,7 @@ def check_finite(vectors: Float32, first_row: int) -> None:
 
 
 def count_lengths(lengths: NDArray[np.floating[Any]]) -> Int64:
-    """Counts of lengths in each of 4,096 ranges; add up over any parts of the rows."""
+    """Return the counts of lengths in each of 4,096 ranges; add up over any parts of the rows."""
     counts = np.bincount(_to_float32(lengths).view(np.uint32) >> _SHIFT, minlength=_N_BINS)
     return counts.astype(np.int64)
 
@@ -141,12 +141,12 @@ def typical_length(counts: Int64) -> float:
 
 
 def far_limit(counts: Int64) -> float:
-    """The length from which on vectors are far away; infinite where none can be."""
+    """Return the length from which on vectors are far away; infinite where none can be."""
     return FAR * typical_length(counts) or math.inf
 
 
 def count_far(counts: Int64, limit: float) -> int:
-    """Counted lengths that are no shorter than a limit that ``far_limit`` gave."""
+    """Return counted lengths that are no shorter than a limit that ``far_limit`` gave."""
     if limit > np.finfo(np.float32).max:
         return 0
     return int(counts[int(np.array(limit, np.float32).view(np.uint32)) >> _SHIFT :].sum())
@@ -206,7 +206,7 @@ class TileSet:
         return max((_largest_number(tile.vectors) for tile in self.tiles), default=0.0)
 
     def count_lengths(self) -> Int64:
-        """Counts of the vectors' lengths; see ``count_lengths``."""
+        """Return the counts of the vectors' lengths; see ``count_lengths``."""
         return sum((count_lengths(t.lengths) for t in self.tiles), np.zeros(_N_BINS, np.int64))
 
     def assign(self, centroids: Float32, offsets: Float32 | None, scale: Scale) -> Sums:
@@ -297,7 +297,7 @@ def _objective(tile: Tile, scale: Scale) -> int:
 
 
 def hold_tiles(tiles: Sequence[Tile], n_gpus: int) -> TileSet:
-    """The tile set of a process that was given some GPUs.
+    """Return the tile set of a process that was given some GPUs.
 
     faiss on a GPU where faiss is built for it, else torch on a GPU, else faiss on the CPU: a
     cluster's GPUs need not be of a kind that either can use. With torch the tiles stay on the GPU
@@ -409,12 +409,13 @@ def smallest_keys(parts: list[Keyed], size: int) -> Keyed:
 
 
 def thin_keys(parts: list[Keyed], size: int) -> list[Keyed]:
-    """The same as one part: the smallest of a union are the smallest of the parts' smallest."""
+    """Return the same as one part: the smallest of a union are the smallest of the parts'
+    smallest."""
     return [smallest_keys(parts, size)]
 
 
 def nearest_rows(vectors: VectorSet, n_nearest: int) -> Int64:
-    """The rows nearest to each centroid of the last assignment, by (distance, row).
+    """Return the rows nearest to each centroid of the last assignment, by (distance, row).
 
     The nearest of a union are the nearest of the parts' nearest, so any split of the rows gives
     the same.

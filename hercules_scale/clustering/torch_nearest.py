@@ -52,7 +52,7 @@ def nearest_torch(
     device: str | torch.device = "cuda",
     dtype: torch.dtype = torch.bfloat16,
 ) -> tuple[Tensor, Tensor]:
-    """The nearest centroids of each vector, as ``assign.nearest`` gives them.
+    """Return the nearest centroids of each vector, as ``assign.nearest`` gives them.
 
     Args:
         vectors: Shape (n, d), float32.
@@ -191,7 +191,7 @@ class _Rows:
         return cls(exact, product, lengths, lost, longest)
 
     def part(self, start: int, stop: int) -> _Rows:
-        """Some consecutive rows."""
+        """Return some consecutive rows."""
         rows = slice(start, stop)
         return replace(
             self,
@@ -412,7 +412,8 @@ def _settle(
 def _lowest(
     row: Tensor, ids: Tensor, distances: Tensor, n: int, n_nearest: int
 ) -> tuple[Tensor, Tensor]:
-    """The least distances of each row and their ids, by (distance, id), shape (n, n_nearest)."""
+    """Return the least distances of each row and their ids, by (distance, id), shape (n,
+    n_nearest)."""
     none = torch.iinfo(torch.int64).max
     values, found = [], []
     for _ in range(n_nearest):
@@ -427,7 +428,7 @@ def _lowest(
 
 
 def _value_of(wanted: Tensor, row: Tensor, ids: Tensor, values: Tensor) -> Tensor:
-    """The value of one pair of each row, shape (n,)."""
+    """Return the value of one pair of each row, shape (n,)."""
     here = torch.nonzero(wanted[row] == ids)[:, 0]
     return torch.empty(len(wanted), device=row.device).index_copy_(0, row[here], values[here])
 

@@ -53,7 +53,7 @@ class Corpus(NamedTuple):
 
 
 def demo_config(output: str, name: str = "news") -> RunConfig:
-    """The demo's configuration; makes the corpus in the cache folder on first use.
+    """Return the demo's configuration; makes the corpus in the cache folder on first use.
 
     Args:
         output: Folder of the run.
@@ -74,7 +74,7 @@ def demo_config(output: str, name: str = "news") -> RunConfig:
 
 
 def _model() -> str:
-    """The better of the models that are installed."""
+    """Return the better of the models that are installed."""
     try:
         check_chat_model(MODEL)
     except ConfigError:

@@ -12,7 +12,7 @@ DEMO_OUTPUT = "runs/demo"
 
 @functools.cache
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; its option ``command`` is the command's name."""
+    """Return the parser of all commands; its option ``command`` is the command's name."""
     parser = argparse.ArgumentParser(
         prog="hercules-scale",
         description="Hierarchies of clusters over millions of texts, with titles and descriptions.",

@@ -160,7 +160,7 @@ def _embedding(config: RunConfig, sample: _Sample, n_rows: int) -> tuple[int, st
 
 
 def as_text(content: str | list[dict[str, Any]]) -> str:
-    """The content of a message, its images as marks."""
+    """Return the content of a message, its images as marks."""
     if isinstance(content, str):
         return printable_lines(content)
     return "\n".join(

@@ -19,7 +19,7 @@ N_GROWN = 3
 
 
 def describe_run(hierarchy: Hierarchy, verbose: bool = False) -> str:
-    """The place of the output, the command that explores it, and how good its titles are.
+    """Return the place of the output, the command that explores it, and how good its titles are.
 
     Args:
         hierarchy: The run.
@@ -83,7 +83,8 @@ def _details(hierarchy: Hierarchy) -> list[str]:
 
 
 def describe_assignment(assigned: Hierarchy, run: Hierarchy) -> str:
-    """Number of items assigned to the clusters of a run, and how they differ from its own."""
+    """Return the number of items assigned to the clusters of a run, and how they differ from its
+    own."""
     counts, rejected = assigned.run["assigned"], assigned.run["rows"]["rejected"]
     drift = assigned.table("drift")
     lines = [

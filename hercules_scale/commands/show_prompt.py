@@ -35,7 +35,7 @@ class _Looking(Store):
 
 
 def show_prompt(config: RunConfig, level: int, cluster_id: int) -> str:
-    """The prompt for one cluster of a finished or partial run.
+    """Return the prompt for one cluster of a finished or partial run.
 
     All but the section ``summaries`` is the run's own. Parts of a prompt that the run does not hold
     yet are made under its lock, as the run itself would make them.

@@ -39,7 +39,7 @@ MEDIUM_PARAMETERS, LARGE_PARAMETERS = 0.95e9, 4e9
 
 
 def _prompt_size(engine: object, model: object) -> str:
-    """The size of prompts that fits a model; endpoints and functions are taken for large."""
+    """Return the size of prompts that fits a model; endpoints and functions are taken for large."""
     if engine == "keyphrases":
         return "small"
     size = n_parameters(model) if engine == "vllm" and isinstance(model, str) else None

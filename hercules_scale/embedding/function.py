@@ -67,7 +67,7 @@ class FunctionEncoder:
 
 
 def _read(result: Any, n_texts: int) -> tuple[NDArray[np.float32], str]:
-    """The vectors of a result, and what is wrong with it."""
+    """Return the vectors of a result, and what is wrong with it."""
     nothing = np.zeros((0, 0), np.float32)
     try:
         array = np.asarray(result)

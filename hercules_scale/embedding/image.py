@@ -21,7 +21,7 @@ LITE_PIXELS, LITE_STRIDE, LITE_LEAST_PIXELS = 224, 32, 64
 
 
 def load_image_encoder(model: str | None, precision: Precision = "auto") -> ImageEncoder:
-    """An encoder by alias, folder or model-hub id.
+    """Return an encoder by alias, folder or model-hub id.
 
     Args:
         model: By default efficientnet-lite0.
@@ -98,7 +98,7 @@ def _lite_size(data: bytes) -> int:
 
 
 def _square(data: bytes, size: int) -> NDArray[np.uint8]:
-    """The middle of an image, shape (size, size, 3)."""
+    """Return the middle of an image, shape (size, size, 3)."""
     from PIL import Image, ImageOps
 
     image = Image.open(io.BytesIO(data)).convert("RGB")

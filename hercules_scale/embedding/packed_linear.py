@@ -31,7 +31,7 @@ class PackedLinear(nn.Module):
         self.algorithm = "none" if activation == "gelu" else ""
 
     def forward(self, inputs: torch.Tensor) -> Any:
-        """``inputs @ weight.T + bias``, then the activation."""
+        """Return ``inputs @ weight.T + bias``, then the activation."""
         return torch.ops.mkldnn._linear_pointwise(
             inputs, self.weight, self.bias, self.activation, [], self.algorithm
         )

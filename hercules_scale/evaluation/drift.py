@@ -69,7 +69,7 @@ class Distances:
 
     @classmethod
     def merge(cls, parts: Iterable[Distances]) -> Distances:
-        """The distances of all parts, added in their order."""
+        """Return the distances of all parts, added in their order."""
         labels, sampled = [], []
         counts: list[Int64] = []
         sums: list[Float64] = []
@@ -107,7 +107,8 @@ class Distances:
 
 
 def reference_table(distances: Distances) -> pa.Table:
-    """The table ``reference``: a row for each level as a whole, then one for each cluster."""
+    """Return the table ``reference``: a row for each level as a whole, then one for each
+    cluster."""
     tables = []
     for level, (counts, sums) in enumerate(zip(distances.counts, distances.sums, strict=True)):
         p90, p99 = (_quantiles(distances, level, share) for share in (0.9, 0.99))
@@ -133,7 +134,7 @@ def level_limits(reference: pa.Table) -> Float64:
 
 
 def drift_table(reference: pa.Table, new: Distances) -> pa.Table:
-    """The table ``drift``: new items beside the reference.
+    """Return the table ``drift``: new items beside the reference.
 
     A row for each level as a whole, then one for each cluster. ``jensen_shannon`` is the
     divergence of the clusters' shares in bits, from 0 (equal) to 1 (nothing in common).
@@ -197,14 +198,14 @@ def _with_total(values: NDArray[np.generic]) -> NDArray[np.generic]:
 
 
 def _divide(values: NDArray[np.generic], by: NDArray[np.generic]) -> Float64:
-    """A quotient; NaN where it is by 0 or by nothing."""
+    """Return a quotient; NaN where it is by 0 or by nothing."""
     result = np.full(len(values), np.nan)
     np.divide(values, by, out=result, where=np.asarray(by, np.float64) > 0)
     return result
 
 
 def _quantiles(distances: Distances, level: int, share: float) -> Float64:
-    """A quantile of the level's distances, then one of each cluster's; NaN of too few."""
+    """Return a quantile of the level's distances, then one of each cluster's; NaN of too few."""
     own, sampled = distances.labels[:, level], distances.sampled[:, level].astype(np.float64)
     ids = np.arange(len(distances.counts[level]))
     order = np.argsort(own, kind="stable")

@@ -67,7 +67,8 @@ class ClusterSums:
 
     @classmethod
     def of(cls, vectors: Vectors, labels: Labels, k: int) -> ClusterSums:
-        """Sums of vectors of shape (n, d) by their clusters, shape (n,), in the order given."""
+        """Return the sums of vectors of shape (n, d) by their clusters, shape (n,), in the order
+        given."""
         sums = cls.zero(k, vectors.shape[1])
         for start in range(0, len(vectors), BLOCK_ROWS):
             block = vectors[start : start + BLOCK_ROWS].astype(np.float64)
@@ -79,18 +80,18 @@ class ClusterSums:
 
     @classmethod
     def zero(cls, k: int, dimension: int) -> ClusterSums:
-        """Sums of no vectors."""
+        """Return the sums of no vectors."""
         shape = (k, dimension)
         return cls(np.zeros(k, np.int64), np.zeros(shape), np.zeros(shape))
 
     def plus(self, other: ClusterSums) -> ClusterSums:
-        """Sums of the vectors of both."""
+        """Return the sums of the vectors of both."""
         return ClusterSums(
             self.counts + other.counts, self.vectors + other.vectors, self.units + other.units
         )
 
     def merged(self, parents: Int32, k: int) -> ClusterSums:
-        """Sums of k coarser clusters.
+        """Return the sums of k coarser clusters.
 
         Args:
             parents: The one that each cluster lies in.
@@ -155,7 +156,7 @@ class Spread:
 
 
 def figures(sums: ClusterSums, spread: Spread, silhouette: Figure | None) -> dict[str, Figure]:
-    """The metrics of some clusters; none of one cluster, or where each has one vector.
+    """Return the metrics of some clusters; none of one cluster, or where each has one vector.
 
     Args:
         sums: Of all vectors.

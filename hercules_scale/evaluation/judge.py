@@ -52,7 +52,7 @@ class FitQuestion:
     clusters: tuple[int, ...]
 
     def messages(self, text: str, titles: Sequence[str], style: PromptStyle) -> list[Message]:
-        """The question.
+        """Return the question.
 
         Args:
             text: The item's.
@@ -90,7 +90,7 @@ class FitQuestion:
 def fit_questions(
     rows: Int64, labels: Int64, groups: list[Int64], level: int, seed: int
 ) -> list[FitQuestion]:
-    """A question for each item that has siblings to choose from.
+    """Return a question for each item that has siblings to choose from.
 
     Args:
         rows: Of the items, shape (n,).
@@ -135,7 +135,7 @@ class Category:
 
 
 def codebook_messages(texts: Sequence[str], criterion: str, style: PromptStyle) -> list[Message]:
-    """The question for a codebook.
+    """Return the question for a codebook.
 
     Args:
         texts: Items that it is made from; as much of each as fits.
@@ -171,7 +171,7 @@ def codebook_schema() -> dict[str, Any]:
 
 
 def read_codebook(answer: str) -> list[Category]:
-    """The categories of an answer, each name once.
+    """Return the categories of an answer, each name once.
 
     Raises:
         SummaryError: It has fewer than two.
@@ -191,7 +191,7 @@ def read_codebook(answer: str) -> list[Category]:
 def coding_messages(
     texts: Sequence[str], codebook: Sequence[Category], style: PromptStyle
 ) -> list[Message]:
-    """The question for the categories of some items."""
+    """Return the question for the categories of some items."""
     categories = "\n".join(
         f"{number}. {category.name}: {category.definition}"
         for number, category in enumerate(codebook, start=1)
@@ -217,7 +217,7 @@ def coding_schema(n_texts: int, n_categories: int) -> dict[str, Any]:
 
 
 def read_codes(answer: str, n_texts: int, n_categories: int) -> list[int]:
-    """The category of each text, 0 for none; -1 where the answer does not say.
+    """Return the category of each text, 0 for none; -1 where the answer does not say.
 
     Raises:
         SummaryError: It says none.
@@ -235,7 +235,8 @@ def read_codes(answer: str, n_texts: int, n_categories: int) -> list[int]:
 
 
 def codebook_figures(labels: NDArray[np.int64], codes: Int64) -> dict[str, Figure]:
-    """Adjusted mutual information of a level's clusters with the categories of the same items.
+    """Return adjusted mutual information of a level's clusters with the categories of the same
+    items.
 
     Args:
         labels: Clusters of the items, shape (n,).
@@ -272,7 +273,7 @@ def codebook_warnings(codes: Int64, codebook: Sequence[Category]) -> list[str]:
 
 
 def _field(answer: str, name: str) -> Any:
-    """A field of the last object of an answer that has it."""
+    """Return a field of the last object of an answer that has it."""
     for value in answer_values(answer):
         value = lower_keys(value)
         if isinstance(value, dict) and name in value:

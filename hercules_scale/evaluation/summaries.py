@@ -92,7 +92,7 @@ def groundedness_metrics(shares: NDArray[np.float64]) -> Measured:
 
 
 def description_metrics(vectors: Float32, parents: NDArray[np.int32]) -> Measured:
-    """Internal metrics of the clusters of a level, by the labels of their children.
+    """Return internal metrics of the clusters of a level, by the labels of their children.
 
     Args:
         vectors: Embedded labels of the level below, shape (n, d), of unit length.

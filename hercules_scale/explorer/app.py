@@ -66,7 +66,7 @@ class Explorer:
             self.jobs.stop()
 
     def run(self, request: Request) -> ShownRun:
-        """The run that a request is about."""
+        """Return the run that a request is about."""
         number: int = request.path_params["run"]
         if number >= len(self.runs):
             raise InputError(f"there is no run {number}")
@@ -74,7 +74,7 @@ class Explorer:
         return shown
 
     def application(self) -> Starlette:
-        """The routes."""
+        """Return the routes."""
         of_run = {
             "state": lambda run, request: run.state(),
             "tree": lambda run, request: views.tree(run.refresh_edits()),
@@ -319,7 +319,7 @@ def to_json(value: Any, status: int = 200) -> Response:
 
 
 async def body(request: Request) -> dict[str, Any]:
-    """The JSON object that a request holds.
+    """Return the JSON object that a request holds.
 
     Raises:
         InputError: It holds another thing, or too much.

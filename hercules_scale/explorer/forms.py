@@ -98,7 +98,7 @@ def _field(key: str, rule: dict[str, Any], default: Any) -> dict[str, Any]:
 
 
 def configuration(given: dict[str, Any], paths: list[str], output: str) -> RunConfig:
-    """The configuration that a form describes.
+    """Return the configuration that a form describes.
 
     Args:
         given: Values of the form, by key; blank texts mean the default.

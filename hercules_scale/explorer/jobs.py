@@ -110,7 +110,7 @@ class Jobs:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def new_upload(self, name: str) -> tuple[int, BinaryIO]:
-        """Number of a file to be sent, and a stream to write it to.
+        """Return the number of a file to be sent, and a stream to write it to.
 
         Raises:
             InputError: It is of no kind that a run reads.
@@ -126,7 +126,7 @@ class Jobs:
         return number, path.open("xb")
 
     def upload(self, number: int) -> Upload:
-        """A file that was sent.
+        """Return a file that was sent.
 
         Raises:
             InputError: There is none of this number.
@@ -136,7 +136,7 @@ class Jobs:
         return self.uploads[number]
 
     def input(self, number: int) -> str:
-        """A place that whoever started the explorer named.
+        """Return a place that whoever started the explorer named.
 
         Raises:
             InputError: There is none of this number.
@@ -146,7 +146,7 @@ class Jobs:
         return self.inputs[number]
 
     def preview(self, number: int, is_input: bool = False) -> dict[str, Any]:
-        """The first rows of a file as a run reads them, and what it takes them for.
+        """Return the first rows of a file as a run reads them, and what it takes them for.
 
         Args:
             number: Of an upload.
@@ -241,7 +241,7 @@ class Jobs:
         return [self.upload(number) for number in numbers]
 
     def job(self, number: int) -> Job:
-        """A run that was started here.
+        """Return a run that was started here.
 
         Raises:
             InputError: There is none of this number.

@@ -61,7 +61,7 @@ class OpenRun:
 
     @classmethod
     def of(cls, store: Store) -> OpenRun:
-        """A finished run, or one that has come as far as its clusters.
+        """Return a finished run, or one that has come as far as its clusters.
 
         Raises:
             InputError: There is none, or it has no clusters of its own.
@@ -108,7 +108,7 @@ class OpenRun:
         return self.clusters.slice(first, self._first[level] - first)
 
     def check(self, key: ClusterKey) -> ClusterKey:
-        """The same cluster, if there is such a one.
+        """Return the same cluster, if there is such a one.
 
         Raises:
             InputError: There is none.
@@ -119,7 +119,7 @@ class OpenRun:
         return key
 
     def check_row(self, row: int) -> int:
-        """The same row, if there is such a one.
+        """Return the same row, if there is such a one.
 
         Raises:
             InputError: There is none.
@@ -211,7 +211,7 @@ class OpenRun:
         return self._columns[table]
 
     def thumbnail(self, row: int) -> bytes | None:
-        """The picture of an item, where it has one."""
+        """Return the picture of an item, where it has one."""
         self.check_row(row)
         if "thumbnail" not in self.columns("items") or self.withholds(row):
             return None

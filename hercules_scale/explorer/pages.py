@@ -48,7 +48,7 @@ class Pages:
         return names
 
     def read(self, start: int, stop: int, columns: list[str]) -> pa.Table:
-        """Some rows; only row groups that hold any are read."""
+        """Return some rows; only row groups that hold any are read."""
         tables = [
             table.slice(
                 max(start - first, 0), min(stop, first + table.num_rows) - max(start, first)
@@ -60,7 +60,7 @@ class Pages:
         return pa.concat_tables(tables)
 
     def sample(self, start: int, stop: int, columns: list[str], most: int) -> pa.Table:
-        """Some rows, or about ``most`` of them, taken from row groups at equal distances."""
+        """Return some rows, or about ``most`` of them, taken from row groups at equal distances."""
         if stop - start <= most:
             return self.read(start, stop, columns)
         n_groups = len(self.places(start, stop))

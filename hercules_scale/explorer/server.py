@@ -70,7 +70,7 @@ def serve(
 
 
 def _token(host: str) -> str | None:
-    """The token that a browser must send; none on this machine where the user set none."""
+    """Return the token that a browser must send; none on this machine where the user set none."""
     token = os.environ.get(TOKEN, "").strip()
     if not token:
         return None if is_loopback(host) else secrets.token_urlsafe(24)

@@ -52,7 +52,7 @@ class ShownRun:
         return self._finished or self.store.exists(layout.SUCCESS)
 
     def opened(self) -> OpenRun:
-        """The run, once it has clusters.
+        """Return the run, once it has clusters.
 
         Raises:
             InputError: It has none, or there is no run.
@@ -71,7 +71,7 @@ class ShownRun:
             return self._opened
 
     def with_items(self) -> OpenRun:
-        """The run, once its items can be paged.
+        """Return the run, once its items can be paged.
 
         Raises:
             InputError: The index of its items is still being made.
@@ -86,7 +86,7 @@ class ShownRun:
         return run
 
     def refresh_edits(self) -> OpenRun:
-        """The run with what others have said of its clusters since.
+        """Return the run with what others have said of its clusters since.
 
         Raises:
             InputError: It has no clusters.
@@ -162,7 +162,7 @@ class ShownRun:
 
 
 def make_index(run: OpenRun, target: Store, show: Any = lambda share: None) -> list[Any]:
-    """The table ``cluster_items`` of a run in a folder of our own, made once.
+    """Return the table ``cluster_items`` of a run in a folder of our own, made once.
 
     Args:
         run: Of which.
@@ -187,7 +187,7 @@ def make_index(run: OpenRun, target: Store, show: Any = lambda share: None) -> l
 
 
 def _titles(record: dict[str, Any]) -> str | None:
-    """The share of titles by their source; None where a run does not say it yet."""
+    """Return the share of titles by their source; None where a run does not say it yet."""
     sources, statuses = record.get("summary_source"), record.get("summary_status")
     if not sources or not statuses:
         return None

@@ -58,7 +58,7 @@ def tree(run: OpenRun) -> dict[str, Any]:
 
 
 def _marks(run: OpenRun) -> dict[int, list[str]]:
-    """Marks of titles by level, as the output has them."""
+    """Return the marks of titles by level, as the output has them."""
     names = ("level", "summary_source", "summary_status")
     levels, sources, statuses = (run.clusters[name].to_pylist() for name in names)
     marks: dict[int, list[str]] = {}
@@ -115,7 +115,7 @@ def cluster(run: OpenRun, key: ClusterKey) -> dict[str, Any]:
 
 
 def exemplars(run: OpenRun, values: dict[str, Any]) -> list[dict[str, Any]]:
-    """The items nearest to a centroid."""
+    """Return the items nearest to a centroid."""
     ids, rows = values["exemplar_item_ids"] or [], values.get("exemplar_rows")
     if rows is not None:
         return [_shown(run, item) for item in run.rows("items", rows)]
@@ -136,7 +136,7 @@ def exemplars(run: OpenRun, values: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _shown(run: OpenRun, item: dict[str, Any]) -> dict[str, Any]:
-    """A row of ``items`` as it goes to the browser; its picture goes by itself."""
+    """Return a row of ``items`` as it goes to the browser; its picture goes by itself."""
     text = item.get("text")
     if text is not None and len(text) > TEXT_CHARACTERS:
         item |= {"text": text[:TEXT_CHARACTERS], "n_characters": len(text)}
@@ -216,7 +216,8 @@ def neighbours(run: OpenRun, key: ClusterKey) -> list[dict[str, Any]]:
 
 
 def items(run: OpenRun, key: ClusterKey, offset: int, limit: int) -> dict[str, Any]:
-    """A page of the items of a cluster: by finest cluster, the nearest to its centroid first."""
+    """Return a page of the items of a cluster: by finest cluster, the nearest to its centroid
+    first."""
     if not 1 <= limit <= MAX_PAGE or offset < 0:
         raise InputError(f"limit must be from 1 to {MAX_PAGE} and offset at least 0")
     start, stop = run.span(key)
@@ -268,7 +269,7 @@ def item(run: OpenRun, row: int) -> dict[str, Any]:
 
 
 def points(run: OpenRun, key: ClusterKey | None) -> dict[str, Any]:
-    """The items of a cluster on the map: points where they are few, else how dense they lie.
+    """Return the items of a cluster on the map: points where they are few, else how dense they lie.
 
     Raises:
         InputError: The run has no map of its items.
@@ -300,7 +301,7 @@ def points(run: OpenRun, key: ClusterKey | None) -> dict[str, Any]:
 
 
 def table_rows(run: OpenRun, name: str) -> list[dict[str, Any]]:
-    """A small table whole."""
+    """Return a small table whole."""
     from hercules_scale.storage.tables import read_tables
 
     if not run.finished.files.get(name):
@@ -321,7 +322,7 @@ def table_rows(run: OpenRun, name: str) -> list[dict[str, Any]]:
 
 
 def ledger(run: OpenRun, offset: int, limit: int) -> dict[str, Any]:
-    """A page of the requests to the language model, without prompts."""
+    """Return a page of the requests to the language model, without prompts."""
     if not 1 <= limit <= MAX_PAGE or offset < 0:
         raise InputError(f"limit must be from 1 to {MAX_PAGE} and offset at least 0")
     from hercules_scale.storage.tables import read_rows

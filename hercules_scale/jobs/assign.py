@@ -112,7 +112,7 @@ def _check_storage(store: Store, values: dict[str, Any], places: list[str]) -> N
 def _configure(
     values: dict[str, Any], section: dict[str, Any], output: str, reporter: Reporter
 ) -> RunConfig:
-    """The run's configuration for other items, without what only titles of clusters need."""
+    """Return the run's configuration for other items, without what only titles of clusters need."""
     labels = values["input"]["label_columns"]
     # The caller says where images may be fetched from.
     values["input"] |= {"label_columns": [], "image_sources": [], **section}

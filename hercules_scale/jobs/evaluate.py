@@ -172,7 +172,7 @@ class FinishedRun:
         return [file.path for file in self.files.get(table, [])]
 
     def stored_truth(self, columns: list[str] | None) -> StoredTruth:
-        """The columns asked for of the table ``labels``, or all of them."""
+        """Return the columns asked for of the table ``labels``, or all of them."""
         known: list[str] = []
         if paths := self.paths("labels"):
             known = [name for name in self._schema(paths[0]) if name != "row"]
@@ -213,7 +213,7 @@ class FinishedRun:
         return rows + for_truth, notes
 
     def judgement(self, values: dict[str, Any], redact: str | None) -> Judgement:
-        """The questions to a judge, checked before anything is measured."""
+        """Return the questions to a judge, checked before anything is measured."""
         own, uri = self.context.config.summaries, self.context.store.uri
         named = self.context.config.privacy.redact
         check_trusted(uri, "privacy.redact", named, redact, "--redact ")

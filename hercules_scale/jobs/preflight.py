@@ -116,7 +116,8 @@ def _check_apart(inputs: list[str], output: Store) -> None:
 
 
 def _resolved(config: RunConfig, columns: Columns) -> RunConfig:
-    """The configuration with the modality, the columns and the model that follow from the input."""
+    """Return the configuration with the modality, the columns and the model that follow from the
+    input."""
     model, text_model = config.embedding.model, config.embedding.text_model
     if model is None and columns.modality == "text" and names_function(text_model):
         model = text_model

@@ -142,7 +142,7 @@ def fingerprint_of(config: RunConfig, sources: list[SourceFile], assigned_to: st
 
 
 def fingerprinted(config: RunConfig) -> dict[str, Any]:
-    """The keys of a configuration, dotted, that what the tables hold depends on."""
+    """Return the keys of a configuration, dotted, that what the tables hold depends on."""
     flat = _flatten(config.model_dump())
     return {key: value for key, value in flat.items() if not _not_fingerprinted(key)}
 
@@ -154,7 +154,7 @@ def earlier_run(
     run_fingerprint: str,
     assigned_to: str | None,
 ) -> dict[str, Any] | None:
-    """The record of an earlier attempt at the same run.
+    """Return the record of an earlier attempt at the same run.
 
     Raises:
         ManifestMismatchError: The output holds another run, or what is left of one of another

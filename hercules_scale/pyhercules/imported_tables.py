@@ -144,7 +144,7 @@ def _memberships(
 
 
 def clusters_table(tree: ImportedTree) -> pa.Table:
-    """The table ``clusters``, once all items were counted."""
+    """Return the table ``clusters``, once all items were counted."""
     model = tree.model
     nodes = [node for level in model.levels for node in level]
     lengths = {

@@ -297,7 +297,8 @@ def _place(value: dict[str, Any]) -> list[Any]:
 
 
 def finite_numbers(value: Any, dimensions: int, dtype: type = np.float32) -> Any:
-    """An array of so many dimensions, or nothing where the value is none of finite numbers."""
+    """Return an array of so many dimensions, or nothing where the value is none of finite
+    numbers."""
     if not isinstance(value, list):
         return None
     try:

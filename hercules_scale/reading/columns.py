@@ -129,7 +129,7 @@ def choose_columns(
 
 
 def with_columns(config: InputConfig, columns: Columns) -> InputConfig:
-    """The input section with the modality and the columns that were found."""
+    """Return the input section with the modality and the columns that were found."""
     return config.model_copy(
         update={
             "modality": columns.modality,
@@ -201,7 +201,7 @@ def _free(config: InputConfig, guess: Guess) -> dict[str, pa.DataType]:
 
 
 def _the_one(free: dict[str, pa.DataType], where: str, role: str) -> str:
-    """The only column that can play a role, or the one that is called so."""
+    """Return the only column that can play a role, or the one that is called so."""
     fits = {"text": lambda _, kind: is_text(kind), "image": is_image}
     fit = fits.get(role, lambda _, kind: is_vector(kind))
     names = [name for name, kind in free.items() if fit(name, kind)]
@@ -305,7 +305,7 @@ def is_vector(kind: pa.DataType) -> bool:
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type that an extension, such as a tensor, is stored as."""
+    """Return the type that an extension, such as a tensor, is stored as."""
     while isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
     # Arrays of several shapes, as Ray stores them.

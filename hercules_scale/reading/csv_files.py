@@ -89,7 +89,7 @@ def _check_width(source: SourceFile, dialect: Dialect) -> None:
 
 
 def csv_rows(source: SourceFile) -> pa.Table:
-    """The first rows of a csv file, with every column, as pyarrow types them."""
+    """Return the first rows of a csv file, with every column, as pyarrow types them."""
     with _open_csv(source, dialect_of(source, CsvConfig()), None, [], []) as rows:
         return pa.table(next(iter(rows), pa.RecordBatch.from_pylist([], rows.schema)))
 
@@ -155,7 +155,7 @@ def _check_fits(
 
 
 def _row(reason: str) -> int:
-    """The number of the row that a reason of ours is of."""
+    """Return the number of the row that a reason of ours is of."""
     return int(reason.split()[1])
 
 
@@ -173,7 +173,7 @@ def _open_csv(
     alarms: list[str],
     quoted: bool = True,
 ) -> Iterator[pacsv.CSVStreamingReader]:
-    """A reader of chosen columns; reasons for rows of a wrong width go to ``broken``.
+    """Provide a reader of chosen columns; reasons for rows of a wrong width go to ``broken``.
 
     Args:
         source: The file.
@@ -245,7 +245,7 @@ def _without_traces_of_undecodable_rows() -> Iterator[None]:
 
 
 def reason_of(error: Exception) -> str:
-    """A library's message about a file, on one line."""
+    """Return a library's message about a file, on one line."""
     reason = " ".join(str(error).split())[:200]
     # The message of pyarrow about a row that does not end within a block names none of our options.
     straddles = "straddling object" in reason

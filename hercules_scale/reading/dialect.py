@@ -113,13 +113,13 @@ def detect(
 
 
 def decoded(head: bytes, encoding: str) -> str:
-    """The beginning of a file as text, without a byte order mark."""
+    """Return the beginning of a file as text, without a byte order mark."""
     decoder = codecs.getincrementaldecoder(encoding)("replace")
     return decoder.decode(head).removeprefix("\ufeff")
 
 
 def detect_encoding(head: bytes, whole: bool = True) -> str:
-    """The encoding of a text by its first bytes."""
+    """Return the encoding of a text by its first bytes."""
     for mark, name in MARKS.items():
         if head.startswith(mark):
             return name
@@ -152,7 +152,7 @@ def _wide(head: bytes) -> str:
 
 
 def _legacy(head: bytes) -> str:
-    """An encoding of one language, by a detector."""
+    """Return an encoding of one language, by a detector."""
     from charset_normalizer import from_bytes
 
     lines = [line for line in head.splitlines() if not line.isascii()]
@@ -171,14 +171,15 @@ def _legacy(head: bytes) -> str:
 
 
 def _quote(text: str) -> str:
-    """A single quote where it encloses nearly all fields that begin with it, and no other does."""
+    """Return a single quote where it encloses nearly all fields that begin with it, and no other
+    does."""
     whole = len(re.findall(r"(?m)(?:^|[,;\t|])'(?:[^'\r\n]++|'')*+'(?=[,;\t|\r\n]|$)", text))
     begun = len(re.findall(r"(?m)(?:^|[,;\t|])'", text))
     return "'" if '"' not in text and whole >= 2 and whole >= FITTING * begun else '"'
 
 
 def _escape(text: str, quote: str) -> str:
-    r"""A backslash where quotes within quotes have one before them, as Spark writes them.
+    r"""Return a backslash where quotes within quotes have one before them, as Spark writes them.
 
     In a file of doubled quotes, ``\"`` ends a field or is followed by another quote.
     """
@@ -233,7 +234,7 @@ def _score(rows: list[list[str]], names: Collection[str]) -> tuple[bool, bool, f
 
 
 def _decimal(rows: list[list[str]], delimiter: str) -> str:
-    """A comma where numbers have it and none has a point.
+    """Return a comma where numbers have it and none has a point.
 
     Between commas, ``1,234`` may be a thousand; elsewhere a comma is that of the decimals.
     """

@@ -34,7 +34,7 @@ class UnusableImageError(Exception):
 
 
 def thumbnail(data: bytes) -> bytes:
-    """An image made small, as PNG where it was small already, else as JPEG.
+    """Return an image made small, as PNG where it was small already, else as JPEG.
 
     Args:
         data: The file, of any format that Pillow reads; of an animation the first frame.
@@ -91,7 +91,8 @@ def thumbnail(data: bytes) -> bytes:
 
 
 def as_rgb(opened: Image.Image) -> Image.Image:
-    """An image of any mode in RGB, upright, on white; of an animation the frame that is open.
+    """Return an image of any mode in RGB, upright, on white; of an animation the frame that is
+    open.
 
     More than 8 bits of grey are scaled down from the fewest of 8, 10, 12, 14 and 16 that hold the
     brightest; fractions from 0 to 1 are scaled up; what is beyond is stretched from darkest to

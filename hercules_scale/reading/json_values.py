@@ -31,12 +31,12 @@ class _Values:
         return self.is_open and self._is_object
 
     def rest(self) -> Iterator[bytes]:
-        """The bytes that are left at the end."""
+        """Yield the bytes that are left at the end."""
         if self.is_open:
             yield bytes(self._parts)
 
     def feed(self, data: bytes) -> Iterator[bytes | None]:
-        """The values that end in some bytes; None for one that is too long."""
+        """Yield the values that end in some bytes; None for one that is too long."""
         at = start = 0
         while at < len(data):
             if not self.is_open:

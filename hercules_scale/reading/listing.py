@@ -52,7 +52,7 @@ README = re.compile(r"(readme|license|licence|notice|changelog|copying)\b", re.I
 
 
 def list_sources(paths: list[str], skipped: dict[str, str] | None = None) -> list[SourceFile]:
-    """The files that paths, folders and globs name, in a stable order.
+    """Return the files that paths, folders and globs name, in a stable order.
 
     Args:
         paths: Paths that the user names.
@@ -119,7 +119,8 @@ def _expand(path: str, skipped: dict[str, str]) -> list[SourceFile]:
 
 
 def _literal(prefix: str, location: str) -> tuple[str, str]:
-    """The folders of a path that are there, whatever characters they have, and the glob in them."""
+    """Return the folders of a path that are there, whatever characters they have, and the glob in
+    them."""
     parts = location.split("/")
     for place, part in enumerate(parts):
         path = "/".join(parts[: place + 1])
@@ -155,7 +156,8 @@ def _find(store: Store, path: str) -> dict[str, dict[str, object]]:
 
 
 def _followed(store: Store, entries: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:
-    """The files of a local folder with those in folders that links lead to, each folder once."""
+    """Return the files of a local folder with those in folders that links lead to, each folder
+    once."""
     found: dict[str, dict[str, object]] = {}
     seen = {os.path.realpath(store.root)}
     todo = list(entries.items())
@@ -194,7 +196,7 @@ def _is_data(name: str) -> bool:
 
 
 def _format(uri: str) -> str | None:
-    """The format that a name says; none where it is not known."""
+    """Return the format that a name says; none where it is not known."""
     lower = uri.lower()
     packed = next((ending for ending in PACKED if lower.endswith(ending)), "")
     stem = lower.removesuffix(packed)

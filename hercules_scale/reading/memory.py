@@ -79,7 +79,7 @@ def write_items(
 
 
 def _split_ids(data: Any) -> tuple[list[object] | None, Any]:
-    """The ids of items that have any, and the items."""
+    """Return the ids of items that have any, and the items."""
     import pandas as pd
 
     # Some are mappings too.
@@ -141,7 +141,7 @@ def _table(values: Any, modality: Modality | None) -> tuple[pa.Table, dict[str, 
 
 
 def _section(modality: Modality, **columns: Any) -> dict[str, Any]:
-    """Configuration that reads items with columns of ours, each of a role or none."""
+    """Return configuration that reads items with columns of ours, each of a role or none."""
     roles = dict.fromkeys(("text_column", "image_column", "embedding_column"))
     return {"modality": modality, **roles, **columns}
 
@@ -241,7 +241,7 @@ def _are_images(items: list[Any], first: object, modality: Modality | None) -> b
 
 
 def _images(items: list[Any]) -> tuple[pa.Array, list[str]]:
-    """The images, and where those that the caller names by path or URL lie."""
+    """Return the images, and where those that the caller names by path or URL lie."""
     hosts, folders = set(), set()
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     rows: list[dict[str, object] | None] = []

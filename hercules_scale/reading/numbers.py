@@ -20,7 +20,7 @@ def variable_name(column: str, metadata: Mapping[str, VariableConfig]) -> str:
 def with_unit(
     value: float, column: str, metadata: Mapping[str, VariableConfig], precision: int = 4
 ) -> str:
-    """A value of some digits with its unit."""
+    """Return a value of some digits with its unit."""
     unit = metadata[column].unit if column in metadata else None
     return f"{value:.{precision}g} {unit}" if unit else f"{value:.{precision}g}"
 

@@ -134,7 +134,7 @@ def _check(source: SourceFile, row_group: int, chunk: _Chunk) -> None:
 def _bounded(
     table: pa.Table, rows: int, longest: dict[str, int]
 ) -> Iterator[tuple[pa.Table, dict[int, str]]]:
-    """A table in parts of bounded size, without dictionaries and cells that are too long."""
+    """Yield a table in parts of bounded size, without dictionaries and cells that are too long."""
     reasons: dict[int, str] = {}
     columns: dict[str, pa.Array] = {}
     sizes = np.zeros(table.num_rows, np.int64)

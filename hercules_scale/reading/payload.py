@@ -47,7 +47,7 @@ Payload = tuple[dict[str, pa.Array], Reasons]
 def payload(
     raw: pa.Table, columns: Columns, source: SourceFile, dimension: int, decimal: str = "."
 ) -> Payload:
-    """The columns of the items of some rows, by modality.
+    """Return the columns of the items of some rows, by modality.
 
     Args:
         raw: Rows as they were read.
@@ -113,7 +113,7 @@ def is_missing(text: bytes) -> bool:
 
 
 def as_number(text: bytes, decimal: str = ".") -> float | None:
-    """A number in text; none for what is no number."""
+    """Return a number in text; none for what is no number."""
     if decimal == ",":
         # A point would set thousands apart.
         text = text.translate(bytes.maketrans(b".,", b",."))
@@ -129,7 +129,7 @@ def as_number(text: bytes, decimal: str = ".") -> float | None:
 def _as_numbers(
     array: pa.Array, name: str, source: SourceFile, decimal: str
 ) -> tuple[pa.Array, Reasons]:
-    """A column as numbers, and the rows that hold something else (null in the result)."""
+    """Return a column as numbers, and the rows that hold something else (null in the result)."""
     if is_number(array.type):
         return array.cast(pa.float64(), safe=False), {}
     if not is_text(array.type):
@@ -182,7 +182,7 @@ def _vectors(column: pa.ChunkedArray, dimension: int) -> tuple[pa.Array, Reasons
 
 
 def _as_lists(array: pa.Array) -> tuple[pa.Array, Reasons]:
-    """A column as lists of numbers; texts are read as JSON, and null where that fails."""
+    """Return a column as lists of numbers; texts are read as JSON, and null where that fails."""
     if is_vector(array.type):
         return array, {}
     rows: list[list[float] | None] = []
@@ -195,7 +195,7 @@ def _as_lists(array: pa.Array) -> tuple[pa.Array, Reasons]:
 
 
 def as_vector(text: bytes) -> list[float] | None:
-    """A list of numbers as JSON or NumPy writes it; none for what is no such list."""
+    """Return a list of numbers as JSON or NumPy writes it; none for what is no such list."""
     try:
         row = json.loads(text)
     except (ValueError, RecursionError):
@@ -269,7 +269,7 @@ def true_rows(mask: pa.Array) -> list[int]:
 
 
 def flatten(column: pa.ChunkedArray) -> pa.Array:
-    """A column in one piece, its dictionary decoded; without values it has no type."""
+    """Return a column in one piece, its dictionary decoded; without values it has no type."""
     array = column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.chunks else pa.array([], column.type)
@@ -287,7 +287,8 @@ def flatten(column: pa.ChunkedArray) -> pa.Array:
 
 
 def as_text(column: pa.ChunkedArray, name: str, source: SourceFile) -> tuple[pa.Array, list[int]]:
-    """A column as strings, and the rows with bytes that are no valid UTF-8 (null in the result)."""
+    """Return a column as strings, and the rows with bytes that are no valid UTF-8 (null in the
+    result)."""
     array = flatten(column)
     if not is_text(array.type):
         raise SchemaError(

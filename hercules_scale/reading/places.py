@@ -84,7 +84,7 @@ def _fetch(url: str, allowed: tuple[str, ...]) -> bytes:
 
 
 def _request(url: str, allowed: tuple[str, ...], deadline: float) -> tuple[bytes, str | None]:
-    """The body, or the address that it is to be fetched from instead."""
+    """Return the body, or the address that it is to be fetched from instead."""
     asked = urlsplit(url)
     rule = next((rule for rule in map(urlsplit, allowed) if _allows(rule, asked)), None)
     if asked.scheme not in WEB or rule is None:
@@ -165,7 +165,7 @@ class _Backend(httpcore.SyncBackend):
     def connect_tcp(
         self, host: str, port: int, *arguments: Any, **options: Any
     ) -> httpcore.NetworkStream:
-        """A connection, unless the host is one of this machine's own network."""
+        """Return a connection, unless the host is one of this machine's own network."""
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:

@@ -9,7 +9,7 @@ from hercules_scale.errors import ConfigError
 
 
 def load_redaction(name: str) -> Callable[[str], str]:
-    """The function that ``privacy.redact`` names as ``package.module:function``.
+    """Return the function that ``privacy.redact`` names as ``package.module:function``.
 
     Raises:
         ConfigError: It cannot be imported or is no function.

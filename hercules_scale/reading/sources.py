@@ -127,7 +127,7 @@ class Piece:
         return f"{self.source.uri}{rows if self.n_rows else ''}"
 
     def place(self, position: int) -> tuple[str, int]:
-        """The file and row of an item by its position in the piece."""
+        """Return the file and row of an item by its position in the piece."""
         if len(self.sources) > 1:
             return self.sources[position].uri, 0
         return self.source.uri, self.first_row + position
@@ -151,7 +151,7 @@ class NpyHeader:
 
 
 def with_state(source: SourceFile, store: Store, entry: dict[str, object]) -> SourceFile:
-    """A file with what a listing of its folder says of it."""
+    """Return a file with what a listing of its folder says of it."""
     version = next((entry[name] for name in VERSIONS if entry.get(name)), "")
     size = entry["size"]
     assert isinstance(size, int)
@@ -223,7 +223,7 @@ def changed_files(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[
 
 
 def _comparable(old: dict[str, Any], new: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The comparable values of a file at two times."""
+    """Return the comparable values of a file at two times."""
     flat = [{**file, **(file.get("state") or {})} for file in (old, new)]
     same_host = flat[0].get("host") == flat[1].get("host")
     left_out = {"state", "host"} | (set() if same_host else {"ctime_ns", "inode"})
@@ -272,7 +272,7 @@ def parquet_file(
     metadata: pq.FileMetaData | None = None,
     as_dictionaries: Sequence[str] = (),
 ) -> pq.ParquetFile:
-    """An open Parquet file.
+    """Return an open Parquet file.
 
     Args:
         source: The file.
@@ -295,7 +295,7 @@ def parquet_file(
 
 
 def npy_header(source: SourceFile) -> NpyHeader:
-    """The header of a NumPy file of one row an item.
+    """Return the header of a NumPy file of one row an item.
 
     Raises:
         InputError: It is no such file, or does not hold rows of real numbers.

@@ -37,7 +37,7 @@ NO_DATA = {
 
 
 def open_bytes(source: SourceFile) -> Any:
-    """A file as it is, unpacked."""
+    """Return a file as it is, unpacked."""
     store = Store(source.folder)
     stream = store.arrow.open_input_stream(store.path(source.name), compression=None)
     ending = next((each for each in UNPACK if source.name.lower().endswith(each)), None)
@@ -60,7 +60,7 @@ def dialect_of(source: SourceFile, given: CsvConfig, names: Collection[str] = ()
 
 
 def open_text(source: SourceFile, dialect: Dialect) -> Any:
-    """A file as UTF-8; bytes that are none stay where it is said to be UTF-8."""
+    """Return a file as UTF-8; bytes that are none stay where it is said to be UTF-8."""
     stream = open_bytes(source)
     if dialect.encoding.lower().replace("_", "-") in ("utf-8", "utf8", "ascii", "us-ascii"):
         return stream
@@ -70,7 +70,7 @@ def open_text(source: SourceFile, dialect: Dialect) -> Any:
 
 
 def open_buffered(source: SourceFile, dialect: Dialect) -> Any:
-    """The same, to be read by lines, which may end with carriage returns alone."""
+    """Return the same, to be read by lines, which may end with carriage returns alone."""
     stream = open_text(source, dialect)
     return io.BufferedReader(_Lines(stream), 2**18)
 
@@ -100,7 +100,7 @@ class _Lines(io.RawIOBase):
 
 
 def read_head(source: SourceFile, n_bytes: int) -> bytes:
-    """The first bytes of a file, unpacked."""
+    """Return the first bytes of a file, unpacked."""
     parts: list[bytes] = []
     with open_bytes(source) as stream:
         while n_bytes > 0 and (part := bytes(stream.read(n_bytes))):

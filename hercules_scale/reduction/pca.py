@@ -64,7 +64,7 @@ class Scatter:
         return Scatter(n, self.mean + apart * share, self.products + other.products + between)
 
     def components(self, n_components: int) -> PCA:
-        """The first principal components; beyond d they are zero."""
+        """Return the first principal components; beyond d they are zero."""
         _, vectors = np.linalg.eigh(self.products / self.n)
         components = np.zeros((n_components, len(self.mean)))
         found = vectors[:, ::-1][:, :n_components].T

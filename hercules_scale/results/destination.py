@@ -50,7 +50,7 @@ def open_destination(uri: str, overwrite: bool) -> Iterator[Any]:
 
 
 def split_file(uri: str) -> tuple[Store, str]:
-    """The folder of a file, and its name there.
+    """Return the folder of a file, and its name there.
 
     Raises:
         InputError: The URI names no file.

@@ -62,7 +62,7 @@ def read_edits(store: Store) -> Edits:
 
 
 def read_edit(store: Store, key: ClusterKey) -> Edit | None:
-    """The edit of one cluster.
+    """Return the edit of one cluster.
 
     Raises:
         InputError: Its file is no edit.
@@ -87,7 +87,8 @@ def write_edit(store: Store, key: ClusterKey, title: str | None, note: str | Non
 
 
 def with_edits(clusters: pa.Table, edits: Edits) -> pa.Table:
-    """The table ``clusters`` with the titles that people gave, and their notes in ``note``."""
+    """Return the table ``clusters`` with the titles that people gave, and their notes in
+    ``note``."""
     keys = list(zip(clusters["level"].to_pylist(), clusters["cluster_id"].to_pylist(), strict=True))
     found = [edits.get(key) for key in keys]
     notes = [None if edit is None else edit.note for edit in found]

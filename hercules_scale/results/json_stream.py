@@ -31,7 +31,7 @@ class _Text:
         self._at = 0
 
     def next_mark(self) -> str:
-        """The next character that is no space, not taken; empty at the end."""
+        """Return the next character that is no space, not taken; empty at the end."""
         while True:
             self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]
             if self._at < len(self._text) or self._ended:
@@ -72,7 +72,7 @@ class _Text:
 
 
 def read_members(stream: Any, name: str, streamed: str) -> Iterator[tuple[str, Any]]:
-    """The members of an object.
+    """Yield the members of an object.
 
     Memory is that of one member, or of one element of the streamed one.
 

@@ -72,7 +72,7 @@ def write_page(run: FinishedRun, stream: Any) -> None:
 
 
 def notebook_tree(run: FinishedRun) -> str:
-    """The top levels as a piece of HTML, collapsible, without style or script."""
+    """Return the top levels as a piece of HTML, collapsible, without style or script."""
     children = _children(run.cluster_rows)
     parts = [f"<div><b>{escaped(run.name)}</b>: {run.n_items:,} items"]
     left = NOTEBOOK_CLUSTERS
@@ -185,7 +185,7 @@ def _exemplars(run: FinishedRun) -> Exemplars:
 def _nodes(
     children: Children, parent: ClusterKey, n_items: int, exemplars: Exemplars
 ) -> Iterator[str]:
-    """The clusters below a parent, each with all that is below it; bars show shares of it."""
+    """Yield the clusters below a parent, each with all that is below it; bars show shares of it."""
     below = children.get(parent, [])
     n_below = sum(cluster["n_items"] for cluster in below)
     for cluster in below:

@@ -55,7 +55,7 @@ def write_rows(run: FinishedRun, stream: Any) -> None:
 
 
 def harmless(frame: pd.DataFrame) -> pd.DataFrame:
-    """A frame with every text safe to open in a spreadsheet."""
+    """Return a frame with every text safe to open in a spreadsheet."""
     table = pa.Table.from_pandas(frame, preserve_index=False)
     texts = [each.name for each in table.schema if is_text(each.type)]
     safe = {name: without_formulas(table[name].cast(pa.string())).to_pandas() for name in texts}

@@ -116,7 +116,7 @@ def read_files(run: FinishedRun, table: str, read: Callable[[list[FileRecord]], 
 
 
 def rows_of_items(run: FinishedRun, rows: list[int], columns: list[str]) -> list[dict[str, Any]]:
-    """Some items, by row number; row groups without them are not read.
+    """Return some items, by row number; row groups without them are not read.
 
     Args:
         run: Of which.

@@ -14,7 +14,7 @@ from hercules_scale.storage.store import Store
 
 
 def describe_status(uri: str) -> str:
-    """The state of a run and of each of its stages, a line each.
+    """Return the state of a run and of each of its stages, a line each.
 
     Args:
         uri: Output of the run.
@@ -36,7 +36,7 @@ def describe_status(uri: str) -> str:
 
 
 def stage_reports(store: Store, record: dict[str, Any]) -> list[StageReport]:
-    """Reports of the stages, with what was committed since they were written.
+    """Return reports of the stages, with what was committed since they were written.
 
     Args:
         store: Output of the run.

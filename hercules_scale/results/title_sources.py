@@ -45,7 +45,7 @@ def describe_sources(
 
 
 def title_marks(sources: Sequence[str | None], statuses: Sequence[str | None]) -> list[str]:
-    """A mark beside each title that is not the model's; empty where it needs none.
+    """Return a mark beside each title that is not the model's; empty where it needs none.
 
     Where no title is the model's, as with key phrases alone, a mark on each would say nothing.
     """

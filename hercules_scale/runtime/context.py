@@ -38,7 +38,7 @@ class Functions:
     def of(
         cls, llm: Callable[[str], Any] | None, embed: Callable[[list[str]], Any] | None
     ) -> Functions:
-        """The functions that a caller gave.
+        """Return the functions that a caller gave.
 
         Raises:
             ConfigError: One is none.
@@ -57,7 +57,7 @@ NO_FUNCTIONS = Functions()
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """Module and qualified name of a function, of its class where it is an object."""
+    """Return module and qualified name of a function, of its class where it is an object."""
     while isinstance(function, functools.partial):
         function = function.func
     named = function if hasattr(function, "__qualname__") else type(function)

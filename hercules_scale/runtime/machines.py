@@ -110,7 +110,7 @@ def _await_machines(context: RunContext, pool: Pool, machines: Machines) -> Mach
 
 
 def _there() -> None:
-    """Runs where there is room for it."""
+    """Do nothing, where there is room for it."""
 
 
 def _check_nodes(context: RunContext, sources: Sequence[SourceFile], pools: list[Pool]) -> None:
@@ -147,7 +147,7 @@ def _check_nodes(context: RunContext, sources: Sequence[SourceFile], pools: list
 def _lacking(
     config: RunConfig, output: Store | None, seen: list[str], keys: list[str]
 ) -> str | None:
-    """A sentence on what the node of this process lacks, if it lacks something."""
+    """Return a sentence on what the node of this process lacks, if it lacks something."""
     here = f"on the node {ray.util.get_node_ip_address()} of the Ray cluster"
     shared = "give one that all nodes share, such as s3://"
     if output is not None and not output.exists(MARK):
@@ -176,7 +176,8 @@ def _check_encoder(config: RunConfig) -> None:
 
 
 def with_absolute_folders(config: RunConfig) -> RunConfig:
-    """A configuration with absolute paths of models and cache, since workers have other folders."""
+    """Return a configuration with absolute paths of models and cache, since workers have other
+    folders."""
     named = config.embedding
     aliases = {*embedding_aliases(), *IMAGE_ALIASES}
     changed = {
@@ -192,7 +193,8 @@ def with_absolute_folders(config: RunConfig) -> RunConfig:
 def take_resources(
     context: RunContext, sources: Sequence[SourceFile] = ()
 ) -> tuple[RunContext, int]:
-    """A run with the numbers that its profile leaves to the machines, and the GPUs it may use.
+    """Return a run with the numbers that its profile leaves to the machines, and the GPUs it may
+    use.
 
     Folders in it are the same for all workers.
 

@@ -27,7 +27,7 @@ class PartWork(Protocol):
     """Reads some shards and says what they add up to; travels to the workers."""
 
     def __call__(self, shards: range, /) -> pa.Table:
-        """A small table of a size that does not depend on the number of items."""
+        """Return a small table of a size that does not depend on the number of items."""
         ...
 
 
@@ -35,7 +35,7 @@ class Gather(Protocol):
     """Has the work done on every part."""
 
     def __call__(self, name: str, work: PartWork, /) -> Iterator[pa.Table]:
-        """The table of each part, in the order of the items."""
+        """Return the table of each part, in the order of the items."""
         ...
 
 
@@ -53,7 +53,7 @@ class GatherHere:
     shards: Shards
 
     def __call__(self, name: str, work: PartWork) -> Iterator[pa.Table]:
-        """The table of each part, made when it is asked for."""
+        """Return the table of each part, made when it is asked for."""
         return map(work, parts_of(self.shards))
 
 
@@ -88,7 +88,7 @@ class GatherOnRay:
     stage: str = "evaluate"
 
     def __call__(self, name: str, work: PartWork) -> Iterator[pa.Table]:
-        """The table of each part, read when it is asked for.
+        """Yield the table of each part, read when it is asked for.
 
         Raises:
             StageError: A worker failed.

@@ -263,7 +263,7 @@ def words(stage: str) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """A time such as "40 s", "12 min" or "3.5 h"."""
+    """Return a time such as "40 s", "12 min" or "3.5 h"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

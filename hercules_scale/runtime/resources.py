@@ -163,7 +163,7 @@ def usable_gpus(config: RunConfig, machines: Machines) -> int:
 
 
 def fill(config: RunConfig, machines: Machines) -> RunConfig:
-    """A configuration with the numbers that its profile leaves to the machines."""
+    """Return a configuration with the numbers that its profile leaves to the machines."""
     resources = config.resources
     n_gpus = machines.n_gpus
     if resources.profile not in ("gpus", "tensor_parallel") or not n_gpus:

@@ -147,7 +147,7 @@ def _attempts(stage: str) -> str:
 
 
 def _place(worker: ShardWorker, shard: int) -> str:
-    """The rows of a shard, where its worker knows them."""
+    """Return the rows of a shard, where its worker knows them."""
     pieces, shards = getattr(worker, "pieces", None), getattr(worker, "shards", None)
     if pieces is not None:
         place: str = pieces[shard].described
@@ -163,7 +163,7 @@ def _commit(shard: int, fingerprint: str, result: ShardResult) -> Commit:
 
 
 def run_once(context: RunContext, name: str, work: Callable[[], ShardResult]) -> Commit:
-    """Result of work that the driver does once in a run.
+    """Return result of work that the driver does once in a run.
 
     Args:
         context: The run.
@@ -178,7 +178,8 @@ def run_once(context: RunContext, name: str, work: Callable[[], ShardResult]) ->
 
 
 def done_shards(context: RunContext, stage: str, rewritten_by: str = "") -> dict[int, Commit]:
-    """Commits of a stage with files as they were recorded; reports the others and drops them.
+    """Return commits of a stage with files as they were recorded; reports the others and drops
+    them.
 
     Args:
         context: The run.
@@ -351,5 +352,5 @@ def _run_task(task: _ShardTask, shard: int) -> dict[str, Any]:
 
 
 def _row(batch: dict[str, Any]) -> dict[str, Any]:
-    """The only row of a batch."""
+    """Return the only row of a batch."""
     return {name: column[0] for name, column in batch.items()}

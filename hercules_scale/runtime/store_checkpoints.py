@@ -34,7 +34,7 @@ class StoreCheckpoints:
         self._turn: dict[str, int] = {}
 
     def load(self, loop: str) -> State | None:
-        """The last state of a loop with whole arrays, or nothing."""
+        """Return the last state of a loop with whole arrays, or nothing."""
         name = layout.checkpoint(loop)
         if not self._store.exists(name):
             return None

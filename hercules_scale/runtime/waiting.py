@@ -46,7 +46,7 @@ class Room:
         self.is_there()
 
     def is_there(self) -> None:
-        """Some of the work has begun, or has come to its end."""
+        """Count the wait anew: some of the work has begun, or has ended."""
         self._seen, self._waited, self._said = time.monotonic(), 0.0, False
 
     def look(self, begun: Callable[[], bool]) -> None:
@@ -166,7 +166,7 @@ def await_address(address: str, limit: float, say: Callable[[str], object]) -> N
 
 
 def polled(rows: Iterator[T]) -> Iterator[T | None]:
-    """The same rows, and None for each second in which none comes."""
+    """Yield the same rows, and None for each second in which none comes."""
     found: queue.SimpleQueue[tuple[str, T | BaseException | None]] = queue.SimpleQueue()
     ended = threading.Event()
 

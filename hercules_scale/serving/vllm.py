@@ -84,7 +84,7 @@ class ServeClient:
         raise ModelUnavailableError("vLLM gave no response")
 
     async def close(self) -> None:
-        """The handle holds nothing open."""
+        """Do nothing: the handle holds nothing open."""
 
 
 @contextmanager
@@ -161,7 +161,7 @@ def serve_endpoint(
 def _running(
     config: RunConfig, app: Any, name: str, route_prefix: str | None, look: Look
 ) -> Iterator[Any]:
-    """A Serve application, taken down at the end."""
+    """Provide a Serve application, taken down at the end."""
     target = serve.RunTarget(app, name=name, route_prefix=route_prefix)
     try:
         (handle,) = serve.run_many([target], wait_for_applications_running=False)
@@ -213,7 +213,8 @@ def _llm_config(config: RunConfig, source: str, n_gpus: int) -> Any:
 
 
 def requests_in_flight(config: RunConfig, n_gpus: int) -> int:
-    """Requests sent and not yet answered: as many as the replicas take, unless the user says."""
+    """Return requests sent and not yet answered: as many as the replicas take, unless the user
+    says."""
     each = GPU_REQUESTS if n_gpus else CPU_REQUESTS
     return config.summaries.requests_in_flight or each * replica_pool(config.resources, n_gpus).most
 

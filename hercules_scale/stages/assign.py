@@ -60,14 +60,14 @@ class FinishedRun:
 
     @classmethod
     def of(cls, store: Store, tables: dict[str, list[FileRecord]], metric: str) -> FinishedRun:
-        """A run, from the files of its manifest."""
+        """Return a run, from the files of its manifest."""
         members = tables["memberships"]
         n_items = sum(file.rows for file in members)
         files = {name: [file.path for file in records] for name, records in tables.items()}
         return cls(store, files, Shards(n_items, members[0].rows), metric)
 
     def assigner(self) -> Assigner:
-        """Assigner of items to its clusters."""
+        """Return assigner of items to its clusters."""
         return read_assigner(self.store, self.files["assigner"][0], self.metric)
 
 

@@ -211,7 +211,7 @@ def write_keys(store: Store, shard: int, path: str, of_vectors: bool) -> FileRec
 
 
 def _assigner_of_means(context: RunContext, shards: Shards, clustered: Assigner) -> Assigner:
-    """An assigner to the means of the embeddings in each cluster of level 1."""
+    """Return an assigner to the means of the embeddings in each cluster of level 1."""
     leaves = np.arange(clustered.sizes[0], dtype=np.int32)
     seed = context.config.hierarchy.seed
     items = ClusteredItems(context.store, shards, clustered.dimension, (leaves,), "euclidean", seed)

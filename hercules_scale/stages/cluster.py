@@ -102,7 +102,7 @@ def cluster_items(context: RunContext, source: ShardTiles, n_gpus: int = 0) -> C
 
 
 def read_clustering(context: RunContext) -> Clustering | None:
-    """The hierarchy of a run that has come so far."""
+    """Return the hierarchy of a run that has come so far."""
     done = read_commits(context.store, STAGE, context.fingerprint)
     return _read(context.store, done[0]) if done else None
 
@@ -195,7 +195,7 @@ def _describe(result: LevelResult) -> str:
 
 
 def _write_curve(context: RunContext, curve: list[CurvePoint]) -> list[FileRecord]:
-    """The table ``k_selection`` and its plot, where counts were left to the data."""
+    """Return the table ``k_selection`` and its plot, where counts were left to the data."""
     if not curve:
         return []
     score = context.config.hierarchy.k_score
@@ -230,7 +230,7 @@ def _numbers(run: LevelResult) -> dict[str, Any]:
 def _clusters_table(
     levels: list[Level], summary: MembersSummary, mean: NDArray[np.float64]
 ) -> pa.Table:
-    """A row a cluster; centroids with the mean put back."""
+    """Return a row a cluster; centroids with the mean put back."""
     tables = []
     children = summary.counts[0]
     for index, level in enumerate(levels):

@@ -42,7 +42,7 @@ Vectors = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 
 
 def load_encoder(config: EmbeddingConfig) -> TextEncoder:
-    """The text encoder that a configuration names, loaded.
+    """Return the text encoder that a configuration names, loaded.
 
     Raises:
         ConfigError: The model cannot be loaded.
@@ -54,7 +54,7 @@ def load_encoder(config: EmbeddingConfig) -> TextEncoder:
 
 
 def load_image_encoder(config: EmbeddingConfig) -> ImageEncoder:
-    """The image encoder that a configuration names, loaded.
+    """Return the image encoder that a configuration names, loaded.
 
     Raises:
         ConfigError: The model cannot be loaded.
@@ -182,7 +182,7 @@ Embed = Callable[[pa.Table], Vectors]
 
 
 def cached(config: EmbeddingConfig, embed: Embed) -> Embed:
-    """Looks into the cache that a configuration names before it embeds, and adds to it.
+    """Return looks into the cache that a configuration names before it embeds, and adds to it.
 
     Vectors are kept by the content of the shard and all that they depend on: the model, its
     version, the precision and the packages that compute.

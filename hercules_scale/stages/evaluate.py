@@ -96,7 +96,7 @@ class StoredTruth:
         return list(self.names)
 
     def read(self, shard: int) -> pa.Table:
-        """The columns of one shard's items."""
+        """Return the columns of one shard's items."""
         return read_table(self.store, layout.part("labels", shard), self.columns)
 
 

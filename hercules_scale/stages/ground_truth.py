@@ -28,7 +28,7 @@ class Truth(Protocol):
         ...
 
     def read(self, shard: int) -> pa.Table:
-        """The columns of one shard's items, with null where there is no class."""
+        """Return the columns of one shard's items, with null where there is no class."""
         ...
 
 

@@ -33,7 +33,7 @@ Hashes = NDArray[np.uint64]
 def find_repeated_ids(
     context: RunContext, scanned: str, n_pieces: int, n_items: int
 ) -> tuple[int, list[str]]:
-    """Number of ids that occur more than once, and the first of them.
+    """Return the number of ids that occur more than once, and the first of them.
 
     Args:
         context: The run.

@@ -124,7 +124,7 @@ class _SumWork:
 
 
 def leaf_sums(items: ClusteredItems, gather: Gather) -> ClusterSums:
-    """Sums of the vectors of each finest cluster; made once for all that ask ``gather``."""
+    """Return the sums of the vectors of each finest cluster, made once for all callers."""
     total = ClusterSums.zero(items.sizes[0], items.dimension)
     for part in gather("sums", _SumWork(items)):
         vectors, units = column_matrix(part["sum"]), column_matrix(part["units"])
@@ -133,7 +133,7 @@ def leaf_sums(items: ClusteredItems, gather: Gather) -> ClusterSums:
 
 
 def _sums(items: ClusteredItems, gather: Gather) -> list[ClusterSums]:
-    """Sums of the clusters of each level; the finest level's give the others."""
+    """Return the sums of the clusters of each level; the finest level's give the others."""
     total = leaf_sums(items, gather)
     return [total.merged(held, k) for held, k in zip(items.ancestors, items.sizes, strict=True)]
 

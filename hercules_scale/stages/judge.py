@@ -235,7 +235,7 @@ class Questions:
         n_tokens: int,
         read: Callable[[str], T],
     ) -> T | None:
-        """The answer as ``read`` returns it; None where no answer is of use."""
+        """Return the answer as ``read`` returns it; None where no answer is of use."""
 
         def read_first(reply: ChatReply) -> T:
             return read(reply.answers[0].text)
@@ -295,7 +295,7 @@ async def ask_codebook(
 async def ask_codes(
     questions: Questions, texts: list[str], codebook: list[Category], style: PromptStyle
 ) -> Int64:
-    """The category of each item, 0 for none and -1 where the model gave no answer."""
+    """Return the category of each item, 0 for none and -1 where the model gave no answer."""
     parts = [
         texts[start : start + judge.CODED_TOGETHER]
         for start in range(0, len(texts), judge.CODED_TOGETHER)

@@ -8,7 +8,7 @@ from hercules_scale.clustering.choose_k import CurvePoint
 
 
 def plot_curve(points: list[CurvePoint], score: str) -> bytes:
-    """The curve as a PNG, a panel a level.
+    """Return the curve as a PNG, a panel a level.
 
     Args:
         points: Of every level.

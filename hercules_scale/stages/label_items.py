@@ -46,7 +46,7 @@ class LabelItems:
     to_measure: Items
 
     def of_level(self, ancestors: NDArray[np.int32]) -> LabelItems:
-        """The same items by their clusters of an upper level."""
+        """Return the same items by their clusters of an upper level."""
         return LabelItems(
             *(
                 replace(items, labels=ancestors[items.labels].astype(np.int64))
@@ -118,7 +118,7 @@ def draw_label_items(context: RunContext, shards: Shards, clustering: Clustering
 def read_label_items(
     context: RunContext, shards: Shards, clustering: Clustering
 ) -> LabelItems | None:
-    """The items that were drawn for a run; nothing where its work files are gone."""
+    """Return the items that were drawn for a run; nothing where its work files are gone."""
     if not context.config.labels_share_space:
         return _nothing()
     commits = read_commits(context.store, STAGE, context.fingerprint)

@@ -130,7 +130,7 @@ class Words:
 
 
 def unasked_reason(facts: ClusterFacts) -> str:
-    """The reason why the model is not asked about a cluster; empty where it is."""
+    """Return the reason why the model is not asked about a cluster; empty where it is."""
     return facts.withheld or (WORDLESS if facts.wordless else "")
 
 
@@ -162,7 +162,7 @@ async def label_level(level: Level, labeller: Labeller | None) -> Labels:
 
 
 async def _titles(level: Level, found: list[Candidates], labeller: Labeller | None) -> list[Words]:
-    """A title for each cluster, no two of siblings the same."""
+    """Return a title for each cluster, no two of siblings the same."""
     facts = level.facts
     options = [
         title_options(own, each, *level.choice) for own, each in zip(found, facts, strict=True)
@@ -187,7 +187,7 @@ async def _titles(level: Level, found: list[Candidates], labeller: Labeller | No
 
 
 def _to_name(level: Level, titles: list[str]) -> list[list[int]]:
-    """Groups of siblings that the model names together."""
+    """Return groups of siblings that the model names together."""
     shown = np.array([not unasked_reason(each) for each in level.facts])
     groups = [group[shown[group]] for group in level.groups]
     if not level.names_siblings:
@@ -316,5 +316,5 @@ def _groundedness(level: Level, summaries: list[Summary]) -> Float64:
 
 
 def label_text(summary: Summary) -> str:
-    """The text that a label is embedded as."""
+    """Return the text that a label is embedded as."""
     return f"{summary.title}. {summary.description}"

@@ -59,7 +59,7 @@ def probe_endpoint(context: RunContext) -> RunContext:
 
 @contextmanager
 def open_model(context: RunContext, n_gpus: int) -> Iterator[Model | None]:
-    """The model that a configuration names, ready to answer, and its tokenizer."""
+    """Provide the model that a configuration names, ready to answer, and its tokenizer."""
     config = context.config
     if config.summaries.engine == "keyphrases":
         yield None

@@ -44,7 +44,7 @@ class MembersSummary:
     n_near_identical: int = 0
 
     def to_bytes(self) -> bytes:
-        """The same as bytes of a file."""
+        """Return the same as bytes of a file."""
         arrays: dict[str, NDArray[Any]] = {"n_near_identical": np.array(self.n_near_identical)}
         for level in range(len(self.counts)):
             arrays[f"counts {level}"] = self.counts[level]
@@ -99,7 +99,7 @@ class MembershipWriter:
     seed: int
 
     def __call__(self, tile: Tile) -> list[tuple[FileRecord, MembersSummary]]:
-        """The file of each shard, and what it adds to the clusters."""
+        """Return the file of each shard, and what it adds to the clusters."""
         first = tile.first_row // self.shards.rows
 
         def write(rows: slice) -> tuple[FileRecord, MembersSummary]:
@@ -110,7 +110,7 @@ class MembershipWriter:
     def thin(
         self, tiles: list[list[tuple[FileRecord, MembersSummary]]]
     ) -> list[list[tuple[FileRecord, MembersSummary]]]:
-        """The same with the ranked rows of all of them in the first summary.
+        """Return the same with the ranked rows of all of them in the first summary.
 
         Sums of floating-point numbers stay apart, since they depend on the order of all shards.
         """
@@ -144,7 +144,8 @@ class MembershipWriter:
         return file, summary
 
     def _written(self, shard: int) -> FileRecord | None:
-        """The file of a shard that is written already; this attempt may have lost the worker."""
+        """Return the file of a shard that is written already; this attempt may have lost the
+        worker."""
         if shard in self.done:
             return self.done[shard]
         commit = read_commit(self.store, STAGE, shard, self.fingerprint)
@@ -172,7 +173,7 @@ class MembershipWriter:
 def _first(
     labels: NDArray[np.int32], rows: NDArray[np.int64], keys: NDArray[Any], n_first: int
 ) -> Ranked:
-    """The ``n_first`` rows of each cluster by key, and what ranks them."""
+    """Return the ``n_first`` rows of each cluster by key, and what ranks them."""
     kept = first_of_each(labels, keys, rows, n_first)
     return labels[kept], rows[kept], keys[kept]
 

@@ -79,7 +79,7 @@ def near_moments(
 
 
 def known_near_moments(context: RunContext, moments: Moments) -> Moments:
-    """The figures that ``near_moments`` found in a run that has been read.
+    """Return the figures that ``near_moments`` found in a run that has been read.
 
     Args:
         context: The run.

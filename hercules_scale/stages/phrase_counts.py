@@ -100,7 +100,7 @@ class _FrequentWorker:
 
 
 def count_run_phrases(context: RunContext, shards: Shards, clustering: Clustering) -> PhraseCounts:
-    """Counts of phrases in each finest cluster."""
+    """Return the counts of phrases in each finest cluster."""
     sizes = tuple(clustering.level(1)["n_items"].to_pylist())
     words, redact = context.config.input.words_column, context.config.privacy.redact
     worker = _PhraseWorker(context.store, context.config.hierarchy.seed, sizes, words, redact)

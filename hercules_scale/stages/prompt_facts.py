@@ -153,7 +153,7 @@ def cluster_facts(
 
 
 def nearest_outside(centroids: Float32, n_nearest: int) -> list[list[int]]:
-    """The nearest other clusters of each cluster."""
+    """Return the nearest other clusters of each cluster."""
     n_nearest = min(n_nearest, len(centroids) - 1)
     # The common mean would cost float32 its digits.
     centred = (centroids - centroids.mean(axis=0, dtype=np.float64)).astype(np.float32)
@@ -193,7 +193,7 @@ def shown_rows(context: RunContext, shards: Shards, clusters: pa.Table) -> list[
 
 
 def diverse(vectors: Float32, n_wanted: int) -> list[int]:
-    """The first vectors that are not near duplicates of one before; then the others.
+    """Return the first vectors that are not near duplicates of one before; then the others.
 
     Args:
         vectors: Nearest to the centroid first, shape (n, d), of unit length.
@@ -221,7 +221,7 @@ def ancestors(clustering: Clustering, level: int) -> NDArray[np.int32]:
 def cells(
     store: Store, shards: Shards, rows: list[list[int]], column: str, table: str = "items"
 ) -> dict[int, Any]:
-    """A column of a table of the items for some rows, by row."""
+    """Return a column of a table of the items for some rows, by row."""
     found: dict[int, Any] = {}
     for here, part in _columns(store, shards, rows, table, column):
         found.update(zip(here, part.to_pylist(), strict=True))
@@ -239,7 +239,7 @@ def _vectors(store: Store, shards: Shards, rows: list[list[int]]) -> dict[int, F
 def _columns(
     store: Store, shards: Shards, rows: list[list[int]], table: str, column: str
 ) -> Iterator[tuple[list[int], Any]]:
-    """A column of some rows of a table, shard by shard, and which they are."""
+    """Yield a column of some rows of a table, shard by shard, and which they are."""
     wanted = np.unique(np.concatenate([np.array(each, np.int64) for each in rows]))
     for shard in np.unique(wanted // shards.rows).tolist():
         start, stop = shards.bounds(shard)
@@ -282,7 +282,7 @@ def _children(context: RunContext, clustering: Clustering, level: int) -> dict[i
 
 
 def _order_of_children(context: RunContext, clustering: Clustering, level: int) -> list[float]:
-    """A number for each cluster of the level below; prompts show those with the least."""
+    """Return a number for each cluster of the level below; prompts show those with the least."""
     below, strategy = clustering.level(level - 1), context.config.summaries.children_strategy
     if strategy == "nearest":
         centroids = column_vectors(clustering.level(level)["centroid"])

@@ -177,7 +177,7 @@ def _nothing_usable(reasons: Counter[str], n_rejected: int) -> str:
 
 
 def listed_reasons(reasons: Counter[str], n_most: int = 20) -> str:
-    """The most frequent reasons with their counts, on one line."""
+    """Return the most frequent reasons with their counts, on one line."""
     return ", ".join(f"{reason} ({count:,})" for reason, count in reasons.most_common(n_most))
 
 
@@ -196,7 +196,7 @@ def _check_ids(context: RunContext, pieces: list[Piece], n_items: int) -> None:
 
 
 def _places(store: Store, pieces: list[Piece], item_id: str) -> str:
-    """The first two rows of the input that have an id."""
+    """Return the first two rows of the input that have an id."""
     places: list[str] = []
     for shard, piece in enumerate(pieces):
         table = read_table(store, layout.work_part(SCANNED, shard), ["position", "item_id"])

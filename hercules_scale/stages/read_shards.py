@@ -107,7 +107,7 @@ class ScanWorker:
 
 
 def _kind_of_reason(reason: str) -> str:
-    """A reason without what is particular to the row."""
+    """Return a reason without what is particular to the row."""
     for pattern, general in PARTICULAR:
         reason = pattern.sub(general, reason)
     return reason[:200]
@@ -122,7 +122,8 @@ class Starts:
 
     @classmethod
     def of(cls, accepted: np.ndarray, n_rows: np.ndarray) -> Starts:
-        """Starts of pieces by their numbers of items and of rows, each of shape (pieces,)."""
+        """Return starts of pieces by their numbers of items and of rows, each of shape
+        (pieces,)."""
         return cls(
             (0, *(int(n) for n in np.cumsum(accepted))), (0, *(int(n) for n in np.cumsum(n_rows)))
         )
@@ -194,7 +195,7 @@ class NumberWorker:
         return items
 
     def _own_words(self, items: pa.Table) -> tuple[pa.Array, pa.Array]:
-        """A title and a description of each item without a model.
+        """Return a title and a description of each item without a model.
 
         Source: HERCULES, section 3.1.
         """
@@ -247,7 +248,7 @@ class NumberWorker:
 
 
 def _title(snippet: str) -> str:
-    """The first sentence, cut to length at a word.
+    """Return the first sentence, cut to length at a word.
 
     Source: HERCULES, section 3.1.
     """
@@ -261,7 +262,8 @@ def _title(snippet: str) -> str:
 def write_rejected(
     store: Store, config: InputConfig, scanned: dict[int, Commit], starts: Starts
 ) -> list[FileRecord]:
-    """The table ``rejected``, a file for each piece that has any; always at least one file."""
+    """Return the table ``rejected``, a file for each piece that has any; always at least one
+    file."""
     files: list[FileRecord] = []
     for shard, commit in scanned.items():
         if commit.info["n_rows"] == commit.info["accepted"] and (shard > 0 or files):

@@ -32,7 +32,7 @@ SUMS_STAGE = "pca"
 
 
 def fit_pca(context: RunContext, source: ShardTiles) -> PCA:
-    """A PCA of the vectors that were clustered, from sums that workers make.
+    """Return a PCA of the vectors that were clustered, from sums that workers make.
 
     Vectors far away, see ``open_vectors``, have no part in it: the map would be of them alone.
     """

@@ -146,16 +146,16 @@ class Place:
         return Index(self.store)
 
     def vectors(self, name: str, start: int, n_rows: int) -> Float32:
-        """Some vectors of a file."""
+        """Return some vectors of a file."""
         data = _read_bytes(self.store, name, start, n_rows, 4 * self.index.dimension)
         return np.frombuffer(data, np.float32).reshape(n_rows, self.index.dimension)
 
     def rows(self, name: str, start: int, n_rows: int) -> Int64:
-        """Some integers of a file."""
+        """Return some integers of a file."""
         return np.frombuffer(_read_bytes(self.store, name, start, n_rows, 8), np.int64)
 
     def near_blocks(self, bucket: int) -> Blocks:
-        """The blocks of a bucket and of those near it."""
+        """Return the blocks of a bucket and of those near it."""
         index = self.index
         near = index.near_buckets(self._centroids(bucket)).tolist()
         sizes = [self._numbers(bucket_name(each, "sizes"), np.int64) for each in near]
@@ -197,7 +197,7 @@ def round_name(round_: int, bucket: int) -> str:
 
 
 def file_name(name: str) -> str:
-    """The same under the output."""
+    """Return the same under the output."""
     return layout.stage_file(STAGE, name)
 
 

@@ -41,7 +41,7 @@ CANDIDATE_ROWS = 32_768
 
 
 def coarse_config(k: int, seed: int) -> HierarchyConfig:
-    """A quick clustering, by which vectors are sorted into cells."""
+    """Return a quick clustering, by which vectors are sorted into cells."""
     return HierarchyConfig(levels=[k], seed=seed, max_iterations=5, tolerance=1e-3)
 
 
@@ -96,7 +96,8 @@ class Gather:
         return ShardResult()
 
     def _divide(self, bucket: int, vectors: Float32) -> tuple[Int64, Int64, Float32]:
-        """An order of the bucket's rows, and sizes and centroids of the blocks in that order."""
+        """Return an order of the bucket's rows, and sizes and centroids of the blocks in that
+        order."""
         index = self.place.index
         parts = slice(index.buckets[bucket], index.buckets[bucket + 1])
         cells = index.part_cells[parts]
@@ -199,7 +200,7 @@ class Average:
         return places[found]
 
     def _count_hits(self, bucket: int, positions: Int64) -> dict[str, int]:
-        """Number of true neighbours of the sampled rows that were found."""
+        """Return the number of true neighbours of the sampled rows that were found."""
         index = self.place.index
         rows = self._rows_at(np.arange(*index.starts[bucket : bucket + 2]))
         here = np.flatnonzero(np.isin(rows, index.recall_rows))

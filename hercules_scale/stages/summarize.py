@@ -212,7 +212,7 @@ async def _label_levels(
 
 
 def _level(work: _Work, number: int) -> Level:
-    """The clusters of a level, and what their labels are chosen by."""
+    """Return the clusters of a level, and what their labels are chosen by."""
     context, config = work.context, work.context.config.summaries
     facts = cluster_facts(context, work.shards, work.clustering, work.source, number)
     of_leaves = ancestors(work.clustering, number)
@@ -237,7 +237,7 @@ def _level(work: _Work, number: int) -> Level:
 def prompt_of(
     context: RunContext, shards: Shards, clustering: Clustering, level: int, cluster_id: int
 ) -> tuple[list[Message], int]:
-    """The messages that ask about one cluster, and how many tokens they are.
+    """Return the messages that ask about one cluster, and how many tokens they are.
 
     Raises:
         InputError: The level below has no titles yet, or the model is asked nothing about it.

@@ -68,7 +68,7 @@ class Space:
     far_rows: tuple[int, ...] = ()
 
     def alarms(self, n_rows: int) -> list[str]:
-        """An alarm about the vectors that were shortened, where there are any."""
+        """Return an alarm about the vectors that were shortened, where there are any."""
         if not self.n_far:
             return []
         named = ", ".join(map(str, self.far_rows))
@@ -118,7 +118,7 @@ class TileHolder:
             yield tile, self.vectors[start:stop]
 
     def total(self, limit: float) -> tuple[dict[int, NDArray[np.float64]], Int64]:
-        """Sums of each tile's vectors as they were read, and counts of lengths.
+        """Return the sums of each tile's vectors as they were read, and counts of lengths.
 
         Args:
             limit: From this length on, vectors are left out of the sums.
@@ -150,7 +150,7 @@ class TileHolder:
         return np.concatenate([np.zeros(0, np.int64), *(self._far or [])])
 
     def prepare(self, space: Space) -> list[Tile]:
-        """The tiles in the space: without its mean, and shortened once it has a limit."""
+        """Return the tiles in the space: without its mean, and shortened once it has a limit."""
         if self._held is None:
             self._held = []
             for tile, part in self._parts():
@@ -246,7 +246,7 @@ class TileActor:
         return [(tile.first_row, result) for tile, result in zip(tiles, results, strict=False)]
 
     def _at(self, space: Space, scale: Scale, before: Step | None) -> TileSet:
-        """The tiles as the assignment before left them."""
+        """Return the tiles as the assignment before left them."""
         if self._tiles is None:
             self._tiles = hold_tiles(self._holder.prepare(space), self._n_gpus)
         if before is not None and self._last != before.number:

@@ -94,7 +94,7 @@ def open_vectors(
     *,
     room: Room | None = None,
 ) -> Iterator[tuple[VectorSet, Space]]:
-    """The vectors in the space that is clustered, and that space.
+    """Provide the vectors in the space that is clustered, and that space.
 
     For ``squared_l2`` the mean is subtracted: a large common offset costs float32 its digits (with
     100 added to unit vectors, 96% of nearest centroids came out wrong). A few very long vectors
@@ -153,7 +153,7 @@ Ask = Callable[..., list[Any]]
 
 
 def _find_space(ask: Ask, n_rows: int, metric: str) -> tuple[Space, float, Int64]:
-    """The space, and the largest number and counts of lengths of the vectors in it."""
+    """Return the space, and the largest number and counts of lengths of the vectors in it."""
     totals, counts = _merge(ask("total", math.inf))
     limit, least = far_limit(counts), NEVER_FAR * typical_length(counts)
     n_far = count_far(counts, limit)

@@ -33,7 +33,7 @@ class Vocabulary:
     vectors: Float32
 
     def of_level(self, clusters: pa.Table, n_words: int) -> list[list[str]]:
-        """The words nearest to each cluster of a level, against all clusters, best first."""
+        """Return the words nearest to each cluster of a level, against all clusters, best first."""
         centroids = column_vectors(clusters["centroid"]).astype(np.float64)
         mean = np.average(centroids, axis=0, weights=clusters["n_items"].to_numpy())
         apart = centroids - mean if len(centroids) > 1 else centroids
@@ -65,7 +65,7 @@ def read_vocabulary(path: str) -> list[str]:
 
 
 def load_vocabulary(context: RunContext) -> Vocabulary | None:
-    """The vocabulary that a configuration names, embedded in a process of its own."""
+    """Return the vocabulary that a configuration names, embedded in a process of its own."""
     path = context.config.summaries.vocabulary
     if path is None:
         return None

@@ -67,7 +67,7 @@ class TreeOrder:
 
     @classmethod
     def of(cls, clusters: pa.Table) -> TreeOrder:
-        """The order of the table ``clusters``, or of its first columns."""
+        """Return the order of the table ``clusters``, or of its first columns."""
         names = ["level", "cluster_id", "parent_cluster_id", "n_items"]
         table = clusters.select(names).sort_by(
             [("level", "ascending"), ("cluster_id", "ascending")]
@@ -231,7 +231,7 @@ def to_bytes(vectors: NDArray[np.float32]) -> tuple[pa.Array, pa.Array]:
 
 
 def from_bytes(table: pa.Table) -> NDArray[np.float32]:
-    """The vectors of rows of ``cluster_items``, (n, d), to 1/254 of its largest number."""
+    """Return the vectors of rows of ``cluster_items``, (n, d), to 1/254 of its largest number."""
     column = table[CODES].combine_chunks()
     width = column.type.byte_width
     data = np.frombuffer(column.buffers()[1], np.int8)

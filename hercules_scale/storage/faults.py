@@ -70,7 +70,7 @@ def is_passing(error: BaseException) -> bool:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and those that it was raised for."""
+    """Yield an error, and those that it was raised for."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -62,12 +62,12 @@ def work_part(table: str, shard: int, owner: int | None = None) -> str:
 
 
 def lock(number: int) -> str:
-    """The record of one owner of the output."""
+    """Return the record of one owner of the output."""
     return f"{LOCKS}/{number:06d}.json"
 
 
 def stage_file(stage: str, name: str) -> str:
-    """A file that one stage keeps for itself or for a later one."""
+    """Return a file that one stage keeps for itself or for a later one."""
     return f"{WORK}/{stage}/{name}"
 
 

@@ -133,7 +133,7 @@ def held_by(store: Store) -> tuple[str, bool] | None:
 
 
 def _acquire(store: Store, owner: Record) -> int:
-    """Number of the lock that was created."""
+    """Return the number of the lock that was created."""
     data = to_json(owner)
     for _ in range(TURNS):
         newest = _newest(store)
@@ -153,7 +153,7 @@ def _acquire(store: Store, owner: Record) -> int:
 
 
 def _newest(store: Store) -> tuple[str, Record] | None:
-    """The lock that holds, by name, and what it says; nothing where there is none."""
+    """Return the lock that holds, by name, and what it says; nothing where there is none."""
     for _ in range(TURNS):
         names = store.lock_names()
         if not names:

@@ -66,7 +66,7 @@ def to_json(value: Any) -> bytes:
 
 
 def fingerprint(value: Any) -> str:
-    """A short hash of a JSON value."""
+    """Return a short hash of a JSON value."""
     return hashlib.sha256(to_json(value)).hexdigest()[:16]
 
 
@@ -81,7 +81,7 @@ def write_commit(store: Store, stage: str, commit: Commit) -> None:
 
 
 def read_commits(store: Store, stage: str, run_fingerprint: str) -> dict[int, Commit]:
-    """Records of one stage by shard; records of another configuration are left out.
+    """Return records of one stage by shard; records of another configuration are left out.
 
     Of several of one shard the last owner's counts.
     """
@@ -95,7 +95,7 @@ def read_commits(store: Store, stage: str, run_fingerprint: str) -> dict[int, Co
 
 
 def read_commit(store: Store, stage: str, shard: int, run_fingerprint: str) -> Commit | None:
-    """The record of one shard by the present owner; none of another configuration."""
+    """Return the record of one shard by the present owner; none of another configuration."""
     try:
         commit = _parse(store.read_bytes(layout.commit(stage, shard, store.owner)))
     except FileNotFoundError:
@@ -104,7 +104,8 @@ def read_commit(store: Store, stage: str, shard: int, run_fingerprint: str) -> C
 
 
 def _parse(data: bytes) -> Commit | None:
-    """A commit; none where it cannot be read, as of a machine that lost power while it wrote."""
+    """Return a commit; none where it cannot be read, as of a machine that lost power while it
+    wrote."""
     try:
         values = json.loads(data)
         for key in ("files", "kept"):
@@ -116,7 +117,7 @@ def _parse(data: bytes) -> Commit | None:
 
 
 def _file(record: Any, folders: tuple[str, ...]) -> FileRecord:
-    """The record of a file, which lies in one of some folders.
+    """Return the record of a file, which lies in one of some folders.
 
     Raises:
         ValueError: It lies elsewhere.
@@ -291,7 +292,7 @@ def _check_stages(name: str, record: dict[str, Any]) -> None:
 
 
 def timestamp() -> str:
-    """This moment in UTC, as ``run.json`` has it."""
+    """Return this moment in UTC, as ``run.json`` has it."""
     return time.strftime(TIME_FORMAT, time.gmtime())
 
 
@@ -302,13 +303,14 @@ def _how_far(record: dict[str, Any]) -> str:
 
 
 def number_of(path: str) -> int:
-    """Number of a file of a table; -1 where its name is none of ours."""
+    """Return the number of a file of a table; -1 where its name is none of ours."""
     found = _PART.fullmatch(path)
     return -1 if found is None else int(found[1])
 
 
 def next_part(store: Store, table: str, least: int = 0) -> int:
-    """Number of a new file of a table: above all that are there, and at least a given one."""
+    """Return the number of a new file of a table: above all that are there, and at least a given
+    one."""
     return max([least - 1, *map(number_of, store.list_files(table))]) + 1
 
 

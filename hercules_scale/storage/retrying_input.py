@@ -29,11 +29,11 @@ class PatientInput(io.RawIOBase):
         self._size, self._position = int(self._file.size()), 0
 
     def readable(self) -> bool:
-        """It is."""
+        """Return true."""
         return True
 
     def seekable(self) -> bool:
-        """It is."""
+        """Return true."""
         return True
 
     def tell(self) -> int:

@@ -141,7 +141,7 @@ def scanned(modality: str, numbers: tuple[str, ...], dimension: int, with_text: 
 
 
 def items(modality: str, numbers: tuple[str, ...], with_text: bool) -> pa.Schema:
-    """The items; vectors that the user brought are in ``embeddings``."""
+    """Return the items; vectors that the user brought are in ``embeddings``."""
     names = ("item_id", "title", "description")
     own = _of_items(modality, numbers, 0, with_text)
     return pa.schema([("row", pa.int64()), *((name, pa.string()) for name in names), *own])
@@ -169,7 +169,7 @@ def embeddings(dimension: int) -> pa.Schema:
 
 
 def assigner(dimension: int) -> pa.Schema:
-    """Schema of an assigner of embeddings to clusters."""
+    """Return schema of an assigner of embeddings to clusters."""
     return pa.schema(
         [
             # mean: what is taken off an embedding, with the length that longer ones are then
@@ -218,7 +218,7 @@ def clusters(dimension: int, description_dimension: int, components: int) -> pa.
 
 
 def memberships(n_levels: int) -> pa.Schema:
-    """The cluster of every item at every level."""
+    """Return the cluster of every item at every level."""
     levels = range(1, n_levels + 1)
     return pa.schema(
         [

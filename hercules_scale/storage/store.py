@@ -61,7 +61,7 @@ def use_options(options: StorageConfig) -> None:
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """The scheme of a URI (``file`` for a local path) and its path as fsspec wants it.
+    """Return the scheme of a URI (``file`` for a local path) and its path as fsspec wants it.
 
     Raises:
         InputError: The scheme is not one that this package reads.
@@ -214,7 +214,7 @@ class Store:
             )
 
     def path(self, name: str) -> str:
-        """The full path of a relative name, without the scheme."""
+        """Return the full path of a relative name, without the scheme."""
         return f"{self.root}/{name}" if name else self.root
 
     def exists(self, name: str) -> bool:
@@ -222,7 +222,7 @@ class Store:
         return self.patiently(lambda: bool(self.fsspec.exists(self.path(name))))
 
     def read_bytes(self, name: str) -> bytes:
-        """A small file, whole.
+        """Return a small file, whole.
 
         Raises:
             FileNotFoundError: There is none.
@@ -230,7 +230,7 @@ class Store:
         return self.patiently(lambda: bytes(self.fsspec.cat_file(self.path(name))))
 
     def read_range(self, name: str, start: int, length: int) -> bytes:
-        """Some bytes of a large file."""
+        """Return some bytes of a large file."""
 
         def read() -> bytes:
             with self.arrow.open_input_file(self.path(name)) as stream:
@@ -288,7 +288,7 @@ class Store:
         return not second
 
     def _create_local(self, path: str, data: bytes) -> bool:
-        """A link is made at once with the content, or not at all."""
+        """Return a link is made at once with the content, or not at all."""
         with suppress(FileExistsError), self._written_beside(path, keep=False) as temporary:
             self.patiently(lambda: temporary.write_bytes(data))
             with temporary.open("rb") as written:
@@ -306,7 +306,7 @@ class Store:
 
     @contextmanager
     def _written_beside(self, path: str, keep: bool = True) -> Iterator[Path]:
-        """A name to write a file under, which takes its place once it is whole."""
+        """Provide a name to write a file under, which takes its place once it is whole."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}{UNFINISHED}")
@@ -322,7 +322,7 @@ class Store:
             temporary.unlink(missing_ok=True)
 
     def find(self, folder: str) -> dict[str, dict[str, Any]]:
-        """Listing of the files under a folder, or of one file, by full path.
+        """Return listing of the files under a folder, or of one file, by full path.
 
         Raises:
             FileNotFoundError: There is none, where the storage tells.
@@ -384,14 +384,14 @@ class Store:
                 path.unlink(missing_ok=True)
 
     def open_input(self, name: str) -> Any:
-        """A large file to read from any place in it."""
+        """Return a large file to read from any place in it."""
         if self.is_local:
             return self.arrow.open_input_file(self.path(name))
         return PatientInput(self.arrow, self.path(name), self.options.retry_seconds, self.uri)
 
     @contextmanager
     def open_output(self, name: str) -> Iterator[Any]:
-        """A binary stream to write a large file, which is whole once it is closed.
+        """Provide a binary stream to write a large file, which is whole once it is closed.
 
         A local file appears then, and not at all after an error; an object store may keep the
         beginning of one that failed.

@@ -27,12 +27,12 @@ def vector_column(vectors: NDArray[np.floating[Any]]) -> pa.FixedSizeListArray:
 
 
 def column_vectors(column: pa.ChunkedArray) -> NDArray[np.float32]:
-    """The vectors of an Arrow column as float32, shape (n, d)."""
+    """Return the vectors of an Arrow column as float32, shape (n, d)."""
     return np.asarray(column_matrix(column), np.float32)
 
 
 def column_matrix(column: pa.ChunkedArray) -> NDArray[Any]:
-    """The vectors of an Arrow column in their own type, shape (n, d)."""
+    """Return the vectors of an Arrow column in their own type, shape (n, d)."""
     array = column.combine_chunks()
     flat = array.flatten().to_numpy(zero_copy_only=False)
     return np.asarray(flat.reshape(len(array), array.type.list_size))
@@ -279,7 +279,7 @@ def gathered(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def take_rows(store: Store, path: str, rows: NDArray[np.int64], column: str) -> pa.ChunkedArray:
-    """A column of some rows of a Parquet file; one row group is held at a time.
+    """Return a column of some rows of a Parquet file; one row group is held at a time.
 
     Args:
         store: The output.
@@ -300,6 +300,6 @@ def take_rows(store: Store, path: str, rows: NDArray[np.int64], column: str) -> 
 def iterate_batches(
     store: Store, path: str, columns: list[str] | None = None, rows: int = ROW_GROUP_ROWS
 ) -> Iterator[pa.RecordBatch]:
-    """A Parquet file in pieces of at most ``rows`` rows."""
+    """Yield a Parquet file in pieces of at most ``rows`` rows."""
     with store.open_input(path) as stream:
         yield from pq.ParquetFile(stream).iter_batches(batch_size=rows, columns=columns)

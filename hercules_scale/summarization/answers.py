@@ -68,7 +68,7 @@ def _json_values(text: str) -> Iterator[tuple[int, Any]]:
 
 
 def without_thoughts(text: str) -> str:
-    """An answer without the thoughts that some models write before it."""
+    """Return an answer without the thoughts that some models write before it."""
     return _THOUGHTS_BEFORE.sub("", _THOUGHTS.sub(" ", text))
 
 
@@ -88,7 +88,8 @@ def _describes_one(value: Any) -> bool:
 
 
 def entry_in(value: Any, depth: int = 3) -> Any:
-    """The first object with a title and a description in a value, at most three levels down."""
+    """Return the first object with a title and a description in a value, at most three levels
+    down."""
     value = lower_keys(value)
     if depth == 0 or (isinstance(value, dict) and {"title", "description"} <= value.keys()):
         return value
@@ -101,7 +102,7 @@ def entry_in(value: Any, depth: int = 3) -> Any:
 
 
 def lower_keys(value: Any) -> Any:
-    """An object with its keys in lower case; anything else as it is."""
+    """Return an object with its keys in lower case; anything else as it is."""
     if not isinstance(value, dict):
         return value
     return {str(key).strip().lower(): entry for key, entry in value.items()}

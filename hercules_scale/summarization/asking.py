@@ -267,7 +267,7 @@ class Asker:
 
 
 def _counted(reply: ChatReply, reserved: tuple[int, int]) -> ChatReply:
-    """A reply with its tokens; where the model does not say, with those set aside for it."""
+    """Return a reply with its tokens; where the model does not say, with those set aside for it."""
     prompt, completion = reply.prompt_tokens, reply.completion_tokens
     return replace(
         reply,

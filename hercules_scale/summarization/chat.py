@@ -38,7 +38,7 @@ class ChatRequest:
     n: int = 1
 
     def payload(self, model: str) -> dict[str, Any]:
-        """The request as OpenAI's chat completions API takes it."""
+        """Return the request as OpenAI's chat completions API takes it."""
         return {
             "model": model,
             "messages": self.messages,
@@ -103,7 +103,7 @@ class ChatClient(Protocol):
     """Answers questions, many at a time."""
 
     def n_prompts(self, request: ChatRequest) -> int:
-        """Times that the tokens of a question count."""
+        """Return times that the tokens of a question count."""
         ...
 
     async def answer(self, request: ChatRequest) -> ChatReply:
@@ -179,7 +179,8 @@ def _count(usage: dict[str, Any], name: str) -> int | None:
 
 
 def words_of(body: Any) -> str:
-    """The words of an endpoint's error, out of the forms that such errors have; no secrets."""
+    """Return the words of an endpoint's error, out of the forms that such errors have; no
+    secrets."""
     error = body.get("error", body) if isinstance(body, dict) else body
     if isinstance(error, dict):
         error = error.get("message") or error.get("detail") or error

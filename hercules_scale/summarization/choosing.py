@@ -62,7 +62,8 @@ def sibling_groups(parents: Int32 | None, k: int) -> list[Int64]:
 def choose_labels(
     candidates: list[Float32], penalties: list[Float64], items: Items, groups: list[Int64]
 ) -> Int64:
-    """The candidate of each cluster that makes its items the likeliest, against its siblings'.
+    """Return the candidate of each cluster that makes its items the likeliest, against its
+    siblings'.
 
     The chance that an item belongs to a sibling is taken as the softmax of the cosines to their
     labels. Choices depend on one another, so they are improved in turn.
@@ -104,7 +105,7 @@ def choose_labels(
 
 
 def nearest_siblings(means: Float32, group: Int64) -> list[Int64]:
-    """The nearest siblings of each cluster of a group, itself left out."""
+    """Return the nearest siblings of each cluster of a group, itself left out."""
     if len(group) - 1 <= SIBLINGS:
         return [group[group != cluster] for cluster in group]
     _, ids = nearest(means[group], means[group], SIBLINGS + 1)

@@ -92,7 +92,7 @@ def retry_after(headers: Mapping[str, str]) -> float:
 
 
 def requests_in_flight(config: SummariesConfig) -> int:
-    """Requests that an endpoint is sent at a time, at most."""
+    """Return requests that an endpoint is sent at a time, at most."""
     return config.requests_in_flight or ENDPOINT_REQUESTS
 
 
@@ -213,7 +213,8 @@ class OpenAIClient:
             say(f"{self._name} does not take {missing}")
 
     def n_prompts(self, request: ChatRequest) -> int:
-        """Times that a question is sent: for each answer, where the endpoint gives one a time."""
+        """Return times that a question is sent: for each answer, where the endpoint gives one a
+        time."""
         return 1 if self.dialect.several else request.n
 
     async def answer(self, request: ChatRequest) -> ChatReply:
@@ -284,7 +285,7 @@ class OpenAIClient:
         return read_completion(completion)
 
     def _problem(self, error: Any) -> Exception:
-        """The exception that an HTTP status other than success is."""
+        """Return the exception that an HTTP status other than success is."""
         status = error.status_code
         words = words_of(error.body if error.body is not None else error.response.text)
         if status == _FORBIDDEN and self._probed:

@@ -46,7 +46,7 @@ class Dialect:
     system: bool = True
 
     def payload(self, request: ChatRequest, model: str) -> dict[str, Any]:
-        """The body of a request."""
+        """Return the body of a request."""
         body = request.payload(model)
         if self.response_format == "json_object":
             body["response_format"] = {"type": "json_object"}
@@ -69,7 +69,7 @@ class Dialect:
         return any(re.search(pattern, words) for pattern, _ in self._changes())
 
     def simpler(self, refusal: str) -> Dialect | None:
-        """The dialect without the part that a refusal names, or else without the next part.
+        """Return the dialect without the part that a refusal names, or else without the next part.
 
         Args:
             refusal: Words of the endpoint.
@@ -123,7 +123,7 @@ class Dialect:
 
 
 def _without_system(messages: list[Message]) -> list[Message]:
-    """A conversation with its system message put before the first question."""
+    """Return a conversation with its system message put before the first question."""
     system, first, *others = messages
     content = first["content"]
     if isinstance(content, str):

@@ -52,7 +52,7 @@ def told_apart(titles: list[str], facts: list[ClusterFacts], groups: list[Int64]
 
 
 def _options(title: str, facts: ClusterFacts) -> Iterator[str]:
-    """A title, then others that say more; there is always one more."""
+    """Yield a title, then others that say more; there is always one more."""
     yield title
     for phrase in map(plain_text, facts.keyphrases):
         n_words = TITLE_WORDS - len(phrase.split())

@@ -17,7 +17,7 @@ EXEMPLAR_CHARACTERS = 4_000
 
 
 def summary_from_keyphrases(facts: ClusterFacts, reason: str) -> Summary:
-    """A title and description without a model.
+    """Return a title and description without a model.
 
     Args:
         facts: The cluster.

@@ -31,7 +31,7 @@ FUNCTION_REQUESTS = 4
 
 
 def function_model(function: Callable[[str], Any] | None, config: SummariesConfig) -> Model:
-    """A function from a prompt to its answer as a model; its tokens are estimated."""
+    """Return a function from a prompt to its answer as a model; its tokens are estimated."""
     assert function is not None
     in_flight = config.requests_in_flight or FUNCTION_REQUESTS
     return Model(FunctionClient(function, config.model, in_flight), EstimatedTokens(), in_flight)
@@ -55,7 +55,7 @@ class FunctionClient:
         self._tokens = EstimatedTokens()
 
     def n_prompts(self, request: ChatRequest) -> int:
-        """Number of calls for a request: one for each answer."""
+        """Return the number of calls for a request: one for each answer."""
         return request.n
 
     async def answer(self, request: ChatRequest) -> ChatReply:

@@ -95,7 +95,7 @@ def _stems(words: list[str]) -> list[str]:
 
 
 def stems_of(text: str) -> dict[str, str]:
-    """The stem of each word of a text, and a word of that stem.
+    """Return the stem of each word of a text, and a word of that stem.
 
     In scripts without spaces each pair of letters counts as a word.
     """
@@ -197,7 +197,7 @@ class Grounding:
         return float(np.mean(np.clip(shares, least, 1))) if stems else float("nan")
 
     def problem(self, cluster: int, name: str, text: str, least: float) -> str:
-        """The reason why a text is refused; empty where it is not.
+        """Return the reason why a text is refused; empty where it is not.
 
         Args:
             cluster: The cluster that it is about.

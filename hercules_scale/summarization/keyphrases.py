@@ -50,7 +50,7 @@ COUNTS = pa.schema([("cluster", pa.int32()), ("phrase", pa.string()), ("count", 
 
 
 def count_phrases(texts: Sequence[str], clusters: NDArray[np.int32]) -> pa.Table:
-    """Counts of each phrase in the texts of each cluster.
+    """Yield counts of each phrase in the texts of each cluster.
 
     A phrase is a word of two letters or more, or two words, as the texts mostly spell them; in
     scripts without spaces it is letters that are repeated together.
@@ -145,7 +145,8 @@ class _Folded(dict[str, str]):
 
 
 def _spellings(counts: Mapping[str, int]) -> dict[str, str]:
-    """The spelling of each folded word: small letters where many have them, else the commonest."""
+    """Return the spelling of each folded word: small letters where many have them, else the
+    commonest."""
     alike: dict[str, list[tuple[int, str]]] = {}
     for word, count in counts.items():
         alike.setdefault(fold(word), []).append((count, word))
@@ -165,7 +166,8 @@ def add_counts(counts: pa.Table) -> pa.Table:
 
 
 def most_frequent(counts: pa.Table, n_phrases: int) -> pa.Table:
-    """The most frequent phrases of each cluster, and the count of all others as that of ``REST``.
+    """Return the most frequent phrases of each cluster, and the count of all others as that of
+    ``REST``.
 
     Args:
         counts: As ``add_counts`` gives them.
@@ -213,7 +215,7 @@ class PhraseCounts:
     def words_of_level(
         self, ancestors: NDArray[np.int32], n_items: NDArray[np.float64]
     ) -> SaidWords:
-        """Counts of words in the items of each cluster of a level.
+        """Return the counts of words in the items of each cluster of a level.
 
         Args:
             ancestors: Cluster of the level that holds each finest cluster, shape (k_1,).
@@ -277,7 +279,7 @@ class PhraseCounts:
         return whole
 
     def of_level(self, ancestors: NDArray[np.int32], n_phrases: int) -> list[list[str]]:
-        """The most telling phrases of each cluster of a level, best first.
+        """Return the most telling phrases of each cluster of a level, best first.
 
         Args:
             ancestors: Cluster of the level that holds each finest cluster, shape (k_1,).
@@ -321,13 +323,13 @@ class PhraseCounts:
 
 
 def _members(ancestors: NDArray[np.int32]) -> sparse.csr_array:
-    """A row a cluster, with a one for each finest cluster that it holds."""
+    """Return a row a cluster, with a one for each finest cluster that it holds."""
     n = len(ancestors)
     return sparse.csr_array((np.ones(n), (ancestors, np.arange(n))), (int(ancestors.max()) + 1, n))
 
 
 def _distinct(phrases: list[str], n_phrases: int) -> list[str]:
-    """The first phrases that each bring a word of their own; of "heart" and "heart failure",
+    """Return the first phrases that each bring a word of their own; of "heart" and "heart failure",
     the second replaces both."""
     chosen: dict[str, set[str]] = {}
     for phrase in phrases:

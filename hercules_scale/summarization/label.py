@@ -303,7 +303,7 @@ class Labeller:
 
 
 def _raise_first(ends: Sequence[object]) -> None:
-    """The first exception of several tasks, a stage's own before others."""
+    """Raise the first exception of several tasks, a stage's own before others."""
     errors = [end for end in ends if isinstance(end, BaseException)]
     errors.sort(key=lambda error: not isinstance(error, StageError))
     if errors:

@@ -83,7 +83,7 @@ class Ledger:
         )
 
     def find(self, prompt_hash: str) -> ChatReply | None:
-        """The reply to a question that was asked before."""
+        """Return the reply to a question that was asked before."""
         return self._replies.get(prompt_hash)
 
     async def add(self, call: Call, reply: ChatReply | None) -> None:

@@ -148,7 +148,7 @@ def parse_titles(text: str, group: list[ClusterFacts]) -> dict[int, str]:
 
 
 def _nothing_in(text: str) -> SummaryError:
-    """The error of an answer without any JSON value."""
+    """Return the error of an answer without any JSON value."""
     answer = without_thoughts(text)
     if refuses(answer):
         return SummaryError(f"the model refused: {plain_text(answer[:300])[:150]}")
@@ -233,7 +233,7 @@ def _to_summary(answer: Any, facts: ClusterFacts) -> Summary:
 
 
 def _words(value: Any) -> str:
-    """A text, also where it is alone in an object, or sentences of a list."""
+    """Return a text, also where it is alone in an object, or sentences of a list."""
     if isinstance(value, dict) and len(value) == 1:
         value = next(iter(value.values()))
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
@@ -286,7 +286,7 @@ _FIXED_WORDS = content_words(
 
 
 def clean_title(title: str) -> str:
-    """A title of at most seven words and sixty letters that does not end in mid-phrase."""
+    """Return a title of at most seven words and sixty letters that does not end in mid-phrase."""
     words = title.strip(_QUOTES).split()
     is_cut = len(words) > TITLE_WORDS
     if len(title) >= TITLE_CHARACTERS and len(words) > 1:
@@ -315,7 +315,7 @@ def _end_of_list(words: list[str]) -> int:
 
 
 def _whole_sentences(description: str) -> str:
-    """The description cut to length, at the end of a sentence where there is one."""
+    """Return the description cut to length, at the end of a sentence where there is one."""
     text = description[:DESCRIPTION_CHARACTERS].strip()
     if text.endswith(_ENDS) and len(description) <= DESCRIPTION_CHARACTERS:
         return text

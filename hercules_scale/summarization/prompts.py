@@ -277,7 +277,8 @@ def _question(facts: ClusterFacts, style: PromptStyle, budget: int) -> str:
 
 
 def _parts(facts: ClusterFacts, style: PromptStyle) -> str:
-    """The children of a cluster in words, with their descriptions where the prompt is large."""
+    """Return the children of a cluster in words, with their descriptions where the prompt is
+    large."""
     parts = []
     for child in facts.children:
         share = max(round(100 * child.n_items / max(facts.n_items, 1)), 1)
@@ -291,7 +292,7 @@ def _parts(facts: ClusterFacts, style: PromptStyle) -> str:
 
 
 def _that_fit(lines: list[str], tokens: Tokens, budget: int) -> list[str]:
-    """The first lines that take at most ``budget`` tokens."""
+    """Return the first lines that take at most ``budget`` tokens."""
     kept = []
     for line in lines:
         budget -= tokens.count(line) + 1
@@ -302,6 +303,6 @@ def _that_fit(lines: list[str], tokens: Tokens, budget: int) -> list[str]:
 
 
 def shown_item(text: str, tokens: Tokens, n_tokens: int) -> str:
-    """An item between marks, cut to a length."""
+    """Return an item between marks, cut to a length."""
     # Few tokens are longer than 16 characters, so a huge text is not read whole.
     return f"<item>{tokens.cut(plain_text(text[: 32 * n_tokens]), n_tokens)}</item>"

@@ -199,7 +199,7 @@ def of_language(language: str) -> frozenset[str]:
 
 @functools.cache
 def _languages() -> dict[str, tuple[str, ...]]:
-    """The languages that have each stop word."""
+    """Return the languages that have each stop word."""
     found: dict[str, tuple[str, ...]] = {}
     for language in _WORDS:
         for word in of_language(language):
@@ -244,7 +244,7 @@ class StopWords:
 
 
 def _first(hits: Counter[str], otherwise: str) -> str:
-    """The language with most hits; of equal ones, another is given before the others."""
+    """Return the language with most hits; of equal ones, another is given before the others."""
     if not hits:
         return otherwise
     return max(hits, key=lambda language: (hits[language], language == otherwise))

@@ -13,7 +13,7 @@ class Tokens(Protocol):
         ...
 
     def cut(self, text: str, n_tokens: int) -> str:
-        """The beginning of a text, of at most ``n_tokens`` tokens."""
+        """Return the beginning of a text, of at most ``n_tokens`` tokens."""
         ...
 
 
@@ -34,7 +34,7 @@ class ModelTokens:
         return len(self._tokenizer.encode(text, add_special_tokens=False))
 
     def cut(self, text: str, n_tokens: int) -> str:
-        """The beginning of a text, of at most ``n_tokens`` tokens."""
+        """Return the beginning of a text, of at most ``n_tokens`` tokens."""
         # Few tokens are longer than 16 characters, so a huge text is not tokenised whole.
         start = text[: 16 * n_tokens]
         ids = self._tokenizer.encode(start, add_special_tokens=False)
@@ -51,5 +51,5 @@ class EstimatedTokens:
         return -(-len(text) // 3)
 
     def cut(self, text: str, n_tokens: int) -> str:
-        """The beginning of a text, of at most ``n_tokens`` tokens."""
+        """Return the beginning of a text, of at most ``n_tokens`` tokens."""
         return text if len(text) <= 3 * n_tokens else text[: 3 * n_tokens - 1] + "…"

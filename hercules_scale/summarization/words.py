@@ -117,7 +117,7 @@ def composed(text: str) -> str:
 
 
 def prose(text: str) -> str:
-    """The words of a text, without markup, URLs, addresses and encoded data."""
+    """Return the words of a text, without markup, URLs, addresses and encoded data."""
     if not any(mark in text for mark in _MARKS) and (
         max(map(len, text.split()), default=0) < _HASH_CHARACTERS
     ):
@@ -144,7 +144,7 @@ def _without_blocks(text: str) -> str:
 
 
 def tokens(text: str) -> list[str]:
-    """The words of a text and its runs without spaces, in their order and spelling.
+    """Return the words of a text and its runs without spaces, in their order and spelling.
 
     Args:
         text: A text, composed.
@@ -164,7 +164,7 @@ def tokens(text: str) -> list[str]:
 
 
 def _divided(run: str, chinese: bool) -> list[str]:
-    """A run of one script without the words that bind others and, in Japanese, endings."""
+    """Return a run of one script without the words that bind others and, in Japanese, endings."""
     if _HAN.match(run) is None:
         least = 3 if _OF_JAPAN.match(run) else 1
         return [part for part in _BINDING.split(run) if len(part) >= least]
@@ -185,12 +185,12 @@ def fold(word: str) -> str:
 
 
 def atoms(run: str) -> list[str]:
-    """The letters of a run, each with what is never parted from it."""
+    """Return the letters of a run, each with what is never parted from it."""
     return list(_ATOM.findall(run))
 
 
 def parts(text: str) -> list[str]:
-    """The words of a text as they are compared: in small letters, in pairs without spaces.
+    """Return the words of a text as they are compared: in small letters, in pairs without spaces.
 
     Hyphens divide; Korean counts by its pairs of syllables, since endings lean on its words.
     """
@@ -234,7 +234,7 @@ def n_letters(text: str) -> int:
 
 
 def cut(text: str, n_most: int) -> str:
-    """The beginning of a text, of at most some letters as ``n_letters`` counts them."""
+    """Return the beginning of a text, of at most some letters as ``n_letters`` counts them."""
     if len(text) <= n_most:
         return text
     found = itertools.islice(_LETTER.finditer(text[: 2 * n_most + 1]), n_most)
