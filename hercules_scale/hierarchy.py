@@ -452,7 +452,7 @@ class Hierarchy:
         """Open the explorer in a process of its own; ``stop()`` of what is returned ends it.
 
         Args:
-            port: To listen on, on this machine alone; 0 is any.
+            port: Port on this machine alone; 0 is any.
 
         Raises:
             InputError: It did not start.

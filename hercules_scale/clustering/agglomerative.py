@@ -155,8 +155,8 @@ class CutResult:
         counts: Weight of each cluster's items, shape (k,).
         linkage: Linkage of clusters.
         n_points: Points that were agglomerated.
-        height: Of the highest merge that was made, 0 where none was; see ``Dendrogram``.
-        next_height: Of the lowest merge that was not made; nothing where all were.
+        height: Height of the highest merge that was made, 0 where none was; see ``Dendrogram``.
+        next_height: Height of the lowest merge that was not made; nothing where all were.
     """
 
     centroids: Float32

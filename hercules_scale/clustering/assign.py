@@ -111,7 +111,7 @@ class Scale:
         others, sums of squared distances get the places that the others need.
 
         Args:
-            total_weight: Of all vectors.
+            total_weight: Total weight of all vectors.
             largest: Largest number, without sign.
             dimension: Numbers of a vector.
             typical: Length of a typical vector; 0 where all are 0.

@@ -62,7 +62,7 @@ class Assigner:
             found: The hierarchy.
             mean: Vector that was subtracted from each, shape (d,).
             limit: Length that longer ones were shortened to.
-            metric: Of the hierarchy.
+            metric: Metric of the hierarchy.
         """
         # A cell that no vector had a label of belongs to no cluster.
         used = np.flatnonzero(found.leaves >= 0)

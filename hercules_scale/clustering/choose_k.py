@@ -54,8 +54,8 @@ class CurvePoint:
         simplified_silhouette: Mean over clusters of the mean over vectors of (b - a) / max(a, b),
             a and b the Euclidean distances to the mean of the cluster's other vectors and to the
             nearest centroid of another cluster.
-        standard_error: Of ``silhouette`` over vectors where that was asked for, else of
-            ``simplified_silhouette`` over clusters.
+        standard_error: Standard error of ``silhouette`` over vectors where that was asked for,
+            else of ``simplified_silhouette`` over clusters.
         silhouette: The full one, where it was asked for.
         davies_bouldin: Lower is better.
         calinski_harabasz: Higher is better.
@@ -170,7 +170,7 @@ def choose(points: Sequence[CurvePoint], score: str) -> CurvePoint:
     """Return the point that a score chooses, the smallest of equals.
 
     Args:
-        points: At least one.
+        points: Points, at least one.
         score: Name of the score, as ``k_score`` has it.
     """
     scored = sorted((each for each in points if each.k > 1), key=lambda point: point.k)
@@ -216,7 +216,7 @@ def score_clusters(
     rows gives the same. Peak memory: 24 bytes a row and two copies of the scored rows.
 
     Args:
-        vectors: At most some 50,000.
+        vectors: Vectors, at most some 50,000.
         centroids: Shape (k, d), fewer than there are vectors.
         config: ``seed``, and ``k_score`` for the full silhouette.
         level: Level that is built, for the draws.

@@ -122,7 +122,7 @@ def find_labels(
     Args:
         vectors: Shape (n, d).
         lengths: L2 norms of the vectors, shape (n,).
-        labels: Of the pass before, shape (n,).
+        labels: Labels of the pass before, shape (n,).
         bounds: Lower bounds on the L2 distances to all centroids but the own, after the pass
             before, shape (n,).
         step: The pass.
@@ -200,7 +200,7 @@ def nearest_others(vectors: Float32, own: Int32, centroids: Float32) -> Int64:
     Args:
         vectors: Shape (n, d).
         own: Shape (n,).
-        centroids: At least two, shape (k, d).
+        centroids: Centroids, at least two, shape (k, d).
 
     Returns:
         Ids, shape (n,); of equally near ones the lowest.

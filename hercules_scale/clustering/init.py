@@ -53,7 +53,7 @@ def initial_centroids(
     """Centroids to start from, shape (k, d).
 
     Args:
-        vectors: At least k of them.
+        vectors: Vectors, at least k.
         k: Centroids wanted.
         config: ``init`` is the way; ``auto`` takes k-means++ on a sample for k below 1,000 and a
             sample above.
@@ -141,7 +141,7 @@ def draw_apart(from_each: FromEach, weights: Int64, k: int, random: np.random.Ge
     Of 2 + ln k candidates for each the one that leaves the least inertia is taken.
 
     Args:
-        from_each: Of n points; see ``distances_of``.
+        from_each: Distances of n points; see ``distances_of``.
         weights: Shape (n,).
         k: Points wanted, at most n.
         random: Generator of random numbers.

@@ -37,7 +37,7 @@ class Phase:
     """The rounds under one weight of the upper levels.
 
     Attributes:
-        upper_weight: That weight.
+        upper_weight: Weight of the upper levels.
         first_objective: J after the first round's assignment.
         objective: J at the end.
         n_rounds: Rounds that were run.

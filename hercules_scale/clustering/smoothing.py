@@ -50,7 +50,7 @@ def find_neighbours(vectors: Float32, candidates: Float32, own: Int64, n_neighbo
         vectors: Shape (n, d).
         candidates: Shape (c, d); the vectors are among them.
         own: Position of each vector among the candidates, shape (n,).
-        n_neighbours: At most c - 1.
+        n_neighbours: Number of neighbours, at most c - 1.
 
     Returns:
         Places among the candidates, nearest first, shape (n, n_neighbours).

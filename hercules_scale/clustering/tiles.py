@@ -190,7 +190,7 @@ class TileSet:
     Sums are carried from pass to pass, and only rows that changed cluster are moved in them.
 
     Args:
-        tiles: In any order.
+        tiles: Tiles in any order.
         search: Finds the nearest centroids; by default faiss on the CPU.
     """
 
@@ -257,7 +257,7 @@ class DeviceTileSet(TileSet):
     """Tiles with vectors that stay on a GPU over all passes; labels and sums equal the CPU's.
 
     Args:
-        tiles: In any order; each vector weighs one.
+        tiles: Tiles in any order; each vector weighs one.
         device: Device of torch that holds them.
     """
 

@@ -214,8 +214,8 @@ class _Centroids:
             ``id % n_groups``; rows that cannot be nearest have an infinite term.
         group: Members of a group.
         reach: Roots of the terms of those that can be nearest, in order, shape (m,).
-        largest: Of each and those before it the largest L2 norm, L2 norm after rounding, L2 norm
-            of what rounding took off, sum of a term's magnitudes and error of a term, shape (5, m).
+        largest: Largest values of each block and the blocks before it: L2 norm, L2 norm after
+            rounding, L2 norm of what rounding took off, sum of a term's magnitudes and error of a term, shape (5, m).
         n_nearest: Number of centroids to find.
     """
 

@@ -57,7 +57,7 @@ def demo_config(output: str, name: str = "news") -> RunConfig:
 
     Args:
         output: Folder of the run.
-        name: Of the corpus.
+        name: Name of the corpus.
 
     Raises:
         ConfigError: The package that holds the corpus is not installed.

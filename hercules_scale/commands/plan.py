@@ -58,9 +58,9 @@ class _Sample:
     """Items from the beginning of the input.
 
     Attributes:
-        items: As the scan leaves them.
+        items: Items as the scan leaves them.
         words: A noun for them.
-        rows_per_byte: Of a file of texts.
+        rows_per_byte: Rows per byte of a file of texts.
         dimension: Length of their vectors, where no model is needed to tell.
         warnings: Rows that cannot be used, and what looks wrong.
     """

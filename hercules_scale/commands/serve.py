@@ -21,7 +21,7 @@ def serve_model(config: RunConfig, port: int, reporter: Reporter | None = None) 
 
     Args:
         config: Names the model and its resources; its output is not touched.
-        port: Of the head node.
+        port: Port of the head node.
         reporter: Shows messages; by default on the terminal.
 
     Raises:

@@ -70,9 +70,9 @@ class Job:
     """A job of a run on a cluster.
 
     Attributes:
-        submission_id: As Ray's job API and dashboard name it.
-        status: When it was last asked about.
-        driver_exit_code: Of the run, once it has ended.
+        submission_id: Id of the job in Ray's job API and dashboard.
+        status: Last known status.
+        driver_exit_code: Driver exit code of the run, once it has ended.
     """
 
     submission_id: str
@@ -213,7 +213,7 @@ def submit(
     Args:
         config: The run.
         address: URL of the cluster's dashboard.
-        say: Is given what there is to read, line by line.
+        say: Called with each line of the log.
         wait: Whether to follow the job to its end.
         variables: Names of variables that go with it; by default ``PASSED_ON``.
         again: Whether to submit a run again after its job succeeded.

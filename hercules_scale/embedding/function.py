@@ -19,7 +19,7 @@ class FunctionEncoder:
     """Embeds texts by a function from a list of texts to an array of shape (n, d).
 
     Attributes:
-        name: Of the function, for messages.
+        name: Name of the function, for messages.
         dimension: Length d of a vector; None until the first call.
     """
 

@@ -24,7 +24,7 @@ def load_image_encoder(model: str | None, precision: Precision = "auto") -> Imag
     """Return an encoder by alias, folder or model-hub id.
 
     Args:
-        model: By default efficientnet-lite0.
+        model: Alias, folder or model-hub id; by default efficientnet-lite0.
         precision: ``auto`` takes bfloat16 where the device computes in it.
 
     Raises:

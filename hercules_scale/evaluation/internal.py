@@ -116,9 +116,9 @@ class Spread:
     """Sums over the vectors of each of k clusters, each of shape (k,).
 
     Attributes:
-        distances: Of Euclidean distances to the cluster's mean.
-        squared: Of squared L2 distances to it.
-        silhouettes: Of cosine silhouettes; zeros where they were not asked for.
+        distances: Sum of Euclidean distances to the cluster's mean.
+        squared: Sum of squared L2 distances to it.
+        silhouettes: Sum of cosine silhouettes; zeros where they were not asked for.
     """
 
     distances: Float64
@@ -159,8 +159,8 @@ def figures(sums: ClusterSums, spread: Spread, silhouette: Figure | None) -> dic
     """Return the metrics of some clusters; none of one cluster, or where each has one vector.
 
     Args:
-        sums: Of all vectors.
-        spread: Of all vectors.
+        sums: Sums of all vectors.
+        spread: Spread of all vectors.
         silhouette: Their Euclidean silhouette; by default the cosine one is taken from ``spread``.
     """
     if not sums.can_be_measured:
@@ -180,7 +180,7 @@ def internal_metrics(vectors: Vectors, labels: Labels, distance: Distance) -> di
     Args:
         vectors: Shape (n, d), finite.
         labels: Cluster of each, shape (n,).
-        distance: Of the silhouette; the other two are Euclidean.
+        distance: Distance that the silhouette is of; the other two are Euclidean.
 
     Returns:
         ``silhouette``, ``davies_bouldin``, ``calinski_harabasz``; nothing for one cluster, or

@@ -40,8 +40,8 @@ class FitQuestion:
     """An item and the clusters of one level that it is asked about.
 
     Attributes:
-        row: Of the item.
-        level: Of the clusters.
+        row: Row of the item.
+        level: Level of the clusters.
         own: The cluster that holds it.
         clusters: The clusters in the order in which they are shown, its own among them.
     """
@@ -56,7 +56,7 @@ class FitQuestion:
 
         Args:
             text: The item's.
-            titles: Of all clusters of the level, by id.
+            titles: Titles of all clusters of the level, by id.
             style: Style of the prompts.
         """
         shown = [
@@ -93,7 +93,7 @@ def fit_questions(
     """Return a question for each item that has siblings to choose from.
 
     Args:
-        rows: Of the items, shape (n,).
+        rows: Rows of the items, shape (n,).
         labels: Their clusters, shape (n,).
         groups: Clusters of the level that are siblings.
         level: The level.

@@ -81,7 +81,8 @@ def groundedness_metrics(shares: NDArray[np.float64]) -> Measured:
     """Mean share of the content words of titles and of descriptions that the items say.
 
     Args:
-        shares: Of each cluster's title and description, shape (k, 2 or more); NaN where unknown.
+        shares: Shares of each cluster's title and description, shape (k, 2 or more); NaN where
+            unknown.
     """
     found = {}
     for name, own in zip(("titles", "descriptions"), shares.T, strict=False):

@@ -49,7 +49,7 @@ class Guard:
 
     Attributes:
         app: The application.
-        port: That it listens on.
+        port: Port that it listens on.
         token: Secret that a browser must send; none where only this machine can ask.
     """
 

@@ -47,9 +47,9 @@ class Job:
     """A run that was started here.
 
     Attributes:
-        name: For people.
+        name: Name for people.
         output: Folder of its tables.
-        process: That runs it.
+        process: Process that runs it.
         run: Its number among the runs that are shown.
         cancelled: Whether somebody stopped it.
     """
@@ -149,7 +149,7 @@ class Jobs:
         """Return the first rows of a file as a run reads them, and what it takes them for.
 
         Args:
-            number: Of an upload.
+            number: Number of an upload.
             is_input: Whether it is that of an input.
 
         Raises:

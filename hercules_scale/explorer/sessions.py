@@ -165,7 +165,7 @@ def make_index(run: OpenRun, target: Store, show: Any = lambda share: None) -> l
     """Return the table ``cluster_items`` of a run in a folder of our own, made once.
 
     Args:
-        run: Of which.
+        run: The run.
         target: Destination.
         show: Called with the share of the work that is done.
     """

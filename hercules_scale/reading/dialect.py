@@ -50,7 +50,7 @@ class Dialect:
 
     Attributes:
         encoding: Python's name of it.
-        delimiter: Of csv, as the others.
+        delimiter: Delimiter of csv, as the others.
         quote: Empty where nothing encloses a field.
         escape: Character before a quote within quotes; empty where that is a quote.
         decimal: Decimal mark.

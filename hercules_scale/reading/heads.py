@@ -28,7 +28,7 @@ class FileHead:
 
     Attributes:
         kinds: Their types.
-        cells: Of columns of texts and numbers, the first values.
+        cells: First values of columns of texts and numbers.
         dialect: Dialect of a file of text.
         indices: Columns that pandas made of the index of a frame.
     """

@@ -38,8 +38,8 @@ class FileState:
     """State of a local file, or of the target of a link, besides its length.
 
     Attributes:
-        mtime_ns: When its content was changed, which programs may set.
-        ctime_ns: When anything of it was, which they may not.
+        mtime_ns: Time of the last change of its content, which programs may set.
+        ctime_ns: Time of the last change of anything, which they may not set.
         inode: Its number on a disk; none on file systems that may number a file anew.
         host: The machine, where alone ``ctime_ns`` and ``inode`` have a meaning.
     """
@@ -71,7 +71,7 @@ class SourceFile:
         format: ``parquet``, ``csv``, ``jsonl``, ``txt``, ``npy`` or ``image``.
         size_bytes: Its length.
         version: Entity tag or time of change, of a link its own; a run's fingerprint has it.
-        state: Of a local file what notices a change that ``version`` does not.
+        state: State of a local file, by which a change is noticed that ``version`` misses.
     """
 
     folder: str

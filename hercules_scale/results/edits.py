@@ -30,7 +30,7 @@ class Edit:
     """A person's edit of one cluster.
 
     Attributes:
-        title: In the place of the output's; null where that stays.
+        title: Title in place of the output's; null where that stays.
         note: Beside it.
         edited_at: When, in UTC.
     """

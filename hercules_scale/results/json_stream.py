@@ -78,7 +78,7 @@ def read_members(stream: Any, name: str, streamed: str) -> Iterator[tuple[str, A
 
     Args:
         stream: Binary, UTF-8.
-        name: Of the file, for messages.
+        name: Name of the file, for messages.
         streamed: Member that holds an array; each of its elements comes by itself.
 
     Yields:

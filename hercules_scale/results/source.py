@@ -119,7 +119,7 @@ def rows_of_items(run: FinishedRun, rows: list[int], columns: list[str]) -> list
     """Return some items, by row number; row groups without them are not read.
 
     Args:
-        run: Of which.
+        run: The run.
         rows: Their numbers.
         columns: Columns of the table ``items``.
     """

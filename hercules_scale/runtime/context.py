@@ -27,7 +27,7 @@ class Functions:
     """The user's own functions in place of models; they are called in this process alone.
 
     Attributes:
-        llm: From a prompt to the answer's text, or to an awaitable of it.
+        llm: Function from a prompt to the answer's text, or to an awaitable of it.
         embed: Embeds texts.
     """
 

@@ -79,8 +79,8 @@ class GatherOnRay:
 
     Attributes:
         context: The run.
-        shards: Of all items.
-        stage: That the sums are of.
+        shards: Shards of all items.
+        stage: Stage of the sums.
     """
 
     context: RunContext

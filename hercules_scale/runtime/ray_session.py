@@ -45,7 +45,7 @@ def local_or_cluster_ray(
 
     Args:
         config: The run.
-        say: Is given what is waited for; by default the terminal.
+        say: Called with messages about waits; by default the terminal.
 
     Raises:
         HerculesScaleError: Something of Ray was lost that no stage can do without.

@@ -64,12 +64,12 @@ class Stage:
     """Name of a stage, and what its workers need.
 
     Attributes:
-        name: As commits, logs and reports show it.
+        name: Name in commits, logs and reports.
         unit: Noun for what is counted, such as ``items``.
         total: Units in all.
         workers: Shards worked on at a time, at most; one logical CPU each.
-        pool: Of workers that hold something costly, such as a model, from shard to shard: how many
-            there are, and what each takes.
+        pool: Number and resources of workers that hold something costly, such as a model, from
+            shard to shard.
         rewritten_by: Name of a later stage that writes some of its files anew.
         here: Whether it is done in this process, one shard after another, since its worker cannot
             travel; exceptions are then the worker's own.
@@ -167,7 +167,7 @@ def run_once(context: RunContext, name: str, work: Callable[[], ShardResult]) ->
 
     Args:
         context: The run.
-        name: Of the work, as its commit shows it.
+        name: Name of the work in its commit.
         work: Done unless it was before.
     """
     commit = done_shards(context, name).get(0)

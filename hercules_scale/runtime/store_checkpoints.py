@@ -24,7 +24,7 @@ class StoreCheckpoints:
 
     Args:
         store: The run's output.
-        fingerprint: Of the run; states of another are not seen.
+        fingerprint: Fingerprint of the run; states of another are not seen.
         measure: Called with every state, kept or not.
     """
 

@@ -132,7 +132,7 @@ def await_address(address: str, limit: float, say: Callable[[str], object]) -> N
     """Wait until somebody listens where a Ray cluster is to be; Ray says nothing for minutes.
 
     Args:
-        address: As RAY_ADDRESS has it; one without a port is left to Ray.
+        address: Address in the form of RAY_ADDRESS; one without a port is left to Ray.
         limit: Seconds.
         say: Called after ten seconds.
 

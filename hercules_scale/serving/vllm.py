@@ -135,7 +135,7 @@ def serve_endpoint(
         config: A run that names the model and its resources.
         source: Folder or model-hub id of the model.
         n_gpus: GPUs of the cluster that may be used; 0 serves on CPUs.
-        port: Of the head node.
+        port: Port of the head node.
         look: See ``serve_vllm``.
 
     Yields:

@@ -49,8 +49,8 @@ class FinishedRun:
     Attributes:
         store: Its output.
         files: Paths of the files of each table, in row order.
-        shards: Of its items.
-        metric: That it was clustered by.
+        shards: Shards of its items.
+        metric: Metric of its clustering.
     """
 
     store: Store

@@ -112,7 +112,7 @@ def keep_assigner(
 
     Args:
         context: The run.
-        shards: Of its items.
+        shards: Shards of its items.
         smoothed: Whether smoothed vectors were clustered.
     """
     store, metric = context.store, context.config.hierarchy.metric

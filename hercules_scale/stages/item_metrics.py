@@ -52,11 +52,11 @@ class ClusteredItems:
     Attributes:
         store: Output of the run.
         shards: Its items.
-        dimension: Of the table ``embeddings``.
-        ancestors: Of each level, finest first, the cluster that holds each finest cluster, shape
+        dimension: Dimension of the table ``embeddings``.
+        ancestors: Cluster of each level, finest first, that holds each finest cluster, shape
             (k_1,).
-        distance: Of the silhouette.
-        seed: Of the run, for the sample.
+        distance: Distance that the silhouette is of.
+        seed: Seed of the run, for the sample.
     """
 
     store: Store

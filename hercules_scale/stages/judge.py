@@ -77,7 +77,7 @@ class Judged:
     """The result of a judgement.
 
     Attributes:
-        figures: Of each level.
+        figures: Figures of each level.
         calls: The file of its calls.
         notes: Reasons not to believe the figures.
     """
@@ -120,7 +120,7 @@ def judge_clusters(
         shards: Its items.
         clustering: Its clusters with their titles.
         judgement: The model, and what it is asked.
-        part: Of the table ``llm_calls``, for its calls.
+        part: Part of the table ``llm_calls``, for its calls.
 
     Raises:
         StageError: The model does not answer, or the budget is spent; what was asked is kept.

@@ -11,7 +11,7 @@ def plot_curve(points: list[CurvePoint], score: str) -> bytes:
     """Return the curve as a PNG, a panel a level.
 
     Args:
-        points: Of every level.
+        points: Points of every level.
         score: Name of the score that chose, as ``hierarchy.k_score`` has it.
     """
     # Only runs that choose k draw, and matplotlib is slow to load.

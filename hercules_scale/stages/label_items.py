@@ -61,7 +61,7 @@ class _Worker:
 
     Attributes:
         store: Output of the run.
-        seed: Of the run.
+        seed: Seed of the run.
         shares: Chance of an item of each finest cluster.
         shown: Rows that prompts may show, in order; they are left out.
     """

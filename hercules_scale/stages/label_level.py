@@ -110,7 +110,7 @@ class Labels:
 
     Attributes:
         summaries: Titles and descriptions.
-        vectors: Of "title. description", shape (k, d).
+        vectors: Vectors of "title. description", shape (k, d).
         groundedness: Share of the content words of title, description and both that the items say,
             shape (k, 3); NaN where that is not known.
     """

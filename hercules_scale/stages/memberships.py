@@ -81,12 +81,12 @@ class MembershipWriter:
     Attributes:
         store: Output of the run.
         done: Files of shards that an earlier attempt has written.
-        shards: Of its items.
-        fingerprint: Of the run.
+        shards: Shards of its items.
+        fingerprint: Fingerprint of the run.
         levels: The clusters.
         leaves: Finest cluster of each label of a tile.
         n_exemplars: Rows nearest to a centroid, and drawn, that are kept of each cluster.
-        seed: Of the run.
+        seed: Seed of the run.
     """
 
     store: Store

@@ -41,7 +41,7 @@ def near_moments(
 
     Args:
         context: The run.
-        shards: Of its items.
+        shards: Shards of its items.
         columns: The columns.
         moments: Figures of all their values.
 

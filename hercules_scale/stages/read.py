@@ -59,7 +59,7 @@ class Items:
             the user brought vectors.
         n_rejected: Rows of the input that could not be used.
         layout: Layout of the items.
-        moments: Of numeric items, figures of all of them by column; else none.
+        moments: Moments of all numeric items by column; none of others.
         reasons: Reasons why rows could not be used, with their number.
     """
 

@@ -171,9 +171,9 @@ class NumberWorker:
         """Write the rows of a shard out of a table of the scan, some at a time.
 
         Args:
-            path: Of the file.
+            path: Path of the file.
             scanned: The table of the scan.
-            schema: Of the file.
+            schema: Schema of the file.
             shard: The shard.
             made: Adds columns to some rows.
         """

@@ -30,7 +30,7 @@ class Index:
         part_cells: Cell of each part, shape (parts,).
         buckets: First part of each bucket, and the end, shape (buckets + 1,).
         starts: First position of each bucket, and the end, shape (buckets + 1,).
-        centroids: Of the cells, shape (cells, d).
+        centroids: Centroids of the cells, shape (cells, d).
         divided: Whether cells are so large that they are clustered again.
     """
 

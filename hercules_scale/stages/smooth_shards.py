@@ -70,7 +70,7 @@ class Gather:
 
     Attributes:
         place: Folder of the files.
-        seed: Of the clustering into blocks.
+        seed: Seed of the clustering into blocks.
     """
 
     place: Place
@@ -127,7 +127,7 @@ class Average:
 
     Attributes:
         place: Folder of the files.
-        neighbours: Of each vector.
+        neighbours: Neighbours of each vector.
         unit: Whether vectors have unit length.
         candidates: Vectors that each is compared with, at least.
         round: This round.

@@ -87,7 +87,7 @@ class Summaries:
         embeddings: Vectors of "title. description" in the same order, shape (n, d).
         calls: Files of the table ``llm_calls``.
         items: Items that labels are measured on.
-        measured: Of each level, what was measured while it was labelled.
+        measured: Metrics of each level that were measured while it was labelled.
     """
 
     table: pa.Table

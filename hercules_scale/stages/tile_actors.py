@@ -121,7 +121,7 @@ class TileHolder:
         """Return the sums of each tile's vectors as they were read, and counts of lengths.
 
         Args:
-            limit: From this length on, vectors are left out of the sums.
+            limit: Length from which on vectors are left out of the sums.
 
         Raises:
             InputError: A number is NaN or infinite. Here and not at the start, because an error in

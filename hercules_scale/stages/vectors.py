@@ -106,7 +106,7 @@ def open_vectors(
         source: Source of the vectors.
         metric: ``squared_l2`` or ``cosine``.
         workers: Actors, at most one a tile and one a processor of the cluster.
-        local_rows: Up to this many rows are held in this process, without actors or GPUs.
+        local_rows: Largest number of rows that this process holds itself, without actors or GPUs.
         options: Ray's arguments for an actor; by default one CPU.
         room: Says that actors wait for room, and ends the wait.
 
@@ -194,7 +194,7 @@ class _Crew:
 
     Attributes:
         actors: The actors.
-        needs: Of Ray's resources, what all of them take.
+        needs: Ray's resources that all of them take.
         room: Says that they wait for room, and ends the wait.
     """
 

@@ -57,7 +57,7 @@ class TreeOrder:
     Attributes:
         leaves: Their ids in that order, shape (k_1,).
         starts: Place of the first item of each among all items, and their number, shape (k_1 + 1,).
-        spans: Of each level, finest first, where the items of each cluster begin and end, shape
+        spans: Begin and end of the items of each cluster, for each level, finest first, shape
             (k, 2).
     """
 
@@ -113,8 +113,8 @@ class Source:
         store: Folder of the items.
         shards: Files of ``memberships``, ``items``, ``reductions`` and ``embeddings``, shard by
             shard; an empty list where a table is not there.
-        rows: Of each shard.
-        order: Of the clusters.
+        rows: Rows of each shard.
+        order: Order of the clusters.
         target: Folder of parts and ranges.
     """
 
@@ -196,7 +196,7 @@ def write_range(source: Source, number: int, cuts: list[list[int]]) -> FileRecor
 
     Args:
         source: Source of the table.
-        number: Of the range.
+        number: Number of the range.
         cuts: Results of ``write_part`` for every part.
     """
     runs = [

@@ -40,7 +40,7 @@ class Commit:
 
     Attributes:
         shard: Number of the shard.
-        fingerprint: Of the run that made it.
+        fingerprint: Fingerprint of the run that made it.
         files: Files that it wrote.
         info: Small counts that later stages and the report need.
         kept: Files that it wrote for later stages alone.
@@ -136,8 +136,8 @@ def whole_commits(
 
     Args:
         store: Output of the run.
-        commits: Of one stage.
-        rewritten: Of a later stage that writes some of the files anew.
+        commits: Commits of one stage.
+        rewritten: Commits of a later stage that writes some of the files anew.
 
     Returns:
         The commits with all their files, and the names of files that are gone.

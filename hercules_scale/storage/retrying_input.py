@@ -15,7 +15,7 @@ class PatientInput(io.RawIOBase):
 
     Args:
         system: The file system.
-        path: Of the file there.
+        path: Path of the file there.
         seconds: Time after the first failure in which a read is tried again.
         place: URI that an error names.
 

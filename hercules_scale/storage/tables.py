@@ -57,8 +57,9 @@ def memberships_table(
         rows: Row ids, shape (n,).
         ids: Their ``item_id``.
         labels: Cluster at each level, finest first, shape (n, L).
-        distances: To the own centroids, shape (n, L); NaN, which becomes null, where not known.
-        margins: To the best others, shape (n, L); NaN where there is no other.
+        distances: Distances to the own centroids, shape (n, L); NaN, which becomes null, where
+            unknown.
+        margins: Margins to the best others, shape (n, L); NaN where there is no other.
     """
     columns = {"row": pa.array(rows), "item_id": ids}
     for name, values in (("level", labels), ("distance", distances), ("margin", margins)):

@@ -66,7 +66,7 @@ class ChatReply:
     """The answers to one question, and their cost.
 
     Attributes:
-        answers: At least one.
+        answers: Answers, at least one.
         prompt_tokens: Tokens of the question; None where the model does not say.
         completion_tokens: Tokens of all answers; None where the model does not say.
         wait_seconds: Pause that the model asked for beside its answers.

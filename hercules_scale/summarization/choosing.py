@@ -146,7 +146,7 @@ def label_accuracy(vectors: Float32, items: Items, groups: list[Int64]) -> Float
     """Share of each cluster's items that lie nearer to its label than to any sibling's.
 
     Args:
-        vectors: Of the labels, shape (k, d), of unit length; centroids give the ceiling.
+        vectors: Vectors of the labels, shape (k, d), of unit length; centroids give the ceiling.
         items: Items that had no part in the labels.
         groups: Clusters that are siblings.
 

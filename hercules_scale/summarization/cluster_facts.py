@@ -38,7 +38,7 @@ class ClusterFacts:
         exemplars: Texts of items that stand for it.
         children: Largest first; none at level 1.
         contrast: Key phrases of the nearest clusters outside it, nearest first.
-        statistics: Of numeric items each variable in words, most telling first.
+        statistics: Each variable of numeric items in words, most telling first.
         images: Pictures of items that stand for it, as PNG or JPEG, for a model that sees.
         withheld: Reason why it is withheld from people and models; empty where it is not.
     """

@@ -44,8 +44,8 @@ class FunctionClient:
     waits for any more, since its time is over, keeps its thread until it ends.
 
     Args:
-        function: From a prompt to the answer's text, or to an awaitable of it.
-        name: Of the function, for messages.
+        function: Function from a prompt to the answer's text, or to an awaitable of it.
+        name: Name of the function, for messages.
         n_threads: Calls at a time.
     """
 

@@ -170,7 +170,7 @@ def most_frequent(counts: pa.Table, n_phrases: int) -> pa.Table:
     ``REST``.
 
     Args:
-        counts: As ``add_counts`` gives them.
+        counts: Counts by ``add_counts``.
         n_phrases: Phrases of a cluster at most.
     """
     order = [("cluster", "ascending"), ("count", "descending"), ("phrase", "ascending")]

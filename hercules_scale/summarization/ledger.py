@@ -24,14 +24,14 @@ class Call:
     """One attempt, a row of ``llm_calls``.
 
     Attributes:
-        level: Of the cluster asked about; 0 is an item.
+        level: Level of the cluster asked about; 0 is an item.
         cluster_id: The cluster; nothing where several shared the request.
-        attempt: From 1.
-        prompt_hash: Of model, prompt and parameters.
+        attempt: Number of the attempt, from 1.
+        prompt_hash: Prompt hash of model, prompt and parameters.
         model: Its name.
-        prompt_tokens: As the model counted them.
+        prompt_tokens: Tokens of the prompt by the model's count.
         completion_tokens: The same, of all answers.
-        seconds: From the request to the answer.
+        seconds: Time from the request to the answer.
         outcome: ``ok``, ``invalid``, ``error`` or ``timeout``.
         prompt: The prompt, where the user asks for it.
         response: The answer, where the user asks for it.
@@ -57,7 +57,7 @@ class Ledger:
 
     Args:
         store: The output of the run; calls that it holds are known.
-        name: Of the ledger; large runs keep several.
+        name: Name of the ledger; large runs keep several.
     """
 
     def __init__(self, store: Store, name: str = "clusters") -> None:

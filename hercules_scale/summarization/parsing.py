@@ -58,7 +58,7 @@ class Summary:
     """Title and description of a cluster, and their sources.
 
     Attributes:
-        title: At most seven words.
+        title: Title of at most seven words.
         description: One or two sentences.
         source: Source of the title: ``model``, ``keyphrases``, or ``withheld`` where privacy
             forbids every text of the cluster.
