@@ -215,7 +215,8 @@ class _Centroids:
         group: Members of a group.
         reach: Roots of the terms of those that can be nearest, in order, shape (m,).
         largest: Largest values of each block and the blocks before it: L2 norm, L2 norm after
-            rounding, L2 norm of what rounding took off, sum of a term's magnitudes and error of a term, shape (5, m).
+            rounding, L2 norm of the rounding error, sum of a term's magnitudes and error of a
+            term, shape (5, m).
         n_nearest: Number of centroids to find.
     """
 
