@@ -307,7 +307,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _n_columns(data: Any) -> int | None:
-    """Columns of an array, a table or a list of rows; nothing of other items."""
+    """Return the columns of an array, a table or a list of rows; nothing of other items."""
     if isinstance(data, list | tuple):
         first = data[0] if data else None
         return len(first) if isinstance(first, list | tuple | np.ndarray) else None
@@ -316,7 +316,7 @@ def _n_columns(data: Any) -> int | None:
 
 
 def _names_files(data: Any, modality: str | None) -> bool:
-    """Whether data are the path, URI or paths of files; a list of strings is of texts."""
+    """Return whether data are the path, URI or paths of files; a list of strings is of texts."""
     if isinstance(data, str | Path):
         return True
     if not isinstance(data, list | tuple) or modality == "image" or not data:
@@ -336,7 +336,7 @@ def _write_dataset(dataset: Any, folder: str) -> None:
 
 
 def _labels(hierarchy: Hierarchy, section: dict[str, Any]) -> NDArray[np.int32]:
-    """Finest cluster of each item in the order given."""
+    """Return finest cluster of each item in the order given."""
     members = hierarchy.table("memberships", ["item_id", "level_1"])
     labels = members["level_1"].to_numpy(np.int32)
     rejected = hierarchy.table("rejected", ["item_id"])

@@ -109,7 +109,7 @@ class Hierarchy:
         return int(self.clusters()["level"].max())
 
     def table(self, name: str, columns: list[str] | None = None) -> pd.DataFrame:
-        """One table of the output, whole.
+        """Return one table of the output, whole.
 
         Args:
             name: Such as ``items``, ``clusters`` or ``memberships``.
@@ -129,7 +129,7 @@ class Hierarchy:
         return frame
 
     def clusters(self, level: int | None = None) -> pd.DataFrame:
-        """Clusters of every level or of one, a row each.
+        """Return the clusters of every level or of one, a row each.
 
         Titles that people gave in the explorer stand in the place of the output's, and their notes
         in the column ``note``; ``table("clusters")`` has the output's own.
@@ -149,7 +149,7 @@ class Hierarchy:
         return self._clusters[self._clusters["level"] == level].reset_index(drop=True)
 
     def exemplars(self, level: int, cluster_id: int) -> list[dict[str, Any]]:
-        """``item_id``, ``title`` and ``description`` of the items nearest to a centroid.
+        """Return ``item_id``, ``title`` and ``description`` of the items nearest to a centroid.
 
         Reads no more of the table ``items`` than the row groups that hold them.
         """
@@ -171,7 +171,7 @@ class Hierarchy:
         return self.table("memberships")
 
     def evaluations(self) -> pd.DataFrame:
-        """Metrics by level."""
+        """Return metrics by level."""
         return self.table("evaluations")
 
     def evaluate(self, labels: Any = None) -> pd.DataFrame:
@@ -259,7 +259,7 @@ class Hierarchy:
     def _known_functions(
         self, llm: Callable[[str], Any] | None, embed: Callable[[list[str]], Any] | None
     ) -> Functions:
-        """Functions that are given, else those that are remembered.
+        """Return functions that are given, else those that are remembered.
 
         Raises:
             InputError: One is given that the run was not made with.
@@ -522,7 +522,7 @@ class Exploration:
         self.address = line.split()[1]
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the explorer."""
         self._process.terminate()
         self._process.wait()
         atexit.unregister(self.stop)

@@ -77,7 +77,7 @@ SPLIT_REQUIREMENTS = "requirements-models.txt"
 
 
 def resolve_embedding_model(name: str, key: str = "embedding.model") -> str:
-    """Folder or model-hub id of a model that embeds texts.
+    """Return folder or model-hub id of a model that embeds texts.
 
     Raises:
         ConfigError: The alias's package is not installed, or the folder does not exist.
@@ -90,17 +90,17 @@ def resolve_embedding_model(name: str, key: str = "embedding.model") -> str:
 
 
 def embedding_aliases() -> list[str]:
-    """Aliases of models that embed texts."""
+    """Return aliases of models that embed texts."""
     return [*EMBEDDING_ALIASES, *SPLIT_EMBEDDING_MODELS]
 
 
 def chat_aliases() -> list[str]:
-    """Aliases of language models."""
+    """Return aliases of language models."""
     return [*CHAT_ALIASES, *SPLIT_CHAT_MODELS]
 
 
 def resolve_image_model(name: str) -> str:
-    """File, folder or model-hub id of an image encoder.
+    """Return file, folder or model-hub id of an image encoder.
 
     Raises:
         ConfigError: The alias's package is not installed, or the folder does not exist.
@@ -112,7 +112,7 @@ def resolve_image_model(name: str) -> str:
 
 
 def model_identity(name: str) -> str:
-    """Identity of a model beyond its name: its package's version, or its files."""
+    """Return the identity of a model beyond its name: its package's version, or its files."""
     if name in SPLIT_EMBEDDING_MODELS:
         return f"{name} {SPLIT_EMBEDDING_MODELS[name].sha256}"
     package = {**EMBEDDING_ALIASES, **IMAGE_ALIASES}.get(name)
@@ -142,7 +142,7 @@ def check_chat_model(name: str) -> None:
 
 
 def resolve_chat_model(name: str) -> str:
-    """Folder or model-hub id of a chat model; an alias is unpacked into the cache once.
+    """Return folder or model-hub id of a chat model; an alias is unpacked into the cache once.
 
     Raises:
         ConfigError: The alias's package is not installed, or the folder does not exist.
@@ -160,7 +160,8 @@ def resolve_chat_model(name: str) -> str:
 
 
 def n_parameters(name: str) -> float | None:
-    """Parameters of a chat model, by the configuration in its folder or the size in its name.
+    """Return the parameters of a chat model, by the configuration in its folder or the size in its
+    name.
 
     Returns:
         Their number, to within a fifth; None where neither says it.
@@ -180,7 +181,7 @@ def n_parameters(name: str) -> float | None:
 
 
 def _n_weights(config: dict[str, Any]) -> float:
-    """Weights of a transformer decoder, by its configuration."""
+    """Return the weights of a transformer decoder, by its configuration."""
     width, n_heads = config["hidden_size"], config["num_attention_heads"]
     of_keys = width * config.get("num_key_value_heads", n_heads) / n_heads
     n_experts = config.get("num_local_experts") or config.get("num_experts") or 1
@@ -205,7 +206,8 @@ def check_local(key: str, name: str) -> None:
 
 
 def cache_folder() -> Path:
-    """Folder of unpacked models: ``HERCULES_SCALE_CACHE``, or the user's cache folder."""
+    """Return the folder of unpacked models: ``HERCULES_SCALE_CACHE``, or the user's cache
+    folder."""
     configured = os.environ.get("HERCULES_SCALE_CACHE")
     if configured:
         return Path(configured)
@@ -227,7 +229,7 @@ def _split_folder(alias: str, model: SplitModel) -> Path:
 
 
 def _parts(key: str, alias: str, model: SplitModel) -> list[Path]:
-    """Files of the parts of a split model, in order.
+    """Return the files of the parts of a split model, in order.
 
     Raises:
         ConfigError: A package is not installed, or does not hold its part.
@@ -249,7 +251,7 @@ def _parts(key: str, alias: str, model: SplitModel) -> list[Path]:
 
 
 def _unpacked(key: str, alias: str, model: SplitModel, unpack: Callable[[Path, Path], None]) -> str:
-    """Folder of a split model in the cache, where it is unpacked once.
+    """Return the folder of a split model in the cache, where it is unpacked once.
 
     Raises:
         ConfigError: A package is not installed, or the parts are not those that were pinned.

@@ -22,7 +22,8 @@ _JOINER = re.compile("(?<=(.))[\u200c\u200d](?=(.))")
 
 
 def joiners(text: str) -> set[int]:
-    """Places of joiners that are letters of a word, as in Persian and in the scripts of India.
+    """Return the places of joiners that are letters of a word, as in Persian and in the scripts of
+    India.
 
     Elsewhere they are control characters like others.
     """
@@ -39,7 +40,7 @@ def joiners(text: str) -> set[int]:
 
 
 def printable(text: str) -> str:
-    """Text with control characters, such as a terminal's escapes, shown and not obeyed."""
+    """Return text with control characters, such as a terminal's escapes, shown and not obeyed."""
     if text.isprintable():
         return text
     kept = joiners(text)
@@ -50,18 +51,20 @@ def printable(text: str) -> str:
 
 
 def for_stream(text: str, stream: TextIO) -> str:
-    """Text that a stream can write: what its encoding does not have is shown by its number."""
+    """Return the text that a stream can write: what its encoding does not have is shown by its
+    number."""
     encoding = stream.encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def printable_lines(text: str) -> str:
-    """Lines with control characters shown and not obeyed."""
+    """Return lines with control characters shown and not obeyed."""
     return "\n".join(printable(line) for line in text.splitlines())
 
 
 def without_secrets(text: str) -> str:
-    """Text without passwords and signatures of URLs, and without what the environment keeps secret.
+    """Return text without passwords and signatures of URLs, and without what the environment keeps
+    secret.
 
     Endpoints quote the keys that they refuse, and file systems the URLs that they cannot read.
     """
@@ -72,12 +75,13 @@ def without_secrets(text: str) -> str:
 
 
 def holds_secret(url: str) -> bool:
-    """Whether a URL or path has a user and password, or a parameter such as a signature."""
+    """Return whether a URL or path has a user and password, or a parameter such as a signature."""
     return any(_is_secret(found) for found in _IN_URLS.finditer(url))
 
 
 def _is_secret(found: re.Match[str]) -> bool:
-    """Whether it is a parameter of a secret's name, or a user with a password, or of the web."""
+    """Return whether it is a parameter of a secret's name, or a user with a password, or of the
+    web."""
     if found[1] is not None:
         return _SECRET_PARAMETERS.search(found[1]) is not None
     before = found.string[max(found.start() - len("https://"), 0) : found.start()]

@@ -96,7 +96,7 @@ def cut(dendrogram: Dendrogram, k: int) -> Int32:
 
 
 def _dissimilarities(points: Float64, weight: Float64, linkage: Linkage) -> Float64:
-    """Distances of all points, shape (n, n); infinite from a point to itself."""
+    """Return the distances of all points, shape (n, n); infinite from a point to itself."""
     # It takes a third of a second to load, and only this needs it here.
     from scipy.spatial.distance import cdist
 
@@ -230,7 +230,7 @@ def agglomerate_vectors(
 def _points(
     vectors: VectorSet, config: HierarchyConfig, checkpoints: Checkpoints | None
 ) -> tuple[Float32, KMeansResult | None]:
-    """Points to agglomerate, some of them perhaps empty, shape (points, d)."""
+    """Return points to agglomerate, some of them perhaps empty, shape (points, d)."""
     if vectors.n_rows <= EXACT_ROWS:
         return take(vectors, np.arange(vectors.n_rows))[0], None
     wanted = max(MICRO_CLUSTERS, MICRO_PER_CLUSTER * config.listed_levels[0])
@@ -239,13 +239,13 @@ def _points(
 
 
 def _parents(finer: Int32, coarser: Int32) -> Int32:
-    """Cluster of the coarser cut that each cluster of the finer one lies in."""
+    """Return cluster of the coarser cut that each cluster of the finer one lies in."""
     first = np.unique(finer, return_index=True)[1]
     return coarser[first]
 
 
 def _heights(dendrogram: Dendrogram, k: int) -> tuple[float, float | None]:
-    """Heights of the last merge made and of the next, at k clusters."""
+    """Return the heights of the last merge made and of the next, at k clusters."""
     heights = dendrogram.heights
     made = len(heights) + 1 - k
     height = float(heights[made - 1]) if made else 0.0

@@ -54,7 +54,7 @@ def nearest(
 
 
 def with_offsets(centroids: Float32, offsets: Float32) -> Float32:
-    """Centroids of one more dimension, along which an offset is a squared distance.
+    """Return the centroids of one more dimension, along which an offset is a squared distance.
 
     Vectors lie at 0 there.
     """
@@ -62,7 +62,7 @@ def with_offsets(centroids: Float32, offsets: Float32) -> Float32:
 
 
 def to_unit(vectors: Float32) -> Float32:
-    """Vectors at length 1; zero vectors stay."""
+    """Return vectors at length 1; zero vectors stay."""
     with np.errstate(over="ignore"):
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit = np.where(lengths > 0, vectors / np.maximum(lengths, np.float32(1e-30)), vectors)
@@ -105,7 +105,7 @@ class Scale:
 
     @classmethod
     def of(cls, total_weight: int, largest: float, dimension: int, typical: float = 0.0) -> Scale:
-        """Places for vectors of numbers that are at most ``largest`` from 0.
+        """Return places for vectors of numbers that are at most ``largest`` from 0.
 
         A squared distance is at most d (2 max|x|)^2. Where few vectors are much longer than the
         others, sums of squared distances get the places that the others need.
@@ -162,11 +162,12 @@ class Sums:
         return self.objective / 2.0**self.scale.distances
 
     def totals(self) -> NDArray[np.float64]:
-        """Sum of each cluster's vectors, shape (k, d)."""
+        """Return the sum of each cluster's vectors, shape (k, d)."""
         return self.sums.astype(np.float64) / 2.0**self.scale.vectors
 
     def means(self, otherwise: Float32) -> Float32:
-        """Mean of each cluster, shape (k, d); rows of ``otherwise`` where a cluster is empty."""
+        """Return the mean of each cluster, shape (k, d); rows of ``otherwise`` where a cluster is
+        empty."""
         means = (self.totals() / np.maximum(self.counts, 1)[:, None]).astype(np.float32)
         return np.where(self.counts[:, None] > 0, means, otherwise)
 

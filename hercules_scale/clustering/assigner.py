@@ -116,21 +116,21 @@ class Assigner:
         return [len(level.centroids) for level in self.levels]
 
     def to_space(self, vectors: Float32) -> Float32:
-        """Embeddings, shape (n, d), in the space that clusters lie in."""
+        """Return embeddings, shape (n, d), in the space that clusters lie in."""
         found = (to_unit(vectors) if self.metric == "cosine" else vectors) - self.mean
         if math.isfinite(self.limit):
             cut_lengths(found, vector_lengths(found), self.limit)
         return found
 
     def find_leaves(self, vectors: Float32) -> Int32:
-        """Clusters of level 1 of vectors in that space, shape (n,)."""
+        """Return the clusters of level 1 of vectors in that space, shape (n,)."""
         unknown, unbounded = np.full(len(vectors), -1, np.int32), np.zeros(len(vectors))
         lengths = vector_lengths(vectors)
         cells, _, _ = find_labels(vectors, lengths, unknown, unbounded, self._pass, nearest)
         return self.leaves[cells]
 
     def memberships(self, vectors: Float32, leaves: Int32) -> Memberships:
-        """Clusters, distances and margins at every level of vectors in that space."""
+        """Return clusters, distances and margins at every level of vectors in that space."""
         return compute_memberships(vectors, leaves, self.levels)
 
     @cached_property

@@ -38,7 +38,7 @@ class NoCheckpoints:
     """Keeps nothing: for loops of a few seconds."""
 
     def load(self, loop: str) -> State | None:
-        """Nothing."""
+        """Do nothing."""
         return None
 
     def save(self, loop: str, state: State, last: bool = False) -> None:

@@ -130,7 +130,7 @@ def check_score(config: HierarchyConfig, n_rows: int) -> None:
 
 
 def k_range(n_rows: int, level: int, max_k: int) -> tuple[int, int]:
-    """Smallest and largest count that a level may get.
+    """Return the smallest and largest count that a level may get.
 
     Scores of texts often fall from two clusters on, and two clusters say little of a collection.
     So the items' ladder begins at a quarter of the root of their number (at 8 for few), and that
@@ -195,7 +195,7 @@ def _sample(vectors: VectorSet, seed: int, level: int) -> VectorSet:
 def _curve(
     vectors: VectorSet, counts: list[int], config: HierarchyConfig, level: int
 ) -> list[CurvePoint]:
-    """Points of the counts; fewer where there are fewer distinct vectors."""
+    """Return the points of the counts; fewer where there are fewer distinct vectors."""
     # Resampling moves centroids off the means of their clusters, which scores take them for.
     config = config.model_copy(update={"resampling": ResamplingConfig()})
     points: dict[int, CurvePoint] = {}
@@ -210,7 +210,8 @@ def _curve(
 def score_clusters(
     vectors: VectorSet, centroids: Float32, config: HierarchyConfig, level: int = 1
 ) -> CurvePoint:
-    """Scores of the clusters around given centroids, each of which is nearest to some vector.
+    """Return the scores of the clusters around given centroids, each of which is nearest to some
+    vector.
 
     They are computed from values of each row, gathered in the order of rows, so any split of the
     rows gives the same. Peak memory: 24 bytes a row and two copies of the scored rows.
@@ -259,7 +260,7 @@ def _weights(tile: Tile) -> Float64:
 
 
 def _distances(tile: Tile, centres: Float64) -> Float64:
-    """Euclidean distance of each vector to its cluster's centre, shape (n,)."""
+    """Return Euclidean distance of each vector to its cluster's centre, shape (n,)."""
     parts = []
     for start in range(0, len(tile.vectors), SUM_ROWS):
         part = slice(start, start + SUM_ROWS)
@@ -281,7 +282,7 @@ def _simplified_silhouettes(
     seed: int,
     level: int,
 ) -> Float64:
-    """Mean of each cluster, shape (k,), over the vectors of the smallest hashes in it.
+    """Return the mean of each cluster, shape (k,), over the vectors of the smallest hashes in it.
 
     The own centroid is that of the cluster's other vectors: with the vector in it, small clusters
     score high in any data (noise of 2,000 vectors had .05 at 11 clusters and .19 at 498).
@@ -313,7 +314,7 @@ def _silhouettes(vectors: VectorSet, labels: NDArray[np.int32]) -> Float64:
 
 
 def calinski_harabasz(means: Float64, counts: Float64, within: float) -> float:
-    """Variance between clusters over that within, each by its degrees of freedom.
+    """Return the variance between clusters over that within, each by its degrees of freedom.
 
     Args:
         means: Shape (k, d).
@@ -329,7 +330,7 @@ def calinski_harabasz(means: Float64, counts: Float64, within: float) -> float:
 
 
 def davies_bouldin(means: Float64, spread: Float64) -> float:
-    """Mean over clusters of the worst (s_i + s_j) / |c_i - c_j|.
+    """Return the mean over clusters of the worst (s_i + s_j) / |c_i - c_j|.
 
     Args:
         means: Shape (k, d).

@@ -84,7 +84,7 @@ class Pass:
 
 
 def _distinct_rows(wide: Float32) -> Int64:
-    """Rows without later copies of them, shape (at most k,)."""
+    """Return rows without later copies of them, shape (at most k,)."""
     # Comparing whole rows is slow, and rows of different sums differ.
     if len(np.unique(wide.sum(axis=1, dtype=np.float64))) == len(wide):
         return np.arange(len(wide))
@@ -92,7 +92,7 @@ def _distinct_rows(wide: Float32) -> Int64:
 
 
 def own_distances(vectors: Float32, labels: Int32, step: Pass) -> Float32:
-    """Squared L2 distances to the own centroids and their offsets, shape (n,)."""
+    """Return squared L2 distances to the own centroids and their offsets, shape (n,)."""
     distances = squared_distances(vectors, step.centroids, labels, np.float32)
     distances += step.offsets[labels]
     return distances
@@ -104,7 +104,7 @@ def squared_distances(
     ids: Int32 | Int64,
     dtype: type[np.floating[Any]] = np.float64,
 ) -> NDArray[Any]:
-    """Squared L2 distance of each vector to one centroid, shape (n,); of these two alone."""
+    """Return squared L2 distance of each vector to one centroid, shape (n,); of these two alone."""
     distances = np.empty(len(vectors), dtype)
     for start in range(0, len(vectors), BLOCK_ROWS):
         part = slice(start, start + BLOCK_ROWS)
@@ -162,7 +162,7 @@ def find_labels(
 def _nearest_fast(
     vectors: Float32, errors: Float64, labels: Int32, step: Pass, search: Search
 ) -> Float64:
-    """Lower bounds on the L2 distances to the centroids that moved farthest, but the own."""
+    """Return lower bounds on the L2 distances to the centroids that moved farthest, but the own."""
     assert step.fast is not None
     centroids, given = step.centroids[step.fast], step.offsets[step.fast]
     n_found = min(2, len(centroids))
@@ -175,7 +175,7 @@ def _nearest_fast(
 
 
 def _search(vectors: Float32, errors: Float64, step: Pass, search: Search) -> tuple[Int32, Float64]:
-    """Labels and bounds of some vectors."""
+    """Return labels and bounds of some vectors."""
     centroids, offsets = step.centroids[step.distinct], step.offsets[step.distinct]
     given = offsets if offsets.any() else None
     k = len(centroids)

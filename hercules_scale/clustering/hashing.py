@@ -12,7 +12,7 @@ _MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 def hash_rows(
     seed: int, level: int, phase: str, index: int, rows: NDArray[np.int64]
 ) -> NDArray[np.uint64]:
-    """64 well-mixed bits for each row, shape (n,).
+    """Return 64 well-mixed bits for each row, shape (n,).
 
     Args:
         seed: Seed of the run.

@@ -50,7 +50,7 @@ FromEach = Callable[[Int64], Float32]
 def initial_centroids(
     vectors: VectorSet, k: int, config: HierarchyConfig, level: int, seed: int
 ) -> Float32:
-    """Centroids to start from, shape (k, d).
+    """Return centroids to start from, shape (k, d).
 
     Args:
         vectors: Vectors, at least k.
@@ -105,7 +105,7 @@ def kmeans_plus_plus(points: Float32, weights: Int64, k: int, seed: int, level: 
 
 
 def distances_of(points: Float32) -> FromEach:
-    """Squared L2 distances from some points to all of them, by position.
+    """Return squared L2 distances from some points to all of them, by position.
 
     They are rounded to float32, since the last digits of matrix products depend on the threads.
     Of few points all distances are computed at once, which takes 4 bytes a pair.
@@ -136,7 +136,8 @@ def distances_of(points: Float32) -> FromEach:
 
 
 def draw_apart(from_each: FromEach, weights: Int64, k: int, random: np.random.Generator) -> Int64:
-    """Positions of k points, each drawn by weight times squared distance to those before.
+    """Return the positions of k points, each drawn by weight times squared distance to those
+    before.
 
     Of 2 + ln k candidates for each the one that leaves the least inertia is taken.
 
@@ -172,7 +173,8 @@ def draw_apart(from_each: FromEach, weights: Int64, k: int, random: np.random.Ge
 
 
 def kmeans_parallel(vectors: VectorSet, k: int, seed: int, level: int) -> Float32:
-    """Two rounds of 2k rows drawn by squared distance over all rows, then weighted k-means++.
+    """Return two rounds of 2k rows drawn by squared distance over all rows, then weighted
+    k-means++.
 
     Source: Scalable K-Means++ (Bahmani et al., VLDB 2012).
     """
@@ -191,7 +193,7 @@ def kmeans_parallel(vectors: VectorSet, k: int, seed: int, level: int) -> Float3
 def draw_far_rows(
     vectors: VectorSet, centroids: Float32, n_draws: int, seed: int, level: int, round_: int
 ) -> Int64:
-    """Rows drawn without replacement by weight times squared distance, in the order of rows.
+    """Return rows drawn without replacement by weight times squared distance, in the order of rows.
 
     The draw takes the smallest -ln(u) / (w D^2), which merges exactly over any split of the rows.
 

@@ -147,7 +147,8 @@ def _warm_start(
 
 
 def warm_up_size(vectors: VectorSet, k: int) -> int:
-    """Rows of the sample that is clustered first; all rows where that would save little."""
+    """Return the rows of the sample that is clustered first; all rows where that would save
+    little."""
     fits = WARM_UP_BYTES // (4 * vectors.dimension)
     size = min(SAMPLE_PER_CLUSTER * k, max(fits, k))
     return size if vectors.n_rows >= WARM_UP_FROM * size else vectors.n_rows
@@ -224,7 +225,8 @@ def lloyd(
 
 
 def project(centroids: Float32, metric: str) -> Float32:
-    """Centroids as the metric has them: of unit length for ``cosine`` (spherical k-means)."""
+    """Return centroids as the metric has them: of unit length for ``cosine`` (spherical
+    k-means)."""
     return centroids if metric == "squared_l2" else to_unit(centroids)
 
 

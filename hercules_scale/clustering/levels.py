@@ -270,7 +270,7 @@ class Memberships:
 
 
 def compute_memberships(vectors: Float32, leaves: Int32, levels: list[Level]) -> Memberships:
-    """Clusters, distances and margins of some items.
+    """Return clusters, distances and margins of some items.
 
     Args:
         vectors: Shape (n, d), in the space that was clustered.

@@ -56,7 +56,7 @@ class Phase:
         return self.converged or self.n_rounds == MAX_ROUNDS
 
     def weights(self, n_levels: int) -> Float64:
-        """Weight of each level, finest first, shape (L,)."""
+        """Return the weight of each level, finest first, shape (L,)."""
         return np.array([1.0] + [self.upper_weight] * (n_levels - 1))
 
     def after(self, objective: float, n_changed: int, tolerance: float) -> Phase:
@@ -104,7 +104,7 @@ def refine_tree(
     tolerance: float = 1e-5,
     upper_weights: Sequence[float] = UPPER_WEIGHTS,
 ) -> Tree:
-    """Lower J from a given tree until it stops falling, under one weight after the other.
+    """Return lower J from a given tree until it stops falling, under one weight after the other.
 
     A round takes the means of every cluster, moves clusters to better parents, and assigns every
     item to the leaf with the cheapest whole path; it costs one assignment at k_1.
@@ -170,7 +170,7 @@ def refine_tree(
 def path_centroids(
     centroids: list[Float32], parents: Parents, weights: Float64
 ) -> tuple[Float32, Float32]:
-    """One vector a leaf for its whole path.
+    """Return one vector a leaf for its whole path.
 
     With W the sum of the weights, the sum over a path of w_l |x - c_l|^2 equals
     W (|x - p|^2 + o), where p is the weighted mean of the path's centroids.
@@ -296,7 +296,8 @@ def add_up(counts: Int64, totals: Float64, parents: Parents) -> tuple[list[Int64
 def means(
     counts: list[Int64], totals: list[Float64], otherwise: list[Float32], metric: str
 ) -> list[Float32]:
-    """Centroids of every level from their counts and sums; ``otherwise`` where one is empty."""
+    """Return the centroids of every level from their counts and sums; ``otherwise`` where one is
+    empty."""
     centroids = []
     for level, (count, total) in enumerate(zip(counts, totals, strict=True)):
         mean = (total / np.maximum(count, 1)[:, None]).astype(np.float32)

@@ -23,7 +23,7 @@ SUM_ERROR = 2.0**-22
 def nearest_torch_gpu(
     vectors: Float32, centroids: Float32, n_nearest: int, offsets: Float32 | None
 ) -> tuple[Float32, Int64]:
-    """By torch on a GPU; vectors and centroids go there for this search."""
+    """Search with torch on a GPU; vectors and centroids go there for this search."""
     # torch takes seconds to load, and a process without a GPU has no need of it here.
     from hercules_scale.clustering.torch_nearest import nearest_torch
 
@@ -34,7 +34,7 @@ def nearest_torch_gpu(
 def nearest_faiss_gpu(
     vectors: Float32, centroids: Float32, n_nearest: int, offsets: Float32 | None
 ) -> tuple[Float32, Int64]:
-    """By a faiss that is built for GPUs."""
+    """Search with a FAISS that is built for GPUs."""
     if offsets is not None:
         centroids = with_offsets(centroids, offsets)
         vectors = np.pad(vectors, ((0, 0), (0, 1)))
@@ -44,14 +44,14 @@ def nearest_faiss_gpu(
 
 
 def vector_lengths(vectors: Float32) -> NDArray[np.float64]:
-    """L2 norms, shape (n,)."""
+    """Return L2 norms, shape (n,)."""
     return np.asarray(np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)))
 
 
 def error_bounds(
     lengths: NDArray[np.float64], dimension: int, centroids: Float32, offsets: Float32 | None
 ) -> NDArray[np.float64]:
-    """Bound on the error of a float32 distance of vectors of some lengths to a centroid.
+    """Return a bound on the error of a float32 distance of vectors of some lengths to a centroid.
 
     Distances are taken as |x|² + |c|² - 2 x·c. The bound is that of centroids that may be one of
     the two nearest: with b the second smallest norm of all, one of more than 3 |x| + 2 b lies more
@@ -70,7 +70,7 @@ def error_bounds(
 def least_squares(
     distances: NDArray[np.floating], errors: NDArray[np.float64], dimension: int
 ) -> NDArray[np.float64]:
-    """Lower bounds on the true squared distances, given distances in float32.
+    """Return lower bounds on the true squared distances, given distances in float32.
 
     A centroid that ``errors`` leaves out is longer than three times the vector, so its distance is
     at least half the sum of both norms.
@@ -80,14 +80,14 @@ def least_squares(
 
 
 def _relative_error(dimension: int) -> float:
-    """Error bound of a float32 distance, as a share of (|x| + |c|)²."""
+    """Return error bound of a float32 distance, as a share of (|x| + |c|)²."""
     return SUM_ERROR * (dimension + 4)
 
 
 def exact_distances(
     vectors: Float32, centroids: Float32, offsets: Float32 | None, ids: Int64
 ) -> NDArray[np.float64]:
-    """Squared L2 distances in float64 to some centroids of each row, shape (n, m)."""
+    """Return squared L2 distances in float64 to some centroids of each row, shape (n, m)."""
     difference = vectors[:, None].astype(np.float64) - centroids[ids]
     exact = np.square(difference, out=difference).sum(axis=2)
     return np.asarray(exact if offsets is None else exact + offsets[ids])

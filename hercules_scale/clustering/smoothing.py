@@ -75,7 +75,7 @@ def average(vectors: Float32, neighbours: Int64, candidates: Float32, unit: bool
 
 
 def is_unit(vectors: Float32) -> bool:
-    """Whether vectors have unit length, as text encoders give them."""
+    """Return whether vectors have unit length, as text encoders give them."""
     lengths = np.linalg.norm(vectors, axis=1)
     return bool(np.abs(lengths - 1).max(initial=0) <= UNIT_TOLERANCE)
 
@@ -101,7 +101,7 @@ def smooth(vectors: Float32, n_neighbours: int, rounds: int, unit: bool) -> Floa
 def choose_smoothing(
     sample: Float32, n_rows: int, k: int, rounds: int, unit: bool, seed: int
 ) -> SmoothingChoice:
-    """Whether to smooth, and over how many neighbours, without labels.
+    """Return whether to smooth, and over how many neighbours, without labels.
 
     A neighbourhood may be no larger than half a finest cluster of average size, where equal vectors
     count once: they need no smoothing, and melt the few others into themselves. Within that,
@@ -130,7 +130,7 @@ def choose_smoothing(
 
 
 def _agreement(halves: list[Float32], k: int, seed: int) -> float:
-    """Mean ARI, over both halves, of a half's own clusters and the other's centroids'."""
+    """Return the mean ARI, over both halves, of a half's own clusters and the other's."""
     # scikit-learn takes a second to load, and only this needs it here.
     from sklearn.metrics import adjusted_rand_score
 

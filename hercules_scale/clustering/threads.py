@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def map_blocks(work: Callable[[slice], T], n_rows: int, block_rows: int) -> list[T]:
-    """Results of a function over blocks of rows, in their order.
+    """Return the results of a function over blocks of rows, in their order.
 
     As many threads as faiss would take share the blocks, and faiss takes one in each: what is
     between its searches is shared so too.

@@ -94,7 +94,7 @@ class Tile:
 
 
 def _largest_number(vectors: Float32) -> float:
-    """Largest number in vectors, without sign."""
+    """Return the largest number in vectors, without sign."""
     return max(float(vectors.max()), -float(vectors.min()))
 
 
@@ -122,7 +122,7 @@ def count_lengths(lengths: NDArray[np.floating[Any]]) -> Int64:
 
 
 def is_far(lengths: NDArray[np.floating[Any]], limit: float) -> NDArray[np.bool_]:
-    """Which lengths ``count_far`` counts."""
+    """Return whether ``count_far`` counts each length."""
     return np.asarray(_to_float32(lengths) >= limit)
 
 
@@ -132,7 +132,8 @@ def _to_float32(lengths: NDArray[np.floating[Any]]) -> Float32:
 
 
 def typical_length(counts: Int64) -> float:
-    """End of the range that the median of counted lengths above 0 is in; 0 where there are none."""
+    """Return end of the range that the median of counted lengths above 0 is in; 0 where there are
+    none."""
     ends = np.cumsum(counts[1:])
     if ends[-1] == 0:
         return 0.0
@@ -175,7 +176,7 @@ class VectorSet(Protocol):
         ...
 
     def map(self, work: Callable[[Tile], T], thin: Thin[T] | None = None) -> list[T]:
-        """Results of a pure function over the tiles, in the order of the rows.
+        """Return the results of a pure function over the tiles, in the order of the rows.
 
         Args:
             work: The function.
@@ -202,7 +203,7 @@ class TileSet:
         self._counts = np.zeros(0, np.int64)
 
     def largest(self) -> float:
-        """Largest number in the vectors, without sign."""
+        """Return the largest number in the vectors, without sign."""
         return max((_largest_number(tile.vectors) for tile in self.tiles), default=0.0)
 
     def count_lengths(self) -> Int64:
@@ -240,7 +241,7 @@ class TileSet:
         return Sums(self._sums.copy(), self._counts.copy(), objective, n_changed, scale)
 
     def _find(self, tile: Tile, step: Pass) -> tuple[Int32, Float32, NDArray[np.float64]]:
-        """Labels, distances and bounds of a tile."""
+        """Return labels, distances and bounds of a tile."""
 
         def work(rows: slice) -> tuple[Int32, Float32, NDArray[np.float64]]:
             given = (tile.vectors[rows], tile.lengths[rows], tile.labels[rows], tile.bounds[rows])
@@ -287,7 +288,7 @@ class DeviceTileSet(TileSet):
 
 
 def _objective(tile: Tile, scale: Scale) -> int:
-    """Weighted sum of a tile's squared distances, fixed point."""
+    """Return the weighted sum of a tile's squared distances, fixed point."""
     fixed = np.rint(tile.distances.astype(np.float64) * 2.0**scale.distances)
     if float(fixed.max(initial=0)) * float(tile.weights.sum()) < 2.0**62:
         return int((fixed.astype(np.int64) * tile.weights).sum())
@@ -356,12 +357,12 @@ class LocalVectors:
         return self._tiles.assign(centroids, offsets, self._scale)
 
     def map(self, work: Callable[[Tile], T], thin: Thin[T] | None = None) -> list[T]:
-        """Results of a pure function over the tiles, in the order of the rows."""
+        """Return the results of a pure function over the tiles, in the order of the rows."""
         return [work(tile) for tile in self._tiles.tiles]
 
 
 def labels_of(vectors: VectorSet) -> Int32:
-    """Clusters of the last assignment, shape (n,)."""
+    """Return the clusters of the last assignment, shape (n,)."""
     return np.concatenate(vectors.map(_labels))
 
 
@@ -370,7 +371,8 @@ def _labels(tile: Tile) -> Int32:
 
 
 def take(vectors: VectorSet, rows: Int64) -> tuple[Float32, Int64]:
-    """Vectors of some rows, shape (len(rows), d), and their weights, in the order asked."""
+    """Return the vectors of some rows, shape (len(rows), d), and their weights, in the order
+    asked."""
     order = np.argsort(rows, kind="stable")
     parts = vectors.map(partial(_rows_of_tile, rows=rows[order]))
     back = np.empty(len(rows), np.int64)
@@ -388,7 +390,8 @@ def _rows_of_tile(tile: Tile, rows: Int64) -> tuple[Float32, Int64]:
 
 
 def sample_rows(vectors: VectorSet, size: int, seed: int, level: int) -> Int64:
-    """Rows of a uniform sample without replacement, in random order: the smallest hashes."""
+    """Return the rows of a uniform sample without replacement, in random order: the smallest
+    hashes."""
     work = partial(_smallest_hashes, size=size, seed=seed, level=level)
     return smallest_keys(vectors.map(work, partial(thin_keys, size=size)), size)[0]
 
@@ -402,7 +405,7 @@ def _smallest_hashes(
 
 
 def smallest_keys(parts: list[Keyed], size: int) -> Keyed:
-    """Rows of the smallest keys of all parts, by (key, row), and the keys."""
+    """Return the rows of the smallest keys of all parts, by (key, row), and the keys."""
     rows, keys = (np.concatenate(each) for each in zip(*parts, strict=True))
     kept = np.lexsort((rows, keys))[:size]
     return rows[kept], keys[kept]
@@ -443,7 +446,8 @@ def _nearest_of_tile(tile: Tile, n_nearest: int) -> _Near:
 
 
 def first_of_each(labels: Int32, keys: NDArray[Any], rows: Int64, n_first: int) -> Int64:
-    """Positions of the ``n_first`` of each label by (key, row), by label, least key first."""
+    """Return the positions of the ``n_first`` of each label by (key, row), by label, least key
+    first."""
     order = np.lexsort((rows, keys, labels))
     ordered = labels[order]
     rank = np.arange(len(order)) - np.searchsorted(ordered, ordered, side="left")

@@ -82,7 +82,8 @@ def nearest_torch(
 
 
 def device_bytes(n_numbers: int) -> int:
-    """Memory of a GPU that ``DeviceTiles`` of so many numbers take: float32, bfloat16, scores."""
+    """Return the memory of a GPU that ``DeviceTiles`` of so many numbers take: float32, bfloat16,
+    scores."""
     return 6 * n_numbers + 2 * CUDA_SCORE_BYTES
 
 
@@ -141,7 +142,7 @@ class DeviceTiles:
         return self.labels(), torch.cat(distances)
 
     def labels(self) -> Tensor:
-        """Labels of the last assignment, int32; -1 before the first."""
+        """Return the labels of the last assignment, int32; -1 before the first."""
         return torch.cat(self._labels)
 
     def _move(self, vectors: Tensor, old: Tensor, new: Tensor) -> None:
@@ -264,7 +265,7 @@ class _Centroids:
         return cls(exact, own, product, group, reach, largest, n_nearest)
 
     def error(self, rows: _Rows) -> Tensor:
-        """Bound on the error of any score of each row, shape (n,), float64.
+        """Return a bound on the error of any score of each row, shape (n,), float64.
 
         With x = x' + r and c = c' + s, x' and c' rounded: x·c - x'·c' = r·c + x'·s, at most
         |r||c| + |x'||s| by Cauchy and Schwarz. The product's own sums add ``SUM_ERROR`` a number.
@@ -295,7 +296,8 @@ def _unassigned(tile: _Rows) -> Tensor:
 
 
 def _rounded(exact: Tensor, dtype: torch.dtype, n_rows: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Vectors in the product's type and width, their norms, and the norms of what was lost."""
+    """Return the vectors in the product's type and width, their norms, and the norms of what was
+    lost."""
     d = exact.shape[1]
     width = -(-(d + TERM_COLUMNS) // ALIGNMENT) * ALIGNMENT
     product = torch.zeros(n_rows, width, dtype=dtype, device=exact.device)
@@ -308,7 +310,7 @@ def _rounded(exact: Tensor, dtype: torch.dtype, n_rows: int) -> tuple[Tensor, Te
 
 
 def _pieces(terms: Tensor, dtype: torch.dtype) -> Tensor:
-    """Terms as sums of three numbers of a type, shape (k, 3)."""
+    """Return terms as sums of three numbers of a type, shape (k, 3)."""
     pieces = []
     for _ in range(TERM_COLUMNS):
         pieces.append(terms.to(dtype))
@@ -318,7 +320,8 @@ def _pieces(terms: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _too_far(terms: Tensor, reach: Tensor, n_nearest: int) -> Tensor:
-    """Centroids that are nearest to no row: their large terms and norms would widen the bound.
+    """Return the centroids that are nearest to no row: their large terms and norms would widen the
+    bound.
 
     A score lies within ``reach`` = 2 max|x| |c| of the term.
     """
@@ -329,7 +332,7 @@ def _too_far(terms: Tensor, reach: Tensor, n_nearest: int) -> Tensor:
 
 
 def _search(rows: _Rows, centroids: _Centroids, n_nearest: int) -> tuple[Tensor, Tensor]:
-    """Distances and ids of the nearest, both of shape (n, n_nearest)."""
+    """Return distances and ids of the nearest, both of shape (n, n_nearest)."""
     found = [_search_block(part, centroids, n_nearest) for part in _blocks(rows, centroids)]
     none = torch.zeros(0, n_nearest, device=rows.exact.device)
     return (
@@ -339,7 +342,7 @@ def _search(rows: _Rows, centroids: _Centroids, n_nearest: int) -> tuple[Tensor,
 
 
 def _blocks(rows: _Rows, centroids: _Centroids) -> Iterator[_Rows]:
-    """Blocks of nearly equal size, so many that the scores of each fit."""
+    """Yield blocks of nearly equal size, so many that the scores of each fit."""
     n, padded = len(rows.exact), len(centroids.product)
     held = (CUDA_SCORE_BYTES if rows.exact.is_cuda else CPU_SCORE_BYTES) // (4 * padded)
     n_blocks = -(-n // min(max(held, 1), MAX_ROWS))
@@ -364,7 +367,7 @@ def _search_block(rows: _Rows, centroids: _Centroids, n_nearest: int) -> tuple[T
 
 
 def _scores(rows: Tensor, centroids: Tensor) -> Tensor:
-    """Products summed and kept in float32."""
+    """Return products summed and kept in float32."""
     if rows.is_cuda and rows.dtype != torch.float32:
         return torch.mm(rows, centroids.T, out_dtype=torch.float32)
     if (precision := torch.get_float32_matmul_precision()) != "highest":
@@ -383,7 +386,7 @@ def _settle(
     centroids: _Centroids,
     n_nearest: int,
 ) -> tuple[Tensor, Tensor]:
-    """Distances and ids of the nearest among the centroids with scores within the limits."""
+    """Return distances and ids of the nearest among the centroids with scores within the limits."""
     n, group, n_groups = scores.shape
     row, which = torch.nonzero(minima <= limits[:, None]).T
     if n > 1 and len(row) * group > MAX_PAIRS:
@@ -437,7 +440,7 @@ def _value_of(wanted: Tensor, row: Tensor, ids: Tensor, values: Tensor) -> Tenso
 def _pair_distances(
     vectors: Tensor, centroids: _Centroids, row: Tensor, ids: Tensor, dtype: torch.dtype
 ) -> Tensor:
-    """Squared L2 distances of pairs, with offsets, shape (pairs,)."""
+    """Return squared L2 distances of pairs, with offsets, shape (pairs,)."""
     step = max(1, DIFFERENCE_BYTES // (8 * vectors.shape[1]))
     parts = [torch.zeros(0, dtype=dtype, device=row.device)]
     for start in range(0, len(row), step):
@@ -449,7 +452,7 @@ def _pair_distances(
 
 
 def _squared_l2(vectors: Tensor, centroids: Tensor) -> Tensor:
-    """Squared L2 distances of pairs, in the type of the vectors, which are overwritten.
+    """Return squared L2 distances of pairs, in the type of the vectors, which are overwritten.
 
     Halves are added up one after another, since the order of torch's own sums depends on the
     device and the batch, and equal distances must be equal to the bit.

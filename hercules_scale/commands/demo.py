@@ -100,7 +100,7 @@ def _file(name: str, corpus: Corpus) -> str:
 
 
 def news_table() -> pa.Table:
-    """Articles of the news, each title once.
+    """Return articles of the news, each title once.
 
     Returns:
         A row an article: ``id``, ``text`` (title and lead), ``date``.
@@ -118,7 +118,7 @@ def news_table() -> pa.Table:
 
 
 def icd_table() -> pa.Table:
-    """Codes at the four-character level, and categories that have no finer code.
+    """Return codes at the four-character level, and categories that have no finer code.
 
     Returns:
         A row a code: ``code``, ``text``, ``category``, ``block``, ``chapter``.

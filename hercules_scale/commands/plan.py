@@ -111,7 +111,8 @@ def make_plan(config: RunConfig) -> str:
 
 
 def _resources(config: RunConfig) -> str:
-    """Resources of each stage on the cluster that RAY_ADDRESS names, or on this machine."""
+    """Return the resources of each stage on the cluster that RAY_ADDRESS names, or on this
+    machine."""
     if not os.environ.get("RAY_ADDRESS"):
         import torch
 
@@ -126,7 +127,7 @@ def _resources(config: RunConfig) -> str:
 
 
 def _embedding(config: RunConfig, sample: _Sample, n_rows: int) -> tuple[int, str]:
-    """Length of the vectors, and how they are made; rates are measured on the sample."""
+    """Return the length of the vectors, and how they are made; rates are measured on the sample."""
     import torch
 
     modality, workers = config.input.modality, config.resources.embed_workers
@@ -169,7 +170,7 @@ def as_text(content: str | list[dict[str, Any]]) -> str:
 
 
 def _levels(config: RunConfig, n_rows: int, counted: bool) -> tuple[list[int], str]:
-    """Clusters a level, the most there may be where the data decide, and how to say it."""
+    """Return clusters a level, the most there may be where the data decide, and how to say it."""
     hierarchy = config.hierarchy
     if isinstance(hierarchy.levels, list):
         return hierarchy.levels, str(hierarchy.levels)
@@ -182,7 +183,7 @@ def _levels(config: RunConfig, n_rows: int, counted: bool) -> tuple[list[int], s
 
 
 def _sample(config: RunConfig, sources: list[SourceFile]) -> _Sample:
-    """Usable items from the beginning of the input."""
+    """Return usable items from the beginning of the input."""
     of_items = read_layout(config.input, sources)
     n_wanted = SAMPLE_IMAGES if of_items.columns.modality == "image" else SAMPLE_TEXTS
     parts: list[pa.Table] = []
@@ -223,7 +224,7 @@ def _batches(
 
 
 def _count_rows(sources: list[SourceFile], sample: _Sample) -> tuple[int, bool]:
-    """Rows of the input, and whether they were counted or estimated from the bytes."""
+    """Return the rows of the input, and whether they were counted or estimated from the bytes."""
     counted = count_rows(sources)
     if counted is not None:
         return counted, True

@@ -42,7 +42,7 @@ def describe_run(hierarchy: Hierarchy, verbose: bool = False) -> str:
 
 
 def _fit(evaluations: pd.DataFrame) -> str:
-    """Fit of labels to held-out items, at the finest level that has siblings."""
+    """Return the fit of labels to held-out items, at the finest level that has siblings."""
     values = evaluations[evaluations["basis"] == "summaries"].set_index(["metric", "level"])[
         "value"
     ]
@@ -59,7 +59,7 @@ def _fit(evaluations: pd.DataFrame) -> str:
 
 
 def _details(hierarchy: Hierarchy) -> list[str]:
-    """Tables, metrics and stages of a run."""
+    """Return tables, metrics and stages of a run."""
     record = hierarchy.run
     lines = [""]
     width = max(len(table) for table in layout.TABLES)
@@ -114,7 +114,8 @@ def describe_assignment(assigned: Hierarchy, run: Hierarchy) -> str:
 
 
 def describe_metrics(evaluations: pd.DataFrame) -> list[str]:
-    """Metrics, a line a level: against ground truth, of clusters, of titles and descriptions."""
+    """Return metrics, a line a level: against ground truth, of clusters, of titles and
+    descriptions."""
     basis = evaluations["basis"]
     of_labels, of_vectors = basis.str.startswith("labels:"), basis.isin(["items", "children"])
     lines = []
@@ -136,7 +137,7 @@ def describe_metrics(evaluations: pd.DataFrame) -> list[str]:
 
 
 def describe_cluster(hierarchy: Hierarchy, level: int, cluster_id: int) -> str:
-    """One cluster: its labels, place in the tree and exemplars.
+    """Return one cluster: its labels, place in the tree and exemplars.
 
     Raises:
         InputError: There is no such cluster.

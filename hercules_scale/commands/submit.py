@@ -99,7 +99,7 @@ class Cluster:
             self._client = JobSubmissionClient(address)
 
     def jobs_of(self, run_id: str) -> list[Job]:
-        """Jobs of one run, oldest first."""
+        """Return jobs of one run, oldest first."""
         with self._explained():
             found = self._client.list_jobs()
         numbered = [(_number(run_id, job.submission_id), job) for job in found]
@@ -173,7 +173,7 @@ class Cluster:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Errors of Ray's client, as one line that says what to do."""
+        """Provide the errors of Ray's client, as one line that says what to do."""
         where = f"--address {self._address}"
         try:
             yield
@@ -194,7 +194,7 @@ class Cluster:
 
 
 def submission_id(config: RunConfig) -> str:
-    """Name of a run's first job: the same for the same configuration and output."""
+    """Return the name of a run's first job: the same for the same configuration and output."""
     values = {"config": fingerprinted(config), "output": config.output.path.rstrip("/")}
     return f"hercules-{fingerprint(values)}"
 
@@ -275,7 +275,7 @@ def _follow(cluster: Cluster, name: str, say: Say) -> None:
 
 
 def _environment(names: list[str] | None) -> dict[str, str]:
-    """Variables of this process that go with a job.
+    """Return the variables of this process that go with a job.
 
     Raises:
         ConfigError: One that is asked for is not set.
@@ -330,7 +330,7 @@ def _unreachable(address: str, reason: str) -> InputError:
 
 
 def _number(run_id: str, name: str | None) -> int:
-    """Which job of a run a submission id names, from 1; 0 where it is of another run."""
+    """Return the number of a run's job by its submission id, from 1; 0 for another run's."""
     found = re.fullmatch(rf"{run_id}(?:-(\d+))?", name or "")
     return int(found[1] or 1) if found else 0
 

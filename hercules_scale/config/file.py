@@ -71,7 +71,7 @@ def check_functions(config: RunConfig, llm: bool = False, embed: bool = False) -
 
 
 def storage_options(overrides: list[str]) -> StorageConfig:
-    """Access to the output of a run, by overrides such as ``storage.endpoint=URL``.
+    """Return access to the output of a run, by overrides such as ``storage.endpoint=URL``.
 
     Raises:
         ConfigError: A key is wrong, or of another section.

@@ -42,7 +42,7 @@ class SmoothingConfig(Section):
 
 
 def levels_tag(value: object) -> str:
-    """Branch of the union of ``levels`` that a value belongs to."""
+    """Return the branch of the union of ``levels`` that a value belongs to."""
     return "levels chosen" if value == "auto" else "levels listed"
 
 

@@ -66,7 +66,7 @@ def _shown(value: object) -> str:
 
 
 def _fields_at(location: list[str | int]) -> tuple[list[str], str | None]:
-    """Known keys of the section that holds a location, and the description of its field."""
+    """Return known keys of the section that holds a location, and the description of its field."""
     section: type[BaseModel] = RunConfig
     field = None
     for part in location:

@@ -1,6 +1,6 @@
-"""The configuration of a run: one section a stage, each field with its default and bounds.
+"""The configuration of a run: a section for each group of keys, with defaults and bounds.
 
-Source: the YAML of the README's "Your own data".
+Source: the YAML of docs/configuration.md.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ CALLABLE = "callable"
 
 
 def names_function(model: str | None) -> bool:
-    """Whether a model is a function of Python, as ``Hercules(embed=...)`` takes it."""
+    """Return whether a model is a function of Python, as ``Hercules(embed=...)`` takes it."""
     return model is not None and model.partition(":")[0] == CALLABLE
 
 
@@ -22,7 +22,7 @@ class Section(BaseModel):
 
 
 def without_secret(url: str | None, remedy: str) -> str | None:
-    """URL of an endpoint, without a password or key in it.
+    """Return URL of an endpoint, without a password or key in it.
 
     Raises:
         ValueError: It holds one, or is no HTTP URL.
@@ -36,7 +36,8 @@ def without_secret(url: str | None, remedy: str) -> str | None:
 
 
 def without_password(paths: str | list[str]) -> str | list[str]:
-    """Paths, none of which brings the key to itself, since they are written to the output."""
+    """Return paths, none of which brings the key to itself, since they are written to the
+    output."""
     if any(holds_secret(path) for path in ([paths] if isinstance(paths, str) else paths)):
         raise ValueError(
             "must hold no password, key or signature; give those in the environment, such as "

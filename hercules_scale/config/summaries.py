@@ -17,7 +17,7 @@ class PriceConfig(Section):
     completion: float = Field(ge=0, description="price of a million generated tokens")
 
     def of(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """Cost of a number of tokens."""
+        """Return the cost of a number of tokens."""
         return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
 
 

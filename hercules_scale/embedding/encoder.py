@@ -22,11 +22,11 @@ class TextEncoder(Protocol):
         ...
 
     def count_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """Tokens that the model reads of each text, shape (n,), after truncation."""
+        """Return the tokens that the model reads of each text, shape (n,), after truncation."""
         ...
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors of unit length, shape (n, d), in the order of the texts."""
+        """Return the vectors of unit length, shape (n, d), in the order of the texts."""
         ...
 
 
@@ -39,5 +39,5 @@ class ImageEncoder(Protocol):
         ...
 
     def encode(self, images: Sequence[bytes]) -> NDArray[np.float32]:
-        """Vectors of unit length of RGB images, as PNG or JPEG, shape (n, d)."""
+        """Return the vectors of unit length of RGB images, as PNG or JPEG, shape (n, d)."""
         ...

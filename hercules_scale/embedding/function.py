@@ -28,7 +28,7 @@ class FunctionEncoder:
         self.dimension: int | None = None
 
     def encode(self, texts: Sequence[str], stage: str) -> NDArray[np.float32]:
-        """Vectors as the function gives them, shape (n, d), in the order of the texts.
+        """Return vectors as the function gives them, shape (n, d), in the order of the texts.
 
         Args:
             texts: Texts to embed; the function is not called for none.

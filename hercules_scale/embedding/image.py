@@ -68,7 +68,7 @@ class EfficientNetLite:
         self._model = model.to(memory_format=torch.channels_last)
 
     def encode(self, images: Sequence[bytes]) -> NDArray[np.float32]:
-        """Vectors of unit length, shape (n, 1280)."""
+        """Return the vectors of unit length, shape (n, 1280)."""
         import torch
 
         vectors = np.empty((len(images), self.dimension), np.float32)
@@ -139,7 +139,7 @@ class SharedSpaceEncoder:
             ) from None
 
     def encode(self, images: Sequence[bytes]) -> NDArray[np.float32]:
-        """Vectors of unit length, shape (n, d)."""
+        """Return the vectors of unit length, shape (n, d)."""
         from PIL import Image
 
         parts = []
@@ -159,7 +159,7 @@ class SharedSpaceEncoder:
         return np.asarray(np.concatenate(parts), np.float32)
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors of unit length in the images' space, shape (n, d)."""
+        """Return the vectors of unit length in the images' space, shape (n, d)."""
         found = self._model.encode(
             list(texts),
             batch_size=BATCH_IMAGES,

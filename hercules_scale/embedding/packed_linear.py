@@ -55,7 +55,7 @@ def _pack(module: nn.Module) -> None:
 
 
 def _is_exact_gelu(activation: object) -> bool:
-    """Whether a layer of the BERT family computes the erf form of GELU."""
+    """Return whether a layer of the BERT family computes the erf form of GELU."""
     if isinstance(activation, nn.GELU):
         return activation.approximate == "none"
     return type(activation).__name__ == "GELUActivation" and not getattr(

@@ -76,13 +76,13 @@ class SentenceTransformerEncoder:
         self._batch_tokens = CPU_BATCH_TOKENS if self.device == "cpu" else GPU_BATCH_TOKENS
 
     def count_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """Tokens that the model reads of each text, shape (n,), after truncation."""
+        """Return the tokens that the model reads of each text, shape (n,), after truncation."""
         windows, owners = self._tokenize(texts)
         lengths = [len(ids) for ids in windows]
         return np.bincount(owners, lengths, len(texts)).astype(np.int64)
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors of unit length, shape (n, d), in the order of the texts."""
+        """Return the vectors of unit length, shape (n, d), in the order of the texts."""
         import torch
 
         windows, owners = self._tokenize(texts)
@@ -103,7 +103,8 @@ class SentenceTransformerEncoder:
         return np.asarray(sums / np.linalg.norm(sums, axis=1, keepdims=True), np.float32)
 
     def _tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], NDArray[np.int64]]:
-        """Windows of tokens, and the text that each is of; one a text unless windows are wanted."""
+        """Return windows of tokens, and the text that each is of; one a text unless windows are
+        wanted."""
         if not texts:
             return [], np.zeros(0, np.int64)
         limit = WINDOWS * self.max_tokens * CHARACTERS_PER_TOKEN
@@ -130,7 +131,7 @@ class SentenceTransformerEncoder:
 def choose_device(
     precision: Literal["auto", "float32", "bfloat16"], device: str | None = None
 ) -> tuple[str, Literal["float32", "bfloat16"]]:
-    """Device of a model, by default a GPU where there is one, and its precision."""
+    """Return the device of a model, by default a GPU where there is one, and its precision."""
     import torch
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -138,7 +139,7 @@ def choose_device(
 
 
 def choose_precision(device: str) -> Literal["float32", "bfloat16"]:
-    """bfloat16 where the device multiplies in it, else float32."""
+    """Return bfloat16 where the device multiplies in it, else float32."""
     import torch
 
     if device == "cuda":
@@ -147,7 +148,7 @@ def choose_precision(device: str) -> Literal["float32", "bfloat16"]:
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether this processor has bfloat16 matrix or vector instructions."""
+    """Return whether this processor has bfloat16 matrix or vector instructions."""
     import torch
 
     capabilities = torch.cpu.get_capabilities()
@@ -155,7 +156,7 @@ def cpu_has_bfloat16() -> bool:
 
 
 def length_batches(lengths: NDArray[np.int64], batch_tokens: int) -> Iterator[NDArray[np.int64]]:
-    """Rows in batches of like length, each of at most ``batch_tokens`` padded tokens.
+    """Yield the rows in batches of like length, each of at most ``batch_tokens`` padded tokens.
 
     A text longer than the budget is a batch of its own. Equal lengths keep their order, so the
     batches depend on the lengths alone.

@@ -48,7 +48,7 @@ class Distances:
         in_sample: NDArray[np.bool_],
         limits: Float64 | None = None,
     ) -> Distances:
-        """Distances of some items.
+        """Return the distances of some items.
 
         Args:
             labels: Clusters, shape (n, L), finest level first.
@@ -86,7 +86,7 @@ class Distances:
         return cls(counts, sums, beyond, np.concatenate(labels), np.concatenate(sampled))
 
     def to_bytes(self) -> bytes:
-        """As a file that ``from_bytes`` reads."""
+        """Return the content as a file that ``from_bytes`` reads."""
         arrays = {"labels": self.labels, "sampled": self.sampled}
         for name in ("counts", "sums", "beyond"):
             arrays |= {f"{name}_{level}": each for level, each in enumerate(getattr(self, name))}
@@ -128,7 +128,7 @@ def reference_table(distances: Distances) -> pa.Table:
 
 
 def level_limits(reference: pa.Table) -> Float64:
-    """99th percentile of the distances of each level, shape (L,), finest first."""
+    """Return 99th percentile of the distances of each level, shape (L,), finest first."""
     whole = reference.filter(pa.compute.is_null(reference["cluster_id"]))
     return np.asarray(whole.sort_by("level")["p99_distance"].to_numpy(), np.float64)
 
@@ -169,7 +169,7 @@ def drift_table(reference: pa.Table, new: Distances) -> pa.Table:
 
 
 def jensen_shannon(one: Float64, two: Float64) -> float:
-    """Jensen-Shannon divergence of two distributions of shape (k,), in bits."""
+    """Return Jensen-Shannon divergence of two distributions of shape (k,), in bits."""
     middle = (one + two) / 2
 
     def to_middle(shares: Float64) -> float:
@@ -182,7 +182,7 @@ def jensen_shannon(one: Float64, two: Float64) -> float:
 def _level_table(
     level: int, columns: dict[str, NDArray[np.generic]], schema: pa.Schema
 ) -> pa.Table:
-    """Columns with a first number of the level as a whole and the others of its clusters."""
+    """Return columns with a first number of the level as a whole and the others of its clusters."""
     n_rows = len(columns["n_items"])
     arrays = {
         "level": pa.array(np.full(n_rows, level + 1, np.int16)),

@@ -8,7 +8,7 @@ from scipy import sparse
 
 
 def external_metrics(contingency: NDArray[np.int64] | sparse.coo_array) -> dict[str, float]:
-    """Metrics of a table of counts, equal to scikit-learn's on the labels themselves.
+    """Return the metrics of a table of counts, equal to scikit-learn's on the labels themselves.
 
     Args:
         contingency: Items of each class in each cluster, shape (classes, clusters); sparse where

@@ -127,7 +127,8 @@ class Spread:
 
     @classmethod
     def of(cls, vectors: Vectors, labels: Labels, sums: ClusterSums, cosine: bool) -> Spread:
-        """Spread of vectors of shape (n, d), which may be a part of those that ``sums`` are of.
+        """Return spread of vectors of shape (n, d), which may be a part of those that ``sums`` are
+        of.
 
         Peak memory: 32 MB, and 8 bytes a number of the means.
         """
@@ -147,7 +148,7 @@ class Spread:
         return total
 
     def plus(self, other: Spread) -> Spread:
-        """Spread of the vectors of both."""
+        """Return spread of the vectors of both."""
         return Spread(
             self.distances + other.distances,
             self.squared + other.squared,
@@ -175,7 +176,7 @@ def figures(sums: ClusterSums, spread: Spread, silhouette: Figure | None) -> dic
 
 
 def internal_metrics(vectors: Vectors, labels: Labels, distance: Distance) -> dict[str, Figure]:
-    """Metrics of vectors in memory, such as centroids.
+    """Return the metrics of vectors in memory, such as centroids.
 
     Args:
         vectors: Shape (n, d), finite.
@@ -202,7 +203,7 @@ def internal_metrics(vectors: Vectors, labels: Labels, distance: Distance) -> di
 
 
 def distance_sums(queries: Vectors, vectors: Vectors, labels: Labels, k: int) -> Float64:
-    """Sum of Euclidean distances from each query to the vectors of each cluster.
+    """Return the sum of Euclidean distances from each query to the vectors of each cluster.
 
     Args:
         queries: Shape (q, d).
@@ -224,7 +225,7 @@ def distance_sums(queries: Vectors, vectors: Vectors, labels: Labels, k: int) ->
 
 
 def euclidean_silhouettes(apart: Float64, own: Labels, counts: NDArray[np.int64]) -> Float64:
-    """Silhouette of each query, shape (q,).
+    """Return silhouette of each query, shape (q,).
 
     Args:
         apart: ``distance_sums`` to all vectors, the queries among them, shape (q, k).
@@ -239,7 +240,8 @@ def euclidean_silhouettes(apart: Float64, own: Labels, counts: NDArray[np.int64]
 
 
 def sampled_mean(values: Float64) -> Figure:
-    """Mean of a random sample, with the interval that holds the mean of all in 95% of samples."""
+    """Return the mean of a random sample, with the interval that holds the mean of all in 95% of
+    samples."""
     mean, n = float(values.mean()), len(values)
     margin = NORMAL_95 * float(values.std(ddof=1)) / math.sqrt(n)
     return Figure(mean, n, mean - margin, mean + margin)
@@ -248,7 +250,8 @@ def sampled_mean(values: Float64) -> Figure:
 def _cosine_silhouettes(
     units: Float64, own: Labels, sums: ClusterSums, unit_means: Float64
 ) -> Float64:
-    """Silhouettes by the mean cosine distance to a cluster, which is 1 - x . mean(unit vectors)."""
+    """Return silhouettes by the mean cosine distance to a cluster, which is 1 - x . mean(unit
+    vectors)."""
     counts = sums.counts[own]
     nearest = np.full(len(units), -np.inf)
     for start in range(0, len(unit_means), BLOCK_CLUSTERS):
@@ -266,7 +269,8 @@ def _cosine_silhouettes(
 
 
 def _silhouettes(inside: Float64, outside: Float64, counts: NDArray[np.int64]) -> Float64:
-    """(b - a) / max(a, b); 0 where both are 0, and of a vector that is alone in its cluster."""
+    """Return (b - a) / max(a, b); 0 where both are 0, and of a vector that is alone in its
+    cluster."""
     larger = np.maximum(inside, outside)
     scores: Float64 = np.zeros(len(larger))
     np.divide(outside - inside, larger, out=scores, where=larger > 0)
@@ -275,7 +279,7 @@ def _silhouettes(inside: Float64, outside: Float64, counts: NDArray[np.int64]) -
 
 
 def _members(labels: Labels, k: int) -> Any:
-    """Sparse matrix of shape (k, n), 1 where a vector lies in a cluster."""
+    """Return a sparse matrix of shape (k, n), 1 where a vector lies in a cluster."""
     return sparse.csr_array(
         (np.ones(len(labels), np.int64), (labels, np.arange(len(labels)))), (k, len(labels))
     )

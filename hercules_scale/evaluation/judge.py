@@ -76,7 +76,7 @@ class FitQuestion:
         return object_schema({"choice": {"type": "integer", "enum": numbers}})
 
     def read(self, answer: str) -> bool:
-        """Whether the model chose the item's own cluster.
+        """Return whether the model chose the item's own cluster.
 
         Raises:
             SummaryError: It chose none.
@@ -111,7 +111,8 @@ def fit_questions(
 
 
 def fit_figures(questions: list[FitQuestion], right: list[bool]) -> dict[str, Figure]:
-    """Share of items of which the own title was chosen, with Wilson's interval, and by chance."""
+    """Return the share of items of which the own title was chosen, with Wilson's interval, and by
+    chance."""
     n = len(right)
     if not n:
         return {}
@@ -157,7 +158,7 @@ def codebook_messages(texts: Sequence[str], criterion: str, style: PromptStyle) 
 
 
 def codebook_schema() -> dict[str, Any]:
-    """JSON schema of a codebook."""
+    """Return JSON schema of a codebook."""
     category = object_schema(
         {
             "name": {"type": "string", "minLength": 2, "maxLength": 60},
@@ -211,7 +212,7 @@ def coding_messages(
 
 
 def coding_schema(n_texts: int, n_categories: int) -> dict[str, Any]:
-    """JSON schema of the categories of some items."""
+    """Return JSON schema of the categories of some items."""
     number = {"type": "integer", "enum": list(range(n_categories + 1))}
     return object_schema({str(text): number for text in range(1, n_texts + 1)})
 
@@ -252,7 +253,7 @@ def codebook_figures(labels: NDArray[np.int64], codes: Int64) -> dict[str, Figur
 
 
 def codebook_warnings(codes: Int64, codebook: Sequence[Category]) -> list[str]:
-    """Reasons not to believe the scores of a codebook."""
+    """Return reasons not to believe the scores of a codebook."""
     if not len(codes):
         return []
     counts = np.bincount(codes, minlength=len(codebook) + 1)

@@ -20,7 +20,7 @@ Measured = dict[str, tuple[float, int]]
 def held_out_accuracy(
     vectors: Float32, centroids: Float32, items: Items, sizes: Int64, groups: list[Int64]
 ) -> Measured:
-    """Whether held-out items lie nearest to their own cluster's label among its siblings'.
+    """Return whether held-out items lie nearest to their own cluster's label among its siblings'.
 
     Args:
         vectors: Embedded "title. description" of each cluster, shape (k, d), of unit length.
@@ -54,7 +54,7 @@ def held_out_accuracy(
 
 
 def summary_shares(level: pa.Table, groups: list[Int64]) -> Measured:
-    """Shares of clusters that the model labelled, and of titles that no other cluster has.
+    """Return shares of clusters that the model labelled, and of titles that no other cluster has.
 
     ``share_ok`` counts clusters with title and description by the model, ``share_titles_by_model``
     their titles alone.
@@ -78,7 +78,7 @@ def _n_alone(keys: list[str]) -> int:
 
 
 def groundedness_metrics(shares: NDArray[np.float64]) -> Measured:
-    """Mean share of the content words of titles and of descriptions that the items say.
+    """Return the mean share of the content words of titles and of descriptions that the items say.
 
     Args:
         shares: Shares of each cluster's title and description, shape (k, 2 or more); NaN where

@@ -313,7 +313,7 @@ class Explorer:
 
 
 def to_json(value: Any, status: int = 200) -> Response:
-    """JSON; numbers that are not finite are an error of ours."""
+    """Return JSON; numbers that are not finite are an error of ours."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"), default=str)
     return Response(text, status, media_type="application/json")
 

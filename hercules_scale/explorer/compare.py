@@ -22,7 +22,8 @@ MAX_JOINED = 2_000_000
 
 
 def compare(one: OpenRun, other: OpenRun, level: int, other_level: int) -> dict[str, Any]:
-    """Agreement of two levels, and of each cluster of the first where its items are in the second.
+    """Return the agreement of two levels, and the clusters of the second that hold each cluster of
+    the first.
 
     Raises:
         InputError: There is no such level, or the runs have no items in common.
@@ -69,7 +70,7 @@ def compare(one: OpenRun, other: OpenRun, level: int, other_level: int) -> dict[
 def _labels(
     one: OpenRun, other: OpenRun, level: int, other_level: int
 ) -> Iterator[tuple[Any, Any]]:
-    """Clusters of the items that both have, some at a time."""
+    """Yield the clusters of the items that both have, some at a time."""
     n_aligned = 0
     if one.n_items == other.n_items:
         for left, right in zip(_batches(one, level), _batches(other, other_level), strict=True):
@@ -104,7 +105,7 @@ def _labels(
 
 
 def _batches(run: OpenRun, level: int, rows: int = 16_384) -> Iterator[tuple[pa.Array, pa.Array]]:
-    """Ids and clusters in the order of the rows, the same number at a time for any run."""
+    """Yield ids and clusters in the order of the rows, the same number at a time for any run."""
     waiting: list[pa.Table] = []
     n_waiting = 0
     for file in run.finished.files["memberships"]:

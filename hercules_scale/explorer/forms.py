@@ -51,7 +51,7 @@ BOUNDS = {
 
 
 def fields() -> list[dict[str, Any]]:
-    """Every key that may be given, in the order of the configuration.
+    """Return every key that may be given, in the order of the configuration.
 
     Returns:
         Of each: ``key``, ``kind`` (boolean, integer, number, string, choice, yaml), ``default``,

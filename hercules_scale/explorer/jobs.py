@@ -61,7 +61,7 @@ class Job:
     cancelled: bool = False
 
     def state(self) -> dict[str, Any]:
-        """State of the job, with the end of its log."""
+        """Return the state of the job, with the end of its log."""
         code = self.process.poll()
         state = "running" if code is None else "finished" if code == 0 else "failed"
         log = self.output.with_suffix(".log")
@@ -281,7 +281,7 @@ def _cell(value: Any) -> str:
 
 
 def _plain_preview(path: Path) -> dict[str, Any]:
-    """Columns and first rows of a table of whatever columns; none of what is no table."""
+    """Return columns and first rows of a table of whatever columns; none of what is no table."""
     import pyarrow.json
     import pyarrow.parquet as pq
 

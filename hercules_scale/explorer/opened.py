@@ -86,7 +86,7 @@ class OpenRun:
         return self.finished.store
 
     def _withheld(self) -> NDArray[np.bool_]:
-        """Whether each finest cluster is too small to show what its items are.
+        """Return whether each finest cluster is too small to show what its items are.
 
         All are, where privacy is asked for and it is not known yet which are.
         """
@@ -103,7 +103,7 @@ class OpenRun:
         return int(self.order.starts[-1])
 
     def level(self, level: int) -> pa.Table:
-        """Clusters of one level by id, as the output has them."""
+        """Return the clusters of one level by id, as the output has them."""
         first = self._first[level - 1]
         return self.clusters.slice(first, self._first[level] - first)
 
@@ -129,14 +129,14 @@ class OpenRun:
         return row
 
     def withholds(self, row: int) -> bool:
-        """Whether the cluster of an item is too small to show what the item is."""
+        """Return whether the cluster of an item is too small to show what the item is."""
         if not self.withheld.any():
             return False
         (member,) = self.rows("memberships", [row])
         return bool(self.withheld[member["level_1"]])
 
     def cluster(self, key: ClusterKey) -> dict[str, Any]:
-        """One cluster with its edits.
+        """Return one cluster with its edits.
 
         Raises:
             InputError: There is none.
@@ -147,7 +147,7 @@ class OpenRun:
         return values | {"own_title": row["title"][0].as_py()}
 
     def titles(self, level: int) -> list[str]:
-        """Titles of the clusters of a level, with edits."""
+        """Return the titles of the clusters of a level, with edits."""
         found: list[str] = self.level(level)["title"].to_pylist()
         for (edited, cluster_id), edit in self.edits.items():
             if edited == level and edit.title is not None and cluster_id < len(found):
@@ -155,7 +155,7 @@ class OpenRun:
         return found
 
     def span(self, key: ClusterKey | None) -> tuple[int, int]:
-        """First and last place of a cluster's items among all, in the order of the tree."""
+        """Return first and last place of a cluster's items among all, in the order of the tree."""
         if key is None:
             return 0, self.n_items
         level, cluster_id = self.check(key)
@@ -163,7 +163,8 @@ class OpenRun:
         return start, stop
 
     def vectors(self, level: int, name: str) -> NDArray[np.float32] | None:
-        """Centroids or embeddings of the descriptions of a level, shape (k, d), where all have one.
+        """Return centroids or embeddings of the descriptions of a level, shape (k, d), where all
+        have one.
 
         Memory: 4 bytes a number, kept for the level that was asked for last.
         """
@@ -184,7 +185,7 @@ class OpenRun:
         return column_vectors(table[name])
 
     def rows(self, table: str, rows: list[int]) -> list[dict[str, Any]]:
-        """Rows of a table with a row an item, in the order given, without thumbnails."""
+        """Return the rows of a table with a row an item, in the order given, without thumbnails."""
         files = self.finished.files.get(table, [])
         columns = [name for name in self.columns(table) if name != "thumbnail"]
         starts = np.cumsum([0, *(file.rows for file in files)])
@@ -205,7 +206,7 @@ class OpenRun:
             return list(readers.map(read, rows))
 
     def columns(self, table: str) -> list[str]:
-        """Names of the columns of a table; none where it was not published."""
+        """Return the names of the columns of a table; none where it was not published."""
         if table not in self._columns:
             self._columns[table] = self.finished.columns(table)
         return self._columns[table]

@@ -77,7 +77,7 @@ class Pages:
     def groups(
         self, start: int, stop: int, columns: list[str], wanted: set[int] | None = None
     ) -> Iterator[tuple[int, pa.Table]]:
-        """Row groups that hold some rows, each with the place of its first row.
+        """Yield row groups that hold some rows, each with the place of its first row.
 
         Where items are named, items of clusters that are too small show nothing but their names.
         """
@@ -93,7 +93,7 @@ class Pages:
             yield first, self._shown(table).select(columns) if hides else table
 
     def group(self, path: str, group: int, columns: list[str]) -> pa.Table:
-        """One row group, whoever its items belong to."""
+        """Return one row group, whoever its items belong to."""
         return self._open(path).read_row_group(group, columns=columns)
 
     def _open(self, path: str) -> pq.ParquetFile:
@@ -101,7 +101,7 @@ class Pages:
         return pq.ParquetFile(place, filesystem=self.store.arrow, metadata=footer)
 
     def _shown(self, table: pa.Table) -> pa.Table:
-        """Rows; those of clusters that are too small have names and figures alone."""
+        """Return rows; those of clusters that are too small have names and figures alone."""
         hidden = pa.array(self._withheld[table["level_1"].to_numpy()])
         for place, name in enumerate(table.column_names):
             if name in TELLING:
@@ -111,7 +111,7 @@ class Pages:
         return table
 
     def places(self, start: int, stop: int) -> list[tuple[str, int, int, int]]:
-        """File, number, first row and rows of each row group that holds some rows."""
+        """Return file, number, first row and rows of each row group that holds some rows."""
         found = []
         low = int(np.searchsorted(self._starts, start, side="right")) - 1
         for number in range(max(low, 0), len(self.files)):

@@ -30,7 +30,7 @@ ITEM_COLUMNS = ["row", "item_id", "description", "level_1"]
 
 
 def words_of(query: str) -> list[str]:
-    """Words that must all be there.
+    """Return the words that must all be there.
 
     Raises:
         InputError: There are none or too many.
@@ -44,7 +44,8 @@ def words_of(query: str) -> list[str]:
 
 
 def find_clusters(run: OpenRun, query: str) -> dict[str, Any]:
-    """Clusters with all words in title, description, note or key phrases, larger ones first."""
+    """Return clusters with all words in title, description, note or key phrases, larger ones
+    first."""
     words = words_of(query)
     table = run.clusters
     phrases = pc.binary_join(table["keyphrases"].combine_chunks(), " ")
@@ -68,7 +69,7 @@ def find_clusters(run: OpenRun, query: str) -> dict[str, Any]:
 
 
 def find_items(run: OpenRun, query: str, start: int = 0) -> dict[str, Any]:
-    """Items with all words in their id or the beginning of their text.
+    """Return items with all words in their id or the beginning of their text.
 
     Args:
         run: Where.
@@ -113,7 +114,7 @@ def _all_words(texts: list[Any], words: list[str]) -> Any:
 
 
 def similar_items(run: OpenRun, row: int, start: int = 0) -> dict[str, Any]:
-    """Items with the vectors nearest to an item's, in the space of the embeddings.
+    """Return items with the vectors nearest to an item's, in the space of the embeddings.
 
     Args:
         run: Where.
@@ -139,7 +140,8 @@ def similar_items(run: OpenRun, row: int, start: int = 0) -> dict[str, Any]:
 def nearest_items(
     run: OpenRun, vector: Vectors, start: int, metric: str, but: int = -1
 ) -> dict[str, Any]:
-    """Items nearest to a vector, in row groups of ``cluster_items``, the most promising first.
+    """Return items nearest to a vector, in row groups of ``cluster_items``, the most promising
+    first.
 
     Args:
         run: Where.
@@ -214,7 +216,7 @@ def nearest_items(
 
 
 def _centroids(run: OpenRun, dimension: int) -> Vectors:
-    """Of the finest clusters in the order of the tree, shape (k, d)."""
+    """Return vectors of the finest clusters in the order of the tree, shape (k, d)."""
     centroids = run.vectors(1, "centroid")
     if centroids is None or centroids.shape[1] != dimension:
         raise InputError("the items of this run were not embedded by such a model")
@@ -222,7 +224,7 @@ def _centroids(run: OpenRun, dimension: int) -> Vectors:
 
 
 def _promising(run: OpenRun, scores: Vectors) -> list[tuple[str, int, int, int]]:
-    """Row groups in the order of the best score of a cluster in them; scores of shape (k,)."""
+    """Return row groups by the best score of a cluster in them; scores of shape (k,)."""
     places = run.items.places(0, run.n_items)
     starts = run.order.starts
     firsts = np.searchsorted(starts, [place[2] for place in places], side="right") - 1
@@ -232,13 +234,13 @@ def _promising(run: OpenRun, scores: Vectors) -> list[tuple[str, int, int, int]]
 
 
 def cosines(vectors: Vectors, vector: Vectors) -> Vectors:
-    """Of vectors, shape (n, d), with a vector, shape (d,)."""
+    """Return cosines of vectors, shape (n, d), with a vector, shape (d,)."""
     lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(vector)
     return np.asarray(vectors @ vector / np.maximum(lengths, 1e-12), np.float32)
 
 
 def _nearness(vectors: Vectors, vector: Vectors) -> Vectors:
-    """Squared L2 below zero."""
+    """Return squared L2 below zero."""
     difference = vectors - vector
     return np.asarray(-np.einsum("ij,ij->i", difference, difference), np.float32)
 
@@ -255,7 +257,8 @@ class Meaning:
         self._lock = threading.Lock()
 
     def find(self, query: str) -> dict[str, Any]:
-        """Clusters with the titles and descriptions nearest in meaning to a query, nearest first.
+        """Return clusters with the titles and descriptions nearest in meaning to a query, nearest
+        first.
 
         Raises:
             InputError: The run's descriptions were not embedded, or its model is not here.
@@ -286,7 +289,7 @@ class Meaning:
         return {"n_hits": len(hits), "hits": hits[:MAX_HITS]}
 
     def find_items(self, query: str, start: int = 0) -> dict[str, Any]:
-        """Items that mean what is asked, nearest first; see ``nearest_items``.
+        """Return the items that mean what is asked, nearest first; see ``nearest_items``.
 
         Raises:
             InputError: The items were not embedded as texts, or the model is not here.

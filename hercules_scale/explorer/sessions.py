@@ -105,7 +105,7 @@ class ShownRun:
             return self._meaning
 
     def state(self) -> dict[str, Any]:
-        """Progress of the run.
+        """Return progress of the run.
 
         Raises:
             InputError: There is no run.

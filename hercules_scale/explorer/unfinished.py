@@ -24,7 +24,8 @@ WAITING = "waiting"
 
 
 def unfinished_run(store: Store) -> tuple[FinishedRun, pa.Table] | None:
-    """State of an unfinished run, and its clusters without vectors; None where there are none yet.
+    """Return the state of an unfinished run, and its clusters without vectors; None where there
+    are none yet.
 
     Raises:
         FileNotFoundError: There is no run.

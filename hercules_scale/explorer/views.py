@@ -27,7 +27,7 @@ TEXT_CHARACTERS = 200_000
 
 
 def finite(values: Any) -> list[float | None]:
-    """Numbers with five digits for JSON; null for what is none."""
+    """Return numbers with five digits for JSON; null for what is none."""
     return [
         float(f"{value:.5g}") if value is not None and math.isfinite(value) else None
         for value in values
@@ -35,7 +35,7 @@ def finite(values: Any) -> list[float | None]:
 
 
 def tree(run: OpenRun) -> dict[str, Any]:
-    """Every cluster, a level at a time, in columns by id."""
+    """Return every cluster, a level at a time, in columns by id."""
     marks = _marks(run)
     levels = []
     for level in range(1, run.n_levels + 1):
@@ -68,14 +68,14 @@ def _marks(run: OpenRun) -> dict[int, list[str]]:
 
 
 def places(column: pa.ChunkedArray) -> list[list[float | None]]:
-    """Coordinates, an axis at a time; empty where a cluster has none."""
+    """Return coordinates, an axis at a time; empty where a cluster has none."""
     if column.null_count or column.type.list_size < 2:
         return []
     return [finite(axis) for axis in column_vectors(column).T.tolist()]
 
 
 def description_places(run: OpenRun) -> list[list[list[float | None]]]:
-    """Clusters of each level on the principal axes of all descriptions' embeddings.
+    """Return the clusters of each level on the principal axes of all descriptions' embeddings.
 
     Raises:
         InputError: Descriptions were not embedded.
@@ -89,7 +89,7 @@ def description_places(run: OpenRun) -> list[list[list[float | None]]]:
 
 
 def cluster(run: OpenRun, key: ClusterKey) -> dict[str, Any]:
-    """One cluster's page, but its items and its children, which the tree has."""
+    """Return one cluster's page, but its items and its children, which the tree has."""
     level, cluster_id = key
     values = run.cluster(key)
     edit = run.edits.get(key)
@@ -149,7 +149,8 @@ def _shown(run: OpenRun, item: dict[str, Any]) -> dict[str, Any]:
 def statistics(
     run: OpenRun, key: ClusterKey, own: list[dict[str, Any]] | None
 ) -> list[dict[str, Any]]:
-    """Numeric variables of a cluster, those that set it apart first, each with a histogram."""
+    """Return numeric variables of a cluster, those that set it apart first, each with a
+    histogram."""
     if not own:
         return []
     whole = run.finished.record.get("variables") or {}
@@ -180,7 +181,7 @@ def statistics(
 
 
 def distributions(run: OpenRun, key: ClusterKey) -> dict[str, Any]:
-    """Distances of the items to the centroid, and to the best other one."""
+    """Return the distances of the items to the centroid, and to the best other one."""
     if not run.items.files:
         return {}
     names = {name: f"{name}_{key[0]}" for name in ("distance", "margin")}
@@ -201,7 +202,7 @@ def distributions(run: OpenRun, key: ClusterKey) -> dict[str, Any]:
 
 
 def neighbours(run: OpenRun, key: ClusterKey) -> list[dict[str, Any]]:
-    """Clusters of the level with the nearest centroids, by squared L2."""
+    """Return the clusters of the level with the nearest centroids, by squared L2."""
     level, cluster_id = key
     centroids = run.vectors(level, "centroid")
     if centroids is None or len(centroids) < 2:
@@ -240,7 +241,7 @@ def items(run: OpenRun, key: ClusterKey, offset: int, limit: int) -> dict[str, A
 
 
 def item(run: OpenRun, row: int) -> dict[str, Any]:
-    """One item whole, with its clusters at every level.
+    """Return one item whole, with its clusters at every level.
 
     Raises:
         InputError: There is no such row.

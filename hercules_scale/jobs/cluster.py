@@ -168,7 +168,7 @@ def carry_out(
 
 
 def _asks_endpoint(context: RunContext, assigned_to: str | None) -> bool:
-    """Whether an endpoint still has questions to answer in a run."""
+    """Return whether an endpoint still has questions to answer in a run."""
     config = context.config
     if config.summaries.engine != "openai" or (assigned_to and not config.describes_items):
         return False
@@ -195,11 +195,11 @@ def _load_workers(n_workers: int) -> None:
 
 
 def _load_stages() -> None:
-    """To be sent this function, a worker loads this module, which loads every stage."""
+    """Do nothing; a worker that gets this function loads this module, and so every stage."""
 
 
 def _run_stages(context: RunContext, sources: list[SourceFile]) -> Results:
-    """Every stage in order."""
+    """Run every stage in order."""
     context, n_gpus = take_resources(context, sources)
     config = context.config
     with _label_encoder(context) as encode:

@@ -21,7 +21,7 @@ PLAIN = ("csv", "jsonl", "txt")
 
 
 def count_rows(sources: list[SourceFile]) -> int | None:
-    """Rows of the input, where files say so without being read."""
+    """Return the rows of the input, where files say so without being read."""
     if sources[0].format == "parquet":
         return sum(int(parquet_file(source).metadata.num_rows) for source in sources)
     if sources[0].format == "npy":
@@ -30,7 +30,7 @@ def count_rows(sources: list[SourceFile]) -> int | None:
 
 
 def dimension_of(config: RunConfig, columns: Columns, sources: list[SourceFile]) -> int:
-    """Numbers of a vector, or the fewest that a model makes of an item."""
+    """Return numbers of a vector, or the fewest that a model makes of an item."""
     if columns.modality == "embedding":
         return read_layout(config.input, sources).dimension
     if columns.modality == "text" and config.embeds_by_function:

@@ -168,7 +168,7 @@ class FinishedRun:
         return cls(context, record, files, shards, clustering)
 
     def paths(self, table: str) -> list[str]:
-        """Paths of the files of a table."""
+        """Return the paths of the files of a table."""
         return [file.path for file in self.files.get(table, [])]
 
     def stored_truth(self, columns: list[str] | None) -> StoredTruth:
@@ -193,7 +193,7 @@ class FinishedRun:
         return names
 
     def measure(self, truth: Truth, gather: Gather) -> tuple[list[Row], list[str]]:
-        """Rows of the table ``evaluations``, and why there are not more."""
+        """Return the rows of the table ``evaluations``, and why there are not more."""
         context, notes = self.context, []
         items = clustered_items(context.store, context.config, self.shards, self.clustering)
         rows = measure_items(items, gather)
@@ -229,7 +229,7 @@ class FinishedRun:
         return judgement
 
     def judge(self, judgement: Judgement, notes: list[str]) -> list[Row]:
-        """Rows by a language model; its calls are added to the table ``llm_calls``."""
+        """Return rows by a language model; its calls are added to the table ``llm_calls``."""
         store, files = self.context.store, self.files.get("llm_calls", [])
         part = next_part(store, "llm_calls", CALLS_FROM)
         judged = judge_clusters(self.context, self.shards, self.clustering, judgement, part)
@@ -253,14 +253,14 @@ class FinishedRun:
         return Summaries(clusters, vectors, [], items, measured_labels(self.context))
 
     def rows_before(self, basis: str) -> list[Row]:
-        """Rows of a basis as they were measured before."""
+        """Return the rows of a basis as they were measured before."""
         table = read_tables(self.context.store, self.paths("evaluations"))
         rows: list[Row] = table.filter(pa.compute.equal(table["basis"], basis)).to_pylist()
         return rows
 
 
 def _given_truth(run: FinishedRun, labels: Any) -> GivenTruth:
-    """Classes by row, of labels in row order or by item id.
+    """Return classes by row, of labels in row order or by item id.
 
     Raises:
         InputError: They are of another length, or of items that are not there.
@@ -297,7 +297,7 @@ def _series(labels: Any) -> pd.Series[Any]:
 
 
 def _by_id(run: FinishedRun, ids: pd.Index[Any], codes: Int64) -> Int64:
-    """Classes by row, of classes by item id; -1 where an item has none."""
+    """Return classes by row, of classes by item id; -1 where an item has none."""
     twice = ids[ids.duplicated()]
     if len(twice):
         raise InputError(f"labels name the item {twice[0]!r} more than once; give it one label")

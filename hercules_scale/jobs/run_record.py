@@ -57,7 +57,7 @@ NOT_FINGERPRINTED = (
 def new_record(
     context: RunContext, sources: list[SourceFile], assigned_to: str | None
 ) -> dict[str, Any]:
-    """Content of ``run.json`` when a run begins."""
+    """Return the content of ``run.json`` when a run begins."""
     return {
         "format": FORMAT,
         "fingerprint": context.fingerprint,
@@ -126,7 +126,7 @@ def _described(error: BaseException) -> str:
 
 
 def fingerprint_of(config: RunConfig, sources: list[SourceFile], assigned_to: str | None) -> str:
-    """Identity of a run: its configuration, its input and the run that it assigns to."""
+    """Return the identity of a run: its configuration, its input and the run that it assigns to."""
     values: dict[str, Any] = {
         "config": fingerprinted(config),
         # Not the files' state, which runs of older versions have not recorded: where a record has

@@ -94,7 +94,7 @@ def _write_state(run: FinishedRun, stream: Any) -> None:
 
 
 def _config(run: FinishedRun) -> dict[str, Any]:
-    """Options of pyhercules as far as a run has them; it has defaults for the others."""
+    """Return the options of pyhercules as far as a run has them; it has defaults for the others."""
     hierarchy = run.config("hierarchy")
     seed = hierarchy.get("seed")
     return {
@@ -115,7 +115,8 @@ def _function(name: str | None) -> dict[str, Any]:
 
 
 def _ids(run: FinishedRun, level: int, cluster_ids: pa.ChunkedArray) -> list[int]:
-    """Numbers of clusters in the model: the items' rows come first, then level after level."""
+    """Return numbers of clusters in the model: the items' rows come first, then level after
+    level."""
     start = run.n_items + sum(run.level(below).num_rows for below in range(1, level))
     return [start + cluster_id for cluster_id in cluster_ids.to_pylist()]
 
@@ -206,7 +207,7 @@ def _node(node: dict[str, Any], vector: str, place: str) -> str:
 
 
 def _vectors(column: pa.ChunkedArray) -> Iterator[str]:
-    """Vectors as JSON, or ``null``; some thousand at a time."""
+    """Yield vectors as JSON, or ``null``; some thousand at a time."""
     for start in range(0, len(column), 1024):
         part = column.slice(start, 1024).combine_chunks()
         width = part.type.list_size
@@ -217,14 +218,14 @@ def _vectors(column: pa.ChunkedArray) -> Iterator[str]:
 
 
 def _members(parents: NDArray[np.int64], n_clusters: int) -> Iterator[NDArray[np.int64]]:
-    """Members of each of some clusters, rising."""
+    """Yield the members of each of some clusters, rising."""
     order = np.argsort(parents, kind="stable")
     ends = np.cumsum(np.bincount(parents, minlength=n_clusters))
     yield from np.split(order, ends[:-1])
 
 
 def _item_rows(run: FinishedRun) -> Iterator[NDArray[np.int64]]:
-    """Rows of the items of each finest cluster, gathered for some clusters at a time."""
+    """Yield the rows of the items of each finest cluster, gathered for some clusters at a time."""
     sizes = run.level(1)["n_items"].to_numpy()
     first = 0
     while first < len(sizes):

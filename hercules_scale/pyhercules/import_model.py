@@ -104,7 +104,7 @@ def _rejected_table(path: str, rejected: list[Rejected]) -> pa.Table:
 def _record(
     model: Model, files: dict[str, list[FileRecord]], clusters: pa.Table, rejected: list[Rejected]
 ) -> dict[str, Any]:
-    """Content of ``run.json``."""
+    """Return the content of ``run.json``."""
     theirs, functions = model.section("config"), model.section("function_metadata")
     rows = {name: sum(file.rows for file in written) for name, written in files.items()}
     status, source = (clusters[name].to_pylist() for name in ("summary_status", "summary_source"))

@@ -50,7 +50,7 @@ class ImportedTree:
 
 
 def open_tree(model: Model) -> ImportedTree:
-    """Centroids and parents of a model's clusters, with no items counted yet."""
+    """Return centroids and parents of a model's clusters, with no items counted yet."""
     levels, placed = [], model.dimension > 0
     for nodes, above in zip(model.levels, [*model.levels[1:], []], strict=True):
         places = {node.values["id"]: place for place, node in enumerate(above)}
@@ -66,7 +66,7 @@ def open_tree(model: Model) -> ImportedTree:
 
 
 def _vectors(nodes: list[Node], key: str, dimension: int) -> Float32:
-    """Vectors of clusters, NaN for those that have none of this length."""
+    """Return the vectors of clusters, NaN for those that have none of this length."""
     vectors = np.full((len(nodes), max(dimension, 1)), np.nan, np.float32)
     for place, node in enumerate(nodes):
         vector = finite_numbers(node.values.get(key), 1)
@@ -76,7 +76,7 @@ def _vectors(nodes: list[Node], key: str, dimension: int) -> Float32:
 
 
 def item_tables(tree: ImportedTree, items: list[Item], start: int) -> dict[str, pa.Table]:
-    """Tables of some items; their rows are counted from ``start``."""
+    """Return the tables of some items; their rows are counted from ``start``."""
     model = tree.model
     rows = np.arange(start, start + len(items))
     names: dict[str, Any] = {"row": rows, "item_id": [item.item_id for item in items]}
@@ -115,7 +115,7 @@ def item_tables(tree: ImportedTree, items: list[Item], start: int) -> dict[str, 
 def _memberships(
     tree: ImportedTree, items: list[Item], leaves: Int32, names: dict[str, Any]
 ) -> pa.Table:
-    """Clusters of some items; their counts, inertia and nearness go to the clusters."""
+    """Return the clusters of some items; their counts, inertia and nearness go to the clusters."""
     n_levels = len(tree.levels)
     if tree.placed:
         vectors = np.stack([item.vector for item in items if item.vector is not None])
@@ -194,7 +194,7 @@ def _placed(node: Node) -> Node:
 
 
 def _labels(node: Node, level: int, place: int) -> dict[str, Any]:
-    """Title, description and where they come from; a model of our own says more of that."""
+    """Return title, description and where they come from; a model of our own says more of that."""
     title, description = node.values.get("title"), node.values.get("description")
     status, source, error = "ok", "model", None
     if not title:
@@ -220,7 +220,7 @@ def _labels(node: Node, level: int, place: int) -> dict[str, Any]:
 
 
 def _statistics(node: Node, variables: list[str]) -> list[dict[str, str | float]] | None:
-    """Mean, bounds and standard deviation of each variable, in its own unit."""
+    """Return mean, bounds and standard deviation of each variable, in its own unit."""
     if node.numbers is None or node.numbers.shape[1] != len(variables) or not len(node.numbers):
         return None
     (figures,) = Moments.of(node.numbers).of_variables(variables)

@@ -96,7 +96,7 @@ class Model:
     components: int = 0
 
     def section(self, name: str) -> dict[str, Any]:
-        """One member of the facts that is an object; empty where it is none."""
+        """Return one member of the facts that is an object; empty where it is none."""
         value = self.facts.get(name)
         return value if isinstance(value, dict) else {}
 
@@ -112,7 +112,7 @@ class Model:
         return names if self.modality == "numeric" and isinstance(names, list) else []
 
     def leaves(self) -> dict[int, int]:
-        """Place of each finest cluster by its number in the model."""
+        """Return the place of each finest cluster by its number in the model."""
         return {node.values["id"]: place for place, node in enumerate(self.levels[0])}
 
 
@@ -157,7 +157,7 @@ def read_model(path: str) -> Model:
 
 
 def _members(path: str) -> Iterator[tuple[str, Any, int]]:
-    """Members of the model; members of ``clusters`` one by one, with their place."""
+    """Yield the members of the model; members of ``clusters`` one by one, with their place."""
     store, name = split_file(path)
     try:
         stream = store.arrow.open_input_stream(store.path(name), compression="detect")
@@ -256,7 +256,7 @@ def read_items(model: Model) -> Iterator[Item | Rejected]:
 def _item(
     model: Model, value: dict[str, Any], item_id: str | None, leaves: dict[int, int]
 ) -> Item | str:
-    """One item, or why it cannot be held."""
+    """Return one item, or why it cannot be held."""
     if item_id is None:
         return f"original_id must be text or a number, got {repr(value.get('original_id'))[:80]}"
     parent = value.get("parent_id")
@@ -310,7 +310,7 @@ def finite_numbers(value: Any, dimensions: int, dtype: type = np.float32) -> Any
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether text can be written as UTF-8: JSON may hold halves of characters."""
+    """Return whether text can be written as UTF-8: JSON may hold halves of characters."""
     try:
         text.encode()
     except UnicodeEncodeError:

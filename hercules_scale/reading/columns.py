@@ -72,7 +72,7 @@ def choose_columns(
     typed: bool = True,
     guess: Guess | None = None,
 ) -> Columns:
-    """Columns by role, from the configuration or, where it is silent, by what there is.
+    """Return columns by role, from the configuration or, where it is silent, by what there is.
 
     Args:
         config: The input section.
@@ -174,7 +174,7 @@ def _refuse_others(config: InputConfig, modality: str, keys: tuple[str, ...], wh
 
 
 def _detect(config: InputConfig, free: dict[str, pa.DataType], guess: Guess) -> Modality:
-    """Modality of the items, by the columns that are named, else by what there is."""
+    """Return the modality of the items, by the columns that are named, else by what there is."""
     if config.columns:
         return "numeric"
     if config.embedding_column:
@@ -256,7 +256,7 @@ def _check_numbers(
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether a column may hold texts; one without values may."""
+    """Return whether a column may hold texts; one without values may."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return bool(
@@ -269,7 +269,7 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def is_bytes(kind: pa.DataType) -> bool:
-    """Whether a column holds bytes, which may be a text or an image."""
+    """Return whether a column holds bytes, which may be a text or an image."""
     return bool(
         pa.types.is_binary(kind)
         or pa.types.is_large_binary(kind)
@@ -279,12 +279,12 @@ def is_bytes(kind: pa.DataType) -> bool:
 
 
 def is_whole(kind: pa.DataType) -> bool:
-    """Whether a column holds whole numbers."""
+    """Return whether a column holds whole numbers."""
     return bool(pa.types.is_integer(kind))
 
 
 def is_number(kind: pa.DataType) -> bool:
-    """Whether a column holds single numbers."""
+    """Return whether a column holds single numbers."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return bool(
@@ -293,7 +293,7 @@ def is_number(kind: pa.DataType) -> bool:
 
 
 def is_vector(kind: pa.DataType) -> bool:
-    """Whether a column holds lists of numbers."""
+    """Return whether a column holds lists of numbers."""
     lists = (
         pa.types.is_list,
         pa.types.is_large_list,
@@ -315,7 +315,7 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def is_image(name: str, kind: pa.DataType) -> bool:
-    """Whether a column holds images: bytes, or a record of bytes and path, called so."""
+    """Return whether a column holds images: bytes, or a record of bytes and path, called so."""
     if pa.types.is_struct(kind):
         return any(field.name == "bytes" for field in kind)
     return name in ("image", "img") and is_text(kind)

@@ -44,7 +44,7 @@ NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
 
 
 def csv_head(config: InputConfig, source: SourceFile, with_cells: bool) -> FileHead:
-    """Columns by the header, with types and values by the first block."""
+    """Return columns by the header, with types and values by the first block."""
     dialect = dialect_of(source, config.csv, named_columns(config, source))
     broken: list[str] = []
     if not read_head(source, 1):
@@ -109,7 +109,7 @@ def _check_header(names: list[str], source: SourceFile) -> None:
 def csv_batches(
     source: SourceFile, dialect: Dialect, columns: Columns, own: list[str], alarms: list[str]
 ) -> Iterator[tuple[pa.Table, dict[int, str]]]:
-    """Rows of the columns in ``own`` as bytes, and a reason for each of another width.
+    """Yield the rows of the columns in ``own`` as bytes, and a reason for each of another width.
 
     Raises:
         InputError: So many have another width that the rest may be wrong too.

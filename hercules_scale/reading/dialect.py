@@ -63,7 +63,7 @@ class Dialect:
     decimal: str = "."
 
     def said(self, of_csv: bool) -> str:
-        """In words, for people."""
+        """Describe it for people."""
         if not of_csv:
             return self.encoding
         parts = [self.encoding, f"delimiter {self.delimiter!r}"]
@@ -79,7 +79,7 @@ class Dialect:
 def detect(
     head: bytes, whole: bool, given: CsvConfig, of_csv: bool, names: Collection[str] = ()
 ) -> Dialect:
-    """Dialect of a file.
+    """Return the dialect of a file.
 
     Args:
         head: Its first bytes, uncompressed.
@@ -137,7 +137,7 @@ def detect_encoding(head: bytes, whole: bool = True) -> str:
 
 
 def _wide(head: bytes) -> str:
-    """UTF-16 or UTF-32 without a mark, by the zeros of the ASCII in it."""
+    """Return UTF-16 or UTF-32 without a mark, by the zeros of the ASCII in it."""
     if len(head) < 4:
         return ""
     share = [head[place::4].count(0) / len(head[place::4]) for place in range(4)]
@@ -192,7 +192,7 @@ def _escape(text: str, quote: str) -> str:
 
 
 def find_codes(head: bytes, dialect: Dialect) -> set[str]:
-    """Columns of csv that hold codes such as 007, which are no numbers."""
+    """Return the columns of csv that hold codes such as 007, which are no numbers."""
     text = SEPARATOR.sub("", decoded(head, dialect.encoding), count=1)
     rows = _rows(text, dialect, whole=True)
     names = next(rows, [])
@@ -205,7 +205,8 @@ def find_codes(head: bytes, dialect: Dialect) -> set[str]:
 
 
 def _rows(text: str, dialect: Dialect, whole: bool) -> Iterator[list[str]]:
-    """Rows of the beginning of a file, without one that is cut off and without empty ones."""
+    """Yield the rows of the beginning of a file, without one that is cut off and without empty
+    ones."""
     options = {"quotechar": dialect.quote} if dialect.quote else {"quoting": csv.QUOTE_NONE}
     reader = csv.reader(
         io.StringIO(text, newline=""),
@@ -225,7 +226,7 @@ def _rows(text: str, dialect: Dialect, whole: bool) -> Iterator[list[str]]:
 
 
 def _score(rows: list[list[str]], names: Collection[str]) -> tuple[bool, bool, float, int]:
-    """Score of how well rows fit together; the larger the better."""
+    """Return the score of how well rows fit together; the larger the better."""
     if not rows:
         return False, False, 0.0, 0
     width = len(rows[0])

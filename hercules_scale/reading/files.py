@@ -32,7 +32,7 @@ VECTOR_COLUMN, IMAGE_COLUMN = "embedding", "image"
 
 
 def read_columns(config: InputConfig, source: SourceFile) -> Columns:
-    """Columns by role of one file, from the configuration, its schema or first rows.
+    """Return columns by role of one file, from the configuration, its schema or first rows.
 
     Raises:
         InputError: The file cannot be read.
@@ -43,7 +43,7 @@ def read_columns(config: InputConfig, source: SourceFile) -> Columns:
 
 
 def piece_columns(config: InputConfig, source: SourceFile) -> Columns | None:
-    """Rows of a file among others with known columns; none where it is empty.
+    """Return the rows of a file among others with known columns; none where it is empty.
 
     Raises:
         InputError: The file cannot be read.
@@ -59,7 +59,7 @@ def piece_columns(config: InputConfig, source: SourceFile) -> Columns | None:
 
 
 def read_file_head(config: InputConfig, source: SourceFile, cells: bool = False) -> FileHead:
-    """Columns of a file, with those that its place names, such as ``topic=bikes/``.
+    """Return the columns of a file, with those that its place names, such as ``topic=bikes/``.
 
     Args:
         config: The input section.
@@ -95,7 +95,7 @@ def _read_file_head(config: InputConfig, source: SourceFile, cells: bool) -> Fil
 
 @contextmanager
 def _reading(source: SourceFile) -> Iterator[None]:
-    """Names the file in what its libraries raise."""
+    """Name the file in the exceptions of its libraries."""
     try:
         yield
     except (
@@ -118,7 +118,7 @@ def raw_batches(
     dialect: Dialect | None = None,
     alarms: list[str] | None = None,
 ) -> Iterator[tuple[pa.Table, dict[int, str]]]:
-    """Columns as they are read, and a reason for each row that could not even be read.
+    """Yield columns as they are read, and a reason for each row that could not even be read.
 
     Args:
         piece: The piece.

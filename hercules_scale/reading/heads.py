@@ -54,13 +54,13 @@ def check_names(names: list[str], source: SourceFile) -> None:
 
 
 def plain_cells(column: pa.ChunkedArray) -> list[Any]:
-    """Values of a column, texts as bytes, which may be no valid UTF-8."""
+    """Return the values of a column, texts as bytes, which may be no valid UTF-8."""
     array = flatten(column)
     return list((array.cast(pa.large_binary()) if is_text(array.type) else array).to_pylist())
 
 
 def named_columns(config: InputConfig, source: SourceFile) -> list[str]:
-    """Columns that the user names and the file itself must have."""
+    """Return the columns that the user names and the file itself must have."""
     single = (
         config.id_column,
         config.text_column,

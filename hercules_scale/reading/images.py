@@ -111,7 +111,7 @@ def as_rgb(opened: Image.Image) -> Image.Image:
 
 
 def _as_bytes(grey: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Shades of grey from 0 to 255, shape (height, width)."""
+    """Return shades of grey from 0 to 255, shape (height, width)."""
     known = grey[np.isfinite(grey)]
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
     largest = next((2.0**bits - 1 for bits in DEPTHS if high <= 2**bits - 1), high)
@@ -124,7 +124,7 @@ def _as_bytes(grey: NDArray[np.float64]) -> NDArray[np.uint8]:
 
 
 def read_image(location: str, folder: str, allowed: tuple[str, ...] = ()) -> tuple[bytes, str]:
-    """Bytes of an image by path or URI, and its full URI.
+    """Return bytes of an image by path or URI, and its full URI.
 
     Args:
         location: A URI, an absolute path, or a path in ``folder``.

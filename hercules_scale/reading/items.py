@@ -53,7 +53,8 @@ class Layout:
 
 
 def read_layout(config: InputConfig, sources: list[SourceFile]) -> Layout:
-    """Layout of the items, by a sample of all files and, for the vectors' length, the first rows.
+    """Return the layout of the items, by a sample of all files and, for the vectors' length, the
+    first rows.
 
     Raises:
         InputError: A file cannot be read.
@@ -77,7 +78,7 @@ def read_layout(config: InputConfig, sources: list[SourceFile]) -> Layout:
 
 
 def _is_resolved(config: InputConfig) -> bool:
-    """Whether the columns that items are made of are named."""
+    """Return whether the columns that items are made of are named."""
     named = (config.text_column, config.image_column, config.embedding_column, config.columns)
     return config.modality is not None and any(named)
 
@@ -85,7 +86,7 @@ def _is_resolved(config: InputConfig) -> bool:
 def read_piece(
     config: InputConfig, layout: Layout, piece: Piece, alarms: list[str] | None = None
 ) -> Iterator[Batch]:
-    """Rows of a piece in order, sorted into usable and rejected.
+    """Yield the rows of a piece in order, sorted into usable and rejected.
 
     Args:
         config: The input section.
@@ -164,7 +165,7 @@ def _sort_rows(
 
 
 def _as_owners(raw: pa.Table, columns: Columns, source: SourceFile) -> pa.Array:
-    """Hashes of the owners, null where there is none; no column of ours holds a name.
+    """Return the hashes of the owners, null where there is none; no column of ours holds a name.
 
     Two owners of one hash, one pair of 2**64, would count as one, so that less is shown, not more.
     """
@@ -194,7 +195,7 @@ def _as_ids(column: pa.ChunkedArray, name: str, source: SourceFile) -> tuple[pa.
 
 
 def _as_plain_text(column: pa.ChunkedArray, name: str, source: SourceFile, key: str) -> pa.Array:
-    """Text or numbers as text; null for what is no valid UTF-8."""
+    """Return text or numbers as text; null for what is no valid UTF-8."""
     array = flatten(column)
     if is_text(array.type):
         return as_text(pa.chunked_array([array]), name, source)[0].cast(pa.string())

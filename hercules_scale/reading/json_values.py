@@ -59,7 +59,7 @@ class _Values:
             self._parts += data
 
     def _end(self, data: bytes, at: int) -> tuple[int, bool]:
-        """End of the value, or of the token in it, and whether the value ends there."""
+        """Return end of the value, or of the token in it, and whether the value ends there."""
         if self._escaped:
             self._escaped = False
             return at + 1, False
@@ -80,7 +80,7 @@ class _Values:
 
 
 def json_values(stream: Any, where: str, longest: int) -> Iterator[bytes | None]:
-    """Each object of a stream, and whatever else is in it; None for one that is too long.
+    """Yield each object of a stream, and whatever else is in it; None for one that is too long.
 
     Args:
         stream: Binary, UTF-8.

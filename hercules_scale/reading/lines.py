@@ -22,14 +22,14 @@ TOO_LONG = f"the line is longer than {LONGEST_LINE_BYTES >> 20} MiB"
 
 
 def line_batches(source: SourceFile, dialect: Dialect) -> Iterator[tuple[pa.Table, dict[int, str]]]:
-    """Lines as rows of one column, and a reason for each that is too long."""
+    """Yield lines as rows of one column, and a reason for each that is too long."""
     for lines in _lines(source, dialect):
         broken = {index: TOO_LONG for index, line in enumerate(lines) if line is None}
         yield pa.table({TEXT_COLUMN_OF_LINES: pa.array(lines, pa.binary())}), broken
 
 
 def _lines(source: SourceFile, dialect: Dialect) -> Iterator[list[bytes | None]]:
-    """Lines some thousand at a time; None for one that is too long."""
+    """Yield lines some thousand at a time; None for one that is too long."""
     with open_buffered(source, dialect) as stream:
         yield from _gathered(_each_line(stream))
 
@@ -47,7 +47,7 @@ def _each_line(stream: Any) -> Iterator[bytes | None]:
 
 
 def _gathered(lines: Iterator[bytes | None]) -> Iterator[list[bytes | None]]:
-    """Lines some thousand at a time, fewer of long ones."""
+    """Yield lines some thousand at a time, fewer of long ones."""
     some: list[bytes | None] = []
     n_bytes = 0
     for line in lines:
@@ -61,7 +61,7 @@ def _gathered(lines: Iterator[bytes | None]) -> Iterator[list[bytes | None]]:
 
 
 def _json_texts(source: SourceFile, dialect: Dialect) -> Iterator[list[bytes | None]]:
-    """JSON objects, a line each, or in an array, or spread over lines."""
+    """Yield JSON objects, a line each, or in an array, or spread over lines."""
     with open_buffered(source, dialect) as stream:
         if _is_a_line_each(stream.peek(1)):
             yield from _gathered(_each_line(stream))
@@ -70,7 +70,7 @@ def _json_texts(source: SourceFile, dialect: Dialect) -> Iterator[list[bytes | N
 
 
 def _is_a_line_each(head: bytes) -> bool:
-    """Whether the beginning of a JSON file has objects that end with their line."""
+    """Return whether the beginning of a JSON file has objects that end with their line."""
     head = head.removeprefix(b"\xef\xbb\xbf")
     if not head.lstrip().startswith((b"{", b"[")):
         return True
@@ -80,7 +80,8 @@ def _is_a_line_each(head: bytes) -> bool:
 
 
 def json_head(config: InputConfig, source: SourceFile) -> FileHead:
-    """Columns of the first lines that are objects; one that ever holds text is a text column."""
+    """Return the columns of the first lines that are objects; one that ever holds text is a text
+    column."""
     dialect = dialect_of(source, config.csv)
     if not read_head(source, 1):
         return FileHead({}, {}, dialect)
@@ -118,7 +119,7 @@ def _json_type(cell: object) -> pa.DataType:
 def json_batches(
     source: SourceFile, dialect: Dialect, names: list[str], text: str | None
 ) -> Iterator[tuple[pa.Table, dict[int, str]]]:
-    """Values of some names as bytes, and a reason for each row that is no object."""
+    """Yield the values of some names as bytes, and a reason for each row that is no object."""
     for lines in _json_texts(source, dialect):
         cells: dict[str, list[bytes | None]] = {name: [] for name in names}
         broken: dict[int, str] = {}

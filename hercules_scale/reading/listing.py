@@ -191,7 +191,7 @@ def _refuse_lakes(path: str, entries: Iterable[str], names: list[str]) -> None:
 
 
 def _is_data(name: str) -> bool:
-    """Whether a name is data: markers and hidden files start with ``_`` or ``.``."""
+    """Return whether a name is data: markers and hidden files start with ``_`` or ``.``."""
     return not any(part.startswith(("_", ".")) for part in name.split("/"))
 
 

@@ -109,7 +109,7 @@ def _split_ids(data: Any) -> tuple[list[object] | None, Any]:
 
 
 def _table(values: Any, modality: Modality | None) -> tuple[pa.Table, dict[str, Any]]:
-    """Items as a table, and how to read it."""
+    """Return items as a table, and how to read it."""
     import pandas as pd
 
     if isinstance(values, pa.Table):
@@ -204,7 +204,8 @@ def _array(
 
 
 def _lists(items: list[Any], modality: Modality | None) -> tuple[pa.Table, dict[str, Any]]:
-    """Vectors in a list: numeric rows where all have one length, unless said otherwise."""
+    """Return the vectors in a list: numeric rows where all have one length, unless said
+    otherwise."""
     rows = [None if _is_missing(each) else list(each) for each in items]
     lengths = {len(row) for row in rows if row is not None}
     if modality != "embedding" and len(lengths) == 1 and None not in rows:
@@ -221,7 +222,7 @@ def _lists(items: list[Any], modality: Modality | None) -> tuple[pa.Table, dict[
 
 
 def _is_missing(value: object) -> bool:
-    """Whether a value is what Python, NumPy or pandas has for none."""
+    """Return whether a value is what Python, NumPy or pandas has for none."""
     import pandas as pd
 
     if value is None or value is pd.NA or value is pd.NaT:
@@ -299,7 +300,7 @@ def _of_wrong_type(items: list[Any], what: str, kinds: tuple[type, ...]) -> Inpu
 
 
 def _ids(ids: list[object]) -> pa.Array:
-    """Ids of one scalar type as texts; none where one is missing."""
+    """Return the ids of one scalar type as texts; none where one is missing."""
     kinds = {type(each) for each in ids if not _is_missing(each)}
     if len(kinds) > 1:
         names = " and ".join(sorted(kind.__name__ for kind in kinds))
@@ -308,7 +309,7 @@ def _ids(ids: list[object]) -> pa.Array:
 
 
 def _with_labels(table: pa.Table, labels: Any) -> tuple[pa.Table, list[str]]:
-    """Columns of ground truth beside the items."""
+    """Return the columns of ground truth beside the items."""
     import pandas as pd
 
     named = (
@@ -330,7 +331,7 @@ def _with_labels(table: pa.Table, labels: Any) -> tuple[pa.Table, list[str]]:
 
 
 def _strings(values: Sequence[str | None]) -> pa.Array:
-    """Texts; those that are no valid Unicode come as bytes that reading sets aside."""
+    """Return texts; those that are no valid Unicode come as bytes that reading sets aside."""
     try:
         return pa.array(values, pa.large_string())
     except UnicodeEncodeError:

@@ -35,7 +35,7 @@ class Moments:
 
     @classmethod
     def of(cls, values: Float64, groups: NDArray[np.int64] | None = None, k: int = 1) -> Moments:
-        """Figures of rows.
+        """Return the figures of rows.
 
         Args:
             values: Shape (n, p), finite.
@@ -61,7 +61,7 @@ class Moments:
         return cls(n, mean, squares, low, high)
 
     def add(self, other: Moments) -> Moments:
-        """Figures of the rows of both, group by group."""
+        """Return the figures of the rows of both, group by group."""
         n = self.n + other.n
         share = (other.n / np.maximum(n, 1))[:, None]
         apart = other.mean - self.mean
@@ -76,7 +76,7 @@ class Moments:
         )
 
     def grouped(self, parents: NDArray[np.int32], k: int) -> Moments:
-        """Figures of unions of groups.
+        """Return the figures of unions of groups.
 
         Args:
             parents: Union that each group belongs to, shape (own k,).
@@ -103,7 +103,7 @@ class Moments:
         return np.asarray(np.sqrt(self.squares / np.maximum(self.n, 1)[:, None]))
 
     def of_variables(self, names: Sequence[str]) -> list[list[dict[str, str | float]]]:
-        """Figures of each variable by group, as ``numeric_stats`` holds them."""
+        """Return the figures of each variable by group, as ``numeric_stats`` holds them."""
         figures = {"mean": self.mean, "min": self.low, "max": self.high, "std": self.std}
         return [
             [
@@ -115,7 +115,7 @@ class Moments:
         ]
 
     def to_lists(self) -> dict[str, list[object]]:
-        """As JSON holds it."""
+        """Return the content as JSON holds it."""
         names = ("n", "mean", "squares", "low", "high")
         return {name: getattr(self, name).tolist() for name in names}
 

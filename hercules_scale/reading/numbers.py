@@ -13,7 +13,7 @@ VARIABLES_SHOWN = 24
 
 
 def variable_name(column: str, metadata: Mapping[str, VariableConfig]) -> str:
-    """Name of a column, in people's words."""
+    """Return the name of a column, in people's words."""
     return (metadata[column].name if column in metadata else None) or column.replace("_", " ")
 
 
@@ -28,7 +28,7 @@ def with_unit(
 def verbalise_rows(
     items: pa.Table, columns: Sequence[str], metadata: Mapping[str, VariableConfig]
 ) -> list[str]:
-    """Each row as "variable value unit, ..."."""
+    """Return each row as "variable value unit, ..."."""
     shown = [(variable_name(column, metadata), column) for column in columns[:VARIABLES_SHOWN]]
     rows = zip(*(items[column].to_pylist() for _, column in shown), strict=True)
     return [

@@ -67,7 +67,7 @@ class _Chunk:
 def parquet_batches(
     source: SourceFile, row_groups: list[int], names: list[str], rows: int, longest: dict[str, int]
 ) -> Iterator[tuple[pa.Table, dict[int, str]]]:
-    """Rows in order, and a reason for each that has too long a cell, which is null then.
+    """Yield the rows in order, and a reason for each that has too long a cell, which is null then.
 
     Args:
         source: The file.
@@ -159,7 +159,7 @@ def _bounded(
 
 
 def _row_bytes(array: pa.Array) -> Int64:
-    """Bytes of the texts of each row, shape (n,); others are few or are decoded already."""
+    """Return bytes of the texts of each row, shape (n,); others are few or are decoded already."""
     kind = array.type
     if pa.types.is_dictionary(kind):
         lengths = pa.array(_row_bytes(array.dictionary)).take(array.indices)
@@ -188,7 +188,8 @@ def _plain(array: pa.Array) -> pa.Array:
 
 
 def parquet_head(source: SourceFile, cells: bool) -> FileHead:
-    """Columns by the schema, and the first values of texts and numbers where they are wanted."""
+    """Return columns by the schema, and the first values of texts and numbers where they are
+    wanted."""
     file = parquet_file(source)
     schema = file.schema_arrow
     check_names(schema.names, source)
@@ -207,7 +208,7 @@ def parquet_head(source: SourceFile, cells: bool) -> FileHead:
 
 
 def _empty_columns(metadata: pq.FileMetaData) -> set[str]:
-    """Columns that hold no value in any row, where the file says so."""
+    """Return the columns that hold no value in any row, where the file says so."""
     groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
     found: set[str] = set()
     for place in range(metadata.num_columns if groups else 0):
@@ -223,7 +224,7 @@ def _empty_columns(metadata: pq.FileMetaData) -> set[str]:
 
 
 def _pandas_indices(schema: pa.Schema) -> list[str]:
-    """Columns that hold the index of a frame, by what pandas says of the file."""
+    """Return the columns that hold the index of a frame, by what pandas says of the file."""
     of_pandas = (schema.metadata or {}).get(b"pandas")
     try:
         columns = json.loads(of_pandas).get("index_columns", []) if of_pandas else []

@@ -108,7 +108,7 @@ def _numbers(raw: pa.Table, columns: Columns, source: SourceFile, decimal: str) 
 
 
 def is_missing(text: bytes) -> bool:
-    """Whether a cell among numbers says that there is none."""
+    """Return whether a cell among numbers says that there is none."""
     return text.strip().lower() in MISSING
 
 
@@ -149,7 +149,7 @@ def _as_numbers(
 
 
 def vector_length(column: pa.ChunkedArray) -> int:
-    """Length of most of the vectors of a column; 0 where there is none."""
+    """Return the length of most of the vectors of a column; 0 where there is none."""
     lists, _ = _as_lists(flatten(column))
     if pa.types.is_fixed_size_list(lists.type) and len(lists):
         return int(lists.type.list_size)
@@ -160,7 +160,7 @@ def vector_length(column: pa.ChunkedArray) -> int:
 
 
 def _vectors(column: pa.ChunkedArray, dimension: int) -> tuple[pa.Array, Reasons]:
-    """Vectors of one length, and the rows that hold others (zeros in the result)."""
+    """Return the vectors of one length, and the rows that hold others (zeros in the result)."""
     lists, reasons = _as_lists(flatten(column))
     lengths = pc.list_value_length(lists)
     vectors = np.zeros((len(lists), dimension), np.float32)
@@ -216,7 +216,7 @@ def _is_numbers(row: object) -> bool:
 
 
 def _images(column: pa.ChunkedArray, columns: Columns, source: SourceFile) -> Payload:
-    """Thumbnails and where the images are, and the rows that hold none."""
+    """Return thumbnails and where the images are, and the rows that hold none."""
     array = flatten(column)
     data: list[bytes | None] = [None] * len(array)
     places: list[str | None] = [None] * len(array)
@@ -264,7 +264,7 @@ def _images(column: pa.ChunkedArray, columns: Columns, source: SourceFile) -> Pa
 
 
 def true_rows(mask: pa.Array) -> list[int]:
-    """Rows of a mask that are true."""
+    """Return the rows of a mask that are true."""
     return list(pc.indices_nonzero(pc.fill_null(mask, False)).to_pylist())
 
 

@@ -34,7 +34,7 @@ class RefusedPlaceError(Exception):
 
 
 def read_place(location: str, folder: str, allowed: tuple[str, ...]) -> bytes:
-    """Bytes of a file that a cell names.
+    """Return bytes of a file that a cell names.
 
     Args:
         location: Path or URI.
@@ -129,7 +129,8 @@ def _too_large(place: str) -> RefusedPlaceError:
 
 
 def _allows(rule: SplitResult, asked: SplitResult) -> bool:
-    """Whether a beginning of URLs, of which ``https://`` alone is every public host, holds one."""
+    """Return whether a beginning of URLs, of which ``https://`` alone is every public host, holds
+    one."""
     if rule.scheme != asked.scheme or ".." in asked.path.split("/"):
         return False
     if not rule.netloc:

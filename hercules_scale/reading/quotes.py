@@ -57,7 +57,7 @@ class QuotedRows:
         self._length = self._lines = self._row_like = self._stray = self._returns = 0
 
     def read(self, n_bytes: int) -> bytes:
-        """So many bytes, fewer at the end.
+        """Return a number of bytes, fewer at the end.
 
         Raises:
             InputError: A quote is open at the end, or for too long.
@@ -71,11 +71,11 @@ class QuotedRows:
         return found
 
     def readable(self) -> bool:
-        """As files say it."""
+        """Return the position, as files do."""
         return True
 
     def close(self) -> None:
-        """Whoever opened the stream closes it."""
+        """Do nothing; the caller closes the stream."""
 
     def _feed(self, data: bytes) -> None:
         self._held = b""

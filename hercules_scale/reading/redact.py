@@ -33,7 +33,8 @@ def load_redaction(name: str) -> Callable[[str], str]:
 
 
 def redacted(texts: Sequence[str], name: str | None) -> list[str]:
-    """Texts as they may be shown: after the function of that name, or as they are without one.
+    """Return texts as they may be shown: after the function of that name, or as they are without
+    one.
 
     Raises:
         ConfigError: The function fails or gives no text. The message and its cause quote nothing,

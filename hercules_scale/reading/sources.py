@@ -51,7 +51,7 @@ class FileState:
 
     @classmethod
     def of(cls, path: str) -> FileState | None:
-        """Of a file; none where it cannot be found, which who reads it will say."""
+        """Return the state of a file; none where it is not found, which its reader reports."""
         try:
             found = os.stat(path)
         except OSError:
@@ -198,7 +198,7 @@ def _found_again(folder: str, sources: list[SourceFile]) -> list[SourceFile]:
 
 
 def changed_files(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[str]:
-    """Which files are not as they were; of very many the first.
+    """Return the files that changed; of very many the first.
 
     Args:
         old: Files as ``run.json`` has them; one of an older version says less of each, and what it
@@ -234,7 +234,7 @@ def _comparable(old: dict[str, Any], new: dict[str, Any]) -> tuple[dict[str, Any
 
 
 def split_into_pieces(sources: list[SourceFile]) -> list[Piece]:
-    """Pieces of the input, in the order of its rows.
+    """Return pieces of the input, in the order of its rows.
 
     Raises:
         InputError: A Parquet or npy file cannot be read.

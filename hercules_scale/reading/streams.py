@@ -45,7 +45,7 @@ def open_bytes(source: SourceFile) -> Any:
 
 
 def dialect_of(source: SourceFile, given: CsvConfig, names: Collection[str] = ()) -> Dialect:
-    """Dialect of a file of text, by its first bytes; see ``detect``.
+    """Return the dialect of a file of text, by its first bytes; see ``detect``.
 
     Raises:
         InputError: It is what lies there where data could not be fetched.

@@ -104,7 +104,7 @@ class Survey:
         return said
 
     def record(self) -> dict[str, Any]:
-        """For ``run.json``."""
+        """Return the findings for ``run.json``."""
         columns = self.columns
         roles = {
             "text": columns.text,
@@ -146,7 +146,7 @@ def survey(
     n_rows: int | None = None,
     skipped: dict[str, str] | None = None,
 ) -> Survey:
-    """Interpretation of an input.
+    """Return the interpretation of an input.
 
     Args:
         config: The input section.
@@ -190,7 +190,7 @@ def survey(
 
 
 def _alarms(columns: Columns, heads: list[FileHead]) -> Iterator[str]:
-    """Values of variables that likely stand for none."""
+    """Yield the values of variables that likely stand for none."""
     for name in columns.numbers:
         values = [
             float(cell)
@@ -214,7 +214,8 @@ def _alarms(columns: Columns, heads: list[FileHead]) -> Iterator[str]:
 
 
 def _merged(heads: list[FileHead]) -> dict[str, pa.DataType]:
-    """Columns of all files; one that is empty in some has the type that it has elsewhere."""
+    """Return the columns of all files; one that is empty in some has the type that it has
+    elsewhere."""
     found: dict[str, pa.DataType] = {}
     for head in heads:
         for name, kind in head.kinds.items():
@@ -268,7 +269,7 @@ def _cells(head: FileHead, name: str) -> list[Any]:
 
 
 def _are_numbers(values: list[Any], decimal: str) -> bool:
-    """Whether values are numbers but for a few, in text; codes such as 007 are none."""
+    """Return whether values are numbers but for a few, in text; codes such as 007 are none."""
     n_numbers = n_others = 0
     for value in values:
         if isinstance(value, bytes):
@@ -286,21 +287,21 @@ def _are_numbers(values: list[Any], decimal: str) -> bool:
 
 
 def _are_vectors(values: list[Any]) -> bool:
-    """Whether texts are lists of numbers but for a few."""
+    """Return whether texts are lists of numbers but for a few."""
     texts = [value for value in values if isinstance(value, bytes)][:SNIFFED_VECTORS]
     known = [as_vector(text) for text in texts if text.lstrip().startswith(b"[")]
     return bool(known) and sum(map(bool, known)) >= NUMBERS_SHARE * len(texts)
 
 
 def is_wordy(values: list[Any]) -> bool:
-    """Whether texts are more than a word each."""
+    """Return whether texts are more than a word each."""
     texts = [value for value in values if isinstance(value, bytes)]
     wordy = sum(b" " in text.strip() or len(text) >= WORDY_BYTES for text in texts)
     return bool(texts) and wordy >= WORDY_SHARE * len(texts)
 
 
 def _is_no_variable(name: str, parts: list[list[Any]], kind: pa.DataType) -> str:
-    """Reason why numbers are no variable: they count rows, or are ids; empty otherwise."""
+    """Return reason why numbers are no variable: they count rows, or are ids; empty otherwise."""
     if not is_whole(kind) and not pa.types.is_floating(kind):
         return ""
     whole = [[int(cell) for cell in part if _is_int(cell)] for part in parts]
@@ -331,7 +332,7 @@ def _left_out(columns: Columns, guess: Guess) -> dict[str, str]:
 
 
 def _content(kind: pa.DataType) -> str:
-    """Content of a column of a type, in words."""
+    """Return the content of a column of a type, in words."""
     if pa.types.is_null(kind):
         return "empty"
     if is_text(kind):

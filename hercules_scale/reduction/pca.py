@@ -22,7 +22,7 @@ class PCA:
     components: NDArray[np.float64]
 
     def transform(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Coordinates of vectors, shape (n, c)."""
+        """Return coordinates of vectors, shape (n, c)."""
         return ((vectors - self.mean) @ self.components.T).astype(np.float32)
 
 

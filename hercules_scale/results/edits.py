@@ -49,7 +49,7 @@ Edits = dict[ClusterKey, Edit]
 
 
 def read_edits(store: Store) -> Edits:
-    """Edits of an output, by level and id of the cluster.
+    """Return edits of an output, by level and id of the cluster.
 
     Raises:
         InputError: A file is no edit.

@@ -32,7 +32,8 @@ FILES_NAMED = 3
 
 
 def escaped(text: str) -> str:
-    """Text for a page, in an element or in a quoted attribute; control characters are shown."""
+    """Return text for a page, in an element or in a quoted attribute; control characters are
+    shown."""
     return html.escape(printable(text), quote=True)
 
 
@@ -102,7 +103,8 @@ def _hash(text: str) -> str:
 
 
 def _children(clusters: list[Cluster]) -> Children:
-    """Clusters by level and id of their parent, larger before smaller, with marks of titles."""
+    """Return clusters by level and id of their parent, larger before smaller, with marks of
+    titles."""
     marks = title_marks(
         [cluster["summary_source"] for cluster in clusters],
         [cluster["summary_status"] for cluster in clusters],
@@ -116,7 +118,7 @@ def _children(clusters: list[Cluster]) -> Children:
 
 
 def _facts(run: FinishedRun) -> str:
-    """Facts of the run as a list of terms, and its alarms."""
+    """Return the facts of the run as a list of terms, and its alarms."""
     record = run.record
     config = record.get("config", {})
     counts = ", ".join(f"{len(run.level(level)):,}" for level in range(run.n_levels, 0, -1))
@@ -148,7 +150,7 @@ def _facts(run: FinishedRun) -> str:
 
 
 def _tools(n_levels: int) -> str:
-    """Search and buttons, shown once the script has found that it runs."""
+    """Return search and buttons, shown once the script has found that it runs."""
     levels = "".join(
         f'<button type="button" data-level="{level}">level {level}</button>\n'
         for level in range(n_levels, 0, -1)
@@ -163,7 +165,7 @@ def _tools(n_levels: int) -> str:
 
 
 def _exemplars(run: FinishedRun) -> Exemplars:
-    """Ids and texts of the exemplars that are shown, by finest cluster."""
+    """Return ids and texts of the exemplars that are shown, by finest cluster."""
     leaves = [row for row in run.cluster_rows if row["level"] == 1]
     most = ALL_EXEMPLAR_CHARACTERS // (EXEMPLAR_CHARACTERS * max(len(leaves), 1))
     n_shown = min(max(most, 1), MAX_EXEMPLARS)

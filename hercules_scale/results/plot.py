@@ -130,5 +130,5 @@ def _short(title: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text in which no dollar begins a formula."""
+    """Return the text in which no dollar begins a formula."""
     return text.replace("$", r"\$")

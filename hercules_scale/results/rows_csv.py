@@ -63,7 +63,7 @@ def harmless(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def without_formulas(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Texts with an apostrophe before those that a spreadsheet would take for a formula."""
+    """Return texts with an apostrophe before those that a spreadsheet would take for a formula."""
     starts = pc.match_substring_regex(texts, FORMULA)
     harmless = pc.match_substring_regex(texts, NUMBER)
     marked = pc.binary_join_element_wise("'", texts, "")

@@ -72,23 +72,23 @@ class FinishedRun:
         return sum(file.rows for file in self.files["memberships"])
 
     def level(self, level: int) -> pa.Table:
-        """Clusters of one level, ids rising."""
+        """Return the clusters of one level, ids rising."""
         return self.clusters.filter(pc.equal(self.clusters["level"], level))
 
     def config(self, section: str) -> dict[str, Any]:
-        """One section of the run's configuration; empty where there is none."""
+        """Return one section of the run's configuration; empty where there is none."""
         values: dict[str, Any] = self.record.get("config", {}).get(section) or {}
         return values
 
     def columns(self, table: str) -> list[str]:
-        """Names of the columns of a table; none where it was not published."""
+        """Return the names of the columns of a table; none where it was not published."""
         if not self.files.get(table):
             return []
         names: list[str] = read_schema(self.store, self.files[table][0].path).names
         return names
 
     def shards(self, tables: dict[str, list[str]]) -> Iterator[pa.Table]:
-        """Columns of tables with a row an item, side by side, a shard at a time.
+        """Yield the columns of tables with a row an item, side by side, a shard at a time.
 
         Args:
             tables: Columns to read by table; a table that was not published is left out.
@@ -103,7 +103,7 @@ class FinishedRun:
 
 
 def read_files(run: FinishedRun, table: str, read: Callable[[list[FileRecord]], T]) -> T:
-    """Results of ``read`` over the files of a table.
+    """Return the results of ``read`` over the files of a table.
 
     A run that was measured again since it was opened has other files; the manifest is then read
     anew.
@@ -136,7 +136,8 @@ def rows_of_items(run: FinishedRun, rows: list[int], columns: list[str]) -> list
 
 
 def json_numbers(values: pa.ChunkedArray | pa.Array) -> list[str]:
-    """Numbers as JSON, each as short as its type allows; what is no finite number is ``null``."""
+    """Return numbers as JSON, each as short as its type allows; what is no finite number is
+    ``null``."""
     finite = pc.fill_null(pc.is_finite(values), False)
     texts: list[str] = pc.if_else(finite, values.cast(pa.string()), "null").to_pylist()
     return texts

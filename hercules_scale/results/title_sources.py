@@ -17,14 +17,15 @@ _NAMES = {
 
 
 def chat_model(summaries: Mapping[str, Any]) -> str | None:
-    """Name of the language model of a section ``summaries``; None where there is none."""
+    """Return the name of the language model of a section ``summaries``; None where there is
+    none."""
     return None if summaries.get("engine") == "keyphrases" else summaries.get("model")
 
 
 def describe_sources(
     sources: Iterable[str | None], statuses: Iterable[str | None], model: str | None
 ) -> str:
-    """One phrase such as "27 of 125 by smollm2-135m (20 with their description), 98 from key
+    """Return one phrase such as "27 of 125 by smollm2-135m (20 with their description), 98 from key
     phrases".
 
     Args:

@@ -72,7 +72,7 @@ def write_array(stream: Any, name: str, elements: Iterable[str]) -> None:
 
 
 def to_json(value: Any) -> str:
-    """JSON that any reader takes: ``null`` for numbers that are not finite, pure ASCII."""
+    """Return JSON that any reader takes: ``null`` for numbers that are not finite, pure ASCII."""
     return json.dumps(_finite(value), allow_nan=False)
 
 

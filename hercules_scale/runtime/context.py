@@ -97,7 +97,7 @@ class Shards:
 
     @classmethod
     def of(cls, n_items: int, encoded: bool) -> Shards:
-        """About 64 shards for small inputs, shards of 65,536 rows for large ones.
+        """Return about 64 shards for small inputs, shards of 65,536 rows for large ones.
 
         Args:
             n_items: Items in all.
@@ -112,6 +112,6 @@ class Shards:
         return -(-self.n_items // self.rows)
 
     def bounds(self, shard: int) -> tuple[int, int]:
-        """First row of a shard, and the row after its last."""
+        """Return first row of a shard, and the row after its last."""
         start = shard * self.rows
         return start, min(start + self.rows, self.n_items)

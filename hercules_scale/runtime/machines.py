@@ -53,7 +53,7 @@ MARK = layout.stage_file("probe", "nodes")
 
 
 def find_machines() -> Machines:
-    """Machines of the cluster, and whether an autoscaler adds more."""
+    """Return machines of the cluster, and whether an autoscaler adds more."""
     machines = Machines.of([_size(node) for node in _alive_nodes()])
     # Nothing at all could run on a cluster without processors that does not grow.
     return replace(machines, grows=not machines.n_cpus or _has_autoscaler())
@@ -69,7 +69,7 @@ def _size(node: dict[str, Any]) -> Node:
 
 
 def _has_autoscaler() -> bool:
-    """Whether the nodes are an autoscaler's.
+    """Return whether the nodes are an autoscaler's.
 
     Ray runs one on every cluster. Without kinds of nodes to start, the first version reports a kind
     for each node, and for the second nodes belong to no group.

@@ -40,7 +40,7 @@ class Gather(Protocol):
 
 
 def parts_of(shards: Shards) -> list[range]:
-    """Consecutive shards in at most 64 parts."""
+    """Return consecutive shards in at most 64 parts."""
     n_parts = min(len(shards), MAX_PARTS)
     cuts = [part * len(shards) // n_parts for part in range(n_parts + 1)]
     return [range(start, stop) for start, stop in pairwise(cuts)]

@@ -82,7 +82,7 @@ class Measure(Protocol):
 
 
 def _measure_nothing(name: str, value: float, stage: str, **tags: object) -> None:
-    """Metrics sink that does nothing."""
+    """Do nothing with a figure."""
 
 
 class Reporter:
@@ -115,7 +115,7 @@ class Reporter:
         self.stages = {stage.name: stage for stage in stages}
 
     def say(self, message: str, **fields: object) -> None:
-        """One line for people; as JSON with ``fields`` too, such as the level."""
+        """Print one line for people; as JSON with ``fields`` too, such as the level."""
         if self._as_json:
             self._write("info", message, fields)
         else:
@@ -123,12 +123,12 @@ class Reporter:
             self.console.print(printable(message), markup=False, emoji=False, soft_wrap=True)
 
     def detail(self, message: str, **fields: object) -> None:
-        """One line for collectors of logs alone."""
+        """Print one line for collectors of logs alone."""
         if self._as_json:
             self._write("info", message, fields)
 
     def alarm(self, message: str) -> None:
-        """Something that a user must know; kept in ``run.json``."""
+        """Print something that a user must know; kept in ``run.json``."""
         if message in self.alarms:
             return
         self.alarms.append(message)
@@ -258,7 +258,7 @@ class StageProgress:
 
 
 def words(stage: str) -> str:
-    """Name of a stage for people, such as Embedding for ``embed``."""
+    """Return the name of a stage for people, such as Embedding for ``embed``."""
     return "Evaluating" if stage.startswith("evaluate/") else WORDS.get(stage, stage)
 
 

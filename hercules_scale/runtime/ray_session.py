@@ -130,7 +130,8 @@ def _connected(config: RunConfig, mine: bool, say: Callable[[str], object]) -> I
 
 
 def _ray_folder() -> dict[str, str]:
-    """Option that names a folder for Ray where that of temporary files has too long a path.
+    """Return the option that names a folder for Ray where that of temporary files has too long a
+    path.
 
     Raises:
         ConfigError: No other folder will do, or the user named one that is too long.

@@ -43,7 +43,7 @@ class Machines:
 
     @classmethod
     def of(cls, nodes: list[Node]) -> Machines:
-        """Machines that stay as they are."""
+        """Return machines that stay as they are."""
         n_cpus, n_gpus = sum(node.n_cpus for node in nodes), sum(node.n_gpus for node in nodes)
         return cls(tuple(nodes), n_cpus, n_gpus)
 
@@ -53,7 +53,7 @@ class Machines:
         return max((node.n_gpus for node in self.nodes), default=0) or min(self.n_gpus, 1)
 
     def have(self, pool: Pool) -> bool:
-        """Whether one process of a pool fits on a node."""
+        """Return whether one process of a pool fits on a node."""
         return any(fits(pool.of_node, node) for node in self.nodes)
 
 
@@ -103,7 +103,7 @@ class Pool:
 
 
 def embedding_pool(resources: ResourcesConfig, n_gpus: int, encodes: bool = True) -> Pool:
-    """Actors that embed.
+    """Return actors that embed.
 
     Args:
         resources: Filled; see ``fill``.
@@ -123,7 +123,7 @@ def embedding_pool(resources: ResourcesConfig, n_gpus: int, encodes: bool = True
 
 
 def clustering_pool(resources: ResourcesConfig, n_gpus: int) -> Pool:
-    """Actors that hold vectors and assign them; see ``embedding_pool``."""
+    """Return actors that hold vectors and assign them; see ``embedding_pool``."""
     return _stage_pool("resources.cluster", resources.cluster, resources.cluster_workers, n_gpus)
 
 
@@ -137,14 +137,16 @@ def _stage_pool(key: str, asked: StageResources, workers: int, n_gpus: int) -> P
 
 
 def replica_pool(resources: ResourcesConfig, n_gpus: int) -> Pool:
-    """Replicas of the language model: a logical CPU each, or GPUs; see ``embedding_pool``."""
+    """Return replicas of the language model: a logical CPU each, or GPUs; see
+    ``embedding_pool``."""
     most = resources.llm_max_replicas or resources.replicas
     gpus = float(resources.tensor_parallel) if n_gpus else 0.0
     return Pool("resources.llm_replicas", resources.replicas, most, 0.0 if gpus else 1.0, gpus)
 
 
 def usable_gpus(config: RunConfig, machines: Machines) -> int:
-    """GPUs that a run may use; one of a cluster that has none yet and grows, if it asks for some.
+    """Return GPUs that a run may use; one of a cluster that has none yet and grows, if it asks for
+    some.
 
     Raises:
         InputError: It asks for some, and there are none.
@@ -183,7 +185,7 @@ def fill(config: RunConfig, machines: Machines) -> RunConfig:
 
 
 def pools_of(config: RunConfig, n_gpus: int) -> list[Pool]:
-    """Pools of all stages of a filled configuration."""
+    """Return pools of all stages of a filled configuration."""
     resources = config.resources
     pools = [
         embedding_pool(resources, n_gpus, config.encodes_items),
@@ -248,7 +250,7 @@ def check_resources(config: RunConfig, machines: Machines, n_gpus: int) -> list[
 
 
 def describe_resources(config: RunConfig, machines: Machines) -> str:
-    """One line on the resources that a run will take."""
+    """Return one line on the resources that a run will take."""
     filled = fill(config, machines)
     n_gpus = usable_gpus(config, machines)
     names = ["embedding", "clustering", "language model"]
@@ -259,7 +261,7 @@ def describe_resources(config: RunConfig, machines: Machines) -> str:
 
 
 def fits(pool: Pool, node: Node) -> bool:
-    """Whether a node has room for one process of a pool."""
+    """Return whether a node has room for one process of a pool."""
     return (
         node.n_cpus >= pool.cpus
         and node.n_gpus >= pool.gpus

@@ -1,4 +1,4 @@
-"""Runs a stage's shards on Ray: what is committed is skipped, what fails is named.
+"""Runs a stage's shards on Ray; skips committed shards and names those that fail.
 
 A worker writes its shard's data, then the commit record; only the small record travels through
 Ray, never the data.
@@ -36,9 +36,9 @@ from hercules_scale.storage.tables import FileRecord
 
 logger = logging.getLogger(__name__)
 REPORTED = ("shard", "units", "peak_bytes")
-# So many workers may die of one shard; a lost node or a kill by mistake takes one or two.
+# Deaths of workers at one shard, at most; a lost node or an accidental kill causes one or two.
 DEATHS = 5
-# Of a row about a shard that is not tried again.
+# Error type of a row about a shard that is not tried again.
 DIED = "died"
 
 
@@ -85,7 +85,7 @@ class Stage:
 
 
 class _ShardTask:
-    """Has a worker do one shard, and says how it went in a row of Ray Data."""
+    """Runs one shard in a worker and returns the outcome as a row."""
 
     def __init__(self, worker: ShardWorker, store: Store, stage: str, fingerprint: str) -> None:
         self._worker, self._store = worker, store
@@ -125,7 +125,7 @@ class _ShardTask:
 
 @contextmanager
 def _attempt(store: Store, stage: str, shard: int) -> Iterator[bool]:
-    """Leave a mark while a worker is at a shard; the mark of a worker that died stays.
+    """Keep a mark while a worker processes a shard; it remains if the worker dies.
 
     Yields:
         Whether the shard may be begun, since too few workers died of it.
@@ -147,7 +147,7 @@ def _attempts(stage: str) -> str:
 
 
 def _place(worker: ShardWorker, shard: int) -> str:
-    """Return the rows of a shard, where its worker knows them."""
+    """Describe the place of a shard for an error message."""
     pieces, shards = getattr(worker, "pieces", None), getattr(worker, "shards", None)
     if pieces is not None:
         place: str = pieces[shard].described
@@ -163,7 +163,7 @@ def _commit(shard: int, fingerprint: str, result: ShardResult) -> Commit:
 
 
 def run_once(context: RunContext, name: str, work: Callable[[], ShardResult]) -> Commit:
-    """Return result of work that the driver does once in a run.
+    """Do work once in a run, in the driver, and return its commit.
 
     Args:
         context: The run.
@@ -178,8 +178,7 @@ def run_once(context: RunContext, name: str, work: Callable[[], ShardResult]) ->
 
 
 def done_shards(context: RunContext, stage: str, rewritten_by: str = "") -> dict[int, Commit]:
-    """Return commits of a stage with files as they were recorded; reports the others and drops
-    them.
+    """Return the intact commits of a stage; report and drop the others.
 
     Args:
         context: The run.
@@ -229,9 +228,9 @@ def run_shards(
         if died:
             shard, place = next(iter(died.items()))
             raise StageError(
-                f"{DEATHS} workers died of it ({place}), most likely for want of memory; look for "
-                "very large rows there, or give each worker more memory by the section resources; "
-                "the other shards are done: run again, it resumes",
+                f"{DEATHS} workers died at it ({place}), most likely out of memory; look for very "
+                "large rows there, or give each worker more memory in the section resources; the "
+                "other shards are done: run again, it resumes",
                 stage=stage.name,
                 shard=shard,
             )
@@ -239,7 +238,7 @@ def run_shards(
 
 
 def _check(stage: Stage, row: dict[str, Any]) -> None:
-    """Raise what a worker met."""
+    """Raise the error that a worker reported."""
     if row["error_type"]:
         known = ERRORS_BY_NAME.get(row["error_type"])
         if known is not None:
@@ -298,7 +297,7 @@ def _peak_bytes() -> int:
 def _in_actors(
     stage: Stage, todo: list[int], arguments: tuple[Any, ...]
 ) -> Iterator[dict[str, Any] | None]:
-    """On Ray Data, in a pool of actors."""
+    """Run shards on Ray Data, in a pool of actors."""
     # It takes a second to load, and its own actors as long again: nothing for short stages.
     import ray.data
 
@@ -326,7 +325,7 @@ def _in_actors(
 def _in_tasks(
     stage: Stage, todo: list[int], arguments: tuple[Any, ...]
 ) -> Iterator[dict[str, Any] | None]:
-    """In plain tasks, over all nodes; one that loses its process or node is begun again."""
+    """Run shards in plain tasks, on all nodes; a lost process or node costs a repetition."""
     name = f"hercules_{stage.name}"
     options = {"name": name, "num_cpus": 1, "max_retries": -1, "scheduling_strategy": "SPREAD"}
     run = ray.remote(**options)(_run_task)

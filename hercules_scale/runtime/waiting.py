@@ -88,7 +88,7 @@ class Room:
 
 
 def describe_taken() -> str:
-    """Free resources of the Ray cluster, and the other jobs on it."""
+    """Describe free resources of the Ray cluster, and the other jobs on it."""
     total, free = ray.cluster_resources(), ray.available_resources()
     kinds = [name for name in ("CPU", "GPU") if total.get(name)]
     shares = [f"{free.get(name, 0):g} of {total[name]:g} {name}s" for name in kinds]
@@ -99,7 +99,7 @@ def describe_taken() -> str:
 
 
 def _other_jobs() -> list[str]:
-    """Other users' jobs on the Ray cluster, in words."""
+    """Return other users' jobs on the Ray cluster, in words."""
     state = ray._private.state.state
     own = ray.get_runtime_context().get_job_id()
     actors = Counter(actor["JobID"] for actor in state.actor_table(None, None, "ALIVE").values())
@@ -117,12 +117,12 @@ def _command(entrypoint: str) -> str:
 
 
 def _is_of_ray(entrypoint: str) -> bool:
-    """Whether a job is the dashboard's own."""
+    """Return whether a job is the dashboard's own."""
     return "ray/dashboard/" in entrypoint or "ray::Dashboard" in entrypoint
 
 
 def is_placed(actor: Any) -> bool:
-    """Whether an actor has its room, though it may still be starting."""
+    """Return whether an actor has its room, though it may still be starting."""
     record = ray._private.state.state.actor_table(actor._actor_id.hex())
     # Of one that waits the record names a node already, and no address on it.
     return bool(record) and record["Address"]["Port"] != 0

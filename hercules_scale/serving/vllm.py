@@ -58,7 +58,7 @@ class ServeClient:
         self._model, self._seeded = model, seeded
 
     def n_prompts(self, request: ChatRequest) -> int:
-        """Once, for all answers."""
+        """Return 1: the prompt is read once for all answers."""
         return 1
 
     async def answer(self, request: ChatRequest) -> ChatReply:
@@ -184,7 +184,7 @@ def _running(
 
 
 def _has_room(app: str) -> bool:
-    """Whether a replica of an application has the resources that it asked for."""
+    """Return whether a replica of an application has the resources that it asked for."""
     actors = ray._private.state.state.actor_table(None).values()
     return any(
         actor["State"] != "DEAD"
@@ -220,7 +220,7 @@ def requests_in_flight(config: RunConfig, n_gpus: int) -> int:
 
 
 def engine_arguments(config: RunConfig, n_gpus: int) -> tuple[dict[str, Any], dict[str, str]]:
-    """VLLM's arguments for a run's model, and the environment that it needs."""
+    """Return VLLM's arguments for a run's model, and the environment that it needs."""
     summaries = config.summaries
     arguments: dict[str, Any] = {
         "max_model_len": (
@@ -254,7 +254,7 @@ def engine_arguments(config: RunConfig, n_gpus: int) -> tuple[dict[str, Any], di
 
 
 def _hardware(config: RunConfig, n_gpus: int) -> dict[str, Any]:
-    """Replicas and what each may take."""
+    """Return replicas and what each may take."""
     arguments, environment = engine_arguments(config, n_gpus)
     pool = replica_pool(config.resources, n_gpus)
     least, most = pool.least, pool.most
@@ -284,7 +284,7 @@ def _hardware(config: RunConfig, n_gpus: int) -> dict[str, Any]:
 
 
 def _threads_each(n_replicas: int) -> int:
-    """Threads of a replica on CPUs, wherever it is placed: its share of them all."""
+    """Return threads of a replica on CPUs, wherever it is placed: its share of them all."""
     cpus = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
     if len(cpus) == 1:
         # Ray may count more than the machine has, and threads that wait for one another without a

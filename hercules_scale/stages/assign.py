@@ -163,7 +163,7 @@ class _KnownWorker:
 def _keys_of_bucket(
     store: Store, path: str, bucket: int, n_buckets: int
 ) -> tuple[pa.FixedSizeBinaryArray, Int64]:
-    """Keys of one bucket in a file, and their places there."""
+    """Return keys of one bucket in a file, and their places there."""
     keys = pa.concat_arrays(read_table(store, path)["key"].chunks)
     # Keys are two words each, and well mixed.
     words = np.frombuffer(keys.buffers()[1], np.uint64)[2 * keys.offset :][: 2 * len(keys) : 2]
@@ -201,7 +201,7 @@ class _AssignWorker:
         return ShardResult([file], {"n_known": len(places)}, units=len(vectors))
 
     def _known(self, shard: int, schema: pa.Schema) -> tuple[Int64, pa.Table]:
-        """Places of known items in a shard, and the rows that they have in the run."""
+        """Return the places of known items in a shard, and the rows that they have in the run."""
         start, stop = self.shards.bounds(shard)
         here = [("row", ">=", start), ("row", "<", stop)]
         pairs = pa.concat_tables(
@@ -220,7 +220,7 @@ class _AssignWorker:
 
 
 def _with_rows(members: Memberships, places: Int64, stored: pa.Table) -> Memberships:
-    """Memberships with rows of a table put in at some places."""
+    """Return memberships with rows of a table put in at some places."""
     labels, distances = members.labels.copy(), members.distances.copy()
     margins = members.margins.copy()
     labels[places] = columns_of_levels(stored, "level")

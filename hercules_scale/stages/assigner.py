@@ -144,13 +144,13 @@ def _reference(shard: int) -> str:
 
 
 def columns_of_levels(memberships: pa.Table, name: str) -> NDArray[Any]:
-    """Columns such as ``level_1`` to ``level_L``, shape (n, L); NaN where one holds null."""
+    """Return columns such as ``level_1`` to ``level_L``, shape (n, L); NaN where one holds null."""
     columns = [each for each in memberships.column_names if each.rpartition("_")[0] == name]
     return np.stack([memberships[each].to_numpy() for each in columns], axis=1)
 
 
 def sampled_rows(seed: int, shards: Shards, shard: int) -> NDArray[np.bool_]:
-    """Which rows of a shard are in the sample that quantiles come from, shape (rows,)."""
+    """Return which rows of a shard are in the sample that quantiles come from, shape (rows,)."""
     rows = np.arange(*shards.bounds(shard))
     return uniform(seed, 0, "drift", 0, rows) < SAMPLE_ITEMS / shards.n_items
 

@@ -68,7 +68,7 @@ class Clustering:
     curve: list[FileRecord]
 
     def level(self, number: int) -> pa.Table:
-        """Clusters of one level, by id."""
+        """Return the clusters of one level, by id."""
         return self.clusters.filter(pa.compute.equal(self.clusters["level"], number))
 
 
@@ -262,7 +262,7 @@ def _clusters_table(
 def _alarms(
     asked: list[int] | Literal["auto"], found: Levels, summary: MembersSummary, n_items: int
 ) -> list[str]:
-    """Alarms that a user should read before trusting the clusters."""
+    """Return the alarms that a user should read before trusting the clusters."""
     alarms = []
     if asked == "auto":
         asked = [point.k for point in found.curve if point.chosen]

@@ -166,7 +166,7 @@ class StandardiseWorker:
 
 
 def _names(descriptions: bool) -> list[str]:
-    """Columns of ``items`` that the words to embed are in."""
+    """Return the columns of ``items`` that the words to embed are in."""
     return ["title", "description"] if descriptions else ["text"]
 
 
@@ -209,7 +209,7 @@ def cached(config: EmbeddingConfig, embed: Embed) -> Embed:
 
 
 def _identity(config: EmbeddingConfig) -> str:
-    """Identity of the vectors' encoder and options, besides the items."""
+    """Return the identity of the vectors' encoder and options, besides the items."""
     from hercules_scale.embedding.sentence_transformer import choose_device
 
     assert config.model is not None

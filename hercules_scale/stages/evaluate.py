@@ -103,7 +103,7 @@ class StoredTruth:
 def clustered_items(
     store: Store, config: RunConfig, shards: Shards, clustering: Clustering
 ) -> ClusteredItems:
-    """Vectors that the metrics of items are computed from."""
+    """Return the vectors that the metrics of items are computed from."""
     levels = range(1, clustering.n_levels + 1)
     return ClusteredItems(
         store,
@@ -116,7 +116,7 @@ def clustered_items(
 
 
 def measure_items(items: ClusteredItems, gather: Gather) -> list[Row]:
-    """Rows of the table ``evaluations`` on items and on children."""
+    """Return the rows of the table ``evaluations`` on items and on children."""
     rows: list[Row] = []
     for level, by_basis in enumerate(item_metrics(items, gather), start=1):
         for basis, measured in by_basis.items():
@@ -125,7 +125,7 @@ def measure_items(items: ClusteredItems, gather: Gather) -> list[Row]:
 
 
 def measure_summaries(clustering: Clustering, summaries: Summaries) -> list[Row]:
-    """Rows on titles and descriptions."""
+    """Return rows on titles and descriptions."""
     rows: list[Row] = []
     for level in range(1, clustering.n_levels + 1):
         measured = _of_summaries(clustering, summaries, level)
@@ -138,7 +138,7 @@ def measure_summaries(clustering: Clustering, summaries: Summaries) -> list[Row]
 def measure_truth(
     items: ClusteredItems, truth: Truth, gather: Gather
 ) -> tuple[list[Row], list[str]]:
-    """Rows on each classification, and the classifications without any class."""
+    """Return rows on each classification, and the classifications without any class."""
     found = external_figures(items, truth, gather)
     rows = [
         row
@@ -150,7 +150,7 @@ def measure_truth(
 
 
 def rows_of(level: int, basis: str, measured: Mapping[str, Figure]) -> list[Row]:
-    """Rows of the table ``evaluations``."""
+    """Return the rows of the table ``evaluations``."""
     return [
         {"level": level, "metric": metric, "basis": basis, **figure._asdict()}
         for metric, figure in measured.items()
@@ -158,7 +158,7 @@ def rows_of(level: int, basis: str, measured: Mapping[str, Figure]) -> list[Row]
 
 
 def _of_summaries(clustering: Clustering, summaries: Summaries, level: int) -> Measured:
-    """Metrics of one level's titles and descriptions."""
+    """Return the metrics of one level's titles and descriptions."""
     of_level = summaries.table["level"].to_numpy()
     own = of_level == level
     clusters = clustering.level(level)

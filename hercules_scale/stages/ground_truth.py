@@ -52,7 +52,7 @@ class GivenTruth:
         return [self.name]
 
     def read(self, shard: int) -> pa.Table:
-        """Classes of one shard."""
+        """Return the classes of one shard."""
         own = self.classes[shard * self.rows : (shard + 1) * self.rows]
         return pa.table({self.name: pa.array(own, mask=own < 0)})
 
@@ -76,7 +76,8 @@ class _CountWork:
 
 
 def _count(column: int, level: int, labels: pa.ChunkedArray, clusters: Int32) -> pa.Table:
-    """Items of each class in each cluster of a level; items without a class are left out."""
+    """Return the items of each class in each cluster of a level; items without a class are left
+    out."""
     n = len(clusters)
     table = pa.table(
         {
@@ -98,7 +99,7 @@ def _add(tables: list[pa.Table]) -> pa.Table:
 def external_figures(
     items: ClusteredItems, truth: Truth, gather: Gather
 ) -> dict[str, list[dict[str, Figure]]]:
-    """Agreement of each level, finest first, with each classification.
+    """Return the agreement of each level, finest first, with each classification.
 
     A classification without any class has no levels.
     """

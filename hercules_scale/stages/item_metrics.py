@@ -72,18 +72,18 @@ class ClusteredItems:
         return [int(held.max()) + 1 for held in self.ancestors]
 
     def leaves(self, shard: int) -> Int32:
-        """Finest cluster of each item of a shard, shape (rows,)."""
+        """Return finest cluster of each item of a shard, shape (rows,)."""
         members = read_table(self.store, layout.part("memberships", shard), ["level_1"])
         return np.asarray(members["level_1"].to_numpy(), np.int32)
 
     def read(self, shards: range) -> Iterator[tuple[Float32, Int32]]:
-        """Vectors and finest clusters of each shard."""
+        """Yield vectors and finest clusters of each shard."""
         for shard in shards:
             yield read_vectors(self.store, shard), self.leaves(shard)
 
 
 def item_metrics(items: ClusteredItems, gather: Gather) -> list[dict[str, dict[str, Figure]]]:
-    """Metrics of each level, finest first, by basis.
+    """Return the metrics of each level, finest first, by basis.
 
     Returns:
         Of each level ``items``, the items' vectors under their clusters, and but for the finest
@@ -254,7 +254,7 @@ def _sampled(items: ClusteredItems, sums: list[ClusterSums], gather: Gather) -> 
 def _silhouettes(
     items: ClusteredItems, apart: Float64, leaves: Int32, counts: list[NDArray[np.int64]]
 ) -> list[Float64]:
-    """Euclidean silhouettes at each level from distances to the finest clusters.
+    """Return Euclidean silhouettes at each level from distances to the finest clusters.
 
     Zeros, which are not read, where there is one cluster.
     """

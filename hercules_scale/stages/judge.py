@@ -160,12 +160,12 @@ class Work:
     ledger: Ledger
 
     def leaves(self, rows: Int64) -> Int64:
-        """Finest clusters of some items."""
+        """Return finest clusters of some items."""
         found = cells(self.context.store, self.shards, [rows.tolist()], "level_1", "memberships")
         return np.array([found[row] for row in rows.tolist()], np.int64)
 
     def texts(self, rows: Int64) -> list[str]:
-        """Words of some items, as prompts may show them."""
+        """Return the words of some items, as prompts may show them."""
         config = self.context.config
         found = cells(self.context.store, self.shards, [rows.tolist()], config.input.words_column)
         return redacted([found[row] for row in rows.tolist()], config.privacy.redact)
@@ -174,7 +174,7 @@ class Work:
 async def _judge(
     work: Work, asker: Asker, style: PromptStyle
 ) -> tuple[list[dict[str, Figure]], list[str]]:
-    """Figures of each level, and what to know of them."""
+    """Return the figures of each level, and what to know of them."""
     judgement, clustering = work.judgement, work.clustering
     rows, leaves = draw_items(work)
     n_questions = clustering.n_levels * min(judgement.n_fit, len(rows)) + 1
@@ -210,7 +210,8 @@ async def _judge(
 
 
 def draw_items(work: Work) -> tuple[Int64, Int64]:
-    """Rows of the items that may be asked about, in the order in which they are, and clusters."""
+    """Return the rows of the items that may be asked about, in the order in which they are, and
+    clusters."""
     judgement, n_items = work.judgement, work.shards.n_items
     wanted = max(judgement.n_fit, judgement.n_shown + judgement.n_coded)
     rng = np.random.default_rng(SEED)

@@ -1,6 +1,6 @@
 """The labels of the clusters of one level: asked for, chosen, made distinct.
 
-A title is chosen by itself, then a description that goes with it, among the model's answers. Key
+The title is chosen first, then a description that matches it, among the model's answers. Key
 phrases take the place of either only where the model gave nothing of use or something wrong.
 """
 
@@ -35,7 +35,7 @@ Encode = Callable[[list[str]], Float32]
 # Reasons why no answer of a model was used.
 NO_MODEL = "no model was asked (summaries.engine keyphrases)"
 WORDLESS = (
-    "their items have no words; name input.text_column, an input.id_column that says something, or "
+    "their items have no words; name input.text_column, a descriptive input.id_column, or "
     "for images summaries.show_images"
 )
 TITLE_LOST = "the title is from key phrases: the model's titles fit the items far worse"
@@ -44,9 +44,9 @@ DESCRIPTION_LOST = (
 )
 # Statistics of a cluster that its label is compared with, the most telling ones.
 STATISTICS_COMPARED = 8
-# Nats of the mean log-likelihood of the items that a cosine of one to the topic is worth.
+# Bonus in nats for a cosine of one to the topic.
 TOPIC_WEIGHT = 2.0
-# Nats that a title loses which a child has already, unless the child is nearly the whole cluster.
+# Penalty in nats for the title of a child that has less than this share of the items.
 PART_PENALTY, WHOLE = 1.0, 0.8
 
 
@@ -61,9 +61,9 @@ class Level:
         grounding: The words of the items; None where they have none.
         encode: Embeds labels.
         topic: The paper's topic seed, embedded, shape (d,).
-        n_answers: Answers to each question; of one the only answer is taken.
-        names_siblings: Whether all siblings are named together, and not only siblings with like
-            titles.
+        n_answers: Answers per question; a single one is taken as it is.
+        names_siblings: Whether all siblings are titled in one request, and not only those with
+            similar titles.
     """
 
     facts: list[ClusterFacts]
@@ -79,7 +79,7 @@ class Level:
     def compared(self) -> Items:
         """The items that labels are compared with, or texts about each cluster in their place.
 
-        Numbers, images and vectors of the user's are in another space than labels; their
+        Numbers, images and user-supplied vectors are in another space than labels; their
         statistics, captions and texts are not.
         """
         if self.items is not None:
@@ -96,9 +96,9 @@ class Level:
 
     @property
     def choice(self) -> tuple[bool, bool]:
-        """Whether there is a choice of answers, and whether key phrases are among it.
+        """Whether answers compete, and whether key phrases compete with them.
 
-        Key phrases are compared with texts about the items by their own words, so they would win.
+        Key phrases repeat the words of such texts, so they would always win.
         """
         several = self.n_answers > 1
         return several, several and self.items is not None
@@ -111,8 +111,8 @@ class Labels:
     Attributes:
         summaries: Titles and descriptions.
         vectors: Vectors of "title. description", shape (k, d).
-        groundedness: Share of the content words of title, description and both that the items say,
-            shape (k, 3); NaN where that is not known.
+        groundedness: Share of content words that the items have, of the title, the description and
+            both, shape (k, 3); NaN where that is not known.
     """
 
     summaries: list[Summary]
@@ -135,7 +135,7 @@ def unasked_reason(facts: ClusterFacts) -> str:
 
 
 async def label_level(level: Level, labeller: Labeller | None) -> Labels:
-    """Titles and descriptions of the clusters of a level.
+    """Return titles and descriptions of the clusters of a level.
 
     Args:
         level: The level.
@@ -192,7 +192,7 @@ def _to_name(level: Level, titles: list[str]) -> list[list[int]]:
     groups = [group[shown[group]] for group in level.groups]
     if not level.names_siblings:
         return [same for group in groups for same in alike_titles(titles, group)]
-    # Clusters of a large group that share a request have titles that are near.
+    # Sorted, so that similar titles share a request.
     return [
         sorted(group.tolist(), key=lambda each: titles[each]) for group in groups if len(group) > 1
     ]
@@ -215,7 +215,7 @@ def _choose(
         heads: Titles that go before descriptions.
 
     Returns:
-        The choice, and its vectors.
+        The chosen options and their vectors.
     """
     heads = heads if heads is not None else [""] * len(options)
     vectors = level.encode(
@@ -236,7 +236,7 @@ def _choose(
 
 
 def _penalty(level: Level, cluster: int, words: Words, of_title: bool) -> float:
-    """Penalty for words that read badly or invent, in nats."""
+    """Return the penalty for words that read badly or invent, in nats."""
     penalty = reading_penalty(words.text) if of_title else 0.0
     if of_title and names_a_part(level.facts[cluster], words.text):
         penalty += PART_PENALTY
@@ -250,7 +250,7 @@ def _penalty(level: Level, cluster: int, words: Words, of_title: bool) -> float:
 
 
 def names_a_part(facts: ClusterFacts, title: str) -> bool:
-    """Whether a title is that of one of several children."""
+    """Return whether a title is that of one of several children."""
     key = title_key(title)
     return any(
         title_key(child.title) == key and child.n_items < WHOLE * facts.n_items
@@ -261,7 +261,7 @@ def names_a_part(facts: ClusterFacts, title: str) -> bool:
 def title_options(
     found: Candidates, facts: ClusterFacts, several: bool, with_phrases: bool
 ) -> list[Words]:
-    """Titles of a cluster that may be chosen.
+    """Return the titles of a cluster that may be chosen.
 
     Args:
         found: Answers of the model.
@@ -277,7 +277,7 @@ def title_options(
 def description_options(
     found: Candidates, facts: ClusterFacts, several: bool, with_phrases: bool
 ) -> list[Words]:
-    """Descriptions of a cluster that may be chosen, as ``title_options``."""
+    """Return the descriptions of a cluster that may be chosen, as ``title_options``."""
     fallback = _fallback(facts, found.problem)
     phrases = Words(fallback.description, fallback.description_source, DESCRIPTION_LOST)
     return _options(found.descriptions, phrases, found.problem, several, with_phrases)
@@ -306,7 +306,7 @@ def _joined(title: Words, description: Words) -> Summary:
 
 
 def _groundedness(level: Level, summaries: list[Summary]) -> Float64:
-    """Groundedness of each title, each description, and both."""
+    """Return the groundedness of each title, each description, and both."""
     shares = np.full((len(summaries), 3), np.nan)
     if level.grounding is not None:
         for cluster, summary in enumerate(summaries):

@@ -179,7 +179,7 @@ def _first(
 
 
 def merge_summaries(parts: list[MembersSummary], n_exemplars: int) -> MembersSummary:
-    """One summary of all shards, added in their order."""
+    """Return one summary of all shards, added in their order."""
     counts = [np.sum(level, axis=0) for level in zip(*(p.counts for p in parts), strict=True)]
     inertia = [np.sum(level, axis=0) for level in zip(*(p.inertia for p in parts), strict=True)]
 

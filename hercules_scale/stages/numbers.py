@@ -33,7 +33,7 @@ Float64 = NDArray[np.float64]
 def near_moments(
     context: RunContext, shards: Shards, columns: Sequence[str], moments: Moments
 ) -> Moments:
-    """Figures of numeric columns, means and deviations without values that are far away.
+    """Return the figures of numeric columns, means and deviations without values that are far away.
 
     A value is far away at more than ``FAR`` times the median distance of the column's values from
     their median, those at the median left out. An alarm names such columns. Where there is none,
@@ -93,14 +93,14 @@ def known_near_moments(context: RunContext, moments: Moments) -> Moments:
 
 
 def _counted(context: RunContext) -> Moments:
-    """Figures of the values that are not far away, a group a column."""
+    """Return the figures of the values that are not far away, a group a column."""
     commits = read_commits(context.store, STAGE, context.fingerprint)
     parts = (Moments.from_lists(commits[shard].info["moments"]) for shard in sorted(commits))
     return functools.reduce(Moments.add, parts)
 
 
 def _ranges(store: Store, shards: Shards, columns: list[str]) -> tuple[Float64, Float64]:
-    """Median of each column, and the largest distance from it, both of shape (p,)."""
+    """Return the median of each column, and the largest distance from it, both of shape (p,)."""
     wanted = np.linspace(0, len(shards) - 1, min(len(shards), SAMPLE_SHARDS)).astype(np.int64)
     step = -(-min(shards.rows, shards.n_items) // SAMPLE_ROWS)
     values = np.concatenate(

@@ -31,7 +31,8 @@ COUNTS_FILE = layout.stage_file(COUNTED, "counts.parquet")
 def withheld_reasons(
     context: RunContext, shards: Shards, clustering: Clustering
 ) -> list[list[str]]:
-    """Reasons why clusters may show no text of their items, by level and id; "" where they may."""
+    """Return reasons why clusters may show no text of their items, by level and id; "" where they
+    may."""
     privacy = context.config.privacy
     sizes = [
         clustering.level(level)["n_items"].to_numpy() for level in range(1, clustering.n_levels + 1)
@@ -50,7 +51,7 @@ def withheld_reasons(
 
 
 def count_owners(context: RunContext, shards: Shards, sizes: list[int]) -> Int64:
-    """Distinct owners of each cluster, level after level, counted up to ``min_owners``.
+    """Return distinct owners of each cluster, level after level, counted up to ``min_owners``.
 
     What was kept of the owners is deleted once they are counted.
 
@@ -110,7 +111,7 @@ class _OwnerWorker:
 def least_owners(
     clusters: Int32, owners: NDArray[np.uint64], n_least: int
 ) -> tuple[Int32, NDArray[np.uint64]]:
-    """Least number of distinct owners of each cluster."""
+    """Return the least number of distinct owners of each cluster."""
     order = np.lexsort((owners, clusters))
     clusters, owners = clusters[order], owners[order]
     new = np.ones(len(order), bool)

@@ -63,7 +63,8 @@ class FactsSource:
     vocabulary: Vocabulary | None = None
 
     def keyphrases(self, clustering: Clustering, level: int) -> list[list[str]]:
-        """Phrases of each cluster of a level, most telling first, where they may be shown."""
+        """Return phrases of each cluster of a level, most telling first, where they may be
+        shown."""
         return [
             [] if withheld else own
             for own, withheld in zip(
@@ -72,7 +73,7 @@ class FactsSource:
         ]
 
     def sentences(self, level: int) -> list[list[str]]:
-        """Variables of each cluster of a level in words, where there are any."""
+        """Return the variables of each cluster of a level in words, where there are any."""
         withheld = self.withheld[level - 1]
         if self.statistics is None:
             return [[] for _ in withheld]
@@ -80,7 +81,7 @@ class FactsSource:
         return [[] if reason else own for own, reason in zip(sentences, withheld, strict=True)]
 
     def said_words(self, clustering: Clustering, level: int) -> SaidWords | None:
-        """Words of the items of each cluster of a level, where they have any."""
+        """Return the words of the items of each cluster of a level, where they have any."""
         if self.phrases is None:
             return None
         sizes = clustering.level(1)["n_items"].to_numpy()
@@ -100,7 +101,8 @@ class FactsSource:
 def facts_source(
     context: RunContext, shards: Shards, clustering: Clustering, statistics: Statistics | None
 ) -> FactsSource:
-    """Source of the facts that set clusters apart; None where items are vectors without words."""
+    """Return the source of the facts that set clusters apart; None where items are vectors without
+    words."""
     asked = context.config.input
     withheld = withheld_reasons(context, shards, clustering)
     wordless = asked.modality == "embedding" and asked.text_column is None
@@ -119,7 +121,7 @@ def cluster_facts(
     source: FactsSource,
     level: int,
 ) -> list[ClusterFacts]:
-    """Facts about each cluster of a level, by id."""
+    """Return facts about each cluster of a level, by id."""
     clusters = clustering.level(level)
     config = context.config.summaries
     keyphrases, withheld = source.keyphrases(clustering, level), source.withheld[level - 1]
@@ -165,7 +167,7 @@ def nearest_outside(centroids: Float32, n_nearest: int) -> list[list[int]]:
 
 
 def shown_rows(context: RunContext, shards: Shards, clusters: pa.Table) -> list[list[int]]:
-    """Rows of the items that a prompt shows of each of some clusters.
+    """Return the rows of the items that a prompt shows of each of some clusters.
 
     Of a small cluster about half are shown, so that some are left to choose its label by.
     """
@@ -211,7 +213,7 @@ def diverse(vectors: Float32, n_wanted: int) -> list[int]:
 
 
 def ancestors(clustering: Clustering, level: int) -> NDArray[np.int32]:
-    """Cluster of a level that holds each finest cluster, shape (k_1,)."""
+    """Return cluster of a level that holds each finest cluster, shape (k_1,)."""
     held = np.arange(clustering.level(1).num_rows, dtype=np.int32)
     for below in range(1, level):
         held = clustering.level(below)["parent_cluster_id"].to_numpy().astype(np.int32)[held]
@@ -229,7 +231,7 @@ def cells(
 
 
 def _vectors(store: Store, shards: Shards, rows: list[list[int]]) -> dict[int, Float32]:
-    """Vectors of some items by row, of unit length."""
+    """Return the vectors of some items by row, of unit length."""
     vectors: dict[int, Float32] = {}
     for here, column in _columns(store, shards, rows, "embeddings", "embedding"):
         vectors.update(zip(here, to_unit(column_vectors(column)), strict=True))
@@ -248,13 +250,14 @@ def _columns(
 
 
 def labelled_files(context: RunContext) -> dict[int, str]:
-    """Files of titles, by level that has them."""
+    """Return the files of titles, by level that has them."""
     commits = read_commits(context.store, LABELLING, context.fingerprint)
     return {level: commit.files[0].path for level, commit in commits.items()}
 
 
 def _children(context: RunContext, clustering: Clustering, level: int) -> dict[int, list[Child]]:
-    """Children of each cluster of a level that a prompt shows; none for the finest level.
+    """Return the children of each cluster of a level that a prompt shows; none for the finest
+    level.
 
     Clusters that are withheld are left out.
     """
@@ -296,7 +299,7 @@ def _order_of_children(context: RunContext, clustering: Clustering, level: int) 
 
 
 def siblings(clustering: Clustering, level: int) -> list[NDArray[np.int64]]:
-    """Siblings among the clusters of a level."""
+    """Return siblings among the clusters of a level."""
     clusters = clustering.level(level)
     top = level == clustering.n_levels
     parents = None if top else clusters["parent_cluster_id"].to_numpy()

@@ -138,7 +138,8 @@ def read_items(
 
 
 def run_moments(context: RunContext) -> Moments | None:
-    """Figures of all items of a run that has been read; none where they are not numeric."""
+    """Return the figures of all items of a run that has been read; none where they are not
+    numeric."""
     if context.config.input.modality != "numeric":
         return None
     scanned = read_commits(context.store, SCAN, context.fingerprint)
@@ -151,7 +152,7 @@ def _all_moments(scanned: dict[int, Commit]) -> Moments:
 
 
 def _check_numbers(of_items: Layout, scanned: dict[int, Commit]) -> Moments | None:
-    """Figures of every numeric column; refuse those that tell no item from another."""
+    """Return the figures of every numeric column; refuse those that tell no item from another."""
     numbers = of_items.columns.numbers
     if not numbers:
         return None

@@ -230,7 +230,8 @@ class NumberWorker:
         )
 
     def _slices(self, table: str, schema: pa.Schema, start: int, stop: int) -> Iterator[pa.Table]:
-        """Rows of a table of the scan that a shard has, with what a schema takes of them."""
+        """Yield the rows of a table of the scan that a shard has, with what a schema takes of
+        them."""
         starts = self.starts.items
         made = ("row", "title", "description") if table == SCANNED else ("row",)
         names = ["position", *(name for name in schema.names if name not in (*made, "position"))]

@@ -168,7 +168,7 @@ def _choose(config: HierarchyConfig, sample: Float32, n_rows: int, unit: bool) -
 def _run(
     context: RunContext, shards: Shards, name: str, n_parts: int, worker: ShardWorker
 ) -> Iterable[Commit]:
-    """Every part of a step: on Ray, or in this process where there is little to do."""
+    """Run every part of a step: on Ray, or in this process where there is little to do."""
     if shards.n_items <= LOCAL_ROWS:
         done = read_commits(context.store, name, context.fingerprint)
         for part in range(n_parts):
@@ -237,7 +237,7 @@ def _cut(sizes: Int64) -> tuple[Int64, Int64, Int64]:
 
 
 def _near_one_another(centroids: Float32, n_rows: int, config: HierarchyConfig) -> Int64:
-    """Cells in an order in which those that lie together are numbered together."""
+    """Return cells in an order in which those that lie together are numbered together."""
     n_groups = min(len(centroids), -(-n_rows // BUCKET_ROWS))
     local = LocalVectors(centroids)
     kmeans(local, n_groups, config)
@@ -247,7 +247,7 @@ def _near_one_another(centroids: Float32, n_rows: int, config: HierarchyConfig) 
 def _nearest_of_tile(
     tile: Tile, queries: Float32, own: Int64, n_nearest: int, unit: bool
 ) -> tuple[Float32, Int64]:
-    """Distances and rows of the nearest of a tile to each query, itself left out."""
+    """Return distances and rows of the nearest of a tile to each query, itself left out."""
     vectors = to_unit(tile.vectors) if unit else tile.vectors
     distances, ids = nearest(queries, vectors, min(n_nearest + 1, len(vectors)))
     rows = ids + tile.first_row

@@ -52,7 +52,7 @@ class Index:
         self.dimension = int(self.centroids.shape[1])
 
     def taken(self, bucket: int) -> Int64:
-        """Rows that a bucket has of each tile and cell from its first to its last cell.
+        """Return the rows that a bucket has of each tile and cell from its first to its last cell.
 
         They follow one another in the tile. Shape (tiles, cells of the bucket).
         """
@@ -64,7 +64,7 @@ class Index:
         return np.maximum(taken, 0)
 
     def begins(self, bucket: int) -> Int64:
-        """First places of each tile's rows in a bucket, shape (tiles,)."""
+        """Return first places of each tile's rows in a bucket, shape (tiles,)."""
         first = self._cells_of(bucket).start
         of_first = self.counts[:, first].astype(np.int64)
         before = self._cells[first] + np.cumsum(of_first) - of_first
@@ -73,7 +73,7 @@ class Index:
         return begins
 
     def of_tile(self, tile: int) -> tuple[Int64, Int64]:
-        """Places of a tile's rows in each bucket, once its rows are in their own order.
+        """Return the places of a tile's rows in each bucket, once its rows are in their own order.
 
         Returns:
             Rows of earlier tiles and rows of the tile, both of shape (buckets,).
@@ -91,7 +91,7 @@ class Index:
         return slice(int(held[0]), int(held[-1]) + 1)
 
     def near_buckets(self, centroids: Float32) -> Int64:
-        """Buckets with rows of the cells nearest to some centroids, in order."""
+        """Return buckets with rows of the cells nearest to some centroids, in order."""
         near = set()
         for centroid in centroids:
             order = np.argsort(((self.centroids - centroid) ** 2).sum(axis=1), kind="stable")
@@ -122,11 +122,11 @@ class Blocks:
     centroids: Float32
 
     def of(self, bucket: int) -> Int64:
-        """Numbers of the blocks of a bucket."""
+        """Return numbers of the blocks of a bucket."""
         return np.flatnonzero(self.buckets == bucket)
 
     def candidates(self, block: int, at_least: int) -> Int64:
-        """Blocks that a block's neighbours are searched in, itself among them, in order."""
+        """Return blocks that a block's neighbours are searched in, itself among them, in order."""
         distances = ((self.centroids - self.centroids[block]) ** 2).sum(axis=1)
         distances[block] = -1
         order = np.argsort(distances, kind="stable")
@@ -182,17 +182,17 @@ class Place:
 
 
 def tile_name(tile: int, kind: str = "vectors") -> str:
-    """File of a tile's vectors or rows, in the order of cells."""
+    """Return the file of a tile's vectors or rows, in the order of cells."""
     return f"tile/{tile:06d}-{kind}"
 
 
 def bucket_name(bucket: int, kind: str) -> str:
-    """File of something of a bucket."""
+    """Return the file of something of a bucket."""
     return f"bucket/{bucket:06d}-{kind}"
 
 
 def round_name(round_: int, bucket: int) -> str:
-    """File of a bucket's vectors after a round."""
+    """Return the file of a bucket's vectors after a round."""
     return f"round-{round_}/{bucket:06d}"
 
 

@@ -54,7 +54,7 @@ class TileSorter:
     unit: bool
 
     def __call__(self, tile: Tile) -> Int32:
-        """Rows of each cell in the tile, shape (cells,)."""
+        """Return the rows of each cell in the tile, shape (cells,)."""
         cells = self.rank[tile.labels]
         order = np.argsort(cells, kind="stable")
         vectors = tile.vectors[order]
@@ -190,7 +190,7 @@ class Average:
     def _search(
         self, block: int, among: Int64, vectors: Float32, sizes: Int64, begins: Int64
     ) -> Int64:
-        """Places of the neighbours of a block's vectors, among all that were read."""
+        """Return the places of the neighbours of a block's vectors, among all that were read."""
         places = np.concatenate(
             [np.arange(begins[each], begins[each] + sizes[each]) for each in among.tolist()]
         )
@@ -210,7 +210,7 @@ class Average:
         return {"hits": hits, "wanted": found.size}
 
     def _rows_at(self, positions: Int64) -> Int64:
-        """Row ids at some positions."""
+        """Return the row ids at some positions."""
         starts = self.place.index.starts
         rows = np.empty(len(positions), np.int64)
         bucket_of = np.searchsorted(starts, positions, side="right") - 1

@@ -51,11 +51,12 @@ class Statistics:
     precision: int = 4
 
     def deviations(self, level: int) -> NDArray[np.float64]:
-        """Distances of each cluster's means from all items', in standard deviations of all."""
+        """Return the distances of each cluster's means from all items', in standard deviations of
+        all."""
         return (self.levels[level - 1].mean - self.whole.mean) / self.whole.std
 
     def phrases(self, level: int, n_phrases: int) -> list[list[str]]:
-        """Variables that set each cluster of a level apart, most telling first."""
+        """Return the variables that set each cluster of a level apart, most telling first."""
         names = [variable_name(column, self.metadata) for column in self.columns]
         found = []
         for own in self.deviations(level):
@@ -67,7 +68,7 @@ class Statistics:
         return found
 
     def sentences(self, level: int) -> list[list[str]]:
-        """Variables of each cluster of a level in words, most telling first.
+        """Return the variables of each cluster of a level in words, most telling first.
 
         Source: HERCULES, section 3.4, on statistics in prompts.
         """
@@ -96,18 +97,20 @@ class Statistics:
         )
 
     def column(self) -> pa.Array:
-        """``numeric_stats`` of the table ``clusters``, by level and id."""
+        """Return ``numeric_stats`` of the table ``clusters``, by level and id."""
         rows = [own for level in self.levels for own in level.of_variables(self.columns)]
         return pa.array(rows, schemas.NUMERIC_STATS)
 
     def variables(self) -> dict[str, Any]:
-        """Figures of all items, for ``run.json``; items are standardised by mean and std."""
+        """Return the figures of all items, for ``run.json``; items are standardised by mean and
+        std."""
         (figures,) = self.whole.of_variables(self.columns)
         return {str(own.pop("variable")): own for own in figures}
 
 
 def known_moments(variables: dict[str, dict[str, float]], columns: Sequence[str]) -> Moments | None:
-    """Figures of all items as ``run.json`` holds them, without their number; none of no numbers.
+    """Return the figures of all items as ``run.json`` holds them, without their number; none of no
+    numbers.
 
     Args:
         variables: Figures by column, in any order.
@@ -152,7 +155,7 @@ class _Worker:
 def measure_statistics(
     context: RunContext, shards: Shards, clustering: Clustering, whole: Moments | None
 ) -> Statistics | None:
-    """Statistics of every cluster of every level; none where the items are not numeric."""
+    """Return statistics of every cluster of every level; none where the items are not numeric."""
     if whole is None:
         return None
     columns = list(context.config.input.columns)

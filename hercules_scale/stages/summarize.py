@@ -154,7 +154,7 @@ def summarize_clusters(
 
 
 def measured_labels(context: RunContext) -> list[Measured]:
-    """Measurements of each level that is labelled: groundedness, topic."""
+    """Return measurements of each level that is labelled: groundedness, topic."""
     commits = read_commits(context.store, STAGE, context.fingerprint)
     return [
         {name: (value, n) for name, (value, n) in commit.info.get("measured", {}).items()}
@@ -267,7 +267,7 @@ def prompt_of(
 
 
 def prompt_style(context: RunContext, tokens: Tokens, n_levels: int = 1) -> PromptStyle:
-    """Style of a run's prompts."""
+    """Return the style of a run's prompts."""
     config = context.config.summaries
     examples = None
     if config.examples is not None:

@@ -140,12 +140,12 @@ class TileHolder:
         return totals, self._counts
 
     def measure(self, space: Space) -> tuple[float, Int64]:
-        """Largest number of the vectors in the space, and counts of their lengths."""
+        """Return the largest number of the vectors in the space, and counts of their lengths."""
         tiles = TileSet(self.prepare(space))
         return tiles.largest(), tiles.count_lengths()
 
     def far_rows(self, space: Space) -> Int64:
-        """Rows of the vectors that were shortened."""
+        """Return the rows of the vectors that were shortened."""
         self.prepare(space)
         return np.concatenate([np.zeros(0, np.int64), *(self._far or [])])
 
@@ -166,7 +166,7 @@ class TileHolder:
 
 
 def _rough_lengths(vectors: Float32) -> Float32:
-    """L2 norms in float32, shape (n,); infinite where squares are too large for it."""
+    """Return L2 norms in float32, shape (n,); infinite where squares are too large for it."""
     with np.errstate(over="ignore"):
         return np.asarray(np.sqrt(np.einsum("ij,ij->i", vectors, vectors)))
 
@@ -237,7 +237,7 @@ class TileActor:
         before: Step | None,
         shared: tuple[Callable[[Tile], T], Thin[T] | None],
     ) -> list[tuple[int, T]]:
-        """Results of a function for each tile, with the tile's first row."""
+        """Return the results of a function for each tile, with the tile's first row."""
         work, thin = shared
         tiles = self._at(space, scale, before).tiles
         results = [work(tile) for tile in tiles]

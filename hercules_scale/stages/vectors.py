@@ -79,7 +79,7 @@ class ShardTiles:
 
 
 def read_vectors(store: Store, shard: int, table: str = "embeddings") -> Float32:
-    """Vectors of one shard, shape (rows, d)."""
+    """Return the vectors of one shard, shape (rows, d)."""
     column = read_table(store, layout.part(table, shard), ["embedding"])["embedding"]
     return column_vectors(column)
 
@@ -203,7 +203,8 @@ class _Crew:
     room: Room | None
 
     def get(self, references: list[Any]) -> list[Any]:
-        """Results of actors; one that lost its node is waited for while it may get another."""
+        """Return the results of actors; one that lost its node is waited for while it may get
+        another."""
         lacking_since = None
         if self.room is not None:
             self.room.is_there()
@@ -284,7 +285,7 @@ class RayVectors:
         return Sums(sums, counts, objective, n_changed, self._scale)
 
     def map(self, work: Callable[[Tile], T], thin: Thin[T] | None = None) -> list[T]:
-        """Results of a pure function over the tiles, in the order of the rows."""
+        """Return the results of a pure function over the tiles, in the order of the rows."""
         shared = ray.put((work, thin))
         calls = [
             actor.map.remote(self._space, self._scale, self._before, shared)

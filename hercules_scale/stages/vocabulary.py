@@ -43,7 +43,7 @@ class Vocabulary:
 
 
 def read_vocabulary(path: str) -> list[str]:
-    """Words of a text file, one a line, each once.
+    """Return the words of a text file, one a line, each once.
 
     Raises:
         InputError: There is no such file, or it holds no words or too many.

@@ -99,7 +99,8 @@ class TreeOrder:
         return ranks
 
     def ranges(self, rows: int) -> NDArray[np.int64]:
-        """Places in the order where ranges of about ``rows`` items begin, and its end."""
+        """Return the places in the order where ranges of about ``rows`` items begin, and its
+        end."""
         which = self.starts[:-1] // rows
         first = np.flatnonzero(np.diff(which, prepend=-1))
         return np.append(first, len(self.leaves))
@@ -128,7 +129,7 @@ class Source:
     def of(
         cls, store: Store, tables: dict[str, list[FileRecord]], order: TreeOrder, target: Store
     ) -> Source:
-        """Of the published or committed files of a run."""
+        """Return the source out of the published or committed files of a run."""
         shards = {
             name: [file.path for file in tables.get(name, [])]
             for name in ("memberships", "items", "reductions", "embeddings")
@@ -157,7 +158,7 @@ class Source:
         return max(PART_ROWS * PART_DIMENSION // max(self.dimension, PART_DIMENSION), 1)
 
     def parts(self) -> list[range]:
-        """Consecutive shards."""
+        """Return consecutive shards."""
         wanted = self.part_rows
         size = max(wanted // max(max(self.rows, default=1), 1), 1)
         return [
@@ -221,7 +222,7 @@ def write_range(source: Source, number: int, cuts: list[list[int]]) -> FileRecor
 
 
 def to_bytes(vectors: NDArray[np.float32]) -> tuple[pa.Array, pa.Array]:
-    """Vectors of shape (n, d) in d bytes each and what a step of a byte is worth."""
+    """Return the vectors of shape (n, d) in d bytes each and what a step of a byte is worth."""
     scales = np.abs(vectors).max(axis=1, initial=0) / 127
     steps = np.divide(1, scales, out=np.zeros_like(scales), where=scales > 0)
     codes = np.rint(vectors * steps[:, None]).astype(np.int8)
@@ -241,7 +242,7 @@ def from_bytes(table: pa.Table) -> NDArray[np.float32]:
 
 
 def _shard(source: Source, shard: int) -> pa.Table:
-    """Items of one shard with the columns of the table."""
+    """Return the items of one shard with the columns of the table."""
     store, files = source.store, source.shards
     table = read_table(store, files["memberships"][shard])
     n_levels = len(source.order.spans)
@@ -277,13 +278,13 @@ def _shard(source: Source, shard: int) -> pa.Table:
 
 
 def _keys(table: pa.Table, ranks: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
-    """Keys that order rows: place of the cluster, distance to its centroid, row."""
+    """Return keys that order rows: place of the cluster, distance to its centroid, row."""
     distances = pc.fill_null(table["distance_1"], np.float32(np.inf)).to_numpy()
     return ranks[table["level_1"].to_numpy()], distances, table["row"].to_numpy()
 
 
 def _run(source: Source, path: str, start: int, stop: int) -> Iterator[pa.Table]:
-    """Rows of a sorted part, a row group at a time."""
+    """Yield the rows of a sorted part, a row group at a time."""
     with source.target.arrow.open_input_file(source.target.path(path)) as stream:
         file = pq.ParquetFile(stream)
         size = source.group_rows
@@ -295,7 +296,7 @@ def _run(source: Source, path: str, start: int, stop: int) -> Iterator[pa.Table]
 
 
 def _merged(runs: list[Iterator[pa.Table]], ranks: NDArray[np.int64]) -> Iterator[pa.Table]:
-    """Rows of sorted runs in their common order."""
+    """Yield the rows of sorted runs in their common order."""
     heads = {number: table for number, run in enumerate(runs) if (table := next(run, None))}
     keys = {number: _keys(table, ranks) for number, table in heads.items()}
 

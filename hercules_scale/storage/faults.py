@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether an error is of those that go away: an outage, a time-out, throttling."""
+    """Return whether an error is of those that go away: an outage, a time-out, throttling."""
     for each in _causes(error):
         if isinstance(each, StorageError):
             # It was waited for long enough.
@@ -77,7 +77,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _response(error: BaseException) -> tuple[int, str]:
-    """Status and code of what an object store answered."""
+    """Return the status and code of what an object store answered."""
     answer: Any = getattr(error, "response", None)
     if not isinstance(answer, dict):
         # Google's and Azure's errors have the status alone.
@@ -123,13 +123,13 @@ def patiently(work: Callable[[], T], seconds: float, place: str) -> T:
 
 
 def reason_of(error: BaseException) -> str:
-    """Type and message of an error in one line."""
+    """Return the type and message of an error in one line."""
     text = without_secrets(" ".join(str(error).split()))[:200]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def explain(error: BaseException, place: str) -> StorageError | None:
-    """Remedy for an error that storage raised; nothing where it raised none."""
+    """Return the remedy for an error that storage raised; nothing where it raised none."""
     for each in _causes(error):
         if isinstance(each, StorageError):
             return each

@@ -40,7 +40,7 @@ another run."""
 
 
 def part(table: str, shard: int, owner: int | None = None) -> str:
-    """Name of one shard of a table.
+    """Return the name of one shard of a table.
 
     Args:
         table: Name of the table.
@@ -52,12 +52,13 @@ def part(table: str, shard: int, owner: int | None = None) -> str:
 
 
 def commit(stage: str, shard: int, owner: int) -> str:
-    """Name of the record by an owner of the output that says that a shard of a stage is done."""
+    """Return the name of the record by an owner of the output that says that a shard of a stage is
+    done."""
     return f"{WORK}/commits/{stage}/{shard:06d}-{owner:06d}.json"
 
 
 def work_part(table: str, shard: int, owner: int | None = None) -> str:
-    """Name of one shard of a table that only a later stage reads."""
+    """Return the name of one shard of a table that only a later stage reads."""
     return part(f"{WORK}/{table}", shard, owner)
 
 
@@ -72,10 +73,10 @@ def stage_file(stage: str, name: str) -> str:
 
 
 def checkpoint(loop: str) -> str:
-    """Record of the last state of a clustering loop."""
+    """Return the record of the last state of a clustering loop."""
     return f"{WORK}/checkpoints/{loop}.json"
 
 
 def checkpoint_arrays(loop: str, turn: int) -> str:
-    """Arrays of that state; two files take turns."""
+    """Return arrays of that state; two files take turns."""
     return f"{WORK}/checkpoints/{loop}-{turn}.npz"

@@ -125,7 +125,8 @@ def hold_lock(store: Store, warn: Callable[[str], object]) -> Iterator[Lock]:
 
 
 def held_by(store: Store) -> tuple[str, bool] | None:
-    """Holder of an output's lock, in words, and whether it is alive; None if there is none."""
+    """Return the holder of an output's lock, in words, and whether it is alive; None if there is
+    none."""
     newest = _newest(store)
     if newest is None or newest[1].get("released"):
         return None
@@ -198,7 +199,8 @@ def _this_process() -> Record:
 
 
 def _machine() -> str | None:
-    """Name of the space of process ids that this process can look up; nothing where not known."""
+    """Return the name of the space of process ids that this process can look up; nothing where not
+    known."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -207,7 +209,7 @@ def _machine() -> str | None:
 
 
 def _is_dead(held: Record) -> bool:
-    """Whether the process is known to have ended, or nothing was heard of it for long."""
+    """Return whether the process is known to have ended, or nothing was heard of it for long."""
     if held.get("released"):
         return True
     machine = _machine()

@@ -61,7 +61,7 @@ class Commit:
 
 
 def to_json(value: Any) -> bytes:
-    """JSON in one stable form."""
+    """Return JSON in one stable form."""
     return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode()
 
 
@@ -218,7 +218,7 @@ def publish(store: Store, tables: dict[str, list[FileRecord]], run_fingerprint: 
 
 
 def read_run(store: Store) -> dict[str, Any]:
-    """Content of ``run.json``, once it is known to be safe to act on.
+    """Return the content of ``run.json``, once it is known to be safe to act on.
 
     A run may be somebody else's, so that what it names is data: no path of it leads out of its
     folder, and what reaches out or executes comes from the caller.
@@ -247,7 +247,7 @@ def read_run(store: Store) -> dict[str, Any]:
 
 
 def read_record(store: Store) -> dict[str, Any]:
-    """Content of ``run.json``, and how far the run has come since.
+    """Return the content of ``run.json``, and how far the run has come since.
 
     Raises:
         FileNotFoundError: There is no run.
@@ -332,7 +332,7 @@ def replace_table(store: Store, table: str, files: list[FileRecord]) -> None:
 
 
 def _has_owner(path: str) -> bool:
-    """Whether the name of a file has the number of a lock in it."""
+    """Return whether the name of a file has the number of a lock in it."""
     found = _PART.fullmatch(path)
     return found is not None and found[2] is not None
 
@@ -346,7 +346,7 @@ def _delete_others(store: Store, table: str, files: list[FileRecord]) -> None:
 
 
 def published_files(store: Store) -> dict[str, list[FileRecord]]:
-    """Files of each table of a finished run.
+    """Return the files of each table of a finished run.
 
     Raises:
         InputError: There is no run at this place, or it is not finished.

@@ -37,7 +37,7 @@ class PatientInput(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """Offset of the next read."""
+        """Return the offset of the next read."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
@@ -47,7 +47,7 @@ class PatientInput(io.RawIOBase):
         return self._position
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Up to ``size`` bytes from here, or all that are left."""
+        """Return up to ``size`` bytes from here, or all that are left."""
         left = max(self._size - self._position, 0)
         length = left if size is None or size < 0 else min(size, left)
         start = self._position

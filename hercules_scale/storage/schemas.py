@@ -116,7 +116,7 @@ WITHHELD = "withheld"
 def _of_items(
     modality: str, numbers: tuple[str, ...], dimension: int, with_text: bool
 ) -> list[tuple[str, pa.DataType]]:
-    """Columns that hold the items of a modality."""
+    """Return the columns that hold the items of a modality."""
     found: list[tuple[str, pa.DataType]] = [(name, pa.float64()) for name in numbers]
     if modality == "embedding" and dimension:
         found.append(("embedding", pa.list_(pa.float32(), dimension)))
@@ -128,7 +128,7 @@ def _of_items(
 
 
 def scanned(modality: str, numbers: tuple[str, ...], dimension: int, with_text: bool) -> pa.Schema:
-    """Usable items of one piece of the input.
+    """Return usable items of one piece of the input.
 
     Args:
         modality: Modality of the items.
@@ -148,17 +148,17 @@ def items(modality: str, numbers: tuple[str, ...], with_text: bool) -> pa.Schema
 
 
 def scanned_labels(label_columns: list[str]) -> pa.Schema:
-    """Ground truth beside one piece of the scanned input."""
+    """Return the schema of ground truth beside one piece of the scanned input."""
     return pa.schema([("position", pa.int64()), *((name, pa.string()) for name in label_columns)])
 
 
 def labels(label_columns: list[str]) -> pa.Schema:
-    """Ground truth of the items, kept apart from everything that makes clusters."""
+    """Return the schema of ground truth, kept apart from everything that makes clusters."""
     return pa.schema([("row", pa.int64()), *((name, pa.string()) for name in label_columns)])
 
 
 def embeddings(dimension: int) -> pa.Schema:
-    """Vectors of the items."""
+    """Return the vectors of the items."""
     return pa.schema(
         [
             ("row", pa.int64()),
@@ -187,7 +187,7 @@ def assigner(dimension: int) -> pa.Schema:
 
 
 def clusters(dimension: int, description_dimension: int, components: int) -> pa.Schema:
-    """Clusters of every level."""
+    """Return the clusters of every level."""
     return pa.schema(
         [
             ("level", pa.int16()),
@@ -232,7 +232,7 @@ def memberships(n_levels: int) -> pa.Schema:
 
 
 def reductions(components: int) -> pa.Schema:
-    """Principal components of the items' vectors."""
+    """Return principal components of the items' vectors."""
     return pa.schema(
         [
             ("row", pa.int64()),
@@ -245,7 +245,7 @@ def reductions(components: int) -> pa.Schema:
 def cluster_items(
     n_levels: int, components: int, n_numbers: int, modality: str, dimension: int
 ) -> pa.Schema:
-    """Columns of items as the explorer shows them, a cluster's items side by side.
+    """Return the columns of items as the explorer shows them, a cluster's items side by side.
 
     Args:
         n_levels: Levels of clusters.

@@ -38,7 +38,7 @@ class ScratchFolder:
         return _unpacked, (self._files(),)
 
     def _files(self) -> dict[str, bytes]:
-        """Files that a finished run is read from, by name.
+        """Return the files that a finished run is read from, by name.
 
         Raises:
             InputError: It is more than a pickle should hold.

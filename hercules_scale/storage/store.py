@@ -196,7 +196,7 @@ class Store:
         return patiently(work, self.options.retry_seconds, self.uri)
 
     def lock_names(self) -> list[str]:
-        """Names of the locks of this output; the last one holds."""
+        """Return the names of the locks of this output; the last one holds."""
         names = filter(_LOCK.fullmatch, self.list_folder(layout.LOCKS))
         return [f"{layout.LOCKS}/{name}" for name in sorted(names)]
 
@@ -218,7 +218,7 @@ class Store:
         return f"{self.root}/{name}" if name else self.root
 
     def exists(self, name: str) -> bool:
-        """Whether a file or folder of this name exists."""
+        """Return whether a file or folder of this name exists."""
         return self.patiently(lambda: bool(self.fsspec.exists(self.path(name))))
 
     def read_bytes(self, name: str) -> bytes:
@@ -334,11 +334,12 @@ class Store:
         return dict(found)
 
     def list_files(self, folder: str) -> list[str]:
-        """Names of the files under a folder, relative to the root, sorted."""
+        """Return the names of the files under a folder, relative to the root, sorted."""
         return sorted(self.list_sizes(folder))
 
     def list_folder(self, folder: str) -> list[str]:
-        """Names of the files and folders right in a folder, sorted; none where there is none."""
+        """Return the names of the files and folders right in a folder, sorted; none where there is
+        none."""
         path = self.path(folder)
         try:
             found = self.patiently(lambda: self.fsspec.ls(path, detail=False))
@@ -349,7 +350,7 @@ class Store:
         return sorted(names - {""})
 
     def list_sizes(self, folder: str) -> dict[str, int]:
-        """Lengths in bytes of the files under a folder, by name relative to the root."""
+        """Return the lengths in bytes of the files under a folder, by name relative to the root."""
         try:
             found = self.patiently(lambda: self.find(folder))
         except FileNotFoundError:

@@ -22,7 +22,7 @@ PART_BYTES = 64 * 2**20
 
 
 def vector_column(vectors: NDArray[np.floating[Any]]) -> pa.FixedSizeListArray:
-    """Vectors of shape (n, d) as an Arrow column of their type."""
+    """Return the vectors of shape (n, d) as an Arrow column of their type."""
     return pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
 
 
@@ -39,7 +39,7 @@ def column_matrix(column: pa.ChunkedArray) -> NDArray[Any]:
 
 
 def column_numbers(table: pa.Table, names: list[str]) -> NDArray[np.float64]:
-    """Numeric columns side by side, shape (n, p)."""
+    """Return numeric columns side by side, shape (n, p)."""
     columns = [table[name].to_numpy() for name in names]
     return np.stack(columns, axis=1) if columns else np.zeros((table.num_rows, 0))
 
@@ -51,7 +51,7 @@ def memberships_table(
     distances: NDArray[np.float32],
     margins: NDArray[np.float32],
 ) -> pa.Table:
-    """Rows of the table ``memberships``.
+    """Return the rows of the table ``memberships``.
 
     Args:
         rows: Row ids, shape (n,).
@@ -202,7 +202,7 @@ def read_table(
     columns: list[str] | None = None,
     where: list[tuple[str, str, int]] | None = None,
 ) -> pa.Table:
-    """One Parquet file, whole, or the rows for which all of some comparisons hold.
+    """Return one Parquet file, whole, or the rows for which all of some comparisons hold.
 
     Row groups with statistics that rule a comparison out are not read.
     """
@@ -215,19 +215,19 @@ def read_table(
 
 
 def read_schema(store: Store, path: str) -> pa.Schema:
-    """Columns of one Parquet file; only its footer is read."""
+    """Return the columns of one Parquet file; only its footer is read."""
     return store.patiently(lambda: pq.read_schema(store.path(path), filesystem=store.arrow))
 
 
 def read_tables(store: Store, paths: Iterable[str], columns: list[str] | None = None) -> pa.Table:
-    """Several Parquet files of one schema as one table, in the order given."""
+    """Read several Parquet files of one schema as one table, in the order given."""
     return pa.concat_tables([read_table(store, path, columns) for path in paths])
 
 
 def read_rows(
     store: Store, path: str, start: int, stop: int, columns: list[str] | None = None
 ) -> pa.Table:
-    """Rows ``start`` to ``stop`` of a Parquet file; other row groups are not read."""
+    """Return rows ``start`` to ``stop`` of a Parquet file; other row groups are not read."""
     with store.open_input(path) as stream:
         file = pq.ParquetFile(stream)
         groups = [
@@ -241,7 +241,7 @@ def read_rows(
 
 
 def _row_groups(file: pq.ParquetFile) -> Iterator[tuple[int, int, int]]:
-    """Index of each row group, its first row and the row after its last."""
+    """Yield the index of each row group, its first row and the row after its last."""
     first = 0
     for index in range(file.metadata.num_row_groups):
         end = first + file.metadata.row_group(index).num_rows
@@ -256,7 +256,7 @@ def iterate_rows(
     start: int = 0,
     stop: int | None = None,
 ) -> Iterator[pa.Table]:
-    """Rows ``start`` to ``stop`` of a Parquet file, a row group at a time."""
+    """Yield rows ``start`` to ``stop`` of a Parquet file, a row group at a time."""
     with store.open_input(path) as stream:
         file = pq.ParquetFile(stream)
         for index, first, end in _row_groups(file):
@@ -266,7 +266,7 @@ def iterate_rows(
 
 
 def gathered(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Consecutive tables as fewer ones, of at most 64 MiB where each has no more."""
+    """Yield consecutive tables as fewer ones, of at most 64 MiB where each has no more."""
     held: list[pa.Table] = []
     n_bytes = 0
     for table in tables:

@@ -24,7 +24,7 @@ _THOUGHTS_BEFORE = re.compile(
 
 
 def answer_values(text: str) -> Iterator[Any]:
-    """JSON values of an answer, likelier ones first, out of thoughts, fences and prose.
+    """Yield JSON values of an answer, likelier ones first, out of thoughts, fences and prose.
 
     The last value comes first, those about a title and a description before others; then lines
     such as "Title: Ferries", then broken JSON, repaired, also where it is cut off.
@@ -51,7 +51,8 @@ def answer_values(text: str) -> Iterator[Any]:
 
 
 def _json_values(text: str) -> Iterator[tuple[int, Any]]:
-    """Objects and lists of a text in order, with their places; None for what is no valid JSON."""
+    """Yield objects and lists of a text in order, with their places; None for what is no valid
+    JSON."""
     decoder = json.JSONDecoder(strict=False)
     place = n_broken = 0
     while n_broken < BROKEN and (match := _OPENING.search(text, place)) is not None:
@@ -73,7 +74,7 @@ def without_thoughts(text: str) -> str:
 
 
 def _labelled_lines(text: str) -> dict[str, str]:
-    """Title and description of an answer without JSON, such as "Title: Ferries"."""
+    """Return title and description of an answer without JSON, such as "Title: Ferries"."""
     found = {}
     for name in ("title", "description"):
         match = re.search(rf"^\W{{0,8}}{name}\W{{0,4}}:\W{{0,4}}(\S.*)$", text, re.I | re.M)

@@ -46,13 +46,13 @@ class Items:
     rows: Int64
 
     def rows_of(self, k: int) -> list[Int64]:
-        """Positions of the items of each of k clusters."""
+        """Return the positions of the items of each of k clusters."""
         order = np.argsort(self.labels, kind="stable")
         return np.split(order, np.searchsorted(self.labels[order], np.arange(1, k)))
 
 
 def sibling_groups(parents: Int32 | None, k: int) -> list[Int64]:
-    """Clusters by parent; at the top all are siblings."""
+    """Return clusters by parent; at the top all are siblings."""
     if parents is None:
         return [np.arange(k)]
     order = np.argsort(parents, kind="stable")
@@ -120,7 +120,7 @@ def _likelihood(
     items: Items,
     rows: list[Int64],
 ) -> Float64:
-    """For each candidate of a cluster: mean log-likelihoods of its items and its siblings', added.
+    """Return mean log-likelihoods of a cluster's items and its siblings', for each candidate.
 
     The siblings' count once in all, so that a label which takes their items pays for it.
     """
@@ -143,7 +143,7 @@ def _likelihood(
 
 
 def label_accuracy(vectors: Float32, items: Items, groups: list[Int64]) -> Float64:
-    """Share of each cluster's items that lie nearer to its label than to any sibling's.
+    """Return the share of each cluster's items that lie nearer to its label than to any sibling's.
 
     Args:
         vectors: Vectors of the labels, shape (k, d), of unit length; centroids give the ceiling.
@@ -167,11 +167,12 @@ def label_accuracy(vectors: Float32, items: Items, groups: list[Int64]) -> Float
 
 
 def reading_penalty(title: str) -> float:
-    """Penalty of a title that reads badly, in nats: a single word, or words side by side."""
+    """Return the penalty of a title that reads badly, in nats: a single word, or words side by
+    side."""
     short = SHORT_PENALTY if len(title.split()) < 2 else 0.0
     return short + (COMMAS_PENALTY if title.count(",") > 1 else 0.0)
 
 
 def list_penalty(of_title: bool) -> float:
-    """Advantage in nats that key phrases need over words of the model."""
+    """Return the advantage in nats that key phrases need over words of the model."""
     return TITLE_OF_PHRASES if of_title else DESCRIPTION_OF_PHRASES

@@ -75,7 +75,7 @@ PROBE = ChatRequest(
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds that a reply asks to wait, 0 where it does not.
+    """Return the seconds that a reply asks to wait, 0 where it does not.
 
     Source: RFC 9110, section 10.2.3; ``retry-after-ms`` as OpenAI's own client reads it.
     """
@@ -97,7 +97,7 @@ def requests_in_flight(config: SummariesConfig) -> int:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether an endpoint is on this machine."""
+    """Return whether an endpoint is on this machine."""
     host = urllib.parse.urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback

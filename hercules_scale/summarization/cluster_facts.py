@@ -76,7 +76,8 @@ class ClusterFacts:
 
 
 def plain_text(text: str) -> str:
-    """Text on one line, without control characters, our marks, or tokens of chat templates."""
+    """Return text on one line, without control characters, our marks, or tokens of chat
+    templates."""
     text = composed(text)
     kept = joiners(text)
     if kept or not text.isprintable():

@@ -64,7 +64,7 @@ class Dialect:
         return body
 
     def names(self, refusal: str) -> bool:
-        """Whether a refusal names a part that the dialect has."""
+        """Return whether a refusal names a part that the dialect has."""
         words = refusal.lower()
         return any(re.search(pattern, words) for pattern, _ in self._changes())
 
@@ -84,7 +84,7 @@ class Dialect:
         return next((change for _, change in self._changes()), None)
 
     def _changes(self) -> list[tuple[str, Dialect]]:
-        """Simpler dialects, each with the words of a refusal that ask for it."""
+        """Return simpler dialects, each with the words of a refusal that ask for it."""
         changes: list[tuple[str, Dialect]] = []
         if self.several:
             changes.append((_SEVERAL_REFUSED, replace(self, several=False)))
@@ -103,7 +103,8 @@ class Dialect:
         return changes
 
     def describe(self) -> str:
-        """One phrase that names what the endpoint does not take; empty where it takes all."""
+        """Return one phrase that names what the endpoint does not take; empty where it takes
+        all."""
         missing = []
         if self.response_format == "json_object":
             missing.append("JSON schemas (JSON mode is used)")

@@ -17,7 +17,7 @@ _SMALL_WORDS = frozenset(
 
 
 def title_key(title: str) -> str:
-    """Key of titles that say the same: their words in any order and number."""
+    """Return the key of titles that say the same: their words in any order and number."""
     words = parts(title)
     kept = {_singular(word) for word in words if word not in _SMALL_WORDS}
     return " ".join(sorted(kept or words)) or title
@@ -28,7 +28,7 @@ def _singular(word: str) -> str:
 
 
 def alike_titles(titles: list[str], group: Int64) -> list[list[int]]:
-    """Siblings with equivalent titles, by what these say."""
+    """Return siblings with equivalent titles, by what these say."""
     by_key: dict[str, list[int]] = {}
     for cluster in group.tolist():
         by_key.setdefault(title_key(titles[cluster]), []).append(cluster)
@@ -36,7 +36,7 @@ def alike_titles(titles: list[str], group: Int64) -> list[list[int]]:
 
 
 def told_apart(titles: list[str], facts: list[ClusterFacts], groups: list[Int64]) -> list[str]:
-    """Titles of which no two siblings' say the same.
+    """Return the titles of which no two siblings' say the same.
 
     The largest of siblings that share a title keeps it. Others get a key phrase of their own, or
     where that does not help their number.

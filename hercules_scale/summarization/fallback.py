@@ -49,7 +49,7 @@ def summary_from_keyphrases(facts: ClusterFacts, reason: str) -> Summary:
 
 
 def withheld_summary(facts: ClusterFacts) -> Summary:
-    """Title and description of a cluster of which privacy forbids every text."""
+    """Return title and description of a cluster of which privacy forbids every text."""
     return Summary(
         "Small cluster",
         f"{facts.n_items:,} items; their texts are withheld.",

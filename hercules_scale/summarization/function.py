@@ -116,7 +116,7 @@ def _unavailable(error: BaseException) -> ModelUnavailableError:
 
 
 def as_prompt(messages: list[Message]) -> str:
-    """One text of a conversation: instructions, worked examples, the question."""
+    """Return one text of a conversation: instructions, worked examples, the question."""
     system, *turns = [str(message["content"]) for message in messages]
     *shown, question = turns
     examples = [

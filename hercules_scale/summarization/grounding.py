@@ -73,7 +73,7 @@ def _example_stems() -> frozenset[str]:
 
 @functools.cache
 def _ignored() -> frozenset[str]:
-    """Stems of English words that say nothing of a subject."""
+    """Return the stems of English words that say nothing of a subject."""
     return frozenset(_stems([*of_language("en"), *_FRAME.split()]))
 
 
@@ -104,7 +104,7 @@ def stems_of(text: str) -> dict[str, str]:
 
 
 def content_stems(text: str, stop_words: Collection[str] = ()) -> dict[str, str]:
-    """Content words: the words that say something of a subject.
+    """Return the words that say something of a subject, by stem.
 
     Args:
         text: A text.
@@ -138,13 +138,13 @@ class SaidWords:
         return list(self.columns)
 
     def words(self, cluster: int) -> list[str]:
-        """Stems that a cluster's items have, and not only a few of very many."""
+        """Return the stems that a cluster's items have, and not only a few of very many."""
         span = slice(self.counts.indptr[cluster], self.counts.indptr[cluster + 1])
         often = self.counts.data[span] >= LEAST_SHARE * self.n_items[cluster]
         return [self._stems[column] for column in self.counts.indices[span][often].tolist()]
 
     def share(self, cluster: int, stem: str) -> float:
-        """Occurrences of a word in an item of a cluster, on average."""
+        """Return occurrences of a word in an item of a cluster, on average."""
         column = self.columns.get(stem)
         if column is None:
             return 0.0
@@ -156,7 +156,7 @@ class SaidWords:
 
 
 def _script(word: str) -> frozenset[str]:
-    """Scripts of the letters of a word, such as LATIN."""
+    """Return scripts of the letters of a word, such as LATIN."""
     letters = filter(str.isalpha, word)
     return frozenset(unicodedata.name(letter, "").partition(" ")[0] for letter in letters)
 
@@ -180,12 +180,12 @@ class Grounding:
         self._stop_words = StopWords(shown)
 
     def share(self, cluster: int, text: str) -> float:
-        """Share of the content words of a text that items say; NaN where it has none."""
+        """Return the share of the content words of a text that items say; NaN where it has none."""
         stems = self._content_stems(text)
         return 1 - len(self.unsaid(cluster, stems)) / len(stems) if stems else float("nan")
 
     def typicality(self, cluster: int, text: str) -> float:
-        """Typicality of a text's content words for the items, 0 to 1; NaN where it has none.
+        """Return the typicality of content words for the items, 0 to 1; NaN without such words.
 
         A model that reads a few of the items may name one of them, in words that hardly any other
         item has.
@@ -221,7 +221,7 @@ class Grounding:
         return content_stems(text, self._stop_words.of_text(set(parts(text))))
 
     def unsaid(self, cluster: int, stems: dict[str, str]) -> dict[str, str]:
-        """Words, by stem, that the items of a cluster do not say."""
+        """Return words, by stem, that the items of a cluster do not say."""
         own = self._own_stems(cluster)
         unknown = {
             stem: word
@@ -232,7 +232,7 @@ class Grounding:
         return {stem: word for stem, word in unknown.items() if word not in near}
 
     def _scripts(self, cluster: int) -> frozenset[str]:
-        """Scripts that the words of a cluster's items are written in."""
+        """Return scripts that the words of a cluster's items are written in."""
         if cluster not in self._known_scripts:
             words = [*self._said.words(cluster), *self._own_stems(cluster)]
             found = frozenset().union(*map(_script, words))
@@ -243,13 +243,13 @@ class Grounding:
         return self._known_scripts[cluster]
 
     def _own_stems(self, cluster: int) -> set[str]:
-        """Stems of key phrases and of titles of children."""
+        """Return the stems of key phrases and of titles of children."""
         facts = self._facts[cluster]
         titles = [child.title for child in facts.children]
         return set(stems_of(" ".join([*facts.keyphrases, *titles])))
 
     def _near(self, cluster: int, words: list[str]) -> set[str]:
-        """Words that lie near a key phrase of a cluster."""
+        """Return the words that lie near a key phrase of a cluster."""
         phrases = self._facts[cluster].keyphrases
         if self._encode is None or not words or not phrases:
             return set()

@@ -111,7 +111,7 @@ class _Analyzer:
         self._folded = _Folded()
 
     def read(self, text: str) -> tuple[list[str], list[str]]:
-        """Words and pairs of words of a text, folded, and its runs without spaces."""
+        """Return words and pairs of words of a text, folded, and its runs without spaces."""
         found = tokens(prose(composed(text[:CHARACTERS_READ])))
         words = [token for token in found if self._folded[token]]
         folded = [self._folded[word] for word in words]
@@ -128,7 +128,7 @@ class _Analyzer:
         return kept + pairs, runs
 
     def spelled(self, phrases: Iterable[str]) -> list[str]:
-        """Folded phrases as the texts spell their words."""
+        """Return folded phrases as the texts spell their words."""
         spelling: dict[str, str] = {}
         for counts in (self._spellings, self._first):
             spelling = {**_spellings(counts), **spelling}
@@ -160,7 +160,7 @@ def _spellings(counts: Mapping[str, int]) -> dict[str, str]:
 
 
 def add_counts(counts: pa.Table) -> pa.Table:
-    """One row for each phrase of a cluster, with the sum of its counts."""
+    """Return one row for each phrase of a cluster, with the sum of its counts."""
     summed = counts.group_by(["cluster", "phrase"], use_threads=False).aggregate([("count", "sum")])
     return summed.rename_columns(["cluster", "phrase", "count"]).cast(COUNTS)
 
@@ -266,7 +266,7 @@ class PhraseCounts:
     def _whole(
         self, columns: NDArray[np.int32], occurrences: NDArray[np.float64]
     ) -> NDArray[np.bool_]:
-        """Whether phrases of a cluster, by ascending column, are whole words."""
+        """Return whether phrases of a cluster, by ascending column, are whole words."""
         least, shorter = self._sequences
         whole: NDArray[np.bool_] = occurrences >= least[columns]
         for side in shorter:

@@ -108,7 +108,7 @@ class Labeller:
     async def label(
         self, clusters: list[ClusterFacts], grounding: Grounding | None = None
     ) -> dict[int, Candidates]:
-        """Candidates for each of some clusters of one level, by id.
+        """Return candidates for each of some clusters of one level, by id.
 
         Args:
             clusters: The clusters.
@@ -137,7 +137,7 @@ class Labeller:
     async def name_siblings(
         self, groups: list[list[tuple[ClusterFacts, str]]]
     ) -> list[dict[int, str]]:
-        """Titles that distinguish siblings, for groups of them, by id.
+        """Return the titles that distinguish siblings, for groups of them, by id.
 
         Clusters that the model gives nothing for are left out.
 

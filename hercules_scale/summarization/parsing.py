@@ -158,7 +158,7 @@ def _nothing_in(text: str) -> SummaryError:
 
 
 def _entries(text: str, group: list[ClusterFacts]) -> Iterator[dict[str, Any]]:
-    """Entries of an answer about several clusters by id, of its likeliest value first.
+    """Yield the entries of an answer about several clusters by id, of its likeliest value first.
 
     Raises:
         SummaryError: The answer holds nothing of use.
@@ -183,7 +183,7 @@ def _entries(text: str, group: list[ClusterFacts]) -> Iterator[dict[str, Any]]:
 
 
 def _by_id(answer: Any, ids: list[int]) -> dict[str, Any]:
-    """Entries of an answer by the id that was asked for."""
+    """Return the entries of an answer by the id that was asked for."""
     names = [str(each) for each in ids]
     if isinstance(answer, dict) and len(answer) == 1 and not answer.keys() & set(names):
         # Such as {"groups": {...}}.
@@ -242,7 +242,7 @@ def _words(value: Any) -> str:
 
 
 def _plain_words(text: str) -> str:
-    """Words of a model on one line, without markdown."""
+    """Return the words of a model on one line, without markdown."""
     text = plain_text(text)
     for pattern, kept in _MARKDOWN:
         text = pattern.sub(kept, text)
@@ -250,19 +250,22 @@ def _plain_words(text: str) -> str:
 
 
 def _repeats_itself(text: str) -> bool:
-    """Whether fewer than six in ten pairs of neighbouring words are new, as when a model loops."""
+    """Return whether fewer than six in ten pairs of neighbouring words are new, as when a model
+    loops."""
     words = parts(text)
     pairs = list(itertools.pairwise(words))
     return len(pairs) >= 5 and len(set(pairs)) < 0.6 * len(pairs)
 
 
 def _invents_braces(text: str, facts: ClusterFacts) -> bool:
-    """Whether a text has braces and the cluster none, as when a model quotes its JSON or schema."""
+    """Return whether a text has braces and the cluster none, as when a model quotes its JSON or
+    schema."""
     return bool(set("{}") & set(text) - set("".join(facts.own_texts)))
 
 
 def _repeats_prompt(title: str, facts: ClusterFacts) -> bool:
-    """Whether a title has words of the worked examples or of other clusters and none of its own.
+    """Return whether a title has words of the worked examples or of other clusters and none of its
+    own.
 
     Small models copy the worked examples where they do not know what to say.
     """
@@ -273,7 +276,8 @@ def _repeats_prompt(title: str, facts: ClusterFacts) -> bool:
 
 
 def content_words(text: str) -> set[str]:
-    """Words of three letters or more, in other scripts of any number, that say something."""
+    """Return the words of three letters or more, in other scripts of any number, that say
+    something."""
     return {word for word in parts(text) if len(word) > 2 or not word.isascii()} - _DANGLING
 
 
@@ -305,7 +309,8 @@ def clean_title(title: str) -> str:
 
 
 def _end_of_list(words: list[str]) -> int:
-    """Words up to the last comma or "and": of a list that was cut, the last part is half a name."""
+    """Return words up to the last comma or "and": of a list that was cut, the last part is half a
+    name."""
     ends = [
         place + (word[-1] in ",;")
         for place, word in enumerate(words)

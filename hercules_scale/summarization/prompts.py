@@ -45,7 +45,7 @@ SIBLING_ITEMS = 2
 
 
 def object_schema(properties: dict[str, Any]) -> dict[str, Any]:
-    """JSON schema of an object that has some properties, all of them, and no others."""
+    """Return JSON schema of an object that has some properties, all of them, and no others."""
     return {
         "type": "object",
         "properties": properties,
@@ -100,7 +100,7 @@ class PromptStyle:
     n_levels: int = 1
 
     def count(self, messages: list[Message]) -> int:
-        """Tokens of a prompt, at most."""
+        """Return the tokens of a prompt, at most."""
         return sum(self._of_content(each["content"]) + MESSAGE_TOKENS for each in messages)
 
     def _of_content(self, content: str | list[dict[str, Any]]) -> int:
@@ -113,17 +113,17 @@ class PromptStyle:
 
 
 def answer_schema(ids: list[int] | None = None) -> dict[str, Any]:
-    """JSON schema of an answer about one cluster, or about several by id."""
+    """Return JSON schema of an answer about one cluster, or about several by id."""
     return _ANSWER if ids is None else object_schema(dict.fromkeys(map(str, ids), _ANSWER))
 
 
 def title_schema(ids: list[int]) -> dict[str, Any]:
-    """JSON schema of new titles by id."""
+    """Return JSON schema of new titles by id."""
     return object_schema(dict.fromkeys(map(str, ids), _ANSWER["properties"]["title"]))
 
 
 def build_messages(facts: ClusterFacts, style: PromptStyle) -> list[Message]:
-    """Messages that ask for one cluster's title and description, or for an item's.
+    """Return the messages that ask for one cluster's title and description, or for an item's.
 
     Each part keeps to its share of the tokens; examples that do not fit the rest are left out. Of
     an item as much is shown as fits.
@@ -150,7 +150,7 @@ def _image_part(image: bytes) -> dict[str, Any]:
 
 
 def build_joint_messages(group: list[ClusterFacts], style: PromptStyle) -> list[Message]:
-    """Messages that ask for titles and descriptions of several clusters at once."""
+    """Return the messages that ask for titles and descriptions of several clusters at once."""
     messages = [{"role": "system", "content": SEVERAL + _wishes(style)}]
     left = style.prompt - style.count(messages) - MESSAGE_TOKENS
     heads = [f"Group {facts.cluster_id}" for facts in group]
@@ -165,7 +165,7 @@ def build_joint_messages(group: list[ClusterFacts], style: PromptStyle) -> list[
 def build_sibling_messages(
     group: list[tuple[ClusterFacts, str]], style: PromptStyle
 ) -> list[Message]:
-    """Messages that ask for titles that distinguish siblings.
+    """Return the messages that ask for titles that distinguish siblings.
 
     Args:
         group: The clusters and their titles.
@@ -189,7 +189,7 @@ def build_sibling_messages(
 
 
 def fixed_messages(style: PromptStyle, of_item: bool = False) -> list[Message]:
-    """Beginning of every prompt of a run, so that the model reads it once."""
+    """Return the beginning of every prompt of a run, so that the model reads it once."""
     examples: tuple[tuple[str, str], ...]
     if of_item:
         instructions = ITEM
@@ -221,7 +221,7 @@ def _worked_examples(style: PromptStyle) -> Iterable[tuple[ClusterFacts, str, st
 
 
 def words_of_examples() -> str:
-    """Titles and descriptions of the built-in worked examples, which small models copy."""
+    """Return titles and descriptions of the built-in worked examples, which small models copy."""
     return " ".join(f"{title} {description}" for _, title, description in EXAMPLES)
 
 
@@ -231,7 +231,7 @@ def _answer(title: str, description: str) -> str:
 
 
 def _wishes(style: PromptStyle) -> str:
-    """Wishes of the user: a topic, a language, instructions."""
+    """Return wishes of the user: a topic, a language, instructions."""
     said = ""
     if style.topic:
         topic = plain_text(style.topic)[:200]
@@ -252,7 +252,7 @@ def _phrases(phrases: list[str]) -> str:
 
 
 def _question(facts: ClusterFacts, style: PromptStyle, budget: int) -> str:
-    """Facts about a cluster, in at most ``budget`` tokens."""
+    """Return facts about a cluster, in at most ``budget`` tokens."""
     tokens = style.tokens
     contrast = "; ".join(_phrases(other[:CONTRAST_PHRASES]) for other in facts.contrast if other)
     known = [

@@ -45,5 +45,5 @@ _REFUSAL = re.compile(rf"\W*(?:{'|'.join(_REFUSALS)})", re.IGNORECASE)
 
 
 def refuses(text: str) -> bool:
-    """Whether a text begins as a model's refusal does."""
+    """Return whether a text begins as a model's refusal does."""
     return _REFUSAL.match(text[:BEGINNING]) is not None

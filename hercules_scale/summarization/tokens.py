@@ -9,7 +9,7 @@ class Tokens(Protocol):
     """Counts and cuts text in a model's tokens."""
 
     def count(self, text: str) -> int:
-        """Tokens of a text."""
+        """Return the tokens of a text."""
         ...
 
     def cut(self, text: str, n_tokens: int) -> str:
@@ -30,7 +30,7 @@ class ModelTokens:
         self._tokenizer = AutoTokenizer.from_pretrained(source)
 
     def count(self, text: str) -> int:
-        """Tokens of a text."""
+        """Return the tokens of a text."""
         return len(self._tokenizer.encode(text, add_special_tokens=False))
 
     def cut(self, text: str, n_tokens: int) -> str:
@@ -47,7 +47,7 @@ class EstimatedTokens:
     """Tokens of three characters each, for endpoints with an unknown tokenizer."""
 
     def count(self, text: str) -> int:
-        """Tokens of a text."""
+        """Return the tokens of a text."""
         return -(-len(text) // 3)
 
     def cut(self, text: str, n_tokens: int) -> str:

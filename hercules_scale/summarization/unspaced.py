@@ -49,7 +49,8 @@ class RunCounter:
             self._count()
 
     def counts(self, schema: pa.Schema) -> pa.Table:
-        """Cluster, sequence and count of all that was taken up: pairs and what is repeated."""
+        """Return cluster, sequence and count of all that was taken up: pairs and what is
+        repeated."""
         self._count()
         return pa.concat_tables(
             [
@@ -108,7 +109,7 @@ class RunCounter:
 
 
 def reads_as_words(letters: Sequence[str]) -> bool:
-    """Whether a sequence may be a phrase by the letters that it begins and ends with."""
+    """Return whether a sequence may be a phrase by the letters that it begins and ends with."""
     first, last = letters[0], letters[-1]
     least, most = _HIRAGANA
     if all(least <= letter <= most for letter in letters):

@@ -112,7 +112,8 @@ _WORDLIKE = regex.compile(
 
 
 def composed(text: str) -> str:
-    """Text in which a letter and its marks are one character where Unicode has one (NFC)."""
+    """Return the text in which a letter and its marks are one character where Unicode has one
+    (NFC)."""
     return text if text.isascii() else str(_VARIATION.sub("", unicodedata.normalize("NFC", text)))
 
 
@@ -127,7 +128,7 @@ def prose(text: str) -> str:
 
 
 def _without_blocks(text: str) -> str:
-    """Text without comments, scripts and style sheets that have an end."""
+    """Return text without comments, scripts and style sheets that have an end."""
     kept, at = [], 0
     endless = set()
     for found in _BLOCK.finditer(text):
@@ -172,13 +173,13 @@ def _divided(run: str, chinese: bool) -> list[str]:
 
 
 def is_word(token: str) -> bool:
-    """Whether it is a word in letters, of two or more, and no number, hash or other code."""
+    """Return whether it is a word in letters, of two or more, and no number, hash or other code."""
     return 1 < len(token) <= WORD_CHARACTERS and token[0].isalpha() and _CODE.search(token) is None
 
 
 @functools.lru_cache(maxsize=100_000)
 def fold(word: str) -> str:
-    """Key of spellings of a word that differ in capitals and apostrophes."""
+    """Return the key of spellings of a word that differ in capitals and apostrophes."""
     if word.isascii():
         return word.lower()
     return word.casefold().replace("i\u0307", "i").replace("’", "'")
@@ -213,22 +214,24 @@ def _pairs(letters: list[str]) -> list[str]:
 
 
 def is_run(token: str) -> bool:
-    """Whether it is a run of letters between which no space shows where words end."""
+    """Return whether it is a run of letters between which no space shows where words end."""
     return _IS_UNSPACED.match(token) is not None and not is_kana(token)
 
 
 def is_kana(token: str) -> bool:
-    """Whether it is a word in katakana, which other letters around it delimit."""
+    """Return whether it is a word in katakana, which other letters around it delimit."""
     return _IS_KANA.match(token) is not None
 
 
 def has_words(text: str) -> bool:
-    """Whether a text says something: two letters, or one that is a word or a syllable by itself."""
+    """Return whether a text says something: two letters, or one that is a word or a syllable by
+    itself."""
     return _WORDLIKE.search(text) is not None
 
 
 def n_letters(text: str) -> int:
-    """Characters as a reader counts them, each with its marks; at least half of Unicode's."""
+    """Return characters as a reader counts them, each with its marks; at least half of
+    Unicode's."""
     letters = sum(1 for _ in _LETTER.finditer(text))
     return max(letters, len(text) // 2)
 

@@ -90,7 +90,7 @@ def test_a_shard_that_ends_each_of_its_workers_ends_the_run_after_the_others(
     context: RunContext, pool: Pool | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage = replace(STAGE, pool=pool)
-    told = r"stage count, shard 3: 5 workers died of it \(items 30 to 39\).*run again, it resumes"
+    told = r"stage count, shard 3: 5 workers died at it \(items 30 to 39\).*run again, it resumes"
     for _ in range(2):
         with pytest.raises(StageError, match=told):
             run_shards(context, stage, 5, Deadly(Shards(45, 10)))
