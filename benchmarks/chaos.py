@@ -292,7 +292,7 @@ def disturbed(
 def taken_over(
     folder: Path, workload: str, run: str, n_files: int, draw: random.Random
 ) -> dict[str, Any]:
-    """Return a run with a second driver, while the first is stopped."""
+    """Run with a second driver, while the first is stopped."""
     attempts = [Attempt(folder, workload, run) for _ in range(2)]
     output = attempts[0].output
     stop: Kill = {"files": draw.uniform(1, n_files - 1), "moment": draw.uniform(0, LONGEST_MOMENT)}

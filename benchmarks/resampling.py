@@ -74,7 +74,7 @@ def resampled(vectors: Float32, levels: list[int], seed: int) -> Built:
 
 
 def resampled_tree(vectors: Float32, levels: list[int], seed: int) -> Built:
-    """Return the same, then tree refinement."""
+    """Do the same, then refine the tree."""
     config = HierarchyConfig(levels=levels, seed=seed, refinement="none", resampling=RESAMPLING)
     local = LocalVectors(vectors)
     found = build_levels(local, config)

@@ -173,7 +173,7 @@ def draw_apart(from_each: FromEach, weights: Int64, k: int, random: np.random.Ge
 
 
 def kmeans_parallel(vectors: VectorSet, k: int, seed: int, level: int) -> Float32:
-    """Return two rounds of 2k rows drawn by squared distance over all rows, then weighted
+    """Draw two rounds of 2k rows drawn by squared distance over all rows, then weighted
     k-means++.
 
     Source: Scalable K-Means++ (Bahmani et al., VLDB 2012).

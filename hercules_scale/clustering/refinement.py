@@ -104,7 +104,7 @@ def refine_tree(
     tolerance: float = 1e-5,
     upper_weights: Sequence[float] = UPPER_WEIGHTS,
 ) -> Tree:
-    """Return lower J from a given tree until it stops falling, under one weight after the other.
+    """Lower J from a given tree until it stops falling, under one weight after the other.
 
     A round takes the means of every cluster, moves clusters to better parents, and assigns every
     item to the leaf with the cheapest whole path; it costs one assignment at k_1.

@@ -240,7 +240,7 @@ def cosines(vectors: Vectors, vector: Vectors) -> Vectors:
 
 
 def _nearness(vectors: Vectors, vector: Vectors) -> Vectors:
-    """Return squared L2 below zero."""
+    """Return negative squared L2 distances."""
     difference = vectors - vector
     return np.asarray(-np.einsum("ij,ij->i", difference, difference), np.float32)
 

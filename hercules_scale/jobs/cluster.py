@@ -267,7 +267,7 @@ def _run_stages(context: RunContext, sources: list[SourceFile]) -> Results:
 
 
 def _label_encoder(context: RunContext) -> AbstractContextManager[Callable[[list[str]], Float32]]:
-    """Embeds titles and descriptions, by the user's function or by a model."""
+    """Provide a function that embeds labels: the user's, or a model."""
     embed, config = context.functions.embed, context.config.text_embedding
     if embed is None or not names_function(config.model):
         return open_encoder(config)

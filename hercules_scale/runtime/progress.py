@@ -35,11 +35,16 @@ WORDS = {
     "cluster": "Clustering",
     "statistics": "Measuring clusters",
     "phrases": "Counting key phrases",
-    "label_items": "Drawing items that titles are compared with",
+    "label_items": "Drawing items for titles",
     "summarize": "Writing titles",
     "pca/sums": "Finding principal components",
     "reduce": "Placing items on the map",
     "reference": "Measuring distances",
+    "sort_ids": "Sorting ids",
+    "owners": "Counting owners",
+    "near_numbers": "Measuring numbers",
+    "put_descriptions": "Writing descriptions",
+    "frequent_phrases": "Merging key phrases",
     "order/parts": "Sorting items",
     "order/ranges": "Merging sorted items",
     "keys": "Hashing ids",
@@ -200,6 +205,8 @@ class Reporter:
             yield
         finally:
             timer.cancel()
+            # It may be printing.
+            timer.join()
 
     def _log(self, progress: StageProgress) -> None:
         now, report = time.monotonic(), progress.report
@@ -259,7 +266,10 @@ class StageProgress:
 
 def words(stage: str) -> str:
     """Return the name of a stage for people, such as Embedding for ``embed``."""
-    return "Evaluating" if stage.startswith("evaluate/") else WORDS.get(stage, stage)
+    for beginning, shown in (("evaluate/", "Evaluating"), ("smooth_", "Smoothing vectors")):
+        if stage.startswith(beginning):
+            return shown
+    return WORDS.get(stage, stage)
 
 
 def _duration(seconds: float) -> str:

@@ -86,7 +86,7 @@ class RunMetrics:
 
 
 def call_recorder(measure: Measure, stage: str) -> Callable[[Call], None]:
-    """Return counts calls to the language model, for a ledger."""
+    """Return a function that counts calls to the language model, for a ledger."""
 
     def record(call: Call) -> None:
         level = call.level

@@ -8,7 +8,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -25,6 +25,7 @@ from hercules_scale.runtime.resources import pools_of
 from hercules_scale.runtime.waiting import await_address
 
 RAY_STARTS = 3
+LOG_LEVEL_LINE = b": Set ray log level from environment variable"
 # A socket that Ray makes in its folder, and how long that folder's path may be: Linux takes 107
 # bytes for a socket's.
 RAY_SOCKET = "/ray/session_2026-01-01_00-00-00_123456_1234567/sockets/plasma_store"
@@ -175,19 +176,24 @@ def _start_ray(options: dict[str, Any]) -> None:
 
 @contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """Keep what Ray's C++ code prints while it starts off the terminal, unless it fails."""
-    with tempfile.TemporaryFile() as kept:
+    """Keep the line about the log level, which Ray's C++ code prints, off the terminal."""
+    try:
         stderr = os.dup(2)
+    except OSError:
+        # It is closed, as in a daemon.
+        yield
+        return
+    with tempfile.TemporaryFile() as kept:
         os.dup2(kept.fileno(), 2)
         try:
             yield
-        except BaseException:
-            kept.seek(0)
-            os.write(stderr, kept.read())
-            raise
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+            kept.seek(0)
+            lines = b"".join(line for line in kept if LOG_LEVEL_LINE not in line)
+            with suppress(OSError):
+                os.write(2, lines)
 
 
 def check_one_machine() -> None:

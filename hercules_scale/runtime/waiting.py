@@ -17,6 +17,7 @@ import ray
 
 from hercules_scale.errors import HerculesScaleError, StageError
 from hercules_scale.runtime.context import RunContext
+from hercules_scale.runtime.progress import words
 from hercules_scale.sanitize import printable, without_secrets
 
 POLL_SECONDS = 1.0
@@ -77,14 +78,18 @@ class Room:
                 "resumes",
                 stage=self._stage,
             )
-        alone = self._loads and waited < ALONE_SAID_AFTER_SECONDS and not _other_jobs()
-        if not self._said and not alone:
+        if not self._said and not self._loads_alone(waited):
             self._said = True
             self._say(
-                f"{self._stage}: not started after {waited:,.0f} s: {self._wanted} asked for, "
-                f"{describe_taken()}; the run ends after {self._limit:,.0f} s of waiting "
+                f"{words(self._stage)}: not started after {waited:,.0f} s: {self._wanted} asked "
+                f"for, {describe_taken()}; the run ends after {self._limit:,.0f} s of waiting "
                 "(resources.wait_seconds)"
             )
+
+    def _loads_alone(self, waited: float) -> bool:
+        """Return whether it may still be loading, on a Ray where no other job takes the room."""
+        patience = min(ALONE_SAID_AFTER_SECONDS, self._limit / 2)
+        return self._loads and waited < patience and not _other_jobs()
 
 
 def describe_taken() -> str:
@@ -99,7 +104,7 @@ def describe_taken() -> str:
 
 
 def _other_jobs() -> list[str]:
-    """Return other users' jobs on the Ray cluster, in words."""
+    """Return the other jobs on the Ray cluster, in words."""
     state = ray._private.state.state
     own = ray.get_runtime_context().get_job_id()
     actors = Counter(actor["JobID"] for actor in state.actor_table(None, None, "ALIVE").values())

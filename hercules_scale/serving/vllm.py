@@ -220,7 +220,7 @@ def requests_in_flight(config: RunConfig, n_gpus: int) -> int:
 
 
 def engine_arguments(config: RunConfig, n_gpus: int) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return VLLM's arguments for a run's model, and the environment that it needs."""
+    """Return vLLM's arguments for a run's model, and the environment that it needs."""
     summaries = config.summaries
     arguments: dict[str, Any] = {
         "max_model_len": (

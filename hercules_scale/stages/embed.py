@@ -182,7 +182,7 @@ Embed = Callable[[pa.Table], Vectors]
 
 
 def cached(config: EmbeddingConfig, embed: Embed) -> Embed:
-    """Return looks into the cache that a configuration names before it embeds, and adds to it.
+    """Return a function that embeds what the configured cache does not hold, and adds it.
 
     Vectors are kept by the content of the shard and all that they depend on: the model, its
     version, the precision and the packages that compute.

@@ -250,7 +250,7 @@ def _penalty(level: Level, cluster: int, words: Words, of_title: bool) -> float:
 
 
 def names_a_part(facts: ClusterFacts, title: str) -> bool:
-    """Return whether a title is that of one of several children."""
+    """Return whether a child with less than four fifths of the items has the same title."""
     key = title_key(title)
     return any(
         title_key(child.title) == key and child.n_items < WHOLE * facts.n_items

@@ -95,7 +95,7 @@ class _Encoder:
 
 @contextmanager
 def open_encoder(config: EmbeddingConfig) -> Iterator[Encode]:
-    """Embeds texts in a process of its own, with vectors of unit length.
+    """Provide a function that embeds texts in a process of its own, with vectors of unit length.
 
     It loads its model, which takes seconds, while the caller does other work.
     """

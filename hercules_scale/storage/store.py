@@ -288,7 +288,7 @@ class Store:
         return not second
 
     def _create_local(self, path: str, data: bytes) -> bool:
-        """Return a link is made at once with the content, or not at all."""
+        """Make a file with its content at once, or not at all; return whether it was made."""
         with suppress(FileExistsError), self._written_beside(path, keep=False) as temporary:
             self.patiently(lambda: temporary.write_bytes(data))
             with temporary.open("rb") as written:

@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 from hercules_scale.config.summaries import SummariesConfig
 from hercules_scale.errors import StageError, SummaryError
+from hercules_scale.summarization import gate
 from hercules_scale.summarization.chat import (
     ChatReply,
     ChatRequest,
@@ -20,7 +21,7 @@ from hercules_scale.summarization.chat import (
     ModelUnavailableError,
     RefusedRequestError,
 )
-from hercules_scale.summarization.gate import OUTAGE_CALLS, OUTAGE_SECONDS, Breaker, Gate, Turn
+from hercules_scale.summarization.gate import OUTAGE_CALLS, Breaker, Gate, Turn
 from hercules_scale.summarization.ledger import Call, Ledger
 from hercules_scale.summarization.prompts import PromptStyle
 
@@ -214,7 +215,7 @@ class Asker:
             if self._breaker.failed(started):
                 self._stopped = (
                     f"the model {self._config.model!r} failed {OUTAGE_CALLS} times in a row "
-                    f"and for {OUTAGE_SECONDS:g} s after that, last with: "
+                    f"and for {gate.OUTAGE_SECONDS:g} s after that, last with: "
                     f"{str(problem)[:300]}; run again when it answers, the run resumes"
                 )
             if problem.wait_seconds:

@@ -103,7 +103,7 @@ class ChatClient(Protocol):
     """Answers questions, many at a time."""
 
     def n_prompts(self, request: ChatRequest) -> int:
-        """Return times that the tokens of a question count."""
+        """Return the number of times that the tokens of a question count."""
         ...
 
     async def answer(self, request: ChatRequest) -> ChatReply:

@@ -213,8 +213,7 @@ class OpenAIClient:
             say(f"{self._name} does not take {missing}")
 
     def n_prompts(self, request: ChatRequest) -> int:
-        """Return times that a question is sent: for each answer, where the endpoint gives one a
-        time."""
+        """Return the number of requests for a question: one an answer, if the endpoint gives one."""
         return 1 if self.dialect.several else request.n
 
     async def answer(self, request: ChatRequest) -> ChatReply:

@@ -281,10 +281,12 @@ def content_words(text: str) -> set[str]:
     return {word for word in parts(text) if len(word) > 2 or not word.isascii()} - _DANGLING
 
 
+_STYLE = PromptStyle(EstimatedTokens(), 4000, 96, size="medium")
 _FIXED_WORDS = content_words(
     " ".join(
         message["content"]
-        for message in fixed_messages(PromptStyle(EstimatedTokens(), 4000, 96, size="medium"))
+        for of_item in (False, True)
+        for message in fixed_messages(_STYLE, of_item)
     )
 )
 
@@ -309,14 +311,18 @@ def clean_title(title: str) -> str:
 
 
 def _end_of_list(words: list[str]) -> int:
-    """Return words up to the last comma or "and": of a list that was cut, the last part is half a
-    name."""
+    """Return the number of words up to the last comma or "and" of a title that was cut.
+
+    A part of one or two words that the cut left is half a name; a longer one is the title.
+    """
     ends = [
         place + (word[-1] in ",;")
         for place, word in enumerate(words)
         if word[-1] in ",;" or word.lower() in ("and", "or", "&")
     ]
-    return ends[-1] if ends and ends[-1] > 1 else len(words)
+    end = ends[-1] if ends else len(words)
+    is_half = len(words) - end <= 3 and {word.lower() for word in words[:end]} - _DANGLING
+    return end if end > 1 and is_half else len(words)
 
 
 def _whole_sentences(description: str) -> str:

@@ -100,7 +100,7 @@ class PromptStyle:
     n_levels: int = 1
 
     def count(self, messages: list[Message]) -> int:
-        """Return the tokens of a prompt, at most."""
+        """Return an upper bound of a prompt's tokens."""
         return sum(self._of_content(each["content"]) + MESSAGE_TOKENS for each in messages)
 
     def _of_content(self, content: str | list[dict[str, Any]]) -> int:

@@ -55,20 +55,17 @@ def test_ray_that_starts_too_slowly_is_started_again(monkeypatch: pytest.MonkeyP
         ray_session._start_ray({})
 
 
-def test_lines_of_ray_reach_the_terminal_only_where_it_does_not_start(
+def test_the_line_about_the_log_level_alone_stays_off_the_terminal(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def init(**options: bool) -> None:
-        os.write(2, b"logging.cc:303: Set ray log level\n")
-        raise_if(ValueError("no such option") if options else None)
+    def init(**options: object) -> None:
+        os.write(2, b"[1] logging.cc:303: Set ray log level from environment variable X to 3\n")
+        os.write(2, b"a warning\n")
 
     monkeypatch.setattr(ray, "init", init)
     ray_session._start_ray({})
-    assert capfd.readouterr().err == ""
-    with pytest.raises(ValueError, match="no such option"):
-        ray_session._start_ray({"fails": True})
     os.write(2, b"after\n")
-    assert capfd.readouterr().err == "logging.cc:303: Set ray log level\nafter\n"
+    assert capfd.readouterr().err == "a warning\nafter\n"
 
 
 def test_runs_of_one_process_that_start_a_ray_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:

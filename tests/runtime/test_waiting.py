@@ -103,7 +103,7 @@ def test_a_job_alone_on_its_ray_that_loads_a_model_is_not_said_to_wait(
     others.append("01000000")
     room.look(lambda: False)
     lines = said.getvalue().splitlines()
-    assert [line.partition(":")[0] for line in lines] == ["start", "embed"]
+    assert [line.partition(":")[0] for line in lines] == ["start", "Embedding"]
 
 
 @pytest.mark.ray
