@@ -213,7 +213,7 @@ class OpenAIClient:
             say(f"{self._name} does not take {missing}")
 
     def n_prompts(self, request: ChatRequest) -> int:
-        """Return the number of requests for a question: one an answer, if the endpoint gives one."""
+        """Return the number of requests for a question: one an answer, where one is given."""
         return 1 if self.dialect.several else request.n
 
     async def answer(self, request: ChatRequest) -> ChatReply:

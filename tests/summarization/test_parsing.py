@@ -110,6 +110,9 @@ def test_a_title_copied_from_a_worked_example_is_refused() -> None:
         ("Ferries – ", "Ferries"),
         ("Tax report, campaign, FBI and the White House", "Tax report, campaign, FBI"),
         ("Members of the Union and its parliament today", "Members of the Union"),
+        ("Global oil and gas exploration in the North Sea", "Global oil and gas exploration"),
+        ("Trade of China and the United States of America", "Trade of China and the United States"),
+        ("How to and why to feed a rye starter", "How to and why to feed"),
         (
             "Ferries and the harbours of large northern towns",
             "Ferries and the harbours of large northern",
