@@ -45,6 +45,8 @@ def test_ray_that_starts_too_slowly_is_started_again(monkeypatch: pytest.MonkeyP
     slow = Exception("The current node timed out during startup. This could happen because ...")
     starts: list[Exception | None] = [slow, None]
     monkeypatch.setattr(ray, "init", lambda **options: raise_if(starts.pop(0)))
+    # The Ray of other tests goes on.
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
     ray_session._start_ray({})
     assert starts == []
     monkeypatch.setattr(ray, "init", lambda **options: raise_if(slow))
