@@ -221,8 +221,13 @@ def _worked_examples(style: PromptStyle) -> Iterable[tuple[ClusterFacts, str, st
 
 
 def words_of_examples() -> str:
-    """Return titles and descriptions of the built-in worked examples, which small models copy."""
-    return " ".join(f"{title} {description}" for _, title, description in EXAMPLES)
+    """Return what small models copy of the built-in worked examples: their titles and descriptions,
+    and the names in their items."""
+    words = [f"{title} {description}" for _, title, description in EXAMPLES]
+    for facts, _, _ in EXAMPLES:
+        for text in facts.exemplars:
+            words += [word for word in text.split()[1:] if word[:1].isupper()]
+    return " ".join(words)
 
 
 def _answer(title: str, description: str) -> str:

@@ -115,7 +115,9 @@ def test_actors_that_hold_vectors_wait_no_longer_either(
         Room(context_of(tmp_path, seconds)[0], "cluster", "resources.cluster 2 of 1 CPU")
         for seconds in (1, 120)
     )
-    told = r"stage cluster: nothing of it could begin for \d+ s: resources\.cluster 2 of 1 CPU asked"
+    told = (
+        r"stage cluster: nothing of it could begin for \d+ s: resources\.cluster 2 of 1 CPU asked"
+    )
     with (
         processors_taken(),
         pytest.raises(StageError, match=told),

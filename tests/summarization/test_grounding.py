@@ -127,5 +127,8 @@ def test_words_of_the_worked_examples_are_refused_among_any_others() -> None:
     assert grounding().problem(0, "title", title, 0.5) == (
         "the title repeats the worked examples: sourdough"
     )
+    # A name in the items of an example too.
+    text = "Ferries, harbours, islands and sailing: Cape Byron"
+    assert grounding().problem(0, "title", text, 0.5).startswith("the title repeats the worked")
     # Items may be about them.
     assert grounding().problem(1, "title", "Baking sourdough bread", 0.5) == ""
