@@ -26,7 +26,7 @@ SHORT_PENALTY, COMMAS_PENALTY = 0.5, 0.1
 # A model's words are wrong where key phrases make the items likelier by more than this.
 TITLE_OF_PHRASES, DESCRIPTION_OF_PHRASES = 1.0, 1.2
 # Nats that words lose which no item has, or few; descriptions by small models list single items.
-TYPICAL_TITLE, TYPICAL_DESCRIPTION = 2.0, 2.0
+TYPICAL_TITLE, TYPICAL_DESCRIPTION = 1.0, 2.0
 
 
 @dataclass(frozen=True)
