@@ -22,8 +22,7 @@ from labels import LEVELS, PHRASES, configure, context_of, prepare
 
 from hercules_scale.runtime.ray_session import local_or_cluster_ray
 from hercules_scale.stages.language_model import open_encoder
-from hercules_scale.stages.prompt_facts import cluster_facts, facts_source, siblings
-from hercules_scale.storage import layout
+from hercules_scale.stages.prompt_facts import cluster_facts, facts_source, labelled_files, siblings
 from hercules_scale.storage.tables import read_table
 from hercules_scale.summarization.grounding import LEAST_OF_DESCRIPTION, Grounding
 
@@ -67,7 +66,7 @@ def of_set(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
             said = source.said_words(base.clustering, level)
             assert said is not None
             grounding = Grounding(said, facts, encode)
-            table = read_table(context.store, layout.work_part("summaries", level))
+            table = read_table(context.store, labelled_files(context)[level])
             texts, ok = (
                 table["description"].to_pylist(),
                 [status == "ok" for status in table["summary_status"].to_pylist()],

@@ -25,9 +25,9 @@ from hercules_scale.summarization.words import parts
 
 Encode = Callable[[list[str]], Float32]
 
-# Share of the content words that items say, below which a text is refused. Not measured yet:
-# benchmarks/grounding.py is to set these, and the two below.
-LEAST_OF_TITLE, LEAST_OF_DESCRIPTION = 0.5, 0.6
+# Share of the content words that items say, below which a text is refused. That of descriptions
+# is the largest that benchmarks/grounding.py found to refuse no true one.
+LEAST_OF_TITLE, LEAST_OF_DESCRIPTION = 0.5, 0.65
 # Share of a cluster's items that a word is in, from which it is theirs and not a single item's.
 LEAST_SHARE = 0.01
 # Share of the items from which a word is as typical of them as a title needs.
