@@ -223,6 +223,8 @@ def test_images_and_numbers_are_shown_as_such(chromium: Any, shown: str) -> None
         )
     with page_of(chromium, f"{shown}#run=2&view=tree&cluster=1/3") as page:
         page.locator(".stat", has_text="weight").wait_for()
+        # Items come in a request of their own.
+        page.locator(".items th").first.wait_for()
         assert page.locator(".items th").all_inner_texts() == [
             "Item", "length", "width", "weight", "Distance", "Margin"
         ]  # fmt: skip
