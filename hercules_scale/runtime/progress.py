@@ -176,7 +176,10 @@ class Reporter:
             else:
                 progress = StageProgress(report, self)
                 progress.on_change = lambda: self._log(progress)
-                begins = f"{words(name)}: {total:,} {unit}" + f", {done:,} done before" * bool(done)
+                begins = (
+                    f"{words(name)}: {_amount(total, unit)}"
+                    + f", {done:,} done before" * bool(done)
+                )
                 with self._said_late(begins):
                     yield progress
         seconds = time.monotonic() - started
@@ -184,7 +187,7 @@ class Reporter:
         self.keep()
         if self._as_json or seconds >= SHOWN_AFTER_SECONDS:
             self.say(
-                f"{words(name)}: {report.done:,} {unit} in {seconds:.1f} s{progress.note}",
+                f"{words(name)}: {_amount(report.done, unit)} in {seconds:.1f} s{progress.note}",
                 done=report.done,
                 unit=unit,
                 seconds=round(seconds, 3),
@@ -262,6 +265,11 @@ class StageProgress:
         if now - self._kept >= KEEP_EVERY_SECONDS:
             self._kept = now
             self._reporter.keep()
+
+
+def _amount(n: int, unit: str) -> str:
+    """Return a number of units in words, such as 1 piece."""
+    return f"{n:,} {unit.removesuffix('s') if n == 1 else unit}"
 
 
 def words(stage: str) -> str:
