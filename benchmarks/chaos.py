@@ -363,7 +363,7 @@ def commit_times(run: Path) -> dict[str, int]:
 
 
 def written_again(before: dict[str, int], run: Path) -> list[str]:
-    """Return records that are not those of before; those of evaluation's sums go when it has
+    """Return records that changed; records of evaluation's sums are deleted when it has
     ended."""
     now = commit_times(run)
     return [path for path, written in before.items() if now.get(path, written) != written]

@@ -1,4 +1,4 @@
-"""Whether a language model can judge titles and clusters: its figures on true and spoilt ones.
+"""Figures of a language model as a judge, on true titles and clusters and on spoilt ones.
 
     hercules-scale run dbpedia.yaml
     python benchmarks/judge.py runs/dbpedia --model qwen2.5-coder-1.5b
@@ -50,24 +50,24 @@ def main() -> None:
     options = parser.parse_args()
     run = FinishedRun.open(Store(options.run), Reporter())
     values = {"engine": "vllm", "model": options.model, "criterion": options.criterion}
-    judgement = run.judgement(values, None)
+    judgement = replace(run.judgement(values, None), n_fit=options.n_fit, n_coded=options.n_coded)
     with local_or_cluster_ray(run.context.config):
-        figures = run_coroutine(measure(run, judgement, options))
+        figures = {"model": options.model, **run_coroutine(measure(run, judgement))}
     show(figures)
     if options.json:
         Path(options.json).write_text(json.dumps(figures, indent=1))
 
 
-async def measure(
-    run: FinishedRun, judgement: judge.Judgement, options: argparse.Namespace
-) -> dict[str, Any]:
+async def measure(run: FinishedRun, judgement: judge.Judgement) -> dict[str, Any]:
     """Figures of each level, and the codebook."""
     clustering = run.clustering
     config = run.context.config.model_copy(update={"summaries": judgement.summaries})
     context = replace(run.context, config=config)
     work = judge.Work(context, run.shards, clustering, judgement, Ledger(context.store, "judge"))
     rows, leaves = judge.draw_items(work)
-    fit, coded = slice(0, options.n_fit), slice(300, 300 + options.n_coded)
+    fit = slice(0, judgement.n_fit)
+    shown = slice(0, min(judgement.n_shown, len(rows) // 2))
+    coded = slice(shown.stop, shown.stop + judgement.n_coded)
     texts = dict(zip(rows[fit].tolist(), work.texts(rows[fit]), strict=True))
     levels: dict[str, dict[str, float]] = {}
     with open_model(context, 0) as model:
@@ -81,11 +81,11 @@ async def measure(
             of_level = asked.fit_questions(rows[fit], labels[fit], groups, level, SEED)
             titles = clustering.level(level)["title"].to_pylist()
             found = levels.setdefault(str(level), {})
-            for name, shown in (("true", titles), ("exchanged", exchanged(titles, groups))):
-                answers = await judge.ask_fit(questions, of_level, texts, shown, style)
+            for name, asked_about in (("true", titles), ("exchanged", exchanged(titles, groups))):
+                answers = await judge.ask_fit(questions, of_level, texts, asked_about, style)
                 found |= {f"{key}, {name}": each.value for key, each in answers.items()}
         codebook = await judge.ask_codebook(
-            questions, work.texts(rows[:300]), judgement.criterion, style
+            questions, work.texts(rows[shown]), judgement.criterion, style
         )
         codes = np.zeros(0, np.int64)
         if codebook:
@@ -98,7 +98,6 @@ async def measure(
             spoilt = asked.codebook_figures(shuffled(labels, share), codes[known])
             levels[str(level)][f"codebook_ami, {share:.0%} shuffled"] = spoilt["codebook_ami"].value
     return {
-        "model": options.model,
         "levels": levels,
         "codebook": [each.name for each in codebook],
         "notes": asked.codebook_warnings(codes[known], codebook),

@@ -279,7 +279,7 @@ def lexical_accuracy(
     items: Items,
     groups: list[NDArray[np.int64]],
 ) -> float:
-    """Mean share of a cluster's items whose words are most like those of its own label."""
+    """Mean share of a cluster's items with words most like its own label's."""
     texts = texts_of(context, base, items)
     vectorizer = TfidfVectorizer(stop_words="english", sublinear_tf=True).fit(texts)
     of_items = vectorizer.transform(texts)

@@ -46,7 +46,7 @@ def run(
     vectors: NDArray[np.float32], levels: list[int], seed: int, save: str | None
 ) -> dict[str, Any]:
     def embed(texts: list[str]) -> NDArray[np.float32]:
-        """Return the vector of the item whose number a text holds; of clusters' descriptions,
+        """Return the vector of an item by the number in its text; of clusters' descriptions,
         any."""
         numbers = [re.search(r"\d+", text) for text in texts]
         return vectors[[int(number.group()) if number else 0 for number in numbers]]

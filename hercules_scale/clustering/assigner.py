@@ -9,14 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import (
-    Float32,
-    Int32,
-    Int64,
-    cut_lengths,
-    nearest,
-    to_unit,
-)
+from hercules_scale.clustering.assign import Float32, Int32, Int64, cut_lengths, nearest, to_unit
 from hercules_scale.clustering.exact import Pass, find_labels
 from hercules_scale.clustering.kmeans import project
 from hercules_scale.clustering.levels import Level, Levels, Memberships, compute_memberships

@@ -21,13 +21,7 @@ from hercules_scale.clustering.refinement import (
     Tree,
     refine_tree,
 )
-from hercules_scale.clustering.tiles import (
-    LocalVectors,
-    VectorSet,
-    labels_of,
-    sample_rows,
-    take,
-)
+from hercules_scale.clustering.tiles import LocalVectors, VectorSet, labels_of, sample_rows, take
 from hercules_scale.config.hierarchy import HierarchyConfig
 
 # A tree that starts from a sample's is near its optimum, and passes over all vectors are dear.

@@ -15,15 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import (
-    Float32,
-    Int32,
-    Int64,
-    Scale,
-    Sums,
-    move_rows,
-    nearest,
-)
+from hercules_scale.clustering.assign import Float32, Int32, Int64, Scale, Sums, move_rows, nearest
 from hercules_scale.clustering.exact import Pass, find_labels
 from hercules_scale.clustering.hashing import hash_rows
 from hercules_scale.clustering.passive_faiss import faiss

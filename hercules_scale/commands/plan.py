@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
@@ -24,10 +23,7 @@ from hercules_scale.jobs.disk_space import check_space, count_rows
 from hercules_scale.jobs.preflight import check
 from hercules_scale.reading.items import Batch, Layout, read_layout, read_piece
 from hercules_scale.reading.numbers import verbalise_rows
-from hercules_scale.reading.sources import (
-    SourceFile,
-    split_into_pieces,
-)
+from hercules_scale.reading.sources import SourceFile, split_into_pieces
 from hercules_scale.runtime.machines import find_machines
 from hercules_scale.runtime.ray_session import local_or_cluster_ray
 from hercules_scale.runtime.resources import (
@@ -38,7 +34,7 @@ from hercules_scale.runtime.resources import (
     fill,
     usable_gpus,
 )
-from hercules_scale.sanitize import printable, printable_lines
+from hercules_scale.sanitize import printable
 from hercules_scale.stages.embed import load_encoder, load_image_encoder
 from hercules_scale.stages.read import listed_reasons
 from hercules_scale.summarization.prompts import PromptStyle, fixed_messages
@@ -157,15 +153,6 @@ def _embedding(config: RunConfig, sample: _Sample, n_rows: int) -> tuple[int, st
     return dimension, (
         f"{name}, {dimension} dimensions, about {total:,} {unit}; {_duration(seconds)} on "
         f"{workers} workers ({rate:,.0f} {unit}/s each, measured here)"
-    )
-
-
-def as_text(content: str | list[dict[str, Any]]) -> str:
-    """Return the content of a message, its images as marks."""
-    if isinstance(content, str):
-        return printable_lines(content)
-    return "\n".join(
-        printable_lines(part["text"]) if part["type"] == "text" else "[image]" for part in content
     )
 
 

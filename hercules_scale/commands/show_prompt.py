@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from hercules_scale.commands.plan import as_text
 from hercules_scale.config.hierarchy import HierarchyConfig
 from hercules_scale.config.reading import InputConfig
 from hercules_scale.config.run import PrivacyConfig, RunConfig
@@ -14,6 +13,7 @@ from hercules_scale.errors import InputError
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.runtime.ray_session import local_or_cluster_ray
+from hercules_scale.sanitize import printable_lines
 from hercules_scale.stages.cluster import read_clustering
 from hercules_scale.stages.summarize import prompt_of
 from hercules_scale.storage import layout
@@ -82,6 +82,15 @@ def show_prompt(config: RunConfig, level: int, cluster_id: int) -> str:
             with hold_lock(store, context.reporter.alarm) as lock:
                 context = replace(context, store=lock.store)
                 messages, n_tokens = prompt_of(context, shards, clustering, level, cluster_id)
-    lines = [f"[{message['role']}]\n{as_text(message['content'])}" for message in messages]
+    lines = [f"[{message['role']}]\n{_as_text(message['content'])}" for message in messages]
     lines.append(f"{n_tokens:,} tokens of at most {config.summaries.max_prompt_tokens:,}")
     return "\n\n".join(lines)
+
+
+def _as_text(content: str | list[dict[str, Any]]) -> str:
+    """Return the content of a message, its images as marks."""
+    if isinstance(content, str):
+        return printable_lines(content)
+    return "\n".join(
+        printable_lines(part["text"]) if part["type"] == "text" else "[image]" for part in content
+    )

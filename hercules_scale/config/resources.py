@@ -70,7 +70,7 @@ class ResourcesConfig(Section):
         ge=1,
         le=64,
         description="GPUs that share one replica; left out: 1, or with profile tensor_parallel "
-        "those of a node",
+        "all of a node",
     )
 
     wait_seconds: float = Field(

@@ -57,7 +57,7 @@ class PrivacyConfig(Section):
 
     @property
     def withholds(self) -> bool:
-        """Whether small clusters keep their texts to themselves."""
+        """Whether small clusters are withheld."""
         return self.min_items > 0 or self.min_owners > 0
 
 

@@ -27,11 +27,7 @@ from hercules_scale.storage.cluster_items import NOT_NUMBERS, TABLE, TreeOrder
 from hercules_scale.storage.manifest import published_files
 from hercules_scale.storage.schemas import WITHHELD
 from hercules_scale.storage.store import Store
-from hercules_scale.storage.tables import (
-    column_vectors,
-    read_rows,
-    read_tables,
-)
+from hercules_scale.storage.tables import column_vectors, read_rows, read_tables
 
 READERS = 8
 # Columns of items that name them, and those that say what they are.

@@ -14,9 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from hercules_scale.storage.store import Store
-from hercules_scale.storage.tables import (
-    FileRecord,
-)
+from hercules_scale.storage.tables import FileRecord
 
 # Footers of Parquet files that are kept, about a megabyte each at most.
 FOOTERS = 32
@@ -101,7 +99,7 @@ class Pages:
         return pq.ParquetFile(place, filesystem=self.store.arrow, metadata=footer)
 
     def _shown(self, table: pa.Table) -> pa.Table:
-        """Return rows; those of clusters that are too small have names and figures alone."""
+        """Return rows; rows of clusters that are too small have names and figures alone."""
         hidden = pa.array(self._withheld[table["level_1"].to_numpy()])
         for place, name in enumerate(table.column_names):
             if name in TELLING:

@@ -14,9 +14,7 @@ import ray
 from hercules_scale.clustering.assign import Float32, to_unit
 from hercules_scale.config.run import RunConfig
 from hercules_scale.config.section import CALLABLE, names_function
-from hercules_scale.errors import (
-    StorageError,
-)
+from hercules_scale.errors import StorageError
 from hercules_scale.jobs.preflight import check
 from hercules_scale.jobs.run_record import (
     Results,
@@ -50,10 +48,7 @@ from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.faults import explain, reason_of
 from hercules_scale.storage.lock import hold_lock
-from hercules_scale.storage.manifest import (
-    publish,
-    read_commits,
-)
+from hercules_scale.storage.manifest import publish, read_commits
 from hercules_scale.storage.schemas import WITHHELD
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
@@ -63,18 +58,6 @@ from hercules_scale.storage.tables import (
     vector_column,
     write_table,
 )
-
-SUMMARY_COLUMNS = (
-    "title",
-    "description",
-    "summary_status",
-    "summary_error",
-    "summary_source",
-    "summary_score",
-    "groundedness",
-    "keyphrases",
-)
-
 
 CLUSTERS = "clusters"
 
@@ -294,7 +277,7 @@ def _write_clusters(
     ]
     ids = cells(context.store, shards, rows, "item_id")
     table = clusters.drop_columns(["exemplar_rows", "random_rows"])
-    for name in SUMMARY_COLUMNS:
+    for name in schemas.LABEL.names:
         table = table.append_column(name, summaries.table[name])
     extra = {
         "exemplar_item_ids": pa.array(

@@ -32,12 +32,7 @@ from hercules_scale.stages.evaluate import (
     write_evaluations,
 )
 from hercules_scale.stages.ground_truth import CLASSES, GivenTruth, Truth
-from hercules_scale.stages.judge import (
-    CALLS_FROM,
-    Judgement,
-    check_judgement,
-    judge_clusters,
-)
+from hercules_scale.stages.judge import CALLS_FROM, Judgement, check_judgement, judge_clusters
 from hercules_scale.stages.label_items import read_label_items
 from hercules_scale.stages.summarize import Summaries, measured_labels
 from hercules_scale.storage import layout, schemas

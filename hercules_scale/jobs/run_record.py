@@ -13,9 +13,7 @@ from typing import Any
 
 import hercules_scale
 from hercules_scale.config.run import RunConfig
-from hercules_scale.errors import (
-    ManifestMismatchError,
-)
+from hercules_scale.errors import ManifestMismatchError
 from hercules_scale.reading.sources import SourceFile, changed_files
 from hercules_scale.runtime.context import RunContext
 from hercules_scale.runtime.progress import StageReport
@@ -24,17 +22,9 @@ from hercules_scale.runtime.ray_session import local_or_cluster_ray
 from hercules_scale.sanitize import without_secrets
 from hercules_scale.storage import layout
 from hercules_scale.storage.lock import Lock
-from hercules_scale.storage.manifest import (
-    FORMAT,
-    fingerprint,
-    read_record,
-    timestamp,
-    to_json,
-)
+from hercules_scale.storage.manifest import FORMAT, fingerprint, read_record, timestamp, to_json
 from hercules_scale.storage.store import Store
-from hercules_scale.storage.tables import (
-    FileRecord,
-)
+from hercules_scale.storage.tables import FileRecord
 
 Results = tuple[dict[str, list[FileRecord]], dict[str, Any]]
 VERSIONS_RECORDED = ("ray", "faiss-cpu", "torch", "sentence-transformers", "pyarrow", "numpy")

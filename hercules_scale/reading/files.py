@@ -14,12 +14,7 @@ from hercules_scale.reading.columns import Columns, choose_columns
 from hercules_scale.reading.csv_files import csv_batches, csv_head, reason_of
 from hercules_scale.reading.dialect import Dialect
 from hercules_scale.reading.heads import BATCH_ROWS, LONGEST_LINE_BYTES, FileHead, named_columns
-from hercules_scale.reading.lines import (
-    TEXT_COLUMN_OF_LINES,
-    json_batches,
-    json_head,
-    line_batches,
-)
+from hercules_scale.reading.lines import TEXT_COLUMN_OF_LINES, json_batches, json_head, line_batches
 from hercules_scale.reading.parquet import BATCH_BYTES, parquet_batches, parquet_head
 from hercules_scale.reading.sources import COMPRESSED, Piece, SourceFile, npy_header
 from hercules_scale.reading.streams import UNPACK_ERRORS, dialect_of

@@ -197,11 +197,12 @@ class Reporter:
     @contextmanager
     def _said_late(self, line: str) -> Iterator[None]:
         """Say a line at once as JSON, and for people once the block has taken some time."""
-        if self._as_json or not SHOWN_AFTER_SECONDS:
+        delay = 0.0 if self._as_json else SHOWN_AFTER_SECONDS
+        if not delay:
             self.say(line)
             yield
             return
-        timer = threading.Timer(SHOWN_AFTER_SECONDS, self.say, (line,))
+        timer = threading.Timer(delay, self.say, (line,))
         timer.daemon = True
         timer.start()
         try:

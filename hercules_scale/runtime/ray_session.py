@@ -15,10 +15,7 @@ from typing import Any
 import ray
 
 from hercules_scale.config.run import RunConfig
-from hercules_scale.errors import (
-    ConfigError,
-    HerculesScaleError,
-)
+from hercules_scale.errors import ConfigError, HerculesScaleError
 from hercules_scale.runtime.job_environment import kept_environment
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.runtime.resources import pools_of

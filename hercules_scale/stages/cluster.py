@@ -13,12 +13,7 @@ from hercules_scale.clustering.agglomerative import EXACT_ROWS, MICRO_PER_CLUSTE
 from hercules_scale.clustering.assigner import Assigner
 from hercules_scale.clustering.choose_k import CurvePoint
 from hercules_scale.clustering.kmeans import KMeansResult
-from hercules_scale.clustering.levels import (
-    Level,
-    LevelResult,
-    Levels,
-    build_levels,
-)
+from hercules_scale.clustering.levels import Level, LevelResult, Levels, build_levels
 from hercules_scale.errors import InputError
 from hercules_scale.runtime.context import RunContext
 from hercules_scale.runtime.progress import StageProgress
@@ -34,12 +29,7 @@ from hercules_scale.stages.vectors import ShardTiles, open_vectors
 from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.manifest import Commit, read_commits, write_commit
 from hercules_scale.storage.store import Store
-from hercules_scale.storage.tables import (
-    FileRecord,
-    read_table,
-    vector_column,
-    write_table,
-)
+from hercules_scale.storage.tables import FileRecord, read_table, vector_column, write_table
 
 STAGE = "cluster"
 # Rows nearest to a centroid that diverse examples are taken from, for each one wanted.

@@ -33,12 +33,7 @@ from hercules_scale.runtime.partial_sums import Gather
 from hercules_scale.stages.vectors import read_vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
-from hercules_scale.storage.tables import (
-    column_matrix,
-    column_vectors,
-    read_table,
-    vector_column,
-)
+from hercules_scale.storage.tables import column_matrix, column_vectors, read_table, vector_column
 
 # Up to so many items all pairs are compared.
 EXACT_ROWS = 20_000

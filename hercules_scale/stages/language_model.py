@@ -18,9 +18,7 @@ from hercules_scale.runtime.event_loop import run_coroutine
 from hercules_scale.runtime.resources import replica_pool
 from hercules_scale.runtime.waiting import Room
 from hercules_scale.stages.embed import load_encoder
-from hercules_scale.stages.prompt_facts import (
-    LABELLING,
-)
+from hercules_scale.stages.prompt_facts import LABELLING
 from hercules_scale.summarization import clients
 from hercules_scale.summarization.chat import Model
 from hercules_scale.summarization.clients import OpenAIClient
@@ -28,7 +26,6 @@ from hercules_scale.summarization.dialect import Dialect
 from hercules_scale.summarization.function import function_model
 from hercules_scale.summarization.tokens import EstimatedTokens
 
-STAGE = LABELLING
 # Niceness of the label encoder.
 NICE = 10
 
@@ -75,7 +72,7 @@ def open_model(context: RunContext, n_gpus: int) -> Iterator[Model | None]:
 
     source = resolve_chat_model(config.summaries.model)
     app = f"hercules_scale_{context.fingerprint}"
-    room = Room(context, STAGE, replica_pool(config.resources, n_gpus).asked)
+    room = Room(context, LABELLING, replica_pool(config.resources, n_gpus).asked)
     with serve_vllm(config, source, n_gpus, app, room.look) as model:
         yield model
 

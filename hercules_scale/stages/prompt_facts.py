@@ -27,17 +27,11 @@ from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import read_commits
 from hercules_scale.storage.schemas import WITHHELD
 from hercules_scale.storage.store import Store
-from hercules_scale.storage.tables import (
-    column_vectors,
-    read_table,
-    take_rows,
-)
+from hercules_scale.storage.tables import column_vectors, read_table, take_rows
 from hercules_scale.summarization.choosing import sibling_groups
 from hercules_scale.summarization.cluster_facts import Child, ClusterFacts
 from hercules_scale.summarization.grounding import SaidWords
-from hercules_scale.summarization.keyphrases import (
-    PhraseCounts,
-)
+from hercules_scale.summarization.keyphrases import PhraseCounts
 
 KEYPHRASES = 8
 # Items of a small cluster that prompts show, however few are left to choose its label by.

@@ -18,12 +18,7 @@ import pyarrow.compute as pc
 from hercules_scale.errors import InputError
 from hercules_scale.reading.items import Layout, read_layout
 from hercules_scale.reading.moments import Moments
-from hercules_scale.reading.sources import (
-    Piece,
-    SourceFile,
-    check_unchanged,
-    split_into_pieces,
-)
+from hercules_scale.reading.sources import Piece, SourceFile, check_unchanged, split_into_pieces
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.shards import Stage, run_shards
 from hercules_scale.stages.ids import find_repeated_ids
@@ -38,10 +33,7 @@ from hercules_scale.stages.read_shards import (
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import Commit, read_commits
 from hercules_scale.storage.store import Store
-from hercules_scale.storage.tables import (
-    FileRecord,
-    read_table,
-)
+from hercules_scale.storage.tables import FileRecord, read_table
 
 ALARMS_SHOWN = 20
 SCAN = "scan"

@@ -18,9 +18,7 @@ from hercules_scale.reading.items import Layout, read_piece
 from hercules_scale.reading.moments import Moments
 from hercules_scale.reading.numbers import verbalise_rows
 from hercules_scale.reading.redact import redacted
-from hercules_scale.reading.sources import (
-    Piece,
-)
+from hercules_scale.reading.sources import Piece
 from hercules_scale.runtime.context import Shards
 from hercules_scale.runtime.shards import ShardResult
 from hercules_scale.storage import layout, schemas

@@ -42,12 +42,7 @@ from hercules_scale.config.hierarchy import HierarchyConfig
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.shards import ShardWorker, Stage, done_shards, run_shards
 from hercules_scale.runtime.waiting import Room
-from hercules_scale.stages.smooth_files import (
-    INDEX,
-    STAGE,
-    Place,
-    file_name,
-)
+from hercules_scale.stages.smooth_files import INDEX, STAGE, Place, file_name
 from hercules_scale.stages.smooth_shards import (
     CANDIDATE_ROWS,
     CELL_ROWS,

@@ -20,15 +20,10 @@ from hercules_scale.runtime.prometheus import call_recorder
 from hercules_scale.runtime.shards import done_shards
 from hercules_scale.stages.cluster import Clustering
 from hercules_scale.stages.label_items import LabelItems, draw_label_items
-from hercules_scale.stages.label_level import (
-    WORDLESS,
-    Labels,
-    Level,
-    label_level,
-    unasked_reason,
-)
-from hercules_scale.stages.language_model import STAGE, Encode
+from hercules_scale.stages.label_level import WORDLESS, Labels, Level, label_level, unasked_reason
+from hercules_scale.stages.language_model import Encode
 from hercules_scale.stages.prompt_facts import (
+    LABELLING,
     FactsSource,
     ancestors,
     cluster_facts,
@@ -62,20 +57,7 @@ FEW_BY_MODEL = 0.5
 # Plural nouns for items by modality, as prompts name them.
 KINDS = {"text": "texts", "image": "images", "numeric": "rows of numbers", "embedding": "items"}
 
-_SUMMARY_SCHEMA = pa.schema(
-    [
-        ("level", pa.int16()),
-        ("cluster_id", pa.int32()),
-        ("title", pa.string()),
-        ("description", pa.string()),
-        ("summary_status", pa.string()),
-        ("summary_error", pa.string()),
-        ("summary_source", pa.string()),
-        ("summary_score", pa.float32()),
-        ("groundedness", pa.float32()),
-        ("keyphrases", pa.list_(pa.string())),
-    ]
-)
+_SUMMARY_SCHEMA = pa.schema([("level", pa.int16()), ("cluster_id", pa.int32()), *schemas.LABEL])
 
 
 @dataclass(frozen=True)
@@ -123,11 +105,11 @@ def summarize_clusters(
     source = facts_source(context, shards, clustering, statistics)
     items = draw_label_items(context, shards, clustering)
     levels = range(1, clustering.n_levels + 1)
-    done = done_shards(context, STAGE)
+    done = done_shards(context, LABELLING)
     todo = [level for level in levels if level not in done]
     n_before = sum(clustering.level(level).num_rows for level in done)
     n_clusters = clustering.clusters.num_rows
-    with context.reporter.stage(STAGE, n_clusters, "clusters", n_before) as progress:
+    with context.reporter.stage(LABELLING, n_clusters, "clusters", n_before) as progress:
         if todo:
             with model as opened:
                 work = _Work(context, shards, clustering, source, items, encode, spent)
@@ -143,7 +125,7 @@ def summarize_clusters(
             f"only {by_model:,} of {n_shown:,} titles are the model's, the others are key "
             "phrases; summary_error of the table clusters has the reasons"
         )
-    commits = read_commits(context.store, STAGE, context.fingerprint)
+    commits = read_commits(context.store, LABELLING, context.fingerprint)
     return Summaries(
         table.drop_columns(["embedding"]),
         column_vectors(table["embedding"]),
@@ -155,7 +137,7 @@ def summarize_clusters(
 
 def measured_labels(context: RunContext) -> list[Measured]:
     """Return measurements of each level that is labelled: groundedness, topic."""
-    commits = read_commits(context.store, STAGE, context.fingerprint)
+    commits = read_commits(context.store, LABELLING, context.fingerprint)
     return [
         {name: (value, n) for name, (value, n) in commit.info.get("measured", {}).items()}
         for commit in commits.values()
@@ -184,7 +166,7 @@ async def _label_levels(
     """Label level on level; one event loop for all, since connections belong to it."""
     context = work.context
     ledger = Ledger(context.store)
-    ledger.on_call = call_recorder(context.reporter.measure, STAGE)
+    ledger.on_call = call_recorder(context.reporter.measure, LABELLING)
     labeller = None
     if model is not None:
         config = context.config.summaries
@@ -327,4 +309,4 @@ def _commit_level(work: _Work, number: int, level: Level, labels: Labels, ledger
         alignment = float((labels.vectors @ level.topic).mean())
         measured["topic_alignment"] = (alignment, len(level.groups))
     info = {"measured": measured}
-    write_commit(context.store, STAGE, Commit(number, context.fingerprint, files, info))
+    write_commit(context.store, LABELLING, Commit(number, context.fingerprint, files, info))

@@ -186,6 +186,23 @@ def assigner(dimension: int) -> pa.Schema:
     )
 
 
+# Columns of ``clusters`` about its label.
+LABEL = pa.schema(
+    [
+        ("title", pa.string()),
+        ("description", pa.string()),
+        ("summary_status", pa.string()),
+        ("summary_error", pa.string()),
+        # model; keyphrases where they fit the cluster better or the model failed; or withheld.
+        ("summary_source", pa.string()),
+        # Share of items, none of them in a prompt, that lie nearer to it than to its siblings.
+        ("summary_score", pa.float32()),
+        ("groundedness", pa.float32()),
+        ("keyphrases", pa.list_(pa.string())),
+    ]
+)
+
+
 def clusters(dimension: int, description_dimension: int, components: int) -> pa.Schema:
     """Return the clusters of every level."""
     return pa.schema(
@@ -195,17 +212,7 @@ def clusters(dimension: int, description_dimension: int, components: int) -> pa.
             ("parent_cluster_id", pa.int32()),
             ("n_items", pa.int64()),
             ("n_children", pa.int32()),
-            ("title", pa.string()),
-            ("description", pa.string()),
-            ("summary_status", pa.string()),
-            ("summary_error", pa.string()),
-            # model; keyphrases where they stand better for the cluster or the model failed; or
-            # withheld.
-            ("summary_source", pa.string()),
-            # Share of items, none of them in a prompt, that lie nearer to it than to its siblings.
-            ("summary_score", pa.float32()),
-            ("groundedness", pa.float32()),
-            ("keyphrases", pa.list_(pa.string())),
+            *LABEL,
             ("exemplar_item_ids", pa.list_(pa.string())),
             ("exemplar_rows", pa.list_(pa.int64())),
             ("inertia", pa.float64()),

@@ -18,11 +18,7 @@ from hercules_scale.summarization.chat import (
     RefusedRequestError,
 )
 from hercules_scale.summarization.cluster_facts import ClusterFacts
-from hercules_scale.summarization.grounding import (
-    LEAST_OF_DESCRIPTION,
-    LEAST_OF_TITLE,
-    Grounding,
-)
+from hercules_scale.summarization.grounding import LEAST_OF_DESCRIPTION, LEAST_OF_TITLE, Grounding
 from hercules_scale.summarization.parsing import (
     Summary,
     parse_answer,

@@ -8,12 +8,7 @@ import torch
 
 from hercules_scale.clustering import torch_nearest as module
 from hercules_scale.clustering.assign import Float32, Scale, move_rows
-from hercules_scale.clustering.torch_nearest import (
-    DeviceTiles,
-    _Centroids,
-    _Rows,
-    nearest_torch,
-)
+from hercules_scale.clustering.torch_nearest import DeviceTiles, _Centroids, _Rows, nearest_torch
 
 DTYPES = [torch.bfloat16, torch.float32]
 DEVICES = [

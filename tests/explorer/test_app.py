@@ -30,12 +30,7 @@ from hercules_scale.jobs.cluster import run
 from hercules_scale.results.edits import write_edit
 from hercules_scale.storage import cluster_items, layout
 from hercules_scale.storage.cluster_items import TABLE
-from hercules_scale.storage.manifest import (
-    Commit,
-    published_files,
-    replace_table,
-    write_commit,
-)
+from hercules_scale.storage.manifest import Commit, published_files, replace_table, write_commit
 from hercules_scale.storage.schemas import WITHHELD
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (

@@ -30,11 +30,7 @@ from hercules_scale.explorer.opened import OpenRun
 from hercules_scale.explorer.search import Meaning
 from hercules_scale.storage.store import Store
 from hercules_scale.summarization import label
-from hercules_scale.summarization.chat import (
-    ChatReply,
-    ChatRequest,
-    ModelUnavailableError,
-)
+from hercules_scale.summarization.chat import ChatReply, ChatRequest, ModelUnavailableError
 from hercules_scale.summarization.function import FunctionClient, as_prompt
 from hercules_scale.summarization.prompts import PromptStyle, fixed_messages
 from hercules_scale.summarization.tokens import EstimatedTokens

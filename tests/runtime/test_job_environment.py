@@ -9,11 +9,7 @@ import pytest
 from ray.experimental import internal_kv
 
 from hercules_scale.runtime import job_environment
-from hercules_scale.runtime.job_environment import (
-    FILE_VARIABLE,
-    kept_environment,
-    take_environment,
-)
+from hercules_scale.runtime.job_environment import FILE_VARIABLE, kept_environment, take_environment
 from tests.integration.nodes import wait_for
 
 pytestmark = pytest.mark.ray
