@@ -31,7 +31,8 @@ from hercules_scale.storage.tables import column_vectors, read_table, take_rows
 from hercules_scale.summarization.choosing import sibling_groups
 from hercules_scale.summarization.cluster_facts import Child, ClusterFacts
 from hercules_scale.summarization.grounding import SaidWords
-from hercules_scale.summarization.keyphrases import PhraseCounts
+from hercules_scale.summarization.keyphrases import CHARACTERS_READ, PhraseCounts
+from hercules_scale.summarization.tokens import CHARACTERS_PER_TOKEN
 
 KEYPHRASES = 8
 # Items of a small cluster that prompts show, however few are left to choose its label by.
@@ -126,7 +127,9 @@ def cluster_facts(
     store = context.store
     texts = cells(store, shards, exemplars, context.config.input.words_column)
     shown = redacted(list(texts.values()), context.config.privacy.redact)
-    texts = dict(zip(texts, shown, strict=True))
+    # A text of megabytes would be read again for every answer.
+    read = max(CHARACTERS_READ, CHARACTERS_PER_TOKEN * config.exemplar_tokens)
+    texts = {row: text[:read] for row, text in zip(texts, shown, strict=True)}
     pictures = cells(store, shards, exemplars, "thumbnail") if config.show_images else {}
     statistics = source.sentences(level)
     children = _children(context, clustering, level)

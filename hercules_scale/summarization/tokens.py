@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+# Few tokens are longer, so a huge text is not tokenised whole.
+CHARACTERS_PER_TOKEN = 16
+
 
 class Tokens(Protocol):
     """Counts and cuts text in a model's tokens."""
@@ -35,8 +38,7 @@ class ModelTokens:
 
     def cut(self, text: str, n_tokens: int) -> str:
         """Return the beginning of a text, of at most ``n_tokens`` tokens."""
-        # Few tokens are longer than 16 characters, so a huge text is not tokenised whole.
-        start = text[: 16 * n_tokens]
+        start = text[: CHARACTERS_PER_TOKEN * n_tokens]
         ids = self._tokenizer.encode(start, add_special_tokens=False)
         if len(ids) <= n_tokens and len(start) == len(text):
             return text
