@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import joblib
 import pyarrow as pa
 
 from hercules_scale.clustering.choose_k import check_score, k_range, largest_counts
@@ -112,7 +113,7 @@ def _resources(config: RunConfig) -> str:
     if not os.environ.get("RAY_ADDRESS"):
         import torch
 
-        n_cpus = os.cpu_count() or 1
+        n_cpus = joblib.cpu_count()
         machines = Machines.of([Node(n_cpus, torch.cuda.device_count())])
         return f"{describe_resources(config, machines)}; as many logical CPUs as asked for"
     with local_or_cluster_ray(config):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
+
+import joblib
 
 import hercules_scale
 from hercules_scale.config.run import RunConfig
@@ -55,7 +56,7 @@ def new_record(
         "inputs": [asdict(source) for source in sources],
         "assigned_to": assigned_to,
         "versions": _versions(),
-        "machine": {"processors": os.cpu_count(), "platform": platform.platform()},
+        "machine": {"processors": joblib.cpu_count(), "platform": platform.platform()},
         "started_at": timestamp(),
         "attempts": 0,
     }

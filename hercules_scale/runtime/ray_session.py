@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import secrets
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from typing import Any
 
+import joblib
 import ray
 
 from hercules_scale.config.run import RunConfig
@@ -27,6 +29,7 @@ LOG_LEVEL_LINE = b": Set ray log level from environment variable"
 # bytes for a socket's.
 RAY_SOCKET = "/ray/session_2026-01-01_00-00-00_123456_1234567/sockets/plasma_store"
 RAY_FOLDER_BYTES = 107 - len(RAY_SOCKET)
+TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 SHORT_FOLDERS = ("/tmp", "/var/tmp")  # noqa: S108
 # Held while there is a Ray that a run of this process started or joined for itself.
 _turn = threading.Lock()
@@ -109,10 +112,11 @@ def _connected(config: RunConfig, mine: bool, say: Callable[[str], object]) -> I
             # Ray starts ahead have this process's variables; with any of their own they would be
             # started anew.
             asked = max(pool.least * pool.cpus for pool in pools_of(config, 0))
-            n_cpus = max(os.cpu_count() or 1, math.ceil(asked), 2)
+            n_cpus = max(joblib.cpu_count(), math.ceil(asked), 2)
             # Said, because Ray would else join whatever cluster was started on this machine.
             options |= {"address": "local", "num_cpus": n_cpus, "include_dashboard": False}
             options |= _ray_folder()
+            _give_ray_a_token()
         _start_ray(options)
     for name in ("ray.serve", "ray.llm", "vllm"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -125,6 +129,16 @@ def _connected(config: RunConfig, mine: bool, say: Callable[[str], object]) -> I
     finally:
         if mine:
             ray.shutdown()
+
+
+def _give_ray_a_token() -> None:
+    """Have Ray take a token of this process's, where the user has none.
+
+    Ray itself would save one in the home, which in containers often cannot be written or is none.
+    """
+    saved = os.path.exists(os.path.expanduser("~/.ray/auth_token"))
+    if not saved and not any(name in os.environ for name in TOKEN_VARIABLES):
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def _ray_folder() -> dict[str, str]:

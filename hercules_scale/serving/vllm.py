@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import joblib
 import ray
 from ray import serve
 from ray.serve.schema import ApplicationStatus
@@ -289,5 +289,5 @@ def _threads_each(n_replicas: int) -> int:
     if len(cpus) == 1:
         # Ray may count more than the machine has, and threads that wait for one another without a
         # processor each take many times as long.
-        cpus = [min(cpus[0], os.cpu_count() or 1)]
+        cpus = [min(cpus[0], joblib.cpu_count())]
     return max(int(min(min(filter(None, cpus), default=1), sum(cpus) // n_replicas)), 1)

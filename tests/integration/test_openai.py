@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -416,3 +417,35 @@ def test_a_run_killed_while_it_describes_items_repeats_only_calls_in_flight(
     assert (calls["level"] == 0).sum() == n_items
     assert len(calls) == len(endpoint.requests) - repeated
     assert opened(tmp_path).run["tokens"]["calls"] == len(calls)
+
+
+SAID = {
+    "hindi": {
+        "मेरी साइकिल का {} खराब है": ["पहिया", "ब्रेक", "टायर", "पैडल"],
+        "{} जाने वाली नाव कब चलेगी": ["मुंबई", "गोवा", "कोच्चि", "पटना"],
+        "घर पर {} कैसे पकाएँ": ["खीर", "राजमा", "पुलाव", "हलवा"],
+    },
+    "japanese": {
+        "自転車の{}が壊れて困っています": ["車輪", "ブレーキ", "タイヤ", "ペダル"],
+        "{}行きの船は何時に出ますか": ["神戸", "大阪", "横浜", "長崎"],
+        "{}の作り方を教えてください": ["カレー", "うどん", "寿司", "味噌汁"],
+    },
+}
+
+
+@pytest.mark.parametrize("language", SAID)
+def test_a_run_ends_with_titles_of_the_model_in_the_language_of_its_items(
+    language: str, values: dict[str, Any], endpoint: Endpoint, local_ray: None, tmp_path: Path
+) -> None:
+    texts = [pattern.format(word) for pattern, own in SAID[language].items() for word in own]
+    pq.write_table(pa.table({"text": texts * 3}), tmp_path / "icd.parquet")
+    endpoint.failures = ['{"title": "TITLE", "description": "TITLE。"}'] * 100
+    values["input"] = {"path": str(tmp_path / "icd.parquet")}
+    values["hierarchy"] = {"levels": [3]}
+    run(parse_config(with_summaries(values, candidates=4)))
+    clusters = opened(tmp_path).clusters()
+    assert set(clusters["summary_status"]) == {"ok"}
+    # Words of the items, with all marks of their letters.
+    for title in clusters["title"]:
+        assert all(any(word in text for text in texts) for word in title.split())
+        assert not unicodedata.combining(title[0])
