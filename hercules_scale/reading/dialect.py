@@ -54,6 +54,8 @@ class Dialect:
         quote: Empty where nothing encloses a field.
         escape: Character before a quote within quotes; empty where that is a quote.
         decimal: Decimal mark.
+        named: Whether the user named it, so that the other mark is that of thousands.
+        doubtful: A number that may mean a thousand times as much, where none decides.
     """
 
     encoding: str = "utf-8"
@@ -61,6 +63,13 @@ class Dialect:
     quote: str = '"'
     escape: str = ""
     decimal: str = "."
+    named: bool = False
+    doubtful: str = ""
+
+    @property
+    def marks(self) -> str:
+        """Decimal mark and, where it is known, that of thousands."""
+        return self.decimal + ("," if self.decimal == "." else ".") * self.named
 
     def said(self, of_csv: bool) -> str:
         """Describe it for people."""
@@ -93,10 +102,10 @@ def detect(
         return Dialect(encoding)
     text = decoded(head, encoding)
     quote = _quote(text) if given.quote is None else given.quote
-    named = SEPARATOR.match(text)
-    if named is not None:
-        text = text[named.end() :]
-    known = given.delimiter or (named and named[1])
+    separator = SEPARATOR.match(text)
+    if separator is not None:
+        text = text[separator.end() :]
+    known = given.delimiter or (separator and separator[1])
     delimiters = [known] if known else DELIMITERS
     escape = _escape(text, quote) if given.escape is None else given.escape
     best = Dialect(encoding, delimiters[0], quote, escape)
@@ -108,8 +117,11 @@ def detect(
         score = _score(found, names)
         if score > best_score or not rows:
             best, best_score, rows = tried, max(score, best_score), found
-    decimal = given.decimal or _decimal(rows[1:], best.delimiter)
-    return Dialect(encoding, best.delimiter, quote, escape, decimal)
+    decimal, doubtful = (given.decimal, "") if given.decimal else _decimal(rows[1:])
+    # Between commas, a point is that of the decimals.
+    doubtful = "" if best.delimiter == "," else doubtful
+    named = given.decimal is not None
+    return Dialect(encoding, best.delimiter, quote, escape, decimal, named, doubtful)
 
 
 def decoded(head: bytes, encoding: str) -> str:
@@ -234,14 +246,18 @@ def _score(rows: list[list[str]], names: Collection[str]) -> tuple[bool, bool, f
     return set(names) <= set(rows[0]), width > 1, round(share, 2) if width > 1 else 0.0, width
 
 
-def _decimal(rows: list[list[str]], delimiter: str) -> str:
-    """Return a comma where numbers have it and none has a point.
+def _decimal(rows: list[list[str]]) -> tuple[str, str]:
+    """Return a comma where numbers have it and none has a point, else a point.
 
-    Between commas, ``1,234`` may be a thousand; elsewhere a comma is that of the decimals.
+    ``1,234`` and ``1.234`` decide nothing, since they may be thousands.
+
+    Returns:
+        The mark, and a number with a point where none decides.
     """
     cells = [cell.strip() for row in rows for cell in row]
-    commas = [cell for cell in cells if COMMA_NUMBER.fullmatch(cell)]
-    if delimiter == ",":
-        commas = [cell for cell in commas if not GROUPED.fullmatch(cell)]
-    points = any(POINT_NUMBER.fullmatch(cell) and not GROUPED.fullmatch(cell) for cell in cells)
-    return "," if commas and not points else "."
+    clear = [cell for cell in cells if not GROUPED.fullmatch(cell)]
+    commas = any(COMMA_NUMBER.fullmatch(cell) for cell in clear)
+    points = any(POINT_NUMBER.fullmatch(cell) for cell in clear)
+    if commas or points:
+        return ("." if points else ","), ""
+    return ".", next((each for each in cells if "." in each and GROUPED.fullmatch(each)), "")

@@ -105,10 +105,10 @@ def read_piece(
         return
     if source.format in COMPRESSED:
         dialect = dialect_of(source, config.csv, named_columns(config, source))
-    decimal = dialect.decimal if dialect else "."
+    marks = dialect.marks if dialect else "."
     position = 0
     for raw, broken in raw_batches(piece, columns, dialect, alarms):
-        batch = _sort_rows(raw, broken, layout, piece, position, decimal)
+        batch = _sort_rows(raw, broken, layout, piece, position, marks)
         position += batch.n_rows
         yield batch
 
@@ -119,11 +119,11 @@ def _sort_rows(
     layout: Layout,
     piece: Piece,
     position: int,
-    decimal: str,
+    marks: str,
 ) -> Batch:
     n_rows = raw.num_rows
     columns = layout.columns
-    parts, reasons = payload(raw, columns, piece.source, layout.dimension, decimal)
+    parts, reasons = payload(raw, columns, piece.source, layout.dimension, marks)
     item_id = pa.nulls(n_rows, pa.string())
     if columns.item_id:
         item_id, bad_id = _as_ids(raw.column(columns.item_id), columns.item_id, piece.source)
@@ -191,14 +191,20 @@ def _as_ids(column: pa.ChunkedArray, name: str, source: SourceFile) -> tuple[pa.
             f"got {array.type}; name another column or leave it out for row numbers"
         )
     text, bad = as_text(pa.chunked_array([array]), name, source)
-    return text.cast(pa.string()), bad
+    return _none_for_empty(text.cast(pa.string())), bad
+
+
+def _none_for_empty(texts: pa.Array) -> pa.Array:
+    """Return texts with null for empty ones, as csv has them."""
+    return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
 
 
 def _as_plain_text(column: pa.ChunkedArray, name: str, source: SourceFile, key: str) -> pa.Array:
     """Return text or numbers as text; null for what is no valid UTF-8."""
     array = flatten(column)
     if is_text(array.type):
-        return as_text(pa.chunked_array([array]), name, source)[0].cast(pa.string())
+        texts = as_text(pa.chunked_array([array]), name, source)[0].cast(pa.string())
+        return _none_for_empty(texts)
     try:
         return array.cast(pa.string())
     except pa.ArrowException:

@@ -6,7 +6,8 @@ import fnmatch
 import glob
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import NoReturn
 
 from hercules_scale.errors import HerculesScaleError, InputError
@@ -48,6 +49,8 @@ LAKES = (
     ),
     (re.compile(r"(^|/)\.hoodie/"), "Hudi", "Spark"),
 )
+# Where their files lie, and how far above a folder of data that is looked for.
+LAKE_FOLDERS, LAKE_LEVELS = ("_delta_log", "metadata", ".hoodie"), 4
 README = re.compile(r"(readme|license|licence|notice|changelog|copying)\b", re.I)
 
 
@@ -73,9 +76,10 @@ def list_sources(paths: list[str], skipped: dict[str, str] | None = None) -> lis
     empty = [each for each in sources if each.size_bytes == 0 and each.format != "image"]
     left_out |= {each.uri: "the file is empty" for each in empty}
     sources = [each for each in sources if each.uri not in left_out]
-    if len({each.format for each in sources}) > 1:
-        readmes = [each for each in sources if README.match(each.name.rpartition("/")[2])]
-        left_out |= {each.uri: "its name is none of data" for each in readmes}
+    mixed = len({each.format for each in sources}) > 1
+    readmes = [each.uri for each in sources if _is_readme(each.name, mixed)]
+    if len(readmes) < len(sources):
+        left_out |= dict.fromkeys(readmes, "its name is none of data")
         sources = [each for each in sources if each.uri not in left_out]
     formats = sorted({source.format for source in sources})
     if len(formats) > 1:
@@ -89,6 +93,13 @@ def list_sources(paths: list[str], skipped: dict[str, str] | None = None) -> lis
     if skipped is not None:
         skipped.update(left_out)
     return sources
+
+
+def _is_readme(name: str, mixed: bool) -> bool:
+    """Return whether a file is one that lies beside data, by the beginning of its name, among
+    files of one format by all of it."""
+    name = name.rpartition("/")[2]
+    return bool(README.match(name) if mixed else README.fullmatch(name.partition(".")[0]))
 
 
 def _expand(path: str, skipped: dict[str, str]) -> list[SourceFile]:
@@ -108,7 +119,7 @@ def _expand(path: str, skipped: dict[str, str]) -> list[SourceFile]:
         names = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
     if not names:
         raise InputError(f"input.path {path}: names no file; give a file, folder or glob")
-    _refuse_lakes(path, entries, names)
+    _refuse_lakes(path, [*entries, *_beside_parents(store)], names)
     uris = {name: f"{store.uri}/{name[len(store.root) + 1 :]}" for name in names}
     unknown = [uri for uri in uris.values() if not _format(uri)]
     if len(unknown) == len(uris):
@@ -188,6 +199,20 @@ def _refuse_lakes(path: str, entries: Iterable[str], names: list[str]) -> None:
                 f"version has not; write that version as Parquet, with {reader}, or name the files "
                 "that are to be read"
             )
+
+
+def _beside_parents(store: Store) -> Iterator[str]:
+    """Yield the files that make a lake's table of a folder above."""
+    parent = store.root
+    for _ in range(LAKE_LEVELS):
+        parent = parent.rpartition("/")[0]
+        if not parent.strip("/"):
+            return
+        for folder in LAKE_FOLDERS:
+            # A folder that is not there, or may not be listed, says nothing.
+            with suppress(Exception):
+                names = store.fsspec.ls(f"{parent}/{folder}", detail=False)
+                yield from (f"/{name.strip('/')}" if store.is_local else name for name in names)
 
 
 def _is_data(name: str) -> bool:

@@ -31,9 +31,10 @@ IMAGE_THREADS = 8
 LARGEST = 1e308
 # Squares of larger ones, summed over all rows, would not be finite.
 LARGEST_NUMBER = 1e100
-# Words that people and programs write for a missing number, in lower case.
-# Thousands that are set apart, where a comma cannot begin decimals.
+# Thousands that are set apart: by a comma that is known to, and by one that cannot begin decimals.
+GROUPED = re.compile(rb"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
 THOUSANDS = re.compile(rb"[+-]?\d{1,3}((,\d{3})+\.\d+|(,\d{3}){2,})")
+# Words that people and programs write for a missing number, in lower case.
 MISSING = {
     *(b"", b"?", b"-", b"--", b".", b"na", b"n/a", b"#n/a", b"nan", b"null", b"none", b"nil"),
     *(b"missing", b"<na>", b"nat", b"\\n", b"-nan"),
@@ -45,7 +46,7 @@ Payload = tuple[dict[str, pa.Array], Reasons]
 
 
 def payload(
-    raw: pa.Table, columns: Columns, source: SourceFile, dimension: int, decimal: str = "."
+    raw: pa.Table, columns: Columns, source: SourceFile, dimension: int, marks: str = "."
 ) -> Payload:
     """Return the columns of the items of some rows, by modality.
 
@@ -54,13 +55,13 @@ def payload(
         columns: Their roles.
         source: The file, for messages.
         dimension: Length of a vector.
-        decimal: Decimal mark of numbers in text.
+        marks: Decimal mark of numbers in text and, where it is known, that of thousands.
 
     Raises:
         SchemaError: A column has a type that cannot be used.
     """
     if columns.modality == "numeric":
-        return _numbers(raw, columns, source, decimal)
+        return _numbers(raw, columns, source, marks)
     reasons: Reasons = {}
     found: dict[str, pa.Array] = {}
     if columns.modality == "embedding":
@@ -88,11 +89,11 @@ def _text_reasons(text: pa.Array, bad: list[int]) -> Reasons:
     return reasons
 
 
-def _numbers(raw: pa.Table, columns: Columns, source: SourceFile, decimal: str) -> Payload:
+def _numbers(raw: pa.Table, columns: Columns, source: SourceFile, marks: str) -> Payload:
     found: dict[str, pa.Array] = {}
     reasons: Reasons = {}
     for name in columns.numbers:
-        values, unreadable = _as_numbers(flatten(raw.column(name)), name, source, decimal)
+        values, unreadable = _as_numbers(flatten(raw.column(name)), name, source, marks)
         plain = values.to_numpy(zero_copy_only=False)
         for index in np.flatnonzero(np.isnan(plain)).tolist():
             reasons.setdefault(index, f"column {name!r} is missing")
@@ -112,12 +113,17 @@ def is_missing(text: bytes) -> bool:
     return text.strip().lower() in MISSING
 
 
-def as_number(text: bytes, decimal: str = ".") -> float | None:
-    """Return a number in text; none for what is no number."""
-    if decimal == ",":
-        # A point would set thousands apart.
+def as_number(text: bytes, marks: str = ".") -> float | None:
+    """Return a number in text; none for what is no number, or may be two.
+
+    Args:
+        text: The number.
+        marks: Decimal mark and, where it is known, that of thousands.
+    """
+    if marks[0] == ",":
         text = text.translate(bytes.maketrans(b".,", b",."))
-    if THOUSANDS.fullmatch(text):
+    grouped = GROUPED if len(marks) > 1 else THOUSANDS
+    if grouped.fullmatch(text):
         text = text.replace(b",", b"")
     try:
         # Python takes 1_000 for a number, data files do not.
@@ -127,7 +133,7 @@ def as_number(text: bytes, decimal: str = ".") -> float | None:
 
 
 def _as_numbers(
-    array: pa.Array, name: str, source: SourceFile, decimal: str
+    array: pa.Array, name: str, source: SourceFile, marks: str
 ) -> tuple[pa.Array, Reasons]:
     """Return a column as numbers, and the rows that hold something else (null in the result)."""
     if is_number(array.type):
@@ -141,7 +147,7 @@ def _as_numbers(
     reasons: Reasons = {}
     for index, cell in enumerate(array.cast(pa.large_binary()).to_pylist()):
         text = (cell or b"").strip()
-        values.append(None if is_missing(text) else as_number(text, decimal))
+        values.append(None if is_missing(text) else as_number(text, marks))
         if values[-1] is None and not is_missing(text):
             shown = text[:40].decode("utf-8", "replace")
             reasons[index] = f"column {name!r} holds {shown!r}, not a number"

@@ -10,8 +10,8 @@ from hercules_scale.reading.dialect import Dialect
 
 BLOCK_BYTES = 2**20
 # Lines of a field that look like rows, from which on a quote is likely missing: so many, of which
-# so large a share.
-ROW_LIKE_LINES, ROW_LIKE_SHARE = 10, 0.9
+# so large a share. In a file of one column every line does: there, so many in one field alone.
+ROW_LIKE_LINES, ROW_LIKE_SHARE, LONE_LINES = 10, 0.9, 50
 
 
 class QuotedRows:
@@ -55,6 +55,8 @@ class QuotedRows:
         # The line that is read, and that of the quote that is open.
         self._line = self._opened = 1
         self._length = self._lines = self._row_like = self._stray = self._returns = 0
+        # Fields of many lines in a file of one column, and the first of them.
+        self._n_long, self._long = 0, (0, 0)
 
     def read(self, n_bytes: int) -> bytes:
         """Return a number of bytes, fewer at the end.
@@ -201,6 +203,9 @@ class QuotedRows:
         self._say_row_like()
 
     def _say_row_like(self) -> None:
+        if not self._delimiters and self._lines >= ROW_LIKE_LINES:
+            self._n_long += 1
+            self._long = self._long if self._n_long > 1 else (self._opened, self._lines)
         if (
             self._delimiters
             and self._row_like >= ROW_LIKE_LINES
@@ -212,6 +217,12 @@ class QuotedRows:
             )
 
     def _say_counts(self) -> None:
+        if self._n_long == 1 and self._long[1] >= LONE_LINES:
+            self.alarms.append(
+                f"{self._where}: the field that begins in line {self._long[0]:,} holds "
+                f"{self._long[1]:,} lines, and no other as many as {ROW_LIKE_LINES}; a quote is "
+                "likely missing"
+            )
         if self._stray:
             self.alarms.append(
                 f"{self._where}: {self._stray:,} quoted fields go on after the quote that closes "

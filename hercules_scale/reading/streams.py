@@ -54,7 +54,7 @@ def dialect_of(source: SourceFile, given: CsvConfig, names: Collection[str] = ()
     for mark, kind in NO_DATA.items():
         if head.lstrip().lower().startswith(mark) and (source.format != "txt" or kind == POINTER):
             raise InputError(f"{source.uri}: is {kind}; fetch the data itself")
-    if ".tsv" in source.name.lower() and given.delimiter is None:
+    if ".tsv" in source.name.lower() and given.delimiter is None and b"\t" in head:
         given = given.model_copy(update={"delimiter": "\t"})
     return detect(head, len(head) < HEAD_BYTES, given, source.format == "csv", names)
 

@@ -40,10 +40,12 @@ NINES, FAR = re.compile(r"-?9{2,}"), 3
 VERY_FAR = 1e6
 # Rows from which on numbers that rise by one are taken for a count.
 COUNTED_ROWS = 10
-# Texts of a sample with a space, or as long as this in bytes, are more than a word.
-WORDY_SHARE, WORDY_BYTES = 0.5, 24
+# Texts of a sample with so many words are texts, and not names, dates or codes: beside one column
+# of numbers, and beside more of them. Scripts without spaces count by their bytes.
+WORDY_SHARE, WORDS_BESIDE_ONE, WORDS_BESIDE_MORE, WORDY_BYTES = 0.5, 2, 4, 24
+WORD = re.compile(r"[^\W\d_]{2,}")
 UNNAMED = re.compile(r"(Unnamed: \d+|__index_level_\d+__)?")
-ID_NAME = re.compile(r"(.*[_\s.-])?(id|ids|uuid|guid)|.*[a-z]I[dD]", re.I)
+ID_NAME = re.compile(r"index|(.*[_\s.-])?(id|ids|uuid|guid)|.*[a-z]I[dD]", re.I)
 # Names that are listed in a line.
 SHOWN = 8
 SKIPPED_RECORDED = 100
@@ -158,6 +160,7 @@ def survey(
         InputError: A file cannot be read.
         SchemaError: A column is missing, or the modality is not clear.
     """
+    skipped = {} if skipped is None else skipped
     places = np.linspace(0, len(sources) - 1, min(SAMPLED_FILES, len(sources))).round()
     sampled = [sources[place] for place in dict.fromkeys(places.astype(int).tolist())]
     valued = {0, len(sampled) // 2, len(sampled) - 1}
@@ -169,6 +172,12 @@ def survey(
     kinds = _merged(heads)
     if not kinds:
         raise InputError(f"{sources[0].uri}: the file is empty; replace it or leave it out")
+    # A file that is empty once it is unpacked.
+    skipped |= {
+        source.uri: "it holds nothing"
+        for source, head in zip(sampled, heads, strict=True)
+        if not head.kinds
+    }
     guess = _guess(config, kinds, heads, sampled)
     typed = sources[0].format != "csv"
     columns = choose_columns(config, kinds, sampled[first].uri, typed, guess)
@@ -184,13 +193,21 @@ def survey(
         n_rows,
         dict(dialects),
         len(sampled),
-        skipped or {},
+        skipped,
         tuple(_alarms(columns, heads)),
     )
 
 
 def _alarms(columns: Columns, heads: list[FileHead]) -> Iterator[str]:
-    """Yield the values of variables that likely stand for none."""
+    """Yield the values of variables that likely stand for none or for a thousand."""
+    found = [head.dialect.doubtful for head in heads if head.dialect]
+    doubtful = next(filter(None, found), "")
+    if doubtful and columns.numbers:
+        plain = doubtful.replace(".", "")
+        yield (
+            f"numbers such as {doubtful} are read with a decimal point; if this one is {plain}, "
+            "set input.csv.decimal to ','"
+        )
     for name in columns.numbers:
         values = [
             float(cell)
@@ -231,11 +248,11 @@ def _guess(
     heads: list[FileHead],
     sampled: list[SourceFile],
 ) -> Guess:
-    refined, aside, wordy = dict(kinds), dict[str, str](), set[str]()
+    refined, aside, texts = dict(kinds), dict[str, str](), dict[str, list[Any]]()
     indices = {name for head in heads for name in head.indices}
     tables = [head for head in heads if head.kinds and sampled[0].format != "jsonl"]
     folders = {name for source in sampled for name in source.partitions}
-    decimal = next((head.dialect.decimal for head in heads if head.dialect), ".")
+    marks = next((head.dialect.marks for head in heads if head.dialect), ".")
     for name, kind in kinds.items():
         cells = [_cells(head, name) for head in heads if name in head.cells]
         values = [cell for part in cells for cell in part if cell is not None]
@@ -244,18 +261,24 @@ def _guess(
         elif name in indices:
             aside[name] = "the index of a pandas frame"
         elif is_text(kind) and values and name != "text":
-            if _are_numbers(values, decimal):
+            if _are_numbers(values, marks):
                 refined[name] = pa.float64()
             elif _are_vectors(values):
                 refined[name] = pa.list_(pa.float64())
-            elif is_wordy(values):
-                wordy.add(name)
+            else:
+                texts[name] = values
         if name not in aside and is_number(refined[name]):
             reason = _is_no_variable(name, [part for part in cells if part], kind)
             # An object of JSON may leave out what it has not.
             if not all(name in head.kinds for head in tables):
                 reason = "not in every file"
             aside |= {name: reason} if reason else {}
+    numbers = [name for name, kind in refined.items() if is_number(kind) and name not in aside]
+    n_words = WORDS_BESIDE_MORE if len(numbers) > 1 else WORDS_BESIDE_ONE
+    wordy = {name for name, values in texts.items() if is_wordy(values, n_words)}
+    for name, values in texts.items():
+        if ID_NAME.fullmatch(name) and name not in wordy and 1 < len(values) == len(set(values)):
+            aside[name] = "ids"
     if config.modality == "text" or config.text_column:
         wordy |= {name for name, kind in refined.items() if is_text(kind)}
     return Guess(refined, aside, frozenset(wordy))
@@ -268,7 +291,7 @@ def _cells(head: FileHead, name: str) -> list[Any]:
     ]
 
 
-def _are_numbers(values: list[Any], decimal: str) -> bool:
+def _are_numbers(values: list[Any], marks: str) -> bool:
     """Return whether values are numbers but for a few, in text; codes such as 007 are none."""
     n_numbers = n_others = 0
     for value in values:
@@ -278,7 +301,7 @@ def _are_numbers(values: list[Any], decimal: str) -> bool:
                 continue
             digits = text.lstrip(b"+-")
             is_code = digits[:1] == b"0" and digits[1:2].isdigit()
-            known = as_number(text, decimal) is not None and not is_code
+            known = as_number(text, marks) is not None and not is_code
         else:
             known = isinstance(value, int | float) and not isinstance(value, bool)
         n_numbers += known
@@ -293,10 +316,14 @@ def _are_vectors(values: list[Any]) -> bool:
     return bool(known) and sum(map(bool, known)) >= NUMBERS_SHARE * len(texts)
 
 
-def is_wordy(values: list[Any]) -> bool:
-    """Return whether texts are more than a word each."""
+def is_wordy(values: list[Any], n_words: int) -> bool:
+    """Return whether most of some texts have so many words."""
     texts = [value for value in values if isinstance(value, bytes)]
-    wordy = sum(b" " in text.strip() or len(text) >= WORDY_BYTES for text in texts)
+    wordy = 0
+    for text in texts:
+        said = text.decode("utf-8", "replace")
+        words = sum(WORD.search(part) is not None for part in said.split())
+        wordy += words >= n_words or (not said.isascii() and len(text) >= WORDY_BYTES)
     return bool(texts) and wordy >= WORDY_SHARE * len(texts)
 
 

@@ -176,8 +176,8 @@ def _check_encoder(config: RunConfig) -> None:
 
 
 def with_absolute_folders(config: RunConfig) -> RunConfig:
-    """Return a configuration with absolute paths of models and cache, since workers have other
-    folders."""
+    """Return a configuration with absolute paths of models, cache and images, since workers have
+    other folders."""
     named = config.embedding
     aliases = {*embedding_aliases(), *IMAGE_ALIASES}
     changed = {
@@ -187,7 +187,16 @@ def with_absolute_folders(config: RunConfig) -> RunConfig:
     }
     if named.cache is not None and split_uri(named.cache)[0] == "file":
         changed["cache"] = split_uri(named.cache)[1]
-    return config.model_copy(update={"embedding": named.model_copy(update=changed)})
+    places = [
+        place if "://" in place else os.path.abspath(os.path.expanduser(place))
+        for place in config.input.image_sources
+    ]
+    return config.model_copy(
+        update={
+            "embedding": named.model_copy(update=changed),
+            "input": config.input.model_copy(update={"image_sources": places}),
+        }
+    )
 
 
 def take_resources(

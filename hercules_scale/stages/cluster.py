@@ -262,9 +262,11 @@ def _alarms(
             f"levels: {asked} clusters were asked for, {sizes} were found, since items or "
             "centroids are identical"
         )
-    if summary.n_near_identical > n_items / 10 and sizes[0] < n_items / 10:
+    # An item that is a cluster by itself equals its centroid.
+    n_alike = summary.n_near_identical - int((summary.counts[0] == 1).sum())
+    if n_alike > n_items / 10 and sizes[0] < n_items / 10:
         alarms.append(
-            f"{summary.n_near_identical:,} of {n_items:,} items are nearly identical to others; "
+            f"{n_alike:,} of {n_items:,} items are nearly identical to others; "
             "remove duplicates if their clusters hide the rest"
         )
     for number, (run, counts) in enumerate(zip(found.runs, summary.counts, strict=True), start=1):

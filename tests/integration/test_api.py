@@ -94,6 +94,15 @@ def test_a_dataset_of_ray_and_a_table_of_arrow_are_the_same(
     pd.testing.assert_frame_equal(one.memberships(), other.memberships())
 
 
+def test_arrays_in_a_dataset_of_ray_are_vectors(local_ray: None) -> None:
+    import ray.data
+
+    vectors = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
+    hierarchy = quick([3]).fit(ray.data.from_numpy(vectors))
+    assert hierarchy.run["input"]["modality"] == "embedding"
+    assert np.stack(hierarchy.table("embeddings")["embedding"]).tolist() == vectors.tolist()
+
+
 def test_files_are_named_by_a_path(local_ray: None, tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("\n".join(TEXTS))
     labels = quick([3]).fit_predict(tmp_path / "texts.txt")

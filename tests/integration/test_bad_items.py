@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,31 @@ def test_a_file_that_is_not_what_its_name_says_is_refused(
     if PARQUET in message:
         assert line.endswith(REMEDY)
     assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_run_says_what_it_takes_its_input_for(
+    tmp_path: Path, local_ray: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = b"7;the ferry, at last;1,5\n9;;2,5\n4;rye bread;3,5\n"
+    files = {"a.csv": b"id;text;price\n" + rows, "b.csv": b"", "c.md": b"notes"}
+    assert run_over(tmp_path, files) == 0
+    lines = capsys.readouterr().err.splitlines()
+    said = [line for line in lines if line.startswith(("input: ", "read: ", "rejected: "))]
+    folder = tmp_path / "in"
+    assert said == [
+        "input: 1 csv file, 0.0 MiB, modality text (text); ids: row numbers",
+        "input: written in utf-8, delimiter ';', decimal ','",
+        "input: left out: 'id' (ids), 'price' (numbers)",
+        f"input: not read: '{folder}/c.md' (the format is not known), '{folder}/b.csv' (the file "
+        "is empty)",
+        "read: 2 items of 3 rows",
+        f"rejected: 1 rows, see {tmp_path}/run/rejected: the text is missing (1)",
+    ]
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["input"]["left_out"] == {"id": "ids", "price": "numbers"}
+    assert record["input"]["skipped"].keys() == {f"{folder}/c.md", f"{folder}/b.csv"}
+    assert record["input"]["columns"] == {"text": "text"}
+    assert record["rejected"] == {"the text is missing": 1}
 
 
 @pytest.mark.parametrize(

@@ -473,7 +473,7 @@ def test_every_format_gives_the_same_items(
     expected = [
         (row, key, text)
         for row, (key, text) in enumerate(rows)
-        if key is not None and text is not None and text.strip()
+        if key and text is not None and text.strip()
     ]
     for found in by_format:
         assert found.n_rows == len(rows)

@@ -297,6 +297,48 @@ def test_images_of_any_mode_become_rgb(mode: str) -> None:
     assert (small.mode, small.size) == ("RGB", (10, 12))
 
 
+def pictured(*images: Image.Image, form: str = "PNG", **options: Any) -> list[tuple[int, ...]]:
+    """The corners of what is left of a picture, left to right and down."""
+    data = io.BytesIO()
+    more = {"save_all": True, "append_images": images[1:]} if images[1:] else {}
+    images[0].save(data, form, **more, **options)
+    small = Image.open(io.BytesIO(thumbnail(data.getvalue())))
+    right, low = small.width - 1, small.height - 1
+    return [
+        tuple(round(each, -1) for each in small.getpixel(place))  # type: ignore[union-attr]
+        for place in ((0, 0), (right, 0), (0, low))
+    ]
+
+
+def test_colours_are_those_that_people_see() -> None:
+    red, blue, white = (250, 0, 0), (0, 0, 250), (260, 260, 260)
+    halves = Image.new("RGB", (8, 8), red)
+    halves.paste(blue, (4, 0, 8, 8))
+    assert pictured(halves) == [red, blue, red]
+    # What is transparent is white, also in a palette.
+    see_through = Image.new("RGBA", (8, 8), (0, 0, 250, 0))
+    see_through.paste((250, 0, 0, 255), (0, 0, 4, 8))
+    assert pictured(see_through) == [red, white, red]
+    palette = halves.convert("P", palette=Image.Palette.ADAPTIVE)
+    assert pictured(palette, transparency=palette.getpixel((7, 0))) == [red, white, red]
+    assert pictured(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), form="TIFF")[0][0] > 200
+    assert pictured(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), form="JPEG")[0][1] < 60
+    # The first frame of several.
+    assert pictured(halves, Image.new("RGB", (8, 8), "green"), form="GIF") == [red, blue, red]
+    assert pictured(halves, Image.new("RGB", (8, 8), "green")) == [red, blue, red]
+
+
+def test_a_picture_that_says_how_it_is_turned_is_upright() -> None:
+    halves = Image.new("RGB", (8, 8), (250, 0, 0))
+    halves.paste((0, 0, 250), (4, 0, 8, 8))
+    turned = halves.getexif()
+    # Rotate by 90 degrees to the right: the left half is above.
+    turned[0x0112] = 6
+    left, right, below = pictured(halves, form="PNG", exif=turned)
+    assert left == right == (250, 0, 0)
+    assert below == (0, 0, 250)
+
+
 def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MOST_PIXELS", 99)
     with pytest.raises(UnusableImageError, match="has 10 x 10 pixels, more than 99"):

@@ -41,12 +41,15 @@ class Read:
         self.rejected: list[str] = []
         self.labels: list[dict[str, Any]] = []
         self.alarms: list[str] = []
+        owners = []
         self.columns = of_items.columns
         for piece in split_into_pieces(sources):
             for batch in read_piece(config, of_items, piece, self.alarms):
                 self.rows += batch.items.drop_columns(["position"]).to_pylist()
                 self.labels += batch.labels.drop_columns(["position"]).to_pylist()
                 self.rejected += batch.rejected["reason"].to_pylist()
+                owners.append(batch.owners)
+        self.owners = pa.concat_tables(owners)["owner"] if owners else None
 
     @property
     def texts(self) -> list[str]:
@@ -87,8 +90,14 @@ def test_a_field_of_lines_that_look_like_rows_is_an_alarm(tmp_path: Path) -> Non
     assert len(read.rows) == 500
     (alarm,) = read.alarms
     assert "the field that begins in line 202 holds 99 lines that look like rows" in alarm
+    # Of one column every line looks like a row.
+    lines = ["text", *(f"the ferry of {row}" for row in range(600))]
+    lines[201], lines[301] = '"the ferry of 200', 'the ferry of 300"'
+    (alarm,) = Read(write(tmp_path, "v.csv", "\n".join(lines))).alarms
+    assert "the field that begins in line 202 holds 99 lines, and no other as many as 10" in alarm
     poem = '"' + "\n".join(f"verse {row}" for row in range(50)) + '"'
     assert Read(write(tmp_path, "u.csv", f"id,text\n1,{poem}\n")).alarms == []
+    assert Read(write(tmp_path, "w.csv", f"text\n{poem}\n{poem}\n")).alarms == []
 
 
 @pytest.mark.parametrize("quote", ['"', "'"])
@@ -145,8 +154,11 @@ def test_decimal_commas_are_detected_and_said(tmp_path: Path) -> None:
     assert "decimal ','" in surveyed(path).lines[1]
     assert surveyed(path).columns.numbers == ("b", "c")
     # A point would set thousands apart, which is not guessed.
-    read = Read(write(tmp_path, "u.csv", "a;b\n1,5;2\n1.234;3\n"), columns=["a", "b"])
+    path = write(tmp_path, "u.csv", "a;b\n1,5;2\n1.234;3\n")
+    read = Read(path, columns=["a", "b"])
     assert read.rejected == ["column 'a' holds '1.234', not a number"]
+    read = Read(path, columns=["a", "b"], csv={"decimal": ","})
+    assert [row["a"] for row in read.rows] == [1.5, 1234]
 
 
 def test_half_a_table_is_refused_with_how_it_was_read(tmp_path: Path) -> None:
@@ -277,6 +289,33 @@ def test_thousands_are_read_where_they_can_be_nothing_else(tmp_path: Path) -> No
     assert [row["a"] for row in read.rows] == [1234.5, 1234567]
     read = Read(write(tmp_path, "u.csv", 'a;b\n"1.234,5";1\n2,5;2\n'), columns=["a", "b"])
     assert [row["a"] for row in read.rows] == [1234.5, 2.5]
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_a_number_that_may_be_a_thousand_times_as_much_decides_no_decimal_mark(
+    tmp_path: Path, delimiter: str
+) -> None:
+    data = "a,b\n950,1\n1.200,2\n3.450,3\n".replace(",", delimiter)
+    taken = surveyed(write(tmp_path, "t.csv", data), columns=["a", "b"])
+    assert taken.alarms == (
+        "numbers such as 1.200 are read with a decimal point; if this one is 1200, set "
+        "input.csv.decimal to ','",
+    )
+    read = Read(tmp_path / "t.csv", columns=["a", "b"], csv={"decimal": ","})
+    assert [row["a"] for row in read.rows] == [950, 1200, 3450]
+    path = write(tmp_path, "u.csv", data.replace(".", ","))
+    read = Read(path, columns=["a", "b"])
+    assert [row["a"] for row in read.rows] == [950]
+    assert read.rejected[0] == "column 'a' holds '1,200', not a number"
+    # A number that can be no thousand decides.
+    for clear, alarms in (("0.5", ()), ("2.75", ())):
+        path = write(tmp_path, "v.csv", data + f"{clear}{delimiter}4\n")
+        assert surveyed(path, columns=["a", "b"]).alarms == alarms
+
+
+def test_a_tsv_file_has_tabs_unless_it_has_none(tmp_path: Path) -> None:
+    for data in ("id\ttext\n1\ta, b\n", "id,text\n1,a b\n"):
+        assert surveyed(write(tmp_path, "t.tsv", data)).columns.text == "text"
 
 
 def test_codes_with_zeros_before_them_are_no_numbers(tmp_path: Path) -> None:
@@ -448,6 +487,46 @@ def test_texts_beside_numbers_are_the_items(tmp_path: Path) -> None:
     assert taken.left_out == {"stars": "numbers"}
 
 
+NAMES = ["chevrolet chevelle malibu", "buick skylark 320", "plymouth satellite", "amc rebel sst"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [f"{row:08x}-36fb-4f5e-a4a4-{row:012x}" for row in range(8)],
+        [f"2024-01-{row + 1:02d} 12:00:00" for row in range(8)],
+        [f"2024-01-{row + 1:02d}T12:00:00.000000+00:00" for row in range(8)],
+        [f"https://example.com/{row}/a-ferry" for row in range(8)],
+        NAMES * 2,
+    ],
+    ids=["uuids", "times", "zoned", "urls", "names"],
+)
+def test_names_times_and_codes_beside_variables_are_no_texts(
+    tmp_path: Path, values: list[str]
+) -> None:
+    numbers = {"mpg": [float(row % 5) for row in range(8)], "kg": [3.0 * row for row in range(8)]}
+    pq.write_table(pa.table({"car": values, **numbers}), tmp_path / "t.parquet")
+    taken = surveyed(tmp_path / "t.parquet")
+    assert taken.columns.numbers == ("mpg", "kg")
+    assert taken.left_out == {"car": "text"}
+
+
+def test_ids_beside_what_cannot_be_read_are_not_taken_for_the_texts(tmp_path: Path) -> None:
+    table = pa.table({"id": ["a1", "b2", "c3"], "parts": [[[1.0]], [[2.0]], [[3.0]]]})
+    pq.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(SchemaError, match=r"must be given.*'id' was left out \(ids\)"):
+        surveyed(tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_an_empty_id_or_label_is_missing(tmp_path: Path, form: str) -> None:
+    frame = pd.DataFrame({"id": ["a", "", "c"], "text": ["x", "y", "z"], "topic": ["", "t", "u"]})
+    write_frame(frame, tmp_path / f"t.{form}")
+    read = Read(tmp_path, id_column="id", label_columns=["topic"], text_column="text")
+    assert read.rejected == ["the id is missing"]
+    assert read.labels == [{"topic": None}, {"topic": "u"}]
+
+
 VECTORS = [[1.0, 2.0], [3.0, 4.5]]
 
 
@@ -506,6 +585,14 @@ def test_an_empty_part_and_a_readme_are_passed_over_and_said(tmp_path: Path) -> 
         "README.txt": "its name is none of data",
         "c.md": "the format is not known",
     }
+    skipped: dict[str, str] = {}
+    config = InputConfig.model_validate({"path": str(tmp_path)})
+    survey(config, list_sources(config.paths), None, skipped)
+    assert skipped == {str(tmp_path / "d.csv.gz"): "it holds nothing"}
+    for name in ("README.txt", "readme-of-a-ferry.txt", "a.txt"):
+        write(tmp_path, f"texts/{name}", name)
+    assert Read(tmp_path / "texts").texts == ["a.txt", "readme-of-a-ferry.txt"]
+    assert Read(tmp_path / "texts" / "README.txt").texts == ["README.txt"]
     with pytest.raises(InputError, match=r"b\.csv: the file is empty; replace it or leave it out"):
         Read(tmp_path / "b.csv")
 
@@ -542,6 +629,10 @@ def test_names_of_folders_are_columns_where_they_are_asked_for(tmp_path: Path, f
         "two boats",
     ]
     assert surveyed(tmp_path).left_out == {"topic": "the name of a folder"}
+    # Owners are counted, and the folder of those without a name has none.
+    (tmp_path / "topic=bikes").rename(tmp_path / "topic=__HIVE_DEFAULT_PARTITION__")
+    assert Read(tmp_path, owner_column="topic").owners.null_count == 1
+    assert Read(tmp_path, label_columns=["topic"]).labels[0] == {"topic": None}
 
 
 OBJECTS: list[dict[str, Any]] = [
@@ -611,6 +702,11 @@ def test_a_table_with_removed_files_is_refused(tmp_path: Path, marker: str, lake
         with pytest.raises(InputError, match=rf"is a {lake} table; its folder keeps files that"):
             Read(path)
     assert Read(tmp_path / "table" / "a.parquet").texts == ["a"]
+    for folder in ("table/data", "table/date=2020/hour=1"):
+        (tmp_path / folder).mkdir(parents=True)
+        pq.write_table(pa.table({"text": ["b"]}), tmp_path / folder / "b.parquet")
+        with pytest.raises(InputError, match=rf"is a {lake} table"):
+            Read(tmp_path / folder)
     pq.write_table(pa.table({"text": ["b"]}), tmp_path / "b.parquet")
     assert Read(tmp_path / "b*.parquet").texts == ["b"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ def test_folders_of_models_and_the_cache_are_absolute(
     monkeypatch.chdir(tmp_path)
     for name in ("minilm", "models", "models/mine"):
         (tmp_path / name).mkdir()
-    values = {"input": {"path": "a.csv"}, "output": {"path": "run"}}
+    values: dict[str, Any] = {"input": {"path": "a.csv"}, "output": {"path": "run"}}
 
     def named(**embedding: str) -> tuple[str | None, str | None]:
         config = with_absolute_folders(parse_config({**values, "embedding": embedding}))
@@ -30,4 +31,9 @@ def test_folders_of_models_and_the_cache_are_absolute(
     # An alias is no folder, also where there is one of its name; nor is an id of a hub.
     assert named(model="minilm", cache="s3://bucket/kept") == ("minilm", "s3://bucket/kept")
     assert named(model="owner/name") == ("owner/name", None)
+    values["input"]["image_sources"] = ["./pictures", "https://pictures.example.com/"]
+    assert with_absolute_folders(parse_config(values)).input.image_sources == [
+        str(tmp_path / "pictures"),
+        "https://pictures.example.com/",
+    ]
     assert resolve_chat_model("models/mine") == str(tmp_path / "models" / "mine")

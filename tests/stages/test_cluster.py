@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -12,11 +13,13 @@ import pytest
 from rich.console import Console
 
 from hercules_scale.clustering import agglomerative
+from hercules_scale.clustering.levels import Levels
 from hercules_scale.config.file import parse_config
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.stages import cluster as stage
 from hercules_scale.stages.cluster import Clustering, cluster_items
+from hercules_scale.stages.memberships import MembersSummary
 from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
@@ -125,3 +128,24 @@ def test_the_report_of_k_means_gives_each_levels_iterations(context: RunContext)
     for level in report["levels"]:
         assert level["stopped"] in ("labels", "objective")
         assert level["n_iterations"] > 0
+
+
+@pytest.mark.parametrize(("sizes", "n_alike"), [([249, 1], 249), ([1] * 9 + [241], 0)])
+def test_an_item_that_is_a_cluster_by_itself_is_not_like_another(
+    sizes: list[int], n_alike: int
+) -> None:
+    level = SimpleNamespace(centroids=np.zeros((len(sizes), 2)))
+    found = SimpleNamespace(levels=[level], runs=[None], micro=None)
+    # As the shards count them: all that lie at their centroids.
+    at_centroids = n_alike + sizes.count(1)
+    summary = MembersSummary([np.array(sizes)], [], [], [], at_centroids)
+    alarms = stage._alarms([len(sizes)], cast(Levels, found), summary, 250)
+    said = [alarm for alarm in alarms if "nearly identical" in alarm]
+    assert said == (
+        [
+            f"{n_alike} of 250 items are nearly identical to others; remove duplicates if their "
+            "clusters hide the rest"
+        ]
+        if n_alike
+        else []
+    )

@@ -427,6 +427,4 @@ def test_stop_words_are_those_of_the_language_of_a_text() -> None:
 def test_titles_that_differ_in_marks_or_signs_are_not_alike() -> None:
     assert title_key("चाय") != title_key("चीय")
     assert title_key("C++") != title_key("C#")
-    assert title_key("自行车修理") == title_key("自行车的修理") or title_key("茶") != title_key(
-        "酒"
-    )
+    assert title_key("茶") != title_key("酒")
