@@ -49,7 +49,7 @@ LAKES = (
     ),
     (re.compile(r"(^|/)\.hoodie/"), "Hudi", "Spark"),
 )
-# Where their files lie, and how far above a folder of data that is looked for.
+# Folders of these files, and levels above a folder of data that are searched for them.
 LAKE_FOLDERS, LAKE_LEVELS = ("_delta_log", "metadata", ".hoodie"), 4
 README = re.compile(r"(readme|license|licence|notice|changelog|copying)\b", re.I)
 
