@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from hercules_scale.config.summaries import SummariesConfig
 from hercules_scale.errors import StageError, SummaryError
@@ -21,6 +23,8 @@ from hercules_scale.summarization.cluster_facts import ClusterFacts
 from hercules_scale.summarization.grounding import LEAST_OF_DESCRIPTION, LEAST_OF_TITLE, Grounding
 from hercules_scale.summarization.parsing import (
     Summary,
+    content_words,
+    listed,
     parse_answer,
     parse_joint_answer,
     parse_titles,
@@ -35,6 +39,8 @@ from hercules_scale.summarization.prompts import (
 )
 
 FIRST_DELAY_SECONDS = 1.0
+# Topics of a description that is made of all answers about a cluster.
+TOPICS_OF_ALL = 3
 # Siblings that share a request for distinct titles.
 NAMED_TOGETHER = 12
 
@@ -47,11 +53,13 @@ class Candidates:
         titles: Each once, in the order of the answers.
         descriptions: The same.
         problem: The reason why there are no titles or no descriptions.
+        topics: Topics of all descriptions that are lists of them.
     """
 
     titles: list[str] = field(default_factory=list)
     descriptions: list[str] = field(default_factory=list)
     problem: str = ""
+    topics: list[str] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
@@ -65,6 +73,14 @@ class Candidates:
             SummaryError: It says something else; what is grounded of it is kept.
         """
         problems = []
+        if answer.topics and grounding is not None:
+            topics = [
+                each
+                for each in answer.topics
+                if not grounding.problem(cluster, "topic", each, LEAST_OF_DESCRIPTION)
+            ]
+            self.topics += topics
+            answer = replace(answer, description=listed(topics)) if topics else answer
         for kept, name, text, least in (
             (self.titles, "title", answer.title, LEAST_OF_TITLE),
             (self.descriptions, "description", answer.description, LEAST_OF_DESCRIPTION),
@@ -76,6 +92,22 @@ class Candidates:
                 kept.append(text)
         if problems:
             raise SummaryError("; ".join(problems))
+
+    def add_of_all(self, cluster: int, grounding: Grounding | None) -> None:
+        """Add a description of the topics of all answers that most items speak of."""
+        if grounding is None or len(self.descriptions) < 2:
+            return
+        kept: list[str] = []
+        said: set[str] = set()
+        # Without content words there is no typicality.
+        typical = {each: grounding.typicality(cluster, each) for each in self.topics}
+        for topic in sorted(typical, key=lambda each: -np.nan_to_num(typical[each])):
+            words = content_words(topic)
+            if len(words & said) * 2 <= len(words) and len(kept) < TOPICS_OF_ALL:
+                kept.append(topic)
+                said |= words
+        if kept and listed(kept) not in self.descriptions:
+            self.descriptions.append(listed(kept))
 
 
 class Labeller:
@@ -228,13 +260,14 @@ class Labeller:
                         problem = "it was too long and was cut off"
             if not found.complete:
                 raise SummaryError(problem)
+            found.add_of_all(facts.cluster_id, grounding)
 
         for attempt in range(1, config.max_attempts + 1):
             # The same question again, at another draw: small models that read what was wrong
             # make a title of that.
             request = ChatRequest(
                 messages,
-                answer_schema(),
+                answer_schema(in_topics=self._style.in_topics and facts.level > 0),
                 self._temperature(attempt),
                 config.max_answer_tokens,
                 self._seed + attempt,

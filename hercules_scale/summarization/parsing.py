@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +64,7 @@ class Summary:
             forbids every text of the cluster.
         description_source: The same of the description.
         error: The reason why one of them is not the model's.
+        topics: Phrases that the description lists, where the model gave it so.
     """
 
     title: str
@@ -71,6 +72,7 @@ class Summary:
     source: str = "model"
     description_source: str = "model"
     error: str | None = None
+    topics: tuple[str, ...] = ()
 
     @property
     def status(self) -> str:
@@ -212,6 +214,9 @@ def _by_id(answer: Any, ids: list[int]) -> dict[str, Any]:
 
 def _to_summary(answer: Any, facts: ClusterFacts) -> Summary:
     answer = lower_keys(answer)
+    topics = _topics(answer)
+    if topics:
+        answer |= {"description": listed(topics)}
     values = {}
     for name in ("title", "description"):
         value = _words(answer.get(name)) if isinstance(answer, dict) else ""
@@ -229,7 +234,24 @@ def _to_summary(answer: Any, facts: ClusterFacts) -> Summary:
         raise SummaryError("the answer repeats itself")
     if _repeats_prompt(title, facts):
         raise SummaryError("the title repeats the instructions, not what the items are about")
-    return Summary(title, _whole_sentences(values["description"]))
+    return Summary(title, _whole_sentences(values["description"]), topics=tuple(topics))
+
+
+def _topics(answer: Any) -> list[str]:
+    """Return the topics of an answer that describes a cluster by them, each once."""
+    found = answer.get("topics") if isinstance(answer, dict) and "description" not in answer else []
+    topics: dict[str, str] = {}
+    for each in found if isinstance(found, list) else []:
+        topic = _plain_words(each).strip(_QUOTES) if isinstance(each, str) else ""
+        if has_words(topic):
+            topics.setdefault(topic.casefold(), topic)
+    return list(topics.values())
+
+
+def listed(topics: Sequence[str]) -> str:
+    """Return topics as one line of a description."""
+    text = ", ".join(topics)
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _words(value: Any) -> str:

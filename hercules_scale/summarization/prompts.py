@@ -20,6 +20,7 @@ from hercules_scale.summarization.words import cut
 from hercules_scale.summarization.worked_examples import (
     EXAMPLES,
     INSTRUCTIONS,
+    INSTRUCTIONS_FOR_TOPICS,
     ITEM,
     ITEM_EXAMPLES,
     SEVERAL,
@@ -28,6 +29,7 @@ from hercules_scale.summarization.worked_examples import (
 
 TITLE_CHARACTERS = 60
 DESCRIPTION_CHARACTERS = 240
+TOPICS, TOPIC_CHARACTERS = 4, 48
 # Tokens that a chat template puts around a message, at most.
 MESSAGE_TOKENS = 8
 ITEM_MARK_TOKENS = 8
@@ -65,6 +67,18 @@ _ANSWER = object_schema(
     }
 )
 
+_ANSWER_IN_TOPICS = object_schema(
+    {
+        "title": _ANSWER["properties"]["title"],
+        "topics": {
+            "type": "array",
+            "items": {"type": "string", "minLength": 3, "maxLength": TOPIC_CHARACTERS},
+            "minItems": 2,
+            "maxItems": TOPICS,
+        },
+    }
+)
+
 # Of a role and a content: text, or with images a list of parts as OpenAI's API takes them.
 Message = dict[str, Any]
 
@@ -79,8 +93,8 @@ class PromptStyle:
         exemplar: Tokens of an item, at most.
         topic: The paper's topic seed.
         size: ``small`` shows worked examples and items, for models that copy whatever else they
-            see; ``medium`` shows worked examples and all that is known of a cluster; ``large``
-            has no examples.
+            see, and asks for topics, of which descriptions are made; ``medium`` shows worked
+            examples and all that is known of a cluster; ``large`` has no examples.
         instructions: More that the user asks for.
         language: Language of the answers; that of the items where there is none.
         examples: The user's own in the place of the built-in ones: items, title, description.
@@ -99,6 +113,11 @@ class PromptStyle:
     kind: str = "items"
     n_levels: int = 1
 
+    @property
+    def in_topics(self) -> bool:
+        """Whether clusters are described by topics, not by sentences."""
+        return self.size == "small" and self.examples is None
+
     def count(self, messages: list[Message]) -> int:
         """Return an upper bound of a prompt's tokens."""
         return sum(self._of_content(each["content"]) + MESSAGE_TOKENS for each in messages)
@@ -112,8 +131,10 @@ class PromptStyle:
         )
 
 
-def answer_schema(ids: list[int] | None = None) -> dict[str, Any]:
+def answer_schema(ids: list[int] | None = None, in_topics: bool = False) -> dict[str, Any]:
     """Return JSON schema of an answer about one cluster, or about several by id."""
+    if in_topics:
+        return _ANSWER_IN_TOPICS
     return _ANSWER if ids is None else object_schema(dict.fromkeys(map(str, ids), _ANSWER))
 
 
@@ -195,10 +216,16 @@ def fixed_messages(style: PromptStyle, of_item: bool = False) -> list[Message]:
         instructions = ITEM
         examples = () if style.size == "large" else ITEM_EXAMPLES
     else:
-        instructions = INSTRUCTIONS.replace("{kind}", style.kind)
+        wanted = INSTRUCTIONS_FOR_TOPICS if style.in_topics else INSTRUCTIONS
+        instructions = wanted.replace("{kind}", style.kind)
         examples = tuple(
-            (_question(facts, style, style.prompt), _answer(title, description))
-            for facts, title, description in _worked_examples(style)
+            (
+                _question(facts, style, style.prompt),
+                _answer(title, "topics", topics)
+                if style.in_topics
+                else _answer(title, "description", description),
+            )
+            for facts, title, description, topics in _worked_examples(style)
         )
     messages = [{"role": "system", "content": instructions + _wishes(style)}]
     for question, answer in examples:
@@ -211,27 +238,29 @@ def fixed_messages(style: PromptStyle, of_item: bool = False) -> list[Message]:
     return messages
 
 
-def _worked_examples(style: PromptStyle) -> Iterable[tuple[ClusterFacts, str, str]]:
+def _worked_examples(style: PromptStyle) -> Iterable[tuple[ClusterFacts, str, str, list[str]]]:
     if style.examples is None:
         return () if style.size == "large" else EXAMPLES
     return [
-        (ClusterFacts(1, 0, len(items), exemplars=items), title, description)
+        (ClusterFacts(1, 0, len(items), exemplars=items), title, description, [])
         for items, title, description in style.examples
     ]
 
 
 def words_of_examples() -> str:
-    """Return what small models copy of the built-in worked examples: their titles and descriptions,
-    and the names in their items."""
-    words = [f"{title} {description}" for _, title, description in EXAMPLES]
-    for facts, _, _ in EXAMPLES:
+    """Return what small models copy of the built-in worked examples: their titles, descriptions and
+    topics, and the names in their items."""
+    words = [
+        f"{title} {description} {' '.join(topics)}" for _, title, description, topics in EXAMPLES
+    ]
+    for facts, *_ in EXAMPLES:
         for text in facts.exemplars:
             words += [word for word in text.split()[1:] if word[:1].isupper()]
     return " ".join(words)
 
 
-def _answer(title: str, description: str) -> str:
-    answer = {"title": title, "description": description}
+def _answer(title: str, name: str, said: str | list[str]) -> str:
+    answer = {"title": title, name: said}
     return json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
 
 

@@ -462,6 +462,31 @@ def test_what_no_item_says_is_asked_for_again_and_then_left_out(run: Run) -> Non
     assert len(model.requests) == 3
 
 
+def test_a_description_of_topics_has_those_that_the_items_speak_of(run: Run) -> None:
+    texts = ["the ferry leaves north at nine", "a ferry north", "harbour fees of the ferry"]
+    counts = PhraseCounts(count_phrases(texts, np.zeros(3, np.int32)), 1)
+    said = counts.words_of_level(np.zeros(1, np.int32), np.array([3.0]))
+    grounding = Grounding(said, [ClusterFacts(2, 0, 3, ["ferry"])], None)
+
+    def answer(*topics: str) -> str:
+        return json.dumps({"title": "Ferries of the north", "topics": topics})
+
+    model = StandIn(lambda cluster, attempt: answer("ferry north", "cows in a zoo", "Ferry north"))
+    found = run.label(model, grounding=grounding)[0]
+    assert found.descriptions == ["Ferry north."]
+    # Of several answers the topics that most items speak of are one more.
+    several = [answer("harbour fees", "leaves at nine"), answer("ferry north", "harbour fees")]
+    model = StandIn(lambda cluster, attempt: several)
+    found = Run(run.folder / "several").label(model, grounding=grounding, candidates=2)[0]
+    assert found.descriptions[:2] == ["Harbour fees, leaves at nine.", "Ferry north, harbour fees."]
+    assert found.descriptions[2:] == ["Harbour fees, leaves at nine, ferry north."]
+    # Nothing is left of what no item speaks of.
+    model = StandIn(lambda cluster, attempt: answer("cows in a zoo", "zebras"))
+    found = Run(run.folder / "none").label(model, grounding=grounding, max_attempts=1)[0]
+    assert (found.titles, found.descriptions) == (["Ferries of the north"], [])
+    assert "the description says what the items do not: cows, zoo, zebras" in found.problem
+
+
 @pytest.mark.parametrize(
     ("texts", "title", "description"),
     [

@@ -2,6 +2,7 @@ import dataclasses
 import json
 from typing import Any
 
+import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -89,6 +90,22 @@ def test_worked_examples_answer_as_the_schema_wants() -> None:
     for answer in map(json.loads, answers):
         assert list(answer) == answer_schema()["required"]
         assert len(answer["title"].split()) <= 7
+
+
+def test_a_small_model_is_asked_for_topics_and_examples_of_the_user_for_sentences() -> None:
+    small = dataclasses.replace(STYLE, size="small")
+    system, *rest = fixed_messages(small)
+    assert "\ntopics: " in system["content"]
+    assert "description" not in system["content"]
+    answers = [json.loads(m["content"]) for m in rest if m["role"] == "assistant"]
+    assert answers
+    for answer in answers:
+        jsonschema.validate(answer, answer_schema(in_topics=True))
+    own = dataclasses.replace(small, examples=((["a", "b"], "Letters", "Letters of the Latin."),))
+    assert not own.in_topics
+    assert fixed_messages(own)[-1]["content"] == (
+        '{"title":"Letters","description":"Letters of the Latin."}'
+    )
 
 
 @pytest.mark.parametrize(
