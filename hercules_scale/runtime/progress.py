@@ -214,7 +214,9 @@ class Reporter:
 
     def _log(self, progress: StageProgress) -> None:
         now, report = time.monotonic(), progress.report
-        if now - progress.logged >= LOG_EVERY_SECONDS and report.done < report.total:
+        # Titles of siblings are asked for when all clusters have one.
+        goes_on = report.done < report.total or progress.details()
+        if goes_on and now - progress.logged >= LOG_EVERY_SECONDS:
             progress.logged = now
             amount = f"{report.done:,} of {report.total:,} {report.unit}"
             fields = {"done": report.done, "total": report.total, "unit": report.unit}

@@ -95,7 +95,12 @@ def test_progress_names_units_details_and_the_time_left(monkeypatch: pytest.Monk
         progress.refresh()
         time.sleep(0.1)
         progress.advance(3)
+        progress.advance(6)
+        # The model still works on titles of siblings.
+        progress.refresh()
     lines = output.getvalue().splitlines()
+    assert lines[4].startswith("Writing titles: 9 of 9 clusters, ")
+    assert lines[4].endswith(" clusters/s, 85 tokens/s, 8 questions in flight")
     assert lines[1] == "Writing titles: 0 of 9 clusters, 85 tokens/s, 8 questions in flight"
     assert lines[2].startswith("Writing titles: 3 of 9 clusters, ")
     assert lines[2].endswith(" clusters/s, 85 tokens/s, 8 questions in flight, 0 s left")
