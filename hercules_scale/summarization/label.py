@@ -39,6 +39,7 @@ from hercules_scale.summarization.prompts import (
 )
 
 FIRST_DELAY_SECONDS = 1.0
+LEAST_TYPICAL_OF_TOPIC = 0.4
 # Topics of a description that is made of all answers about a cluster.
 TOPICS_OF_ALL = 3
 # Siblings that share a request for distinct titles.
@@ -80,6 +81,12 @@ class Candidates:
                 if not grounding.problem(cluster, "topic", each, LEAST_OF_DESCRIPTION)
             ]
             self.topics += topics
+            # A name of one item is in few others.
+            topics = [
+                each
+                for each in topics
+                if grounding.typicality(cluster, each) >= LEAST_TYPICAL_OF_TOPIC
+            ] or topics
             answer = replace(answer, description=listed(topics)) if topics else answer
         for kept, name, text, least in (
             (self.titles, "title", answer.title, LEAST_OF_TITLE),

@@ -242,7 +242,12 @@ def _topics(answer: Any) -> list[str]:
     found = answer.get("topics") if isinstance(answer, dict) and "description" not in answer else []
     topics: dict[str, str] = {}
     for each in found if isinstance(found, list) else []:
-        topic = _plain_words(each).strip(_QUOTES) if isinstance(each, str) else ""
+        words = _plain_words(each).strip(_QUOTES).split() if isinstance(each, str) else []
+        while words and words[0].lower() in _ARTICLES:
+            words = words[1:]
+        while words and words[-1].lower() in _ARTICLES:
+            words = words[:-1]
+        topic = " ".join(words)
         if has_words(topic):
             topics.setdefault(topic.casefold(), topic)
     return list(topics.values())

@@ -19,8 +19,8 @@ INSTRUCTIONS = (
 # Of models that fill whole sentences with what no item says.
 INSTRUCTIONS_FOR_TOPICS = INSTRUCTIONS.replace(
     INSTRUCTIONS[INSTRUCTIONS.index("description:") : INSTRUCTIONS.index("Text between")],
-    "topics: the main topics of the group, each a short phrase in words that many items share, "
-    "without names of single items.\n",
+    "topics: two to four noun phrases of 1 to 5 words, each for a topic that many items of the "
+    "group share; no names of single items, no questions.\n",
 )
 SEVERAL = (
     "Write a title and a short description for each of several groups of items, as one JSON "
@@ -73,7 +73,7 @@ EXAMPLES = (
         "Baking bread with sourdough",
         "Baking bread at home, with rye and sourdough. Topics are feeding a starter, recipes for "
         "beginners, and loaves that do not rise in the oven.",
-        ["feeding a starter", "recipes for beginners", "loaves that do not rise"],
+        ["rye bread recipes", "sourdough starters", "loaves in the oven"],
     ),
     (
         ClusterFacts(
@@ -91,6 +91,6 @@ EXAMPLES = (
         "Coastal lighthouses",
         "Lighthouses on coasts and islands: when they were lit, how tall they are, and who kept "
         "them.",
-        ["when they were lit", "height of the towers", "keepers who left"],
+        ["white towers", "dates of lighting", "last keepers"],
     ),
 )
