@@ -41,7 +41,7 @@ from hercules_scale.summarization.prompts import (
 FIRST_DELAY_SECONDS = 1.0
 LEAST_TYPICAL_OF_TOPIC = 0.4
 # Topics of a description that is made of all answers about a cluster.
-TOPICS_OF_ALL = 3
+TOPICS_OF_ALL = 4
 # Siblings that share a request for distinct titles.
 NAMED_TOGETHER = 12
 
@@ -101,8 +101,9 @@ class Candidates:
             raise SummaryError("; ".join(problems))
 
     def add_of_all(self, cluster: int, grounding: Grounding | None) -> None:
-        """Add a description of the topics of all answers that most items speak of."""
-        if grounding is None or len(self.descriptions) < 2:
+        """Add a description of the topics of all answers that most items speak of, and leave out
+        those of one topic."""
+        if grounding is None or not self.topics:
             return
         kept: list[str] = []
         said: set[str] = set()
@@ -113,8 +114,11 @@ class Candidates:
             if len(words & said) * 2 <= len(words) and len(kept) < TOPICS_OF_ALL:
                 kept.append(topic)
                 said |= words
-        if kept and listed(kept) not in self.descriptions:
-            self.descriptions.append(listed(kept))
+        if len(kept) > 1:
+            # A single topic says little of a cluster.
+            lone = {listed([each]) for each in self.topics}
+            several = [each for each in self.descriptions if each not in lone]
+            self.descriptions = list(dict.fromkeys([*several, listed(kept)]))
 
 
 class Labeller:

@@ -480,6 +480,11 @@ def test_a_description_of_topics_has_those_that_the_items_speak_of(run: Run) -> 
     found = Run(run.folder / "several").label(model, grounding=grounding, candidates=2)[0]
     assert found.descriptions[:2] == ["Harbour fees, leaves at nine.", "Ferry north, harbour fees."]
     assert found.descriptions[2:] == ["Harbour fees, leaves at nine, ferry north."]
+    # A topic alone says little, where there are others.
+    several[0] = answer("ferry north", "cows in a zoo")
+    found = Run(run.folder / "lone").label(model, grounding=grounding, candidates=2)[0]
+    assert found.descriptions[0] == "Harbour fees, leaves at nine."
+    assert "Ferry north." not in found.descriptions
     # Nothing is left of what no item speaks of.
     model = StandIn(lambda cluster, attempt: answer("cows in a zoo", "zebras"))
     found = Run(run.folder / "none").label(model, grounding=grounding, max_attempts=1)[0]
