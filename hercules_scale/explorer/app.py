@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +52,17 @@ class Explorer:
         uris: Outputs of the runs that are shown; the first is the one that opens.
         work: Folder for runs that are started from the page; None allows none.
         inputs: Their allowed inputs besides uploads.
+        models: Folders and hub ids of models that runs were embedded by, which are loaded.
     """
 
     def __init__(
-        self, uris: list[str], work: Path | None = None, inputs: list[str] | None = None
+        self,
+        uris: list[str],
+        work: Path | None = None,
+        inputs: list[str] | None = None,
+        models: Sequence[str] = (),
     ) -> None:
-        self.runs = [ShownRun(uri) for uri in uris]
+        self.runs = [ShownRun(uri, models=models) for uri in uris]
         self.jobs = None if work is None else Jobs(work, inputs or [])
 
     def stop(self) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from hercules_scale.clustering.assign import Int64
 from hercules_scale.config.file import parse_config
-from hercules_scale.config.trust import check_trusted
+from hercules_scale.config.trust import check_models, check_trusted
 from hercules_scale.errors import InputError
 from hercules_scale.evaluation.judge import CRITERION
 from hercules_scale.jobs.preflight import check_language_model
@@ -77,7 +77,7 @@ def evaluate_run(
 
     Raises:
         InputError: There is no finished run, no such column, or the judge would have the run call
-            a function or ask a server that the caller does not name.
+            a function, ask a server or load a model that the caller does not name.
         StageError: A worker failed.
     """
     store, reporter = Store(uri), Reporter()
@@ -216,6 +216,8 @@ class FinishedRun:
         criterion = asked.pop("criterion", None) or own.topic or CRITERION
         if asked["engine"] == "openai" and "endpoint" not in values:
             check_trusted(uri, "summaries.endpoint", own.endpoint, None, "--endpoint ")
+        if asked["engine"] == "vllm" and "model" not in values:
+            check_models(uri, {"summaries.model": own.model}, (), "--judge-model ")
         config = parse_config({"input": {"path": "-"}, "output": {"path": "-"}, "summaries": asked})
         judgement = Judgement(config.summaries, criterion)
         check_judgement(self.context.config.input, judgement)

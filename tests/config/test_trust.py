@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 import pytest
 
 from benchmarks.made_run import Made, make_run
+from hercules_scale.api import Hercules
 from hercules_scale.commands.cli import main
 from hercules_scale.commands.show_prompt import show_prompt
 from hercules_scale.config.file import parse_config
 from hercules_scale.config.resources import StorageConfig
+from hercules_scale.config.run import RunConfig
 from hercules_scale.errors import InputError
 from hercules_scale.hierarchy import Hierarchy
 from hercules_scale.jobs.assign import NEEDED, assign
@@ -181,3 +184,139 @@ def test_a_judge_at_an_endpoint_of_the_run_is_asked_for_by_the_caller(
     change(finished / layout.RUN, edit)
     assert main(["evaluate", str(finished), "--judge"]) == 2
     assert "add --endpoint http://evil/v1 if you trust it" in capsys.readouterr().err
+
+
+def test_a_model_of_the_run_that_judges_is_asked_for_by_the_caller(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def edit(values: dict[str, Any]) -> None:
+        values["config"]["summaries"] |= {"engine": "vllm", "model": "evil/judge"}
+
+    change(finished / layout.RUN, edit)
+    assert main(["evaluate", str(finished), "--judge"]) == 2
+    assert "add --judge-model evil/judge if you trust it" in capsys.readouterr().err
+
+
+@pytest.fixture
+def items(tmp_path: Path) -> str:
+    (tmp_path / "a.csv").write_text("text\na ferry\n")
+    return str(tmp_path / "a.csv")
+
+
+class CheckedError(Exception):
+    """Nothing is loaded: the configuration would be checked and carried out now."""
+
+
+@pytest.fixture
+def configured(
+    finished: Path, items: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., RunConfig]:
+    """Gives the configuration that items are assigned by, once it is trusted."""
+
+    def check(config: RunConfig, functions: object) -> None:
+        raise CheckedError(config)
+
+    monkeypatch.setattr("hercules_scale.jobs.assign.check", check)
+
+    def assign_by(**given: Any) -> RunConfig:
+        with pytest.raises(CheckedError) as caught:
+            assign(str(finished), {"path": items}, str(tmp_path / "out"), **given)
+        found: RunConfig = caught.value.args[0]
+        return found
+
+    return assign_by
+
+
+def describe(values: dict[str, Any]) -> None:
+    """Let a language model describe every item."""
+    values["config"]["hierarchy"]["representation"] = "description"
+
+
+@pytest.mark.parametrize("name", ["evil/model", "/tmp/evil", "~/evil"])
+@pytest.mark.parametrize("section", ["embedding", "summaries"])
+def test_assign_loads_no_model_that_the_run_alone_names(
+    section: str, name: str, finished: Path, items: str, configured: Callable[..., RunConfig],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def edit(values: dict[str, Any]) -> None:
+        values["config"]["embedding"]["model"] = "mpnet"
+        values["config"]["summaries"]["engine"] = "vllm"
+        values["config"][section]["model"] = name
+        describe(values)
+
+    change(finished / layout.RUN, edit)
+    arguments = ["assign", str(finished), items, "--output", str(finished.parent / "out")]
+    for more, said in (([], "this call does not"), (["--model", "a/b"], "this call names 'a/b'")):
+        assert main([*arguments, *more]) == 2
+        error = capsys.readouterr().err
+        assert f"the run names {section}.model {name!r}, and {said}; a run may be" in error
+        assert f"add --model {name} if you trust it" in error
+    config = configured(models=["a/b", name])
+    assert name in (config.embedding.model, config.summaries.model)
+
+
+def test_models_of_a_run_that_assign_does_not_load_are_not_asked_for(
+    finished: Path, configured: Callable[..., RunConfig]
+) -> None:
+    def edit(values: dict[str, Any]) -> None:
+        values["config"]["embedding"] |= {"model": "minilm", "text_model": "evil/model"}
+        values["config"]["summaries"] |= {"engine": "vllm", "model": "evil/model"}
+
+    change(finished / layout.RUN, edit)
+    assert configured().summaries.engine == "keyphrases"
+
+
+def test_assign_reads_and_writes_no_other_place_that_the_run_names(
+    finished: Path, configured: Callable[..., RunConfig]
+) -> None:
+    def edit(values: dict[str, Any]) -> None:
+        values["config"]["embedding"]["cache"] = "s3://evil/cache"
+        values["config"]["input"]["image_sources"] = ["https://evil/"]
+        values["config"]["summaries"]["vocabulary"] = "/etc/passwd"
+
+    change(finished / layout.RUN, edit)
+    config = configured()
+    assert config.embedding.cache is None
+    assert config.input.image_sources == []
+    assert config.summaries.vocabulary is None
+
+
+def test_assign_asks_no_endpoint_that_the_run_alone_names(
+    finished: Path, items: str, configured: Callable[..., RunConfig],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def edit(values: dict[str, Any]) -> None:
+        theirs = {"engine": "openai", "model": "m", "endpoint": "http://evil/v1"}
+        values["config"]["summaries"] |= theirs
+        describe(values)
+
+    change(finished / layout.RUN, edit)
+    arguments = ["assign", str(finished), items, "--output", str(finished.parent / "out")]
+    assert main(arguments) == 2
+    assert "add --endpoint http://evil/v1 if you trust it" in capsys.readouterr().err
+    assert main([*arguments, "--endpoint", "http://other/v1"]) == 2
+    assert "this call names 'http://other/v1'" in capsys.readouterr().err
+    assert configured(endpoint="http://evil/v1").summaries.endpoint == "http://evil/v1"
+
+
+def test_what_fit_returned_knows_the_models_that_it_was_given(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[str, ...]] = []
+
+    def assign_by(*arguments: Any, models: tuple[str, ...], **options: Any) -> None:
+        given.append(models)
+        raise CheckedError
+
+    monkeypatch.setattr("hercules_scale.jobs.assign.assign", assign_by)
+    monkeypatch.setattr("hercules_scale.api.run", lambda *arguments: Store(str(finished)))
+    monkeypatch.setattr("hercules_scale.api._labels", lambda *arguments: None)
+    hierarchy = Hercules(embedding="own/model").fit(["a", "b"], output=str(finished))
+    for each in (hierarchy, pickle.loads(pickle.dumps(hierarchy))):
+        with pytest.raises(CheckedError):
+            each.assign("new.csv")
+    assert "own/model" in given[0]
+    assert given[1] == given[0]
+    with pytest.raises(CheckedError):
+        Hierarchy.open(str(finished)).assign("new.csv", models=["own/model"])
+    assert given[2] == ("own/model",)
