@@ -103,15 +103,33 @@ def test_a_text_costs_a_time_in_proportion_to_its_length(reader: str) -> None:
     assert slow == {}
 
 
-def test_aliases_of_yaml_cost_no_time(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("last", "override", "said"),
+    [
+        ("input: {path: *a11}\noutput: {path: x}", [], r"input\.path must be text, got \[\["),
+        (
+            "input: {path: x}\noutput: *a11",
+            ['output.path="x"'],
+            r"--set output\.path=\"x\": output holds \[\[.*, not a section",
+        ),
+        (
+            "input: *a11\noutput: {path: x}",
+            ["input.path=x"],
+            r"--set input\.path=x: input holds \[\[.*, not a section",
+        ),
+    ],
+)
+def test_aliases_of_yaml_cost_no_time(
+    last: str, override: list[str], said: str, tmp_path: Path
+) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     for number in range(1, 12):
         before = ", ".join([f"*a{number - 1}"] * 9)
         lines.append(f"a{number}: &a{number} [{before}]")
-    lines.append("input: {path: *a11}\noutput: {path: x}")
+    lines.append(last)
     (tmp_path / "run.yaml").write_text("\n".join(lines))
     started = time.process_time()
-    with pytest.raises(ConfigError, match=r"input\.path must be text, got \[\[") as raised:
-        load_config(str(tmp_path / "run.yaml"))
+    with pytest.raises(ConfigError, match=said) as raised:
+        load_config(str(tmp_path / "run.yaml"), override)
     assert time.process_time() - started < 2
     assert len(str(raised.value)) < 2_000
