@@ -26,7 +26,8 @@ from hercules_scale.stages.embed import embed_items
 from hercules_scale.stages.language_model import open_model
 from hercules_scale.stages.read import read_items
 from hercules_scale.stages.statistics import known_moments
-from hercules_scale.storage.manifest import published_files, read_run
+from hercules_scale.storage import layout
+from hercules_scale.storage.manifest import published_files, read_run, run_config
 from hercules_scale.storage.store import Store, split_uri
 
 NEEDED = ("memberships", "assigner", "reference", "item_keys")
@@ -80,8 +81,9 @@ def assign(
     if (Store(output).root, Store(output).scheme) == (store.root, store.scheme):
         raise InputError(f"--output {output} is the run itself; give a new folder")
     record = read_run(store)
-    _check_storage(store, record["config"], [str(section["path"]), output])
-    config = _configure(record["config"], section, output, reporter)
+    values = run_config(store, record).model_dump()
+    _check_storage(store, values, [str(section["path"]), output])
+    config = _configure(values, section, output, reporter)
     # Items and output are reached as the run is.
     config = config.model_copy(update={"storage": store.options})
     check_trusted(store.uri, "privacy.redact", config.privacy.redact, redact, "--redact ")
@@ -91,11 +93,16 @@ def assign(
     check_models(store.uri, _loaded_models(config), models)
     config, sources, taken = check(config, functions)
     finished = FinishedRun.of(store, tables, config.hierarchy.metric)
+    try:
+        moments = known_moments(record.get("variables") or {}, config.input.columns)
+    except (KeyError, TypeError):
+        raise InputError(
+            f"{store.uri}/{layout.RUN}: variables must hold the figures of each column, such as "
+            f"{config.input.columns[0]!r}; give the output of a run of hercules-scale"
+        ) from None
 
     def stages(context: RunContext) -> Results:
-        return _run_stages(
-            context, sources, finished, known_moments(record["variables"], config.input.columns)
-        )
+        return _run_stages(context, sources, finished, moments)
 
     return carry_out(config, sources, taken, stages, reporter, record["fingerprint"], functions)
 

@@ -115,6 +115,68 @@ def test_a_record_of_another_form_is_one_line_that_names_it(
         assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+BARE = {
+    "fingerprint": "a" * 16,
+    "config": {"input": {}},
+    "status": "finished",
+    "started_at": "",
+    "versions": {},
+    "inputs": [],
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (dict.fromkeys(BARE.keys() - {"fingerprint", "config"}) | {"config": {}}, "status must be"),
+        ({"config": {}}, "config.input must be an object, got 'None'"),
+        ({"config": {"input": 3}}, "config.input must be an object, got '3'"),
+        ({"config": {"input": {}, "privacy": []}}, "config.privacy must be an object"),
+        ({"started_at": 3}, "started_at must be text, got '3'"),
+        ({"versions": None}, "versions must be an object"),
+        ({"inputs": [3]}, "inputs must be files with a name, got '3'"),
+        ({"attempts": "x"}, "attempts must be a whole number"),
+        ({"alarms": 3}, "alarms must be a list"),
+        ({"rows": []}, "rows must be an object"),
+        ({"stages": 3}, "stages must have a name"),
+        ({"stages": [{"name": "a", "done": 1, "total": 1, "x": 1}]}, "stages must have a name"),
+        ({}, "configuration: input.path is required"),
+    ],
+)
+def test_a_record_that_lacks_what_every_run_has_is_one_line_that_names_it(
+    changed: dict[str, Any], said: str, finished: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    (finished / layout.RUN).write_bytes(to_json(BARE | changed))
+    (tmp_path / "a.csv").write_text("text\na ferry\n")
+    (tmp_path / "run.yaml").write_text(json.dumps(small_config(tmp_path / "a.csv", finished)))
+    run, out = str(finished), str(tmp_path / "out")
+    commands = [
+        ["evaluate", run],
+        ["assign", run, str(tmp_path / "a.csv"), "--output", out],
+        ["plan", str(tmp_path / "run.yaml"), "--show-prompt", "1/0"],
+    ]
+    if changed:
+        commands += [["status", run], ["export", run, "--format", "html", "--output", out]]
+    for command in commands:
+        assert main(command) == 2, command
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"run.json: {said}" in line
+    assert not Path(out).exists()
+
+
+@pytest.mark.parametrize("status", ["running", "failed", "finished", "x"])
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_the_status_of_a_record_with_the_least_that_a_run_has_is_shown(
+    status: str, is_finished: bool, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (finished / layout.RUN).write_bytes(to_json(BARE | {"status": status}))
+    if not is_finished:
+        (finished / layout.SUCCESS).unlink()
+    assert main(["status", str(finished)]) == 0
+    assert str(finished) in capsys.readouterr().out
+
+
 def test_commits_that_cannot_be_read_or_lead_elsewhere_count_as_absent(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     write_commit(store, "embed", Commit(0, "f", [FileRecord("items/a.parquet", 1, 1, "")]))
