@@ -208,6 +208,20 @@ def test_the_explorer_loads_no_model_that_the_run_alone_names(
     assert get(asking(store), "search/clusters", q="a")["n_hits"] >= 0
 
 
+def test_a_table_that_was_replaced_is_sent_as_it_is_now(tmp_path: Path) -> None:
+    store = make_run(str(tmp_path / "run"), Made(90, (3, 1)))
+    client = asking(store)
+    before = client.get("/api/runs/0/table?name=evaluations").content
+    (old,) = published_files(store)["evaluations"]
+    table = read_table(store, old.path).slice(0, 1)
+    file = write_table(store, layout.part("evaluations", 1), table)
+    replace_table(store, "evaluations", [file])
+    answer = client.get("/api/runs/0/table?name=evaluations")
+    assert answer.status_code == 200
+    assert answer.content == store.read_bytes(file.path) != before
+    assert client.get("/api/runs/0/table?name=evaluations&part=1").status_code == 404
+
+
 def nearest(client: TestClient, path: str, **query: Any) -> list[dict[str, Any]]:
     """All that the requests of one search find, nearest first, and one row group a request."""
     hits: list[dict[str, Any]] = []
