@@ -6,13 +6,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.serve.schema import ApplicationStatus
 
 from hercules_scale.config.file import parse_config
 from hercules_scale.errors import StageError
 from hercules_scale.serving import vllm
 
 CONFIG = parse_config({"input": {"path": "-"}, "output": {"path": "-"}})
-FAILED = vllm.ApplicationStatus.DEPLOY_FAILED
+FAILED = ApplicationStatus.DEPLOY_FAILED
 
 
 class Serve:
