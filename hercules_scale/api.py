@@ -145,8 +145,9 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         try:
             section = self._input(data, y, place)
             console = None if self.verbose else Console(quiet=True)
-            store = run(self._config(section, place), Reporter(console), functions)
-            found = Hierarchy(store, functions, scratch)
+            config = self._config(section, place)
+            store = run(config, Reporter(console), functions)
+            found = Hierarchy(store, functions, scratch, _models(config))
             labels = _labels(found, section)
         except BaseException:
             if scratch is not None:
@@ -304,6 +305,12 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
                     "images, and embed the titles)"
                 )
         return {**section, "text_model": f"{CALLABLE}:{name_of(self.embed)}"}
+
+
+def _models(config: RunConfig) -> list[str]:
+    """Return the models that a configuration names."""
+    named = config.embedding.model, config.embedding.text_model, config.summaries.model
+    return [name for name in named if name is not None]
 
 
 def _n_columns(data: Any) -> int | None:

@@ -9,7 +9,7 @@ import io
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +49,7 @@ class Hierarchy:
         store: The output.
         functions: The user's own that the run was made with, where they are at hand.
         scratch: The temporary folder of the output, where it lies in one.
+        models: Models of the run that the caller named.
     """
 
     def __init__(
@@ -56,8 +57,10 @@ class Hierarchy:
         store: Store,
         functions: Functions = NO_FUNCTIONS,
         scratch: ScratchFolder | None = None,
+        models: Sequence[str] = (),
     ) -> None:
         self._store, self._functions, self._scratch = store, functions, scratch
+        self._models = tuple(models)
         self._files = published_files(store)
         self._clusters: pd.DataFrame | None = None
 
@@ -211,6 +214,7 @@ class Hierarchy:
         embed: Callable[[list[str]], Any] | None = None,
         redact: str | None = None,
         endpoint: str | None = None,
+        models: Sequence[str] = (),
         verbose: bool = True,
     ) -> pd.DataFrame:
         """Put items into the clusters, at every level.
@@ -224,6 +228,8 @@ class Hierarchy:
             embed: The function that embedded the items of the run; the same holds.
             redact: ``privacy.redact`` of the run, where it has one, since it is called.
             endpoint: ``summaries.endpoint`` of the run, where it described the items by one.
+            models: Models of the run that are folders or hub ids, which are loaded. They need not
+                be given to what ``Hercules.fit`` returned in this process.
             verbose: Whether progress is shown.
 
         Returns:
@@ -248,7 +254,14 @@ class Hierarchy:
                 section = {"id_column": None, **found, "columns": asked["columns"], "path": path}
             reporter = Reporter(None if verbose else Console(quiet=True))
             assigned = assign(
-                self.uri, section, place, reporter, functions, redact=redact, endpoint=endpoint
+                self.uri,
+                section,
+                place,
+                reporter,
+                functions,
+                redact=redact,
+                endpoint=endpoint,
+                models=(*models, *self._models),
             )
             members = Hierarchy(assigned).memberships()
         for level in range(1, self.n_levels + 1):
@@ -448,16 +461,18 @@ class Hierarchy:
         figure._repr_png_ = lambda: _png(figure)
         return figure
 
-    def explore(self, port: int = 0) -> Exploration:
+    def explore(self, port: int = 0, models: Sequence[str] = ()) -> Exploration:
         """Open the explorer in a process of its own; ``stop()`` of what is returned ends it.
 
         Args:
             port: Port on this machine alone; 0 is any.
+            models: Model of the run that is a folder or hub id, to search by meaning; see
+                ``assign``.
 
         Raises:
             InputError: It did not start.
         """
-        return Exploration(self.uri, port, self._scratch)
+        return Exploration(self.uri, port, self._scratch, (*models, *self._models))
 
     def _repr_html_(self) -> str:
         from hercules_scale.results.page import notebook_tree
@@ -477,10 +492,10 @@ class Hierarchy:
     def __reduce__(self) -> tuple[Any, ...]:
         options = self._store.options
         if self._scratch is not None:
-            return _in_scratch, (self._scratch, options, self._functions)
+            return _in_scratch, (self._scratch, options, self._functions, self._models)
         # Whoever reads it may be in another folder.
         uri = self._store.root if self._store.is_local else self.uri
-        return Hierarchy, (Store(uri, options), self._functions)
+        return Hierarchy, (Store(uri, options), self._functions, None, self._models)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Hierarchy:
         return copy.copy(self)
@@ -490,8 +505,10 @@ class Hierarchy:
         return f"Hierarchy({self.uri!r}, clusters per level {sizes})"
 
 
-def _in_scratch(scratch: ScratchFolder, options: StorageConfig, functions: Functions) -> Hierarchy:
-    return Hierarchy(Store(scratch.run, options), functions, scratch)
+def _in_scratch(
+    scratch: ScratchFolder, options: StorageConfig, functions: Functions, models: Sequence[str]
+) -> Hierarchy:
+    return Hierarchy(Store(scratch.run, options), functions, scratch, models)
 
 
 def _png(figure: Any) -> bytes:
@@ -507,10 +524,17 @@ class Exploration:
         address: Address for a browser.
     """
 
-    def __init__(self, uri: str, port: int, scratch: ScratchFolder | None = None) -> None:
+    def __init__(
+        self,
+        uri: str,
+        port: int,
+        scratch: ScratchFolder | None = None,
+        models: Sequence[str] = (),
+    ) -> None:
         # Its files stay while they are shown.
         self._scratch = scratch
         command = [sys.executable, "-m", "hercules_scale", "explore", uri, "--port", str(port)]
+        command += [f"--model={model}" for model in models]
         self._process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )

@@ -94,6 +94,11 @@ def embedding_aliases() -> list[str]:
     return [*EMBEDDING_ALIASES, *SPLIT_EMBEDDING_MODELS]
 
 
+def is_alias(name: str) -> bool:
+    """Return whether a name is that of a model in a package, and no place of somebody's."""
+    return name in (*embedding_aliases(), *IMAGE_ALIASES, *chat_aliases())
+
+
 def chat_aliases() -> list[str]:
     """Return aliases of language models."""
     return [*CHAT_ALIASES, *SPLIT_CHAT_MODELS]

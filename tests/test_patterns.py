@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Callable
@@ -11,21 +12,39 @@ from pathlib import Path
 import pytest
 
 from hercules_scale.config.file import load_config
+from hercules_scale.config.reading import CsvConfig
 from hercules_scale.errors import ConfigError, HerculesScaleError
 from hercules_scale.models import n_parameters
+from hercules_scale.reading.dialect import Dialect as CsvDialect
+from hercules_scale.reading.dialect import detect, find_codes
+from hercules_scale.reading.json_values import json_values
+from hercules_scale.reading.payload import as_number
+from hercules_scale.reading.quotes import QuotedRows
 from hercules_scale.sanitize import holds_secret, printable_lines, without_secrets
+from hercules_scale.stages.read_shards import _kind_of_reason
 from hercules_scale.storage.faults import is_passing
 from hercules_scale.summarization.answers import answer_values
+from hercules_scale.summarization.clients import _NO_MODEL
 from hercules_scale.summarization.cluster_facts import ClusterFacts, plain_text
+from hercules_scale.summarization.dialect import Dialect
 from hercules_scale.summarization.grounding import stems_of
 from hercules_scale.summarization.parsing import clean_title, parse_answer
 from hercules_scale.summarization.refusals import refuses
+from hercules_scale.summarization.words import prose, tokens
 
 LETTERS = 1_000_000
 UNITS = [
     "://", ":", "@", "?sig", "sig", "&", "?a=&", "https://a@", "%.", "<", "<think>", "</think>",
     "{", "[", '{"', "**", "*a ", "__a ", "[a](", "`", "#", "<|", "</", "'", "a'", "\u3042", "1",
-    " ", "\n", "-", "model", "null", "http", "x" * 100 + " ",
+    " ", "\n", "-", "model", "null", "http", " holds ",
+    "x" * 100 + " ",
+]  # fmt: skip
+
+# A beginning many times, and its end as often.
+NESTED = [
+    ("<", "s>"), ("[", "INST]"), ("<|", "|>"), ("<<", "SYS>>"), ("<think>", "</think>"),
+    ("(", ")"), ("{", "}"), ("[", "]"), ('{"a":', "}"), ("**", "**"), ("\"", "\""), ("'", "'"),
+    ("n ", "="), ("role", " system"), ("0", ",1"), (" holds ", ", not a number"),
 ]  # fmt: skip
 
 FACTS = ClusterFacts(1, 0, 5, ["ferry"])
@@ -42,7 +61,25 @@ READERS: dict[str, Callable[[str], object]] = {
     "stems_of": stems_of,
     "plain_text": plain_text,
     "refuses": refuses,
+    "kind_of_reason": _kind_of_reason,
+    "kind_of_cell": lambda text: _kind_of_reason(f"column 'a' holds {text}, not a number"),
+    "detect": lambda text: detect(text.encode(), True, CsvConfig(), True),
+    "find_codes": lambda text: find_codes(text.encode(), CsvDialect()),
+    "quoted_rows": lambda text: read_rows(text, CsvDialect()),
+    "quoted_rows_escaped": lambda text: read_rows(text, CsvDialect(escape="\\")),
+    "json_values": lambda text: list(json_values(io.BytesIO(text.encode()), "a", 2**24)),
+    "tokens": lambda text: tokens(prose(text)),
+    "as_number": lambda text: as_number(text.encode()),
+    "as_number_comma": lambda text: as_number(text.encode(), ","),
+    "refusal": Dialect().names,
+    "no_model": _NO_MODEL.search,
 }
+
+
+def read_rows(text: str, dialect: CsvDialect) -> None:
+    rows = QuotedRows(io.BytesIO(text.encode()), "a", dialect, 2**24)
+    while rows.read(2**20):
+        pass
 
 
 def seconds(read: Callable[[str], object], text: str) -> float:
@@ -55,25 +92,44 @@ def seconds(read: Callable[[str], object], text: str) -> float:
 @pytest.mark.parametrize("reader", READERS)
 def test_a_text_costs_a_time_in_proportion_to_its_length(reader: str) -> None:
     slow = {}
-    for unit in UNITS:
-        short, long = (unit * (n // len(unit)) for n in (LETTERS // 8, LETTERS))
+    for begin, end in [*((unit, "") for unit in UNITS), *NESTED]:
+        counts = (n // len(begin + end) for n in (LETTERS // 8, LETTERS))
+        short, long = (begin * count + end * count for count in counts)
         # Eight times as long, twice that for noise, and what is below a second is no matter.
         limit = 16 * seconds(READERS[reader], short) + 1
         taken = seconds(READERS[reader], long)
         if taken > limit:
-            slow[unit] = (taken, limit)
+            slow[begin, end] = (taken, limit)
     assert slow == {}
 
 
-def test_aliases_of_yaml_cost_no_time(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("last", "override", "said"),
+    [
+        ("input: {path: *a11}\noutput: {path: x}", [], r"input\.path must be text, got \[\["),
+        (
+            "input: {path: x}\noutput: *a11",
+            ['output.path="x"'],
+            r"--set output\.path=\"x\": output holds \[\[.*, not a section",
+        ),
+        (
+            "input: *a11\noutput: {path: x}",
+            ["input.path=x"],
+            r"--set input\.path=x: input holds \[\[.*, not a section",
+        ),
+    ],
+)
+def test_aliases_of_yaml_cost_no_time(
+    last: str, override: list[str], said: str, tmp_path: Path
+) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     for number in range(1, 12):
         before = ", ".join([f"*a{number - 1}"] * 9)
         lines.append(f"a{number}: &a{number} [{before}]")
-    lines.append("input: {path: *a11}\noutput: {path: x}")
+    lines.append(last)
     (tmp_path / "run.yaml").write_text("\n".join(lines))
     started = time.process_time()
-    with pytest.raises(ConfigError, match=r"input\.path must be text, got \[\[") as raised:
-        load_config(str(tmp_path / "run.yaml"))
+    with pytest.raises(ConfigError, match=said) as raised:
+        load_config(str(tmp_path / "run.yaml"), override)
     assert time.process_time() - started < 2
     assert len(str(raised.value)) < 2_000

@@ -214,6 +214,7 @@ def _assign(options: argparse.Namespace) -> None:
         options.output,
         redact=options.redact,
         endpoint=options.endpoint,
+        models=options.models,
     )
     from hercules_scale.commands.show import describe_assignment
     from hercules_scale.hierarchy import Hierarchy
@@ -224,7 +225,7 @@ def _assign(options: argparse.Namespace) -> None:
 def _explore(options: argparse.Namespace) -> None:
     from hercules_scale.explorer.server import serve
 
-    serve(options.runs, options.host, options.port, options.work, options.inputs)
+    serve(options.runs, options.host, options.port, options.work, options.inputs, options.models)
 
 
 def _cluster_name(option: str, name: str) -> tuple[int, int]:

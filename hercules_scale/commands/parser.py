@@ -141,6 +141,7 @@ def build_parser() -> argparse.ArgumentParser:
     assign.add_argument(
         "--endpoint", metavar="URL", help="endpoint of a run that described its items by one"
     )
+    _add_model_argument(assign)
     assign.set_defaults(command="assign")
 
     explore = commands.add_parser("explore", help="look at runs in a browser")
@@ -164,6 +165,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="URI",
         help="allowed input of such runs besides files that are sent; may be repeated",
     )
+    _add_model_argument(explore)
     explore.set_defaults(command="explore")
 
     serve = commands.add_parser("serve", help="serve the language model alone, until stopped")
@@ -198,6 +200,17 @@ def _add_redact_argument(command: argparse.ArgumentParser) -> None:
         "--redact",
         metavar="MODULE:FUNCTION",
         help="privacy.redact of the run, where it has one, which you trust",
+    )
+
+
+def _add_model_argument(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--model",
+        dest="models",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="folder or hub id of a model of the run, which you trust; may be repeated",
     )
 
 

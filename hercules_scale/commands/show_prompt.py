@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from hercules_scale.config.hierarchy import HierarchyConfig
-from hercules_scale.config.reading import InputConfig
-from hercules_scale.config.run import PrivacyConfig, RunConfig
+from hercules_scale.config.run import RunConfig
 from hercules_scale.config.trust import check_trusted
 from hercules_scale.errors import InputError
 from hercules_scale.runtime.context import RunContext, Shards
@@ -18,7 +16,7 @@ from hercules_scale.stages.cluster import read_clustering
 from hercules_scale.stages.summarize import prompt_of
 from hercules_scale.storage import layout
 from hercules_scale.storage.lock import hold_lock
-from hercules_scale.storage.manifest import read_run
+from hercules_scale.storage.manifest import read_run, run_config
 from hercules_scale.storage.store import Store, use_options
 
 
@@ -53,12 +51,9 @@ def show_prompt(config: RunConfig, level: int, cluster_id: int) -> str:
         )
     record = read_run(store)
     # Modality and columns may have been detected; by the seed it is drawn what is counted.
-    own: dict[str, Any] = {
-        "input": InputConfig.model_validate(record["config"]["input"]),
-        "privacy": PrivacyConfig.model_validate(record["config"]["privacy"]),
-        "hierarchy": HierarchyConfig.model_validate(record["config"]["hierarchy"]),
-    }
-    named, given = own["privacy"].redact, config.privacy.redact
+    known = run_config(store, record)
+    own = {"input": known.input, "privacy": known.privacy, "hierarchy": known.hierarchy}
+    named, given = known.privacy.redact, config.privacy.redact
     check_trusted(store.uri, "privacy.redact", named, given, "--set privacy.redact=")
     config = config.model_copy(update=own)
     context = RunContext(config, _Looking(store.uri), record["fingerprint"], Reporter())

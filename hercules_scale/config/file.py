@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from hercules_scale.config.messages import explain
+from hercules_scale.config.messages import explain, shown
 from hercules_scale.config.resources import StorageConfig
 from hercules_scale.config.run import RunConfig
 from hercules_scale.config.section import names_function
@@ -99,7 +99,7 @@ def _set(values: dict[Any, Any], override: str) -> None:
         if child is None:
             child = section[name] = {}
         if not isinstance(child, dict):
-            raise ConfigError(f"--set {override}: {name} holds {child!r}, not a section")
+            raise ConfigError(f"--set {override}: {name} holds {shown(child)}, not a section")
         section = child
     try:
         section[names[-1]] = yaml.safe_load(text)

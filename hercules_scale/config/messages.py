@@ -48,14 +48,15 @@ def explain(problem: dict[str, Any]) -> str:
         return f"{key} is not a known key; {hint}"
     rule = _RULES.get(problem["type"], problem["msg"].removeprefix("Value error, "))
     rule = rule[:1].lower() + rule[1:]
-    value = "" if problem["type"] == "missing" or not key else f", got {_shown(problem['input'])}"
+    value = "" if problem["type"] == "missing" or not key else f", got {shown(problem['input'])}"
     remedy = f"; give {field}" if field else ""
     if problem["type"] in ("missing", "model_type") and not field:
         remedy = f"; its keys are {', '.join(fields)}"
     return f"{key} {rule}{value}{remedy}".strip()
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return a value in short, without secrets in it."""
     if isinstance(value, str):
         return repr(without_secrets(value[:SHOWN_CHARACTERS]))[:200]
     try:

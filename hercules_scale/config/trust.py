@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+from hercules_scale.config.section import names_function
 from hercules_scale.errors import InputError
+from hercules_scale.models import is_alias
 
 
 def check_trusted(uri: str, key: str, named: str | None, given: str | None, option: str) -> None:
@@ -24,3 +28,26 @@ def check_trusted(uri: str, key: str, named: str | None, given: str | None, opti
             f"{'does not' if given is None else f'names {given!r}'}; a run may be somebody else's, "
             f"so add {option}{named} if you trust it"
         )
+
+
+def check_models(
+    uri: str, named: Mapping[str, str | None], given: Sequence[str], option: str = "--model "
+) -> None:
+    """Make sure that the caller names the models that a run would have us load.
+
+    The files of a model can hold code, and those of a hub come over the network. Aliases are of
+    installed packages, and functions come from the caller anyway.
+
+    Args:
+        uri: Output of the run.
+        named: The models by the key of the configuration, such as ``embedding.model``.
+        given: Models that the caller names.
+        option: Option by which the caller names one.
+
+    Raises:
+        InputError: The run names a model that the caller does not.
+    """
+    for key, model in named.items():
+        if model is not None and not is_alias(model) and not names_function(model):
+            own = model if model in given else next(iter(given), None)
+            check_trusted(uri, key, model, own, option)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ from hercules_scale.explorer.sessions import ShownRun
 from hercules_scale.hierarchy import Hierarchy
 from hercules_scale.results.edits import read_edit, write_edit
 from hercules_scale.results.rows_csv import harmless
+from hercules_scale.results.source import read_files
 from hercules_scale.storage.cluster_items import TABLE
+from hercules_scale.storage.tables import FileRecord
 
 STATIC = importlib.resources.files("hercules_scale.explorer").joinpath("static")
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
@@ -52,12 +54,17 @@ class Explorer:
         uris: Outputs of the runs that are shown; the first is the one that opens.
         work: Folder for runs that are started from the page; None allows none.
         inputs: Their allowed inputs besides uploads.
+        models: Folders and hub ids of models that runs were embedded by, which are loaded.
     """
 
     def __init__(
-        self, uris: list[str], work: Path | None = None, inputs: list[str] | None = None
+        self,
+        uris: list[str],
+        work: Path | None = None,
+        inputs: list[str] | None = None,
+        models: Sequence[str] = (),
     ) -> None:
-        self.runs = [ShownRun(uri) for uri in uris]
+        self.runs = [ShownRun(uri, models=models) for uri in uris]
         self.jobs = None if work is None else Jobs(work, inputs or [])
 
     def stop(self) -> None:
@@ -248,14 +255,19 @@ class Explorer:
             raise HTTPException(
                 403, "privacy keeps texts of small clusters back, and this table holds all"
             )
-        files = run.finished.files.get(name, [])
-        # The names of files come from the manifest, never from the browser.
         number = _number(request, "part", 0)
-        if number >= len(files):
-            raise HTTPException(404, "there is no such table")
+
+        def open_part(files: list[FileRecord]) -> Any:
+            # The names of files come from the manifest, never from the browser.
+            if number >= len(files):
+                raise HTTPException(404, "there is no such table")
+            return shown.store.arrow.open_input_stream(shown.store.path(files[number].path))
+
+        # Before the answer begins, since the table may have other files since the run was opened.
+        file = await run_in_threadpool(read_files, run.finished, name, open_part)
 
         def chunks() -> Iterator[bytes]:
-            with shown.store.arrow.open_input_stream(shown.store.path(files[number].path)) as file:
+            with file:
                 while data := file.read(1 << 20):
                     yield data
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -249,10 +250,15 @@ SCORES = {"cosine": cosines, "squared_l2": _nearness}
 
 
 class Meaning:
-    """The embedding model of a run, loaded when somebody first searches by meaning."""
+    """The embedding model of a run, loaded when somebody first searches by meaning.
 
-    def __init__(self, run: OpenRun) -> None:
-        self._run = run
+    Args:
+        run: The run.
+        models: Models that may be loaded besides aliases.
+    """
+
+    def __init__(self, run: OpenRun, models: Sequence[str] = ()) -> None:
+        self._run, self._models = run, models
         self._encoder: Any = None
         self._lock = threading.Lock()
 
@@ -307,6 +313,7 @@ class Meaning:
     def _encode(self, query: str) -> NDArray[np.float32]:
         from hercules_scale.config.reading import EmbeddingConfig
         from hercules_scale.config.section import names_function
+        from hercules_scale.config.trust import check_models
         from hercules_scale.embedding.sentence_transformer import SentenceTransformerEncoder
         from hercules_scale.models import DEFAULT_TEXT_MODEL
 
@@ -323,6 +330,12 @@ class Meaning:
                         "search by meaning is not available: a function of Python embedded this "
                         "run, and the explorer does not have it; search by words"
                     )
+                try:
+                    check_models(self._run.store.uri, {f"embedding.{key}": model}, self._models)
+                except InputError as error:
+                    raise InputError(
+                        f"search by meaning is not available: {error}; search by words"
+                    ) from None
                 precision = EmbeddingConfig(precision=config.get("precision", "auto")).precision
                 self._encoder = SentenceTransformerEncoder(model, precision)
             found: NDArray[np.float32] = self._encoder.encode([query])[0]

@@ -7,6 +7,7 @@ import secrets
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import uvicorn
@@ -26,6 +27,7 @@ def serve(
     port: int,
     work: str | None = None,
     inputs: list[str] | None = None,
+    models: Sequence[str] = (),
 ) -> None:
     """Serve until it is interrupted.
 
@@ -37,6 +39,7 @@ def serve(
         work: Folder for runs that are started from the page; by default ``runs/explorer`` where
             only this machine can ask, else there are none.
         inputs: Their allowed inputs besides files that are sent.
+        models: Folders and hub ids of models that runs were embedded by, which are loaded.
 
     Raises:
         InputError: There is no run, the token is short, or the address cannot be listened on.
@@ -44,7 +47,7 @@ def serve(
     token = _token(host)
     if work is None and is_loopback(host):
         work = WORK
-    explorer = Explorer(uris, None if work is None else Path(work).absolute(), inputs)
+    explorer = Explorer(uris, None if work is None else Path(work).absolute(), inputs, models)
     for run in explorer.runs:
         # A mistake is reported here, not in a browser.
         run.state()

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,11 @@ class ShownRun:
     Args:
         uri: Its output.
         is_starting: Whether it may not have written anything yet.
+        models: Models that may be loaded besides aliases.
     """
 
-    def __init__(self, uri: str, is_starting: bool = False) -> None:
-        self.store, self._is_starting = Store(uri), is_starting
+    def __init__(self, uri: str, is_starting: bool = False, *, models: Sequence[str] = ()) -> None:
+        self.store, self._is_starting, self._models = Store(uri), is_starting, models
         self._lock = threading.Lock()
         self._finished = False
         self._opened: OpenRun | None = None
@@ -101,7 +103,7 @@ class ShownRun:
         run = self.opened()
         with self._lock:
             if self._meaning is None:
-                self._meaning = Meaning(run)
+                self._meaning = Meaning(run, self._models)
             return self._meaning
 
     def state(self) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from hercules_scale.config.file import parse_config
 from hercules_scale.config.run import RunConfig
 from hercules_scale.config.section import names_function
-from hercules_scale.config.trust import check_trusted
+from hercules_scale.config.trust import check_models, check_trusted
 from hercules_scale.errors import InputError, SchemaError
 from hercules_scale.jobs.cluster import carry_out
 from hercules_scale.jobs.preflight import check
@@ -25,7 +26,8 @@ from hercules_scale.stages.embed import embed_items
 from hercules_scale.stages.language_model import open_model
 from hercules_scale.stages.read import read_items
 from hercules_scale.stages.statistics import known_moments
-from hercules_scale.storage.manifest import published_files, read_run
+from hercules_scale.storage import layout
+from hercules_scale.storage.manifest import published_files, read_run, run_config
 from hercules_scale.storage.store import Store, split_uri
 
 NEEDED = ("memberships", "assigner", "reference", "item_keys")
@@ -40,6 +42,7 @@ def assign(
     *,
     redact: str | None = None,
     endpoint: str | None = None,
+    models: Sequence[str] = (),
 ) -> Store:
     """Put items into the clusters of a finished run, at every level; resumes like a run.
 
@@ -55,14 +58,15 @@ def assign(
         functions: The user's own, where the run was made by such.
         redact: ``privacy.redact`` of the run, where it has one; it is imported and called.
         endpoint: ``summaries.endpoint`` of the run, where items are described by one.
+        models: Models of the run that are folders or hub ids, which are loaded.
 
     Returns:
         The output, finished.
 
     Raises:
         InputError: The run is not finished or holds nothing to assign by, the input names no file
-            or lacks a column, the output is not empty, or the run would call a function or ask a
-            server that the caller does not name.
+            or lacks a column, the output is not empty, or the run would call a function, ask a
+            server or load a model that the caller does not name.
         ManifestMismatchError: The output holds something else.
     """
     reporter = reporter or Reporter()
@@ -77,21 +81,28 @@ def assign(
     if (Store(output).root, Store(output).scheme) == (store.root, store.scheme):
         raise InputError(f"--output {output} is the run itself; give a new folder")
     record = read_run(store)
-    _check_storage(store, record["config"], [str(section["path"]), output])
-    config = _configure(record["config"], section, output, reporter)
+    values = run_config(store, record).model_dump()
+    _check_storage(store, values, [str(section["path"]), output])
+    config = _configure(values, section, output, reporter)
     # Items and output are reached as the run is.
     config = config.model_copy(update={"storage": store.options})
     check_trusted(store.uri, "privacy.redact", config.privacy.redact, redact, "--redact ")
     if config.describes_items and config.summaries.engine == "openai":
         named = config.summaries.endpoint
         check_trusted(store.uri, "summaries.endpoint", named, endpoint, "--endpoint ")
+    check_models(store.uri, _loaded_models(config), models)
     config, sources, taken = check(config, functions)
     finished = FinishedRun.of(store, tables, config.hierarchy.metric)
+    try:
+        moments = known_moments(record.get("variables") or {}, config.input.columns)
+    except (KeyError, TypeError):
+        raise InputError(
+            f"{store.uri}/{layout.RUN}: variables must hold the figures of each column, such as "
+            f"{config.input.columns[0]!r}; give the output of a run of hercules-scale"
+        ) from None
 
     def stages(context: RunContext) -> Results:
-        return _run_stages(
-            context, sources, finished, known_moments(record["variables"], config.input.columns)
-        )
+        return _run_stages(context, sources, finished, moments)
 
     return carry_out(config, sources, taken, stages, reporter, record["fingerprint"], functions)
 
@@ -109,6 +120,18 @@ def _check_storage(store: Store, values: dict[str, Any], places: list[str]) -> N
         check_trusted(store.uri, "storage.endpoint", named, None, option)
 
 
+def _loaded_models(config: RunConfig) -> dict[str, str | None]:
+    """Return the models that embed and describe new items, by their keys."""
+    modality, loaded = config.input.modality, dict[str, str | None]()
+    if modality in (None, "text", "image"):
+        loaded["embedding.model"] = config.embedding.model
+    if modality is None or (modality != "text" and config.describes_items):
+        loaded["embedding.text_model"] = config.embedding.text_model
+    if config.describes_items and config.summaries.engine == "vllm":
+        loaded["summaries.model"] = config.summaries.model
+    return loaded
+
+
 def _configure(
     values: dict[str, Any], section: dict[str, Any], output: str, reporter: Reporter
 ) -> RunConfig:
@@ -122,7 +145,7 @@ def _configure(
     # Clusters get no text here, so owners of items are not needed.
     values["input"]["owner_column"] = None
     values["privacy"] |= {"min_items": 0, "min_owners": 0}
-    values["summaries"]["describe_items"] = False
+    values["summaries"] |= {"describe_items": False, "vocabulary": None}
     if values["hierarchy"]["representation"] == "direct":
         values["summaries"]["engine"] = "keyphrases"
     config = parse_config(values)

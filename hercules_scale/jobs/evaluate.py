@@ -12,7 +12,7 @@ from rich.console import Console
 
 from hercules_scale.clustering.assign import Int64
 from hercules_scale.config.file import parse_config
-from hercules_scale.config.trust import check_trusted
+from hercules_scale.config.trust import check_models, check_trusted
 from hercules_scale.errors import InputError
 from hercules_scale.evaluation.judge import CRITERION
 from hercules_scale.jobs.preflight import check_language_model
@@ -43,6 +43,7 @@ from hercules_scale.storage.manifest import (
     published_files,
     read_run,
     replace_table,
+    run_config,
     to_json,
 )
 from hercules_scale.storage.store import Store
@@ -77,7 +78,7 @@ def evaluate_run(
 
     Raises:
         InputError: There is no finished run, no such column, or the judge would have the run call
-            a function or ask a server that the caller does not name.
+            a function, ask a server or load a model that the caller does not name.
         StageError: A worker failed.
     """
     store, reporter = Store(uri), Reporter()
@@ -99,7 +100,7 @@ def evaluate_run(
         # Another call may have asked for other columns, or another judge.
         file = write_evaluations(lock.store, rows, part, lock.store.owner)
         replace_table(context.store, "evaluations", [file])
-        run.record["rows"]["evaluations"] = len(rows)
+        run.record.setdefault("rows", {})["evaluations"] = len(rows)
         context.store.write_bytes(layout.RUN, to_json(run.record))
         gather.forget()
     return notes + missing
@@ -154,8 +155,7 @@ class FinishedRun:
         files = published_files(store)
         members = files["memberships"]
         record = read_run(store)
-        values = record["config"] | {"output": {"path": store.uri}}
-        context = RunContext(parse_config(values), store, record["fingerprint"], reporter)
+        context = RunContext(run_config(store, record), store, record["fingerprint"], reporter)
         clusters = read_tables(store, [file.path for file in files["clusters"]])
         n_levels = pa.compute.max(clusters["level"]).as_py()
         clustering = Clustering(clusters, n_levels, members, {}, [])
@@ -216,6 +216,8 @@ class FinishedRun:
         criterion = asked.pop("criterion", None) or own.topic or CRITERION
         if asked["engine"] == "openai" and "endpoint" not in values:
             check_trusted(uri, "summaries.endpoint", own.endpoint, None, "--endpoint ")
+        if asked["engine"] == "vllm" and "model" not in values:
+            check_models(uri, {"summaries.model": own.model}, (), "--judge-model ")
         config = parse_config({"input": {"path": "-"}, "output": {"path": "-"}, "summaries": asked})
         judgement = Judgement(config.summaries, criterion)
         check_judgement(self.context.config.input, judgement)
@@ -231,7 +233,7 @@ class FinishedRun:
         kept = [file for file in files if number_of(file.path) < CALLS_FROM]
         kept.append(judged.calls)
         replace_table(self.context.store, "llm_calls", kept)
-        self.record["rows"]["llm_calls"] = sum(file.rows for file in kept)
+        self.record.setdefault("rows", {})["llm_calls"] = sum(file.rows for file in kept)
         notes += judged.notes
         return [
             row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import urllib.parse
 
 from hercules_scale.config.file import check_functions
@@ -103,16 +104,28 @@ def _check_output(config: RunConfig) -> None:
 
 def _check_apart(inputs: list[str], output: Store) -> None:
     """Refuse an output that the same input would read the next time."""
-    inside = f"{output.root}/{layout.RUN}"
+    own = [layout.RUN, *(layout.part(table, 0) for table in layout.TABLES)]
+    folders = _spellings(output.scheme, output.root)
+    inside = [f"{folder}/{name}" for folder in folders for name in own]
     for path in inputs:
         scheme, place = split_uri(path)
-        pattern = place.rstrip("/")
-        reads = fnmatch.fnmatchcase(inside, pattern) or inside.startswith(f"{pattern}/")
+        reads = any(
+            fnmatch.fnmatchcase(name, pattern) or name.startswith(f"{pattern}/")
+            for pattern in _spellings(scheme, place)
+            for name in inside
+        )
         if scheme == output.scheme and reads:
             raise InputError(
                 f"output.path {output.uri} lies in input.path {path}, so that the next run would "
                 "read this one's files; give an output beside the input"
             )
+
+
+def _spellings(scheme: str, place: str) -> set[str]:
+    """Return a path, and where a local one leads by its links."""
+    if scheme != "file":
+        return {place.rstrip("/")}
+    return {os.path.normpath(place), os.path.realpath(place)}
 
 
 def _resolved(config: RunConfig, columns: Columns) -> RunConfig:

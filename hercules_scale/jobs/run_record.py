@@ -74,8 +74,8 @@ def keep_record(
         The files of each table.
     """
     store, reporter = context.store, context.reporter
-    reporter.resume([StageReport(**stage) for stage in record.get("stages", [])])
-    record |= {"status": "running", "attempts": record["attempts"] + 1, "ended_at": None}
+    reporter.resume([StageReport(**stage) for stage in record.get("stages") or []])
+    record |= {"status": "running", "attempts": (record.get("attempts") or 0) + 1, "ended_at": None}
     record.pop("error", None)
     store.write_bytes(layout.RUN, to_json(record))
 
@@ -155,7 +155,7 @@ def earlier_run(
         return None
     record = read_record(store)
     if record.get("format") != FORMAT and not store.exists(layout.SUCCESS):
-        version = record["versions"]["hercules-scale"]
+        version = record["versions"].get("hercules-scale", "of unknown version")
         raise ManifestMismatchError(
             f"output.path {store.uri} holds an unfinished run with files of format "
             f"{record.get('format', 0)}, by hercules-scale {version}, and this is "

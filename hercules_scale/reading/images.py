@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hercules_scale.reading.places import read_place
+from hercules_scale.sanitize import without_secrets
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,6 +25,8 @@ THUMBNAIL_PIXELS = 256
 JPEG_QUALITY = 92
 # Of more pixels, one image at a time is decoded; of fewer, as many as there are threads.
 LARGE_PIXELS = 12_000_000
+# Of a path or URI, in a message.
+SHOWN_CHARACTERS = 200
 # Bits of a shade of grey.
 DEPTHS = (8, 10, 12, 14, 16)
 _one_large = threading.Lock()
@@ -139,11 +142,16 @@ def read_image(location: str, folder: str, allowed: tuple[str, ...] = ()) -> tup
     try:
         return read_place(location, folder, allowed), location
     except FileNotFoundError:
-        raise UnusableImageError(f"there is no file {location}") from None
+        raise UnusableImageError(f"there is no file {_shown(location)}") from None
     except Exception as error:
         # Every file system has exceptions of its own.
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UnusableImageError(f"{location} cannot be read ({reason})") from None
+        reason = " ".join(without_secrets(str(error)).split())[:120] or type(error).__name__
+        raise UnusableImageError(f"{_shown(location)} cannot be read ({reason})") from None
+
+
+def _shown(location: str) -> str:
+    # Cut, the secret in it might not be seen for one.
+    return without_secrets(location)[:SHOWN_CHARACTERS]
 
 
 def image_title(uri: str) -> str:

@@ -31,7 +31,7 @@ def describe_status(uri: str) -> str:
     for stage in stage_reports(store, record):
         amount = f"{stage.done:,} of {stage.total:,} {stage.unit}"
         lines.append(f"  {stage.name:<22}{amount:<32}{stage.seconds:>9,.1f} s")
-    lines += [f"! {printable(alarm)}" for alarm in record["alarms"]]
+    lines += [f"! {printable(alarm)}" for alarm in record.get("alarms") or []]
     return "\n".join(lines)
 
 
@@ -42,7 +42,7 @@ def stage_reports(store: Store, record: dict[str, Any]) -> list[StageReport]:
         store: Output of the run.
         record: Result of ``read_record``.
     """
-    reports = [StageReport(**values) for values in record.get("stages", [])]
+    reports = [StageReport(**values) for values in record.get("stages") or []]
     for stage in reports:
         if stage.done < stage.total:
             commits = read_commits(store, stage.name, record["fingerprint"]).values()
@@ -55,15 +55,16 @@ def _state(store: Store, record: dict[str, Any]) -> str:
     attempt = f"attempt {record['attempts']}" if record.get("attempts", 1) > 1 else ""
     since = ", ".join(filter(None, [attempt, f"started {record['started_at']}"]))
     if store.exists(layout.SUCCESS):
-        return f"finished, {since}, ended {record['ended_at']}"
+        return f"finished, {since}, ended {record.get('ended_at')}"
     if record["status"] == "running":
         held = held_by(store)
         if held is not None and held[1]:
             return f"running, {since}, by {held[0]}"
-        return f"interrupted, {since}, last heard of {record['seen_at']}; run it again, it resumes"
+        heard = record.get("seen_at")
+        return f"interrupted, {since}, last heard of {heard}; run it again, it resumes"
     if record["status"] == "failed":
         return (
-            f"failed, {since}, ended {record['ended_at']}: {printable(record['error'])}; run it "
-            "again, it resumes"
+            f"failed, {since}, ended {record.get('ended_at')}: "
+            f"{printable(record.get('error') or 'no reason')}; run it again, it resumes"
         )
     return f"done but not published, {since}; run it again, it publishes"

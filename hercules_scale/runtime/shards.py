@@ -21,7 +21,7 @@ import ray
 from hercules_scale.errors import ERRORS_BY_NAME, StageError
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.resources import Pool
-from hercules_scale.runtime.waiting import POLL_SECONDS, Room, polled
+from hercules_scale.runtime.waiting import DEATHS, POLL_SECONDS, Room, polled
 from hercules_scale.storage import layout
 from hercules_scale.storage.faults import explain
 from hercules_scale.storage.manifest import (
@@ -36,8 +36,6 @@ from hercules_scale.storage.tables import FileRecord
 
 logger = logging.getLogger(__name__)
 REPORTED = ("shard", "units", "peak_bytes")
-# Deaths of workers at one shard, at most; a lost node or an accidental kill causes one or two.
-DEATHS = 5
 # Error type of a row about a shard that is not tried again.
 DIED = "died"
 

@@ -34,19 +34,26 @@ class StoreCheckpoints:
         self._turn: dict[str, int] = {}
 
     def load(self, loop: str) -> State | None:
-        """Return the last state of a loop with whole arrays, or nothing."""
+        """Return the last state of a loop with whole arrays, or nothing.
+
+        A record that was cut off, as by a loss of power, counts as absent.
+        """
         name = layout.checkpoint(loop)
         if not self._store.exists(name):
             return None
-        record = json.loads(self._store.read_bytes(name))
-        if record["fingerprint"] != self._fingerprint:
+        try:
+            record = json.loads(self._store.read_bytes(name))
+            if record["fingerprint"] != self._fingerprint:
+                return None
+            turn, digest, numbers = int(record["turn"]), record["sha256"], dict(record["numbers"])
+        except (ValueError, TypeError, KeyError):
             return None
-        self._turn[loop] = record["turn"]
-        data = self._store.read_bytes(layout.checkpoint_arrays(loop, record["turn"]))
-        if hashlib.sha256(data).hexdigest() != record["sha256"]:
+        self._turn[loop] = turn
+        data = self._store.read_bytes(layout.checkpoint_arrays(loop, turn))
+        if hashlib.sha256(data).hexdigest() != digest:
             return None
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return State(dict(arrays), record["numbers"])
+            return State(dict(arrays), numbers)
 
     def save(self, loop: str, state: State, last: bool = False) -> None:
         """Keep a state, unless it is not the last and one was kept a moment ago."""

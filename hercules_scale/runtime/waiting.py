@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import ray
@@ -20,6 +20,9 @@ from hercules_scale.runtime.context import RunContext
 from hercules_scale.runtime.progress import words
 from hercules_scale.sanitize import printable, without_secrets
 
+# Deaths of workers at one shard or call, at most; a lost node or an accidental kill causes one or
+# two.
+DEATHS = 5
 POLL_SECONDS = 1.0
 # A process of Ray takes some seconds to start, and longer where it loads a model.
 SAID_AFTER_SECONDS = 10.0
@@ -131,6 +134,34 @@ def is_placed(actor: Any) -> bool:
     record = ray._private.state.state.actor_table(actor._actor_id.hex())
     # Of one that waits the record names a node already, and no address on it.
     return bool(record) and record["Address"]["Port"] != 0
+
+
+def still_waiting(
+    references: Sequence[Any], actors: Sequence[Any], seconds: float
+) -> Iterator[int | None]:
+    """Wait for the results of calls to actors, and yield now and then while some are not there.
+
+    Ray starts an actor anew as often as it dies, and would do so without end.
+
+    Args:
+        references: The results.
+        actors: Their deaths are counted, from the first time that results are not there.
+        seconds: Time between two looks.
+
+    Yields:
+        The number of an actor that has died ``DEATHS`` times meanwhile; None where none has.
+    """
+    before: list[int] | None = None
+    while ray.wait(list(references), num_returns=len(references), timeout=seconds)[1]:
+        starts = [_restarts(actor) for actor in actors]
+        before = before or starts
+        deaths = [now - then for now, then in zip(starts, before, strict=True)]
+        yield next((each for each, count in enumerate(deaths) if count >= DEATHS), None)
+
+
+def _restarts(actor: Any) -> int:
+    record = ray._private.state.state.actor_table(actor._actor_id.hex())
+    return int(record["NumRestarts"]) if record else 0
 
 
 def await_address(address: str, limit: float, say: Callable[[str], object]) -> None:

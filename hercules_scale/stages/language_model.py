@@ -12,11 +12,12 @@ import ray
 
 from hercules_scale.clustering.assign import Float32, to_unit
 from hercules_scale.config.reading import EmbeddingConfig
+from hercules_scale.errors import StageError
 from hercules_scale.models import resolve_chat_model
 from hercules_scale.runtime.context import RunContext
 from hercules_scale.runtime.event_loop import run_coroutine
 from hercules_scale.runtime.resources import replica_pool
-from hercules_scale.runtime.waiting import Room
+from hercules_scale.runtime.waiting import DEATHS, POLL_SECONDS, Room, still_waiting
 from hercules_scale.stages.embed import load_encoder
 from hercules_scale.stages.prompt_facts import LABELLING
 from hercules_scale.summarization import clients
@@ -95,9 +96,25 @@ def open_encoder(config: EmbeddingConfig) -> Iterator[Encode]:
     """Provide a function that embeds texts in a process of its own, with vectors of unit length.
 
     It loads its model, which takes seconds, while the caller does other work.
+
+    Raises:
+        StageError: The process dies again and again, from the function.
     """
     actor = _Encoder.remote(config)  # type: ignore[attr-defined]
+
+    def encode(texts: list[str]) -> Float32:
+        vectors = actor.encode.remote(texts)
+        for dying in still_waiting([vectors], [actor], POLL_SECONDS):
+            if dying is not None:
+                raise StageError(
+                    f"{DEATHS} processes died one after another as they embedded {len(texts):,} "
+                    "titles and descriptions, most likely out of memory; give the machine more, "
+                    "or take fewer workers (resources.workers); run again, it resumes",
+                    stage=LABELLING,
+                )
+        return np.asarray(ray.get(vectors))
+
     try:
-        yield lambda texts: np.asarray(ray.get(actor.encode.remote(texts)))
+        yield encode
     finally:
         ray.kill(actor)

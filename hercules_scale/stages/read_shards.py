@@ -41,7 +41,6 @@ DESCRIPTION_CHARACTERS = 300
 ALARMS_OF_PIECE, KINDS_OF_REASONS = 5, 50
 # Parts of a reason that differ between rows, and what replaces them.
 PARTICULAR = (
-    (re.compile(r" holds .*, not a number$", re.S), " holds something else than a number"),
     (re.compile(r" holds \S+, too large .*", re.S), " holds a number too large to compute with"),
     (re.compile(r"^line \d+ has .*", re.S), "the row has another width than the header"),
     (re.compile(r"^there is no file .*", re.S), "there is no file of the image's name"),
@@ -106,6 +105,8 @@ class ScanWorker:
 
 def _kind_of_reason(reason: str) -> str:
     """Return a reason without what is particular to the row."""
+    if reason.endswith(", not a number"):
+        reason = reason.partition(" holds ")[0] + " holds something else than a number"
     for pattern, general in PARTICULAR:
         reason = pattern.sub(general, reason)
     return reason[:200]

@@ -33,7 +33,7 @@ from hercules_scale.clustering.tiles import (
 )
 from hercules_scale.errors import HerculesScaleError, StageError
 from hercules_scale.runtime.context import Shards
-from hercules_scale.runtime.waiting import Room, is_placed
+from hercules_scale.runtime.waiting import DEATHS, Room, is_placed, still_waiting
 from hercules_scale.stages.tile_actors import Space, Step, T, TileActor, TileHolder, TileSource
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
@@ -133,7 +133,7 @@ def open_vectors(
         for first in range(workers)
     ]
     needs = {"CPU": workers * options["num_cpus"], "GPU": workers * options["num_gpus"]}
-    crew = _Crew(actors, needs, room)
+    crew = _Crew(actors, needs, room, n_tiles)
     try:
 
         def ask(method: str, *given: Any) -> list[Any]:
@@ -196,20 +196,24 @@ class _Crew:
         actors: The actors.
         needs: Ray's resources that all of them take.
         room: Says that they wait for room, and ends the wait.
+        n_tiles: Tiles of all of them.
     """
 
     actors: list[Any]
     needs: dict[str, float]
     room: Room | None
+    n_tiles: int
 
     def get(self, references: list[Any]) -> list[Any]:
         """Return the results of actors; one that lost its node is waited for while it may get
-        another."""
+        another, and one that dies again and again ends the run."""
         lacking_since = None
         if self.room is not None:
             self.room.is_there()
         try:
-            while ray.wait(references, num_returns=len(references), timeout=WAIT_SECONDS)[1]:
+            for dying in still_waiting(references, self.actors, WAIT_SECONDS):
+                if dying is not None:
+                    raise _died(range(dying, self.n_tiles, len(self.actors)))
                 there = ray.cluster_resources()
                 lacking = [n for n, wanted in self.needs.items() if there.get(n, 0) < wanted]
                 if not lacking:
@@ -238,6 +242,18 @@ class _Crew:
             raise StageError(
                 f"a worker was lost: {error}; run again, it resumes", stage="cluster"
             ) from error
+
+
+def _died(tiles: range) -> StageError:
+    """Return the error about an actor that dies each time."""
+    more = f" and {len(tiles) - NAMED_ROWS:,} more" if len(tiles) > NAMED_ROWS else ""
+    return StageError(
+        f"{DEATHS} workers died one after another at the same vectors (tiles "
+        f"{', '.join(map(str, tiles[:NAMED_ROWS]))}{more}, of {TILE_ROWS:,} items each), most "
+        "likely out of memory; give each worker more memory (resources.cluster.memory_gib), or "
+        "take fewer (resources.cluster.workers); run again, it resumes",
+        stage="cluster",
+    )
 
 
 class RayVectors:

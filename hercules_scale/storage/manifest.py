@@ -15,7 +15,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from hercules_scale.errors import InputError, StorageError
+from hercules_scale.config.file import parse_config
+from hercules_scale.config.run import RunConfig
+from hercules_scale.errors import ConfigError, InputError, StorageError
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord
@@ -32,6 +34,20 @@ _PATH = re.compile(r"\w+(/\w[\w.-]*)+", re.ASCII)
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 _PART = re.compile(r"\w+/part-(\d{6,})(-\d{6,})?\.parquet", re.ASCII)
 _STAGE = re.compile(r"\w[\w .-]*(/\w[\w .-]*)*", re.ASCII)
+# Members of ``run.json`` that are read by name, those first that every run has.
+_NEEDED = {"config": dict, "status": str, "started_at": str, "versions": dict, "inputs": list}
+_MEMBERS: dict[str, type] = _NEEDED | {
+    "seen_at": str,
+    "ended_at": str,
+    "error": str,
+    "attempts": int,
+    "alarms": list,
+    "rows": dict,
+    "tokens": dict,
+    "variables": dict,
+}
+_FIGURES = ("done", "total", "seconds", "driver_peak_bytes", "worker_peak_bytes")
+_KINDS = {dict: "an object", str: "text", list: "a list", int: "a whole number"}
 
 
 @dataclass(frozen=True)
@@ -243,7 +259,26 @@ def read_run(store: Store) -> dict[str, Any]:
             f"{name}: holds no configuration; give the output of a run of hercules-scale"
         )
     _check_stages(name, record)
+    _check_members(name, record)
     return record
+
+
+def run_config(store: Store, record: dict[str, Any]) -> RunConfig:
+    """Return the configuration of a run, at the place where it lies now.
+
+    Args:
+        store: Output of the run.
+        record: Result of ``read_run``.
+
+    Raises:
+        InputError: It is none of this version.
+    """
+    try:
+        return parse_config(record["config"] | {"output": {"path": store.uri}})
+    except ConfigError as error:
+        raise InputError(
+            f"{store.uri}/{layout.RUN}: {error}; give the output of a run of this version"
+        ) from None
 
 
 def read_record(store: Store) -> dict[str, Any]:
@@ -258,6 +293,8 @@ def read_record(store: Store) -> dict[str, Any]:
         name = f"{store.uri}/{layout.PROGRESS}"
         since = _json_object(name, store.read_bytes(layout.PROGRESS))
         _check_stages(name, since)
+        if not isinstance(since.get("alarms", []), list):
+            raise InputError(f"{name}: alarms must be a list; give the output of a run")
         record |= {key: since[key] for key in PROGRESS_KEYS if key in since}
     return record
 
@@ -279,11 +316,37 @@ def _json_object(name: str, data: bytes) -> dict[str, Any]:
     return value
 
 
+def _check_members(name: str, record: dict[str, Any]) -> None:
+    """Refuse a record without what every run has, or with members of other types."""
+    sections = {f"config.{key}": value for key, value in record["config"].items()}
+    needed = {**_NEEDED, "config.input": dict}
+    for key, kind in {**_MEMBERS, **dict.fromkeys(sections, dict), "config.input": dict}.items():
+        value = (sections if key.startswith("config.") else record).get(key)
+        if not isinstance(value, kind) and (value is not None or key in needed):
+            raise InputError(
+                f"{name}: {key[:60]} must be {_KINDS[kind]}, got {str(value)[:60]!r}; give the "
+                "output of a run of hercules-scale"
+            )
+    for file in record["inputs"]:
+        if not (isinstance(file, dict) and isinstance(file.get("name"), str)):
+            raise InputError(
+                f"{name}: inputs must be files with a name, got {str(file)[:60]!r}; give the "
+                "output of a run of hercules-scale"
+            )
+
+
 def _check_stages(name: str, record: dict[str, Any]) -> None:
     """Refuse stages with names that lead out of the folder, or without their numbers."""
-    for stage in record.get("stages") or []:
+    stages = record.get("stages") or []
+    for stage in stages if isinstance(stages, list) else [stages]:
         known = isinstance(stage, dict) and isinstance(stage.get("name"), str)
-        numbers = known and all(isinstance(stage.get(key), int) for key in ("done", "total"))
+        numbers = (
+            known
+            and all(isinstance(stage.get(key), int) for key in ("done", "total"))
+            and all(isinstance(stage.get(key, 0), int | float) for key in _FIGURES)
+            and isinstance(stage.get("unit", ""), str)
+            and stage.keys() <= {"name", "unit", *_FIGURES}
+        )
         if not (numbers and _STAGE.fullmatch(stage["name"])):
             raise InputError(
                 f"{name}: stages must have a name and how far each is, got {str(stage)[:80]!r}; "

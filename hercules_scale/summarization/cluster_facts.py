@@ -13,6 +13,9 @@ _MARKS = re.compile(
     r"<\|[^|<>]{0,40}\|>|<\||\|>|</?\s*(?:s|item)\s*>|\[/?INST\]|<</?SYS>>|</?(?:start|end)_of_turn>",
     re.I,
 )
+# Each is of one or more of these. Marks within marks, as in <<s>s>, are taken out so many times.
+_CHARACTERS_OF_MARKS = str.maketrans(dict.fromkeys("<>[]|", " "))
+_PASSES = 8
 # Of a text, to see whether it has words.
 _CHARACTERS_LOOKED_AT = 4_000
 
@@ -85,9 +88,10 @@ def plain_text(text: str) -> str:
             " " if unicodedata.category(char)[0] == "C" and place not in kept else char
             for place, char in enumerate(text)
         )
-    while True:
+    for _ in range(_PASSES):
         # The rest after a mark went may be a mark.
         cleaned = " ".join(_MARKS.sub(" ", text).split())
         if cleaned == text:
             return text
         text = cleaned
+    return " ".join(text.translate(_CHARACTERS_OF_MARKS).split())

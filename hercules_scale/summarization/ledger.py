@@ -10,6 +10,7 @@ import asyncio
 import json
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 from hercules_scale.storage import layout
@@ -69,10 +70,13 @@ class Ledger:
         self.on_call: Callable[[Call], object] = lambda call: None
         for file in store.list_files(self._folder):
             for line in store.read_bytes(file).splitlines():
-                values = json.loads(line)
-                answers = values.pop("answers")
-                call = Call(**values)
-                self._keep(call, _reply(call, answers))
+                # Of a file that was cut off, as by a loss of power, calls are lost as those in
+                # flight are.
+                with suppress(ValueError, TypeError, KeyError):
+                    values = json.loads(line)
+                    answers = values.pop("answers")
+                    call = Call(**values)
+                    self._keep(call, _reply(call, answers))
 
     @property
     def tokens(self) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 import pytest
 
 from benchmarks.made_run import Made, make_run
+from hercules_scale.api import Hercules
 from hercules_scale.commands.cli import main
 from hercules_scale.commands.show_prompt import show_prompt
 from hercules_scale.config.file import parse_config
 from hercules_scale.config.resources import StorageConfig
+from hercules_scale.config.run import RunConfig
 from hercules_scale.errors import InputError
 from hercules_scale.hierarchy import Hierarchy
 from hercules_scale.jobs.assign import NEEDED, assign
@@ -112,6 +115,68 @@ def test_a_record_of_another_form_is_one_line_that_names_it(
         assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+BARE = {
+    "fingerprint": "a" * 16,
+    "config": {"input": {}},
+    "status": "finished",
+    "started_at": "",
+    "versions": {},
+    "inputs": [],
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (dict.fromkeys(BARE.keys() - {"fingerprint", "config"}) | {"config": {}}, "status must be"),
+        ({"config": {}}, "config.input must be an object, got 'None'"),
+        ({"config": {"input": 3}}, "config.input must be an object, got '3'"),
+        ({"config": {"input": {}, "privacy": []}}, "config.privacy must be an object"),
+        ({"started_at": 3}, "started_at must be text, got '3'"),
+        ({"versions": None}, "versions must be an object"),
+        ({"inputs": [3]}, "inputs must be files with a name, got '3'"),
+        ({"attempts": "x"}, "attempts must be a whole number"),
+        ({"alarms": 3}, "alarms must be a list"),
+        ({"rows": []}, "rows must be an object"),
+        ({"stages": 3}, "stages must have a name"),
+        ({"stages": [{"name": "a", "done": 1, "total": 1, "x": 1}]}, "stages must have a name"),
+        ({}, "configuration: input.path is required"),
+    ],
+)
+def test_a_record_that_lacks_what_every_run_has_is_one_line_that_names_it(
+    changed: dict[str, Any], said: str, finished: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    (finished / layout.RUN).write_bytes(to_json(BARE | changed))
+    (tmp_path / "a.csv").write_text("text\na ferry\n")
+    (tmp_path / "run.yaml").write_text(json.dumps(small_config(tmp_path / "a.csv", finished)))
+    run, out = str(finished), str(tmp_path / "out")
+    commands = [
+        ["evaluate", run],
+        ["assign", run, str(tmp_path / "a.csv"), "--output", out],
+        ["plan", str(tmp_path / "run.yaml"), "--show-prompt", "1/0"],
+    ]
+    if changed:
+        commands += [["status", run], ["export", run, "--format", "html", "--output", out]]
+    for command in commands:
+        assert main(command) == 2, command
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"run.json: {said}" in line
+    assert not Path(out).exists()
+
+
+@pytest.mark.parametrize("status", ["running", "failed", "finished", "x"])
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_the_status_of_a_record_with_the_least_that_a_run_has_is_shown(
+    status: str, is_finished: bool, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (finished / layout.RUN).write_bytes(to_json(BARE | {"status": status}))
+    if not is_finished:
+        (finished / layout.SUCCESS).unlink()
+    assert main(["status", str(finished)]) == 0
+    assert str(finished) in capsys.readouterr().out
+
+
 def test_commits_that_cannot_be_read_or_lead_elsewhere_count_as_absent(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     write_commit(store, "embed", Commit(0, "f", [FileRecord("items/a.parquet", 1, 1, "")]))
@@ -181,3 +246,139 @@ def test_a_judge_at_an_endpoint_of_the_run_is_asked_for_by_the_caller(
     change(finished / layout.RUN, edit)
     assert main(["evaluate", str(finished), "--judge"]) == 2
     assert "add --endpoint http://evil/v1 if you trust it" in capsys.readouterr().err
+
+
+def test_a_model_of_the_run_that_judges_is_asked_for_by_the_caller(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def edit(values: dict[str, Any]) -> None:
+        values["config"]["summaries"] |= {"engine": "vllm", "model": "evil/judge"}
+
+    change(finished / layout.RUN, edit)
+    assert main(["evaluate", str(finished), "--judge"]) == 2
+    assert "add --judge-model evil/judge if you trust it" in capsys.readouterr().err
+
+
+@pytest.fixture
+def items(tmp_path: Path) -> str:
+    (tmp_path / "a.csv").write_text("text\na ferry\n")
+    return str(tmp_path / "a.csv")
+
+
+class CheckedError(Exception):
+    """Nothing is loaded: the configuration would be checked and carried out now."""
+
+
+@pytest.fixture
+def configured(
+    finished: Path, items: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., RunConfig]:
+    """Gives the configuration that items are assigned by, once it is trusted."""
+
+    def check(config: RunConfig, functions: object) -> None:
+        raise CheckedError(config)
+
+    monkeypatch.setattr("hercules_scale.jobs.assign.check", check)
+
+    def assign_by(**given: Any) -> RunConfig:
+        with pytest.raises(CheckedError) as caught:
+            assign(str(finished), {"path": items}, str(tmp_path / "out"), **given)
+        found: RunConfig = caught.value.args[0]
+        return found
+
+    return assign_by
+
+
+def describe(values: dict[str, Any]) -> None:
+    """Let a language model describe every item."""
+    values["config"]["hierarchy"]["representation"] = "description"
+
+
+@pytest.mark.parametrize("name", ["evil/model", "/tmp/evil", "~/evil"])
+@pytest.mark.parametrize("section", ["embedding", "summaries"])
+def test_assign_loads_no_model_that_the_run_alone_names(
+    section: str, name: str, finished: Path, items: str, configured: Callable[..., RunConfig],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def edit(values: dict[str, Any]) -> None:
+        values["config"]["embedding"]["model"] = "mpnet"
+        values["config"]["summaries"]["engine"] = "vllm"
+        values["config"][section]["model"] = name
+        describe(values)
+
+    change(finished / layout.RUN, edit)
+    arguments = ["assign", str(finished), items, "--output", str(finished.parent / "out")]
+    for more, said in (([], "this call does not"), (["--model", "a/b"], "this call names 'a/b'")):
+        assert main([*arguments, *more]) == 2
+        error = capsys.readouterr().err
+        assert f"the run names {section}.model {name!r}, and {said}; a run may be" in error
+        assert f"add --model {name} if you trust it" in error
+    config = configured(models=["a/b", name])
+    assert name in (config.embedding.model, config.summaries.model)
+
+
+def test_models_of_a_run_that_assign_does_not_load_are_not_asked_for(
+    finished: Path, configured: Callable[..., RunConfig]
+) -> None:
+    def edit(values: dict[str, Any]) -> None:
+        values["config"]["embedding"] |= {"model": "minilm", "text_model": "evil/model"}
+        values["config"]["summaries"] |= {"engine": "vllm", "model": "evil/model"}
+
+    change(finished / layout.RUN, edit)
+    assert configured().summaries.engine == "keyphrases"
+
+
+def test_assign_reads_and_writes_no_other_place_that_the_run_names(
+    finished: Path, configured: Callable[..., RunConfig]
+) -> None:
+    def edit(values: dict[str, Any]) -> None:
+        values["config"]["embedding"]["cache"] = "s3://evil/cache"
+        values["config"]["input"]["image_sources"] = ["https://evil/"]
+        values["config"]["summaries"]["vocabulary"] = "/etc/passwd"
+
+    change(finished / layout.RUN, edit)
+    config = configured()
+    assert config.embedding.cache is None
+    assert config.input.image_sources == []
+    assert config.summaries.vocabulary is None
+
+
+def test_assign_asks_no_endpoint_that_the_run_alone_names(
+    finished: Path, items: str, configured: Callable[..., RunConfig],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def edit(values: dict[str, Any]) -> None:
+        theirs = {"engine": "openai", "model": "m", "endpoint": "http://evil/v1"}
+        values["config"]["summaries"] |= theirs
+        describe(values)
+
+    change(finished / layout.RUN, edit)
+    arguments = ["assign", str(finished), items, "--output", str(finished.parent / "out")]
+    assert main(arguments) == 2
+    assert "add --endpoint http://evil/v1 if you trust it" in capsys.readouterr().err
+    assert main([*arguments, "--endpoint", "http://other/v1"]) == 2
+    assert "this call names 'http://other/v1'" in capsys.readouterr().err
+    assert configured(endpoint="http://evil/v1").summaries.endpoint == "http://evil/v1"
+
+
+def test_what_fit_returned_knows_the_models_that_it_was_given(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[str, ...]] = []
+
+    def assign_by(*arguments: Any, models: tuple[str, ...], **options: Any) -> None:
+        given.append(models)
+        raise CheckedError
+
+    monkeypatch.setattr("hercules_scale.jobs.assign.assign", assign_by)
+    monkeypatch.setattr("hercules_scale.api.run", lambda *arguments: Store(str(finished)))
+    monkeypatch.setattr("hercules_scale.api._labels", lambda *arguments: None)
+    hierarchy = Hercules(embedding="own/model").fit(["a", "b"], output=str(finished))
+    for each in (hierarchy, pickle.loads(pickle.dumps(hierarchy))):
+        with pytest.raises(CheckedError):
+            each.assign("new.csv")
+    assert "own/model" in given[0]
+    assert given[1] == given[0]
+    with pytest.raises(CheckedError):
+        Hierarchy.open(str(finished)).assign("new.csv", models=["own/model"])
+    assert given[2] == ("own/model",)

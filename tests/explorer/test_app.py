@@ -173,6 +173,55 @@ def test_clusters_are_found_by_meaning_with_the_model_of_the_run(tmp_path: Path)
     assert "were not embedded by such a model" in answer.json()["error"]
 
 
+def test_the_explorer_loads_no_model_that_the_run_alone_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_run(str(tmp_path / "run"), Made(90, (3, 1)))
+    record = json.loads(store.read_bytes(layout.RUN))
+    record["config"]["embedding"]["model"] = "evil/model"
+    store.write_bytes(layout.RUN, json.dumps(record).encode())
+    loaded: list[str] = []
+
+    class Encoder:
+        def __init__(self, model: str, precision: str) -> None:
+            loaded.append(model)
+            raise InputError("loaded")
+
+    module = "hercules_scale.embedding.sentence_transformer.SentenceTransformerEncoder"
+    monkeypatch.setattr(module, Encoder)
+
+    def ask(path: str, *models: str) -> str:
+        explorer = Explorer([store.uri], models=models)
+        client = TestClient(explorer.application())
+        error: str = client.get(f"/api/runs/0/{path}", params={"q": "yachts"}).json()["error"]
+        return error
+
+    for path in ("search/meaning", "search/items_by_meaning"):
+        for models, said in (((), "this call does not"), (("a/b",), "this call names 'a/b'")):
+            error = ask(path, *models)
+            assert error.startswith("search by meaning is not available: ")
+            assert f"the run names embedding.model 'evil/model', and {said}" in error
+            assert error.endswith("add --model evil/model if you trust it; search by words")
+        assert not loaded
+        assert ask(path, "evil/model") == "loaded"
+        assert loaded.pop() == "evil/model"
+    assert get(asking(store), "search/clusters", q="a")["n_hits"] >= 0
+
+
+def test_a_table_that_was_replaced_is_sent_as_it_is_now(tmp_path: Path) -> None:
+    store = make_run(str(tmp_path / "run"), Made(90, (3, 1)))
+    client = asking(store)
+    before = client.get("/api/runs/0/table?name=evaluations").content
+    (old,) = published_files(store)["evaluations"]
+    table = read_table(store, old.path).slice(0, 1)
+    file = write_table(store, layout.part("evaluations", 1), table)
+    replace_table(store, "evaluations", [file])
+    answer = client.get("/api/runs/0/table?name=evaluations")
+    assert answer.status_code == 200
+    assert answer.content == store.read_bytes(file.path) != before
+    assert client.get("/api/runs/0/table?name=evaluations&part=1").status_code == 404
+
+
 def nearest(client: TestClient, path: str, **query: Any) -> list[dict[str, Any]]:
     """All that the requests of one search find, nearest first, and one row group a request."""
     hits: list[dict[str, Any]] = []

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import io
+import json
+import string
 import time
+from itertools import chain, islice, product
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from starlette.testclient import TestClient
 
@@ -12,6 +18,7 @@ from hercules_scale import Hierarchy
 from hercules_scale.errors import ConfigError
 from hercules_scale.explorer.app import Explorer
 from hercules_scale.explorer.forms import configuration, fields
+from hercules_scale.explorer.jobs import PREVIEW_COLUMNS, PREVIEW_ROWS
 from hercules_scale.storage.store import Store
 
 SAME_ORIGIN = {"origin": "http://testserver"}
@@ -131,6 +138,54 @@ def test_a_file_is_previewed_as_a_run_would_read_it(client: Any, tmp_path: Path)
     found = client.get(f"/api/uploads/{number}/preview").json()
     assert "b.csv" in found["problem"]
     assert found["rows"] == [["x", "y"]]
+
+
+TABLE = {"id": [1, 2], "text": ["a red boat", "<b>"], "tags": [["x"], []]}
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_a_table_of_each_form_is_previewed(ending: str, client: Any) -> None:
+    out = io.BytesIO()
+    if ending == "jsonl":
+        rows = (dict(zip(TABLE, row, strict=True)) for row in zip(*TABLE.values(), strict=True))
+        out.write("\n".join(map(json.dumps, rows)).encode())
+    else:
+        pq.write_table(pa.table(TABLE), out)
+    number = sent(client, f"a.{ending}", out.getvalue())
+    found = client.get(f"/api/uploads/{number}/preview").json()
+    assert found["columns"] == ["id", "text", "tags"]
+    assert [row[:2] for row in found["rows"]] == [["1", "a red boat"], ["2", "<b>"]]
+    assert "x" in found["rows"][0][2]
+
+
+def test_a_preview_reads_the_beginning_of_a_large_file(client: Any) -> None:
+    line = b'{"text": "%b"}\n' % (b"a boat " * 150)
+    number = sent(client, "a.jsonl", line * 80_000)
+    before, held = bytes_read(), pa.total_allocated_bytes()
+    found = client.get(f"/api/uploads/{number}/preview").json()
+    assert found["size_bytes"] > 80 << 20
+    assert len(found["rows"]) == PREVIEW_ROWS
+    assert bytes_read() - before < 40 << 20
+    assert pa.total_allocated_bytes() - held < 1 << 20
+
+
+def bytes_read() -> int:
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(dict(line.split(": ") for line in lines)["rchar"])
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_a_preview_of_very_many_columns_is_none_or_shows_the_first(
+    ending: str, client: Any
+) -> None:
+    short = (product(string.ascii_letters + string.digits, repeat=n) for n in (1, 2, 3))
+    # So many that their line ends in the beginning of a file by which its dialect is known.
+    names = ["".join(name) for name in islice(chain(*short), 65_600)]
+    data = ",".join(names) if ending == "csv" else json.dumps(dict.fromkeys(names, "b"))
+    number = sent(client, f"a.{ending}", f"{data}\n".encode() * 2)
+    found = client.get(f"/api/uploads/{number}/preview").json()
+    assert len(found["columns"]) == (0 if ending == "csv" else PREVIEW_COLUMNS)
+    assert ending == "jsonl" or "must have at most 65,536 columns" in found["problem"]
 
 
 def test_what_cannot_be_started_is_told(client: Any) -> None:

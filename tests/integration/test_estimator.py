@@ -15,22 +15,23 @@ from hercules_scale import Hercules
 pytestmark = pytest.mark.ray
 
 RETURNS = "fit returns the hierarchy, which users' scripts depend on"
-# Of a fit of half a second and calls of predict of a fifth, and of what other checks cover.
-SLOW = "takes 2 to 11 seconds"
 LEFT_OUT = {
     "check_estimators_fit_returns_self": RETURNS,
     "check_readonly_memmap_input": RETURNS,
     "check_fit1d": "a list of numbers is items of one number each",
     "check_fit2d_1sample": "columns that never vary are refused by name, and of one row all are",
     "check_array_api_input-numpy-False": "needs SCIPY_ARRAY_API",
-    "check_methods_subset_invariance": f"{SLOW}: predicts row by row",
-    "check_estimators_dtypes": f"{SLOW}: four fits; integers and floats are in test_memory.py",
-    "check_fit_idempotent": f"{SLOW}; that a run has the same bits again is in test_kill.py",
-    "check_clustering-True": f"{SLOW}; again, from a map of a file that cannot be written",
-    "check_estimators_pickle-True": f"{SLOW}; again, from a map of a file",
-    "check_dict_unchanged": f"{SLOW}; predict sets nothing",
-    "check_n_features_in": f"{SLOW}; as check_n_features_in_after_fitting",
-    "check_fit_check_is_fitted": f"{SLOW}; in test_api.py",
+}
+# They take many fits, of half a second each, or calls of predict, of a fifth.
+SLOW = {
+    "check_methods_subset_invariance",
+    "check_estimators_dtypes",
+    "check_fit_idempotent",
+    "check_clustering-True",
+    "check_estimators_pickle-True",
+    "check_dict_unchanged",
+    "check_n_features_in",
+    "check_fit_check_is_fitted",
 }
 
 
@@ -50,7 +51,7 @@ CHECKS = [
 @pytest.mark.parametrize(
     ("estimator", "check"),
     [
-        pytest.param(estimator, check, id=name)
+        pytest.param(estimator, check, id=name, marks=[pytest.mark.slow] * (name in SLOW))
         for name, estimator, check in CHECKS
         if name not in LEFT_OUT
     ],
@@ -62,4 +63,4 @@ def test_a_check_of_scikit_learn_passes(
 
 
 def test_checks_that_are_left_out_are_checks_of_scikit_learn() -> None:
-    assert LEFT_OUT.keys() <= {name for name, *_ in CHECKS}
+    assert LEFT_OUT.keys() | SLOW <= {name for name, *_ in CHECKS}

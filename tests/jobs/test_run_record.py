@@ -26,7 +26,15 @@ def test_an_unfinished_run_of_another_format_is_refused_with_one_line(
 ) -> None:
     (tmp_path / "items.txt").write_text("a ferry\nan aeroplane\na tram\n")
     versions = {"hercules-scale": "0.0.9"}
-    record = {"fingerprint": "1" * 16, "config": {}, "versions": versions, **recorded}
+    record = {
+        "fingerprint": "1" * 16,
+        "config": {"input": {}},
+        "status": "running",
+        "started_at": "",
+        "versions": versions,
+        "inputs": [],
+        **recorded,
+    }
     Store(str(tmp_path / "run")).write_bytes(layout.RUN, to_json(record))
     values = {
         "input": {"path": str(tmp_path / "items.txt")},
@@ -53,7 +61,7 @@ def test_a_run_is_resumed_over_the_input_that_it_recorded(tmp_path: Path) -> Non
     record = run_record.new_record(RunContext(config, store, of_run, Reporter()), sources, None)
     older = [{key: file[key] for key in file.keys() - {"state"}} for file in record["inputs"]]
     for inputs in (record["inputs"], older):
-        store.write_bytes(layout.RUN, to_json(record | {"inputs": inputs}))
+        store.write_bytes(layout.RUN, to_json(record | {"inputs": inputs, "status": "running"}))
         assert run_record.earlier_run(store, config, sources, of_run, None)
     # Equal length, the old time: a version that recorded nothing else cannot tell.
     before = path.stat()
@@ -62,7 +70,7 @@ def test_a_run_is_resumed_over_the_input_that_it_recorded(tmp_path: Path) -> Non
     sources = list_sources([str(path)])
     assert run_record.fingerprint_of(config, sources, None) == of_run
     assert run_record.earlier_run(store, config, sources, of_run, None)
-    store.write_bytes(layout.RUN, to_json(record))
+    store.write_bytes(layout.RUN, to_json(record | {"status": "running"}))
     with pytest.raises(
         ManifestMismatchError, match=r"file \S+t\.csv has changed \(ctime_ns \d+ be"
     ):

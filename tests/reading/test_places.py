@@ -17,6 +17,7 @@ import pytest
 from hercules_scale.config.file import parse_config
 from hercules_scale.errors import ConfigError
 from hercules_scale.reading import places
+from hercules_scale.reading.images import UnusableImageError, read_image
 from hercules_scale.reading.places import RefusedPlaceError, read_place
 
 
@@ -151,3 +152,16 @@ def test_a_source_is_a_folder_or_a_beginning_of_a_url(place: str) -> None:
     values = {"input": {"path": "a", "image_sources": [place]}, "output": {"path": "b"}}
     with pytest.raises(ConfigError, match=r"input\.image_sources"):
         parse_config(values)
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["a" * 100_000, "ftp://" + "b" * 100_000, "ftp://u:" + "secret" * 50 + "@host/a.png"],
+)
+def test_a_reason_holds_a_short_piece_of_a_place_and_no_secret(
+    location: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UnusableImageError) as raised:
+        read_image(location, str(tmp_path))
+    assert len(str(raised.value)) < 500
+    assert "secret" not in str(raised.value)

@@ -24,7 +24,9 @@ def write_run(folder: Path, **values: Any) -> Store:
     store = Store(str(folder))
     record = {
         "fingerprint": "1" * 16,
-        "config": {},
+        "config": {"input": {}},
+        "versions": {},
+        "inputs": [],
         "status": "running",
         "attempts": 2,
         "started_at": "2026-01-01T10:00:00Z",

@@ -185,6 +185,48 @@ def test_a_killed_actor_changes_nothing(alone: list[bytes], local_ray: None) -> 
         assert fatal.killed >= 3
 
 
+@dataclass(frozen=True)
+class Deadly(Planted):
+    """Planted vectors of which one tile ends each process that reads it, as a lack of memory."""
+
+    def read(self, tile: int, out: Float32) -> None:
+        if tile == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().read(tile, out)
+
+
+@pytest.mark.timeout(120)
+def test_vectors_that_end_each_of_their_workers_end_the_run(
+    local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WAIT_SECONDS", 0.2)
+    said = (
+        r"^stage cluster: 5 workers died one after another at the same vectors \(tiles 1, 3, of "
+        r"65,536 items each\), most likely out of memory; give each .*; run again, it resumes$"
+    )
+    with (
+        pytest.raises(StageError, match=said),
+        open_vectors(Deadly(), "squared_l2", 2, local_rows=0),
+    ):
+        pass
+
+
+@pytest.mark.timeout(120)
+def test_work_that_ends_each_of_its_workers_ends_the_run(
+    local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WAIT_SECONDS", 0.2)
+    with (
+        open_vectors(Planted(), "squared_l2", 1, local_rows=0) as (vectors, _),
+        pytest.raises(StageError, match=r"5 workers died .*\(tiles 0, 1, 2, 3, 4, of 65,536"),
+    ):
+        vectors.map(die)
+
+
+def die(tile: Tile) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def process_id(tile: Tile) -> int:
     return os.getpid()
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hercules_scale.commands.cli import main
+from hercules_scale.config.file import parse_config
 from hercules_scale.errors import InputError
+from hercules_scale.jobs.preflight import check
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import check_free
 from hercules_scale.storage.store import Store
@@ -43,13 +47,25 @@ def test_a_folder_with_other_things_is_refused_and_stays_as_it_is(
     assert contents(output) == before
 
 
-@pytest.mark.parametrize("path", ["{0}", "{0}/", "{0}/*", "{0}/**", "{0}/out*"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "{0}", "{0}/", "{0}/*", "{0}/**", "{0}/out*", "{0}/**/*.parquet", "{0}/*/*.parquet",
+        "{0}/*/embeddings/*", "{0}/../data", "{0}/../*/*/*/part-*", "{0}/../link", "{0}/../link/*",
+    ],
+)  # fmt: skip
 def test_an_output_in_the_input_is_refused(
     path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "items.txt").write_text("a ferry\na tram\n")
-    (tmp_path / "data" / "out.txt").write_text("a ferry\na tram\n")
+    if "parquet" in path or "part" in path or "embeddings" in path:
+        folder = tmp_path / "data" / "old" / "embeddings"
+        folder.mkdir(parents=True)
+        pq.write_table(pa.table({"text": ["a ferry", "a tram"]}), folder / "part-1.parquet")
+    else:
+        (tmp_path / "data" / "items.txt").write_text("a ferry\na tram\n")
+        (tmp_path / "data" / "out.txt").write_text("a ferry\na tram\n")
+    (tmp_path / "link").symlink_to(tmp_path / "data")
     (tmp_path / "run.yaml").write_text(
         f"input: {{path: '{path.format(tmp_path / 'data')}'}}\nhierarchy: {{levels: [2]}}\n"
         f"summaries: {{engine: keyphrases}}\noutput: {{path: {tmp_path}/data/output}}\n"
@@ -57,6 +73,35 @@ def test_an_output_in_the_input_is_refused(
     assert main(["plan", str(tmp_path / "run.yaml")]) == 2
     assert "lies in input.path" in capsys.readouterr().err
     assert not (tmp_path / "data" / "output").exists()
+
+
+@pytest.mark.parametrize("output", ["data/x/../output", "link/output", "data/away/output"])
+def test_an_output_in_the_input_by_another_way_is_refused(
+    output: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "items.txt").write_text("a ferry\na tram\n")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    (tmp_path / "data" / "away").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "run.yaml").write_text(
+        f"input: {{path: {tmp_path}/data}}\nhierarchy: {{levels: [2]}}\n"
+        f"summaries: {{engine: keyphrases}}\noutput: {{path: {tmp_path}/{output}}}\n"
+    )
+    assert main(["plan", str(tmp_path / "run.yaml")]) == 2
+    assert "lies in input.path" in capsys.readouterr().err
+
+
+def test_an_output_beside_the_files_of_a_glob_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "items.txt").write_text("a ferry\na tram\n")
+    config = parse_config(
+        {
+            "input": {"path": f"{tmp_path}/*.txt"},
+            "summaries": {"engine": "keyphrases"},
+            "output": {"path": f"{tmp_path}/output"},
+        }
+    )
+    assert len(check(config)[1]) == 1
 
 
 def test_a_new_folder_an_empty_one_and_a_run_that_began_are_free(tmp_path: Path) -> None:

@@ -1,12 +1,16 @@
+import asyncio
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from benchmarks import made_run
 from hercules_scale import Hierarchy
+from hercules_scale.clustering.checkpoints import State
 from hercules_scale.errors import InputError, StorageError
+from hercules_scale.runtime.store_checkpoints import StoreCheckpoints
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import (
     Commit,
@@ -22,6 +26,8 @@ from hercules_scale.storage.manifest import (
 )
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, write_table
+from hercules_scale.summarization.chat import Answer, ChatReply
+from hercules_scale.summarization.ledger import Call, Ledger
 
 FILE = FileRecord("items/part-000000.parquet", 3, 120, "ab" * 32)
 
@@ -78,7 +84,15 @@ def test_published_files_are_those_of_the_manifest(tmp_path: Path) -> None:
 def test_a_run_that_is_not_finished_says_so(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     stage = {"name": "embed", "done": 1024, "total": 5000, "unit": "items"}
-    record = {"fingerprint": "f" * 16, "config": {}, "stages": [stage]}
+    record = {
+        "fingerprint": "f" * 16,
+        "config": {"input": {}},
+        "status": "running",
+        "started_at": "",
+        "versions": {},
+        "inputs": [],
+        "stages": [stage],
+    }
     store.write_bytes(layout.RUN, to_json(record))
     match = r"not finished; run it again, it resumes \(stage embed, 1,024 of 5,000 items; more by"
     with pytest.raises(InputError, match=match):
@@ -173,3 +187,32 @@ def test_an_interrupted_call_leaves_a_file_whose_name_is_not_used_again(tmp_path
     assert next_part(store, "llm_calls", 900) == 900
     replace_table(store, "items", [FileRecord(layout.part("items", 8), 1, 1, "")])
     assert store.list_files("items") == []
+
+
+@pytest.mark.parametrize("data", [b"", b'{"fingerprint": "f", "tu', b"null", b"[]", b"{}", b"\xff"])
+def test_a_state_of_a_loop_that_was_cut_off_counts_as_absent(data: bytes, tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    state = State({"a": np.arange(3)}, {"iteration": 2})
+    StoreCheckpoints(store, "f").save("loop", state, last=True)
+    assert StoreCheckpoints(store, "f").load("loop") is not None
+    store.write_bytes(layout.checkpoint("loop"), data)
+    checkpoints = StoreCheckpoints(store, "f")
+    assert checkpoints.load("loop") is None
+    checkpoints.save("loop", state, last=True)
+    found = StoreCheckpoints(store, "f").load("loop")
+    assert found is not None
+    assert dict(found.numbers) == {"iteration": 2}
+
+
+@pytest.mark.parametrize("cut", [0, 1, 10, 200])
+def test_calls_of_a_ledger_that_was_cut_off_count_as_absent(cut: int, tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    ledger = Ledger(store)
+    for prompt in ("first", "second"):
+        call = Call(1, 0, 1, prompt, "m", 10, 5, 0.1, "ok")
+        asyncio.run(ledger.add(call, ChatReply([Answer("a title", "stop")], 10, 5)))
+    (path, *_) = sorted((tmp_path / "_work" / "ledger" / "clusters").iterdir())
+    path.write_bytes(path.read_bytes()[:cut])
+    again = Ledger(store)
+    assert len(again.calls) == 1
+    assert sum(again.find(prompt) is not None for prompt in ("first", "second")) == 1

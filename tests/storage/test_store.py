@@ -1,9 +1,11 @@
+import os
 import pickle
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,6 +89,38 @@ def test_a_local_file_whose_writer_fails_does_not_appear(tmp_path: Path) -> None
         fail()
     assert store.read_bytes("file") == b"old"
     assert store.list_files("") == ["file"]
+
+
+@pytest.mark.parametrize("write", ["write_bytes", "create", "open_output"])
+def test_a_local_file_is_on_the_disk_before_it_has_its_name(
+    write: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(str(tmp_path))
+    done: list[str] = []
+
+    def noted(name: str) -> None:
+        real = getattr(os, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            if name == "fsync":
+                written = Path(f"/proc/self/fd/{arguments[0]}").resolve()
+                assert written.read_bytes() == b"new"
+                assert written.name != "file"
+            done.append(name)
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(os, name, call)
+
+    for name in ("fsync", "replace", "rename", "link"):
+        noted(name)
+    if write == "open_output":
+        with store.open_output("file") as stream:
+            stream.write(b"new")
+    else:
+        getattr(store, write)("file", b"new")
+    assert store.read_bytes("file") == b"new"
+    assert done[0] == "fsync"
+    assert [name for name in done if name != "fsync"] in (["replace"], ["link"])
 
 
 def test_what_a_killed_writer_left_is_no_data_and_is_deleted(tmp_path: Path) -> None:
