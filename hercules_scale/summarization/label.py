@@ -20,16 +20,21 @@ from hercules_scale.summarization.chat import (
     RefusedRequestError,
 )
 from hercules_scale.summarization.cluster_facts import ClusterFacts
-from hercules_scale.summarization.grounding import LEAST_OF_DESCRIPTION, LEAST_OF_TITLE, Grounding
+from hercules_scale.summarization.grounding import (
+    LEAST_OF_DESCRIPTION,
+    LEAST_OF_TITLE,
+    Grounding,
+    stems_of,
+)
 from hercules_scale.summarization.parsing import (
     Summary,
-    content_words,
     listed,
     parse_answer,
     parse_joint_answer,
     parse_titles,
 )
 from hercules_scale.summarization.prompts import (
+    TOPICS,
     PromptStyle,
     answer_schema,
     build_joint_messages,
@@ -40,8 +45,6 @@ from hercules_scale.summarization.prompts import (
 
 FIRST_DELAY_SECONDS = 1.0
 LEAST_TYPICAL_OF_TOPIC = 0.4
-# Topics of a description that is made of all answers about a cluster.
-TOPICS_OF_ALL = 4
 # Siblings that share a request for distinct titles.
 NAMED_TOGETHER = 12
 
@@ -87,6 +90,7 @@ class Candidates:
                 for each in topics
                 if grounding.typicality(cluster, each) >= LEAST_TYPICAL_OF_TOPIC
             ] or topics
+            topics = _apart(topics)
             answer = replace(answer, description=listed(topics)) if topics else answer
         for kept, name, text, least in (
             (self.titles, "title", answer.title, LEAST_OF_TITLE),
@@ -105,20 +109,26 @@ class Candidates:
         those of one topic."""
         if grounding is None or not self.topics:
             return
-        kept: list[str] = []
-        said: set[str] = set()
         # Without content words there is no typicality.
         typical = {each: grounding.typicality(cluster, each) for each in self.topics}
-        for topic in sorted(typical, key=lambda each: -np.nan_to_num(typical[each])):
-            words = content_words(topic)
-            if len(words & said) * 2 <= len(words) and len(kept) < TOPICS_OF_ALL:
-                kept.append(topic)
-                said |= words
+        kept = _apart(sorted(typical, key=lambda each: -np.nan_to_num(typical[each])))
         if len(kept) > 1:
             # A single topic says little of a cluster.
             lone = {listed([each]) for each in self.topics}
             several = [each for each in self.descriptions if each not in lone]
             self.descriptions = list(dict.fromkeys([*several, listed(kept)]))
+
+
+def _apart(topics: list[str]) -> list[str]:
+    """Return the first topics of which half of the words, by stem, are in none before."""
+    kept: list[str] = []
+    said: set[str] = set()
+    for topic in topics:
+        stems = set(stems_of(topic))
+        if len(stems & said) * 2 <= len(stems):
+            kept.append(topic)
+            said |= stems
+    return kept[:TOPICS]
 
 
 class Labeller:

@@ -214,7 +214,7 @@ def _by_id(answer: Any, ids: list[int]) -> dict[str, Any]:
 
 def _to_summary(answer: Any, facts: ClusterFacts) -> Summary:
     answer = lower_keys(answer)
-    topics = _topics(answer)
+    topics = _topics(answer, facts)
     if topics:
         answer |= {"description": listed(topics)}
     values = {}
@@ -237,20 +237,32 @@ def _to_summary(answer: Any, facts: ClusterFacts) -> Summary:
     return Summary(title, _whole_sentences(values["description"]), topics=tuple(topics))
 
 
-def _topics(answer: Any) -> list[str]:
+def _topics(answer: Any, facts: ClusterFacts) -> list[str]:
     """Return the topics of an answer that describes a cluster by them, each once."""
     found = answer.get("topics") if isinstance(answer, dict) and "description" not in answer else []
     topics: dict[str, str] = {}
+    spellings = _spellings(facts) if found else {}
     for each in found if isinstance(found, list) else []:
         words = _plain_words(each).strip(_QUOTES).split() if isinstance(each, str) else []
         while words and words[0].lower() in _ARTICLES:
             words = words[1:]
         while words and words[-1].lower() in _ARTICLES:
             words = words[:-1]
-        topic = " ".join(words)
+        topic = " ".join(spellings.get(word, word) for word in words)
         if has_words(topic):
             topics.setdefault(topic.casefold(), topic)
     return list(topics.values())
+
+
+def _spellings(facts: ClusterFacts) -> dict[str, str]:
+    """Return the spelling of each word, by its small letters, that the items give only one."""
+    seen: dict[str, set[str]] = {}
+    for text in facts.exemplars:
+        # The first word of a text has a capital for its place.
+        for word in text.split()[1:]:
+            plain = word.strip(_QUOTES)
+            seen.setdefault(plain.lower(), set()).add(plain)
+    return {word: found.pop() for word, found in seen.items() if len(found) == 1}
 
 
 def listed(topics: Sequence[str]) -> str:

@@ -471,7 +471,9 @@ def test_a_description_of_topics_has_those_that_the_items_speak_of(run: Run) -> 
     def answer(*topics: str) -> str:
         return json.dumps({"title": "Ferries of the north", "topics": topics})
 
-    model = StandIn(lambda cluster, attempt: answer("ferry north", "cows in a zoo", "Ferry north"))
+    model = StandIn(
+        lambda cluster, attempt: answer("ferry north", "cows in a zoo", "Ferries north")
+    )
     found = run.label(model, grounding=grounding)[0]
     assert found.descriptions == ["Ferry north."]
     # Of several answers the topics that most items speak of are one more.

@@ -78,6 +78,16 @@ def test_an_answer_that_cannot_be_used_says_why(text: str, message: str) -> None
         parse_answer(text, FACTS)
 
 
+def test_topics_make_a_description_with_the_spelling_of_the_items() -> None:
+    facts = ClusterFacts(1, 0, 9, ["ferry"], ["A ferry to Dover", "Ports near Dover, and fees"])
+    topics = ["the ports of dover", "Ferry fees", "ferry fees", 7, "and"]
+    found = parse_answer(json.dumps({"title": "Ferries", "topics": topics}), facts)
+    assert found.topics == ("ports of Dover", "Ferry fees")
+    assert found.description == "Ports of Dover, Ferry fees."
+    with pytest.raises(SummaryError, match="the JSON holds no description in words"):
+        parse_answer('{"title": "Ferries", "topics": [7, ""]}', facts)
+
+
 def test_braces_of_the_items_are_kept() -> None:
     facts = replace(FACTS, exemplars=["ferry {{ when }} the {{ port }}"])
     assert parse_answer(answer("Ferry {{ }} of ports"), facts).title == "Ferry {{ }} of ports"
