@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from hercules_scale.config.reading import CsvConfig, InputConfig
@@ -52,8 +53,8 @@ def csv_head(config: InputConfig, source: SourceFile, with_cells: bool) -> FileH
     _check_width(source, dialect)
     with _open_csv(source, dialect, None, broken, []) as reader:
         schema = reader.schema
-        check_names(schema.names, source)
         _check_header(schema.names, source)
+        check_names(schema.names, source)
         kinds = dict(zip(schema.names, schema.types, strict=True))
         if not with_cells:
             return FileHead(kinds, {}, dialect)
@@ -65,6 +66,7 @@ def csv_head(config: InputConfig, source: SourceFile, with_cells: bool) -> FileH
     own = [each for place, each in enumerate(broken) if _row(each) - place - 2 < batch.num_rows]
     _check_fits(source, dialect, batch.num_rows, len(own), own)
     first = batch.slice(0, SNIFFED_ROWS)
+    _check_named(first, source)
     cells = {
         name: plain_cells(pa.chunked_array([first.column(place)]))
         for place, name in enumerate(schema.names)
@@ -92,6 +94,23 @@ def csv_rows(source: SourceFile) -> pa.Table:
     """Return the first rows of a csv file, with every column, as pyarrow types them."""
     with _open_csv(source, dialect_of(source, CsvConfig()), None, [], []) as rows:
         return pa.table(next(iter(rows), pa.RecordBatch.from_pylist([], rows.schema)))
+
+
+def _check_named(rows: pa.RecordBatch, source: SourceFile) -> None:
+    """Refuse several columns without a name that hold something; exports end rows with delimiters
+    alone."""
+    names = rows.schema.names
+    unnamed = [
+        column
+        for name, column in zip(names, rows.columns, strict=True)
+        if not name and pc.any(pc.not_equal(column.cast(pa.string()), "")).as_py()
+    ]
+    if len(unnamed) > 1:
+        raise InputError(
+            f"{source.uri}: the first line of csv must name the columns, but {len(unnamed)} of "
+            f"{len(names)} that hold values have no name; remove the lines before the names, or "
+            "name each"
+        )
 
 
 def _check_header(names: list[str], source: SourceFile) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import itertools
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -38,6 +39,7 @@ FITTING = 1 - MOST_MALFORMED_SHARE
 # The first line of a file that Excel is to open.
 SEPARATOR = re.compile(r"sep=([^\w\s]|\t)\r?\n")
 COMMA_NUMBER = re.compile(r"[+-]?(\d+|[1-9]\d{0,2}(\.\d{3})+),\d+")
+SPACED_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 CODE = re.compile(r"0\d+")
 # Thousands that are set apart.
 GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}([,.]\d{3})+")
@@ -117,6 +119,11 @@ def detect(
         score = _score(found, names)
         if score > best_score or not rows:
             best, best_score, rows = tried, max(score, best_score), found
+    if not known and not best_score[1]:
+        tried = Dialect(encoding, " ", quote, escape)
+        found = list(_rows(text, tried, whole))
+        if _are_numbers_in_columns(found):
+            best, rows = tried, found
     decimal, doubtful = (given.decimal, "") if given.decimal else _decimal(rows[1:])
     # Between commas, a point is that of the decimals.
     doubtful = "" if best.delimiter == "," else doubtful
@@ -246,18 +253,39 @@ def _score(rows: list[list[str]], names: Collection[str]) -> tuple[bool, bool, f
     return set(names) <= set(rows[0]), width > 1, round(share, 2) if width > 1 else 0.0, width
 
 
+def _are_numbers_in_columns(rows: list[list[str]]) -> bool:
+    """Return whether rows below the first are numbers, several and as many in each."""
+    width = len(rows[0]) if rows else 0
+    return (
+        len(rows) > 2
+        and width > 1
+        and all(len(row) == width for row in rows)
+        and all(SPACED_NUMBER.fullmatch(cell) for row in rows[1:] for cell in row)
+    )
+
+
 def _decimal(rows: list[list[str]]) -> tuple[str, str]:
     """Return a comma where numbers have it and none has a point, else a point.
 
     ``1,234`` and ``1.234`` decide nothing, since they may be thousands.
 
     Returns:
-        The mark, and a number with a point where none decides.
+        The mark, and a number that may be one of thousands.
     """
-    cells = [cell.strip() for row in rows for cell in row]
-    clear = [cell for cell in cells if not GROUPED.fullmatch(cell)]
+    columns = [
+        [cell.strip() for cell in column] for column in itertools.zip_longest(*rows, fillvalue="")
+    ]
+    clear = [cell for column in columns for cell in column if not GROUPED.fullmatch(cell)]
     commas = any(COMMA_NUMBER.fullmatch(cell) for cell in clear)
     points = any(POINT_NUMBER.fullmatch(cell) for cell in clear)
-    if commas or points:
-        return ("." if points else ","), ""
-    return ".", next((each for each in cells if "." in each and GROUPED.fullmatch(each)), "")
+    if commas and not points:
+        return ",", ""
+    return ".", next(filter(None, map(_thousands, columns)), "")
+
+
+def _thousands(cells: list[str]) -> str:
+    """Return a number that is likely one of thousands: in its column all that have a point have
+    three digits after it, and others have none."""
+    pointed = [cell for cell in cells if "." in cell]
+    whole = any(cell.isdigit() and len(cell) <= 3 for cell in cells)
+    return pointed[0] if pointed and whole and all(map(GROUPED.fullmatch, pointed)) else ""

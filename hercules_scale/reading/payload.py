@@ -74,6 +74,9 @@ def payload(
         text, bad = as_text(raw.column(columns.text), columns.text, source)
         if columns.modality == "text":
             reasons = _text_reasons(text, bad)
+            if source.format == "csv":
+                repeated = true_rows(pc.equal(text, columns.text))
+                reasons |= dict.fromkeys(repeated, "the row repeats the header")
         found["text"] = text if columns.modality == "text" else pc.fill_null(text, "")
     return found, reasons
 

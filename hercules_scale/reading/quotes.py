@@ -57,6 +57,8 @@ class QuotedRows:
         self._length = self._lines = self._row_like = self._stray = self._returns = 0
         # Fields of many lines in a file of one column, and the first of them.
         self._n_long, self._long = 0, (0, 0)
+        # Lines within fields, those that look like rows, and the first field that has one.
+        self._all_lines = self._all_row_like = self._first_row_like = 0
 
     def read(self, n_bytes: int) -> bytes:
         """Return a number of bytes, fewer at the end.
@@ -125,9 +127,9 @@ class QuotedRows:
         if opens or not self._starts:
             return 0
         n_lines = rows.count(b"\n")
-        if n_lines - unquoted.count(b"\n") > ROW_LIKE_LINES:
+        if n_lines > unquoted.count(b"\n"):
             for field in self._field.finditer(rows):
-                if field[1].count(b"\n") > ROW_LIKE_LINES:
+                if b"\n" in field[1]:
                     self._opened = self._line + rows.count(b"\n", 0, field.start())
                     self._lines = self._row_like = 0
                     self._look_for_rows(field[1])
@@ -215,8 +217,19 @@ class QuotedRows:
                 f"{self._where}: the field that begins in line {self._opened:,} holds "
                 f"{self._row_like:,} lines that look like rows; a quote is likely missing"
             )
+        elif self._delimiters:
+            self._all_lines += self._lines
+            self._all_row_like += self._row_like
+            self._first_row_like = self._first_row_like or self._opened * (self._row_like > 0)
 
     def _say_counts(self) -> None:
+        least = max(ROW_LIKE_LINES, ROW_LIKE_SHARE * self._all_lines)
+        if self._all_row_like >= least and not self.alarms:
+            self.alarms.append(
+                f"{self._where}: {self._all_row_like:,} lines within quoted fields look like rows, "
+                f"the first in the field that begins in line {self._first_row_like:,}; set "
+                "input.csv.quote to '' if quotes enclose no fields"
+            )
         if self._n_long == 1 and self._long[1] >= LONE_LINES:
             self.alarms.append(
                 f"{self._where}: the field that begins in line {self._long[0]:,} holds "

@@ -34,6 +34,17 @@ NO_DATA = {
     b"<!doctype html": "a page of HTML",
     b"<html": "a page of HTML",
 }
+# Beginnings of files that are no text, under a name that says that they are.
+NO_TEXT = {
+    b"\x1f\x8b": ("packed by gzip", "name it .gz"),
+    b"BZh9": ("packed by bzip2", "name it .bz2"),
+    b"\xfd7zXZ\0": ("packed by xz", "name it .xz"),
+    b"\x28\xb5\x2f\xfd": ("packed by zstd", "name it .zst"),
+    b"PK\x03\x04": ("an archive or a workbook", "unpack it, or save each sheet as csv"),
+    b"\xd0\xcf\x11\xe0": ("a workbook of Excel", "save each sheet as csv"),
+    b"PAR1": ("a Parquet file", "name it .parquet"),
+    b"%PDF-": ("a PDF", "convert it to text"),
+}
 
 
 def open_bytes(source: SourceFile) -> Any:
@@ -54,6 +65,9 @@ def dialect_of(source: SourceFile, given: CsvConfig, names: Collection[str] = ()
     for mark, kind in NO_DATA.items():
         if head.lstrip().lower().startswith(mark) and (source.format != "txt" or kind == POINTER):
             raise InputError(f"{source.uri}: is {kind}; fetch the data itself")
+    for mark, (kind, remedy) in NO_TEXT.items():
+        if head.startswith(mark):
+            raise InputError(f"{source.uri}: is {kind}, and not what its name says; {remedy}")
     if ".tsv" in source.name.lower() and given.delimiter is None and b"\t" in head:
         given = given.model_copy(update={"delimiter": "\t"})
     return detect(head, len(head) < HEAD_BYTES, given, source.format == "csv", names)

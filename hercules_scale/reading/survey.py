@@ -43,6 +43,8 @@ COUNTED_ROWS = 10
 # Texts of a sample with so many words are texts, and not names, dates or codes: beside one column
 # of numbers, and beside more of them. Scripts without spaces count by their bytes.
 WORDY_SHARE, WORDS_BESIDE_ONE, WORDS_BESIDE_MORE, WORDY_BYTES = 0.5, 2, 4, 24
+# Share of values of a column of categories that differ.
+CATEGORIES_SHARE = 0.1
 WORD = re.compile(r"[^\W\d_]{2,}")
 UNNAMED = re.compile(r"(Unnamed: \d+|__index_level_\d+__)?")
 ID_NAME = re.compile(r"index|(.*[_\s.-])?(id|ids|uuid|guid)|.*[a-z]I[dD]", re.I)
@@ -275,7 +277,11 @@ def _guess(
             aside |= {name: reason} if reason else {}
     numbers = [name for name, kind in refined.items() if is_number(kind) and name not in aside]
     n_words = WORDS_BESIDE_MORE if len(numbers) > 1 else WORDS_BESIDE_ONE
-    wordy = {name for name, values in texts.items() if is_wordy(values, n_words)}
+    wordy = {
+        name
+        for name, values in texts.items()
+        if is_wordy(values, n_words) and not (len(numbers) > 1 and _are_categories(values))
+    }
     for name, values in texts.items():
         if ID_NAME.fullmatch(name) and name not in wordy and 1 < len(values) == len(set(values)):
             aside[name] = "ids"
@@ -325,6 +331,11 @@ def is_wordy(values: list[Any], n_words: int) -> bool:
         words = sum(WORD.search(part) is not None for part in said.split())
         wordy += words >= n_words or (not said.isascii() and len(text) >= WORDY_BYTES)
     return bool(texts) and wordy >= WORDY_SHARE * len(texts)
+
+
+def _are_categories(values: list[Any]) -> bool:
+    """Return whether few values occur again and again."""
+    return len(set(values)) <= CATEGORIES_SHARE * len(values)
 
 
 def _is_no_variable(name: str, parts: list[list[Any]], kind: pa.DataType) -> str:

@@ -98,6 +98,15 @@ def test_a_field_of_lines_that_look_like_rows_is_an_alarm(tmp_path: Path) -> Non
     poem = '"' + "\n".join(f"verse {row}" for row in range(50)) + '"'
     assert Read(write(tmp_path, "u.csv", f"id,text\n1,{poem}\n")).alarms == []
     assert Read(write(tmp_path, "w.csv", f"text\n{poem}\n{poem}\n")).alarms == []
+    # A few rows at a time, many times.
+    lines = [f"{row}\tthe ferry of {row}" for row in range(150)]
+    for row in range(0, 120, 6):
+        lines[row], lines[row + 2] = f'{row}\t"the ferry of {row}', f'{row + 2}\tthe ferry"'
+    data = "\n".join(["id\ttext", *lines])
+    read = Read(write(tmp_path, "x.tsv", data), text_column="text")
+    assert len(read.rows) == 110
+    (alarm,) = read.alarms
+    assert "20 lines within quoted fields look like rows, the first in the field that be" in alarm
 
 
 @pytest.mark.parametrize("quote", ['"', "'"])
@@ -311,6 +320,61 @@ def test_a_number_that_may_be_a_thousand_times_as_much_decides_no_decimal_mark(
     for clear, alarms in (("0.5", ()), ("2.75", ())):
         path = write(tmp_path, "v.csv", data + f"{clear}{delimiter}4\n")
         assert surveyed(path, columns=["a", "b"]).alarms == alarms
+
+
+def test_thousands_beside_decimals_of_another_column_are_an_alarm(tmp_path: Path) -> None:
+    rows = [f"F{row};{15 + row % 9}.1;{30 + row}.{816 - row};{67 + row % 7}" for row in range(30)]
+    rows[7] = "F7;15.1;335;67"
+    data = "\n".join(["Filiale;Temperatur;Umsatz;Besucher", *rows])
+    (alarm,) = surveyed(write(tmp_path, "t.csv", data)).alarms
+    assert alarm.startswith("numbers such as 30.816 are read with a decimal point")
+    assert surveyed(write(tmp_path, "u.csv", data.replace(";335;", ";35.335;"))).alarms == ()
+
+
+def test_numbers_between_spaces_are_columns(tmp_path: Path) -> None:
+    data = "".join(f"{row / 7:.4f} {row * 0.3:.4f} {row % 5}\n" for row in range(40))
+    taken = surveyed(write(tmp_path, "t.csv", f"mass height volume\n{data}"))
+    assert taken.columns.numbers == ("mass", "height", "volume")
+    assert len(Read(tmp_path / "t.csv").rows) == 40
+    with pytest.raises(InputError, match="the first line of csv must name the columns, but holds"):
+        surveyed(write(tmp_path, "u.csv", data))
+    assert surveyed(write(tmp_path, "v.csv", "text\nthe ferry\na loaf\n")).columns.text == "text"
+
+
+@pytest.mark.parametrize("form", ["csv", "txt", "jsonl"])
+def test_a_packed_file_under_another_name_is_refused(tmp_path: Path, form: str) -> None:
+    for data, kind in (
+        (gzip.compress(table_of(20).encode()), "packed by gzip"),
+        (b"PK\x03\x04" + bytes(400), "an archive or a workbook"),
+    ):
+        path = write(tmp_path, f"t.{form}", data)
+        with pytest.raises(InputError, match=rf"t\.{form}: is {kind}, and not what its name says"):
+            surveyed(path)
+
+
+def test_a_title_above_the_names_is_refused_and_rows_may_end_with_delimiters(
+    tmp_path: Path,
+) -> None:
+    rows = "".join(f"P{row};{row * 88};{row},59;{row % 4},23\n" for row in range(20))
+    title = write(tmp_path, "t.csv", f"Bericht Q1;;;\nProdukt;Menge;Preis;Kosten\n{rows}")
+    with pytest.raises(InputError, match="3 of 4 that hold values have no name; remove the lines"):
+        surveyed(title)
+    rows = "".join(f"{row},{row * 3}.5,,\n" for row in (4, 9, 2))
+    assert surveyed(write(tmp_path, "u.csv", f"a,b,,\n{rows}")).columns.numbers == ("a", "b")
+
+
+def test_a_header_that_comes_again_is_no_item(tmp_path: Path) -> None:
+    data = "id,comment\n1,a ferry\nid,comment\n2,rye bread\n"
+    read = Read(write(tmp_path, "t.csv", data), id_column="id")
+    assert read.texts == ["a ferry", "rye bread"]
+    assert read.rejected == ["the row repeats the header"]
+
+
+def test_a_few_names_of_places_beside_variables_are_no_texts(tmp_path: Path) -> None:
+    lines = [f"{row % 9}.5,{row % 7},Station at the old river bridge" for row in range(30)]
+    taken = surveyed(write(tmp_path, "t.csv", "\n".join(["a,b,station", *lines])))
+    assert taken.columns.numbers == ("a", "b")
+    assert taken.left_out == {"station": "text"}
 
 
 def test_a_tsv_file_has_tabs_unless_it_has_none(tmp_path: Path) -> None:
