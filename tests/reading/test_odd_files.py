@@ -49,7 +49,7 @@ class Read:
                 self.labels += batch.labels.drop_columns(["position"]).to_pylist()
                 self.rejected += batch.rejected["reason"].to_pylist()
                 owners.append(batch.owners)
-        self.owners = pa.concat_tables(owners)["owner"] if owners else None
+        self.owners = pa.concat_tables(owners)["owner"] if owners else pa.nulls(0, pa.uint64())
 
     @property
     def texts(self) -> list[str]:
