@@ -100,7 +100,8 @@ def test_arrays_in_a_dataset_of_ray_are_vectors(local_ray: None) -> None:
     vectors = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
     hierarchy = quick([3]).fit(ray.data.from_numpy(vectors))
     assert hierarchy.run["input"]["modality"] == "embedding"
-    assert np.stack(hierarchy.table("embeddings")["embedding"].to_list()).tolist() == vectors.tolist()
+    found = np.stack(hierarchy.table("embeddings")["embedding"].to_list())
+    assert found.tolist() == vectors.tolist()
 
 
 def test_files_are_named_by_a_path(local_ray: None, tmp_path: Path) -> None:
