@@ -313,17 +313,15 @@ def npy_header(source: SourceFile) -> NpyHeader:
         raise InputError(
             f"{source.uri}: cannot be read as npy ({reason}); replace the file or leave it out"
         ) from None
-    problem = ""
+    problem, remedy = "", "save it as numpy.ascontiguousarray(x, 'float32')"
     if dtype.kind not in "fiub" or dtype.itemsize > 8:
-        problem = f"numbers of a plain type, got {dtype}"
+        problem, remedy = f"real numbers, got {dtype}", "save an array of them, of float32"
     elif by_column:
         problem = "rows one after another (C order), got columns (Fortran order)"
     elif len(shape) not in (1, 2) or (len(shape) == 2 and shape[1] == 0):
         problem = f"an array of shape (items, numbers), got {shape}"
     if problem:
-        raise InputError(
-            f"{source.uri}: must hold {problem}; save it as numpy.ascontiguousarray(x, 'float32')"
-        )
+        raise InputError(f"{source.uri}: must hold {problem}; {remedy}")
     width = shape[1] if len(shape) == 2 else 1
     if source.size_bytes < offset + shape[0] * width * dtype.itemsize:
         raise InputError(

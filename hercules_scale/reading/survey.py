@@ -377,4 +377,7 @@ def _content(kind: pa.DataType) -> str:
         return "text"
     if is_number(kind):
         return "numbers"
+    if pa.types.is_boolean(kind):
+        # In JSON also whatever is no text, number or list of numbers.
+        return "neither text nor numbers"
     return "lists of numbers" if is_vector(kind) else str(kind)

@@ -182,8 +182,8 @@ def test_rows_of_npy_files_are_vectors(
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (np.array([["a"]]), "must hold numbers of a plain type, got <U1"),
-        (np.array([{}], dtype=object), "must hold numbers of a plain type, got object"),
+        (np.array([["a"]]), "must hold real numbers, got <U1; save an array of them"),
+        (np.array([{}], dtype=object), "must hold real numbers, got object"),
         (np.zeros((2, 2, 2)), r"must hold an array of shape \(items, numbers\), got \(2, 2, 2\)"),
         (np.asfortranarray(np.zeros((3, 2))), "C order"),
     ],
