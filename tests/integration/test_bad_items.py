@@ -49,7 +49,7 @@ def run_over(folder: Path, files: dict[str, bytes], **sections: Any) -> int:
     [
         ({"a.parquet": parquet(text=["a"])[:-9]}, f"a.parquet: {PARQUET}"),
         ({"a.parquet": b"text\na\n"}, f"a.parquet: {PARQUET}"),
-        ({"a.csv": parquet(text=["a"])}, "a.csv: is a Parquet file, and not what its name says; na"),
+        ({"a.csv": parquet(text=["a"])}, "a.csv: is a Parquet file, and not what its name says"),
         ({"a.npy": b"text\n"}, "a.npy: cannot be read as npy ("),
         ({"a.jsonl": b"text\na\n"}, "a.jsonl: the first 1,000 lines hold no JSON object; give one"),
         ({"a.xlsx": b"text\n"}, "a.xlsx: the format must be one of .parquet, .pq, .csv, .tsv,"),
