@@ -35,8 +35,8 @@ def check_models(
 ) -> None:
     """Make sure that the caller names the models that a run would have us load.
 
-    The files of a model can hold code, and those of a hub come over the network. Aliases are of
-    installed packages, and functions come from the caller anyway.
+    Files of a model can hold code, and a hub sends them over the network. Aliases name models in
+    installed packages, and functions come from the caller.
 
     Args:
         uri: Output of the run.

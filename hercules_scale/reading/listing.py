@@ -96,8 +96,8 @@ def list_sources(paths: list[str], skipped: dict[str, str] | None = None) -> lis
 
 
 def _is_readme(name: str, mixed: bool) -> bool:
-    """Return whether a file is one that lies beside data, by the beginning of its name, among
-    files of one format by all of it."""
+    """Return whether a file lies beside data, such as a README: by the beginning of its name, or by
+    all of it where the files have one format."""
     name = name.rpartition("/")[2]
     return bool(README.match(name) if mixed else README.fullmatch(name.partition(".")[0]))
 

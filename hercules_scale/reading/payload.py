@@ -31,7 +31,7 @@ IMAGE_THREADS = 8
 LARGEST = 1e308
 # Squares of larger ones, summed over all rows, would not be finite.
 LARGEST_NUMBER = 1e100
-# Thousands that are set apart: by a comma that is known to, and by one that cannot begin decimals.
+# Thousands apart: where a comma is known to set them so, and where it cannot begin decimals.
 GROUPED = re.compile(rb"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
 THOUSANDS = re.compile(rb"[+-]?\d{1,3}((,\d{3})+\.\d+|(,\d{3}){2,})")
 # Words that people and programs write for a missing number, in lower case.

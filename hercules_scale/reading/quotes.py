@@ -205,19 +205,16 @@ class QuotedRows:
         self._say_row_like()
 
     def _say_row_like(self) -> None:
-        if not self._delimiters and self._lines >= ROW_LIKE_LINES:
-            self._n_long += 1
-            self._long = self._long if self._n_long > 1 else (self._opened, self._lines)
-        if (
-            self._delimiters
-            and self._row_like >= ROW_LIKE_LINES
-            and self._row_like >= ROW_LIKE_SHARE * self._lines
-        ):
+        if not self._delimiters:
+            if self._lines >= ROW_LIKE_LINES:
+                self._n_long += 1
+                self._long = self._long if self._n_long > 1 else (self._opened, self._lines)
+        elif self._row_like >= max(ROW_LIKE_LINES, ROW_LIKE_SHARE * self._lines):
             self.alarms.append(
                 f"{self._where}: the field that begins in line {self._opened:,} holds "
                 f"{self._row_like:,} lines that look like rows; a quote is likely missing"
             )
-        elif self._delimiters:
+        else:
             self._all_lines += self._lines
             self._all_row_like += self._row_like
             self._first_row_like = self._first_row_like or self._opened * (self._row_like > 0)

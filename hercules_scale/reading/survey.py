@@ -162,7 +162,6 @@ def survey(
         InputError: A file cannot be read.
         SchemaError: A column is missing, or the modality is not clear.
     """
-    skipped = {} if skipped is None else skipped
     places = np.linspace(0, len(sources) - 1, min(SAMPLED_FILES, len(sources))).round()
     sampled = [sources[place] for place in dict.fromkeys(places.astype(int).tolist())]
     valued = {0, len(sampled) // 2, len(sampled) - 1}
@@ -174,12 +173,8 @@ def survey(
     kinds = _merged(heads)
     if not kinds:
         raise InputError(f"{sources[0].uri}: the file is empty; replace it or leave it out")
-    # A file that is empty once it is unpacked.
-    skipped |= {
-        source.uri: "it holds nothing"
-        for source, head in zip(sampled, heads, strict=True)
-        if not head.kinds
-    }
+    # Files that are empty once they are unpacked.
+    empty = [source.uri for source, head in zip(sampled, heads, strict=True) if not head.kinds]
     guess = _guess(config, kinds, heads, sampled)
     typed = sources[0].format != "csv"
     columns = choose_columns(config, kinds, sampled[first].uri, typed, guess)
@@ -195,7 +190,7 @@ def survey(
         n_rows,
         dict(dialects),
         len(sampled),
-        skipped,
+        {**(skipped or {}), **dict.fromkeys(empty, "it holds nothing")},
         tuple(_alarms(columns, heads)),
     )
 

@@ -29,8 +29,8 @@ LOG_LEVEL_LINE = b": Set ray log level from environment variable"
 # bytes for a socket's.
 RAY_SOCKET = "/ray/session_2026-01-01_00-00-00_123456_1234567/sockets/plasma_store"
 RAY_FOLDER_BYTES = 107 - len(RAY_SOCKET)
-TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 SHORT_FOLDERS = ("/tmp", "/var/tmp")  # noqa: S108
+TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 # Held while there is a Ray that a run of this process started or joined for itself.
 _turn = threading.Lock()
 _has_turn: ContextVar[bool] = ContextVar("has_turn", default=False)

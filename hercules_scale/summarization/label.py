@@ -105,8 +105,8 @@ class Candidates:
             raise SummaryError("; ".join(problems))
 
     def add_of_all(self, cluster: int, grounding: Grounding | None) -> None:
-        """Add a description of the topics of all answers that most items speak of, and leave out
-        those of one topic."""
+        """Add a description of the most common topics of all answers, and drop descriptions of a
+        single topic."""
         if grounding is None or not self.topics:
             return
         # Without content words there is no typicality.

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from hercules_scale.summarization.cluster_facts import ClusterFacts, plain_text
-from hercules_scale.summarization.tokens import Tokens
+from hercules_scale.summarization.tokens import CHARACTERS_PER_TOKEN, Tokens
 from hercules_scale.summarization.words import cut
 from hercules_scale.summarization.worked_examples import (
     EXAMPLES,
@@ -219,13 +219,8 @@ def fixed_messages(style: PromptStyle, of_item: bool = False) -> list[Message]:
         wanted = INSTRUCTIONS_FOR_TOPICS if style.in_topics else INSTRUCTIONS
         instructions = wanted.replace("{kind}", style.kind)
         examples = tuple(
-            (
-                _question(facts, style, style.prompt),
-                _answer(title, "topics", topics)
-                if style.in_topics
-                else _answer(title, "description", description),
-            )
-            for facts, title, description, topics in _worked_examples(style)
+            (_question(facts, style, style.prompt), answer)
+            for facts, answer in _worked_examples(style)
         )
     messages = [{"role": "system", "content": instructions + _wishes(style)}]
     for question, answer in examples:
@@ -238,13 +233,18 @@ def fixed_messages(style: PromptStyle, of_item: bool = False) -> list[Message]:
     return messages
 
 
-def _worked_examples(style: PromptStyle) -> Iterable[tuple[ClusterFacts, str, str, list[str]]]:
-    if style.examples is None:
-        return () if style.size == "large" else EXAMPLES
-    return [
-        (ClusterFacts(1, 0, len(items), exemplars=items), title, description, [])
-        for items, title, description in style.examples
-    ]
+def _worked_examples(style: PromptStyle) -> Iterator[tuple[ClusterFacts, str]]:
+    """Yield clusters and the answers about them."""
+    if style.examples is not None:
+        for items, title, description in style.examples:
+            facts = ClusterFacts(1, 0, len(items), exemplars=items)
+            yield facts, _answer(title, description=description)
+    elif style.size != "large":
+        for facts, title, description, topics in EXAMPLES:
+            if style.in_topics:
+                yield facts, _answer(title, topics=topics)
+            else:
+                yield facts, _answer(title, description=description)
 
 
 def words_of_examples() -> str:
@@ -259,8 +259,8 @@ def words_of_examples() -> str:
     return " ".join(words)
 
 
-def _answer(title: str, name: str, said: str | list[str]) -> str:
-    answer = {"title": title, name: said}
+def _answer(title: str, **said: str | list[str]) -> str:
+    answer = {"title": title, **said}
     return json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -338,5 +338,6 @@ def _that_fit(lines: list[str], tokens: Tokens, budget: int) -> list[str]:
 
 def shown_item(text: str, tokens: Tokens, n_tokens: int) -> str:
     """Return an item between marks, cut to a length."""
-    # Few tokens are longer than 16 characters, so a huge text is not read whole.
-    return f"<item>{tokens.cut(plain_text(text[: 32 * n_tokens]), n_tokens)}</item>"
+    # Marks and spaces that `plain_text` drops take as much again.
+    start = text[: 2 * CHARACTERS_PER_TOKEN * n_tokens]
+    return f"<item>{tokens.cut(plain_text(start), n_tokens)}</item>"

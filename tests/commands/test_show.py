@@ -17,7 +17,7 @@ GROUP_ROWS = 20
 
 
 def spoil(path: Path, kept: set[int]) -> None:
-    """Leave of the pages of a Parquet file those of some row groups alone."""
+    """Zero the pages of a Parquet file, except in some row groups."""
     metadata, data = pq.ParquetFile(path).metadata, bytearray(path.read_bytes())
     for number in set(range(metadata.num_row_groups)) - kept:
         group = metadata.row_group(number)

@@ -649,10 +649,7 @@ def test_an_empty_part_and_a_readme_are_passed_over_and_said(tmp_path: Path) -> 
         "README.txt": "its name is none of data",
         "c.md": "the format is not known",
     }
-    skipped: dict[str, str] = {}
-    config = InputConfig.model_validate({"path": str(tmp_path)})
-    survey(config, list_sources(config.paths), None, skipped)
-    assert skipped == {str(tmp_path / "d.csv.gz"): "it holds nothing"}
+    assert surveyed(tmp_path).skipped == {str(tmp_path / "d.csv.gz"): "it holds nothing"}
     for name in ("README.txt", "readme-of-a-ferry.txt", "a.txt"):
         write(tmp_path, f"texts/{name}", name)
     assert Read(tmp_path / "texts").texts == ["a.txt", "readme-of-a-ferry.txt"]
