@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 BUCKET, OPEN_BUCKET = "bucket", "open"
@@ -41,12 +41,18 @@ IDENTITIES = {
 }
 
 
+def free_ports(n: int) -> list[int]:
+    """Ports that nothing listens on now, each another."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(n)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+
+
 def free_port() -> int:
     """A port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_ports(1)[0]
 
 
 class S3Server:
@@ -61,8 +67,9 @@ class S3Server:
         self._folder, self._address = folder, address
         self._process: subprocess.Popen[bytes] | None = None
         names = ("master", "volume", "filer", "s3")
-        self._ports = {name: free_port() for name in names}
-        self._grpc_ports = {name: free_port() for name in names}
+        ports = free_ports(2 * len(names))
+        self._ports = dict(zip(names, ports, strict=False))
+        self._grpc_ports = dict(zip(names, ports[len(names) :], strict=True))
         self.port = self._ports["s3"]
         self.environment = {
             "AWS_ACCESS_KEY_ID": KEY,
