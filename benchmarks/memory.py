@@ -3,7 +3,8 @@
 - parquet: 287 bytes, in which a dictionary repeats a text of 512 KiB in 8,192 rows, read by a run;
 - word: a word of 4,000 letters, twice among the 40,000 phrases of a cluster;
 - phrases: counts of phrases as the driver of a run holds them, of ``--clusters`` clusters with
-  4,000 phrases each; with ``--all`` every count goes to it.
+  4,000 phrases each; with ``--all`` every count goes to it;
+- ids: ``--ids`` ids of 36 letters in pieces of 65,536, looked through for those that occur twice.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import multiprocessing
 import resource
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +24,14 @@ from hercules_scale.config.reading import InputConfig
 from hercules_scale.reading.items import read_layout, read_piece
 from hercules_scale.reading.listing import list_sources
 from hercules_scale.reading.sources import split_into_pieces
-from hercules_scale.stages import phrase_counts
+from hercules_scale.stages import ids, phrase_counts
+from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import read_tables, write_table
 from hercules_scale.summarization.keyphrases import COUNTS, PhraseCounts, count_phrases
 
 PHRASES_OF_CLUSTER, SHARDS = 4_000, 8
+IDS_OF_PIECE = 65_536
 
 
 def read_parquet(folder: Path) -> None:
@@ -94,6 +98,33 @@ def hold_phrases(folder: Path, n_clusters: int, every: bool) -> None:
     found.of_level(np.arange(n_clusters, dtype=np.int32), 8)
 
 
+def write_ids(folder: Path, n_ids: int) -> None:
+    """Write ids as the workers that read the input do; one of them occurs twice."""
+    store = Store(str(folder))
+    for piece, start in enumerate(range(0, n_ids, IDS_OF_PIECE)):
+        rows = range(start, min(start + IDS_OF_PIECE, n_ids))
+        names = [f"{max(row, 1):012d}-{row * 2654435761 % 2**32:023d}" for row in rows]
+        if start == 0:
+            names[0] = names[1]
+        write_table(store, layout.work_part("ids", piece), pa.table({"item_id": names}))
+
+
+def find_repeated(folder: Path, n_ids: int) -> None:
+    """Do what one worker after another does."""
+    context = multiprocessing.get_context("spawn")
+    child = context.Process(target=write_ids, args=(folder, n_ids))
+    child.start()
+    child.join()
+    store, started = Store(str(folder)), time.perf_counter()
+    n_pieces, n_buckets = -(-n_ids // IDS_OF_PIECE), -(-n_ids // ids.IDS_PER_BUCKET)
+    few = n_ids <= ids.IDS_COMPARED
+    for piece in () if few else range(n_pieces):
+        ids._SortWorker(store, "ids", n_buckets)(piece)
+    check = ids._CheckWorker(store, "ids", n_pieces, n_buckets, few)
+    found = [check(bucket).info["twice"] for bucket in range(n_buckets)]
+    print(f"{sum(found):,} twice, {time.perf_counter() - started:.1f} s")
+
+
 def largest_mib() -> int:
     """Return the largest resident memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
@@ -102,8 +133,9 @@ def largest_mib() -> int:
 def main() -> None:
     """Do one part."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=["parquet", "word", "phrases"])
+    parser.add_argument("part", choices=["parquet", "word", "phrases", "ids"])
     parser.add_argument("--clusters", type=int, default=5_000)
+    parser.add_argument("--ids", type=int, default=16_000_000)
     parser.add_argument("--all", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -112,6 +144,8 @@ def main() -> None:
             read_parquet(Path(folder))
         elif options.part == "word":
             count_long_word()
+        elif options.part == "ids":
+            find_repeated(Path(folder), options.ids)
         else:
             hold_phrases(Path(folder), options.clusters, options.all)
     print(f"{options.part}: {largest_mib()} MiB, {before} MiB before")

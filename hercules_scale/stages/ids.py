@@ -21,10 +21,12 @@ from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import read_table
 
 STAGE, SORT_STAGE = "check_ids", "sort_ids"
-# Hashes of 32 MB; so few ids are compared themselves.
+# So few ids are compared themselves, in some 130 MB.
+IDS_COMPARED = 500_000
+# Hashes of 32 MB.
 IDS_PER_BUCKET = 4_000_000
 # Of the hashes that occur twice, so many have their ids compared.
-COMPARED = 1_000
+HASHES_COMPARED = 1_000
 NAMED = 3
 
 Hashes = NDArray[np.uint64]
@@ -42,13 +44,14 @@ def find_repeated_ids(
         n_items: Ids in all.
     """
     n_buckets, workers = -(-n_items // IDS_PER_BUCKET), context.config.resources.workers
-    if n_buckets > 1:
+    few = n_items <= IDS_COMPARED
+    if not few:
         stage = Stage(SORT_STAGE, "pieces", n_pieces, workers)
         run_shards(context, stage, n_pieces, _SortWorker(context.store, scanned, n_buckets))
     stage = Stage(STAGE, "buckets", n_buckets, workers)
-    worker = _CheckWorker(context.store, scanned, n_pieces, n_buckets)
+    worker = _CheckWorker(context.store, scanned, n_pieces, n_buckets, few)
     commits = run_shards(context, stage, n_buckets, worker).values()
-    if n_buckets > 1:
+    if not few:
         context.store.delete_files(layout.stage_file(SORT_STAGE, ""))
     names = [item_id for commit in commits for item_id in commit.info["first"]]
     return sum(commit.info["twice"] for commit in commits), names[:NAMED]
@@ -87,21 +90,22 @@ class _SortWorker:
 
 @dataclass(frozen=True)
 class _CheckWorker:
-    """Counts the ids of a bucket that occur more than once."""
+    """Counts the ids of a bucket that occur more than once; of few ids there are no hashes."""
 
     store: Store
     scanned: str
     n_pieces: int
     n_buckets: int
+    few: bool
 
     def __call__(self, bucket: int) -> ShardResult:
-        if self.n_buckets == 1:
+        if self.few:
             repeated = _repeated([self._ids(piece) for piece in range(self.n_pieces)])
             return _result(len(repeated), repeated)
         parts = [self._hashes(piece, bucket) for piece in range(self.n_pieces)]
         hashes = np.sort(np.concatenate(parts))
         twice = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
-        compared = twice[:COMPARED]
+        compared = twice[:HASHES_COMPARED]
         of_these = [
             self._ids(piece, compared)
             for piece, part in enumerate(parts)
