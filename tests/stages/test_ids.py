@@ -61,7 +61,7 @@ def test_buckets_read_every_hash_once(tmp_path: Path) -> None:
     store = scanned(tmp_path, [[f"{piece}-{number}" for number in range(50)] for piece in range(3)])
     check(store, 5)
     assert len(store.read_bytes(_sorted(1))) == 8 * (5 + 1 + 50)
-    worker = _CheckWorker(store, "scanned", N_PIECES, 5)
+    worker = _CheckWorker(store, "scanned", N_PIECES, 5, few=False)
     read = [len(worker._hashes(1, bucket)) for bucket in range(5)]
     assert sum(read) == 50
     assert max(read) < 50
