@@ -22,6 +22,7 @@ from hercules_scale.config.summaries import SummariesConfig
 from hercules_scale.errors import InputError
 from hercules_scale.jobs.disk_space import check_space, count_rows
 from hercules_scale.jobs.preflight import check
+from hercules_scale.reading.files import estimate_rows
 from hercules_scale.reading.items import Batch, Layout, read_layout, read_piece
 from hercules_scale.reading.numbers import verbalise_rows
 from hercules_scale.reading.sources import SourceFile, split_into_pieces
@@ -42,6 +43,8 @@ from hercules_scale.summarization.prompts import PromptStyle, fixed_messages
 from hercules_scale.summarization.tokens import EstimatedTokens
 
 SAMPLE_TEXTS, SAMPLE_IMAGES = 128, 32
+# So small an input is read to count its rows.
+SMALL_BYTES = 8 * 2**20
 # Two cores, SmolLM2-135M on vLLM; seconds until the replica answers, tokens a second.
 LLM_START_SECONDS, LLM_PROMPT_RATE, LLM_ANSWER_RATE = 90, 660, 86
 ANSWER_TOKENS = 65
@@ -57,14 +60,14 @@ class _Sample:
     Attributes:
         items: Items as the scan leaves them.
         words: A noun for them.
-        rows_per_byte: Rows per byte of a file of texts.
+        n_rows: Rows of the input, where it is so small that all were read.
         dimension: Length of their vectors, where no model is needed to tell.
         warnings: Rows that cannot be used, and what looks wrong.
     """
 
     items: pa.Table
     words: list[str]
-    rows_per_byte: float
+    n_rows: int | None
     dimension: int
     warnings: list[str]
 
@@ -80,7 +83,7 @@ def make_plan(config: RunConfig) -> str:
     """
     config, sources, taken = check(config)
     sample = _sample(config, sources)
-    n_rows, counted = _count_rows(sources, sample)
+    n_rows, counted = _count_rows(config, sources, sample)
     levels, described = _levels(config, n_rows, counted)
     if levels[0] > n_rows and counted:
         raise InputError(
@@ -93,7 +96,7 @@ def make_plan(config: RunConfig) -> str:
     tokens_per_item = sum(map(EstimatedTokens().count, sample.words)) / len(sample.words)
     lines = [
         *(printable(line) for line in taken.lines),
-        *([] if counted else [f"input: about {n_rows:,} rows"]),
+        *([] if taken.n_rows else [f"input: {'' if counted else 'about '}{n_rows:,} rows"]),
         *(f"input: {printable(each)}" for each in (*taken.alarms, *sample.warnings)),
         f"embedding: {embedding}",
         f"clusters per level: {described}",
@@ -177,13 +180,19 @@ def _sample(config: RunConfig, sources: list[SourceFile]) -> _Sample:
     parts: list[pa.Table] = []
     warnings: list[str] = []
     reasons: Counter[str] = Counter()
-    n_seen = 0
+    n_seen = n_items = 0
+    is_small = sum(source.size_bytes for source in sources) <= SMALL_BYTES
+    whole = of_items.columns.modality != "image" and is_small
     for batch in _batches(config, of_items, sources, warnings):
-        parts.append(batch.items)
+        if n_items < n_wanted:
+            parts.append(batch.items)
         n_seen += batch.n_rows
+        n_items += batch.items.num_rows
         reasons.update(batch.rejected["reason"].to_pylist())
-        if sum(part.num_rows for part in parts) >= n_wanted:
+        if n_items >= n_wanted and not whole:
             break
+    else:
+        whole = True
     items = pa.concat_tables([of_items.schema.empty_table(), *parts]).slice(0, n_wanted)
     if not items.num_rows:
         raise InputError("input.path: the first rows hold no item that can be used; check columns")
@@ -194,13 +203,13 @@ def _sample(config: RunConfig, sources: list[SourceFile]) -> _Sample:
         words = verbalise_rows(items, columns.numbers, config.input.metadata)
     else:
         words = [""] * items.num_rows
-    n_bytes = sum(len(text.encode()) for text in words)
     dimension = of_items.dimension or len(columns.numbers)
     if reasons:
         listed = listed_reasons(reasons, n_most=5)
-        rejected = f"of the first {n_seen:,} rows {reasons.total():,} cannot be used: {listed}"
+        seen = f"{n_seen:,} rows" if whole else f"the first {n_seen:,} rows"
+        rejected = f"of {seen} {reasons.total():,} cannot be used: {listed}"
         warnings.insert(0, rejected)
-    return _Sample(items, words, len(words) / max(n_bytes, 1), dimension, warnings)
+    return _Sample(items, words, n_seen if whole else None, dimension, warnings)
 
 
 def _batches(
@@ -211,13 +220,10 @@ def _batches(
             yield from read_piece(config.input, of_items, piece, warnings)
 
 
-def _count_rows(sources: list[SourceFile], sample: _Sample) -> tuple[int, bool]:
+def _count_rows(config: RunConfig, sources: list[SourceFile], sample: _Sample) -> tuple[int, bool]:
     """Return the rows of the input, and whether they were counted or estimated from the bytes."""
-    counted = count_rows(sources)
-    if counted is not None:
-        return counted, True
-    size = sum(source.size_bytes for source in sources)
-    return max(int(size * sample.rows_per_byte), 1), False
+    counted = count_rows(sources) if sample.n_rows is None else sample.n_rows
+    return (estimate_rows(config.input, sources), False) if counted is None else (counted, True)
 
 
 def _fixed_tokens(summaries: SummariesConfig, of_item: bool) -> int:

@@ -63,7 +63,7 @@ def csv_head(config: InputConfig, source: SourceFile, with_cells: bool) -> FileH
         except StopIteration:
             batch = pa.RecordBatch.from_pylist([], schema)
     # The reader is ahead of its batches: those before the last row of this one.
-    own = [each for place, each in enumerate(broken) if _row(each) - place - 2 < batch.num_rows]
+    own = [each for place, each in enumerate(broken) if _row(each) - place - 2 <= batch.num_rows]
     _check_fits(source, dialect, batch.num_rows, len(own), own)
     first = batch.slice(0, SNIFFED_ROWS)
     _check_named(first, source)
@@ -229,7 +229,9 @@ def _open_csv(
         invalid_row_handler=set_aside,
     )
     # Line numbers of malformed rows are known to a single-threaded reader alone.
-    read = pacsv.ReadOptions(use_threads=False, block_size=CSV_BLOCK_BYTES)
+    read = pacsv.ReadOptions(
+        use_threads=False, block_size=CSV_BLOCK_BYTES, skip_rows_after_names=dialect.records
+    )
     with open_text(source, dialect) as stream, _without_traces_of_undecodable_rows():
         rows = QuotedRows(stream, source.uri, dialect, CSV_BLOCK_BYTES)
         try:

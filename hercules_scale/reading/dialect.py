@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hercules_scale.config.reading import CsvConfig
 
@@ -36,6 +36,7 @@ DELIMITERS = (",", ";", "\t", "|")
 MOST_MALFORMED_SHARE, FEWEST_ROWS = 0.2, 10
 # Share of fields that speaks for a quote.
 FITTING = 1 - MOST_MALFORMED_SHARE
+COMMENTS = re.compile(r"(#[^\n]*\n)+")
 # The first line of a file that Excel is to open.
 SEPARATOR = re.compile(r"sep=([^\w\s]|\t)\r?\n")
 COMMA_NUMBER = re.compile(r"[+-]?(\d+|[1-9]\d{0,2}(\.\d{3})+),\d+")
@@ -44,6 +45,13 @@ CODE = re.compile(r"0\d+")
 # Thousands that are set apart.
 GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}([,.]\d{3})+")
 POINT_NUMBER = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
+# Key and short text of a JSON object.
+JSON_CELL = re.compile(r'"((?:[^"\\]|\\.){1,200}+)"\s{0,9}+:\s{0,9}+"([^"\\]{1,40}+)"')
+# Qualtrics writes questions and such a record of each column below the names.
+SURVEY_RECORD = re.compile(r'\{\s*"ImportId"')
+SURVEY_LINES = 2
+# Letters of Hungarian that Western encodings take for others, of which no language has these alone.
+HUNGARIAN, PORTUGUESE = ("õ", "û"), "ã"
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,10 @@ class Dialect:
         decimal: Decimal mark.
         named: Whether the user named it, so that the other mark is that of thousands.
         doubtful: A number that may mean a thousand times as much, where none decides.
+        comments: Lines that begin with ``#`` before the names of csv.
+        unnamed: Whether each row of csv has one field more than there are names, ``first`` or
+            ``last``; empty where none has.
+        records: Lines that describe the columns, after their names.
     """
 
     encoding: str = "utf-8"
@@ -67,6 +79,9 @@ class Dialect:
     decimal: str = "."
     named: bool = False
     doubtful: str = ""
+    comments: int = 0
+    unnamed: str = ""
+    records: int = 0
 
     @property
     def marks(self) -> str:
@@ -75,15 +90,21 @@ class Dialect:
 
     def said(self, of_csv: bool) -> str:
         """Describe it for people."""
-        if not of_csv:
-            return self.encoding
-        parts = [self.encoding, f"delimiter {self.delimiter!r}"]
+        parts = [self.encoding]
+        if of_csv:
+            parts.append(f"delimiter {self.delimiter!r}")
         if self.quote != '"':
             parts.append(f"quote {self.quote!r}" if self.quote else "no quotes")
         if self.escape:
             parts.append(f"escape {self.escape}")
         if self.decimal != ".":
             parts.append(f"decimal {self.decimal!r}")
+        if self.comments:
+            parts.append(f"without its first lines that begin with # ({self.comments:,})")
+        if self.unnamed:
+            parts.append(f"the {self.unnamed} field of each row has no name")
+        if self.records:
+            parts.append(f"without the {self.records:,} lines of Qualtrics after the names")
         return ", ".join(parts)
 
 
@@ -100,13 +121,20 @@ def detect(
         names: Columns that csv must have.
     """
     encoding = given.encoding or detect_encoding(head, whole)
-    if not of_csv:
-        return Dialect(encoding)
     text = decoded(head, encoding)
+    if not of_csv:
+        cells: dict[str, list[str]] = {}
+        for name, cell in JSON_CELL.findall(text):
+            cells.setdefault(name, []).append(cell.strip())
+        decimal = given.decimal or _decimal(list(cells.values()))[0]
+        return Dialect(encoding, decimal=decimal, named=given.decimal is not None)
     quote = _quote(text) if given.quote is None else given.quote
     separator = SEPARATOR.match(text)
     if separator is not None:
         text = text[separator.end() :]
+    comments = COMMENTS.match(text)
+    if comments is not None:
+        text = text[comments.end() :]
     known = given.delimiter or (separator and separator[1])
     delimiters = [known] if known else DELIMITERS
     escape = _escape(text, quote) if given.escape is None else given.escape
@@ -124,11 +152,42 @@ def detect(
         found = list(_rows(text, tried, whole))
         if _are_numbers_in_columns(found):
             best, rows = tried, found
-    decimal, doubtful = (given.decimal, "") if given.decimal else _decimal(rows[1:])
-    # Between commas, a point is that of the decimals.
-    doubtful = "" if best.delimiter == "," else doubtful
-    named = given.decimal is not None
-    return Dialect(encoding, best.delimiter, quote, escape, decimal, named, doubtful)
+    n_comments = comments[0].count("\n") if comments is not None else 0
+    if comments is not None and rows:
+        # The last of them names the columns where it is as wide as the rows.
+        names_of = next(_rows(comments[0].splitlines()[-1], best, True), [])
+        if len(names_of) == len(rows[0]):
+            n_comments, rows = n_comments - 1, [names_of, *rows]
+    records = SURVEY_LINES if len(rows) > SURVEY_LINES and _are_records(rows[SURVEY_LINES]) else 0
+    cells_of = itertools.zip_longest(*rows[1 + records :], fillvalue="")
+    columns = [[cell.strip() for cell in column] for column in cells_of]
+    decimal, doubtful = (given.decimal, "") if given.decimal else _decimal(columns)
+    return replace(
+        best,
+        decimal=decimal,
+        named=given.decimal is not None,
+        # Between commas, a point is that of the decimals.
+        doubtful="" if best.delimiter == "," else doubtful,
+        comments=n_comments,
+        unnamed=_unnamed(rows),
+        records=records,
+    )
+
+
+def _are_records(row: list[str]) -> bool:
+    """Return whether each field is what Qualtrics says of its column."""
+    return all(map(SURVEY_RECORD.match, row))
+
+
+def _unnamed(rows: list[list[str]]) -> str:
+    """Return which field of the rows has no name: R leaves that of row names out, and some programs
+    end each row with a delimiter."""
+    width = len(rows[0]) if rows else 0
+    if len(rows) < 3 or any(len(row) != width + 1 for row in rows[1:]):
+        return ""
+    if not any(row[-1] for row in rows[1:]):
+        return "last"
+    return "first" if len({row[0] for row in rows[1:]}) == len(rows) - 1 else ""
 
 
 def decoded(head: bytes, encoding: str) -> str:
@@ -185,6 +244,8 @@ def _legacy(head: bytes) -> str:
         each.startswith(("Basic Latin", "Latin", "General", "Control")) for each in alphabets
     )
     if name in WESTERN or (latin and usual == len(foreign)):
+        if all(each in western.lower() for each in HUNGARIAN) and PORTUGUESE not in western.lower():
+            return "cp1250"
         return "cp1252" if "\ufffd" not in western else "latin_1"
     return name
 
@@ -213,14 +274,21 @@ def _escape(text: str, quote: str) -> str:
 def find_codes(head: bytes, dialect: Dialect) -> set[str]:
     """Return the columns of csv that hold codes such as 007, which are no numbers."""
     text = SEPARATOR.sub("", decoded(head, dialect.encoding), count=1)
+    for _ in range(dialect.comments):
+        text = text.partition("\n")[2]
     rows = _rows(text, dialect, whole=True)
-    names = next(rows, [])
+    names = [""] * (dialect.unnamed == "first") + next(rows, [])
     return {
         name
         for row in rows
         for name, cell in zip(names, row, strict=False)
         if CODE.fullmatch(cell.strip())
     }
+
+
+def count_lines(head: bytes, dialect: Dialect) -> int:
+    """Return the number of rows in the beginning of a csv file."""
+    return sum(1 for _ in _rows(decoded(head, dialect.encoding), dialect, whole=False))
 
 
 def _rows(text: str, dialect: Dialect, whole: bool) -> Iterator[list[str]]:
@@ -264,7 +332,7 @@ def _are_numbers_in_columns(rows: list[list[str]]) -> bool:
     )
 
 
-def _decimal(rows: list[list[str]]) -> tuple[str, str]:
+def _decimal(columns: list[list[str]]) -> tuple[str, str]:
     """Return a comma where numbers have it and none has a point, else a point.
 
     ``1,234`` and ``1.234`` decide nothing, since they may be thousands.
@@ -272,9 +340,6 @@ def _decimal(rows: list[list[str]]) -> tuple[str, str]:
     Returns:
         The mark, and a number that may be one of thousands.
     """
-    columns = [
-        [cell.strip() for cell in column] for column in itertools.zip_longest(*rows, fillvalue="")
-    ]
     clear = [cell for column in columns for cell in column if not GROUPED.fullmatch(cell)]
     commas = any(COMMA_NUMBER.fullmatch(cell) for cell in clear)
     points = any(POINT_NUMBER.fullmatch(cell) for cell in clear)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,16 +13,18 @@ from hercules_scale.config.reading import CsvConfig, InputConfig
 from hercules_scale.errors import InputError
 from hercules_scale.reading.columns import Columns, choose_columns
 from hercules_scale.reading.csv_files import csv_batches, csv_head, reason_of
-from hercules_scale.reading.dialect import Dialect
+from hercules_scale.reading.dialect import Dialect, count_lines
 from hercules_scale.reading.heads import BATCH_ROWS, LONGEST_LINE_BYTES, FileHead, named_columns
 from hercules_scale.reading.lines import TEXT_COLUMN_OF_LINES, json_batches, json_head, line_batches
 from hercules_scale.reading.parquet import BATCH_BYTES, parquet_batches, parquet_head
 from hercules_scale.reading.sources import COMPRESSED, Piece, SourceFile, npy_header
-from hercules_scale.reading.streams import UNPACK_ERRORS, dialect_of
+from hercules_scale.reading.streams import UNPACK, UNPACK_ERRORS, dialect_of, read_head
 from hercules_scale.storage.store import Store
 
 # Decoded images of a batch are held together.
 BATCH_IMAGES = 64
+# Beginning of a file by which its rows are estimated.
+ESTIMATED_BYTES = 2**20
 # Columns of files that have none.
 VECTOR_COLUMN, IMAGE_COLUMN = "embedding", "image"
 
@@ -105,6 +108,19 @@ def _reading(source: SourceFile) -> Iterator[None]:
             f"{source.uri}: cannot be read as {source.format} ({reason_of(error)}); "
             "fix the file or leave it out"
         ) from None
+
+
+def estimate_rows(config: InputConfig, sources: list[SourceFile]) -> int:
+    """Return about how many rows files of text hold, by the beginning of the largest."""
+    source = max(sources, key=lambda each: each.size_bytes)
+    with _reading(source):
+        head = read_head(source, ESTIMATED_BYTES)
+        dialect = dialect_of(source, config.csv, named_columns(config, source))
+    n_rows = count_lines(head, dialect) if source.format == "csv" else head.count(b"\n")
+    packed = any(source.name.lower().endswith(ending) for ending in UNPACK)
+    n_bytes = len(zlib.compress(head)) if packed else len(head)
+    total = sum(each.size_bytes for each in sources)
+    return max(total * n_rows // max(n_bytes, 1), 1)
 
 
 def raw_batches(

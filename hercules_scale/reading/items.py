@@ -20,6 +20,9 @@ from hercules_scale.reading.streams import dialect_of
 from hercules_scale.reading.survey import survey
 from hercules_scale.storage.schemas import SCANNED_OWNERS, scanned, scanned_labels
 
+# A whole number with decimals.
+WHOLE = r"^(-?\d+)\.0+$"
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -136,10 +139,7 @@ def _sort_rows(
     positions = pa.array(range(position, position + n_rows), pa.int64())
     table = pa.table({"position": positions, "item_id": item_id, **parts})
     items = table.select(layout.schema.names)
-    truth = [
-        _as_plain_text(raw.column(name), name, piece.source, "input.label_columns")
-        for name in columns.labels
-    ]
+    truth = [_as_classes(raw.column(name), name, piece.source) for name in columns.labels]
     labels = pa.table([positions, *truth], schema=scanned_labels(list(columns.labels)))
     owners = pa.table([positions, _as_owners(raw, columns, piece.source)], schema=SCANNED_OWNERS)
     rejected_rows = sorted(reasons)
@@ -197,6 +197,14 @@ def _as_ids(column: pa.ChunkedArray, name: str, source: SourceFile) -> tuple[pa.
 def _none_for_empty(texts: pa.Array) -> pa.Array:
     """Return texts with null for empty ones, as csv has them."""
     return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
+
+
+def _as_classes(column: pa.ChunkedArray, name: str, source: SourceFile) -> pa.Array:
+    """Return classes as text; 1.0 of csv is 1, as other programs write a column that has gaps."""
+    texts = _as_plain_text(column, name, source, "input.label_columns")
+    if source.format != "csv":
+        return texts
+    return pc.replace_substring_regex(texts, WHOLE, r"\1")
 
 
 def _as_plain_text(column: pa.ChunkedArray, name: str, source: SourceFile, key: str) -> pa.Array:

@@ -37,6 +37,7 @@ class QuotedRows:
         self._stream, self._where, self._longest = stream, where, longest
         self._quote, self._escape = dialect.quote.encode(), dialect.escape.encode()
         self._delimiter = dialect.delimiter.encode()
+        self._comments, self._unnamed = dialect.comments, dialect.unnamed
         ends = re.escape(self._delimiter) + rb"\r\n"
         self._opening = re.compile(rb"[" + ends + rb"]" + re.escape(self._quote))
         marks = filter(None, (self._quote, self._escape))
@@ -100,16 +101,25 @@ class QuotedRows:
             self._say_counts()
 
     def _begin(self, data: bytes) -> bytes:
-        """Take the kind of newline and the width of the header from the first line."""
+        """Take the kind of newline and the width of the header from the first line, which gets a
+        name for the field that has none."""
         self._begun = True
         data = data.removeprefix(b"\xef\xbb\xbf")
         if re.match(rb"sep=%b\r?\n" % re.escape(self._delimiter), data):
             data = data.partition(b"\n")[2]
             self._line += 1
+        for _ in range(self._comments):
+            data = data.partition(b"\n")[2]
+            self._line += 1
+        if self._unnamed == "first":
+            data = self._delimiter + data
         first = re.search(rb"\r\n?|\n", data)
         if first is not None:
+            end = first.start()
+            if self._unnamed == "last":
+                data = data[:end] + self._delimiter + data[end:]
             self._newline = b"\r" if first[0] == b"\r" else b"\n"
-            self._delimiters = data.count(self._delimiter, 0, first.start())
+            self._delimiters = data.count(self._delimiter, 0, end + 1)
         return data
 
     def _whole_rows(self, data: bytes) -> int:

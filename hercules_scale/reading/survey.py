@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -23,8 +24,9 @@ from hercules_scale.reading.columns import (
     is_vector,
     is_whole,
 )
+from hercules_scale.reading.dialect import GROUPED
 from hercules_scale.reading.files import read_file_head
-from hercules_scale.reading.heads import FileHead
+from hercules_scale.reading.heads import SNIFFED_ROWS, FileHead
 from hercules_scale.reading.payload import as_number, as_vector, is_missing
 from hercules_scale.reading.sources import SourceFile
 
@@ -34,8 +36,9 @@ SAMPLED_FILES = 8
 NUMBERS_SHARE = 0.9
 # Texts that are tried as lists of numbers.
 SNIFFED_VECTORS = 100
-# Values that programs write for none, so many times as far from others as these are apart.
-NINES, FAR = re.compile(r"-?9{2,}"), 3
+# Repeated values that stand for none, such as 65535: so many times as far from others, at least so
+# many that differ, as these are apart. Of nines the others may be few.
+FAR, DIFFERENT, NINES = 3, 8, re.compile(r"-?9{2,}")
 # Any others that many times as far leave no difference between the others.
 VERY_FAR = 1e6
 # Rows from which on numbers that rise by one are taken for a count.
@@ -205,7 +208,20 @@ def _alarms(columns: Columns, heads: list[FileHead]) -> Iterator[str]:
             f"numbers such as {doubtful} are read with a decimal point; if this one is {plain}, "
             "set input.csv.decimal to ','"
         )
+    yield from _of_last_rows(columns, heads)
     for name in columns.numbers:
+        texts = [
+            cell.decode("utf-8", "replace").strip()
+            for head in heads
+            for cell in (_cells(head, name) if name in head.cells else [])
+            if isinstance(cell, bytes)
+        ]
+        pointed = [text for text in texts if "." in text]
+        if len(pointed) > 1 and all(map(GROUPED.fullmatch, pointed)):
+            yield (
+                f"column {name!r} holds texts such as {pointed[0]}, read with a decimal point; if "
+                "it is that of thousands, write the numbers without it"
+            )
         values = [
             float(cell)
             for head in heads
@@ -217,7 +233,9 @@ def _alarms(columns: Columns, heads: list[FileHead]) -> Iterator[str]:
             count = len(values) - len(others)
             if len(others) < 2:
                 continue
-            usual = count > 1 and NINES.fullmatch(f"{value:.0f}")
+            # Of few values, such as ranks, one may be far from the others.
+            known = len(set(others)) >= DIFFERENT or NINES.fullmatch(f"{value:.0f}")
+            usual = count > 1 and known
             nearest = min(abs(value - each) for each in (min(others), max(others)))
             apart = max(others) - min(others)
             if apart and nearest > (FAR if usual else VERY_FAR) * apart:
@@ -225,6 +243,28 @@ def _alarms(columns: Columns, heads: list[FileHead]) -> Iterator[str]:
                     f"column {name!r} holds {value:g} in {count:,} of {len(values):,} sampled "
                     "rows, far from all others; if it marks a missing value, empty those cells"
                 )
+
+
+def _of_last_rows(columns: Columns, heads: list[FileHead]) -> Iterator[str]:
+    """Yield a word on a last row of sums, where files are so short that the sample has it."""
+    for head in heads:
+        cells = [head.cells.get(name, []) for name in columns.numbers]
+        if not cells or not 3 < len(cells[0]) < SNIFFED_ROWS:
+            continue
+        if all(map(_ends_in_sum, cells)):
+            yield (
+                "the last row of a file holds the sums of all rows before it; if it is a total and "
+                "no item, remove it"
+            )
+            return
+
+
+def _ends_in_sum(cells: list[Any]) -> bool:
+    if not all(isinstance(cell, int | float) for cell in cells):
+        return False
+    *others, last = map(float, cells)
+    total = math.fsum(others) if np.isfinite(others).all() else 0.0
+    return last != 0 and math.isclose(total, last, rel_tol=1e-3)
 
 
 def _merged(heads: list[FileHead]) -> dict[str, pa.DataType]:
@@ -278,6 +318,8 @@ def _guess(
         if is_wordy(values, n_words) and not (len(numbers) > 1 and _are_categories(values))
     }
     for name, values in texts.items():
+        if UNNAMED.fullmatch(name) and 1 < len(values) == len(set(values)):
+            aside[name] = "an index without a name"
         if ID_NAME.fullmatch(name) and name not in wordy and 1 < len(values) == len(set(values)):
             aside[name] = "ids"
     if config.modality == "text" or config.text_column:

@@ -174,7 +174,7 @@ def test_half_a_table_is_refused_with_how_it_was_read(tmp_path: Path) -> None:
     rows = [f"{row},the ferry{', again' * (row % 2)}" for row in range(120)]
     path = write(tmp_path, "t.csv", "\n".join(["id,text", *rows]))
     with pytest.raises(
-        InputError, match=r"read as utf-8, delimiter ',', but 59 of 119 rows have a"
+        InputError, match=r"read as utf-8, delimiter ',', but 60 of 120 rows have a"
     ):
         Read(path)
 
@@ -802,3 +802,128 @@ def test_shades_of_grey_are_scaled_by_their_kind(
     assert shades(image) == expected
     if values.dtype == np.uint16:
         assert shades(image, "PNG") == expected
+
+
+def test_json_texts_with_decimal_commas_are_numbers(tmp_path: Path) -> None:
+    rows = [{"w": f"{row},26", "h": f"{row % 7},5"} for row in range(20)]
+    path = write(tmp_path, "t.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    assert surveyed(path).lines[1] == "input: written in utf-8, decimal ','"
+    assert Read(path).rows[3] | {"item_id": None} == {"w": 3.26, "h": 3.5, "item_id": None}
+
+
+def test_json_texts_that_may_hold_thousands_are_an_alarm(tmp_path: Path) -> None:
+    rows = [{"w": f"{row + 1}.500", "h": row % 7} for row in range(20)]
+    path = write(tmp_path, "t.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    (alarm,) = surveyed(path).alarms
+    assert alarm.startswith("column 'w' holds texts such as 1.500, read with a decimal point")
+    rows[5]["w"] = "6.25"
+    path = write(tmp_path, "u.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    assert surveyed(path).alarms == ()
+
+
+def test_the_lines_that_qualtrics_writes_below_the_names_are_no_items(tmp_path: Path) -> None:
+    head = (
+        'ResponseId,Q1,Q2\nResponse ID,"How happy are you,\nfrom 1 to 10?",What can improve?\n'
+        '"{""ImportId"":""_recordId""}","{""ImportId"":""QID1""}","{""ImportId"":""QID2""}"\n'
+    )
+    rows = "".join(f'R_{row:03d},{row % 10},"the ferry was, in all, late"\n' for row in range(12))
+    path = write(tmp_path, "t.csv", head + rows)
+    assert "without the 2 lines of Qualtrics after the names" in surveyed(path).lines[1]
+    read = Read(path)
+    assert read.texts == ["the ferry was, in all, late"] * 12
+    assert not read.rejected
+    assert Read(path, columns=["Q1"]).rows[-1]["Q1"] == 1
+
+
+def test_lines_before_the_names_that_begin_with_a_mark_are_no_rows(tmp_path: Path) -> None:
+    rows = "".join(f"the ferry {row},{row * 7 % 5}\n" for row in range(12))
+    path = write(tmp_path, "t.csv", f"# made by a tool, on a day, at sea\n# 2024\ntext,n\n{rows}")
+    assert "without its first lines that begin with # (2)" in surveyed(path).lines[1]
+    assert Read(path).texts == [f"the ferry {row}" for row in range(12)]
+    # The last such line names the columns where it is as wide as the rows.
+    path = write(tmp_path, "u.csv", f"# made by a tool\n#text,n\n{rows}")
+    assert surveyed(path).columns.text == "#text"
+    assert len(Read(path).rows) == 12
+    path = write(tmp_path, "v.csv", f"text,n\n{rows}#last,1\n")
+    assert Read(path).texts[-1] == "#last"
+
+
+def test_rows_with_a_field_more_than_names_are_read(tmp_path: Path) -> None:
+    named = "".join(f'"{row + 1}","the ferry, {row}",{row * 7 % 5}\n' for row in range(12))
+    path = write(tmp_path, "r.csv", f'"text","n"\n{named}')
+    assert surveyed(path).left_out == {"": "an index without a name", "n": "numbers"}
+    texts = [f"the ferry, {row}" for row in range(12)]
+    assert Read(path).texts == texts
+    codes = "".join(f"00{row},the ferry {row},{row * 7 % 5}\n" for row in range(12))
+    assert (
+        surveyed(write(tmp_path, "s.csv", f"text,n\n{codes}")).left_out[""].startswith("an index")
+    )
+    ended = "".join(f'"the ferry, {row}",{row * 7 % 5},\n' for row in range(12))
+    assert Read(write(tmp_path, "t.csv", f"text,n\n{ended}")).texts == texts
+    # A comma that is not quoted makes no row names.
+    wide = "".join(f"the ferry, at last,{row}\n" for row in range(12))
+    with pytest.raises(InputError, match="12 of 12 rows have another width than the header"):
+        surveyed(write(tmp_path, "u.csv", f"text,n\n{wide}"))
+
+
+def test_letters_of_hungarian_are_read_as_such(tmp_path: Path) -> None:
+    rows = "".join(
+        f"{row},A magyar nyelv szép őszi időben, az űrhajó fölszállt\n" for row in range(9)
+    )
+    path = tmp_path / "t.csv"
+    path.write_bytes(f"id,text,more\n{rows}".encode("cp1250"))
+    assert Read(path, text_column="text").texts[0] == "A magyar nyelv szép őszi időben"
+    # Portuguese and French have some of these letters, too.
+    assert detect_encoding("São ações; pôr, põe, goût".encode("cp1252") * 9) == "cp1252"
+
+
+@pytest.mark.parametrize(
+    ("value", "usual"), [(65535, 300), (-127.0, 25.5), (-9999, 30), (9.96e36, 7)]
+)
+def test_a_repeated_value_far_from_all_others_is_an_alarm(
+    tmp_path: Path, value: float, usual: float
+) -> None:
+    cells = [value if row % 9 == 0 else usual * (1 + row % 11) / 11 for row in range(60)]
+    path = write(
+        tmp_path,
+        "t.csv",
+        "a,b\n" + "".join(f"{cell},{1 / (i + 1)}\n" for i, cell in enumerate(cells)),
+    )
+    (alarm,) = surveyed(path).alarms
+    assert alarm.startswith(f"column 'a' holds {value:g} in 7 of 60 sampled rows, far from")
+    # One that occurs once is an outlier, and of few values one may be far from the others.
+    cells = [value if row == 0 else usual * (1 + row % 11) / 11 for row in range(60)]
+    path = write(
+        tmp_path,
+        "u.csv",
+        "a,b\n" + "".join(f"{cell},{1 / (i + 1)}\n" for i, cell in enumerate(cells)),
+    )
+    assert bool(surveyed(path).alarms) == (value > 1e30)
+    path = write(
+        tmp_path,
+        "v.csv",
+        "a,b\n" + "".join(f"{(0, 1, 10)[i % 3]},{1 / (i + 1)}\n" for i in range(60)),
+    )
+    assert surveyed(path).alarms == ()
+
+
+def test_a_last_row_of_sums_is_an_alarm(tmp_path: Path) -> None:
+    rows = [(row * 37 % 101, row * 53 % 97) for row in range(1, 40)]
+    total = tuple(map(sum, zip(*rows, strict=True)))
+    data = "".join(f"r{i},{a},{b}\n" for i, (a, b) in enumerate([*rows, total]))
+    (alarm,) = surveyed(write(tmp_path, "t.csv", f"region,sales,costs\n{data}")).alarms
+    assert alarm.startswith("the last row of a file holds the sums of all rows before it")
+    data = "".join(f"r{i},{a},{b}\n" for i, (a, b) in enumerate(rows))
+    assert surveyed(write(tmp_path, "u.csv", f"region,sales,costs\n{data}")).alarms == ()
+
+
+def test_one_class_is_one_though_a_file_writes_it_with_decimals(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name, form in (("a", "{}"), ("b", "{}.0")):
+        rows = "".join(f"the ferry {row},{form.format(row % 3)}\n" for row in range(6))
+        write(tmp_path / "in", f"{name}.csv", f"text,label\n{rows}one more,\n")
+    read = Read(tmp_path / "in", label_columns=["label"])
+    assert {row["label"] for row in read.labels} == {"0", "1", "2", None}
+    rows = "".join(f"the ferry {row},v{row % 3}.0\n" for row in range(6))
+    read = Read(write(tmp_path, "c.csv", f"text,label\n{rows}"), label_columns=["label"])
+    assert {row["label"] for row in read.labels} == {"v0.0", "v1.0", "v2.0"}
