@@ -48,7 +48,8 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         representation: ``direct`` clusters the items' own vectors, ``description`` the vectors of
             descriptions that a model writes of each.
         seed: Seed of every random choice.
-        workers: Processes that embed and cluster.
+        workers: Processes that embed and cluster; left out: 2, and for stages without a model all
+            CPUs.
         hierarchy: Other keys of the section ``hierarchy``.
         input: Other keys of the section ``input``, such as ``id_column`` or ``metadata``.
         reduction: The section ``reduction``.
@@ -91,7 +92,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         modality: Literal["text", "image", "numeric", "embedding"] | None = None,
         representation: Literal["direct", "description"] = "direct",
         seed: int = 0,
-        workers: int = 2,
+        workers: int | None = None,
         hierarchy: dict[str, Any] | None = None,
         input: dict[str, Any] | None = None,  # noqa: A002 (the section's name)
         reduction: dict[str, Any] | None = None,
@@ -256,6 +257,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
     def _config(self, section: dict[str, Any], output: str) -> RunConfig:
         levels = self.levels if isinstance(self.levels, str) else [int(k) for k in self.levels]
         topic = {} if self.topic is None else {"topic": self.topic}
+        workers = {} if self.workers is None else {"workers": self.workers}
         return parse_config(
             {
                 "input": section,
@@ -270,7 +272,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
                 "reduction": self.reduction or {},
                 "evaluation": self.evaluation or {},
                 "privacy": self.privacy or {},
-                "resources": {"workers": self.workers, **(self.resources or {})},
+                "resources": {**workers, **(self.resources or {})},
                 "storage": self.storage or {},
                 "output": {"path": output},
             }

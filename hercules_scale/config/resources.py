@@ -44,12 +44,22 @@ class ResourcesConfig(Section):
 
     profile: Literal["auto", "cpu", "gpu", "gpus", "tensor_parallel"] = Field(
         default="auto",
-        description="auto takes GPUs where the Ray cluster has them, cpu none; gpu needs one, "
-        "gpus puts actors and vLLM replicas on all, tensor_parallel shares a node's in one "
-        "replica",
+        description="auto takes the GPUs that the Ray cluster has, where workers is given so "
+        "many, cpu none; gpu needs one; gpus needs one and puts actors and vLLM replicas on all, "
+        "tensor_parallel shares a node's in one replica",
     )
     workers: int = Field(
-        default=2, ge=1, le=100_000, description="actors that embed, of one CPU (or GPU) each"
+        default=2,
+        ge=1,
+        le=100_000,
+        description="actors that embed, and that cluster, of one CPU (or GPU) each",
+    )
+    tasks: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="tasks at a time where no model is needed, of one CPU each; left out: workers "
+        "where that is given, else as many as the Ray cluster has CPUs",
     )
     embed: EmbedResources = EmbedResources()
     cluster: StageResources = StageResources()
@@ -100,6 +110,11 @@ class ResourcesConfig(Section):
     def cluster_workers(self) -> int:
         """Actors that cluster."""
         return self.cluster.workers or self.workers
+
+    @property
+    def n_tasks(self) -> int:
+        """Tasks at a time where no model is needed."""
+        return self.tasks or self.workers
 
     @property
     def replicas(self) -> int:

@@ -186,7 +186,7 @@ def _run_stages(context: RunContext, sources: list[SourceFile]) -> Results:
     context, n_gpus = take_resources(context, sources)
     config = context.config
     with _label_encoder(context) as encode:
-        _load_workers(config.resources.workers)
+        _load_workers(config.resources.n_tasks)
         items = read_items(context, sources)
         shards, files = items.shards, dict(items.files)
         calls: list[FileRecord] = []

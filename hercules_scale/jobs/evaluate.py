@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,14 +12,17 @@ from rich.console import Console
 
 from hercules_scale.clustering.assign import Int64
 from hercules_scale.config.file import parse_config
+from hercules_scale.config.resources import ResourcesConfig
 from hercules_scale.config.trust import check_models, check_trusted
 from hercules_scale.errors import InputError
 from hercules_scale.evaluation.judge import CRITERION
 from hercules_scale.jobs.preflight import check_language_model
 from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.machines import find_machines
 from hercules_scale.runtime.partial_sums import Gather, GatherHere, GatherOnRay
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.runtime.ray_session import local_or_cluster_ray
+from hercules_scale.runtime.resources import fill
 from hercules_scale.stages.cluster import Clustering
 from hercules_scale.stages.evaluate import (
     Row,
@@ -90,10 +93,13 @@ def evaluate_run(
         # Another call may have ended since.
         run = FinishedRun.open(lock.store, reporter)
         context = run.context
-        gather = GatherOnRay(context, run.shards)
-        # Sums of an interrupted call may be of other columns; its other sums are taken up.
-        gather.forget(CLASSES)
         with local_or_cluster_ray(context.config):
+            # The run's machines may have been others.
+            here = context.config.model_copy(update={"resources": ResourcesConfig()})
+            here = fill(here, find_machines())
+            gather = GatherOnRay(replace(context, config=here), run.shards)
+            # Sums of an interrupted call may be of other columns; its other sums are taken up.
+            gather.forget(CLASSES)
             rows, missing = run.measure(truth, gather)
             rows += run.rows_before(JUDGE) if judgement is None else run.judge(judgement, notes)
         part = next_part(store, "evaluations")

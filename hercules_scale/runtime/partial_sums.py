@@ -94,7 +94,7 @@ class GatherOnRay:
             StageError: A worker failed.
         """
         context, shards = self.context, self.shards
-        workers = context.config.resources.workers
+        workers = context.config.resources.n_tasks
         stage = Stage(f"{self.stage}/{name}", "items", shards.n_items, workers)
         worker = _PartWorker(context.store, shards, stage.name, work)
         commits = run_shards(context, stage, len(parts_of(shards)), worker)

@@ -167,9 +167,19 @@ def usable_gpus(config: RunConfig, machines: Machines) -> int:
 def fill(config: RunConfig, machines: Machines) -> RunConfig:
     """Return a configuration with the numbers that its profile leaves to the machines."""
     resources = config.resources
+    changed: dict[str, Any] = {}
+    limited = "workers" in resources.model_fields_set
+    if resources.tasks is None and not limited:
+        changed["tasks"] = max(int(machines.n_cpus), resources.workers)
+    on_all = ("gpus", "tensor_parallel") if limited else ("auto", "gpus", "tensor_parallel")
+    if resources.profile in on_all and machines.n_gpus:
+        changed |= _on_gpus(resources, machines)
+    return config.model_copy(update={"resources": resources.model_copy(update=changed)})
+
+
+def _on_gpus(resources: ResourcesConfig, machines: Machines) -> dict[str, Any]:
+    """Return the numbers that use all GPUs."""
     n_gpus = machines.n_gpus
-    if resources.profile not in ("gpus", "tensor_parallel") or not n_gpus:
-        return config
     shared = machines.gpus_of_node if resources.profile == "tensor_parallel" else 1
     shared = resources.llm_tensor_parallel or shared
     changed: dict[str, Any] = {
@@ -181,7 +191,7 @@ def fill(config: RunConfig, machines: Machines) -> RunConfig:
         gpus = 1.0 if stage.gpus is None else stage.gpus
         if stage.workers is None and gpus:
             changed[name] = stage.model_copy(update={"workers": int(n_gpus / gpus)})
-    return config.model_copy(update={"resources": resources.model_copy(update=changed)})
+    return changed
 
 
 def pools_of(config: RunConfig, n_gpus: int) -> list[Pool]:
@@ -256,6 +266,7 @@ def describe_resources(config: RunConfig, machines: Machines) -> str:
     names = ["embedding", "clustering", "language model"]
     pools = zip(names, pools_of(filled, n_gpus), strict=False)
     taken = ", ".join(f"{name} {pool.described}" for name, pool in pools)
+    taken += f", other stages {filled.resources.n_tasks:,} tasks of 1 CPU"
     have = _of_one(machines.n_cpus, machines.n_gpus, 0)
     return f"profile {config.resources.profile}, of {have}: {taken}"
 

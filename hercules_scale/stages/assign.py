@@ -92,7 +92,7 @@ def assign_items(context: RunContext, shards: Shards, dimension: int, run: Finis
     Raises:
         InputError: Embeddings are not of the dimension of the run's.
     """
-    store, workers = context.store, context.config.resources.workers
+    store, workers = context.store, context.config.resources.n_tasks
     assigner = run.assigner()
     if dimension != assigner.dimension:
         raise InputError(

@@ -126,7 +126,7 @@ def keep_assigner(
 
     files = {"assigner": run_once(context, "assigner", write).files}
     assigner = read_assigner(store, path, metric)
-    stage = Stage("reference", "items", shards.n_items, context.config.resources.workers)
+    stage = Stage("reference", "items", shards.n_items, context.config.resources.n_tasks)
     seed = context.config.hierarchy.seed
     of_vectors = context.config.input.modality == "embedding"
     measured_by = metric if smoothed else None

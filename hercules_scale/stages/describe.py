@@ -73,7 +73,7 @@ def describe_items(
         done = read_commits(context.store, STAGE, context.fingerprint)
         n_kept = sum(commit.info["n_kept"] for commit in done.values())
         progress.note = f", {n_kept:,} keep their own words" if n_kept else ""
-    stage = Stage(PUT_DESCRIPTIONS, "items", shards.n_items, context.config.resources.workers)
+    stage = Stage(PUT_DESCRIPTIONS, "items", shards.n_items, context.config.resources.n_tasks)
     described = {shard: commit.files[0].path for shard, commit in done.items()}
     put = run_shards(context, stage, len(shards), _PutWorker(context.store, described))
     return Descriptions(

@@ -271,7 +271,8 @@ def embed_items(context: RunContext, items: Items, n_gpus: int) -> tuple[list[Fi
     has_model = not isinstance(worker, StandardiseWorker)
     pool = embedding_pool(context.config.resources, n_gpus, has_model)
     actors = pool if has_model else None
-    stage = Stage(STAGE, "items", items.shards.n_items, pool.least, actors)
+    workers = pool.least if has_model else context.config.resources.n_tasks
+    stage = Stage(STAGE, "items", items.shards.n_items, workers, actors)
     return _embedded(context, items, stage, worker)
 
 

@@ -43,7 +43,7 @@ def find_repeated_ids(
         n_pieces: Its parts.
         n_items: Ids in all.
     """
-    n_buckets, workers = -(-n_items // IDS_PER_BUCKET), context.config.resources.workers
+    n_buckets, workers = -(-n_items // IDS_PER_BUCKET), context.config.resources.n_tasks
     few = n_items <= IDS_COMPARED
     if not few:
         stage = Stage(SORT_STAGE, "pieces", n_pieces, workers)

@@ -110,7 +110,7 @@ def draw_label_items(context: RunContext, shards: Shards, clustering: Clustering
         )
     )
     worker = _Worker(context.store, context.config.hierarchy.seed, wanted / sizes, shown)
-    stage = Stage(STAGE, "items", shards.n_items, context.config.resources.workers)
+    stage = Stage(STAGE, "items", shards.n_items, context.config.resources.n_tasks)
     commits = run_shards(context, stage, len(shards), worker)
     return _halves(context, sizes, commits)
 

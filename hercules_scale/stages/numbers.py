@@ -52,7 +52,7 @@ def near_moments(
     far = (moments.low[0] < middle - limit) | (moments.high[0] > middle + limit)
     if far.any():
         worker = _Worker(context.store, tuple(columns), middle, limit)
-        stage = Stage(STAGE, "items", shards.n_items, context.config.resources.workers)
+        stage = Stage(STAGE, "items", shards.n_items, context.config.resources.n_tasks)
         run_shards(context, stage, len(shards), worker)
         moments = known_near_moments(context, moments)
         left = _counted(context).n

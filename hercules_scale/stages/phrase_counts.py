@@ -104,7 +104,7 @@ def count_run_phrases(context: RunContext, shards: Shards, clustering: Clusterin
     sizes = tuple(clustering.level(1)["n_items"].to_pylist())
     words, redact = context.config.input.words_column, context.config.privacy.redact
     worker = _PhraseWorker(context.store, context.config.hierarchy.seed, sizes, words, redact)
-    stage = Stage(PHRASES, "items", shards.n_items, context.config.resources.workers)
+    stage = Stage(PHRASES, "items", shards.n_items, context.config.resources.n_tasks)
     commits = run_shards(context, stage, len(shards), worker)
     files = [file for commit in commits.values() for file in commit.files]
     n_counts = sum(file.rows for file in files)
@@ -114,7 +114,7 @@ def count_run_phrases(context: RunContext, shards: Shards, clustering: Clusterin
         bounds = np.linspace(0, len(sizes), n_parts + 1).astype(int).tolist()
         paths = tuple(file.path for file in files)
         frequent = _FrequentWorker(context.store, paths, tuple(bounds), n_phrases)
-        stage = Stage(FREQUENT, "clusters", len(sizes), context.config.resources.workers)
+        stage = Stage(FREQUENT, "clusters", len(sizes), context.config.resources.n_tasks)
         commits = run_shards(context, stage, n_parts, frequent)
         files = [file for commit in commits.values() for file in commit.files]
     counts = read_tables(context.store, [file.path for file in files])

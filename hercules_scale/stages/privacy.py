@@ -64,7 +64,7 @@ def count_owners(context: RunContext, shards: Shards, sizes: list[int]) -> Int64
 
     def count() -> ShardResult:
         worker = _OwnerWorker(store, tuple(sizes), enough)
-        stage = Stage(STAGE, "items", shards.n_items, context.config.resources.workers)
+        stage = Stage(STAGE, "items", shards.n_items, context.config.resources.n_tasks)
         commits = run_shards(context, stage, len(shards), worker)
         clusters, owners = np.zeros(0, np.int32), np.zeros(0, np.uint64)
         for commit in commits.values():

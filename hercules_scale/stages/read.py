@@ -78,7 +78,7 @@ def read_items(
         SchemaError: A column is missing.
     """
     config, store = context.config.input, context.store
-    workers = context.config.resources.workers
+    workers = context.config.resources.n_tasks
     pieces = split_into_pieces(sources)
     of_items = read_layout(config, sources)
     scan = Stage(SCAN, "pieces", len(pieces), workers)

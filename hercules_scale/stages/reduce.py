@@ -101,7 +101,7 @@ class _ReduceWorker:
 def reduce_items(context: RunContext, source: ShardTiles, pca: PCA) -> list[FileRecord]:
     """Write the table ``reductions``."""
     shards = source.shards
-    stage = Stage("reduce", "items", shards.n_items, context.config.resources.workers)
+    stage = Stage("reduce", "items", shards.n_items, context.config.resources.n_tasks)
     commits = run_shards(
         context, stage, len(shards), _ReduceWorker(context.store, pca, source.table)
     )

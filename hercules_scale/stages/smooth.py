@@ -172,7 +172,7 @@ def _run(
                 done[part] = Commit(part, context.fingerprint, result.files, result.info)
                 write_commit(context.store, name, done[part])
     else:
-        stage = Stage(name, "parts", n_parts, context.config.resources.workers)
+        stage = Stage(name, "parts", n_parts, context.config.resources.n_tasks)
         done = run_shards(context, stage, n_parts, worker)
     return done.values()
 

@@ -161,7 +161,7 @@ def measure_statistics(
     columns = list(context.config.input.columns)
     k = clustering.level(1).num_rows
     worker = _Worker(context.store, tuple(columns), k)
-    stage = Stage(STAGE, "items", shards.n_items, context.config.resources.workers)
+    stage = Stage(STAGE, "items", shards.n_items, context.config.resources.n_tasks)
     commits = run_shards(context, stage, len(shards), worker)
     parts = (
         _read_part(context.store, file.path, k, len(columns))

@@ -45,7 +45,7 @@ def order_items(
         tables: Files of ``memberships``, ``items``, ``reductions`` and ``embeddings``.
     """
     source = Source.of(context.store, tables, TreeOrder.of(clusters), context.store)
-    n_items, workers = sum(source.rows), context.config.resources.workers
+    n_items, workers = sum(source.rows), context.config.resources.n_tasks
     n_ranges = len(source.ranges()) - 1
     merged = done_shards(context, RANGES)
     # The sorted parts are deleted once the ranges are whole.

@@ -68,9 +68,91 @@ def test_a_profile_says_what_each_stage_takes(
     resources: dict[str, Any], machines: Machines, taken: str
 ) -> None:
     config = configured(**resources)
-    assert describe_resources(config, machines).endswith(f": {taken}")
+    assert f": {taken}, other stages " in describe_resources(config, machines)
     filled = fill(config, machines)
     assert check_resources(filled, machines, usable_gpus(filled, machines)) == []
+
+
+CLUSTERS = {
+    "none yet": Machines((), 0, 0, grows=True),
+    "one of CPUs": Machines.of([Node(2, 0, 8)]),
+    "one of 8 GPUs": Machines.of([Node(64, 8, 500)]),
+    "two of 4 GPUs": Machines.of([Node(32, 4, 200), Node(32, 4, 200), Node(16, 0, 64)]),
+    "no GPU yet": Machines((Node(4, 0, 16),), 4, 0, grows=True),
+    "1, 2, 4 GPUs": Machines.of([Node(8, 1, 60), Node(16, 2, 120), Node(32, 4, 200)]),
+}
+REFUSED = "needs a GPU, and the Ray cluster has none; take auto or cpu"
+# Of each profile and cluster: embedding, clustering, language model, tasks of the other stages.
+TAKEN = [
+    ("auto", "none yet", "2 of 1 CPU, 2 of 1 CPU, 1 of 1 CPU, 2"),
+    ("auto", "one of CPUs", "2 of 1 CPU, 2 of 1 CPU, 1 of 1 CPU, 2"),
+    ("auto", "one of 8 GPUs", "8 of 1 CPU and 1 GPU, 8 of 1 CPU and 1 GPU, 8 of 1 GPU, 64"),
+    ("auto", "two of 4 GPUs", "8 of 1 CPU and 1 GPU, 8 of 1 CPU and 1 GPU, 8 of 1 GPU, 80"),
+    ("auto", "no GPU yet", "2 of 1 CPU, 2 of 1 CPU, 1 of 1 CPU, 4"),
+    ("auto", "1, 2, 4 GPUs", "7 of 1 CPU and 1 GPU, 7 of 1 CPU and 1 GPU, 7 of 1 GPU, 56"),
+    ("cpu", "none yet", "2 of 1 CPU, 2 of 1 CPU, 1 of 1 CPU, 2"),
+    ("cpu", "one of CPUs", "2 of 1 CPU, 2 of 1 CPU, 1 of 1 CPU, 2"),
+    ("cpu", "one of 8 GPUs", "2 of 1 CPU, 2 of 1 CPU, 1 of 1 CPU, 64"),
+    ("cpu", "two of 4 GPUs", "2 of 1 CPU, 2 of 1 CPU, 1 of 1 CPU, 80"),
+    ("cpu", "no GPU yet", "2 of 1 CPU, 2 of 1 CPU, 1 of 1 CPU, 4"),
+    ("cpu", "1, 2, 4 GPUs", "2 of 1 CPU, 2 of 1 CPU, 1 of 1 CPU, 56"),
+    ("gpu", "none yet", "1 of 1 CPU and 1 GPU, 1 of 1 CPU and 1 GPU, 1 of 1 GPU, 2"),
+    ("gpu", "one of CPUs", REFUSED),
+    ("gpu", "one of 8 GPUs", "2 of 1 CPU and 1 GPU, 2 of 1 CPU and 1 GPU, 1 of 1 GPU, 64"),
+    ("gpu", "two of 4 GPUs", "2 of 1 CPU and 1 GPU, 2 of 1 CPU and 1 GPU, 1 of 1 GPU, 80"),
+    ("gpu", "no GPU yet", "1 of 1 CPU and 1 GPU, 1 of 1 CPU and 1 GPU, 1 of 1 GPU, 4"),
+    ("gpu", "1, 2, 4 GPUs", "2 of 1 CPU and 1 GPU, 2 of 1 CPU and 1 GPU, 1 of 1 GPU, 56"),
+    ("gpus", "none yet", "1 of 1 CPU and 1 GPU, 1 of 1 CPU and 1 GPU, 1 of 1 GPU, 2"),
+    ("gpus", "one of CPUs", REFUSED),
+    ("gpus", "one of 8 GPUs", "8 of 1 CPU and 1 GPU, 8 of 1 CPU and 1 GPU, 8 of 1 GPU, 64"),
+    ("gpus", "two of 4 GPUs", "8 of 1 CPU and 1 GPU, 8 of 1 CPU and 1 GPU, 8 of 1 GPU, 80"),
+    ("gpus", "no GPU yet", "1 of 1 CPU and 1 GPU, 1 of 1 CPU and 1 GPU, 1 of 1 GPU, 4"),
+    ("gpus", "1, 2, 4 GPUs", "7 of 1 CPU and 1 GPU, 7 of 1 CPU and 1 GPU, 7 of 1 GPU, 56"),
+    ("tensor_parallel", "none yet", "1 of 1 CPU and 1 GPU, 1 of 1 CPU and 1 GPU, 1 of 1 GPU, 2"),
+    ("tensor_parallel", "one of CPUs", REFUSED),
+    (
+        "tensor_parallel",
+        "one of 8 GPUs",
+        "8 of 1 CPU and 1 GPU, 8 of 1 CPU and 1 GPU, 1 of 8 GPUs, 64",
+    ),
+    (
+        "tensor_parallel",
+        "two of 4 GPUs",
+        "8 of 1 CPU and 1 GPU, 8 of 1 CPU and 1 GPU, 2 of 4 GPUs, 80",
+    ),
+    ("tensor_parallel", "no GPU yet", "1 of 1 CPU and 1 GPU, 1 of 1 CPU and 1 GPU, 1 of 1 GPU, 4"),
+    (
+        "tensor_parallel",
+        "1, 2, 4 GPUs",
+        "7 of 1 CPU and 1 GPU, 7 of 1 CPU and 1 GPU, 1 of 4 GPUs, 56",
+    ),
+]
+
+
+@pytest.mark.parametrize(("profile", "cluster", "taken"), TAKEN)
+def test_every_profile_on_every_kind_of_cluster(profile: str, cluster: str, taken: str) -> None:
+    config, machines = configured(profile=profile), CLUSTERS[cluster]
+    if taken == REFUSED:
+        with pytest.raises(InputError, match=REFUSED):
+            usable_gpus(config, machines)
+        return
+    embedding, clustering, model, tasks = taken.split(", ")
+    assert describe_resources(config, machines).endswith(
+        f": embedding {embedding}, clustering {clustering}, language model {model}, other stages "
+        f"{tasks} tasks of 1 CPU"
+    )
+    filled = fill(config, machines)
+    notes = check_resources(filled, machines, usable_gpus(filled, machines))
+    assert bool(notes) == (profile == "auto" and machines.grows)
+
+
+def test_workers_that_are_given_are_all_there_are() -> None:
+    for machines in (CLUSTERS["one of 8 GPUs"], CLUSTERS["two of 4 GPUs"]):
+        assert describe_resources(configured(workers=4), machines).endswith(
+            ": embedding 4 of 1 CPU and 1 GPU, clustering 4 of 1 CPU and 1 GPU, language model "
+            "1 of 1 GPU, other stages 4 tasks of 1 CPU"
+        )
+    assert fill(configured(workers=4, tasks=9), LAPTOP).resources.n_tasks == 9
 
 
 def test_ray_is_asked_for_what_was_configured() -> None:
