@@ -194,6 +194,8 @@ def _sample(config: RunConfig, sources: list[SourceFile]) -> _Sample:
     else:
         whole = True
     items = pa.concat_tables([of_items.schema.empty_table(), *parts]).slice(0, n_wanted)
+    if not n_seen:
+        raise InputError("input.path: the input holds no row; give files with at least one")
     if not items.num_rows:
         raise InputError("input.path: the first rows hold no item that can be used; check columns")
     columns = of_items.columns

@@ -6,7 +6,9 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
@@ -44,10 +46,17 @@ MOST_COLUMNS = 65_536
 NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
 
 
+class _Malformed(NamedTuple):
+    """A row of another width than the header's: its number among the rows, and the reason."""
+
+    row: int
+    reason: str
+
+
 def csv_head(config: InputConfig, source: SourceFile, with_cells: bool) -> FileHead:
     """Return columns by the header, with types and values by the first block."""
     dialect = dialect_of(source, config.csv, named_columns(config, source))
-    broken: list[str] = []
+    broken: list[_Malformed] = []
     if not read_head(source, 1):
         return FileHead({}, {}, dialect)
     _check_width(source, dialect)
@@ -63,7 +72,7 @@ def csv_head(config: InputConfig, source: SourceFile, with_cells: bool) -> FileH
         except StopIteration:
             batch = pa.RecordBatch.from_pylist([], schema)
     # The reader is ahead of its batches: those before the last row of this one.
-    own = [each for place, each in enumerate(broken) if _row(each) - place - 2 <= batch.num_rows]
+    own = [each for place, each in enumerate(broken) if each.row - place <= batch.num_rows]
     _check_fits(source, dialect, batch.num_rows, len(own), own)
     first = batch.slice(0, SNIFFED_ROWS)
     _check_named(first, source)
@@ -133,29 +142,55 @@ def csv_batches(
     Raises:
         InputError: So many have another width that the rest may be wrong too.
     """
-    broken: list[str] = []
+    broken: list[_Malformed] = []
     n_rows = n_broken = 0
+    first = None
     if not read_head(source, 1):
         return
     # A row that names an owner is not quoted.
     quoted = columns.owner is None
     with _open_csv(source, dialect, own, broken, alarms, quoted) as reader:
         for batch in reader:
+            first = first or next(iter(broken), None)
+            # The reader sets malformed rows aside and is ahead of its batches.
+            table, reasons = _in_place(batch, broken, n_rows + n_broken)
             n_rows += batch.num_rows
-            for start in range(0, batch.num_rows, BATCH_ROWS):
-                yield pa.table(batch.slice(start, BATCH_ROWS)), {}
-            # The reader sets malformed rows aside, so they come after others.
-            if len(broken) >= BATCH_ROWS:
-                n_broken += len(broken)
-                yield _malformed(broken, own)
-                broken.clear()
-    n_broken += len(broken)
-    _check_fits(source, dialect, n_rows, n_broken, broken)
-    yield _malformed(broken, own)
+            n_broken += len(reasons)
+            del broken[: len(reasons)]
+            for start in range(0, table.num_rows, BATCH_ROWS):
+                stop = start + BATCH_ROWS
+                own_reasons = {
+                    row - start: why for row, why in reasons.items() if start <= row < stop
+                }
+                yield table.slice(start, BATCH_ROWS), own_reasons
+    first = first or next(iter(broken), None)
+    _check_fits(source, dialect, n_rows, n_broken + len(broken), [first] if first else [])
+    empty = pa.table({name: pa.nulls(len(broken), pa.binary()) for name in own})
+    yield empty, {place: each.reason for place, each in enumerate(broken)}
+
+
+def _in_place(
+    batch: pa.RecordBatch, broken: list[_Malformed], at: int
+) -> tuple[pa.Table, dict[int, str]]:
+    """Return a batch with the malformed rows that lie before its end where the file has them, all
+    null, and the reason for each.
+
+    Args:
+        batch: The other rows.
+        broken: Malformed rows, from this batch on.
+        at: Row of the file that the batch begins with.
+    """
+    before = [each.row - at - place for place, each in enumerate(broken)]
+    within = [n_rows for n_rows in before if n_rows < batch.num_rows]
+    table = pa.table(batch)
+    if within:
+        places = np.insert(np.arange(batch.num_rows), within, -1)
+        table = table.take(pa.array(places, mask=places < 0))
+    return table, {each.row - at: each.reason for each in broken[: len(within)]}
 
 
 def _check_fits(
-    source: SourceFile, dialect: Dialect, n_rows: int, n_broken: int, reasons: list[str]
+    source: SourceFile, dialect: Dialect, n_rows: int, n_broken: int, broken: list[_Malformed]
 ) -> None:
     """Refuse a file of which much does not fit how it is read, since the rest may be wrong too.
 
@@ -168,19 +203,9 @@ def _check_fits(
         raise InputError(
             f"{source.uri}: was read as {dialect.said(True)}, but {n_broken:,} of "
             f"{n_all:,} rows have another width than the header"
-            f"{f' ({reasons[0]})' if reasons else ''}; set input.csv.delimiter, quote or escape, "
-            "or fix the file"
+            f"{f' ({broken[0].reason})' if broken else ''}; set input.csv.delimiter, quote or "
+            "escape, or fix the file"
         )
-
-
-def _row(reason: str) -> int:
-    """Return the number of the row that a reason of ours is of."""
-    return int(reason.split()[1])
-
-
-def _malformed(reasons: list[str], names: list[str]) -> tuple[pa.Table, dict[int, str]]:
-    empty = {name: pa.nulls(len(reasons), pa.binary()) for name in names}
-    return pa.table(empty), dict(enumerate(reasons))
 
 
 @contextmanager
@@ -188,17 +213,17 @@ def _open_csv(
     source: SourceFile,
     dialect: Dialect,
     names: list[str] | None,
-    broken: list[str],
+    broken: list[_Malformed],
     alarms: list[str],
     quoted: bool = True,
 ) -> Iterator[pacsv.CSVStreamingReader]:
-    """Provide a reader of chosen columns; reasons for rows of a wrong width go to ``broken``.
+    """Provide a reader of chosen columns; rows of a wrong width go to ``broken``.
 
     Args:
         source: The file.
         dialect: Dialect of the file.
         names: The columns; left out: all, by types that are guessed.
-        broken: Gets reasons for rows of a wrong width.
+        broken: Gets rows of a wrong width.
         alarms: Get what looks wrong.
         quoted: Whether reasons quote the row.
     """
@@ -207,9 +232,10 @@ def _open_csv(
         if len(broken) >= MOST_MALFORMED:
             return "error"
         text = f": {row.text[:100]}" if quoted else ""
-        broken.append(
-            f"line {row.number} has {row.actual_columns} columns, not {row.expected_columns}{text}"
-        )
+        number = row.number + dialect.comments
+        reason = f"line {number} has {row.actual_columns} columns, not {row.expected_columns}{text}"
+        # Rows are counted from 1, that of the names.
+        broken.append(_Malformed(row.number - 2 - dialect.records, reason))
         return "skip"
 
     # As bytes, so that one row of invalid UTF-8 is rejected alone, and 007 stays 007.
@@ -226,6 +252,8 @@ def _open_csv(
         delimiter=dialect.delimiter,
         quote_char=dialect.quote or False,
         newlines_in_values=True,
+        # Of a single column, an empty line is an empty cell.
+        ignore_empty_lines=dialect.width > 1,
         invalid_row_handler=set_aside,
     )
     # Line numbers of malformed rows are known to a single-threaded reader alone.

@@ -28,9 +28,25 @@ MARKS = {
 FEWEST_FOREIGN = 5
 # Lines with such bytes that the detector gets, and what it is asked of at least.
 DETECTED_BYTES = 16 * 2**10
-# Encodings of western Europe that share most letters; the detector takes one for the other.
-WESTERN = ("cp1252", "latin_1", "iso8859_15", "cp1254", "iso8859_9", "cp1257", "iso8859_14")
-WESTERN_MARKS = set("‘’“”„‚–—…•€£¥§°±²³µ«»©®™¡¿´·¼½¾ªº×÷\xa0")
+# Encodings of Latin letters, of which detectors take one for the other; the first that fits counts.
+LATIN = ("cp1252", "cp1250", "iso8859_2", "cp1254", "cp1257", "cp850", "cp852", "mac_roman")
+# Letters beyond ASCII of languages that are written with them. A text has those of one.
+LETTERS = tuple(
+    map(
+        frozenset,
+        (
+            *("äöüß", "éèêëàâçîïôûùœæÿ", "áéíñóúü", "áâãàçéêíóôõúü", "àèéìíòóùú", "åäöé", "æøåé"),
+            *("áéíóúýþæöð", "éëïóöèáü", "áčďéěíňóřšťúůýž", "áäčďéíĺľňóôŕšťúýž", "ąćęłńóśźż"),
+            *("áéíóöőúüű", "čćđšž", "ăâîșțşţ", "çğıi̇öşüâîû", "ąčęėįšųūž", "āčēģīķļņšūž", "äöõüšž"),
+        ),
+    )
+)
+# Marks of any of these languages.
+MARKS_OF_TEXT = set("‘’“”„‚–—…•€£¥§°±²³µ«»©®™¡¿´·¼½¾ªº×÷\xa0")
+# Share of letters by which another encoding must fit better than the first.
+BETTER = 0.02
+# Share by which Latin letters are taken, whatever a detector says of a few bytes.
+FITS_ANYWAY = 0.95
 DELIMITERS = (",", ";", "\t", "|")
 # Rows of a width other than the header's that a file may have; of more, it is read wrongly.
 MOST_MALFORMED_SHARE, FEWEST_ROWS = 0.2, 10
@@ -38,7 +54,9 @@ MOST_MALFORMED_SHARE, FEWEST_ROWS = 0.2, 10
 FITTING = 1 - MOST_MALFORMED_SHARE
 COMMENTS = re.compile(r"(#[^\n]*\n)+")
 # The first line of a file that Excel is to open.
-SEPARATOR = re.compile(r"sep=([^\w\s]|\t)\r?\n")
+SEPARATOR = re.compile(r'"?sep=([^\w\s]|\t)"?\r?\n')
+# Rows by which delimiters are compared, and a number in any of them.
+SCORED_ROWS, NUMBER = 50, re.compile(r"[+-]?\d+([.,]\d+)?")
 COMMA_NUMBER = re.compile(r"[+-]?(\d+|[1-9]\d{0,2}(\.\d{3})+),\d+")
 SPACED_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 CODE = re.compile(r"0\d+")
@@ -50,8 +68,10 @@ JSON_CELL = re.compile(r'"((?:[^"\\]|\\.){1,200}+)"\s{0,9}+:\s{0,9}+"([^"\\]{1,4
 # Qualtrics writes questions and such a record of each column below the names.
 SURVEY_RECORD = re.compile(r'\{\s*"ImportId"')
 SURVEY_LINES = 2
-# Letters of Hungarian that Western encodings take for others, of which no language has these alone.
-HUNGARIAN, PORTUGUESE = ("õ", "û"), "ã"
+# Lines of a text that are looked at for tabs.
+TABBED_LINES = 10
+# SurveyMonkey writes one line of these.
+ANSWERS = frozenset(("Response", "Open-Ended Response", "Other (please specify)"))
 
 
 @dataclass(frozen=True)
@@ -65,11 +85,13 @@ class Dialect:
         escape: Character before a quote within quotes; empty where that is a quote.
         decimal: Decimal mark.
         named: Whether the user named it, so that the other mark is that of thousands.
-        doubtful: A number that may mean a thousand times as much, where none decides.
+        doubtful: A sentence about numbers that may be others.
         comments: Lines that begin with ``#`` before the names of csv.
         unnamed: Whether each row of csv has one field more than there are names, ``first`` or
             ``last``; empty where none has.
         records: Lines that describe the columns, after their names.
+        width: Columns of csv.
+        guessed: A word by the encoding, where that is a guess.
     """
 
     encoding: str = "utf-8"
@@ -82,6 +104,8 @@ class Dialect:
     comments: int = 0
     unnamed: str = ""
     records: int = 0
+    width: int = 0
+    guessed: str = ""
 
     @property
     def marks(self) -> str:
@@ -104,7 +128,8 @@ class Dialect:
         if self.unnamed:
             parts.append(f"the {self.unnamed} field of each row has no name")
         if self.records:
-            parts.append(f"without the {self.records:,} lines of Qualtrics after the names")
+            lines = "line" if self.records == 1 else f"{self.records:,} lines"
+            parts.append(f"without the {lines} after the names that describe the columns")
         return ", ".join(parts)
 
 
@@ -120,26 +145,37 @@ def detect(
         of_csv: Whether it is csv; else the encoding is all there is.
         names: Columns that csv must have.
     """
-    encoding = given.encoding or detect_encoding(head, whole)
+    encoding = given.encoding or detect_encoding(head, whole, of_csv)
     text = decoded(head, encoding)
+    guessed = "" if given.encoding or encoding.startswith("utf") else _foreign_word(text)
     if not of_csv:
         cells: dict[str, list[str]] = {}
         for name, cell in JSON_CELL.findall(text):
             cells.setdefault(name, []).append(cell.strip())
         decimal = given.decimal or _decimal(list(cells.values()))[0]
-        return Dialect(encoding, decimal=decimal, named=given.decimal is not None)
+        named = given.decimal is not None
+        tabs = {line.count("\t") for line in text.split("\n", TABBED_LINES)[:TABBED_LINES]}
+        doubtful = ""
+        if len(tabs) == 1 and 0 not in tabs and text.count("\n") >= TABBED_LINES:
+            doubtful = (
+                f"each line has {tabs.pop():,} tabs and is an item; name the file .tsv if it is a "
+                "table"
+            )
+        return Dialect(encoding, decimal=decimal, named=named, doubtful=doubtful, guessed=guessed)
     quote = _quote(text) if given.quote is None else given.quote
     separator = SEPARATOR.match(text)
     if separator is not None:
         text = text[separator.end() :]
     comments = COMMENTS.match(text)
-    if comments is not None:
+    if comments is not None and not _begin_rows(text[comments.end() :]):
         text = text[comments.end() :]
+    else:
+        comments = None
     known = given.delimiter or (separator and separator[1])
     delimiters = [known] if known else DELIMITERS
     escape = _escape(text, quote) if given.escape is None else given.escape
     best = Dialect(encoding, delimiters[0], quote, escape)
-    best_score = (False, False, 0.0, 0)
+    best_score = (False, False, 0.0, 0.0, 0)
     rows: list[list[str]] = []
     for delimiter in delimiters:
         tried = Dialect(encoding, delimiter, quote, escape)
@@ -150,7 +186,7 @@ def detect(
     if not known and not best_score[1]:
         tried = Dialect(encoding, " ", quote, escape)
         found = list(_rows(text, tried, whole))
-        if _are_numbers_in_columns(found):
+        if _are_numbers_in_columns(found) or _are_of_r(text, found):
             best, rows = tried, found
     n_comments = comments[0].count("\n") if comments is not None else 0
     if comments is not None and rows:
@@ -158,7 +194,7 @@ def detect(
         names_of = next(_rows(comments[0].splitlines()[-1], best, True), [])
         if len(names_of) == len(rows[0]):
             n_comments, rows = n_comments - 1, [names_of, *rows]
-    records = SURVEY_LINES if len(rows) > SURVEY_LINES and _are_records(rows[SURVEY_LINES]) else 0
+    records = _records(rows)
     cells_of = itertools.zip_longest(*rows[1 + records :], fillvalue="")
     columns = [[cell.strip() for cell in column] for column in cells_of]
     decimal, doubtful = (given.decimal, "") if given.decimal else _decimal(columns)
@@ -169,25 +205,57 @@ def detect(
         # Between commas, a point is that of the decimals.
         doubtful="" if best.delimiter == "," else doubtful,
         comments=n_comments,
-        unnamed=_unnamed(rows),
+        unnamed=_unnamed(text, rows),
         records=records,
+        width=len(rows[0]) if rows else 0,
+        guessed=guessed,
     )
 
 
-def _are_records(row: list[str]) -> bool:
-    """Return whether each field is what Qualtrics says of its column."""
-    return all(map(SURVEY_RECORD.match, row))
+def _foreign_word(text: str) -> str:
+    """Return a word of letters of which one is beyond ASCII, a long one rather."""
+    words = (word for word in re.findall(r"[^\W\d_]{3,20}", text) if not word.isascii())
+    return max(itertools.islice(words, 20), key=len, default="")
 
 
-def _unnamed(rows: list[list[str]]) -> str:
-    """Return which field of the rows has no name: R leaves that of row names out, and some programs
-    end each row with a delimiter."""
+def _begin_rows(rest: str) -> bool:
+    """Return whether lines that begin with ``#`` are rows, since more do, or of one column."""
+    names = rest.partition("\n")[0]
+    one_column = not any(delimiter in names for delimiter in DELIMITERS)
+    return one_column or 2 * rest.count("\n#") > rest.count("\n")
+
+
+def _records(rows: list[list[str]]) -> int:
+    """Return the number of lines after the names that survey programs describe columns in."""
+    if len(rows) > SURVEY_LINES and all(map(SURVEY_RECORD.match, rows[SURVEY_LINES])):
+        return SURVEY_LINES
+    said = {cell for cell in rows[1] if cell} if len(rows) > 1 else set()
+    return int(bool(said) and said <= ANSWERS)
+
+
+def _unnamed(text: str, rows: list[list[str]]) -> str:
+    """Return which field of the rows has no name: some programs end each row with a delimiter, and
+    R leaves the name of row names out, all of which it quotes."""
     width = len(rows[0]) if rows else 0
     if len(rows) < 3 or any(len(row) != width + 1 for row in rows[1:]):
         return ""
     if not any(row[-1] for row in rows[1:]):
         return "last"
-    return "first" if len({row[0] for row in rows[1:]}) == len(rows) - 1 else ""
+    quoted = all(line.startswith('"') for line in text.split("\n", 3)[:3])
+    return "first" if quoted and len({row[0] for row in rows[1:]}) == len(rows) - 1 else ""
+
+
+def _are_of_r(text: str, rows: list[list[str]]) -> bool:
+    """Return whether spaces stand between fields, names in quotes among them, as R writes them."""
+    header = text.partition("\n")[0].strip()
+    width = len(rows[0]) if rows else 0
+    return (
+        len(rows) > 2
+        and width > 1
+        and all(len(row) == len(rows[1]) for row in rows[1:])
+        and len(rows[1]) in (width, width + 1)
+        and re.fullmatch(r'"[^"]*"( "[^"]*")+', header) is not None
+    )
 
 
 def decoded(head: bytes, encoding: str) -> str:
@@ -196,7 +264,7 @@ def decoded(head: bytes, encoding: str) -> str:
     return decoder.decode(head).removeprefix("\ufeff")
 
 
-def detect_encoding(head: bytes, whole: bool = True) -> str:
+def detect_encoding(head: bytes, whole: bool = True, of_csv: bool = False) -> str:
     """Return the encoding of a text by its first bytes."""
     for mark, name in MARKS.items():
         if head.startswith(mark):
@@ -209,7 +277,9 @@ def detect_encoding(head: bytes, whole: bool = True) -> str:
     text = head.decode("utf-8", "replace")
     foreign = text.count("\ufffd")
     known = sum(not char.isascii() for char in text) - foreign if foreign else 0
-    if foreign < FEWEST_FOREIGN or known >= foreign:
+    # Names of columns have to be read, however few such bytes there are.
+    named = of_csv and "\ufffd" in text.partition("\n")[0] and not known
+    if (foreign < FEWEST_FOREIGN and not named) or known >= foreign:
         return "utf-8"
     return _legacy(head)
 
@@ -236,18 +306,31 @@ def _legacy(head: bytes) -> str:
     lines = [line for line in head.splitlines() if not line.isascii()]
     found = from_bytes(b"\n".join(lines)[:DETECTED_BYTES]).best()
     name = found.encoding if found is not None else "latin_1"
-    western = head.decode("cp1252", "replace")
-    foreign = [char for char in western if not char.isascii()]
-    usual = sum(char.isalpha() or char in WESTERN_MARKS for char in foreign)
     alphabets = found.alphabets if found is not None else []
     latin = all(
         each.startswith(("Basic Latin", "Latin", "General", "Control")) for each in alphabets
     )
-    if name in WESTERN or (latin and usual == len(foreign)):
-        if all(each in western.lower() for each in HUNGARIAN) and PORTUGUESE not in western.lower():
-            return "cp1250"
-        return "cp1252" if "\ufffd" not in western else "latin_1"
-    return name
+    text = b"\n".join(lines)[:DETECTED_BYTES]
+    fits = {encoding: _fit(text, encoding) for encoding in LATIN}
+    best = max(fits, key=lambda encoding: fits[encoding])
+    if not (latin or name in LATIN or fits[best] >= FITS_ANYWAY):
+        return name
+    best = best if fits[best] > fits[LATIN[0]] + BETTER else LATIN[0]
+    return best if best != "cp1252" or _fit(head, best) >= 0 else "latin_1"
+
+
+def _fit(text: bytes, encoding: str) -> float:
+    """Return the share of letters beyond ASCII that one language has, -1 where bytes stand for
+    nothing."""
+    try:
+        decoded_text = text.decode(encoding)
+    except UnicodeDecodeError:
+        return -1.0
+    counts = Counter(char.lower() for char in decoded_text if not char.isascii())
+    for mark in MARKS_OF_TEXT:
+        counts.pop(mark, None)
+    known = max(sum(counts[char] for char in letters) for letters in LETTERS)
+    return known / max(counts.total(), 1)
 
 
 def _quote(text: str) -> str:
@@ -312,13 +395,17 @@ def _rows(text: str, dialect: Dialect, whole: bool) -> Iterator[list[str]]:
         yield last
 
 
-def _score(rows: list[list[str]], names: Collection[str]) -> tuple[bool, bool, float, int]:
+def _score(rows: list[list[str]], names: Collection[str]) -> tuple[bool, bool, float, float, int]:
     """Return the score of how well rows fit together; the larger the better."""
     if not rows:
-        return False, False, 0.0, 0
+        return False, False, 0.0, 0.0, 0
     width = len(rows[0])
+    if width == 1:
+        return set(names) <= set(rows[0]), False, 0.0, 0.0, 1
     share = Counter(map(len, rows))[width] / len(rows)
-    return set(names) <= set(rows[0]), width > 1, round(share, 2) if width > 1 else 0.0, width
+    cells = [cell.strip() for row in rows[1 : 1 + SCORED_ROWS] for cell in row]
+    numbers = sum(NUMBER.fullmatch(cell) is not None for cell in cells) / max(len(cells), 1)
+    return set(names) <= set(rows[0]), True, round(share, 2), round(numbers, 1), width
 
 
 def _are_numbers_in_columns(rows: list[list[str]]) -> bool:
@@ -333,24 +420,54 @@ def _are_numbers_in_columns(rows: list[list[str]]) -> bool:
 
 
 def _decimal(columns: list[list[str]]) -> tuple[str, str]:
-    """Return a comma where numbers have it and none has a point, else a point.
+    """Return a comma where more columns of numbers have it than have a point, else a point.
 
     ``1,234`` and ``1.234`` decide nothing, since they may be thousands.
 
     Returns:
-        The mark, and a number that may be one of thousands.
+        The mark, and a sentence about numbers that may be others.
     """
-    clear = [cell for column in columns for cell in column if not GROUPED.fullmatch(cell)]
-    commas = any(COMMA_NUMBER.fullmatch(cell) for cell in clear)
-    points = any(POINT_NUMBER.fullmatch(cell) for cell in clear)
-    if commas and not points:
-        return ",", ""
-    return ".", next(filter(None, map(_thousands, columns)), "")
+    found = [each for each in map(_marked, columns) if each is not None]
+    commas = [number for mark, number in found if mark == ","]
+    points = [number for mark, number in found if mark == "."]
+    decimal = "," if len(commas) > len(points) else "."
+    if commas and points:
+        return decimal, (
+            f"numbers such as {commas[0]} have a decimal comma, and others such as {points[0]} a "
+            f"point; {'commas' if decimal == ',' else 'points'} are read as such: set "
+            "input.csv.decimal to the other where that is wrong"
+        )
+    grouped = [number for mark, number in found if mark == "?"]
+    if decimal == "," or not grouped:
+        return decimal, ""
+    number = grouped[0]
+    plain = number.replace(".", "").replace(",", "")
+    if "," in number:
+        return decimal, (
+            f"numbers such as {number} are taken for text, since this one may be {plain} or "
+            f"{number.replace(',', '.')}; set input.csv.decimal to '.' or ','"
+        )
+    return decimal, (
+        f"numbers such as {number} are read with a decimal point; if this one is {plain}, set "
+        "input.csv.decimal to ','"
+    )
 
 
-def _thousands(cells: list[str]) -> str:
-    """Return a number that is likely one of thousands: in its column all that have a point have
-    three digits after it, and others have none."""
-    pointed = [cell for cell in cells if "." in cell]
-    whole = any(cell.isdigit() and len(cell) <= 3 for cell in cells)
-    return pointed[0] if pointed and whole and all(map(GROUPED.fullmatch, pointed)) else ""
+def _marked(cells: list[str]) -> tuple[str, str] | None:
+    """Return the decimal mark of a column of numbers, ``?`` where it may be that of thousands, and
+    a number with it; None where no number has any, or most cells are something else."""
+    cells = [cell for cell in cells if cell]
+    grouped = [cell for cell in cells if GROUPED.fullmatch(cell)]
+    clear = [cell for cell in cells if not GROUPED.fullmatch(cell)]
+    commas = [cell for cell in clear if COMMA_NUMBER.fullmatch(cell)]
+    points = [cell for cell in clear if POINT_NUMBER.fullmatch(cell)]
+    whole = sum(cell.lstrip("+-").isdigit() for cell in clear)
+    if 2 * (len(grouped) + len(commas) + len(points) + whole) < len(cells):
+        return None
+    # Of several marks, all stand for thousands.
+    millions = [cell for cell in grouped if cell.count(".") > 1]
+    if millions and not points:
+        return ",", millions[0]
+    if commas or points:
+        return (",", commas[0]) if len(commas) > len(points) else (".", points[0])
+    return ("?", grouped[0]) if grouped else None

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from hercules_scale.config.reading import CsvConfig, InputConfig
-from hercules_scale.errors import InputError
+from hercules_scale.errors import InputError, SchemaError
 from hercules_scale.reading.columns import Columns, choose_columns
 from hercules_scale.reading.csv_files import csv_batches, csv_head, reason_of
 from hercules_scale.reading.dialect import Dialect, count_lines
@@ -53,6 +53,13 @@ def piece_columns(config: InputConfig, source: SourceFile) -> Columns | None:
     if source.format == "jsonl":
         for name in named_columns(config, source):
             head.kinds.setdefault(name, pa.null())
+    for name in named_columns(config, source):
+        if name not in head.kinds:
+            raise SchemaError(
+                f"{source.uri}: has no column {name!r}, which the input's items are made of; "
+                f"columns are {', '.join(sorted(head.kinds))}; leave the file out, such as by a "
+                "glob, or name a column that all files have"
+            )
     return choose_columns(config, head.kinds, source.uri, source.format != "csv")
 
 

@@ -31,12 +31,14 @@ class FileHead:
         cells: First values of columns of texts and numbers.
         dialect: Dialect of a file of text.
         indices: Columns that pandas made of the index of a frame.
+        lengths: Numbers of values of the first lists of columns of vectors.
     """
 
     kinds: dict[str, pa.DataType]
     cells: dict[str, list[Any]] = field(default_factory=dict)
     dialect: Dialect | None = None
     indices: tuple[str, ...] = ()
+    lengths: dict[str, list[int]] = field(default_factory=dict)
 
 
 def check_names(names: list[str], source: SourceFile) -> None:

@@ -201,6 +201,12 @@ def _none_for_empty(texts: pa.Array) -> pa.Array:
 
 def _as_classes(column: pa.ChunkedArray, name: str, source: SourceFile) -> pa.Array:
     """Return classes as text; 1.0 of csv is 1, as other programs write a column that has gaps."""
+    array = flatten(column)
+    if is_text(array.type):
+        cells = array.cast(pa.large_binary()).to_pylist()
+        # A class whose name is damaged is one all the same.
+        decoded = [None if cell is None else cell.decode("utf-8", "replace") for cell in cells]
+        column = pa.chunked_array([pa.array(decoded, pa.string())])
     texts = _as_plain_text(column, name, source, "input.label_columns")
     if source.format != "csv":
         return texts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -87,16 +88,15 @@ def json_head(config: InputConfig, source: SourceFile) -> FileHead:
         return FileHead({}, {}, dialect)
     for lines in _json_texts(source, dialect):
         found = FileHead({}, {}, dialect)
-        for line in lines[:SNIFFED_ROWS]:
-            value, _ = _parse_object(line)
+        values = [_parse_object(line)[0] for line in lines[:SNIFFED_ROWS]]
+        if len(lines) == 1 and values[0] is not None:
+            _check_no_envelope(values[0], source)
+        for value in values:
             for name, cell in (value or {}).items():
                 found.cells.setdefault(name, []).append(cell)
-                if isinstance(cell, str):
-                    found.kinds[name] = pa.string()
-                elif cell is not None and found.kinds.get(name) != pa.string():
-                    found.kinds[name] = _json_type(cell)
-                else:
-                    found.kinds.setdefault(name, pa.null())
+        for name, cells in found.cells.items():
+            found.kinds[name] = _json_type([cell for cell in cells if cell is not None])
+            found.lengths[name] = [len(cell) for cell in cells if isinstance(cell, list)]
         if found.kinds:
             return found
         break
@@ -109,11 +109,39 @@ def json_head(config: InputConfig, source: SourceFile) -> FileHead:
     )
 
 
-def _json_type(cell: object) -> pa.DataType:
+def _json_type(cells: list[object]) -> pa.DataType:
+    """Return text where a value is, else the type of most."""
+    if any(isinstance(cell, str) for cell in cells):
+        return pa.string()
+    counts = Counter(map(_type_of, cells))
+    return counts.most_common(1)[0][0] if counts else pa.null()
+
+
+def _type_of(cell: object) -> pa.DataType:
     if isinstance(cell, list) and all(isinstance(each, int | float) for each in cell):
         return pa.list_(pa.float64())
     number = isinstance(cell, int | float) and not isinstance(cell, bool)
     return pa.float64() if number else pa.bool_()
+
+
+def _check_no_envelope(value: dict[str, Any], source: SourceFile) -> None:
+    """Refuse one object that holds the items in a list, or columns by name.
+
+    Raises:
+        InputError: It does.
+    """
+    for name, held in value.items():
+        if isinstance(held, list) and len(held) > 1 and all(isinstance(it, dict) for it in held):
+            raise InputError(
+                f"{source.uri}: holds one object, whose list {name!r} has {len(held):,} objects; "
+                f"write that list as the file, such as by jq '.{name}'"
+            )
+    columns = list(value.values())
+    if len(columns) > 1 and all(isinstance(each, dict) and len(each) > 1 for each in columns):
+        raise InputError(
+            f"{source.uri}: holds one object of {len(columns):,} objects by name; write an object "
+            "a line, in pandas by to_json(orient='records', lines=True)"
+        )
 
 
 def json_batches(

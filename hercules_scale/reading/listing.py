@@ -51,6 +51,8 @@ LAKES = (
 )
 # Folders of these files, and levels above a folder of data that are searched for them.
 LAKE_FOLDERS, LAKE_LEVELS = ("_delta_log", "metadata", ".hoodie"), 4
+# Files of systems, and a folder of network storage, among the user's.
+LEFT_FILES, LEFT_FOLDER = ("thumbs.db", "desktop.ini"), "@eaDir"
 README = re.compile(r"(readme|license|licence|notice|changelog|copying)\b", re.I)
 
 
@@ -113,13 +115,16 @@ def _expand(path: str, skipped: dict[str, str]) -> list[SourceFile]:
         # The path is a file itself, which may have a name that is passed over in folders.
         store = Store(prefix + root.rpartition("/")[0])
         return [_source(store, root, entries[root])]
-    names = [name for name in sorted(entries) if _is_data(name[len(store.root) + 1 :])]
+    inner = {name: name[len(store.root) + 1 :] for name in sorted(entries)}
+    names = [name for name in inner if _is_data(inner[name])]
     if is_glob:
         pattern = f"{glob.escape(root)}/{rest}"
         names = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
     if not names:
         raise InputError(f"input.path {path}: names no file; give a file, folder or glob")
     _refuse_lakes(path, [*entries, *_beside_parents(store)], names)
+    marked = [inner[name] for name in inner if _is_marked(inner[name])]
+    skipped |= {f"{store.uri}/{name}": "its name begins with _" for name in marked if not is_glob}
     uris = {name: f"{store.uri}/{name[len(store.root) + 1 :]}" for name in names}
     unknown = [uri for uri in uris.values() if not _format(uri)]
     if len(unknown) == len(uris):
@@ -216,8 +221,17 @@ def _beside_parents(store: Store) -> Iterator[str]:
 
 
 def _is_data(name: str) -> bool:
-    """Return whether a name is data: markers and hidden files start with ``_`` or ``.``."""
-    return not any(part.startswith(("_", ".")) for part in name.split("/"))
+    """Return whether a name is data: markers and hidden files start with ``_`` or ``.``, and
+    programs leave some of their own."""
+    *folders, own = name.split("/")
+    hidden = any(part.startswith(("_", ".")) for part in (*folders, own))
+    return not (hidden or own.lower() in LEFT_FILES or LEFT_FOLDER in folders)
+
+
+def _is_marked(name: str) -> bool:
+    """Return whether a file would be data but for the ``_`` that its own name begins with."""
+    folder, _, own = name.rpartition("/")
+    return own.startswith("_") and _is_data(f"{folder}/{own[1:]}") and own.endswith(tuple(FORMATS))
 
 
 def _format(uri: str) -> str | None:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from hercules_scale.errors import InputError
-from hercules_scale.reading.columns import is_number, is_text, plain_type
+from hercules_scale.reading.columns import is_number, is_text, is_vector, plain_type
 from hercules_scale.reading.heads import (
     LONGEST_LINE_BYTES,
     SNIFFED_ROWS,
@@ -22,6 +22,7 @@ from hercules_scale.reading.heads import (
     check_names,
     plain_cells,
 )
+from hercules_scale.reading.payload import flatten
 from hercules_scale.reading.sources import SourceFile, parquet_file
 from hercules_scale.storage.tables import gathered
 
@@ -198,11 +199,15 @@ def parquet_head(source: SourceFile, cells: bool) -> FileHead:
     kinds |= dict.fromkeys(kinds.keys() & _empty_columns(file.metadata), pa.null())
     found = FileHead(kinds, indices=tuple(_pandas_indices(schema)))
     wanted = [name for name, kind in kinds.items() if is_text(kind) or is_number(kind)]
-    if cells and wanted and file.metadata.num_row_groups:
-        longest = dict.fromkeys(wanted, LONGEST_LINE_BYTES)
-        batches = parquet_batches(source, [0], wanted, SNIFFED_ROWS, longest)
+    lists = [name for name, kind in kinds.items() if is_vector(kind)]
+    if cells and (wanted or lists) and file.metadata.num_row_groups:
+        longest = dict.fromkeys([*wanted, *lists], LONGEST_LINE_BYTES)
+        batches = parquet_batches(source, [0], [*wanted, *lists], SNIFFED_ROWS, longest)
         for table, _ in batches:
             found.cells.update({name: plain_cells(table[name]) for name in wanted})
+            for name in lists:
+                counts = pc.list_value_length(flatten(table[name])).drop_null()
+                found.lengths[name] = counts.to_pylist()
             break
     return found
 

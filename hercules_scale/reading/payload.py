@@ -34,6 +34,8 @@ LARGEST_NUMBER = 1e100
 # Thousands apart: where a comma is known to set them so, and where it cannot begin decimals.
 GROUPED = re.compile(rb"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
 THOUSANDS = re.compile(rb"[+-]?\d{1,3}((,\d{3})+\.\d+|(,\d{3}){2,})")
+# A row that some programs draw below the names.
+RULED = r"^[-=+|: ]{3,}$"
 # Words that people and programs write for a missing number, in lower case.
 MISSING = {
     *(b"", b"?", b"-", b"--", b".", b"na", b"n/a", b"#n/a", b"nan", b"null", b"none", b"nil"),
@@ -77,6 +79,8 @@ def payload(
             if source.format == "csv":
                 repeated = true_rows(pc.equal(text, columns.text))
                 reasons |= dict.fromkeys(repeated, "the row repeats the header")
+                ruled = true_rows(pc.match_substring_regex(text, RULED))
+                reasons |= dict.fromkeys(ruled, "the row is a ruled line")
         found["text"] = text if columns.modality == "text" else pc.fill_null(text, "")
     return found, reasons
 

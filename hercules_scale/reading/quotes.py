@@ -10,8 +10,9 @@ from hercules_scale.reading.dialect import Dialect
 
 BLOCK_BYTES = 2**20
 # Lines of a field that look like rows, from which on a quote is likely missing: so many, of which
-# so large a share. In a file of one column every line does: there, so many in one field alone.
-ROW_LIKE_LINES, ROW_LIKE_SHARE, LONE_LINES = 10, 0.9, 50
+# so large a share; fewer where no sentence has as many delimiters. In a file of one column every
+# line does: there, so many in one field alone.
+ROW_LIKE_LINES, FEWER_LINES, ROW_LIKE_SHARE, LONE_LINES = 10, 3, 0.9, 50
 
 
 class QuotedRows:
@@ -105,7 +106,7 @@ class QuotedRows:
         name for the field that has none."""
         self._begun = True
         data = data.removeprefix(b"\xef\xbb\xbf")
-        if re.match(rb"sep=%b\r?\n" % re.escape(self._delimiter), data):
+        if re.match(rb'"?sep=%b"?\r?\n' % re.escape(self._delimiter), data):
             data = data.partition(b"\n")[2]
             self._line += 1
         for _ in range(self._comments):
@@ -230,7 +231,8 @@ class QuotedRows:
             self._first_row_like = self._first_row_like or self._opened * (self._row_like > 0)
 
     def _say_counts(self) -> None:
-        least = max(ROW_LIKE_LINES, ROW_LIKE_SHARE * self._all_lines)
+        is_rare = self._delimiters > 2 or (self._delimiters and self._delimiter == b"\t")
+        least = max(FEWER_LINES if is_rare else ROW_LIKE_LINES, ROW_LIKE_SHARE * self._all_lines)
         if self._all_row_like >= least and not self.alarms:
             self.alarms.append(
                 f"{self._where}: {self._all_row_like:,} lines within quoted fields look like rows, "

@@ -36,9 +36,12 @@ SAMPLED_FILES = 8
 NUMBERS_SHARE = 0.9
 # Texts that are tried as lists of numbers.
 SNIFFED_VECTORS = 100
-# Repeated values that stand for none, such as 65535: so many times as far from others, at least so
-# many that differ, as these are apart. Of nines the others may be few.
-FAR, DIFFERENT, NINES = 3, 8, re.compile(r"-?9{2,}")
+# Repeated values that stand for none, such as 65535, up to three of them: so many times as far from
+# others, at least so many that differ, as these are apart. Of codes such as 97 and 999 the others
+# may be few.
+FAR, DIFFERENT, MOST_FAR, CODE = 3, 8, 3, re.compile(r"-?(9+[6-9]|8{2,})")
+# Texts that mark missing values, of all.
+NULL_SHARE = 0.02
 # Any others that many times as far leave no difference between the others.
 VERY_FAR = 1e6
 # Rows from which on numbers that rise by one are taken for a count.
@@ -46,8 +49,14 @@ COUNTED_ROWS = 10
 # Texts of a sample with so many words are texts, and not names, dates or codes: beside one column
 # of numbers, and beside more of them. Scripts without spaces count by their bytes.
 WORDY_SHARE, WORDS_BESIDE_ONE, WORDS_BESIDE_MORE, WORDY_BYTES = 0.5, 2, 4, 24
+# Rows that have a text, of all, where it is what items are about beside numbers.
+MOST_TEXTS = 0.5
+# Lists of fewer numbers beside texts, such as boxes and places, are no vectors of these.
+SHORTEST_VECTOR = 8
 # Share of values of a column of categories that differ.
 CATEGORIES_SHARE = 0.1
+# A number with something before or after it, such as a unit.
+NUMBER_IN_TEXT = re.compile(r"[^\w]{0,3}\d[\d.,' \u00a0\u202f]*\W{0,2}[^\W\d]{0,4}\W?")
 WORD = re.compile(r"[^\W\d_]{2,}")
 UNNAMED = re.compile(r"(Unnamed: \d+|__index_level_\d+__)?")
 ID_NAME = re.compile(r"index|(.*[_\s.-])?(id|ids|uuid|guid)|.*[a-z]I[dD]", re.I)
@@ -71,6 +80,7 @@ class Survey:
         n_sampled: Files that were looked into.
         skipped: Files that are not read, with the reason.
         alarms: Findings that look wrong.
+        guessed: A word of a file, where its encoding is a guess.
     """
 
     columns: Columns
@@ -83,6 +93,7 @@ class Survey:
     n_sampled: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
     alarms: tuple[str, ...] = ()
+    guessed: str = ""
 
     @property
     def lines(self) -> list[str]:
@@ -104,6 +115,11 @@ class Survey:
                 for name, count in self.dialects.items()
             )
             said.append(f"input: written in {'; '.join(dialects)}")
+        if self.guessed:
+            said.append(
+                f"input: the encoding is a guess, by which a text holds {self.guessed!r}; "
+                "input.csv.encoding sets another"
+            )
         if self.left_out:
             said.append(f"input: left out: {_listed(self.left_out)}")
         if self.skipped:
@@ -186,7 +202,7 @@ def survey(
     )
     return Survey(
         columns,
-        _left_out(columns, guess),
+        _left_out(columns, guess, heads),
         len(sources),
         sum(source.size_bytes for source in sources),
         sources[0].format,
@@ -194,20 +210,19 @@ def survey(
         dict(dialects),
         len(sampled),
         {**(skipped or {}), **dict.fromkeys(empty, "it holds nothing")},
-        tuple(_alarms(columns, heads)),
+        tuple(_alarms(columns, heads, guess)),
+        next((head.dialect.guessed for head in heads if head.dialect and head.dialect.guessed), ""),
     )
 
 
-def _alarms(columns: Columns, heads: list[FileHead]) -> Iterator[str]:
-    """Yield the values of variables that likely stand for none or for a thousand."""
+def _alarms(columns: Columns, heads: list[FileHead], guess: Guess) -> Iterator[str]:
+    """Yield the values that likely stand for none or for a thousand."""
     found = [head.dialect.doubtful for head in heads if head.dialect]
     doubtful = next(filter(None, found), "")
-    if doubtful and columns.numbers:
-        plain = doubtful.replace(".", "")
-        yield (
-            f"numbers such as {doubtful} are read with a decimal point; if this one is {plain}, "
-            "set input.csv.decimal to ','"
-        )
+    if doubtful and (columns.numbers or columns.text not in {None, *guess.wordy}):
+        yield doubtful
+    if columns.text:
+        yield from _of_texts(columns.text, heads)
     yield from _of_last_rows(columns, heads)
     for name in columns.numbers:
         texts = [
@@ -228,21 +243,53 @@ def _alarms(columns: Columns, heads: list[FileHead]) -> Iterator[str]:
             for cell in head.cells.get(name, [])
             if isinstance(cell, int | float) and np.isfinite(float(cell))
         ]
-        for value in (min(values, default=0.0), max(values, default=0.0)):
-            others = [each for each in values if each != value]
-            count = len(values) - len(others)
-            if len(others) < 2:
-                continue
-            # Of few values, such as ranks, one may be far from the others.
-            known = len(set(others)) >= DIFFERENT or NINES.fullmatch(f"{value:.0f}")
-            usual = count > 1 and known
-            nearest = min(abs(value - each) for each in (min(others), max(others)))
-            apart = max(others) - min(others)
-            if apart and nearest > (FAR if usual else VERY_FAR) * apart:
-                yield (
-                    f"column {name!r} holds {value:g} in {count:,} of {len(values):,} sampled "
-                    "rows, far from all others; if it marks a missing value, empty those cells"
-                )
+        counts = Counter(values)
+        ordered = sorted(counts)
+        for far in filter(None, (_far(ordered, counts), _far(ordered[::-1], counts))):
+            n_rows = sum(counts[value] for value in far)
+            listed = " and ".join(f"{value:g}" for value in sorted(far))
+            yield (
+                f"column {name!r} holds {listed} in {n_rows:,} of {len(values):,} sampled rows, "
+                "far from all others; if they mark missing values, empty those cells"
+            )
+
+
+def _far(ordered: list[float], counts: Counter[float]) -> list[float]:
+    """Return the last of some values, up to three, that lie far from all before them."""
+    for n_far in range(1, min(MOST_FAR, len(ordered) - 2) + 1):
+        far, others = ordered[-n_far:], ordered[:-n_far]
+        # Of few values, such as ranks, one may be far from the others.
+        nines = all(CODE.fullmatch(f"{value:.0f}") for value in far)
+        usual = min(counts[value] for value in far) > 1 and (len(others) >= DIFFERENT or nines)
+        times = FAR if usual else VERY_FAR
+        if abs(far[0] - others[-1]) > times * abs(others[-1] - others[0]):
+            return far
+    return []
+
+
+def _of_texts(name: str, heads: list[FileHead]) -> Iterator[str]:
+    """Yield a word on texts that stand for none, or were quoted otherwise than the file says."""
+    texts = [
+        cell.strip()
+        for head in heads
+        if name in head.cells
+        for cell in _cells(head, name)
+        if isinstance(cell, bytes) and cell.strip()
+    ]
+    if not texts:
+        return
+    missing = Counter(filter(is_missing, texts))
+    if missing.total() >= NULL_SHARE * len(texts):
+        text = missing.most_common(1)[0][0].decode()
+        yield (
+            f"{missing.total():,} of {len(texts):,} sampled texts are such as {text!r}; if they "
+            "mark missing values, empty those cells"
+        )
+    if sum(each[:1] == each[-1:] == b'"' and len(each) > 1 for each in texts) > len(texts) / 2:
+        yield (
+            "most texts are in quotes that enclose no field, since a space stands before them; "
+            "remove the spaces after the delimiters"
+        )
 
 
 def _of_last_rows(columns: Columns, heads: list[FileHead]) -> Iterator[str]:
@@ -289,16 +336,18 @@ def _guess(
     indices = {name for head in heads for name in head.indices}
     tables = [head for head in heads if head.kinds and sampled[0].format != "jsonl"]
     folders = {name for source in sampled for name in source.partitions}
-    marks = next((head.dialect.marks for head in heads if head.dialect), ".")
+    n_rows = sum(max(map(len, head.cells.values()), default=0) for head in heads)
     for name, kind in kinds.items():
-        cells = [_cells(head, name) for head in heads if name in head.cells]
+        own = [head for head in heads if name in head.cells]
+        cells = [_cells(head, name) for head in own]
         values = [cell for part in cells for cell in part if cell is not None]
         if name in folders:
             aside[name] = "the name of a folder"
         elif name in indices:
             aside[name] = "the index of a pandas frame"
         elif is_text(kind) and values and name != "text":
-            if _are_numbers(values, marks):
+            marks = [head.dialect.marks if head.dialect else "." for head in own]
+            if _are_numbers(list(zip(cells, marks, strict=True))):
                 refined[name] = pa.float64()
             elif _are_vectors(values):
                 refined[name] = pa.list_(pa.float64())
@@ -315,8 +364,15 @@ def _guess(
     wordy = {
         name
         for name, values in texts.items()
-        if is_wordy(values, n_words) and not (len(numbers) > 1 and _are_categories(values))
+        if is_wordy(values, n_words)
+        and not (len(numbers) > 1 and _are_categories(values))
+        and not (numbers and len(values) < MOST_TEXTS * n_rows)
     }
+    for name, kind in kinds.items():
+        if is_vector(kind) and name != config.embedding_column:
+            lengths = [length for head in heads for length in head.lengths.get(name, [])]
+            reason = _is_no_vector(lengths, bool(wordy or "text" in kinds))
+            aside |= {name: reason} if reason else {}
     for name, values in texts.items():
         if UNNAMED.fullmatch(name) and 1 < len(values) == len(set(values)):
             aside[name] = "an index without a name"
@@ -327,6 +383,18 @@ def _guess(
     return Guess(refined, aside, frozenset(wordy))
 
 
+def _is_no_vector(lengths: list[int], beside_texts: bool) -> str:
+    """Return reason why lists of numbers beside texts are no vectors; empty where they may be."""
+    if not lengths or not beside_texts:
+        return ""
+    length, count = Counter(lengths).most_common(1)[0]
+    if not length:
+        return "empty lists"
+    if count < NUMBERS_SHARE * len(lengths):
+        return "lists of several lengths"
+    return f"lists of {length}" if length < SHORTEST_VECTOR else ""
+
+
 def _cells(head: FileHead, name: str) -> list[Any]:
     return [
         cell if not isinstance(cell, str) else cell.encode("utf-8", "replace")
@@ -334,10 +402,16 @@ def _cells(head: FileHead, name: str) -> list[Any]:
     ]
 
 
-def _are_numbers(values: list[Any], marks: str) -> bool:
-    """Return whether values are numbers but for a few, in text; codes such as 007 are none."""
+def _are_numbers(parts: list[tuple[list[Any], str]]) -> bool:
+    """Return whether values are numbers but for a few, in text; codes such as 007 are none.
+
+    Args:
+        parts: Values of each file, and its marks of decimals and thousands.
+    """
     n_numbers = n_others = 0
-    for value in values:
+    for value, marks in ((value, marks) for values, marks in parts for value in values):
+        if value is None:
+            continue
         if isinstance(value, bytes):
             text = value.strip()
             if is_missing(text):
@@ -398,12 +472,26 @@ def _is_int(cell: Any) -> bool:
     return isinstance(cell, int) and not isinstance(cell, bool)
 
 
-def _left_out(columns: Columns, guess: Guess) -> dict[str, str]:
+def _left_out(columns: Columns, guess: Guess, heads: list[FileHead]) -> dict[str, str]:
     return {
-        name: guess.aside.get(name) or _content(kind)
+        name: guess.aside.get(name) or _number_in_text(name, heads) or _content(kind)
         for name, kind in guess.kinds.items()
         if name not in columns.names
     }
+
+
+def _number_in_text(name: str, heads: list[FileHead]) -> str:
+    """Return a word on texts that hold a number each, with a unit or marks that are not known."""
+    cells = [
+        cell.decode("utf-8", "replace").strip()
+        for head in heads
+        if name in head.cells
+        for cell in _cells(head, name)
+        if isinstance(cell, bytes) and not is_missing(cell)
+    ]
+    alike = sum(NUMBER_IN_TEXT.fullmatch(cell) is not None for cell in cells)
+    shown = next((cell for cell in cells if not cell.isdigit()), "")
+    return f"text such as {shown!r}" if shown and alike >= NUMBERS_SHARE * len(cells) else ""
 
 
 def _content(kind: pa.DataType) -> str:

@@ -33,7 +33,12 @@ _DANGLING = frozenset((
     "of", "on", "or", "that", "the", "their", "to", "was", "were", "which", "with",
 ))
 # No title ends with one of these, even where the model ended it.
-_ARTICLES = frozenset(("a", "an", "and", "of", "or", "the", "to", "with"))
+_ARTICLES = frozenset(
+    ("a", "an", "and", "are", "but", "is", "not", "of", "or", "the", "their", "to", "was", "with")
+)
+# Words of the request that names siblings, which models copy into titles.
+_SIBLINGS_WORDS = frozenset(("draft", "drafts", "final", "group", "groups", "title", "titles"))
+_CONJUNCTIONS = frozenset(("and", "but", "or", "so", "yet"))
 _MARKDOWN = (
     (re.compile(r"!?\[([^\[\]]*)\]\((?:https?:|[/#.])[^()\s]*\)"), r"\1"),
     (re.compile(r"\*\*([^*]+)\*\*"), r"\1"),
@@ -135,9 +140,12 @@ def parse_titles(text: str, group: list[ClusterFacts]) -> dict[int, str]:
             entry = entry.get("title") if isinstance(entry, dict) else entry
             if facts.cluster_id in titles or not isinstance(entry, str):
                 continue
-            title = clean_title(_plain_words(entry))
+            words = _plain_words(entry)
+            title = clean_title(words)
             unusable = (
-                _repeats_itself(title)
+                _is_no_heading(words)
+                or bool((content_words(title) & _SIBLINGS_WORDS) - _own_words(facts))
+                or _repeats_itself(title)
                 or _invents_braces(title, facts)
                 or refuses(entry)
                 or _BLANK.fullmatch(title)
@@ -147,6 +155,18 @@ def parse_titles(text: str, group: list[ClusterFacts]) -> dict[int, str]:
         if len(titles) == len(group):
             break
     return titles
+
+
+def _is_no_heading(title: str) -> bool:
+    """Return whether a title among siblings' is a sentence or longer than titles are.
+
+    Models that name several groups at once write headlines of news. The draft is the better title
+    than the beginning of one.
+    """
+    words = title.split()
+    begins = bool(words) and words[0].lower() in _CONJUNCTIONS
+    is_long = len(words) > TITLE_WORDS or len(title) >= TITLE_CHARACTERS
+    return begins or is_long or title.endswith((*_ENDS, ",", ":"))
 
 
 def _nothing_in(text: str) -> SummaryError:
@@ -308,10 +328,14 @@ def _repeats_prompt(title: str, facts: ClusterFacts) -> bool:
 
     Small models copy the worked examples where they do not know what to say.
     """
-    of_cluster = content_words(" ".join(facts.own_texts))
+    of_cluster = _own_words(facts)
     of_others = content_words(" ".join(phrase for other in facts.contrast for phrase in other))
     words = content_words(title)
     return not words & of_cluster and bool(words & (_FIXED_WORDS | of_others))
+
+
+def _own_words(facts: ClusterFacts) -> set[str]:
+    return content_words(" ".join(facts.own_texts))
 
 
 def content_words(text: str) -> set[str]:

@@ -32,9 +32,9 @@ SEVERAL = (
 SIBLINGS = (
     "The groups below are parts of one larger group and have draft titles. Write the final title "
     'of each, as one JSON object: {"ID": "title", ...}, with the ID of every group. Titles are '
-    "parallel in form, and each says what its group has and the others have not: no two titles "
-    f"share their main word without need. A title is a phrase of 2 to {TITLE_WORDS} words, not a "
-    f"list of words. Keep a draft that is right and distinct. {DATA}"
+    "parallel in form and set the groups apart: no two titles share their main word without need. "
+    f"A title is a heading of 2 to {TITLE_WORDS} words, no sentence and no list of words. Keep a "
+    f"draft that is right and distinct. {DATA}"
 )
 
 ITEM = (
