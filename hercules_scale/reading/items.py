@@ -204,7 +204,7 @@ def _as_classes(column: pa.ChunkedArray, name: str, source: SourceFile) -> pa.Ar
     array = flatten(column)
     if is_text(array.type):
         cells = array.cast(pa.large_binary()).to_pylist()
-        # A class whose name is damaged is one all the same.
+        # A damaged name is a class, too.
         decoded = [None if cell is None else cell.decode("utf-8", "replace") for cell in cells]
         column = pa.chunked_array([pa.array(decoded, pa.string())])
     texts = _as_plain_text(column, name, source, "input.label_columns")

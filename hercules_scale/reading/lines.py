@@ -133,7 +133,7 @@ def _check_no_envelope(value: dict[str, Any], source: SourceFile) -> None:
     for name, held in value.items():
         if isinstance(held, list) and len(held) > 1 and all(isinstance(it, dict) for it in held):
             raise InputError(
-                f"{source.uri}: holds one object, whose list {name!r} has {len(held):,} objects; "
+                f"{source.uri}: holds one object, and its list {name!r} {len(held):,} objects; "
                 f"write that list as the file, such as by jq '.{name}'"
             )
     columns = list(value.values())

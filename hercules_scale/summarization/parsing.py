@@ -166,7 +166,8 @@ def _is_no_heading(title: str) -> bool:
     words = title.split()
     begins = bool(words) and words[0].lower() in _CONJUNCTIONS
     is_long = len(words) > TITLE_WORDS or len(title) >= TITLE_CHARACTERS
-    return begins or is_long or title.endswith((*_ENDS, ",", ":"))
+    is_sentence = len(words) > 3 and title.endswith((*_ENDS, ",", ":"))
+    return begins or is_long or is_sentence
 
 
 def _nothing_in(text: str) -> SummaryError:
@@ -245,6 +246,8 @@ def _to_summary(answer: Any, facts: ClusterFacts) -> Summary:
         if refuses(value):
             raise SummaryError(f"the model refused: {plain_text(value)[:150]}")
         values[name] = _plain_words(value)
+        if not has_words(values[name]):
+            raise SummaryError(f"the JSON holds no {name} in words")
     title = clean_title(values["title"])
     if not title:
         raise SummaryError("the title says nothing")

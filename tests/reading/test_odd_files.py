@@ -1118,7 +1118,7 @@ def test_a_json_column_has_the_type_of_most_values(tmp_path: Path) -> None:
     [
         (
             {"page": 1, "messages": [{"text": "a"}, {"text": "b"}]},
-            "whose list 'messages' has 2 objects",
+            "and its list 'messages' 2 objects",
         ),
         (
             {"text": {"0": "a", "1": "b"}, "n": {"0": 1, "1": 2}},

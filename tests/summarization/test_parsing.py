@@ -218,6 +218,26 @@ def test_new_titles_are_read_by_id_and_empty_ones_left_out() -> None:
     assert parse_titles('{"4": "{{title}}", "7": "Late trains"}', GROUP) == {7: "Late trains"}
 
 
+@pytest.mark.parametrize(
+    "title",
+    [
+        "The ferries cross the harbour again.",
+        "Ferries in the harbour are not,",
+        "Ferries in the harbour: the rise and fall of fees",
+        "But ferries of the harbour",
+        "Harbour ferries draft",
+        "The final title of group 4",
+    ],
+)
+def test_what_is_no_heading_is_no_title_among_siblings(title: str) -> None:
+    assert parse_titles(json.dumps({"4": title, "7": "Late trains"}), GROUP) == {7: "Late trains"}
+    facts = replace(
+        GROUP[0], exemplars=["a draft of the title of a group in the harbour, and ferries"]
+    )
+    titles = parse_titles(json.dumps({"4": "Harbour ferries draft"}), [facts])
+    assert titles == {4: "Harbour ferries draft"}
+
+
 def test_a_title_of_other_clusters_words_alone_is_refused() -> None:
     facts = ClusterFacts(1, 4, 5, ["ferry"], ["the ferry"], [], [["airport gate"]])
     with pytest.raises(SummaryError, match="repeats the instructions"):
