@@ -21,6 +21,7 @@ import numpy as np
 from labels import LEVELS, PHRASES, configure, context_of, prepare
 
 from hercules_scale.runtime.ray_session import local_or_cluster_ray
+from hercules_scale.runtime.resources import label_encoder_pool
 from hercules_scale.stages.language_model import open_encoder
 from hercules_scale.stages.prompt_facts import cluster_facts, facts_source, labelled_files, siblings
 from hercules_scale.storage.tables import read_table
@@ -60,7 +61,8 @@ def of_set(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     source = facts_source(context, base.shards, base.clustering, None)
     rng = np.random.default_rng(1)
     rows = []
-    with open_encoder(context.config.text_embedding) as encode:
+    pool = label_encoder_pool(context.config, 0)
+    with open_encoder(context.config.text_embedding, pool) as encode:
         for level in range(1, base.clustering.n_levels + 1):
             facts = cluster_facts(context, base.shards, base.clustering, source, level)
             said = source.said_words(base.clustering, level)

@@ -46,6 +46,7 @@ from hercules_scale.reading.listing import list_sources
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.runtime.ray_session import local_or_cluster_ray
+from hercules_scale.runtime.resources import label_encoder_pool
 from hercules_scale.stages.cluster import Clustering, cluster_items
 from hercules_scale.stages.embed import embed_items
 from hercules_scale.stages.label_items import draw_label_items
@@ -211,7 +212,8 @@ def measure(
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(base.folder, folder)
     began = time.monotonic()
-    with open_encoder(context.config.text_embedding) as encode:
+    pool = label_encoder_pool(context.config, 0)
+    with open_encoder(context.config.text_embedding, pool) as encode:
         opened = nullcontext(model)
         summaries = summarize_clusters(context, base.shards, base.clustering, opened, encode)
     table = summaries.table

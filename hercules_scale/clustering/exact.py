@@ -16,6 +16,7 @@ K-Means (ICML 2015).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,22 @@ class Pass:
         slow = k - k // FAST_SHARE
         most = (float(moved[order[slow - 1]]), float(moved[order[-1]]))
         return cls(centroids, offsets, distinct, order[slow:], *most)
+
+    # The same objects for all tiles, so that a search may keep what it makes of them.
+    @cached_property
+    def distinct_centroids(self) -> tuple[Float32, Float32 | None]:
+        """Centroids without later copies of them, and their offsets where any is not 0."""
+        return self._part(self.distinct)
+
+    @cached_property
+    def fast_centroids(self) -> tuple[Float32, Float32 | None]:
+        """Centroids that moved farthest, and their offsets where any is not 0."""
+        assert self.fast is not None
+        return self._part(self.fast)
+
+    def _part(self, ids: Int64) -> tuple[Float32, Float32 | None]:
+        offsets = self.offsets[ids]
+        return self.centroids[ids], offsets if offsets.any() else None
 
 
 def _distinct_rows(wide: Float32) -> Int64:
@@ -164,9 +181,9 @@ def _nearest_fast(
 ) -> Float64:
     """Return lower bounds on the L2 distances to the centroids that moved farthest, but the own."""
     assert step.fast is not None
-    centroids, given = step.centroids[step.fast], step.offsets[step.fast]
+    centroids, offsets = step.fast_centroids
     n_found = min(2, len(centroids))
-    distances, ids = search(vectors, centroids, n_found, given if given.any() else None)
+    distances, ids = search(vectors, centroids, n_found, offsets)
     own_first = step.fast[ids[:, 0]] == labels
     # Of one centroid that is the own there is no other.
     second = distances[:, 1] if n_found == 2 else np.float32(np.inf)
@@ -176,17 +193,17 @@ def _nearest_fast(
 
 def _search(vectors: Float32, errors: Float64, step: Pass, search: Search) -> tuple[Int32, Float64]:
     """Return labels and bounds of some vectors."""
-    centroids, offsets = step.centroids[step.distinct], step.offsets[step.distinct]
-    given = offsets if offsets.any() else None
+    centroids, offsets = step.distinct_centroids
     k = len(centroids)
-    distances, ids = search(vectors, centroids, min(2, k), given)
+    distances, ids = search(vectors, centroids, min(2, k), offsets)
     labels = ids[:, 0].copy()
     if k == 1:
         return step.distinct[labels].astype(np.int32), np.full(len(vectors), np.inf)
     squares = least_squares(distances[:, 1], errors, vectors.shape[1])
     unsure = np.flatnonzero(distances[:, 1] - distances[:, 0] <= 2 * errors)
     if len(unsure):
-        labels[unsure] = _decide(vectors[unsure], errors[unsure], centroids, offsets)
+        added = step.offsets[step.distinct]
+        labels[unsure] = _decide(vectors[unsure], errors[unsure], centroids, added)
         squares[unsure] = least_squares(distances[unsure, 0], errors[unsure], vectors.shape[1])
     if len(step.distinct) < len(step.centroids):
         # A copy of the own centroid lies as near as itself.

@@ -6,7 +6,9 @@ same by any of them.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,16 +33,38 @@ def nearest_torch_gpu(
     return distances.cpu().numpy(), ids.cpu().numpy()
 
 
-def nearest_faiss_gpu(
-    vectors: Float32, centroids: Float32, n_nearest: int, offsets: Float32 | None
-) -> tuple[Float32, Int64]:
-    """Search with a FAISS that is built for GPUs."""
-    if offsets is not None:
-        centroids = with_offsets(centroids, offsets)
-        vectors = np.pad(vectors, ((0, 0), (0, 1)))
-    resources = faiss.StandardGpuResources()
-    distances, ids = faiss.knn_gpu(resources, vectors, centroids, n_nearest)
-    return distances, ids
+class FaissGpuSearch:
+    """Search with a FAISS that is built for GPUs.
+
+    Its memory on the GPU and the indices of the centroids stay from tile to tile of a pass.
+    """
+
+    def __init__(self) -> None:
+        self._resources = faiss.StandardGpuResources()
+        self._held: list[tuple[Float32, Float32 | None, Any]] = []
+        # An index on a GPU serves one thread at a time.
+        self._turn = threading.Lock()
+
+    def __call__(
+        self, vectors: Float32, centroids: Float32, n_nearest: int, offsets: Float32 | None
+    ) -> tuple[Float32, Int64]:
+        """Return squared distances and numbers of the nearest centroids, shape (n, n_nearest)."""
+        if offsets is not None:
+            vectors = np.pad(vectors, ((0, 0), (0, 1)))
+        with self._turn:
+            distances, ids = self._index(centroids, offsets).search(vectors, n_nearest)
+        return distances, ids
+
+    def _index(self, centroids: Float32, offsets: Float32 | None) -> Any:
+        for held, added, index in self._held:
+            if held is centroids and added is offsets:
+                return index
+        points = centroids if offsets is None else with_offsets(centroids, offsets)
+        index = faiss.GpuIndexFlatL2(self._resources, points.shape[1])
+        index.add(points)
+        # All centroids of a pass, and those that moved farthest.
+        self._held = [*self._held[-1:], (centroids, offsets, index)]
+        return index
 
 
 def vector_lengths(vectors: Float32) -> NDArray[np.float64]:

@@ -20,8 +20,8 @@ from hercules_scale.clustering.exact import Pass, find_labels
 from hercules_scale.clustering.hashing import hash_rows
 from hercules_scale.clustering.passive_faiss import faiss
 from hercules_scale.clustering.search import (
+    FaissGpuSearch,
     Search,
-    nearest_faiss_gpu,
     nearest_torch_gpu,
     vector_lengths,
 )
@@ -299,7 +299,7 @@ def hold_tiles(tiles: Sequence[Tile], n_gpus: int) -> TileSet:
     if n_gpus < 1:
         return TileSet(tiles)
     if faiss.get_num_gpus() > 0:
-        return TileSet(tiles, nearest_faiss_gpu)
+        return TileSet(tiles, FaissGpuSearch())
     import torch
 
     if not torch.cuda.is_available():

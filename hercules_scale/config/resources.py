@@ -82,7 +82,17 @@ class ResourcesConfig(Section):
         description="GPUs that share one replica; left out: 1, or with profile tensor_parallel "
         "all of a node",
     )
-
+    llm_pipeline_parallel: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="groups of GPUs, of one node or several, that share one replica's layers",
+    )
+    llm_accelerator: str | None = Field(
+        default=None,
+        min_length=1,
+        description="kind of GPU for the replicas as Ray names it, such as A100 or L4",
+    )
     wait_seconds: float = Field(
         default=1800,
         gt=0,

@@ -9,6 +9,18 @@ from pydantic import Field, field_validator, model_validator
 from hercules_scale.config.section import CALLABLE, Section, without_secret
 from hercules_scale.models import DEFAULT_CHAT_MODEL, n_parameters
 
+# Arguments of vLLM's engine that are set here, with the key to change them by where there is one.
+OWN_ENGINE_ARGUMENTS = {
+    "model": "summaries.model",
+    "served_model_name": "summaries.model",
+    "max_model_len": "summaries.max_prompt_tokens and max_answer_tokens",
+    "tensor_parallel_size": "resources.llm_tensor_parallel",
+    "pipeline_parallel_size": "resources.llm_pipeline_parallel",
+    "structured_outputs_config": "",
+    "enable_prefix_caching": "",
+    "disable_log_stats": "",
+}
+
 
 class PriceConfig(Section):
     """Prices of the language model, for the plan."""
@@ -185,6 +197,11 @@ class SummariesConfig(Section):
         default=False, description="keep prompts and responses in llm_calls"
     )
     price: PriceConfig | None = None
+    engine_kwargs: dict[str, Any] = Field(
+        default={},
+        description="more arguments of vLLM's engine, such as {quantization: awq, "
+        "gpu_memory_utilization: 0.8}",
+    )
 
     @property
     def for_items(self) -> SummariesConfig:
@@ -224,6 +241,16 @@ class SummariesConfig(Section):
                 f"max_cost {self.max_cost:g} needs summaries.price, such as "
                 "{prompt: 0.1, completion: 0.4} for a million tokens"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _engine_arguments_are_of_vllm(self) -> SummariesConfig:
+        if self.engine_kwargs and self.engine != "vllm":
+            raise ValueError(f"engine_kwargs needs engine vllm, got {self.engine}; leave it out")
+        for name in self.engine_kwargs.keys() & OWN_ENGINE_ARGUMENTS.keys():
+            key = OWN_ENGINE_ARGUMENTS[name]
+            remedy = f"set {key}" if key else "leave it out"
+            raise ValueError(f"engine_kwargs must not hold {name}, which is set here; {remedy}")
         return self
 
     @field_validator("endpoint")

@@ -28,6 +28,8 @@ NOT_ASKED = (
     "summaries.vocabulary",
     # It would be sent the key of whoever started the explorer.
     "summaries.endpoint",
+    # Paths and code of the engine's.
+    "summaries.engine_kwargs",
     "output.path",
     # A server that would be sent the credentials of whoever started the explorer.
     "storage",

@@ -30,14 +30,16 @@ from hercules_scale.runtime.context import NO_FUNCTIONS, Functions, RunContext, 
 from hercules_scale.runtime.machines import take_resources
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.runtime.ray_session import check_one_machine
+from hercules_scale.runtime.resources import label_encoder_pool
 from hercules_scale.runtime.shards import ShardResult, run_once
+from hercules_scale.runtime.waiting import Room
 from hercules_scale.stages.assigner import keep_assigner
 from hercules_scale.stages.cluster import Clustering, cluster_items
 from hercules_scale.stages.describe import describe_items
 from hercules_scale.stages.embed import embed_items
 from hercules_scale.stages.evaluate import evaluate_levels
 from hercules_scale.stages.language_model import open_encoder, open_model, probe_endpoint
-from hercules_scale.stages.prompt_facts import cells
+from hercules_scale.stages.prompt_facts import LABELLING, cells
 from hercules_scale.stages.read import read_items
 from hercules_scale.stages.reduce import fit_pca, reduce_items
 from hercules_scale.stages.smooth import smooth_vectors
@@ -185,7 +187,7 @@ def _run_stages(context: RunContext, sources: list[SourceFile]) -> Results:
     """Run every stage in order."""
     context, n_gpus = take_resources(context, sources)
     config = context.config
-    with _label_encoder(context) as encode:
+    with _label_encoder(context, n_gpus) as encode:
         _load_workers(config.resources.n_tasks)
         items = read_items(context, sources)
         shards, files = items.shards, dict(items.files)
@@ -249,11 +251,14 @@ def _run_stages(context: RunContext, sources: list[SourceFile]) -> Results:
     }
 
 
-def _label_encoder(context: RunContext) -> AbstractContextManager[Callable[[list[str]], Float32]]:
+def _label_encoder(
+    context: RunContext, n_gpus: int
+) -> AbstractContextManager[Callable[[list[str]], Float32]]:
     """Provide a function that embeds labels: the user's, or a model."""
     embed, config = context.functions.embed, context.config.text_embedding
     if embed is None or not names_function(config.model):
-        return open_encoder(config)
+        pool = label_encoder_pool(context.config, n_gpus)
+        return open_encoder(config, pool, Room(context, LABELLING, pool.asked))
     return nullcontext(lambda texts: to_unit(embed.encode(texts, "summarize")))
 
 

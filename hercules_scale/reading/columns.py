@@ -97,7 +97,7 @@ def choose_columns(
         )
     if modality == "text":
         _refuse_others(config, modality, ("image_column", "embedding_column", "columns"), where)
-        text = text or _the_one(free, where, "text")
+        text = text or _the_one(free, where, "text", guess.wordy)
     elif modality == "image":
         _refuse_others(config, modality, ("embedding_column", "columns"), where)
         image = image or _the_one(free, where, "image")
@@ -200,8 +200,11 @@ def _free(config: InputConfig, guess: Guess) -> dict[str, pa.DataType]:
     return {name: kind for name, kind in guess.kinds.items() if name not in taken}
 
 
-def _the_one(free: dict[str, pa.DataType], where: str, role: str) -> str:
-    """Return the only column that can play a role, or the one that is called so."""
+def _the_one(
+    free: dict[str, pa.DataType], where: str, role: str, likely: frozenset[str] = frozenset()
+) -> str:
+    """Return the only column that can play a role, or the one that is called so, or of several the
+    only likely one."""
     fits = {"text": lambda _, kind: is_text(kind), "image": is_image}
     fit = fits.get(role, lambda _, kind: is_vector(kind))
     names = [name for name, kind in free.items() if fit(name, kind)]
@@ -209,8 +212,9 @@ def _the_one(free: dict[str, pa.DataType], where: str, role: str) -> str:
         return role
     # A column without values may hold anything.
     names = [name for name in names if not pa.types.is_null(free[name])]
-    if len(names) == 1:
-        return names[0]
+    found = names if len(names) == 1 else [name for name in names if name in likely]
+    if len(found) == 1:
+        return found[0]
     holds = {"text": "text", "image": "images", "embedding": "lists of numbers"}[role]
     raise SchemaError(
         f"{where}: input.{role}_column must be given, since there is no column {role!r} and "

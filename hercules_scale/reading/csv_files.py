@@ -126,6 +126,8 @@ def _check_header(names: list[str], source: SourceFile) -> None:
     """Refuse a first line that looks like a row; numbers from 0 on and years may be names."""
     numbers = [name for name in names if NUMBER.fullmatch(name.strip())]
     counted = numbers == [str(place) for place in range(len(numbers))]
+    # A first row may begin with 0.
+    counted = counted and (len(numbers) > 1 or len(names) == 1)
     years = all(re.fullmatch(r"(19|20)\d\d", name) for name in numbers)
     if not (counted or years):
         raise InputError(

@@ -57,7 +57,7 @@ COMMENTS = re.compile(r"(#[^\n]*\n)+")
 SEPARATOR = re.compile(r'"?sep=([^\w\s]|\t)"?\r?\n')
 # Rows by which delimiters are compared, and a number in any of them.
 SCORED_ROWS, NUMBER = 50, re.compile(r"[+-]?\d+([.,]\d+)?")
-COMMA_NUMBER = re.compile(r"[+-]?(\d+|[1-9]\d{0,2}(\.\d{3})+),\d+")
+COMMA_NUMBER = re.compile(r"[+-]?(\d+|[1-9]\d{0,2}(\.\d{3})+),\d+([eE][+-]?\d+)?")
 SPACED_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 CODE = re.compile(r"0\d+")
 # Thousands that are set apart.
@@ -68,8 +68,13 @@ JSON_CELL = re.compile(r'"((?:[^"\\]|\\.){1,200}+)"\s{0,9}+:\s{0,9}+"([^"\\]{1,4
 # Qualtrics writes questions and such a record of each column below the names.
 SURVEY_RECORD = re.compile(r'\{\s*"ImportId"')
 SURVEY_LINES = 2
-# Lines of a text that are looked at for tabs.
-TABBED_LINES = 10
+# Lines of a text that are looked at, and what makes rows of a table: a mark, its name, and how many
+# of it no sentences have line after line.
+LINES_SEEN = 10
+ROW_MARKS = (
+    *(("\t", "tabs", 1), (";", "semicolons", 1), ("|", "bars", 1)),
+    *(("::", "double colons", 1), (",", "commas", 2)),
+)
 # SurveyMonkey writes one line of these.
 ANSWERS = frozenset(("Response", "Open-Ended Response", "Other (please specify)"))
 
@@ -154,14 +159,7 @@ def detect(
             cells.setdefault(name, []).append(cell.strip())
         decimal = given.decimal or _decimal(list(cells.values()))[0]
         named = given.decimal is not None
-        tabs = {line.count("\t") for line in text.split("\n", TABBED_LINES)[:TABBED_LINES]}
-        doubtful = ""
-        if len(tabs) == 1 and 0 not in tabs and text.count("\n") >= TABBED_LINES:
-            doubtful = (
-                f"each line has {tabs.pop():,} tabs and is an item; name the file .tsv if it is a "
-                "table"
-            )
-        return Dialect(encoding, decimal=decimal, named=named, doubtful=doubtful, guessed=guessed)
+        return Dialect(encoding, decimal=decimal, named=named, guessed=guessed)
     quote = _quote(text) if given.quote is None else given.quote
     separator = SEPARATOR.match(text)
     if separator is not None:
@@ -212,10 +210,31 @@ def detect(
     )
 
 
+def table_in_lines(text: str) -> str:
+    """Return a sentence on lines that are likely rows of a table; empty where they are not."""
+    lines = [line for line in text.split("\n", LINES_SEEN)[:LINES_SEEN] if line.strip()]
+    if len(lines) < LINES_SEEN:
+        return ""
+    for mark, name, least in ROW_MARKS:
+        counts = {line.count(mark) for line in lines}
+        if len(counts) == 1 and min(counts) >= least:
+            return (
+                f"each line has {counts.pop():,} {name} and is an item; name the file .csv or .tsv "
+                "if it is a table"
+            )
+    if all(line.lstrip().startswith("{") and line.rstrip().endswith("}") for line in lines):
+        return "each line is in braces and an item; name the file .jsonl if it holds JSON"
+    cells = [line.replace(",", " ").split() for line in lines[1:]]
+    if all(len(row) > 1 and all(map(SPACED_NUMBER.fullmatch, row[1:])) for row in cells):
+        return "each line holds numbers and is an item; name the file .csv if it is a table"
+    return ""
+
+
 def _foreign_word(text: str) -> str:
-    """Return a word of letters of which one is beyond ASCII, a long one rather."""
-    words = (word for word in re.findall(r"[^\W\d_]{3,20}", text) if not word.isascii())
-    return max(itertools.islice(words, 20), key=len, default="")
+    """Return a word with a character beyond ASCII, one of letters rather."""
+    words = re.findall(r"[^\W\d_]{3,20}", text) + re.findall(r"\S{1,20}", text)
+    foreign = (word for word in words if not word.isascii())
+    return max(itertools.islice(foreign, 20), key=len, default="")
 
 
 def _begin_rows(rest: str) -> bool:
@@ -330,7 +349,7 @@ def _fit(text: bytes, encoding: str) -> float:
     for mark in MARKS_OF_TEXT:
         counts.pop(mark, None)
     known = max(sum(counts[char] for char in letters) for letters in LETTERS)
-    return known / max(counts.total(), 1)
+    return known / counts.total() if counts else 1.0
 
 
 def _quote(text: str) -> str:

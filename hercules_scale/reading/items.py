@@ -191,7 +191,8 @@ def _as_ids(column: pa.ChunkedArray, name: str, source: SourceFile) -> tuple[pa.
             f"got {array.type}; name another column or leave it out for row numbers"
         )
     text, bad = as_text(pa.chunked_array([array]), name, source)
-    return _none_for_empty(text.cast(pa.string())), bad
+    ids = _none_for_empty(text.cast(pa.string()))
+    return _without_decimals(ids) if source.format == "csv" else ids, bad
 
 
 def _none_for_empty(texts: pa.Array) -> pa.Array:
@@ -210,6 +211,10 @@ def _as_classes(column: pa.ChunkedArray, name: str, source: SourceFile) -> pa.Ar
     texts = _as_plain_text(column, name, source, "input.label_columns")
     if source.format != "csv":
         return texts
+    return _without_decimals(texts)
+
+
+def _without_decimals(texts: pa.Array) -> pa.Array:
     return pc.replace_substring_regex(texts, WHOLE, r"\1")
 
 

@@ -137,6 +137,11 @@ def _check_no_envelope(value: dict[str, Any], source: SourceFile) -> None:
                 f"write that list as the file, such as by jq '.{name}'"
             )
     columns = list(value.values())
+    if len(columns) > 1 and all(isinstance(each, list) for each in columns):
+        raise InputError(
+            f"{source.uri}: holds one object of {len(columns):,} lists; write an object a line, in "
+            "pandas by to_json(orient='records', lines=True)"
+        )
     if len(columns) > 1 and all(isinstance(each, dict) and len(each) > 1 for each in columns):
         raise InputError(
             f"{source.uri}: holds one object of {len(columns):,} objects by name; write an object "

@@ -39,6 +39,8 @@ CONVERTED = {
     **dict.fromkeys((".zip", ".tar", ".tgz", ".rar", ".7z"), "unpack it"),
     **dict.fromkeys((".pdf", ".docx", ".html", ".xml"), "convert it to txt, csv or jsonl"),
 }
+# Of these, what is no table is passed over beside data.
+DOCUMENTS = (".pdf", ".docx", ".html", ".xml")
 # Formats of tables that keep files which are no longer part of the table.
 LAKES = (
     (re.compile(r"(^|/)_delta_log/"), "Delta", "deltalake.DeltaTable(folder).to_pyarrow_table()"),
@@ -224,7 +226,7 @@ def _is_data(name: str) -> bool:
     """Return whether a name is data: markers and hidden files start with ``_`` or ``.``, and
     programs leave some of their own."""
     *folders, own = name.split("/")
-    hidden = any(part.startswith(("_", ".")) for part in (*folders, own))
+    hidden = any(part.startswith(("_", ".", "~$")) for part in (*folders, own))
     return not (hidden or own.lower() in LEFT_FILES or LEFT_FOLDER in folders)
 
 
@@ -240,7 +242,7 @@ def _format(uri: str) -> str | None:
     packed = next((ending for ending in PACKED if lower.endswith(ending)), "")
     stem = lower.removesuffix(packed)
     found = next((value for end, value in FORMATS.items() if stem.endswith(end)), None)
-    if found is None and stem.endswith(tuple(CONVERTED)):
+    if found is None and stem.endswith(tuple(CONVERTED)) and not stem.endswith(DOCUMENTS):
         _refuse_format(uri)
     return None if packed and found not in COMPRESSED else found
 

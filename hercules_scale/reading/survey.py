@@ -40,6 +40,8 @@ SNIFFED_VECTORS = 100
 # others, at least so many that differ, as these are apart. Of codes such as 97 and 999 the others
 # may be few.
 FAR, DIFFERENT, MOST_FAR, CODE = 3, 8, 3, re.compile(r"-?(9+[6-9]|8{2,})")
+# Words from which on a name may be a text.
+SENTENCE_WORDS = 6
 # Texts that mark missing values, of all.
 NULL_SHARE = 0.02
 # Any others that many times as far leave no difference between the others.
@@ -57,6 +59,13 @@ SHORTEST_VECTOR = 8
 CATEGORIES_SHARE = 0.1
 # A number with something before or after it, such as a unit.
 NUMBER_IN_TEXT = re.compile(r"[^\w]{0,3}\d[\d.,' \u00a0\u202f]*\W{0,2}[^\W\d]{0,4}\W?")
+# Vectors as NumPy shortens them, and as others write them.
+ELIDED = re.compile(rb"\s{0,9}\[[\d\s.eE+,-]{1,1000}?[\s,]\.\.\.")
+BARE_NUMBER = rb"[+-]?[\d.]{1,30}+([eE][+-]?\d{1,3}+)?+"
+BARE_NUMBERS = re.compile(
+    rb"(tensor|array)?[(\[\s]{0,3}+%b([\s,;]{1,9}+%b){7,}+[)\]\s]{0,3}+"
+    % (BARE_NUMBER, BARE_NUMBER)
+)
 WORD = re.compile(r"[^\W\d_]{2,}")
 UNNAMED = re.compile(r"(Unnamed: \d+|__index_level_\d+__)?")
 ID_NAME = re.compile(r"index|(.*[_\s.-])?(id|ids|uuid|guid)|.*[a-z]I[dD]", re.I)
@@ -223,6 +232,11 @@ def _alarms(columns: Columns, heads: list[FileHead], guess: Guess) -> Iterator[s
         yield doubtful
     if columns.text:
         yield from _of_texts(columns.text, heads)
+        if len(guess.kinds) == 1 and len(columns.text.split()) >= SENTENCE_WORDS:
+            yield (
+                f"the name of the only column is {columns.text[:60]!r}; if that is its first text, "
+                "put a line with a name before it"
+            )
     yield from _of_last_rows(columns, heads)
     for name in columns.numbers:
         texts = [
@@ -376,11 +390,24 @@ def _guess(
     for name, values in texts.items():
         if UNNAMED.fullmatch(name) and 1 < len(values) == len(set(values)):
             aside[name] = "an index without a name"
+        if reason := _is_no_text(values):
+            aside[name] = reason
         if ID_NAME.fullmatch(name) and name not in wordy and 1 < len(values) == len(set(values)):
             aside[name] = "ids"
     if config.modality == "text" or config.text_column:
         wordy |= {name for name, kind in refined.items() if is_text(kind)}
     return Guess(refined, aside, frozenset(wordy))
+
+
+def _is_no_text(values: list[Any]) -> str:
+    """Return reason why texts are none, but vectors that cannot be read; empty otherwise."""
+    texts = [value for value in values if isinstance(value, bytes)][:SNIFFED_VECTORS]
+    least = NUMBERS_SHARE * max(len(texts), 1)
+    if sum(ELIDED.match(text) is not None for text in texts) >= least:
+        return "vectors that were cut off, with ... in the place of numbers"
+    if sum(BARE_NUMBERS.fullmatch(text) is not None for text in texts) >= least:
+        return "lists of numbers that are not in brackets, as JSON has them"
+    return ""
 
 
 def _is_no_vector(lengths: list[int], beside_texts: bool) -> str:

@@ -140,8 +140,27 @@ def replica_pool(resources: ResourcesConfig, n_gpus: int) -> Pool:
     """Return replicas of the language model: a logical CPU each, or GPUs; see
     ``embedding_pool``."""
     most = resources.llm_max_replicas or resources.replicas
-    gpus = float(resources.tensor_parallel) if n_gpus else 0.0
+    gpus = float(resources.tensor_parallel * resources.llm_pipeline_parallel) if n_gpus else 0.0
     return Pool("resources.llm_replicas", resources.replicas, most, 0.0 if gpus else 1.0, gpus)
+
+
+def label_encoder_pool(config: RunConfig, n_gpus: int) -> Pool:
+    """Return the process that embeds titles and descriptions.
+
+    It works beside the replicas of the language model: on a GPU, where the items' encoder takes one
+    and the replicas leave one, else beside them on a CPU that they do not use.
+
+    Args:
+        config: Filled; see ``fill``.
+        n_gpus: GPUs that the run may use.
+    """
+    embedding = embedding_pool(config.resources, n_gpus, config.encodes_items)
+    taken = 0.0
+    if config.summaries.engine == "vllm":
+        replicas = replica_pool(config.resources, n_gpus)
+        taken = replicas.most * replicas.gpus
+    gpus = embedding.gpus if taken + embedding.gpus <= n_gpus else 0.0
+    return Pool("resources.embed", 1, 1, 0.0, gpus, embedding.memory_gib)
 
 
 def usable_gpus(config: RunConfig, machines: Machines) -> int:
@@ -173,18 +192,21 @@ def fill(config: RunConfig, machines: Machines) -> RunConfig:
         changed["tasks"] = max(int(machines.n_cpus), resources.workers)
     on_all = ("gpus", "tensor_parallel") if limited else ("auto", "gpus", "tensor_parallel")
     if resources.profile in on_all and machines.n_gpus:
-        changed |= _on_gpus(resources, machines)
+        changed |= _on_gpus(config, machines)
     return config.model_copy(update={"resources": resources.model_copy(update=changed)})
 
 
-def _on_gpus(resources: ResourcesConfig, machines: Machines) -> dict[str, Any]:
-    """Return the numbers that use all GPUs."""
-    n_gpus = machines.n_gpus
+def _on_gpus(config: RunConfig, machines: Machines) -> dict[str, Any]:
+    """Return the numbers that use all GPUs; one is left for titles' encoder where replicas take one
+    each."""
+    resources, n_gpus = config.resources, machines.n_gpus
     shared = machines.gpus_of_node if resources.profile == "tensor_parallel" else 1
     shared = resources.llm_tensor_parallel or shared
+    of_replica = shared * resources.llm_pipeline_parallel
+    spare = int(of_replica == 1 and config.encodes_items and resources.embed.gpus != 0)
     changed: dict[str, Any] = {
         "llm_tensor_parallel": shared,
-        "llm_replicas": resources.llm_replicas or max(n_gpus // shared, 1),
+        "llm_replicas": resources.llm_replicas or max((n_gpus - spare) // of_replica, 1),
     }
     for name in ("embed", "cluster"):
         stage = getattr(resources, name)
@@ -247,10 +269,10 @@ def check_resources(config: RunConfig, machines: Machines, n_gpus: int) -> list[
             if wanted <= have:
                 continue
             if pool.key.endswith("replicas"):
+                by = ", by llm_tensor_parallel and llm_pipeline_parallel" if kind == "GPU" else ""
                 raise InputError(
-                    f"resources.llm_replicas {pool.least} and llm_tensor_parallel "
-                    f"{config.resources.tensor_parallel} need {wanted:g} {kind}s, the Ray cluster "
-                    f"has {have:g}; ask for fewer or add nodes"
+                    f"resources.llm_replicas {pool.least} need {wanted:g} {kind}s ({each:g} each"
+                    f"{by}), the Ray cluster has {have:g}; ask for fewer or add nodes"
                 )
             notes.append(
                 f"{pool.key}: {pool.least:,} actors ask for {wanted:g} {kind}s, the Ray cluster "

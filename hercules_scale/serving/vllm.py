@@ -208,6 +208,7 @@ def _llm_config(config: RunConfig, source: str, n_gpus: int) -> Any:
             "callback_kwargs": {"model": config.summaries.model},
         },
         log_engine_metrics=False,
+        accelerator_type=config.resources.llm_accelerator if n_gpus else None,
         **_hardware(config, n_gpus),
     )
 
@@ -236,7 +237,8 @@ def engine_arguments(config: RunConfig, n_gpus: int) -> tuple[dict[str, Any], di
     environment = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
     if n_gpus:
         arguments["tensor_parallel_size"] = config.resources.tensor_parallel
-        return arguments, environment
+        arguments["pipeline_parallel_size"] = config.resources.llm_pipeline_parallel
+        return arguments | summaries.engine_kwargs, environment
     on_cpu = {
         "max_num_seqs": CPU_SEQUENCES,
         # On processors without such arithmetic bfloat16 takes half as long again.
@@ -250,7 +252,7 @@ def engine_arguments(config: RunConfig, n_gpus: int) -> tuple[dict[str, Any], di
         "OMP_WAIT_POLICY": "PASSIVE",
         vllm_plugin.VARIABLE: "1",
     }
-    return arguments | on_cpu, environment
+    return arguments | on_cpu | summaries.engine_kwargs, environment
 
 
 def _hardware(config: RunConfig, n_gpus: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import ray
@@ -16,8 +17,8 @@ from hercules_scale.errors import StageError
 from hercules_scale.models import resolve_chat_model
 from hercules_scale.runtime.context import RunContext
 from hercules_scale.runtime.event_loop import run_coroutine
-from hercules_scale.runtime.resources import replica_pool
-from hercules_scale.runtime.waiting import DEATHS, POLL_SECONDS, Room, still_waiting
+from hercules_scale.runtime.resources import Pool, replica_pool
+from hercules_scale.runtime.waiting import DEATHS, POLL_SECONDS, Room, is_placed, still_waiting
 from hercules_scale.stages.embed import load_encoder
 from hercules_scale.stages.prompt_facts import LABELLING
 from hercules_scale.summarization import clients
@@ -78,7 +79,7 @@ def open_model(context: RunContext, n_gpus: int) -> Iterator[Model | None]:
         yield model
 
 
-@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+@ray.remote(max_restarts=-1, max_task_retries=-1)
 class _Encoder:
     """The model that embedded the items, for the few texts that labels are."""
 
@@ -92,19 +93,34 @@ class _Encoder:
 
 
 @contextmanager
-def open_encoder(config: EmbeddingConfig) -> Iterator[Encode]:
+def open_encoder(config: EmbeddingConfig, pool: Pool, room: Room | None = None) -> Iterator[Encode]:
     """Provide a function that embeds texts in a process of its own, with vectors of unit length.
 
-    It loads its model, which takes seconds, while the caller does other work.
+    On a CPU it loads its model, which takes seconds, while the caller does other work; a GPU is
+    free for it only once it is needed.
+
+    Args:
+        config: The encoder.
+        pool: The process's resources.
+        room: Says where it waits for them.
 
     Raises:
         StageError: The process dies again and again, from the function.
     """
-    actor = _Encoder.remote(config)  # type: ignore[attr-defined]
+    actors: list[Any] = []
+
+    def start() -> Any:
+        if not actors:
+            remote = _Encoder.options(**pool.options)  # type: ignore[attr-defined]
+            actors.append(remote.remote(config))
+        return actors[0]
 
     def encode(texts: list[str]) -> Float32:
+        actor = start()
         vectors = actor.encode.remote(texts)
         for dying in still_waiting([vectors], [actor], POLL_SECONDS):
+            if room is not None:
+                room.look(lambda: is_placed(actor))
             if dying is not None:
                 raise StageError(
                     f"{DEATHS} processes died one after another as they embedded {len(texts):,} "
@@ -114,7 +130,10 @@ def open_encoder(config: EmbeddingConfig) -> Iterator[Encode]:
                 )
         return np.asarray(ray.get(vectors))
 
+    if not pool.gpus:
+        start()
     try:
         yield encode
     finally:
-        ray.kill(actor)
+        for actor in actors:
+            ray.kill(actor)

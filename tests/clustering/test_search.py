@@ -11,7 +11,7 @@ import torch
 
 from hercules_scale.clustering import search
 from hercules_scale.clustering.assign import Float32, Scale, nearest
-from hercules_scale.clustering.search import nearest_faiss_gpu, nearest_torch_gpu
+from hercules_scale.clustering.search import FaissGpuSearch, nearest_torch_gpu
 from hercules_scale.clustering.tiles import DeviceTileSet, Tile, TileSet, hold_tiles
 
 HAS_GPU = torch.cuda.is_available() or faiss.get_num_gpus() > 0
@@ -102,13 +102,41 @@ def test_the_search_on_a_gpu_needs_numpy_and_torch_alone() -> None:
     assert {"faiss", "scipy", "sklearn", "pydantic", "pyarrow", "ray"}.isdisjoint(loaded)
 
 
+@pytest.mark.parametrize("with_offsets", [False, True])
+def test_faiss_on_a_gpu_keeps_an_index_for_all_tiles_of_a_pass(
+    with_offsets: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    def index(resources: object, dimension: int) -> faiss.IndexFlatL2:
+        made.append(dimension)
+        return faiss.IndexFlatL2(dimension)
+
+    # What a FAISS that is built for GPUs has besides; its index does here what it does there.
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
+    monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
+    monkeypatch.setattr(faiss, "GpuIndexFlatL2", index, raising=False)
+    vectors, centroids = normal(3000, 16), normal(40, 16, seed=3)
+    offsets = np.linspace(0, 1, 40, dtype=np.float32) if with_offsets else None
+    parts = [Tile(at, vectors[at : at + 500], np.ones(500, np.int64)) for at in range(0, 3000, 500)]
+    again = [Tile(at, vectors[at : at + 500], np.ones(500, np.int64)) for at in range(0, 3000, 500)]
+    tiles, here = hold_tiles(parts, 1), TileSet(again)
+    scale = Scale.of(3000, here.largest(), 16)
+    for step in range(3):
+        moved = centroids + np.float32(1e-3 * step) * normal(40, 16, seed=4)
+        found, known = (each.assign(moved, offsets, scale) for each in (tiles, here))
+        np.testing.assert_array_equal(found.sums, known.sums)
+        assert len(made) <= 1 + 2 * step
+    assert set(made) == {16 + with_offsets}
+
+
 @pytest.mark.gpu
 @needs_gpu
 @pytest.mark.parametrize("with_offsets", [False, True])
 def test_a_gpu_gives_the_labels_of_the_cpu_but_where_float32_cannot_tell(
     with_offsets: bool,
 ) -> None:
-    chosen = nearest_faiss_gpu if faiss.get_num_gpus() > 0 else nearest_torch_gpu
+    chosen = FaissGpuSearch() if faiss.get_num_gpus() > 0 else nearest_torch_gpu
     ties, tied_centroids = near_ties(768)
     vectors = np.concatenate([ties, normal(20_000, 768, seed=5)])
     centroids = np.concatenate([tied_centroids, normal(1200, 768, seed=6)])

@@ -47,6 +47,7 @@ def test_a_form_holds_every_key_but_those_that_name_places() -> None:
         "summaries.topic",
         "summaries.instructions",
         "summaries.language",
+        "resources.llm_accelerator",
     }
     assert {key for key, field in found.items() if field["kind"] == "yaml"} == {
         "input.columns",

@@ -1120,6 +1120,7 @@ def test_a_json_column_has_the_type_of_most_values(tmp_path: Path) -> None:
             {"page": 1, "messages": [{"text": "a"}, {"text": "b"}]},
             "and its list 'messages' 2 objects",
         ),
+        ({"index": [0, 1], "data": [[1, 2], [3, 4]]}, "holds one object of 2 lists"),
         (
             {"text": {"0": "a", "1": "b"}, "n": {"0": 1, "1": 2}},
             "holds one object of 2 objects by name",
@@ -1154,9 +1155,88 @@ def test_hashtags_are_no_comments(tmp_path: Path) -> None:
 def test_a_table_in_a_file_of_lines_is_an_alarm(tmp_path: Path) -> None:
     lines = "".join(f"{row}\tthe ferry was late\t{row % 5}\n" for row in range(30))
     (alarm,) = surveyed(write(tmp_path, "t.txt", lines)).alarms
-    assert alarm.startswith("each line has 2 tabs and is an item; name the file .tsv")
+    assert alarm.startswith("each line has 2 tabs and is an item; name the file .csv or .tsv")
     assert surveyed(write(tmp_path, "u.txt", lines + "one line without\n" * 2)).alarms == (alarm,)
     assert surveyed(write(tmp_path, "v.txt", "without\n" + lines)).alarms == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{0};the ferry;en", "2 semicolons"),
+        ("{0}::the ferry::en", "2 double colons"),
+        ("{0},the ferry,en", "2 commas"),
+        ('{{"text": "the ferry {0}"}}', "is in braces"),
+        ("{0}.5 {0} 7", "holds numbers"),
+    ],
+)
+def test_rows_in_a_file_of_lines_are_an_alarm(tmp_path: Path, line: str, said: str) -> None:
+    lines = "".join(line.format(row) + "\n" for row in range(30))
+    (alarm,) = surveyed(write(tmp_path, "t.txt", lines)).alarms
+    assert said in alarm
+    prose = "".join(f"the ferry was late, and so was pier {row}\n" for row in range(30))
+    assert surveyed(write(tmp_path, "u.txt", prose)).alarms == ()
+
+
+@pytest.mark.parametrize("said", ["Paid £5 at 30°C", "It doesn’t work – “at all” … 5 €", "5 €"])
+def test_marks_of_western_texts_are_read_as_such(tmp_path: Path, said: str) -> None:
+    path = tmp_path / "t.csv"
+    rows = "".join(f"{row};{said} for the ferry {row}\n" for row in range(30))
+    path.write_bytes(f"nr;comment\n{rows}".encode("cp1252"))
+    assert Read(path).texts[3] == f"{said} for the ferry 3"
+    assert any("the encoding is a guess" in line for line in surveyed(path).lines)
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        ("[-0.26122067 -0.81581602 -0.5 ...  0.0511288 0.25]", "vectors that were cut off"),
+        ("-0.8 -1.3244 -0.2484 0.1 0.2 0.3 0.4 1e-5", "lists of numbers that are not in brackets"),
+        ("tensor([-0.8, -1.3, 0.1, 0.2, 0.3, 0.4, 5, 6])", "lists of numbers that are not in"),
+    ],
+)
+def test_vectors_that_cannot_be_read_are_no_texts(tmp_path: Path, cell: str, reason: str) -> None:
+    rows = "".join(f'{row},"{cell}"\n' for row in range(20))
+    with pytest.raises(SchemaError, match=f"'embedding' was left out .{reason}"):
+        surveyed(write(tmp_path, "t.csv", f"id,embedding\n{rows}"))
+
+
+def test_a_first_row_of_data_is_no_header(tmp_path: Path) -> None:
+    rows = "".join(f"{row}\tthe coffee was cold {row}\n" for row in range(30))
+    with pytest.raises(InputError, match="the first line of csv must name the columns"):
+        surveyed(write(tmp_path, "t.tsv", rows))
+    texts = "".join(f'"The printer was late and the lamp came cheap {row}."\n' for row in range(30))
+    (alarm,) = surveyed(write(tmp_path, "u.csv", texts)).alarms
+    assert alarm.startswith("the name of the only column is 'The printer was late")
+
+
+def test_whole_ids_have_no_decimals(tmp_path: Path) -> None:
+    rows = "".join(f"{row}.0,the ferry {row}\n" for row in range(12))
+    assert (
+        Read(write(tmp_path, "t.csv", f"key,text\n{rows}"), id_column="key").rows[3]["item_id"]
+        == "3"
+    )
+
+
+def test_the_only_column_of_sentences_holds_the_texts(tmp_path: Path) -> None:
+    rows = "".join(
+        f"{'pos' if row % 2 else 'neg'},the ferry was late again {row}\n" for row in range(30)
+    )
+    taken = surveyed(write(tmp_path, "t.csv", f"label,comment\n{rows}"))
+    assert (taken.columns.text, taken.left_out) == ("comment", {"label": "text"})
+    rows = "".join(f"the pier {row},the ferry was late again {row}\n" for row in range(30))
+    with pytest.raises(SchemaError, match="2 others hold text"):
+        surveyed(write(tmp_path, "u.csv", f"title,comment\n{rows}"))
+
+
+def test_documents_and_locks_beside_data_are_passed_over(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.docx", "c.pdf", "~$a.txt"):
+        write(tmp_path, name, "the ferry\n")
+    skipped: dict[str, str] = {}
+    assert [source.name for source in list_sources([str(tmp_path)], skipped)] == ["a.txt"]
+    assert {name.rpartition("/")[2] for name in skipped} == {"b.docx", "c.pdf"}
+    with pytest.raises(InputError, match="convert it to txt, csv or jsonl"):
+        list_sources([str(tmp_path / "c.pdf")])
 
 
 def test_each_file_has_its_own_decimal_mark(tmp_path: Path) -> None:

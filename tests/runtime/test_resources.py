@@ -16,7 +16,9 @@ from hercules_scale.runtime.resources import (
     describe_resources,
     embedding_pool,
     fill,
+    label_encoder_pool,
     pools_of,
+    replica_pool,
     usable_gpus,
 )
 
@@ -48,7 +50,7 @@ def configured(engine: str = "vllm", **resources: Any) -> RunConfig:
             {"profile": "gpus", "embed": {"gpus": 0.5}},
             TWO_BY_FOUR,
             "embedding 16 of 1 CPU and 0.5 GPUs, clustering 8 of 1 CPU and 1 GPU, "
-            "language model 8 of 1 GPU",
+            "language model 7 of 1 GPU",
         ),
         (
             {"profile": "tensor_parallel", "embed": {"gpus": 0, "memory_gib": 4.0}},
@@ -86,10 +88,10 @@ REFUSED = "needs a GPU, and the Ray cluster has none; take auto or cpu"
 TAKEN = [
     ("auto", "none yet", "2 of 1 CPU, 2 of 1 CPU, 1 of 1 CPU, 2"),
     ("auto", "one of CPUs", "2 of 1 CPU, 2 of 1 CPU, 1 of 1 CPU, 2"),
-    ("auto", "one of 8 GPUs", "8 of 1 CPU and 1 GPU, 8 of 1 CPU and 1 GPU, 8 of 1 GPU, 64"),
-    ("auto", "two of 4 GPUs", "8 of 1 CPU and 1 GPU, 8 of 1 CPU and 1 GPU, 8 of 1 GPU, 80"),
+    ("auto", "one of 8 GPUs", "8 of 1 CPU and 1 GPU, 8 of 1 CPU and 1 GPU, 7 of 1 GPU, 64"),
+    ("auto", "two of 4 GPUs", "8 of 1 CPU and 1 GPU, 8 of 1 CPU and 1 GPU, 7 of 1 GPU, 80"),
     ("auto", "no GPU yet", "2 of 1 CPU, 2 of 1 CPU, 1 of 1 CPU, 4"),
-    ("auto", "1, 2, 4 GPUs", "7 of 1 CPU and 1 GPU, 7 of 1 CPU and 1 GPU, 7 of 1 GPU, 56"),
+    ("auto", "1, 2, 4 GPUs", "7 of 1 CPU and 1 GPU, 7 of 1 CPU and 1 GPU, 6 of 1 GPU, 56"),
     ("cpu", "none yet", "2 of 1 CPU, 2 of 1 CPU, 1 of 1 CPU, 2"),
     ("cpu", "one of CPUs", "2 of 1 CPU, 2 of 1 CPU, 1 of 1 CPU, 2"),
     ("cpu", "one of 8 GPUs", "2 of 1 CPU, 2 of 1 CPU, 1 of 1 CPU, 64"),
@@ -104,10 +106,10 @@ TAKEN = [
     ("gpu", "1, 2, 4 GPUs", "2 of 1 CPU and 1 GPU, 2 of 1 CPU and 1 GPU, 1 of 1 GPU, 56"),
     ("gpus", "none yet", "1 of 1 CPU and 1 GPU, 1 of 1 CPU and 1 GPU, 1 of 1 GPU, 2"),
     ("gpus", "one of CPUs", REFUSED),
-    ("gpus", "one of 8 GPUs", "8 of 1 CPU and 1 GPU, 8 of 1 CPU and 1 GPU, 8 of 1 GPU, 64"),
-    ("gpus", "two of 4 GPUs", "8 of 1 CPU and 1 GPU, 8 of 1 CPU and 1 GPU, 8 of 1 GPU, 80"),
+    ("gpus", "one of 8 GPUs", "8 of 1 CPU and 1 GPU, 8 of 1 CPU and 1 GPU, 7 of 1 GPU, 64"),
+    ("gpus", "two of 4 GPUs", "8 of 1 CPU and 1 GPU, 8 of 1 CPU and 1 GPU, 7 of 1 GPU, 80"),
     ("gpus", "no GPU yet", "1 of 1 CPU and 1 GPU, 1 of 1 CPU and 1 GPU, 1 of 1 GPU, 4"),
-    ("gpus", "1, 2, 4 GPUs", "7 of 1 CPU and 1 GPU, 7 of 1 CPU and 1 GPU, 7 of 1 GPU, 56"),
+    ("gpus", "1, 2, 4 GPUs", "7 of 1 CPU and 1 GPU, 7 of 1 CPU and 1 GPU, 6 of 1 GPU, 56"),
     ("tensor_parallel", "none yet", "1 of 1 CPU and 1 GPU, 1 of 1 CPU and 1 GPU, 1 of 1 GPU, 2"),
     ("tensor_parallel", "one of CPUs", REFUSED),
     (
@@ -155,6 +157,37 @@ def test_workers_that_are_given_are_all_there_are() -> None:
     assert fill(configured(workers=4, tasks=9), LAPTOP).resources.n_tasks == 9
 
 
+@pytest.mark.parametrize(
+    ("resources", "n_gpus", "gpus"),
+    [
+        ({}, 0, 0.0),
+        # The replica has the only one.
+        ({"profile": "gpu"}, 1, 0.0),
+        ({"profile": "gpu"}, 2, 1.0),
+        ({"profile": "gpus"}, 8, 1.0),
+        ({"profile": "gpus", "embed": {"gpus": 0.5, "memory_gib": 20.0}}, 8, 0.5),
+        ({"profile": "gpus", "embed": {"gpus": 0}}, 8, 0.0),
+        ({"profile": "gpus", "llm_replicas": 8}, 8, 0.0),
+        ({"profile": "tensor_parallel"}, 8, 0.0),
+    ],
+)
+def test_the_encoder_of_titles_takes_what_replicas_leave(
+    resources: dict[str, Any], n_gpus: int, gpus: float
+) -> None:
+    machines = Machines.of([Node(64, n_gpus, 500)])
+    filled = fill(configured(**resources), machines)
+    pool = label_encoder_pool(filled, n_gpus)
+    assert (pool.gpus, pool.memory_gib) == (gpus, filled.resources.embed.memory_gib or 0.0)
+    replicas = replica_pool(filled.resources, n_gpus)
+    assert replicas.most * replicas.gpus + pool.gpus <= n_gpus
+
+
+def test_layers_of_a_replica_may_lie_on_several_groups_of_gpus() -> None:
+    config = configured(profile="gpus", llm_tensor_parallel=2, llm_pipeline_parallel=2)
+    filled = fill(config, TWO_BY_FOUR)
+    assert replica_pool(filled.resources, 8).described == "2 of 4 GPUs"
+
+
 def test_ray_is_asked_for_what_was_configured() -> None:
     config = configured(embed={"cpus": 2, "gpus": 0.25, "memory_gib": 3.0})
     pool = embedding_pool(config.resources, 1)
@@ -172,11 +205,11 @@ def test_more_actors_than_processors_are_told_of() -> None:
 @pytest.mark.parametrize(
     ("resources", "machines", "message"),
     [
-        ({"llm_replicas": 3}, LAPTOP, "llm_replicas 3 and llm_tensor_parallel 1 need 3 CPUs, the"),
+        ({"llm_replicas": 3}, LAPTOP, r"llm_replicas 3 need 3 CPUs \(1 each\), the"),
         (
             {"llm_replicas": 3, "llm_tensor_parallel": 4},
             TWO_BY_FOUR,
-            "need 12 GPUs, the Ray cluster has 8; ask for fewer or add nodes",
+            r"need 12 GPUs \(4 each, by .*\), the Ray cluster has 8; ask for",
         ),
         (
             {"profile": "cpu", "embed": {"cpus": 64}},
