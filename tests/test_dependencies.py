@@ -18,6 +18,8 @@ NOT_LOCKED = ("gpu", "explorer")
 LEFT_OUT = {
     *("llama-cpp-python", "llm", "torchaudio", "torchcodec", "torchvision", "triton"),
     *("bokeh", "distributed", "lz4"),
+    # Stands in the place of faiss-cpu, with the same module.
+    "faiss-gpu-cu12",
 }
 # A package that works with a newer version than it asks for, as the tests of maps show.
 OUTGROWN = ("pylabeladjust", "pandas")

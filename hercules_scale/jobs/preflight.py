@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import fnmatch
 import os
 import urllib.parse
@@ -79,46 +77,15 @@ def check_language_model(config: RunConfig) -> None:
         check_chat_model(config.summaries.model)
         if config.privacy.local_only:
             check_local("summaries.model", config.summaries.model)
-        _check_engine_arguments(config)
+        if config.summaries.engine_kwargs or config.resources.llm_accelerator:
+            # Heavy, so that it is loaded only where there is something to check.
+            from hercules_scale.serving.vllm import check_arguments
+
+            check_arguments(config)
     if config.summaries.engine == "openai":
         client = OpenAIClient(config.summaries)
         if config.privacy.local_only:
             _check_endpoint(client.url)
-
-
-def _check_engine_arguments(config: RunConfig) -> None:
-    """Refuse arguments that vLLM's engine does not have, and kinds of GPU that Ray does not know.
-
-    Raises:
-        ConfigError: One is none.
-    """
-    kind, kinds = config.resources.llm_accelerator, _accelerators()
-    if kind is not None and kind not in kinds:
-        raise ConfigError(
-            f"resources.llm_accelerator must be one of {', '.join(kinds)}, got {kind!r}"
-        )
-    given = config.summaries.engine_kwargs
-    if not given:
-        return
-    try:
-        from vllm.engine.arg_utils import AsyncEngineArgs
-    except ImportError:
-        # A machine that only submits the run; the replica says it there.
-        return
-    known = {each.name for each in dataclasses.fields(AsyncEngineArgs)}
-    for name in given.keys() - known:
-        near = difflib.get_close_matches(name, known, 3)
-        hint = f"; near are {', '.join(near)}" if near else ""
-        raise ConfigError(
-            f"summaries.engine_kwargs: {name!r} is no argument of vLLM's engine{hint}; fix the "
-            "name or leave it out"
-        )
-
-
-def _accelerators() -> list[str]:
-    from ray.util import accelerators
-
-    return sorted(value for name, value in vars(accelerators).items() if name.isupper())
 
 
 def _check_output(config: RunConfig) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -12,10 +14,11 @@ import joblib
 import ray
 from ray import serve
 from ray.serve.schema import ApplicationStatus
+from ray.util import accelerators
 
 from hercules_scale.config.run import RunConfig
 from hercules_scale.embedding.sentence_transformer import choose_precision
-from hercules_scale.errors import StageError
+from hercules_scale.errors import ConfigError, StageError
 from hercules_scale.runtime.resources import replica_pool
 from hercules_scale.serving import vllm_plugin
 from hercules_scale.summarization.chat import (
@@ -253,6 +256,33 @@ def engine_arguments(config: RunConfig, n_gpus: int) -> tuple[dict[str, Any], di
         vllm_plugin.VARIABLE: "1",
     }
     return arguments | on_cpu | summaries.engine_kwargs, environment
+
+
+def check_arguments(config: RunConfig) -> None:
+    """Refuse arguments that vLLM's engine does not have, and kinds of GPU that Ray does not know.
+
+    Raises:
+        ConfigError: One is none.
+    """
+    kind = config.resources.llm_accelerator
+    kinds = sorted(value for name, value in vars(accelerators).items() if name.isupper())
+    if kind is not None and kind not in kinds:
+        raise ConfigError(
+            f"resources.llm_accelerator must be one of {', '.join(kinds)}, got {kind!r}"
+        )
+    try:
+        from vllm.engine.arg_utils import AsyncEngineArgs
+    except ImportError:
+        # A machine that only submits the run; the replica says it there.
+        return
+    known = {each.name for each in dataclasses.fields(AsyncEngineArgs)}
+    for name in config.summaries.engine_kwargs.keys() - known:
+        near = difflib.get_close_matches(name, known, 3)
+        hint = f"; near are {', '.join(near)}" if near else ""
+        raise ConfigError(
+            f"summaries.engine_kwargs: {name!r} is no argument of vLLM's engine{hint}; fix the "
+            "name or leave it out"
+        )
 
 
 def _hardware(config: RunConfig, n_gpus: int) -> dict[str, Any]:
