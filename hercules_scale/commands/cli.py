@@ -15,6 +15,7 @@ from hercules_scale.errors import HerculesScaleError, InputError
 from hercules_scale.sanitize import for_stream, printable, printable_lines, without_secrets
 
 if TYPE_CHECKING:
+    from hercules_scale.commands.submit import Work
     from hercules_scale.config.run import RunConfig
 
 # Options of ``evaluate`` that say which model judges, and how.
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         0 done, 1 the run failed, 2 the configuration or the input is wrong.
     """
-    options = build_parser().parse_args(arguments)
+    options = _parse(arguments)
     try:
         # The way to storage ends with the command.
         contextvars.copy_context().run(_execute, options)
@@ -48,6 +49,18 @@ def main(arguments: list[str] | None = None) -> int:
         print("hercules-scale: stopped; run again, it resumes", file=sys.stderr)
         return 1
     return 0
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Return the options; of another command that is submitted, its own are in ``rest``."""
+    parser = build_parser()
+    options, rest = parser.parse_known_args(arguments)
+    options.rest = rest
+    if options.command == "submit" and options.config in SUBMITTED:
+        return options
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return options
 
 
 def _execute(options: argparse.Namespace) -> None:
@@ -89,6 +102,13 @@ def _run(options: argparse.Namespace) -> None:
 
 def _plan(options: argparse.Namespace) -> None:
     config = _load(options)
+    if options.address is not None:
+        from hercules_scale.commands.submit import submit, work_of_run
+
+        if options.show_prompt is not None:
+            raise InputError("--show-prompt needs no cluster; leave --address out")
+        submit(work_of_run(config, ("plan",)), options.address, _say_line, again=True)
+        return
     from hercules_scale.commands.plan import make_plan
     from hercules_scale.commands.show_prompt import show_prompt
 
@@ -99,26 +119,42 @@ def _plan(options: argparse.Namespace) -> None:
 
 
 def _submit(options: argparse.Namespace) -> None:
-    config = _load(options)
     if options.env and options.no_env:
         raise InputError("--env and --no-env exclude one another; give one of them")
     from hercules_scale.commands import submit
 
-    def say(line: str) -> None:
-        print(line, flush=True)
-
+    work = _work_of(options)
     if options.stop:
-        submit.stop(config, options.address, say)
+        submit.stop(work, options.address, _say_line)
         return
-    variables = [] if options.no_env else options.env
+    variables = None if options.no_env else options.env
     submit.submit(
-        config,
+        work,
         options.address,
-        say,
+        _say_line,
         wait=not options.no_wait,
         variables=variables,
         again=options.again,
     )
+
+
+def _say_line(line: str) -> None:
+    print(line, flush=True)
+
+
+def _work_of(options: argparse.Namespace) -> Work:
+    """Return the run, or the other command, that is to be submitted."""
+    from hercules_scale.commands.submit import work_of_command, work_of_run
+
+    if options.config not in SUBMITTED:
+        return work_of_run(_load(options))
+    output = [] if options.output is None else ["--output", options.output]
+    sets = [part for each in options.overrides for part in ("--set", each)]
+    arguments = [options.config, *options.rest, *output, *sets]
+    asked = build_parser().parse_args(arguments)
+    if asked.command == "serve":
+        return work_of_run(_load(asked), ("serve", "--port", str(asked.port)))
+    return work_of_command(arguments, asked.run, getattr(asked, "redact", None))
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -242,6 +278,8 @@ def _print_result(uri: str, verbose: bool = False) -> None:
     _say(describe_run(Hierarchy.open(uri), verbose))
 
 
+# Commands besides ``run`` that a cluster carries out.
+SUBMITTED = ("assign", "evaluate", "serve")
 COMMANDS = {
     "run": _run,
     "plan": _plan,

@@ -32,9 +32,17 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="LEVEL/ID",
         help="print the prompt for one cluster of the run at output.path, finished or not",
     )
+    plan.add_argument(
+        "--address", metavar="URL", help="have the cluster with this Ray dashboard make the plan"
+    )
     plan.set_defaults(command="plan")
 
-    submit = commands.add_parser("submit", help="run the job on a Ray cluster; again, it resumes")
+    submit = commands.add_parser(
+        "submit",
+        help="run the job on a Ray cluster; again, it resumes",
+        description="Runs CONFIG.yaml on a Ray cluster, or another command: submit assign RUN "
+        "INPUT --output URI, submit evaluate RUN, submit serve CONFIG.yaml.",
+    )
     _add_config_arguments(submit)
     submit.add_argument(
         "--address", required=True, metavar="URL", help="Ray's dashboard, such as http://HEAD:8265"
@@ -43,9 +51,11 @@ def build_parser() -> argparse.ArgumentParser:
     submit.add_argument(
         "--env",
         action="append",
+        default=[],
         metavar="NAME",
-        help="variable of this machine to send with the job; may be repeated; default: keys, "
-        "region and endpoint of S3 and Azure, OPENAI_API_KEY and OPENAI_BASE_URL, where set",
+        help="variable of this machine to send with the job besides those that go by themselves "
+        "where they are set (keys, region and endpoint of S3 and Azure, OPENAI_API_KEY, "
+        "OPENAI_BASE_URL, HF_TOKEN, proxies); may be repeated",
     )
     submit.add_argument(
         "--no-env", action="store_true", help="send no variables; the nodes have their own"

@@ -1,25 +1,30 @@
-"""Submits a run to a Ray cluster by its job API, follows it and stops it.
+"""Submits a run or another command to a Ray cluster by its job API, follows it and stops it.
 
 A run has one submission id, made of its configuration and its output, so that it is not run twice
-at a time. What is sent is the configuration, this package (so that what checked the configuration
-is what runs) and the variables that storage and endpoint need.
+at a time; another command has one of its arguments. What is sent is the configuration with the
+files and modules of this machine that it names, this package (so that what checked the
+configuration is what runs) and the variables that storage, endpoint and model hub need.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
+import sysconfig
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
@@ -33,9 +38,15 @@ import hercules_scale
 from hercules_scale.config.run import RunConfig
 from hercules_scale.errors import ConfigError, HerculesScaleError, InputError
 from hercules_scale.jobs.run_record import fingerprinted
-from hercules_scale.runtime.job_environment import FILE_VARIABLE, take_environment
+from hercules_scale.runtime.job_environment import (
+    FILE_VARIABLE,
+    VERSIONS_VARIABLE,
+    take_environment,
+    versions,
+)
 from hercules_scale.sanitize import printable
 from hercules_scale.storage.manifest import fingerprint
+from hercules_scale.storage.store import split_uri
 
 PASSED_ON = (
     "AWS_ACCESS_KEY_ID",
@@ -51,10 +62,15 @@ PASSED_ON = (
     "AZURE_STORAGE_SAS_TOKEN",
     "OPENAI_API_KEY",
     "OPENAI_BASE_URL",
+    "HF_TOKEN",
 )
 """Variables that go with a job where they are set. Those that name files of this machine do not."""
 
-CONFIG_FILE = "run.yaml"
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+"""The same, unless they name this machine."""
+
+CONFIG_FILE, VOCABULARY_FILE = "run.yaml", "vocabulary.txt"
+LOOPBACK = re.compile(r"(^|[/@])(localhost|127\.|\[?::1)", re.I)
 KEPT = "which whoever uses the cluster can read until some ten minutes after its end"
 CONNECT_SECONDS = 10.0
 POLL_SECONDS = 1.0
@@ -78,6 +94,48 @@ class Job:
     submission_id: str
     status: JobStatus
     driver_exit_code: int | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """Work that a job does.
+
+    Attributes:
+        arguments: Arguments of ``hercules-scale``.
+        run_id: Name of its first job.
+        output: Output of the run, for people who read the dashboard.
+        config: Configuration of the run, which goes along as ``CONFIG_FILE``.
+        redact: ``privacy.redact``, of which the module goes along.
+    """
+
+    arguments: tuple[str, ...]
+    run_id: str
+    output: str
+    config: RunConfig | None = None
+    redact: str | None = None
+
+
+def work_of_run(config: RunConfig, command: tuple[str, ...] = ("run",)) -> Work:
+    """Return a run, or another command with its configuration.
+
+    Its id is the same for the same configuration and output.
+    """
+    name, *more = command
+    arguments = (name, CONFIG_FILE, *more)
+    values: dict[str, Any] = {
+        "config": fingerprinted(config),
+        "output": config.output.path.rstrip("/"),
+    }
+    if command != ("run",):
+        values["command"] = list(command)
+    run_id = f"hercules-{fingerprint(values)}"
+    return Work(arguments, run_id, config.output.path, config, config.privacy.redact)
+
+
+def work_of_command(arguments: list[str], output: str, redact: str | None) -> Work:
+    """Return a command on a finished run; its id is the same for the same arguments."""
+    run_id = f"hercules-{fingerprint({'arguments': arguments})}"
+    return Work(tuple(arguments), run_id, output, None, redact)
 
 
 class Cluster:
@@ -106,29 +164,31 @@ class Cluster:
         own = sorted((pair for pair in numbered if pair[0]), key=lambda pair: pair[0])
         return [_job(details) for _, details in own]
 
-    def submit(
-        self, submission_id: str, folder: Path, variables: str, metadata: dict[str, str]
-    ) -> None:
+    def submit(self, submission_id: str, work: Work, folder: Path, variables: str) -> None:
         """Start a job with a folder of this machine as its working directory.
 
         Args:
             submission_id: Name of the job.
+            work: Work that it does.
             folder: Its working directory.
             variables: Name of the file with its variables.
-            metadata: Ray keeps it with the job.
         """
+        command = ["python", "-m", hercules_scale.__name__, *work.arguments]
         with self._explained():
             self._client.submit_job(
-                entrypoint=f"python -m {hercules_scale.__name__} run {CONFIG_FILE}",
+                entrypoint=shlex.join(command),
                 submission_id=submission_id,
                 runtime_env={
                     "working_dir": str(folder),
-                    "env_vars": {FILE_VARIABLE: variables},
+                    "env_vars": {
+                        FILE_VARIABLE: variables,
+                        VERSIONS_VARIABLE: json.dumps(versions()),
+                    },
                     "worker_process_setup_hook": (
                         f"{take_environment.__module__}.{take_environment.__name__}"
                     ),
                 },
-                metadata=metadata,
+                metadata={"run": work.output},
             )
 
     def follow(self, submission_id: str, say: Say) -> Job:
@@ -193,29 +253,24 @@ class Cluster:
             raise HerculesScaleError(f"{where}: {printable(reason)}; see Ray's logs") from None
 
 
-def submission_id(config: RunConfig) -> str:
-    """Return the name of a run's first job: the same for the same configuration and output."""
-    values = {"config": fingerprinted(config), "output": config.output.path.rstrip("/")}
-    return f"hercules-{fingerprint(values)}"
-
-
 def submit(
-    config: RunConfig,
+    work: Work,
     address: str,
     say: Say,
     *,
     wait: bool = True,
-    variables: list[str] | None = None,
+    variables: Sequence[str] | None = (),
     again: bool = False,
 ) -> None:
-    """Have a cluster carry out a run, unless it does so already.
+    """Have a cluster do some work, unless it does so already.
 
     Args:
-        config: The run.
+        work: The work.
         address: URL of the cluster's dashboard.
         say: Called with each line of the log.
         wait: Whether to follow the job to its end.
-        variables: Names of variables that go with it; by default ``PASSED_ON``.
+        variables: Names of variables that go with it besides ``PASSED_ON`` and ``PROXIES``; None
+            for no variable at all.
         again: Whether to submit a run again after its job succeeded.
 
     Raises:
@@ -223,7 +278,7 @@ def submit(
         HerculesScaleError: The job failed or was stopped.
     """
     environment = _environment(variables)
-    cluster, run_id = Cluster(address), submission_id(config)
+    cluster, run_id = Cluster(address), work.run_id
     jobs = cluster.jobs_of(run_id)
     last = jobs[-1] if jobs else None
     if last is not None and last.status == JobStatus.SUCCEEDED and not again:
@@ -235,8 +290,8 @@ def submit(
     if last is None or last.status.is_terminal():
         name = run_id if last is None else f"{run_id}-{len(jobs) + 1}"
         with tempfile.TemporaryDirectory(prefix="hercules_scale_") as folder:
-            file = _pack(Path(folder), config, environment)
-            cluster.submit(name, Path(folder), file, {"run": config.output.path})
+            file = _pack(Path(folder), work, environment)
+            cluster.submit(name, work, Path(folder), file)
         passed = f", with {', '.join(environment)}, {KEPT}" if environment else ""
         before = "" if last is None else f"; {last.submission_id} {last.status.value.lower()}"
         say(f"job {name}: submitted{passed}{before}")
@@ -247,9 +302,9 @@ def submit(
         _follow(cluster, name, say)
 
 
-def stop(config: RunConfig, address: str, say: Say) -> None:
-    """Stop the job of a run, if there is one; submitted again, it resumes."""
-    cluster, run_id = Cluster(address), submission_id(config)
+def stop(work: Work, address: str, say: Say) -> None:
+    """Stop the job of some work, if there is one; submitted again, it resumes."""
+    cluster, run_id = Cluster(address), work.run_id
     going = [job for job in cluster.jobs_of(run_id) if not job.status.is_terminal()]
     if not going:
         say(f"job {run_id}: not running, nothing to stop")
@@ -274,21 +329,26 @@ def _follow(cluster: Cluster, name: str, say: Say) -> None:
         raise HerculesScaleError(f"job {name}: failed, see its log above; submit again, it resumes")
 
 
-def _environment(names: list[str] | None) -> dict[str, str]:
+def _environment(names: Sequence[str] | None) -> dict[str, str]:
     """Return the variables of this process that go with a job.
 
     Raises:
         ConfigError: One that is asked for is not set.
     """
     if names is None:
-        return {name: os.environ[name] for name in PASSED_ON if os.environ.get(name)}
+        return {}
     for name in names:
         if name not in os.environ:
             raise ConfigError(f"--env {name}: is not set here; set it, or leave --env out")
-    return {name: os.environ[name] for name in names}
+    found = {name: os.environ[name] for name in PASSED_ON if os.environ.get(name)}
+    for name in PROXIES:
+        url = os.environ.get(name)
+        if url and not LOOPBACK.search(url):
+            found[name] = url
+    return found | {name: os.environ[name] for name in names}
 
 
-def _pack(folder: Path, config: RunConfig, environment: dict[str, str]) -> str:
+def _pack(folder: Path, work: Work, environment: dict[str, str]) -> str:
     """Make the working directory of a job.
 
     Returns:
@@ -296,13 +356,33 @@ def _pack(folder: Path, config: RunConfig, environment: dict[str, str]) -> str:
     """
     own = Path(hercules_scale.__file__).parent
     shutil.copytree(own, folder / own.name, ignore=shutil.ignore_patterns("__pycache__"))
-    values = config.model_dump(exclude_unset=True)
-    (folder / CONFIG_FILE).write_text(yaml.safe_dump(values), encoding="utf-8")
+    if work.redact is not None:
+        _pack_module(folder, work.redact.partition(":")[0].partition(".")[0])
+    if work.config is not None:
+        values = work.config.model_dump(exclude_unset=True)
+        words = work.config.summaries.vocabulary
+        if words is not None and split_uri(words)[0] == "file":
+            shutil.copy(split_uri(words)[1], folder / VOCABULARY_FILE)
+            values["summaries"]["vocabulary"] = VOCABULARY_FILE
+        (folder / CONFIG_FILE).write_text(yaml.safe_dump(values), encoding="utf-8")
     # Of this job alone: Ray takes equal directories for one, of which another job deleted the file.
     secrets = folder / f"environment-{uuid.uuid4().hex}.json"
     secrets.touch(mode=0o600)
     secrets.write_text(json.dumps(environment), encoding="utf-8")
     return secrets.name
+
+
+def _pack_module(folder: Path, name: str) -> None:
+    """Copy a module of the user's; installed ones are on the nodes, or said to be missing there."""
+    spec = importlib.util.find_spec(name) if name else None
+    origin = Path(spec.origin) if spec is not None and spec.origin else None
+    installed = {sysconfig.get_path(place) for place in ("stdlib", "platlib", "purelib")}
+    if origin is None or not origin.exists() or installed & set(map(str, origin.parents)):
+        return
+    if origin.name == "__init__.py":
+        shutil.copytree(origin.parent, folder / name, dirs_exist_ok=True)
+    else:
+        shutil.copy(origin, folder / origin.name)
 
 
 def _check_reachable(address: str) -> None:

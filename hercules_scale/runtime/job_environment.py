@@ -8,8 +8,10 @@ and the file of a node is deleted by the first process that finds them there.
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -19,8 +21,33 @@ from typing import Any
 FILE_VARIABLE = "HERCULES_SCALE_ENVIRONMENT"
 """Names the file, in processes of a submitted run; each job's has a name of its own."""
 
+VERSIONS_VARIABLE = "HERCULES_SCALE_VERSIONS"
+"""Versions of Python and of packages on the machine that a run was submitted from, as JSON."""
+
+PACKAGES = ("ray", "numpy", "pyarrow", "torch", "sentence-transformers", "faiss-cpu")
+
 # Ray forgets them so long after the driver was last heard of.
 KEPT_SECONDS = 600
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of packages here."""
+    found = {"Python": platform.python_version()}
+    for name in PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def describe_differences() -> str:
+    """Return a sentence on versions that differ from those where the run was submitted, if any."""
+    theirs, ours = json.loads(os.environ.get(VERSIONS_VARIABLE, "{}")), versions()
+    differing = [
+        f"{name} {ours[name]} instead of {theirs[name]}"
+        for name in ours
+        if theirs.get(name, ours[name]) != ours[name]
+    ]
+    return f"the cluster has {', '.join(differing)}" if differing else ""
 
 
 def take_environment() -> None:

@@ -136,6 +136,15 @@ def test_a_submitted_run_that_loses_a_node_and_gets_another_equals_one_on_one_ma
     config = str(tmp_path / "run.yaml")
     Path(config).write_text(yaml.safe_dump(small_config(path, store.uri)))
 
+    plan = subprocess.run(
+        [sys.executable, "-m", "hercules_scale", "plan", config, "--address", cluster.address],
+        env=cluster.environment,
+        capture_output=True,
+        text=True,
+        timeout=WAIT_SECONDS,
+    )
+    assert f"input: {N_TEXTS:,} rows" in plan.stdout.replace("MiB, ", "MiB\ninput: "), plan
+    assert "resources: profile auto, of 4 CPUs: embedding 2 of 1 CPU" in plan.stdout
     first = cluster.call(config, "--no-wait")
     name = first.split()[1].rstrip(":")
     assert f"job {name}: submitted, with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY" in first
@@ -179,6 +188,13 @@ def test_a_submitted_run_that_loses_a_node_and_gets_another_equals_one_on_one_ma
     one, other = Hierarchy.open(store.uri), Hierarchy.open(alone)
     assert one.clusters().equals(other.clusters())
     assert one.memberships().equals(other.memberships())
+
+    measured = one.evaluations()
+    assert "done" in cluster.call("evaluate", store.uri)
+    assert Hierarchy.open(store.uri).evaluations().equals(measured)
+    assert "done" in cluster.call("assign", store.uri, str(path), "--output", f"{s3}/assigned")
+    again = Hierarchy.open(f"{s3}/assigned").memberships()
+    assert again["item_id"].equals(one.memberships()["item_id"])
 
 
 def test_who_cannot_get_in_is_told_why(
