@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import logging
 import os
 import re
 import shlex
@@ -153,6 +154,8 @@ class Cluster:
         _check_reachable(address)
         # If a token is found, the cluster is asked with it, as Ray's own commands do.
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+        # It says when a connection is closed.
+        logging.getLogger(JobSubmissionClient.__module__).setLevel(logging.WARNING)
         with self._explained(), _unset(RAY_ADDRESSES):
             self._client = JobSubmissionClient(address)
 

@@ -144,7 +144,7 @@ def test_a_submitted_run_that_loses_a_node_and_gets_another_equals_one_on_one_ma
         timeout=WAIT_SECONDS,
     )
     assert f"input: {N_TEXTS:,} rows" in plan.stdout.replace("MiB, ", "MiB\ninput: "), plan
-    assert "resources: profile auto, of 4 CPUs: embedding 2 of 1 CPU" in plan.stdout
+    assert "resources: profile auto, of 2 CPUs: embedding 2 of 1 CPU" in plan.stdout
     first = cluster.call(config, "--no-wait")
     name = first.split()[1].rstrip(":")
     assert f"job {name}: submitted, with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY" in first
