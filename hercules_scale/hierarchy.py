@@ -141,7 +141,7 @@ class Hierarchy:
             InputError: There is no such level.
         """
         if self._clusters is None:
-            paths = [file.path for file in self._files["clusters"]]
+            paths = self._finished.cluster_paths
             table = with_edits(read_tables(self._store, paths), read_edits(self._store))
             frame = table.to_pandas()
             frame["parent_cluster_id"] = frame["parent_cluster_id"].astype("Int32")

@@ -168,11 +168,9 @@ def _serve(options: argparse.Namespace) -> None:
 
 def _demo(options: argparse.Namespace) -> None:
     from hercules_scale.commands.demo import demo_config
-    from hercules_scale.hierarchy import Hierarchy
     from hercules_scale.jobs.cluster import run
 
     run(demo_config(options.output, options.corpus))
-    Hierarchy.open(options.output).tree()
     _print_result(options.output, options.verbose)
 
 
@@ -272,10 +270,11 @@ def _cluster_name(option: str, name: str) -> tuple[int, int]:
 
 
 def _print_result(uri: str, verbose: bool = False) -> None:
-    from hercules_scale.commands.show import describe_run
+    from hercules_scale.commands.show import describe_run, shown_tree
     from hercules_scale.hierarchy import Hierarchy
 
-    _say(describe_run(Hierarchy.open(uri), verbose))
+    hierarchy = Hierarchy.open(uri)
+    _say(f"{shown_tree(hierarchy)}\n{describe_run(hierarchy, verbose)}")
 
 
 # Commands besides ``run`` that a cluster carries out.

@@ -14,6 +14,8 @@ from hercules_scale.storage import layout
 if TYPE_CHECKING:
     import pandas as pd
 
+# Clusters that a run ends with.
+TREE_LINES = 60
 # Clusters that are named among those that grew.
 N_GROWN = 3
 
@@ -39,6 +41,16 @@ def describe_run(hierarchy: Hierarchy, verbose: bool = False) -> str:
     if verbose:
         lines += _details(hierarchy)
     return "\n".join([*lines, *(f"! {alarm}" for alarm in record["alarms"])])
+
+
+def shown_tree(hierarchy: Hierarchy) -> str:
+    """Return the upper levels of the tree, as many as a screen or two hold."""
+    counts = hierarchy.clusters().groupby("level").size().sort_index(ascending=False).cumsum()
+    depth = max(int((counts <= TREE_LINES).sum()), 1)
+    lines = hierarchy.tree_text(depth).split("\n")
+    shown, hidden = lines[:TREE_LINES], int(counts.iloc[-1]) - len(lines[:TREE_LINES])
+    more = f"and {hidden:,} more: hercules-scale show {hierarchy.uri}"
+    return "\n".join([*shown, *([more] if hidden else [])])
 
 
 def _fit(evaluations: pd.DataFrame) -> str:

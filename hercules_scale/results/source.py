@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hercules_scale.errors import InputError
 from hercules_scale.results.edits import read_edits, with_edits
 from hercules_scale.storage.manifest import published_files, read_run
 from hercules_scale.storage.store import Store
@@ -42,11 +43,24 @@ class FinishedRun:
         """Content of ``run.json``."""
         return read_run(self.store)
 
+    @property
+    def cluster_paths(self) -> list[str]:
+        """Paths of the files of the table ``clusters``.
+
+        Raises:
+            InputError: There is none, since items were put into the clusters of another run.
+        """
+        if not self.files.get("clusters"):
+            raise InputError(
+                f"{self.store.uri}: holds items that were put into the clusters of another run, "
+                "and no clusters; name that run, and read the tables memberships and drift here"
+            )
+        return [file.path for file in self.files["clusters"]]
+
     @cached_property
     def clusters(self) -> pa.Table:
         """Every cluster with people's edits, coarsest level first; some kilobytes each."""
-        paths = [file.path for file in self.files["clusters"]]
-        table = with_edits(read_tables(self.store, paths), read_edits(self.store))
+        table = with_edits(read_tables(self.store, self.cluster_paths), read_edits(self.store))
         return table.sort_by([("level", "descending"), ("cluster_id", "ascending")])
 
     @cached_property
