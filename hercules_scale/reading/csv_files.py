@@ -132,7 +132,8 @@ def _check_header(names: list[str], source: SourceFile) -> None:
     if not (counted or years):
         raise InputError(
             f"{source.uri}: the first line of csv must name the columns, but holds "
-            f"{', '.join(map(repr, numbers[:3]))}; put a line of names before it"
+            f"{', '.join(map(repr, numbers[:3]))}; put a line of names before it, or remove the "
+            "lines above the names"
         )
 
 

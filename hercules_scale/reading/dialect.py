@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import itertools
@@ -13,40 +12,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from hercules_scale.config.reading import CsvConfig
+from hercules_scale.reading.decimals import decimal_mark
+from hercules_scale.reading.encodings import decoded, detect_encoding, foreign_word
 
 # Part of a file that is looked at.
 HEAD_BYTES = 256 * 2**10
-MARKS = {
-    codecs.BOM_UTF8: "utf-8",
-    # Before UTF-16, the mark of which begins it.
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
-# Bytes that are no UTF-8 are damage where they are fewer, and rejected with their rows.
-FEWEST_FOREIGN = 5
-# Lines with such bytes that the detector gets, and what it is asked of at least.
-DETECTED_BYTES = 16 * 2**10
-# Encodings of Latin letters, of which detectors take one for the other; the first that fits counts.
-LATIN = ("cp1252", "cp1250", "iso8859_2", "cp1254", "cp1257", "cp850", "cp852", "mac_roman")
-# Letters beyond ASCII of languages that are written with them. A text has those of one.
-LETTERS = tuple(
-    map(
-        frozenset,
-        (
-            *("äöüß", "éèêëàâçîïôûùœæÿ", "áéíñóúü", "áâãàçéêíóôõúü", "àèéìíòóùú", "åäöé", "æøåé"),
-            *("áéíóúýþæöð", "éëïóöèáü", "áčďéěíňóřšťúůýž", "áäčďéíĺľňóôŕšťúýž", "ąćęłńóśźż"),
-            *("áéíóöőúüű", "čćđšž", "ăâîșțşţ", "çğıi̇öşüâîû", "ąčęėįšųūž", "āčēģīķļņšūž", "äöõüšž"),
-        ),
-    )
-)
-# Marks of any of these languages.
-MARKS_OF_TEXT = set("‘’“”„‚–—…•€£¥§°±²³µ«»©®™¡¿´·¼½¾ªº×÷\xa0")
-# Share of letters by which another encoding must fit better than the first.
-BETTER = 0.02
-# Share by which Latin letters are taken, whatever a detector says of a few bytes.
-FITS_ANYWAY = 0.95
 DELIMITERS = (",", ";", "\t", "|")
 # Rows of a width other than the header's that a file may have; of more, it is read wrongly.
 MOST_MALFORMED_SHARE, FEWEST_ROWS = 0.2, 10
@@ -57,12 +27,8 @@ COMMENTS = re.compile(r"(#[^\n]*\n)+")
 SEPARATOR = re.compile(r'"?sep=([^\w\s]|\t)"?\r?\n')
 # Rows by which delimiters are compared, and a number in any of them.
 SCORED_ROWS, NUMBER = 50, re.compile(r"[+-]?\d+([.,]\d+)?")
-COMMA_NUMBER = re.compile(r"[+-]?(\d+|[1-9]\d{0,2}(\.\d{3})+),\d+([eE][+-]?\d+)?")
 SPACED_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 CODE = re.compile(r"0\d+")
-# Thousands that are set apart.
-GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}([,.]\d{3})+")
-POINT_NUMBER = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
 # Key and short text of a JSON object.
 JSON_CELL = re.compile(r'"((?:[^"\\]|\\.){1,200}+)"\s{0,9}+:\s{0,9}+"([^"\\]{1,40}+)"')
 # Qualtrics writes questions and such a record of each column below the names.
@@ -152,12 +118,12 @@ def detect(
     """
     encoding = given.encoding or detect_encoding(head, whole, of_csv)
     text = decoded(head, encoding)
-    guessed = "" if given.encoding or encoding.startswith("utf") else _foreign_word(text)
+    guessed = "" if given.encoding or encoding.startswith("utf") else foreign_word(text)
     if not of_csv:
         cells: dict[str, list[str]] = {}
         for name, cell in JSON_CELL.findall(text):
             cells.setdefault(name, []).append(cell.strip())
-        decimal = given.decimal or _decimal(list(cells.values()))[0]
+        decimal = given.decimal or decimal_mark(list(cells.values()))[0]
         named = given.decimal is not None
         return Dialect(encoding, decimal=decimal, named=named, guessed=guessed)
     quote = _quote(text) if given.quote is None else given.quote
@@ -195,7 +161,7 @@ def detect(
     records = _records(rows)
     cells_of = itertools.zip_longest(*rows[1 + records :], fillvalue="")
     columns = [[cell.strip() for cell in column] for column in cells_of]
-    decimal, doubtful = (given.decimal, "") if given.decimal else _decimal(columns)
+    decimal, doubtful = (given.decimal, "") if given.decimal else decimal_mark(columns)
     return replace(
         best,
         decimal=decimal,
@@ -228,13 +194,6 @@ def table_in_lines(text: str) -> str:
     if all(len(row) > 1 and all(map(SPACED_NUMBER.fullmatch, row[1:])) for row in cells):
         return "each line holds numbers and is an item; name the file .csv if it is a table"
     return ""
-
-
-def _foreign_word(text: str) -> str:
-    """Return a word with a character beyond ASCII, one of letters rather."""
-    words = re.findall(r"[^\W\d_]{3,20}", text) + re.findall(r"\S{1,20}", text)
-    foreign = (word for word in words if not word.isascii())
-    return max(itertools.islice(foreign, 20), key=len, default="")
 
 
 def _begin_rows(rest: str) -> bool:
@@ -275,81 +234,6 @@ def _are_of_r(text: str, rows: list[list[str]]) -> bool:
         and len(rows[1]) in (width, width + 1)
         and re.fullmatch(r'"[^"]*"( "[^"]*")+', header) is not None
     )
-
-
-def decoded(head: bytes, encoding: str) -> str:
-    """Return the beginning of a file as text, without a byte order mark."""
-    decoder = codecs.getincrementaldecoder(encoding)("replace")
-    return decoder.decode(head).removeprefix("\ufeff")
-
-
-def detect_encoding(head: bytes, whole: bool = True, of_csv: bool = False) -> str:
-    """Return the encoding of a text by its first bytes."""
-    for mark, name in MARKS.items():
-        if head.startswith(mark):
-            return name
-    if wide := _wide(head):
-        return wide
-    if not whole:
-        # Not cut within a character.
-        head = head[: head.rfind(b"\n") + 1] or head[:-3]
-    text = head.decode("utf-8", "replace")
-    foreign = text.count("\ufffd")
-    known = sum(not char.isascii() for char in text) - foreign if foreign else 0
-    # Names of columns have to be read, however few such bytes there are.
-    named = of_csv and "\ufffd" in text.partition("\n")[0] and not known
-    if (foreign < FEWEST_FOREIGN and not named) or known >= foreign:
-        return "utf-8"
-    return _legacy(head)
-
-
-def _wide(head: bytes) -> str:
-    """Return UTF-16 or UTF-32 without a mark, by the zeros of the ASCII in it."""
-    if len(head) < 4:
-        return ""
-    share = [head[place::4].count(0) / len(head[place::4]) for place in range(4)]
-    if min(share[1:]) > 0.9 > share[0]:
-        return "utf-32-le"
-    if min(share[:3]) > 0.9 > share[3]:
-        return "utf-32-be"
-    odd, even = (share[1] + share[3]) / 2, (share[0] + share[2]) / 2
-    if odd > 0.3 and even < 0.05:
-        return "utf-16-le"
-    return "utf-16-be" if even > 0.3 and odd < 0.05 else ""
-
-
-def _legacy(head: bytes) -> str:
-    """Return an encoding of one language, by a detector."""
-    from charset_normalizer import from_bytes
-
-    lines = [line for line in head.splitlines() if not line.isascii()]
-    found = from_bytes(b"\n".join(lines)[:DETECTED_BYTES]).best()
-    name = found.encoding if found is not None else "latin_1"
-    alphabets = found.alphabets if found is not None else []
-    latin = all(
-        each.startswith(("Basic Latin", "Latin", "General", "Control")) for each in alphabets
-    )
-    text = b"\n".join(lines)[:DETECTED_BYTES]
-    fits = {encoding: _fit(text, encoding) for encoding in LATIN}
-    best = max(fits, key=lambda encoding: fits[encoding])
-    if not (latin or name in LATIN or fits[best] >= FITS_ANYWAY):
-        return name
-    best = best if fits[best] > fits[LATIN[0]] + BETTER else LATIN[0]
-    return best if best != "cp1252" or _fit(head, best) >= 0 else "latin_1"
-
-
-def _fit(text: bytes, encoding: str) -> float:
-    """Return the share of letters beyond ASCII that one language has, -1 where bytes stand for
-    nothing."""
-    try:
-        decoded_text = text.decode(encoding)
-    except UnicodeDecodeError:
-        return -1.0
-    counts = Counter(char.lower() for char in decoded_text if not char.isascii())
-    for mark in MARKS_OF_TEXT:
-        counts.pop(mark, None)
-    known = max(sum(counts[char] for char in letters) for letters in LETTERS)
-    return known / counts.total() if counts else 1.0
 
 
 def _quote(text: str) -> str:
@@ -436,57 +320,3 @@ def _are_numbers_in_columns(rows: list[list[str]]) -> bool:
         and all(len(row) == width for row in rows)
         and all(SPACED_NUMBER.fullmatch(cell) for row in rows[1:] for cell in row)
     )
-
-
-def _decimal(columns: list[list[str]]) -> tuple[str, str]:
-    """Return a comma where more columns of numbers have it than have a point, else a point.
-
-    ``1,234`` and ``1.234`` decide nothing, since they may be thousands.
-
-    Returns:
-        The mark, and a sentence about numbers that may be others.
-    """
-    found = [each for each in map(_marked, columns) if each is not None]
-    commas = [number for mark, number in found if mark == ","]
-    points = [number for mark, number in found if mark == "."]
-    decimal = "," if len(commas) > len(points) else "."
-    if commas and points:
-        return decimal, (
-            f"numbers such as {commas[0]} have a decimal comma, and others such as {points[0]} a "
-            f"point; {'commas' if decimal == ',' else 'points'} are read as such: set "
-            "input.csv.decimal to the other where that is wrong"
-        )
-    grouped = [number for mark, number in found if mark == "?"]
-    if decimal == "," or not grouped:
-        return decimal, ""
-    number = grouped[0]
-    plain = number.replace(".", "").replace(",", "")
-    if "," in number:
-        return decimal, (
-            f"numbers such as {number} are taken for text, since this one may be {plain} or "
-            f"{number.replace(',', '.')}; set input.csv.decimal to '.' or ','"
-        )
-    return decimal, (
-        f"numbers such as {number} are read with a decimal point; if this one is {plain}, set "
-        "input.csv.decimal to ','"
-    )
-
-
-def _marked(cells: list[str]) -> tuple[str, str] | None:
-    """Return the decimal mark of a column of numbers, ``?`` where it may be that of thousands, and
-    a number with it; None where no number has any, or most cells are something else."""
-    cells = [cell for cell in cells if cell]
-    grouped = [cell for cell in cells if GROUPED.fullmatch(cell)]
-    clear = [cell for cell in cells if not GROUPED.fullmatch(cell)]
-    commas = [cell for cell in clear if COMMA_NUMBER.fullmatch(cell)]
-    points = [cell for cell in clear if POINT_NUMBER.fullmatch(cell)]
-    whole = sum(cell.lstrip("+-").isdigit() for cell in clear)
-    if 2 * (len(grouped) + len(commas) + len(points) + whole) < len(cells):
-        return None
-    # Of several marks, all stand for thousands.
-    millions = [cell for cell in grouped if cell.count(".") > 1]
-    if millions and not points:
-        return ",", millions[0]
-    if commas or points:
-        return (",", commas[0]) if len(commas) > len(points) else (".", points[0])
-    return ("?", grouped[0]) if grouped else None

@@ -21,7 +21,7 @@ from PIL import Image
 from hercules_scale.config.file import parse_config
 from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import ConfigError, InputError, SchemaError
-from hercules_scale.reading.dialect import detect_encoding
+from hercules_scale.reading.encodings import detect_encoding
 from hercules_scale.reading.items import read_layout, read_piece
 from hercules_scale.reading.listing import list_sources
 from hercules_scale.reading.sources import split_into_pieces
@@ -1309,3 +1309,61 @@ def test_numbers_with_marks_are_said_to_be_such(tmp_path: Path, cell: str) -> No
     rows = "".join(f'{row % 7 / 4},"{cell}"\n' for row in range(20))
     left_out = surveyed(write(tmp_path, "t.csv", f"a,b\n{rows}")).left_out
     assert left_out == {"b": f"text such as {cell!r}"}
+
+
+def test_a_text_that_is_a_list_in_some_rows_is_a_text(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"MESSAGE": f"Started session {row} of a user.", "pid": row * 7 % 5, "uid": row * 3 % 7}
+        for row in range(40)
+    ]
+    rows[3]["MESSAGE"] = [83, 116]
+    read = Read(write(tmp_path, "t.jsonl", "".join(json.dumps(row) + "\n" for row in rows)))
+    assert (len(read.texts), read.rejected) == (39, ["column 'MESSAGE' holds list, not text"])
+
+
+def test_japanese_of_windows_is_read_as_such(tmp_path: Path) -> None:
+    said = "㈱山田商事の髙橋です～パスワードを忘れてログインできません①"
+    path = tmp_path / "t.csv"
+    rows = "".join(f"{row},{said}{row},﨑山\n" for row in range(40))
+    path.write_bytes(f"番号,お問い合わせ,担当\n{rows}".encode("cp932"))
+    read = Read(path, text_column="お問い合わせ", label_columns=["担当"])
+    assert read.texts[7] == f"{said}7"
+    assert read.labels[7] == {"担当": "﨑山"}
+
+
+def test_numbers_that_lose_digits_are_an_alarm(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"big": 2**60 + np.arange(50) * 13 % 997, "x": np.arange(50) % 7 * 0.5})
+    frame.to_parquet(tmp_path / "t.parquet")
+    (alarm,) = surveyed(tmp_path / "t.parquet").alarms
+    assert alarm.startswith("column 'big' holds numbers beyond 2^53, which are read to 53 bits")
+
+
+def test_columns_that_differ_in_capitals_are_named(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name, column in (("a", "station"), ("b", "Station")):
+        rows = "".join(f"the {column} {row},at the pier {row}\n" for row in range(20))
+        write(tmp_path / "in", f"{name}.csv", f"{column},place\n{rows}")
+    with pytest.raises(SchemaError, match="; 'station' and 'Station' are two columns: give them"):
+        surveyed(tmp_path / "in")
+
+
+def test_a_decimal_mark_that_is_named_leaves_no_alarm(tmp_path: Path) -> None:
+    rows = "".join(f"{row}.{500 + row};{row % 7},5\n" for row in range(1, 30))
+    path = write(tmp_path, "t.csv", f"people;rate\n{rows}956;1,5\n")
+    assert surveyed(path, csv={"decimal": ","}).alarms == ()
+    assert Read(path, csv={"decimal": ","}).rows[0] | {"item_id": 0} == {
+        "people": 1501,
+        "rate": 1.5,
+        "item_id": 0,
+    }
+
+
+def test_the_odd_cell_of_a_column_is_shown(tmp_path: Path) -> None:
+    cells = ["293.94", "(350.00)", "12.50"] * 10
+    rows = "".join(f"{row % 7 / 4},{cell}\n" for row, cell in enumerate(cells))
+    taken = surveyed(write(tmp_path, "t.csv", f"a,profit\n{rows}"))
+    assert taken.left_out == {"profit": "text such as '(350.00)'"}
+    vector = "{" + ",".join(str(number / 8) for number in range(12)) + "}"
+    rows = "".join(f'{row},"{vector}"\n' for row in range(20))
+    with pytest.raises(SchemaError, match=r"lists of numbers that are not in brackets \[ \]"):
+        surveyed(write(tmp_path, "u.csv", f"id,embedding\n{rows}"))

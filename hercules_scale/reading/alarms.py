@@ -1,0 +1,144 @@
+"""Findings about an input that look wrong, though it can be read."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from hercules_scale.reading.columns import (
+    Columns,
+    Guess,
+)
+from hercules_scale.reading.decimals import GROUPED
+from hercules_scale.reading.guesses import cells_of, is_int
+from hercules_scale.reading.heads import SNIFFED_ROWS, FileHead
+from hercules_scale.reading.payload import is_missing
+
+# Repeated values that stand for none, such as 65535, up to three of them: so many times as far from
+# others, at least so many that differ, as these are apart. Of codes such as 97 and 999 the others
+# may be few.
+FAR, DIFFERENT, MOST_FAR, CODE = 3, 8, 3, re.compile(r"-?(9+[6-9]|8{2,})")
+# Whole numbers up to this one are read as they are.
+EXACT = 2.0**53
+# Words from which on a name may be a text.
+SENTENCE_WORDS = 6
+# Texts that mark missing values, of all.
+NULL_SHARE = 0.02
+# Any others that many times as far leave no difference between the others.
+VERY_FAR = 1e6
+
+
+def alarms_of(columns: Columns, heads: list[FileHead], guess: Guess) -> Iterator[str]:
+    """Yield the values that likely stand for none or for a thousand."""
+    found = [head.dialect.doubtful for head in heads if head.dialect]
+    doubtful = next(filter(None, found), "")
+    if doubtful and (columns.numbers or columns.text not in {None, *guess.wordy}):
+        yield doubtful
+    if columns.text:
+        yield from _of_texts(columns.text, heads)
+        if len(guess.kinds) == 1 and len(columns.text.split()) >= SENTENCE_WORDS:
+            yield (
+                f"the name of the only column is {columns.text[:60]!r}; if that is its first text, "
+                "put a line with a name before it"
+            )
+    yield from _of_last_rows(columns, heads)
+    for name in columns.numbers:
+        texts = [
+            cell.decode("utf-8", "replace").strip()
+            for head in heads
+            if head.dialect is None or head.dialect.marks == "."
+            for cell in (cells_of(head, name) if name in head.cells else [])
+            if isinstance(cell, bytes)
+        ]
+        pointed = [text for text in texts if "." in text]
+        if len(pointed) > 1 and all(map(GROUPED.fullmatch, pointed)):
+            yield (
+                f"column {name!r} holds texts such as {pointed[0]}, read with a decimal point; if "
+                "it is that of thousands, write the numbers without it"
+            )
+        values = [
+            float(cell)
+            for head in heads
+            for cell in head.cells.get(name, [])
+            if isinstance(cell, int | float) and np.isfinite(float(cell))
+        ]
+        whole = [abs(cell) for head in heads for cell in head.cells.get(name, []) if is_int(cell)]
+        if max(whole, default=0) > EXACT:
+            yield (
+                f"column {name!r} holds numbers beyond 2^53, which are read to 53 bits; name the "
+                "others in input.columns if it holds ids, or subtract its least number"
+            )
+        counts = Counter(values)
+        ordered = sorted(counts)
+        for far in filter(None, (_far(ordered, counts), _far(ordered[::-1], counts))):
+            n_rows = sum(counts[value] for value in far)
+            listed = " and ".join(f"{value:g}" for value in sorted(far))
+            yield (
+                f"column {name!r} holds {listed} in {n_rows:,} of {len(values):,} sampled rows, "
+                "far from all others; if they mark missing values, empty those cells"
+            )
+
+
+def _far(ordered: list[float], counts: Counter[float]) -> list[float]:
+    """Return the last of some values, up to three, that lie far from all before them."""
+    for n_far in range(1, min(MOST_FAR, len(ordered) - 2) + 1):
+        far, others = ordered[-n_far:], ordered[:-n_far]
+        # Of few values, such as ranks, one may be far from the others.
+        nines = all(CODE.fullmatch(f"{value:.0f}") for value in far)
+        usual = min(counts[value] for value in far) > 1 and (len(others) >= DIFFERENT or nines)
+        times = FAR if usual else VERY_FAR
+        if abs(far[0] - others[-1]) > times * abs(others[-1] - others[0]):
+            return far
+    return []
+
+
+def _of_texts(name: str, heads: list[FileHead]) -> Iterator[str]:
+    """Yield a word on texts that stand for none, or were quoted otherwise than the file says."""
+    texts = [
+        cell.strip()
+        for head in heads
+        if name in head.cells
+        for cell in cells_of(head, name)
+        if isinstance(cell, bytes) and cell.strip()
+    ]
+    if not texts:
+        return
+    missing = Counter(filter(is_missing, texts))
+    if missing.total() >= NULL_SHARE * len(texts):
+        text = missing.most_common(1)[0][0].decode()
+        yield (
+            f"{missing.total():,} of {len(texts):,} sampled texts are such as {text!r}; if they "
+            "mark missing values, empty those cells"
+        )
+    if sum(each[:1] == each[-1:] == b'"' and len(each) > 1 for each in texts) > len(texts) / 2:
+        yield (
+            "most texts are in quotes that enclose no field, since a space stands before them; "
+            "remove the spaces after the delimiters"
+        )
+
+
+def _of_last_rows(columns: Columns, heads: list[FileHead]) -> Iterator[str]:
+    """Yield a word on a last row of sums, where files are so short that the sample has it."""
+    for head in heads:
+        cells = [head.cells.get(name, []) for name in columns.numbers]
+        if not cells or not 3 < len(cells[0]) < SNIFFED_ROWS:
+            continue
+        if all(map(_ends_in_sum, cells)):
+            yield (
+                "the last row of a file holds the sums of all rows before it; if it is a total and "
+                "no item, remove it"
+            )
+            return
+
+
+def _ends_in_sum(cells: list[Any]) -> bool:
+    if not all(isinstance(cell, int | float) for cell in cells):
+        return False
+    *others, last = map(float, cells)
+    total = math.fsum(others) if np.isfinite(others).all() else 0.0
+    return last != 0 and math.isclose(total, last, rel_tol=1e-3)
