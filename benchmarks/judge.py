@@ -23,7 +23,7 @@ import numpy as np
 
 from hercules_scale.clustering.assign import Int64
 from hercules_scale.evaluation import judge as asked
-from hercules_scale.jobs.evaluate import FinishedRun
+from hercules_scale.jobs.evaluate import EvaluatedRun
 from hercules_scale.runtime.event_loop import run_coroutine
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.runtime.ray_session import local_or_cluster_ray
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--criterion", default=asked.CRITERION)
     parser.add_argument("--json", help="where to write the figures")
     options = parser.parse_args()
-    run = FinishedRun.open(Store(options.run), Reporter())
+    run = EvaluatedRun.open(Store(options.run), Reporter())
     values = {"engine": "vllm", "model": options.model, "criterion": options.criterion}
     judgement = replace(run.judgement(values, None), n_fit=options.n_fit, n_coded=options.n_coded)
     with local_or_cluster_ray(run.context.config):
@@ -58,7 +58,7 @@ def main() -> None:
         Path(options.json).write_text(json.dumps(figures, indent=1))
 
 
-async def measure(run: FinishedRun, judgement: judge.Judgement) -> dict[str, Any]:
+async def measure(run: EvaluatedRun, judgement: judge.Judgement) -> dict[str, Any]:
     """Figures of each level, and the codebook."""
     clustering = run.clustering
     config = run.context.config.model_copy(update={"summaries": judgement.summaries})

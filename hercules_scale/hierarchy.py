@@ -23,7 +23,7 @@ from hercules_scale.config.section import names_function
 from hercules_scale.errors import InputError
 from hercules_scale.results.destination import open_destination
 from hercules_scale.results.edits import read_edits, with_edits
-from hercules_scale.results.source import FinishedRun, read_files, rows_of_items
+from hercules_scale.results.run import Run, read_files, rows_of_items
 from hercules_scale.results.title_sources import title_marks
 from hercules_scale.runtime.context import NO_FUNCTIONS, Functions
 from hercules_scale.runtime.progress import Reporter
@@ -449,9 +449,7 @@ class Hierarchy:
 
         return self._drawn(draw_data_map, level, path)
 
-    def _drawn(
-        self, draw: Callable[[FinishedRun, int], Any], level: int | None, path: str | None
-    ) -> Any:
+    def _drawn(self, draw: Callable[[Run, int], Any], level: int | None, path: str | None) -> Any:
         level = max(self.n_levels - 1, 1) if level is None else level
         self._check_level(level)
         figure = draw(self._finished, level)
@@ -480,8 +478,8 @@ class Hierarchy:
         return notebook_tree(self._finished)
 
     @cached_property
-    def _finished(self) -> FinishedRun:
-        return FinishedRun(self._store, self._files)
+    def _finished(self) -> Run:
+        return Run(self._store, self._files)
 
     def _check_level(self, level: int) -> None:
         if not 1 <= level <= self.n_levels:

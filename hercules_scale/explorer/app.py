@@ -26,7 +26,7 @@ from hercules_scale.explorer.sessions import ShownRun
 from hercules_scale.hierarchy import Hierarchy
 from hercules_scale.results.edits import read_edit, write_edit
 from hercules_scale.results.rows_csv import harmless
-from hercules_scale.results.source import read_files
+from hercules_scale.results.run import read_files
 from hercules_scale.storage.cluster_items import TABLE
 from hercules_scale.storage.tables import FileRecord
 

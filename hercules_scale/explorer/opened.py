@@ -21,7 +21,7 @@ from hercules_scale.errors import InputError
 from hercules_scale.explorer.pages import Pages
 from hercules_scale.explorer.unfinished import unfinished_run
 from hercules_scale.results.edits import ClusterKey, Edits, read_edits, with_edits
-from hercules_scale.results.source import VECTORS, FinishedRun
+from hercules_scale.results.run import VECTORS, Run
 from hercules_scale.storage import layout
 from hercules_scale.storage.cluster_items import NOT_NUMBERS, TABLE, TreeOrder
 from hercules_scale.storage.manifest import published_files
@@ -42,7 +42,7 @@ class OpenRun:
         clusters: Every cluster, without vectors.
     """
 
-    def __init__(self, run: FinishedRun, clusters: pa.Table) -> None:
+    def __init__(self, run: Run, clusters: pa.Table) -> None:
         self.finished = run
         self.clusters = clusters.sort_by([("level", "ascending"), ("cluster_id", "ascending")])
         levels = self.clusters["level"].to_numpy()
@@ -67,7 +67,7 @@ class OpenRun:
             if found is None:
                 raise InputError(f"{store.uri}: the run has no clusters yet")
             return cls(*found)
-        run = FinishedRun(store, published_files(store))
+        run = Run(store, published_files(store))
         if not run.files.get("clusters"):
             raise InputError(
                 f"{store.uri}: holds no clusters; give the output of a run, not of assign"

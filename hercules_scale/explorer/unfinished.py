@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hercules_scale.reduction.pca import Scatter
-from hercules_scale.results.source import FinishedRun
+from hercules_scale.results.run import Run
 from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.manifest import read_commits, read_record
 from hercules_scale.storage.store import Store
@@ -23,7 +23,7 @@ WAITING = "waiting"
 """``summary_status`` of a cluster that has no title yet."""
 
 
-def unfinished_run(store: Store) -> tuple[FinishedRun, pa.Table] | None:
+def unfinished_run(store: Store) -> tuple[Run, pa.Table] | None:
     """Return the state of an unfinished run, and its clusters without vectors; None where there
     are none yet.
 
@@ -46,7 +46,7 @@ def unfinished_run(store: Store) -> tuple[FinishedRun, pa.Table] | None:
         "memberships": clustered[0].files,
         "items": items,
     }
-    return FinishedRun(store, files), _with_numbers_for_titles(clusters)
+    return Run(store, files), _with_numbers_for_titles(clusters)
 
 
 def _with_numbers_for_titles(clusters: pa.Table) -> pa.Table:

@@ -13,7 +13,7 @@ from hercules_scale.errors import InputError
 from hercules_scale.explorer.opened import OpenRun
 from hercules_scale.reduction.pca import Scatter
 from hercules_scale.results.edits import ClusterKey
-from hercules_scale.results.source import read_files
+from hercules_scale.results.run import read_files
 from hercules_scale.results.title_sources import title_marks
 from hercules_scale.storage.tables import FileRecord, column_vectors
 

@@ -20,7 +20,7 @@ from hercules_scale.reading.sources import SourceFile
 from hercules_scale.runtime.context import NO_FUNCTIONS, Functions, RunContext
 from hercules_scale.runtime.machines import take_resources
 from hercules_scale.runtime.progress import Reporter
-from hercules_scale.stages.assign import FinishedRun, assign_items
+from hercules_scale.stages.assign import TargetRun, assign_items
 from hercules_scale.stages.describe import describe_items
 from hercules_scale.stages.embed import embed_items
 from hercules_scale.stages.language_model import open_model
@@ -92,7 +92,7 @@ def assign(
         check_trusted(store.uri, "summaries.endpoint", named, endpoint, "--endpoint ")
     check_models(store.uri, _loaded_models(config), models)
     config, sources, taken = check(config, functions)
-    finished = FinishedRun.of(store, tables, config.hierarchy.metric)
+    finished = TargetRun.of(store, tables, config.hierarchy.metric)
     try:
         moments = known_moments(record.get("variables") or {}, config.input.columns)
     except (KeyError, TypeError):
@@ -169,7 +169,7 @@ def _has_label(config: RunConfig, source: SourceFile, name: str) -> bool:
 
 
 def _run_stages(
-    context: RunContext, sources: list[SourceFile], run: FinishedRun, moments: Moments | None
+    context: RunContext, sources: list[SourceFile], run: TargetRun, moments: Moments | None
 ) -> Results:
     context, n_gpus = take_resources(context, sources)
     items = read_items(context, sources, moments)

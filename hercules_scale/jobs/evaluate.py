@@ -85,13 +85,13 @@ def evaluate_run(
         StageError: A worker failed.
     """
     store, reporter = Store(uri), Reporter()
-    run = FinishedRun.open(store, reporter)
+    run = EvaluatedRun.open(store, reporter)
     truth = run.stored_truth(columns)
     judgement = None if judge is None else run.judgement(judge, redact)
     notes: list[str] = []
     with hold_lock(store, notes.append) as lock:
         # Another call may have ended since.
-        run = FinishedRun.open(lock.store, reporter)
+        run = EvaluatedRun.open(lock.store, reporter)
         context = run.context
         with local_or_cluster_ray(context.config):
             # The run's machines may have been others.
@@ -122,7 +122,7 @@ def evaluate_here(store: Store, labels: Any = None) -> pd.DataFrame:
     Raises:
         InputError: The labels do not fit the items.
     """
-    run = FinishedRun.open(store, Reporter(Console(quiet=True)))
+    run = EvaluatedRun.open(store, Reporter(Console(quiet=True)))
     truth: Truth
     if labels is None or isinstance(labels, str):
         truth = run.stored_truth(None if labels is None else [labels])
@@ -134,7 +134,7 @@ def evaluate_here(store: Store, labels: Any = None) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class FinishedRun:
+class EvaluatedRun:
     """Tables that a finished run published.
 
     Attributes:
@@ -152,7 +152,7 @@ class FinishedRun:
     clustering: Clustering
 
     @classmethod
-    def open(cls, store: Store, reporter: Reporter) -> FinishedRun:
+    def open(cls, store: Store, reporter: Reporter) -> EvaluatedRun:
         """Read a finished run.
 
         Raises:
@@ -262,7 +262,7 @@ class FinishedRun:
         return rows
 
 
-def _given_truth(run: FinishedRun, labels: Any) -> GivenTruth:
+def _given_truth(run: EvaluatedRun, labels: Any) -> GivenTruth:
     """Return classes by row, of labels in row order or by item id.
 
     Raises:
@@ -299,7 +299,7 @@ def _series(labels: Any) -> pd.Series[Any]:
         raise InputError(f"labels must be a list or array of one dimension: {error}") from None
 
 
-def _by_id(run: FinishedRun, ids: pd.Index[Any], codes: Int64) -> Int64:
+def _by_id(run: EvaluatedRun, ids: pd.Index[Any], codes: Int64) -> Int64:
     """Return classes by row, of classes by item id; -1 where an item has none."""
     twice = ids[ids.duplicated()]
     if len(twice):

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from hercules_scale.errors import InputError
-from hercules_scale.results.source import FinishedRun, json_numbers
+from hercules_scale.results.run import Run, json_numbers
 from hercules_scale.results.tree_json import to_json, write_array
 from hercules_scale.storage.schemas import WITHHELD
 
@@ -28,7 +28,7 @@ GATHERED_ROWS = 1 << 21
 MAX_SEED = 2**32
 
 
-def write_model(run: FinishedRun, stream: Any) -> None:
+def write_model(run: Run, stream: Any) -> None:
     """Write the model: items at level 0 with text, vector and map place, clusters above them.
 
     An item takes about 5 kB. Memory is that of the clusters, of one shard of items, and of the
@@ -73,7 +73,7 @@ def write_model(run: FinishedRun, stream: Any) -> None:
     stream.write(b"\n}\n")
 
 
-def _write_state(run: FinishedRun, stream: Any) -> None:
+def _write_state(run: Run, stream: Any) -> None:
     dimension = run.clusters["centroid"].type.list_size
     state = {
         "variable_names": None,
@@ -93,7 +93,7 @@ def _write_state(run: FinishedRun, stream: Any) -> None:
     stream.write(b"}")
 
 
-def _config(run: FinishedRun) -> dict[str, Any]:
+def _config(run: Run) -> dict[str, Any]:
     """Return the options of pyhercules as far as a run has them; it has defaults for the others."""
     hierarchy = run.config("hierarchy")
     seed = hierarchy.get("seed")
@@ -114,14 +114,14 @@ def _function(name: str | None) -> dict[str, Any]:
     return {"name": name, "module": OURS, "signature": None, "docstring": None}
 
 
-def _ids(run: FinishedRun, level: int, cluster_ids: pa.ChunkedArray) -> list[int]:
+def _ids(run: Run, level: int, cluster_ids: pa.ChunkedArray) -> list[int]:
     """Return numbers of clusters in the model: the items' rows come first, then level after
     level."""
     start = run.n_items + sum(run.level(below).num_rows for below in range(1, level))
     return [start + cluster_id for cluster_id in cluster_ids.to_pylist()]
 
 
-def _nodes(run: FinishedRun) -> Iterator[str]:
+def _nodes(run: Run) -> Iterator[str]:
     yield from _items(run)
     parents: NDArray[np.int64] | None = None
     for level in range(1, run.n_levels + 1):
@@ -130,7 +130,7 @@ def _nodes(run: FinishedRun) -> Iterator[str]:
         parents = run.level(level)["parent_cluster_id"].fill_null(-1).to_numpy()
 
 
-def _items(run: FinishedRun) -> Iterator[str]:
+def _items(run: Run) -> Iterator[str]:
     parents = _ids(run, 1, run.level(1)["cluster_id"])
     components = run.columns("reductions")[2:]
     tables = {
@@ -164,7 +164,7 @@ def _items(run: FinishedRun) -> Iterator[str]:
             yield _node(node, next(vectors), place if places else "null")
 
 
-def _clusters(run: FinishedRun, level: int, below: Iterator[NDArray[np.int64]]) -> Iterator[str]:
+def _clusters(run: Run, level: int, below: Iterator[NDArray[np.int64]]) -> Iterator[str]:
     table = run.level(level)
     ids = _ids(run, level, table["cluster_id"])
     first_below = 0 if level == 1 else _ids(run, level - 1, run.level(level - 1)["cluster_id"])[0]
@@ -224,7 +224,7 @@ def _members(parents: NDArray[np.int64], n_clusters: int) -> Iterator[NDArray[np
     yield from np.split(order, ends[:-1])
 
 
-def _item_rows(run: FinishedRun) -> Iterator[NDArray[np.int64]]:
+def _item_rows(run: Run) -> Iterator[NDArray[np.int64]]:
     """Yield the rows of the items of each finest cluster, gathered for some clusters at a time."""
     sizes = run.level(1)["n_items"].to_numpy()
     first = 0

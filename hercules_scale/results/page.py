@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hercules_scale.results.source import FinishedRun
+from hercules_scale.results.run import Run
 from hercules_scale.results.title_sources import chat_model, describe_sources, title_marks
 from hercules_scale.sanitize import printable
 
@@ -37,7 +37,7 @@ def escaped(text: str) -> str:
     return html.escape(printable(text), quote=True)
 
 
-def write_page(run: FinishedRun, stream: Any) -> None:
+def write_page(run: Run, stream: Any) -> None:
     """Write the page.
 
     Memory is that of the clusters and of one shard of items; the page takes about 1 kB a cluster.
@@ -72,7 +72,7 @@ def write_page(run: FinishedRun, stream: Any) -> None:
     stream.write(f"</main>\n<script>{script}</script>\n</body>\n</html>\n".encode())
 
 
-def notebook_tree(run: FinishedRun) -> str:
+def notebook_tree(run: Run) -> str:
     """Return the top levels as a piece of HTML, collapsible, without style or script."""
     children = _children(run.cluster_rows)
     parts = [f"<div><b>{escaped(run.name)}</b>: {run.n_items:,} items"]
@@ -117,7 +117,7 @@ def _children(clusters: list[Cluster]) -> Children:
     return children
 
 
-def _facts(run: FinishedRun) -> str:
+def _facts(run: Run) -> str:
     """Return the facts of the run as a list of terms, and its alarms."""
     record = run.record
     config = record.get("config", {})
@@ -164,7 +164,7 @@ def _tools(n_levels: int) -> str:
     )
 
 
-def _exemplars(run: FinishedRun) -> Exemplars:
+def _exemplars(run: Run) -> Exemplars:
     """Return ids and texts of the exemplars that are shown, by finest cluster."""
     leaves = [row for row in run.cluster_rows if row["level"] == 1]
     most = ALL_EXEMPLAR_CHARACTERS // (EXEMPLAR_CHARACTERS * max(len(leaves), 1))

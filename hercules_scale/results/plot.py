@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from hercules_scale.errors import InputError
-from hercules_scale.results.source import FinishedRun
+from hercules_scale.results.run import Run
 from hercules_scale.sanitize import printable
 from hercules_scale.storage.tables import column_vectors
 
@@ -20,7 +20,7 @@ TITLE_CHARACTERS, LINE_CHARACTERS = 40, 20
 APART_X, APART_Y = 100, 28
 
 
-def draw_map(run: FinishedRun, level: int) -> Any:
+def draw_map(run: Run, level: int) -> Any:
     """Draw the clusters of a level: areas by items, colours by the coarsest clusters above.
 
     Args:
@@ -68,7 +68,7 @@ def draw_map(run: FinishedRun, level: int) -> Any:
     return figure
 
 
-def draw_data_map(run: FinishedRun, level: int) -> Any:
+def draw_data_map(run: Run, level: int) -> Any:
     """Draw the items, coloured and labelled by the clusters of a level, with DataMapPlot.
 
     Args:

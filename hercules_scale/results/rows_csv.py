@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from hercules_scale.reading.columns import is_text
-from hercules_scale.results.source import FinishedRun
+from hercules_scale.results.run import Run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FORMULA, NUMBER = r"^[=+\-@\t\r\n]", r"^[+\-]?[0-9]+(\.[0-9]+)?$"
 
 
-def write_rows(run: FinishedRun, stream: Any) -> None:
+def write_rows(run: Run, stream: Any) -> None:
     """Write a row an item: row, item_id, each level's cluster and title, distances, margins.
 
     Memory is that of the clusters and of one shard of items. Quoting is that of RFC 4180.

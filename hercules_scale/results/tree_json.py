@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from hercules_scale.results.source import FinishedRun, json_numbers
+from hercules_scale.results.run import Run, json_numbers
 
 FORMAT, FORMAT_VERSION = "hercules_scale", 1
 RUN_KEYS = (
@@ -26,7 +26,7 @@ RUN_KEYS = (
 """Keys of ``run.json`` that are exported."""
 
 
-def write_tree(run: FinishedRun, stream: Any, items: bool) -> None:
+def write_tree(run: Run, stream: Any, items: bool) -> None:
     """Write the tree; docs/export.md describes the format.
 
     Memory is that of the clusters and of one shard of items.
@@ -47,7 +47,7 @@ def write_tree(run: FinishedRun, stream: Any, items: bool) -> None:
     stream.write(b"\n}\n")
 
 
-def _items(run: FinishedRun) -> Iterator[str]:
+def _items(run: Run) -> Iterator[str]:
     levels = range(1, run.n_levels + 1)
     groups = {"cluster_ids": "level", "distances": "distance", "margins": "margin"}
     names = [f"{prefix}_{level}" for prefix in groups.values() for level in levels]

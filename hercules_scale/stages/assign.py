@@ -43,7 +43,7 @@ KEYS_PER_BUCKET = 4_000_000
 
 
 @dataclass(frozen=True)
-class FinishedRun:
+class TargetRun:
     """The run that items are assigned to.
 
     Attributes:
@@ -59,7 +59,7 @@ class FinishedRun:
     metric: str
 
     @classmethod
-    def of(cls, store: Store, tables: dict[str, list[FileRecord]], metric: str) -> FinishedRun:
+    def of(cls, store: Store, tables: dict[str, list[FileRecord]], metric: str) -> TargetRun:
         """Return a run, from the files of its manifest."""
         members = tables["memberships"]
         n_items = sum(file.rows for file in members)
@@ -86,7 +86,7 @@ class Assigned:
     n_known: int
 
 
-def assign_items(context: RunContext, shards: Shards, dimension: int, run: FinishedRun) -> Assigned:
+def assign_items(context: RunContext, shards: Shards, dimension: int, run: TargetRun) -> Assigned:
     """Write the tables ``memberships`` and ``drift`` of embedded items.
 
     Raises:
@@ -136,7 +136,7 @@ class _KnownWorker:
 
     store: Store
     shards: Shards
-    run: FinishedRun
+    run: TargetRun
     n_buckets: int
 
     def __call__(self, bucket: int) -> ShardResult:
@@ -177,7 +177,7 @@ class _AssignWorker:
 
     store: Store
     shards: Shards
-    run: FinishedRun
+    run: TargetRun
     n_buckets: int
     limits: NDArray[np.float64]
     seed: int

@@ -14,7 +14,8 @@ import pytest
 from benchmarks.made_run import Made, make_run
 from hercules_scale import Hierarchy
 from hercules_scale.jobs import evaluate as module
-from hercules_scale.jobs.evaluate import FinishedRun, evaluate_run
+from hercules_scale.jobs.evaluate import EvaluatedRun, evaluate_run
+from hercules_scale.runtime.resources import Machines, Node
 from hercules_scale.stages.evaluate import write_evaluations
 from hercules_scale.storage import layout
 from hercules_scale.storage.lock import hold_lock
@@ -45,8 +46,9 @@ def test_what_another_call_wrote_before_the_lock_was_had_stays(
 
     monkeypatch.setattr(module, "hold_lock", waits)
     monkeypatch.setattr(module, "local_or_cluster_ray", lambda config: nullcontext())
+    monkeypatch.setattr(module, "find_machines", lambda: Machines.of([Node(2)]))
     measured = [row("items", 0.5)]
-    monkeypatch.setattr(FinishedRun, "measure", lambda *arguments: (measured, []))
+    monkeypatch.setattr(EvaluatedRun, "measure", lambda *arguments: (measured, []))
     evaluate_run(str(tmp_path))
     found = Hierarchy.open(str(tmp_path))
     table = pa.Table.from_pandas(found.evaluations()).to_pylist()

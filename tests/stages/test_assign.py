@@ -17,7 +17,7 @@ from hercules_scale.errors import InputError
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.stages import assign as stage
-from hercules_scale.stages.assign import Assigned, FinishedRun, assign_items
+from hercules_scale.stages.assign import Assigned, TargetRun, assign_items
 from hercules_scale.stages.assigner import keep_assigner
 from hercules_scale.stages.cluster import cluster_items
 from hercules_scale.stages.smooth import smooth_vectors
@@ -69,7 +69,7 @@ def texts(ids: list[str]) -> list[str]:
     return [f"text of {each}" for each in ids]
 
 
-def finish(folder: Path, **hierarchy: Any) -> tuple[FinishedRun, pd.DataFrame]:
+def finish(folder: Path, **hierarchy: Any) -> tuple[TargetRun, pd.DataFrame]:
     """A run as far as assigning needs it, and its memberships."""
     run = context(folder, **hierarchy)
     ids = [str(row) for row in ROWS]
@@ -79,7 +79,7 @@ def finish(folder: Path, **hierarchy: Any) -> tuple[FinishedRun, pd.DataFrame]:
     clustering = cluster_items(run, source)
     smoothed = smoothing.table != "embeddings"
     tables = {**keep_assigner(run, shards, smoothed), "memberships": clustering.files}
-    finished = FinishedRun.of(run.store, tables, run.config.hierarchy.metric)
+    finished = TargetRun.of(run.store, tables, run.config.hierarchy.metric)
     return finished, table_of(run.store, "memberships")
 
 
@@ -89,7 +89,7 @@ def table_of(store: Store, name: str) -> pd.DataFrame:
 
 
 def assign(
-    folder: Path, run: FinishedRun, ids: list[str], contents: list[str], vectors: Float32
+    folder: Path, run: TargetRun, ids: list[str], contents: list[str], vectors: Float32
 ) -> tuple[Assigned, pd.DataFrame]:
     new = context(folder)
     shards = write_inputs(new.store, ids, contents, vectors)

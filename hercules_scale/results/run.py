@@ -27,8 +27,8 @@ VECTORS = ("centroid", "description_embedding", "reduction")
 
 
 @dataclass(frozen=True)
-class FinishedRun:
-    """Tables of a finished run.
+class Run:
+    """A finished run on disk: its tables and its record.
 
     Attributes:
         store: Output of the run.
@@ -116,7 +116,7 @@ class FinishedRun:
             yield pa.table(columns)
 
 
-def read_files(run: FinishedRun, table: str, read: Callable[[list[FileRecord]], T]) -> T:
+def read_files(run: Run, table: str, read: Callable[[list[FileRecord]], T]) -> T:
     """Return the results of ``read`` over the files of a table.
 
     A run that was measured again since it was opened has other files; the manifest is then read
@@ -129,7 +129,7 @@ def read_files(run: FinishedRun, table: str, read: Callable[[list[FileRecord]], 
         return read(run.files.get(table, []))
 
 
-def rows_of_items(run: FinishedRun, rows: list[int], columns: list[str]) -> list[dict[str, Any]]:
+def rows_of_items(run: Run, rows: list[int], columns: list[str]) -> list[dict[str, Any]]:
     """Return some items, by row number; row groups without them are not read.
 
     Args:
