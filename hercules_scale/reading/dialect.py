@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from hercules_scale.config.reading import CsvConfig
 from hercules_scale.reading.decimals import decimal_mark
@@ -34,13 +35,6 @@ JSON_CELL = re.compile(r'"((?:[^"\\]|\\.){1,200}+)"\s{0,9}+:\s{0,9}+"([^"\\]{1,4
 # Qualtrics writes questions and such a record of each column below the names.
 SURVEY_RECORD = re.compile(r'\{\s*"ImportId"')
 SURVEY_LINES = 2
-# Lines of a text that are looked at, and what makes rows of a table: a mark, its name, and how many
-# of it no sentences have line after line.
-LINES_SEEN = 10
-ROW_MARKS = (
-    *(("\t", "tabs", 1), (";", "semicolons", 1), ("|", "bars", 1)),
-    *(("::", "double colons", 1), (",", "commas", 2)),
-)
 # SurveyMonkey writes one line of these.
 ANSWERS = frozenset(("Response", "Open-Ended Response", "Other (please specify)"))
 
@@ -118,82 +112,84 @@ def detect(
     """
     encoding = given.encoding or detect_encoding(head, whole, of_csv)
     text = decoded(head, encoding)
+    found = _of_csv(text, whole, given, names) if of_csv else _of_json(text, given)
     guessed = "" if given.encoding or encoding.startswith("utf") else foreign_word(text)
-    if not of_csv:
-        cells: dict[str, list[str]] = {}
-        for name, cell in JSON_CELL.findall(text):
-            cells.setdefault(name, []).append(cell.strip())
-        decimal = given.decimal or decimal_mark(list(cells.values()))[0]
-        named = given.decimal is not None
-        return Dialect(encoding, decimal=decimal, named=named, guessed=guessed)
+    return replace(found, encoding=encoding, named=given.decimal is not None, guessed=guessed)
+
+
+def _of_json(text: str, given: CsvConfig) -> Dialect:
+    """Return the decimal mark of numbers in the texts of JSON objects."""
+    cells: dict[str, list[str]] = {}
+    for name, cell in JSON_CELL.findall(text):
+        cells.setdefault(name, []).append(cell.strip())
+    return Dialect(decimal=given.decimal or decimal_mark(list(cells.values()))[0])
+
+
+def _of_csv(text: str, whole: bool, given: CsvConfig, names: Collection[str]) -> Dialect:
+    """Return the dialect of csv but for its encoding."""
     quote = _quote(text) if given.quote is None else given.quote
     separator = SEPARATOR.match(text)
-    if separator is not None:
-        text = text[separator.end() :]
-    comments = COMMENTS.match(text)
-    if comments is not None and not _begin_rows(text[comments.end() :]):
-        text = text[comments.end() :]
-    else:
-        comments = None
-    known = given.delimiter or (separator and separator[1])
-    delimiters = [known] if known else DELIMITERS
+    text = text[separator.end() :] if separator is not None else text
+    text, comments = _without_comments(text)
     escape = _escape(text, quote) if given.escape is None else given.escape
-    best = Dialect(encoding, delimiters[0], quote, escape)
-    best_score = (False, False, 0.0, 0.0, 0)
-    rows: list[list[str]] = []
-    for delimiter in delimiters:
-        tried = Dialect(encoding, delimiter, quote, escape)
-        found = list(_rows(text, tried, whole))
-        score = _score(found, names)
-        if score > best_score or not rows:
-            best, best_score, rows = tried, max(score, best_score), found
-    if not known and not best_score[1]:
-        tried = Dialect(encoding, " ", quote, escape)
-        found = list(_rows(text, tried, whole))
-        if _are_numbers_in_columns(found) or _are_of_r(text, found):
-            best, rows = tried, found
-    n_comments = comments[0].count("\n") if comments is not None else 0
-    if comments is not None and rows:
+    known = given.delimiter or (separator[1] if separator is not None else "")
+    plain = Dialect(quote=quote, escape=escape)
+    best, rows = _delimited(text, whole, plain, known, names)
+    n_comments = len(comments)
+    if comments and rows:
         # The last of them names the columns where it is as wide as the rows.
-        names_of = next(_rows(comments[0].splitlines()[-1], best, True), [])
-        if len(names_of) == len(rows[0]):
-            n_comments, rows = n_comments - 1, [names_of, *rows]
+        last = next(_rows(comments[-1], best, True), [])
+        if len(last) == len(rows[0]):
+            n_comments, rows = n_comments - 1, [last, *rows]
     records = _records(rows)
-    cells_of = itertools.zip_longest(*rows[1 + records :], fillvalue="")
-    columns = [[cell.strip() for cell in column] for column in cells_of]
+    cells = itertools.zip_longest(*rows[1 + records :], fillvalue="")
+    columns = [[cell.strip() for cell in column] for column in cells]
     decimal, doubtful = (given.decimal, "") if given.decimal else decimal_mark(columns)
     return replace(
         best,
         decimal=decimal,
-        named=given.decimal is not None,
         # Between commas, a point is that of the decimals.
         doubtful="" if best.delimiter == "," else doubtful,
         comments=n_comments,
         unnamed=_unnamed(text, rows),
         records=records,
         width=len(rows[0]) if rows else 0,
-        guessed=guessed,
     )
 
 
-def table_in_lines(text: str) -> str:
-    """Return a sentence on lines that are likely rows of a table; empty where they are not."""
-    lines = [line for line in text.split("\n", LINES_SEEN)[:LINES_SEEN] if line.strip()]
-    if len(lines) < LINES_SEEN:
-        return ""
-    for mark, name, least in ROW_MARKS:
-        counts = {line.count(mark) for line in lines}
-        if len(counts) == 1 and min(counts) >= least:
-            return (
-                f"each line has {counts.pop():,} {name} and is an item; name the file .csv or .tsv "
-                "if it is a table"
-            )
-    if all(line.lstrip().startswith("{") and line.rstrip().endswith("}") for line in lines):
-        return "each line is in braces and an item; name the file .jsonl if it holds JSON"
-    cells = [line.replace(",", " ").split() for line in lines[1:]]
-    if all(len(row) > 1 and all(map(SPACED_NUMBER.fullmatch, row[1:])) for row in cells):
-        return "each line holds numbers and is an item; name the file .csv if it is a table"
-    return ""
+def _delimited(
+    text: str, whole: bool, plain: Dialect, known: str, names: Collection[str]
+) -> tuple[Dialect, list[list[str]]]:
+    """Return a dialect with the delimiter under which rows fit best, and these rows.
+
+    Args:
+        text: The beginning of a file.
+        whole: Whether it is all of it.
+        plain: The dialect without the delimiter.
+        known: The delimiter; empty where it is to be found.
+        names: Columns that there must be.
+    """
+    found = []
+    for delimiter in [known] if known else DELIMITERS:
+        tried = replace(plain, delimiter=delimiter)
+        rows = list(_rows(text, tried, whole))
+        found.append((_score(rows, names), tried, rows))
+    score, best, rows = max(found, key=lambda each: each[0])
+    if known or score.splits:
+        return best, rows
+    spaced = replace(plain, delimiter=" ")
+    parts = list(_rows(text, spaced, whole))
+    if _are_numbers_in_columns(parts) or _are_of_r(text, parts):
+        return spaced, parts
+    return best, rows
+
+
+def _without_comments(text: str) -> tuple[str, list[str]]:
+    """Return a text without the lines at its beginning that begin with ``#``, and these lines."""
+    found = COMMENTS.match(text)
+    if found is None or _begin_rows(text[found.end() :]):
+        return text, []
+    return text[found.end() :], found[0].splitlines()
 
 
 def _begin_rows(rest: str) -> bool:
@@ -298,17 +294,35 @@ def _rows(text: str, dialect: Dialect, whole: bool) -> Iterator[list[str]]:
         yield last
 
 
-def _score(rows: list[list[str]], names: Collection[str]) -> tuple[bool, bool, float, float, int]:
-    """Return the score of how well rows fit together; the larger the better."""
+class _Score(NamedTuple):
+    """How well rows fit together; the larger the better.
+
+    Attributes:
+        named: Whether the columns that there must be are there.
+        splits: Whether there are several columns.
+        share: Share of rows with the header's width.
+        numbers: Share of cells that are numbers.
+        width: Columns.
+    """
+
+    named: bool = False
+    splits: bool = False
+    share: float = 0.0
+    numbers: float = 0.0
+    width: int = 0
+
+
+def _score(rows: list[list[str]], names: Collection[str]) -> _Score:
     if not rows:
-        return False, False, 0.0, 0.0, 0
+        return _Score()
     width = len(rows[0])
+    named = set(names) <= set(rows[0])
     if width == 1:
-        return set(names) <= set(rows[0]), False, 0.0, 0.0, 1
+        return _Score(named, width=1)
     share = Counter(map(len, rows))[width] / len(rows)
     cells = [cell.strip() for row in rows[1 : 1 + SCORED_ROWS] for cell in row]
     numbers = sum(NUMBER.fullmatch(cell) is not None for cell in cells) / max(len(cells), 1)
-    return set(names) <= set(rows[0]), True, round(share, 2), round(numbers, 1), width
+    return _Score(named, True, round(share, 2), round(numbers, 1), width)
 
 
 def _are_numbers_in_columns(rows: list[list[str]]) -> bool:

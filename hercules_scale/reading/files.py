@@ -14,10 +14,16 @@ from hercules_scale.config.reading import CsvConfig, InputConfig
 from hercules_scale.errors import InputError, SchemaError
 from hercules_scale.reading.columns import Columns, choose_columns
 from hercules_scale.reading.csv_files import csv_batches, csv_head, reason_of
-from hercules_scale.reading.dialect import HEAD_BYTES, Dialect, count_lines, table_in_lines
+from hercules_scale.reading.dialect import HEAD_BYTES, Dialect, count_lines
 from hercules_scale.reading.encodings import decoded
 from hercules_scale.reading.heads import BATCH_ROWS, LONGEST_LINE_BYTES, FileHead, named_columns
-from hercules_scale.reading.lines import TEXT_COLUMN_OF_LINES, json_batches, json_head, line_batches
+from hercules_scale.reading.lines import (
+    TEXT_COLUMN_OF_LINES,
+    json_batches,
+    json_head,
+    line_batches,
+    table_in_lines,
+)
 from hercules_scale.reading.parquet import BATCH_BYTES, parquet_batches, parquet_head
 from hercules_scale.reading.sources import COMPRESSED, Piece, SourceFile, npy_header
 from hercules_scale.reading.streams import UNPACK, UNPACK_ERRORS, dialect_of, read_head

@@ -12,13 +12,20 @@ import pyarrow as pa
 
 from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import InputError
-from hercules_scale.reading.dialect import Dialect
+from hercules_scale.reading.dialect import SPACED_NUMBER, Dialect
 from hercules_scale.reading.heads import BATCH_ROWS, LONGEST_LINE_BYTES, SNIFFED_ROWS, FileHead
 from hercules_scale.reading.json_values import json_values
 from hercules_scale.reading.sources import SourceFile
 from hercules_scale.reading.streams import dialect_of, open_buffered, read_head
 
 TEXT_COLUMN_OF_LINES = "text"
+# Lines of a text that are looked at, and what makes rows of a table: a mark, its name, and how many
+# of it no sentences have line after line.
+LINES_SEEN = 10
+ROW_MARKS = (
+    *(("\t", "tabs", 1), (";", "semicolons", 1), ("|", "bars", 1)),
+    *(("::", "double colons", 1), (",", "commas", 2)),
+)
 TOO_LONG = f"the line is longer than {LONGEST_LINE_BYTES >> 20} MiB"
 
 
@@ -27,6 +34,26 @@ def line_batches(source: SourceFile, dialect: Dialect) -> Iterator[tuple[pa.Tabl
     for lines in _lines(source, dialect):
         broken = {index: TOO_LONG for index, line in enumerate(lines) if line is None}
         yield pa.table({TEXT_COLUMN_OF_LINES: pa.array(lines, pa.binary())}), broken
+
+
+def table_in_lines(text: str) -> str:
+    """Return a sentence on lines that are likely rows of a table; empty where they are not."""
+    lines = [line for line in text.split("\n", LINES_SEEN)[:LINES_SEEN] if line.strip()]
+    if len(lines) < LINES_SEEN:
+        return ""
+    for mark, name, least in ROW_MARKS:
+        counts = {line.count(mark) for line in lines}
+        if len(counts) == 1 and min(counts) >= least:
+            return (
+                f"each line has {counts.pop():,} {name} and is an item; name the file .csv or .tsv "
+                "if it is a table"
+            )
+    if all(line.lstrip().startswith("{") and line.rstrip().endswith("}") for line in lines):
+        return "each line is in braces and an item; name the file .jsonl if it holds JSON"
+    cells = [line.replace(",", " ").split() for line in lines[1:]]
+    if all(len(row) > 1 and all(map(SPACED_NUMBER.fullmatch, row[1:])) for row in cells):
+        return "each line holds numbers and is an item; name the file .csv if it is a table"
+    return ""
 
 
 def _lines(source: SourceFile, dialect: Dialect) -> Iterator[list[bytes | None]]:
