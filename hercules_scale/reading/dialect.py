@@ -295,7 +295,7 @@ def _rows(text: str, dialect: Dialect, whole: bool) -> Iterator[list[str]]:
 
 
 class _Score(NamedTuple):
-    """How well rows fit together; the larger the better.
+    """Score of how well rows fit together; the larger the better.
 
     Attributes:
         named: Whether the columns that there must be are there.
