@@ -98,7 +98,8 @@ def test_a_run_says_what_it_takes_its_input_for(
     [
         (
             {"a.parquet": parquet(text=["a"]), "b.parquet": parquet(body=["b"])},
-            "b.parquet: input.text_column names 'text', which is not there; columns are body",
+            "b.parquet: has no column 'text', which the input's items are made of; columns are "
+            "body; leave the file out, such as by a glob, or name a column that all files have",
         ),
         (
             {"a.parquet": parquet(text=["a"]), "b.parquet": parquet(text=[1])},
@@ -107,7 +108,8 @@ def test_a_run_says_what_it_takes_its_input_for(
         ),
         (
             {"a.csv": b"text,x\na,1\n", "b.csv": b"x\n2\n"},
-            "b.csv: input.text_column names 'text', which is not there; columns are x",
+            "b.csv: has no column 'text', which the input's items are made of; columns are x; "
+            "leave the file out, such as by a glob, or name a column that all files have",
         ),
         (
             {"a.parquet": parquet(text=["", " "]), "b.parquet": parquet(text=[None, "\u3000"])},

@@ -117,7 +117,9 @@ def test_run_show_and_plan_from_the_command_line(
     overrides = ["--set", "hierarchy.levels=[6, 2]", "--set", "hierarchy.seed=3"]
     assert main(["run", config, "--output", output, *overrides]) == 0
     printed = capsys.readouterr()
-    place, explore, titles, *_ = printed.out.strip().splitlines()
+    tree, _, end = printed.out.strip().partition("\n\n")
+    assert len(tree.splitlines()) == 8
+    place, explore, titles, *_ = end.splitlines()
     assert place == f"output: {output}"
     assert explore == f"explore: hercules-scale explore {output}"
     assert titles.startswith("titles: ")
