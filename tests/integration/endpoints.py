@@ -142,7 +142,11 @@ def title_of(request: Request) -> str:
     if ": " in question.splitlines()[0]:
         heads = [line for line in question.splitlines() if line.startswith("Group ")]
         names = [line[6:].partition(", draft: ") for line in heads]
-        return json.dumps({key: f"Codes of {rest.rpartition(': ')[2]}" for key, _, rest in names})
+        # A heading of at most seven words.
+        words = {key: rest.rpartition(": ")[2].split()[:5] for key, _, rest in names}
+        return json.dumps(
+            {key: f"Codes of {' '.join(own).strip(',')}" for key, own in words.items()}
+        )
     parts = [part.partition("\n") for part in question[6:].split("\n\nGroup ")]
     return json.dumps({key: label_of(rest) for key, _, rest in parts})
 
