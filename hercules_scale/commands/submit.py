@@ -48,6 +48,7 @@ from hercules_scale.runtime.job_environment import (
 from hercules_scale.sanitize import printable
 from hercules_scale.storage.manifest import fingerprint
 from hercules_scale.storage.store import split_uri
+from hercules_scale.summarization.clients import is_loopback
 
 PASSED_ON = (
     "AWS_ACCESS_KEY_ID",
@@ -71,7 +72,6 @@ PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy",
 """The same, unless they name this machine."""
 
 CONFIG_FILE, VOCABULARY_FILE = "run.yaml", "vocabulary.txt"
-LOOPBACK = re.compile(r"(^|[/@])(localhost|127\.|\[?::1)", re.I)
 KEPT = "which whoever uses the cluster can read until some ten minutes after its end"
 CONNECT_SECONDS = 10.0
 POLL_SECONDS = 1.0
@@ -346,7 +346,7 @@ def _environment(names: Sequence[str] | None) -> dict[str, str]:
     found = {name: os.environ[name] for name in PASSED_ON if os.environ.get(name)}
     for name in PROXIES:
         url = os.environ.get(name)
-        if url and not LOOPBACK.search(url):
+        if url and not is_loopback(url if "://" in url else f"//{url}"):
             found[name] = url
     return found | {name: os.environ[name] for name in names}
 

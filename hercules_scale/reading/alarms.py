@@ -10,12 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from hercules_scale.reading.columns import (
-    Columns,
-    Guess,
-)
+from hercules_scale.reading.columns import Columns, Guess
 from hercules_scale.reading.decimals import GROUPED
-from hercules_scale.reading.guesses import cells_of, is_int
+from hercules_scale.reading.guesses import is_int, texts_of
 from hercules_scale.reading.heads import SNIFFED_ROWS, FileHead
 from hercules_scale.reading.payload import is_missing
 
@@ -48,27 +45,18 @@ def alarms_of(columns: Columns, heads: list[FileHead], guess: Guess) -> Iterator
             )
     yield from _of_last_rows(columns, heads)
     for name in columns.numbers:
-        texts = [
-            cell.decode("utf-8", "replace").strip()
-            for head in heads
-            if head.dialect is None or head.dialect.marks == "."
-            for cell in (cells_of(head, name) if name in head.cells else [])
-            if isinstance(cell, bytes)
-        ]
+        plain = [head for head in heads if head.dialect is None or head.dialect.marks == "."]
+        texts = (cell.decode("utf-8", "replace") for cell in texts_of(plain, name))
         pointed = [text for text in texts if "." in text]
         if len(pointed) > 1 and all(map(GROUPED.fullmatch, pointed)):
             yield (
                 f"column {name!r} holds texts such as {pointed[0]}, read with a decimal point; if "
                 "it is that of thousands, write the numbers without it"
             )
-        values = [
-            float(cell)
-            for head in heads
-            for cell in head.cells.get(name, [])
-            if isinstance(cell, int | float) and np.isfinite(float(cell))
-        ]
-        whole = [abs(cell) for head in heads for cell in head.cells.get(name, []) if is_int(cell)]
-        if max(whole, default=0) > EXACT:
+        cells = [cell for head in heads for cell in head.cells.get(name, [])]
+        numbers = (float(cell) for cell in cells if isinstance(cell, int | float))
+        values = [number for number in numbers if np.isfinite(number)]
+        if max((abs(cell) for cell in cells if is_int(cell)), default=0) > EXACT:
             yield (
                 f"column {name!r} holds numbers beyond 2^53, which are read to 53 bits; name the "
                 "others in input.columns if it holds ids, or subtract its least number"
@@ -99,13 +87,7 @@ def _far(ordered: list[float], counts: Counter[float]) -> list[float]:
 
 def _of_texts(name: str, heads: list[FileHead]) -> Iterator[str]:
     """Yield a word on texts that stand for none, or were quoted otherwise than the file says."""
-    texts = [
-        cell.strip()
-        for head in heads
-        if name in head.cells
-        for cell in cells_of(head, name)
-        if isinstance(cell, bytes) and cell.strip()
-    ]
+    texts = list(filter(None, texts_of(heads, name)))
     if not texts:
         return
     missing = Counter(filter(is_missing, texts))

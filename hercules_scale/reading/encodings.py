@@ -28,7 +28,7 @@ WINDOWS = {
 }
 # Encodings of Latin letters, of which detectors take one for the other; the first that fits counts.
 LATIN = ("cp1252", "cp1250", "iso8859_2", "cp1254", "cp1257", "cp850", "cp852", "mac_roman")
-# Letters beyond ASCII of languages that are written with them. A text has those of one.
+# Letters beyond ASCII, by language. A text has letters of one language.
 LETTERS = tuple(
     map(
         frozenset,
@@ -100,20 +100,21 @@ def _legacy(head: bytes) -> str:
     from charset_normalizer import from_bytes
 
     lines = [line for line in head.splitlines() if not line.isascii()]
-    found = from_bytes(b"\n".join(lines)[:DETECTED_BYTES]).best()
+    text = b"\n".join(lines)[:DETECTED_BYTES]
+    found = from_bytes(text).best()
     name = found.encoding if found is not None else "latin_1"
-    name = WINDOWS.get(name, name) if _decodes(head, WINDOWS.get(name, name)) else name
+    of_windows = WINDOWS.get(name, name)
+    name = of_windows if _decodes(head, of_windows) else name
     alphabets = found.alphabets if found is not None else []
     latin = all(
         each.startswith(("Basic Latin", "Latin", "General", "Control")) for each in alphabets
     )
-    text = b"\n".join(lines)[:DETECTED_BYTES]
     fits = {encoding: _fit(text, encoding) for encoding in LATIN}
     best = max(fits, key=lambda encoding: fits[encoding])
     if not (latin or name in LATIN or fits[best] >= FITS_ANYWAY):
         return name
     best = best if fits[best] > fits[LATIN[0]] + BETTER else LATIN[0]
-    return best if best != "cp1252" or _fit(head, best) >= 0 else "latin_1"
+    return best if best != "cp1252" or _decodes(head, best) else "latin_1"
 
 
 def _decodes(text: bytes, encoding: str) -> bool:
@@ -127,11 +128,9 @@ def _decodes(text: bytes, encoding: str) -> bool:
 def _fit(text: bytes, encoding: str) -> float:
     """Return the share of letters beyond ASCII that one language has, -1 where bytes stand for
     nothing."""
-    try:
-        decoded_text = text.decode(encoding)
-    except UnicodeDecodeError:
+    if not _decodes(text, encoding):
         return -1.0
-    counts = Counter(char.lower() for char in decoded_text if not char.isascii())
+    counts = Counter(char.lower() for char in text.decode(encoding) if not char.isascii())
     for mark in MARKS_OF_TEXT:
         counts.pop(mark, None)
     known = max(sum(counts[char] for char in letters) for letters in LETTERS)

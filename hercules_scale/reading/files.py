@@ -5,7 +5,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,15 +13,13 @@ from hercules_scale.config.reading import CsvConfig, InputConfig
 from hercules_scale.errors import InputError, SchemaError
 from hercules_scale.reading.columns import Columns, choose_columns
 from hercules_scale.reading.csv_files import csv_batches, csv_head, reason_of
-from hercules_scale.reading.dialect import HEAD_BYTES, Dialect, count_lines
-from hercules_scale.reading.encodings import decoded
+from hercules_scale.reading.dialect import Dialect, count_lines
 from hercules_scale.reading.heads import BATCH_ROWS, LONGEST_LINE_BYTES, FileHead, named_columns
 from hercules_scale.reading.lines import (
     TEXT_COLUMN_OF_LINES,
     json_batches,
     json_head,
     line_batches,
-    table_in_lines,
 )
 from hercules_scale.reading.parquet import BATCH_BYTES, parquet_batches, parquet_head
 from hercules_scale.reading.sources import COMPRESSED, Piece, SourceFile, npy_header
@@ -103,10 +100,7 @@ def _read_file_head(config: InputConfig, source: SourceFile, cells: bool) -> Fil
         return FileHead({VECTOR_COLUMN: pa.list_(pa.float32(), width)})
     if source.format == "image":
         return FileHead({IMAGE_COLUMN: pa.binary()})
-    dialect = dialect_of(source, config.csv)
-    doubtful = table_in_lines(decoded(read_head(source, HEAD_BYTES), dialect.encoding))
-    dialect = replace(dialect, doubtful=doubtful)
-    return FileHead({TEXT_COLUMN_OF_LINES: pa.string()}, {}, dialect)
+    return FileHead({TEXT_COLUMN_OF_LINES: pa.string()}, {}, dialect_of(source, config.csv))
 
 
 @contextmanager

@@ -213,6 +213,12 @@ def _is_no_variable(name: str, parts: list[list[Any]], kind: pa.DataType) -> str
     return ""
 
 
+def texts_of(heads: list[FileHead], name: str) -> list[bytes]:
+    """Return the first texts of a column, without spaces around them."""
+    cells = (cell for head in heads if name in head.cells for cell in cells_of(head, name))
+    return [cell.strip() for cell in cells if isinstance(cell, bytes)]
+
+
 def is_int(cell: Any) -> bool:
     """Return whether a value is a whole number."""
     return isinstance(cell, int) and not isinstance(cell, bool)

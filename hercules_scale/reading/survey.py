@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,15 @@ from hercules_scale.reading.columns import (
     is_text,
     is_vector,
 )
+from hercules_scale.reading.dialect import HEAD_BYTES
+from hercules_scale.reading.encodings import decoded
 from hercules_scale.reading.files import read_file_head
-from hercules_scale.reading.guesses import NUMBERS_SHARE, cells_of, guess_roles
+from hercules_scale.reading.guesses import NUMBERS_SHARE, guess_roles, texts_of
 from hercules_scale.reading.heads import FileHead
+from hercules_scale.reading.lines import table_in_lines
 from hercules_scale.reading.payload import as_number, is_missing
 from hercules_scale.reading.sources import SourceFile
+from hercules_scale.reading.streams import read_head
 
 # Files that are looked into, first, last and between.
 SAMPLED_FILES = 8
@@ -160,6 +164,8 @@ def survey(
         read_file_head(config, source, cells=place in valued)
         for place, source in enumerate(sampled)
     ]
+    if sources[0].format == "txt":
+        heads = [_looked_for_rows(*pair) for pair in zip(heads, sampled, strict=True)]
     first = next((place for place, head in enumerate(heads) if head.kinds), 0)
     kinds = _merged(heads)
     if not kinds:
@@ -188,6 +194,13 @@ def survey(
         tuple(alarms_of(columns, heads, guess)),
         next((head.dialect.guessed for head in heads if head.dialect and head.dialect.guessed), ""),
     )
+
+
+def _looked_for_rows(head: FileHead, source: SourceFile) -> FileHead:
+    """Return the same with a word on lines that are likely rows of a table."""
+    assert head.dialect is not None
+    text = decoded(read_head(source, HEAD_BYTES), head.dialect.encoding)
+    return replace(head, dialect=replace(head.dialect, doubtful=table_in_lines(text)))
 
 
 def _spelt_twice(kinds: dict[str, pa.DataType]) -> str:
@@ -222,13 +235,8 @@ def _left_out(columns: Columns, guess: Guess, heads: list[FileHead]) -> dict[str
 
 def _number_in_text(name: str, heads: list[FileHead]) -> str:
     """Return a word on texts that hold a number each, with a unit or marks that are not known."""
-    cells = [
-        cell.decode("utf-8", "replace").strip()
-        for head in heads
-        if name in head.cells
-        for cell in cells_of(head, name)
-        if isinstance(cell, bytes) and not is_missing(cell)
-    ]
+    found = (cell for cell in texts_of(heads, name) if not is_missing(cell))
+    cells = [cell.decode("utf-8", "replace") for cell in found]
     alike = sum(NUMBER_IN_TEXT.fullmatch(cell) is not None for cell in cells)
     marks = next((head.dialect.marks for head in heads if head.dialect), ".")
     odd = (cell for cell in cells if not cell.isdigit() and as_number(cell.encode(), marks) is None)

@@ -1,4 +1,4 @@
-"""What goes with a job, and what does not."""
+"""Files, modules and variables that are sent with a job."""
 
 from __future__ import annotations
 
