@@ -96,7 +96,8 @@ async def measure(run: EvaluatedRun, judgement: judge.Judgement) -> dict[str, An
         labels = ancestors(clustering, level)[leaves[coded]].astype(np.int64)[known]
         for share in SHUFFLED:
             spoilt = asked.codebook_figures(shuffled(labels, share), codes[known])
-            levels[str(level)][f"codebook_ami, {share:.0%} shuffled"] = spoilt["codebook_ami"].value
+            value = spoilt["codebook_ami"].value if spoilt else float("nan")
+            levels[str(level)][f"codebook_ami, {share:.0%} shuffled"] = value
     return {
         "levels": levels,
         "codebook": [each.name for each in codebook],

@@ -183,14 +183,15 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self, "hierarchy_")
         self._check_columns(data)
-        summaries = self.summaries if isinstance(self.summaries, dict) else {}
+        sections = [each for each in (self.summaries, self.embedding) if isinstance(each, dict)]
+        named = [each["endpoint"] for each in sections if each.get("endpoint")]
         with tempfile.TemporaryDirectory(prefix="hercules_scale-") as scratch:
             output = f"{scratch}/run"
             self.hierarchy_.assign(
                 data,
                 output,
                 redact=(self.privacy or {}).get("redact"),
-                endpoint=summaries.get("endpoint"),
+                endpoint=named,
                 verbose=self.verbose,
             )
             found = Hierarchy.open(output)

@@ -213,7 +213,7 @@ class Hierarchy:
         llm: Callable[[str], Any] | None = None,
         embed: Callable[[list[str]], Any] | None = None,
         redact: str | None = None,
-        endpoint: str | None = None,
+        endpoint: str | Sequence[str] | None = None,
         models: Sequence[str] = (),
         verbose: bool = True,
     ) -> pd.DataFrame:
@@ -227,7 +227,8 @@ class Hierarchy:
                 be given to what ``Hercules.fit`` returned in this process.
             embed: The function that embedded the items of the run; the same holds.
             redact: ``privacy.redact`` of the run, where it has one, since it is called.
-            endpoint: ``summaries.endpoint`` of the run, where it described the items by one.
+            endpoint: ``embedding.endpoint`` and ``summaries.endpoint`` of the run, where endpoints
+                embedded or described the items.
             models: Models of the run that are folders or hub ids, which are loaded. They need not
                 be given to what ``Hercules.fit`` returned in this process.
             verbose: Whether progress is shown.
@@ -260,7 +261,7 @@ class Hierarchy:
                 reporter,
                 functions,
                 redact=redact,
-                endpoint=endpoint,
+                endpoints=[endpoint] if isinstance(endpoint, str) else endpoint or (),
                 models=(*models, *self._models),
             )
             members = Hierarchy(assigned).memberships()

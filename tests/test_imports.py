@@ -17,7 +17,7 @@ ALLOWED = {
 # Rooms of the package from the bottom up; a room imports those below it alone.
 LAYERS = [
     {"errors", "sanitize"},
-    {"models"},
+    {"models", "endpoint"},
     {"config"},
     {"storage"},
     {"reading", "embedding", "clustering", "reduction"},

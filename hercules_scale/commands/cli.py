@@ -247,7 +247,7 @@ def _assign(options: argparse.Namespace) -> None:
         {"path": options.input},
         options.output,
         redact=options.redact,
-        endpoint=options.endpoint,
+        endpoints=options.endpoints,
         models=options.models,
     )
     from hercules_scale.commands.show import describe_assignment

@@ -149,7 +149,12 @@ def build_parser() -> argparse.ArgumentParser:
     assign.add_argument("--output", metavar="URI", required=True, help="a new folder")
     _add_redact_argument(assign)
     assign.add_argument(
-        "--endpoint", metavar="URL", help="endpoint of a run that described its items by one"
+        "--endpoint",
+        metavar="URL",
+        action="append",
+        default=[],
+        dest="endpoints",
+        help="endpoint that embedded or described the items of the run; may be repeated",
     )
     _add_model_argument(assign)
     assign.set_defaults(command="assign")

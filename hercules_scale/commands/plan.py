@@ -36,8 +36,8 @@ from hercules_scale.runtime.resources import (
     fill,
     usable_gpus,
 )
-from hercules_scale.sanitize import printable
-from hercules_scale.stages.embed import load_encoder, load_image_encoder
+from hercules_scale.sanitize import printable, without_secrets
+from hercules_scale.stages.embed import load_encoder, load_image_encoder, open_endpoint
 from hercules_scale.stages.read import listed_reasons
 from hercules_scale.summarization.prompts import PromptStyle, fixed_messages
 from hercules_scale.summarization.tokens import EstimatedTokens
@@ -135,6 +135,8 @@ def _embedding(config: RunConfig, sample: _Sample, n_rows: int) -> tuple[int, st
     if not by_text and modality != "image":
         made = "standardised variables" if modality == "numeric" else "vectors of the input"
         return sample.dimension, f"{made}, {sample.dimension} dimensions"
+    if config.embeds_at_endpoint:
+        return _at_endpoint(config, sample, n_rows)
     torch.set_num_threads(1)  # as each worker has
     n_sampled = len(sample.words)
     if by_text:
@@ -157,6 +159,17 @@ def _embedding(config: RunConfig, sample: _Sample, n_rows: int) -> tuple[int, st
     return dimension, (
         f"{name}, {dimension} dimensions, about {total:,} {unit}; {_duration(seconds)} on "
         f"{workers} workers ({rate:,.0f} {unit}/s each, measured here)"
+    )
+
+
+def _at_endpoint(config: RunConfig, sample: _Sample, n_rows: int) -> tuple[int, str]:
+    """Return the length of the endpoint's vectors, and the tokens that it will read."""
+    encoder, price = open_endpoint(config.text_embedding), config.embedding.price
+    total = int(encoder.count_tokens(sample.words).sum()) * n_rows // len(sample.words)
+    cost = "" if price is None else f", about {total * price / 1e6:,.4f} at the price given"
+    return encoder.dimension, (
+        f"{config.text_embedding.model} at {without_secrets(encoder.url)}, {encoder.dimension} "
+        f"dimensions, about {total:,} tokens{cost}"
     )
 
 

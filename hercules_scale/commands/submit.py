@@ -37,6 +37,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 import hercules_scale
 from hercules_scale.config.run import RunConfig
+from hercules_scale.endpoint import is_loopback
 from hercules_scale.errors import ConfigError, HerculesScaleError, InputError
 from hercules_scale.jobs.run_record import fingerprinted
 from hercules_scale.runtime.job_environment import (
@@ -48,7 +49,6 @@ from hercules_scale.runtime.job_environment import (
 from hercules_scale.sanitize import printable
 from hercules_scale.storage.manifest import fingerprint
 from hercules_scale.storage.store import split_uri
-from hercules_scale.summarization.clients import is_loopback
 
 PASSED_ON = (
     "AWS_ACCESS_KEY_ID",

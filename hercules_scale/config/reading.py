@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from hercules_scale.config.section import Section, without_password
+from hercules_scale.config.section import Section, without_password, without_secret
 
 
 class VariableConfig(Section):
@@ -156,16 +156,50 @@ class InputConfig(Section):
 class EmbeddingConfig(Section):
     """Embedding of the items."""
 
+    engine: Literal["sentence-transformers", "openai"] = Field(
+        default="sentence-transformers",
+        description="of texts: sentence-transformers (on the workers) or openai (any endpoint of "
+        "OpenAI's embeddings API)",
+    )
     model: str | None = Field(
         default=None,
         min_length=1,
-        description="an alias, a local folder or a model-hub id; left out: minilm, or for images "
-        "efficientnet-lite0",
+        description="an alias, a local folder, a model-hub id, or the endpoint's model name; left "
+        "out: minilm, or for images efficientnet-lite0",
     )
     text_model: str = Field(
         default="minilm",
         min_length=1,
         description="embeds titles and descriptions where the items are no texts",
+    )
+    endpoint: str | None = Field(
+        default=None,
+        description="base URL for engine openai; left out: OPENAI_BASE_URL. The key comes from "
+        "OPENAI_API_KEY alone",
+    )
+    prompt: str | None = Field(
+        default=None,
+        max_length=4_000,
+        description="text put before every text, such as 'clustering: ', or the name of one of the "
+        "model's own prompts; left out: the one that the model wants, if it says so",
+    )
+    dimensions: int | None = Field(
+        default=None,
+        ge=2,
+        le=100_000,
+        description="numbers of a vector that are kept, of models trained for it (Matryoshka); an "
+        "endpoint is asked for as many",
+    )
+    trust_remote_code: bool = Field(
+        default=False, description="execute code in the files of the model, which some models need"
+    )
+    max_total_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="stop once the endpoint has read as many tokens; more resumes the run",
+    )
+    price: float | None = Field(
+        default=None, ge=0, description="price of a million tokens at the endpoint, for plan"
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="auto takes bfloat16 where the processor computes in it"
@@ -180,3 +214,26 @@ class EmbeddingConfig(Section):
         description="texts longer than the model reads are cut, or read in windows (64 at most) "
         "with their vectors averaged",
     )
+
+    @field_validator("endpoint")
+    @classmethod
+    def _endpoint_holds_no_secret(cls, value: str | None) -> str | None:
+        return without_secret(value, "give the key in OPENAI_API_KEY")
+
+    @model_validator(mode="after")
+    def _keys_fit_the_engine(self) -> EmbeddingConfig:
+        if self.engine == "openai":
+            if self.model is None and "text_model" not in self.model_fields_set:
+                raise ValueError(
+                    "engine openai needs model, the endpoint's name of one, such as "
+                    "text-embedding-3-small"
+                )
+            if self.long_text == "window":
+                raise ValueError(
+                    "long_text window needs engine sentence-transformers; leave it out"
+                )
+            return self
+        for key in ("endpoint", "max_total_tokens", "price"):
+            if getattr(self, key) is not None:
+                raise ValueError(f"{key} needs engine openai; leave it out")
+        return self

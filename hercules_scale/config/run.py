@@ -128,6 +128,12 @@ class RunConfig(Section):
                 "models, but hierarchy.representation description and summaries.describe_items "
                 "send every item's text before there are clusters; leave one out"
             )
+        if self.privacy.withholds and self.embeds_at_endpoint:
+            raise ValueError(
+                "privacy.min_items and privacy.min_owners keep texts of small clusters from "
+                "models, but embedding.engine openai sends every item's text before there are "
+                "clusters; take engine sentence-transformers, or leave them out"
+            )
         return self
 
     @model_validator(mode="after")
@@ -163,6 +169,16 @@ class RunConfig(Section):
         """Whether items and labels are embedded by one model, so that they can be compared."""
         of_text = self.input.modality in (None, "text")
         return of_text or self.hierarchy.representation == "description"
+
+    @property
+    def embeds_at_endpoint(self) -> bool:
+        """Whether the items, or words about them, are embedded at an endpoint."""
+        return self.labels_share_space and self.embedding.engine == "openai"
+
+    @property
+    def loads_encoder(self) -> bool:
+        """Whether workers load a model that embeds the items, or words about them."""
+        return self.encodes_items and not self.embeds_at_endpoint
 
     @property
     def encodes_items(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -35,9 +36,16 @@ class SentenceTransformerEncoder:
         long_text: Texts longer than the model reads are cut (``truncate``), or read in windows of
             that length with vectors averaged by their tokens (``window``).
         device: ``cpu`` or ``cuda``; by default CUDA where there is a GPU.
+        prompt: Text before every text, or the name of one of the model's own prompts; by default
+            the prompt that the model says it wants, if it says one.
+        dimensions: Numbers of a vector to keep, of a model trained so that the first ones serve
+            alone (Kusupati et al., "Matryoshka Representation Learning", 2022); by default all.
+        trust_remote_code: Whether code in the model's files may be executed.
+
+    Threads may share an encoder: while one text is encoded, others are tokenised.
 
     Raises:
-        ConfigError: The model cannot be loaded.
+        ConfigError: The model cannot be loaded, or has fewer dimensions.
     """
 
     def __init__(
@@ -46,6 +54,9 @@ class SentenceTransformerEncoder:
         precision: Literal["auto", "float32", "bfloat16"] = "auto",
         long_text: Literal["truncate", "window"] = "truncate",
         device: str | None = None,
+        prompt: str | None = None,
+        dimensions: int | None = None,
+        trust_remote_code: bool = False,
     ) -> None:
         import torch
         from sentence_transformers import SentenceTransformer
@@ -57,18 +68,39 @@ class SentenceTransformerEncoder:
         self.device, self.precision = choose_device(precision, device)
         options: dict[str, Any] = {"dtype": getattr(torch, self.precision)}
         try:
-            self._model = SentenceTransformer(source, device=self.device, model_kwargs=options)
+            self._model = SentenceTransformer(
+                source,
+                device=self.device,
+                model_kwargs=options,
+                trust_remote_code=trust_remote_code,
+            )
         except (OSError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
+            needs_code = "trust_remote_code" in str(error) and not trust_remote_code
+            remedy = (
+                "read the code in its files, and set embedding.trust_remote_code if you trust it"
+                if needs_code
+                else "give an alias (minilm), a local folder or a model-hub id"
+            )
             raise ConfigError(
                 f"embedding.model {model!r} cannot be loaded as a sentence-transformers model "
-                f"({reason}); give an alias (minilm), a local folder or a model-hub id"
+                f"({reason}); {remedy}"
             ) from None
         self._model.eval()
         self._tokenizer = self._model.tokenizer
         # Some tokenizers give no limit, as a number with thirty digits.
         self.max_tokens = int(min(self._model.max_seq_length or 512, 1_000_000))
-        self.dimension = int(self._model.get_embedding_dimension() or 0)
+        whole = int(self._model.get_embedding_dimension() or 0)
+        if dimensions is not None and dimensions > whole:
+            raise ConfigError(
+                f"embedding.dimensions must be at most the {whole:,} of embedding.model {model!r}, "
+                f"got {dimensions:,}"
+            )
+        self.dimension = dimensions or whole
+        self._prompt = self._prompt_named(prompt)
+        self._skipped = self._tokens_of_prompt()
+        # One batch is on the device at a time.
+        self._device_lock = threading.Lock()
         if self.device == "cpu" and self.precision == "bfloat16":
             if self.max_tokens <= PLAIN_ATTENTION_TOKENS:
                 self._model[0].auto_model.set_attn_implementation("eager")
@@ -88,19 +120,52 @@ class SentenceTransformerEncoder:
         windows, owners = self._tokenize(texts)
         lengths = np.array([len(ids) for ids in windows], np.int64)
         vectors = np.empty((len(windows), self.dimension), dtype=np.float32)
-        with torch.inference_mode():
+        with self._device_lock, torch.inference_mode():
             for rows in length_batches(lengths, self._batch_tokens):
-                batch = self._tokenizer.pad(
-                    {"input_ids": [windows[row] for row in rows]}, return_tensors="pt"
-                ).to(self.device)
-                output = self._model(dict(batch))["sentence_embedding"]
-                unit = torch.nn.functional.normalize(output.float(), dim=1)
-                vectors[rows] = unit.cpu().numpy()
+                self._encode_rows(windows, rows, vectors)
         if len(windows) == len(texts):
             return vectors
         starts = np.searchsorted(owners, np.arange(len(texts)))
         sums = np.add.reduceat(vectors * lengths[:, None], starts, axis=0)
         return np.asarray(sums / np.linalg.norm(sums, axis=1, keepdims=True), np.float32)
+
+    def _encode_rows(
+        self, windows: list[list[int]], rows: NDArray[np.int64], vectors: NDArray[np.float32]
+    ) -> None:
+        """Write the vectors of some windows; in halves where the device's memory is too small."""
+        import torch
+
+        try:
+            batch = self._tokenizer.pad(
+                {"input_ids": [windows[row] for row in rows]}, return_tensors="pt"
+            ).to(self.device)
+            output = self._model({**batch, **self._skipped})["sentence_embedding"]
+            unit = torch.nn.functional.normalize(output[:, : self.dimension].float(), dim=1)
+            vectors[rows] = unit.cpu().numpy()
+            return
+        except torch.OutOfMemoryError:
+            if len(rows) == 1:
+                raise
+        # Outside the except block: its traceback keeps the tensors.
+        torch.cuda.empty_cache()
+        middle = len(rows) // 2
+        self._encode_rows(windows, rows[:middle], vectors)
+        self._encode_rows(windows, rows[middle:], vectors)
+
+    def _prompt_named(self, prompt: str | None) -> str:
+        prompts: dict[str, str] = self._model.prompts
+        if prompt is None:
+            return prompts.get(self._model.default_prompt_name or "", "")
+        return prompts.get(prompt, prompt)
+
+    def _tokens_of_prompt(self) -> dict[str, int]:
+        """Return the number of leading tokens that some models leave out of a vector."""
+        pooling = [each for each in self._model if hasattr(each, "include_prompt")]
+        if not self._prompt or all(each.include_prompt for each in pooling):
+            return {}
+        ids = self._tokenizer(self._prompt)["input_ids"]
+        ends = bool(ids) and ids[-1] in self._tokenizer.all_special_ids
+        return {"prompt_length": len(ids) - ends}
 
     def _tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], NDArray[np.int64]]:
         """Return windows of tokens, and the text that each is of; one a text unless windows are
@@ -109,7 +174,7 @@ class SentenceTransformerEncoder:
             return [], np.zeros(0, np.int64)
         limit = WINDOWS * self.max_tokens * CHARACTERS_PER_TOKEN
         found = self._tokenizer(
-            [text[:limit] for text in texts],
+            [self._prompt + text[:limit] for text in texts],
             truncation=True,
             max_length=self.max_tokens,
             padding=False,

@@ -24,6 +24,7 @@ from hercules_scale.summarization.prompts import Message, PromptStyle, object_sc
 # Titles that an item is shown with, its own among them.
 TITLES = 6
 CODED_TOGETHER = 20
+NO_CATEGORY = "none of these"
 CATEGORIES = (4, 30)
 # Shares of the coded items above which a codebook says little: in one category, and in none.
 LARGEST, UNFIT = 0.5, 0.2
@@ -193,13 +194,12 @@ def coding_messages(
     texts: Sequence[str], codebook: Sequence[Category], style: PromptStyle
 ) -> list[Message]:
     """Return the question for the categories of some items."""
-    categories = "\n".join(
-        f"{number}. {category.name}: {category.definition}"
-        for number, category in enumerate(codebook, start=1)
-    )
+    # By names, since small models answer with one number for all texts.
+    categories = "\n".join(f"- {category.name}: {category.definition}" for category in codebook)
     asked = (
-        "Put each text into the category that fits it best; 0 where none does. Answer with JSON: "
-        'a category number for each text number, such as {"1": 3, "2": 0}.' + _DATA
+        "Put each text into the category that fits it best. Answer with JSON: the name of a "
+        f'category for each text number; "{NO_CATEGORY}" only where a text fits no category.'
+        + _DATA
     )
     messages: list[Message] = [{"role": "system", "content": f"{asked}\n{categories}"}]
     left = (style.prompt - style.count(messages)) // max(len(texts), 1) - _BESIDE
@@ -211,25 +211,26 @@ def coding_messages(
     return [*messages, {"role": "user", "content": "\n".join(lines)}]
 
 
-def coding_schema(n_texts: int, n_categories: int) -> dict[str, Any]:
+def coding_schema(n_texts: int, codebook: Sequence[Category]) -> dict[str, Any]:
     """Return JSON schema of the categories of some items."""
-    number = {"type": "integer", "enum": list(range(n_categories + 1))}
-    return object_schema({str(text): number for text in range(1, n_texts + 1)})
+    names = [*(category.name for category in codebook), NO_CATEGORY]
+    name = {"type": "string", "enum": names}
+    return object_schema({str(text): name for text in range(1, n_texts + 1)})
 
 
-def read_codes(answer: str, n_texts: int, n_categories: int) -> list[int]:
-    """Return the category of each text, 0 for none; -1 where the answer does not say.
+def read_codes(answer: str, n_texts: int, codebook: Sequence[Category]) -> list[int]:
+    """Return the category of each text, counted from 1, 0 for none; -1 where the answer does not
+    say.
 
     Raises:
         SummaryError: It says none.
     """
+    names = [NO_CATEGORY, *(category.name.casefold() for category in codebook)]
+    numbers = {name: number for number, name in enumerate(names)}
     for value in answer_values(answer):
         if isinstance(value, dict):
-            codes = [value.get(str(text)) for text in range(1, n_texts + 1)]
-            found = [
-                code if isinstance(code, int) and 0 <= code <= n_categories else -1
-                for code in codes
-            ]
+            said = [str(value.get(str(text))).strip() for text in range(1, n_texts + 1)]
+            found = [numbers.get(name.casefold(), -1) for name in said]
             if max(found) >= 0:
                 return found
     raise SummaryError("the answer holds no category of a text")

@@ -26,8 +26,11 @@ NOT_ASKED = (
     "input.image_sources",
     "embedding.cache",
     "summaries.vocabulary",
-    # It would be sent the key of whoever started the explorer.
+    # They would be sent the key of whoever started the explorer.
+    "embedding.endpoint",
     "summaries.endpoint",
+    # It executes code of a model's files.
+    "embedding.trust_remote_code",
     # Paths and code of the engine's.
     "summaries.engine_kwargs",
     "output.path",

@@ -8,7 +8,6 @@ and what changes something must come from our own page (cross-site request forge
 from __future__ import annotations
 
 import hmac
-import ipaddress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -16,6 +15,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from hercules_scale.endpoint import is_loopback_host
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
@@ -33,14 +34,6 @@ HEADERS = {
     "cache-control": "no-store",
 }
 SAFE = ("GET", "HEAD")
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @dataclass(frozen=True)
@@ -79,7 +72,7 @@ class Guard:
         host = headers.get("host", "")
         if self.token is None:
             name = urlsplit(f"//{host}").hostname or ""
-            if not is_loopback(name):
+            if not is_loopback_host(name):
                 return PlainTextResponse(f"this explorer is not called {host!r}", 403)
         foreign = headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
         if request.method not in SAFE:

@@ -314,8 +314,8 @@ class Meaning:
         from hercules_scale.config.reading import EmbeddingConfig
         from hercules_scale.config.section import names_function
         from hercules_scale.config.trust import check_models
-        from hercules_scale.embedding.sentence_transformer import SentenceTransformerEncoder
         from hercules_scale.models import DEFAULT_TEXT_MODEL
+        from hercules_scale.stages.embed import load_encoder
 
         with self._lock:
             if self._encoder is None:
@@ -330,13 +330,19 @@ class Meaning:
                         "search by meaning is not available: a function of Python embedded this "
                         "run, and the explorer does not have it; search by words"
                     )
+                if config.get("engine") == "openai":
+                    raise InputError(
+                        "search by meaning is not available: an endpoint embedded this run, and "
+                        "the explorer asks none; search by words"
+                    )
                 try:
                     check_models(self._run.store.uri, {f"embedding.{key}": model}, self._models)
                 except InputError as error:
                     raise InputError(
                         f"search by meaning is not available: {error}; search by words"
                     ) from None
-                precision = EmbeddingConfig(precision=config.get("precision", "auto")).precision
-                self._encoder = SentenceTransformerEncoder(model, precision)
+                kept = ("precision", "prompt", "dimensions", "trust_remote_code")
+                asked = {name: config[name] for name in kept if name in config}
+                self._encoder = load_encoder(EmbeddingConfig(model=model, **asked))
             found: NDArray[np.float32] = self._encoder.encode([query])[0]
             return found

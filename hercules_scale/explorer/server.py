@@ -12,9 +12,10 @@ from pathlib import Path
 
 import uvicorn
 
+from hercules_scale.endpoint import is_loopback_host
 from hercules_scale.errors import InputError
 from hercules_scale.explorer.app import Explorer
-from hercules_scale.explorer.guard import Guard, is_loopback
+from hercules_scale.explorer.guard import Guard
 
 TOKEN = "HERCULES_EXPLORER_TOKEN"  # noqa: S105
 TOKEN_CHARACTERS = 16
@@ -45,7 +46,7 @@ def serve(
         InputError: There is no run, the token is short, or the address cannot be listened on.
     """
     token = _token(host)
-    if work is None and is_loopback(host):
+    if work is None and is_loopback_host(host):
         work = WORK
     explorer = Explorer(uris, None if work is None else Path(work).absolute(), inputs, models)
     for run in explorer.runs:
@@ -76,7 +77,7 @@ def _token(host: str) -> str | None:
     """Return the token that a browser must send; none on this machine where the user set none."""
     token = os.environ.get(TOKEN, "").strip()
     if not token:
-        return None if is_loopback(host) else secrets.token_urlsafe(24)
+        return None if is_loopback_host(host) else secrets.token_urlsafe(24)
     if len(token) < TOKEN_CHARACTERS:
         raise InputError(
             f"{TOKEN} must have at least {TOKEN_CHARACTERS} characters, so that it is not guessed, "

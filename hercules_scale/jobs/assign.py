@@ -41,7 +41,7 @@ def assign(
     functions: Functions = NO_FUNCTIONS,
     *,
     redact: str | None = None,
-    endpoint: str | None = None,
+    endpoints: Sequence[str] = (),
     models: Sequence[str] = (),
 ) -> Store:
     """Put items into the clusters of a finished run, at every level; resumes like a run.
@@ -57,7 +57,8 @@ def assign(
         reporter: Shows progress; by default on the terminal.
         functions: The user's own, where the run was made by such.
         redact: ``privacy.redact`` of the run, where it has one; it is imported and called.
-        endpoint: ``summaries.endpoint`` of the run, where items are described by one.
+        endpoints: ``embedding.endpoint`` and ``summaries.endpoint`` of the run, where items are
+            embedded or described by one.
         models: Models of the run that are folders or hub ids, which are loaded.
 
     Returns:
@@ -87,9 +88,9 @@ def assign(
     # Items and output are reached as the run is.
     config = config.model_copy(update={"storage": store.options})
     check_trusted(store.uri, "privacy.redact", config.privacy.redact, redact, "--redact ")
-    if config.describes_items and config.summaries.engine == "openai":
-        named = config.summaries.endpoint
-        check_trusted(store.uri, "summaries.endpoint", named, endpoint, "--endpoint ")
+    for key, named in _asked_endpoints(config).items():
+        given = named if named in endpoints else next(iter(endpoints), None)
+        check_trusted(store.uri, key, named, given, "--endpoint ")
     check_models(store.uri, _loaded_models(config), models)
     config, sources, taken = check(config, functions)
     finished = TargetRun.of(store, tables, config.hierarchy.metric)
@@ -123,13 +124,24 @@ def _check_storage(store: Store, values: dict[str, Any], places: list[str]) -> N
 def _loaded_models(config: RunConfig) -> dict[str, str | None]:
     """Return the models that embed and describe new items, by their keys."""
     modality, loaded = config.input.modality, dict[str, str | None]()
-    if modality in (None, "text", "image"):
+    if modality in (None, "text", "image") and not config.embeds_at_endpoint:
         loaded["embedding.model"] = config.embedding.model
-    if modality is None or (modality != "text" and config.describes_items):
+    embeds = modality is None or (modality != "text" and config.describes_items)
+    if embeds and not config.embeds_at_endpoint:
         loaded["embedding.text_model"] = config.embedding.text_model
     if config.describes_items and config.summaries.engine == "vllm":
         loaded["summaries.model"] = config.summaries.model
     return loaded
+
+
+def _asked_endpoints(config: RunConfig) -> dict[str, str | None]:
+    """Return the endpoints that embed and describe new items, by their keys."""
+    asked = dict[str, str | None]()
+    if config.embeds_at_endpoint:
+        asked["embedding.endpoint"] = config.embedding.endpoint
+    if config.describes_items and config.summaries.engine == "openai":
+        asked["summaries.endpoint"] = config.summaries.endpoint
+    return asked
 
 
 def _configure(

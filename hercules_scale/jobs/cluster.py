@@ -36,7 +36,7 @@ from hercules_scale.runtime.waiting import Room
 from hercules_scale.stages.assigner import keep_assigner
 from hercules_scale.stages.cluster import Clustering, cluster_items
 from hercules_scale.stages.describe import describe_items
-from hercules_scale.stages.embed import embed_items
+from hercules_scale.stages.embed import embed_items, embedding_tokens, open_endpoint
 from hercules_scale.stages.evaluate import evaluate_levels
 from hercules_scale.stages.language_model import open_encoder, open_model, probe_endpoint
 from hercules_scale.stages.prompt_facts import LABELLING, cells
@@ -130,6 +130,9 @@ def carry_out(
     with _storage_errors(store):
         finished = earlier_attempt()[1]
         if not finished:
+            if _embeds_at_endpoint(context):
+                # Whatever is wrong with it is found before anything is written.
+                _ = open_endpoint(config.text_embedding).dimension
             if _asks_endpoint(context, assigned_to):
                 context = probe_endpoint(context)
             with hold_lock(store, reporter.alarm) as lock:
@@ -156,6 +159,14 @@ def _asks_endpoint(context: RunContext, assigned_to: str | None) -> bool:
     """Return whether an endpoint still has questions to answer in a run."""
     config = context.config
     if config.summaries.engine != "openai" or (assigned_to and not config.describes_items):
+        return False
+    return not read_commits(context.store, CLUSTERS, context.fingerprint)
+
+
+def _embeds_at_endpoint(context: RunContext) -> bool:
+    """Return whether an endpoint has texts to embed still."""
+    config = context.config
+    if config.embedding.engine != "openai" or names_function(config.text_embedding.model):
         return False
     return not read_commits(context.store, CLUSTERS, context.fingerprint)
 
@@ -247,6 +258,7 @@ def _run_stages(context: RunContext, sources: list[SourceFile]) -> Results:
         "summary_status": _counts(summaries.table["summary_status"]),
         "summary_source": _counts(summaries.table["summary_source"]),
         "tokens": _tokens(context.store, calls),
+        **({"embedding_tokens": embedding_tokens(context)} if config.embeds_at_endpoint else {}),
         **described,
     }
 

@@ -9,6 +9,7 @@ import urllib.parse
 from hercules_scale.config.file import check_functions
 from hercules_scale.config.run import RunConfig
 from hercules_scale.config.section import names_function
+from hercules_scale.endpoint import endpoint_url, is_loopback
 from hercules_scale.errors import ConfigError, InputError
 from hercules_scale.jobs.disk_space import check_space, count_rows, dimension_of
 from hercules_scale.models import (
@@ -30,7 +31,7 @@ from hercules_scale.storage import layout
 from hercules_scale.storage.faults import reason_of
 from hercules_scale.storage.manifest import check_free
 from hercules_scale.storage.store import Store, split_uri, use_options
-from hercules_scale.summarization.clients import OpenAIClient, is_loopback
+from hercules_scale.summarization.clients import OpenAIClient
 
 
 def check(
@@ -85,7 +86,7 @@ def check_language_model(config: RunConfig) -> None:
     if config.summaries.engine == "openai":
         client = OpenAIClient(config.summaries)
         if config.privacy.local_only:
-            _check_endpoint(client.url)
+            _check_endpoint("summaries.endpoint", client.url)
 
 
 def _check_output(config: RunConfig) -> None:
@@ -137,7 +138,8 @@ def _resolved(config: RunConfig, columns: Columns) -> RunConfig:
     """Return the configuration with the modality, the columns and the model that follow from the
     input."""
     model, text_model = config.embedding.model, config.embedding.text_model
-    if model is None and columns.modality == "text" and names_function(text_model):
+    named = names_function(text_model) or config.embedding.engine == "openai"
+    if model is None and columns.modality == "text" and named:
         model = text_model
     model = model or DEFAULT_MODELS.get(columns.modality)
     return config.model_copy(
@@ -150,17 +152,20 @@ def _resolved(config: RunConfig, columns: Columns) -> RunConfig:
 
 def _check_local_models(config: RunConfig) -> None:
     """Refuse models that would come from a hub."""
-    if config.input.modality != "text":
-        check_local("embedding.text_model", config.embedding.text_model)
-    if config.embedding.model is not None:
-        check_local("embedding.model", config.embedding.model)
+    embedding, of_text = config.embedding, config.input.modality == "text"
+    if embedding.engine == "openai":
+        _check_endpoint("embedding.endpoint", endpoint_url(embedding.endpoint))
+    elif not of_text:
+        check_local("embedding.text_model", embedding.text_model)
+    if embedding.model is not None and not (of_text and embedding.engine == "openai"):
+        check_local("embedding.model", embedding.model)
 
 
-def _check_endpoint(url: str) -> None:
+def _check_endpoint(key: str, url: str) -> None:
     """Refuse an endpoint that is not on this machine; one that is there is asked without proxy."""
     if not is_loopback(url):
         raise ConfigError(
-            f"summaries.endpoint is at {urllib.parse.urlsplit(url).hostname}, and "
+            f"{key} is at {urllib.parse.urlsplit(url).hostname}, and "
             "privacy.local_only refuses endpoints that are not on this machine; give one at "
             "localhost, 127.0.0.1 or [::1]"
         )
@@ -171,7 +176,7 @@ def _check_models(config: RunConfig) -> None:
     modality, embedding = config.input.modality, config.embedding
     key = "embedding.model" if modality == "text" else "embedding.text_model"
     of_texts = config.text_embedding.model or ""
-    if not names_function(of_texts):
+    if not names_function(of_texts) and embedding.engine != "openai":
         resolve_embedding_model(of_texts, key)
     if modality == "image":
         resolve_image_model(embedding.model or "")

@@ -167,7 +167,7 @@ def _lacking(
 
 def _check_encoder(config: RunConfig) -> None:
     model = config.embedding.model
-    if not config.encodes_items or names_function(model):
+    if not config.loads_encoder or names_function(model):
         return
     if config.input.modality == "image":
         resolve_image_model(model or DEFAULT_IMAGE_MODEL)
@@ -220,7 +220,7 @@ def take_resources(
         # Later stages ask when it is their turn, so that no GPU waits for the language model.
         asked = context.config
         n_gpus = usable_gpus(asked, machines)
-        first = embedding_pool(asked.resources, n_gpus, asked.encodes_items)
+        first = embedding_pool(asked.resources, n_gpus, asked.loads_encoder)
         machines = _await_machines(context, first, machines)
     n_gpus = usable_gpus(context.config, machines)
     config = fill(context.config, machines)

@@ -154,7 +154,7 @@ def label_encoder_pool(config: RunConfig, n_gpus: int) -> Pool:
         config: Filled; see ``fill``.
         n_gpus: GPUs that the run may use.
     """
-    embedding = embedding_pool(config.resources, n_gpus, config.encodes_items)
+    embedding = embedding_pool(config.resources, n_gpus, config.loads_encoder)
     taken = 0.0
     if config.summaries.engine == "vllm":
         replicas = replica_pool(config.resources, n_gpus)
@@ -203,7 +203,7 @@ def _on_gpus(config: RunConfig, machines: Machines) -> dict[str, Any]:
     shared = machines.gpus_of_node if resources.profile == "tensor_parallel" else 1
     shared = resources.llm_tensor_parallel or shared
     of_replica = shared * resources.llm_pipeline_parallel
-    spare = int(of_replica == 1 and config.encodes_items and resources.embed.gpus != 0)
+    spare = int(of_replica == 1 and config.loads_encoder and resources.embed.gpus != 0)
     changed: dict[str, Any] = {
         "llm_tensor_parallel": shared,
         "llm_replicas": resources.llm_replicas or max((n_gpus - spare) // of_replica, 1),
@@ -220,7 +220,7 @@ def pools_of(config: RunConfig, n_gpus: int) -> list[Pool]:
     """Return pools of all stages of a filled configuration."""
     resources = config.resources
     pools = [
-        embedding_pool(resources, n_gpus, config.encodes_items),
+        embedding_pool(resources, n_gpus, config.loads_encoder),
         clustering_pool(resources, n_gpus),
     ]
     if config.summaries.engine == "vllm":

@@ -68,6 +68,8 @@ class Stage:
         workers: Shards worked on at a time, at most; one logical CPU each.
         pool: Number and resources of workers that hold something costly, such as a model, from
             shard to shard.
+        threads: Shards that one process of the pool works on at a time, so that it reads and writes
+            some while it computes another.
         rewritten_by: Name of a later stage that writes some of its files anew.
         here: Whether it is done in this process, one shard after another, since its worker cannot
             travel; exceptions are then the worker's own.
@@ -78,6 +80,7 @@ class Stage:
     total: int
     workers: int
     pool: Pool | None = None
+    threads: int = 1
     rewritten_by: str = ""
     here: bool = False
 
@@ -198,9 +201,21 @@ def done_shards(context: RunContext, stage: str, rewritten_by: str = "") -> dict
 
 
 def run_shards(
-    context: RunContext, stage: Stage, n_shards: int, worker: ShardWorker
+    context: RunContext,
+    stage: Stage,
+    n_shards: int,
+    worker: ShardWorker,
+    look: Callable[[Commit], None] | None = None,
 ) -> dict[int, Commit]:
     """Run the shards that have no commit yet, and return the commits of all.
+
+    Args:
+        context: The run.
+        stage: The stage.
+        n_shards: Shards in all.
+        worker: Works on one of them.
+        look: Called with each commit, also of earlier attempts, while shards are left; an exception
+            of it ends the stage.
 
     Raises:
         HerculesScaleError: The first problem with the input that a worker met.
@@ -208,6 +223,10 @@ def run_shards(
     """
     done = done_shards(context, stage.name, stage.rewritten_by)
     todo = [shard for shard in range(n_shards) if shard not in done]
+    n_left = len(todo)
+    if look is not None and todo:
+        for commit in done.values():
+            look(commit)
     before = sum(commit.info["units"] for commit in done.values())
     with context.reporter.stage(stage.name, stage.total, stage.unit, before) as progress:
         died: dict[int, str] = {}
@@ -222,6 +241,9 @@ def run_shards(
                     _check(stage, row)
                     shard, units, peak = (int(row[name]) for name in REPORTED)
                     progress.advance(units, peak)
+                    n_left -= 1
+                    if look is not None and n_left:
+                        _look(context, stage, shard, look)
                     context.reporter.detail("shard done", shard=shard, units=units, peak_bytes=peak)
         if died:
             shard, place = next(iter(died.items()))
@@ -233,6 +255,12 @@ def run_shards(
                 shard=shard,
             )
     return read_commits(context.store, stage.name, context.fingerprint)
+
+
+def _look(context: RunContext, stage: Stage, shard: int, look: Callable[[Commit], None]) -> None:
+    commit = read_commit(context.store, stage.name, shard, context.fingerprint)
+    if commit is not None:
+        look(commit)
 
 
 def _check(stage: Stage, row: dict[str, Any]) -> None:
@@ -314,7 +342,12 @@ def _in_actors(
         _ShardTask,
         fn_constructor_args=arguments,
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most),
+        compute=ray.data.ActorPoolStrategy(
+            min_size=least,
+            max_size=most,
+            max_concurrent_calls_per_actor=stage.threads,
+            enable_true_multi_threading=stage.threads > 1,
+        ),
         **stage.pool.options,
     )
     yield from polled(results.iter_rows())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,10 @@ import pyarrow as pa
 from hercules_scale.config.reading import EmbeddingConfig
 from hercules_scale.config.section import names_function
 from hercules_scale.embedding.encoder import ImageEncoder, TextEncoder
+from hercules_scale.embedding.endpoint import EndpointEncoder
 from hercules_scale.embedding.function import FunctionEncoder
+from hercules_scale.endpoint import endpoint_key, endpoint_url
+from hercules_scale.errors import StageError
 from hercules_scale.models import DEFAULT_TEXT_MODEL, model_identity
 from hercules_scale.reading.moments import Moments
 from hercules_scale.reading.redact import redacted
@@ -24,6 +28,7 @@ from hercules_scale.runtime.resources import embedding_pool
 from hercules_scale.runtime.shards import ShardResult, ShardWorker, Stage, done_shards, run_shards
 from hercules_scale.stages.read import Items
 from hercules_scale.storage import layout, schemas
+from hercules_scale.storage.manifest import Commit, read_commits
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
     FileRecord,
@@ -37,20 +42,46 @@ from hercules_scale.storage.tables import (
 )
 
 STAGE = "embed"
+# While a GPU encodes one shard, another is read and tokenised, and a third is written.
+GPU_THREADS = 3
 
 Vectors = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 
 
-def load_encoder(config: EmbeddingConfig) -> TextEncoder:
+def load_encoder(config: EmbeddingConfig, key: str | None = None) -> TextEncoder:
     """Return the text encoder that a configuration names, loaded.
 
+    Args:
+        config: The encoder.
+        key: Key of its endpoint, where it has one; by default that of the environment.
+
     Raises:
-        ConfigError: The model cannot be loaded.
+        ConfigError: The model cannot be loaded, or there is no key of the endpoint.
     """
+    name = config.model or DEFAULT_TEXT_MODEL
+    if config.engine == "openai":
+        return open_endpoint(config, key)
+    # It takes seconds to load.
     from hercules_scale.embedding.sentence_transformer import SentenceTransformerEncoder
 
-    name = config.model or DEFAULT_TEXT_MODEL
-    return SentenceTransformerEncoder(name, config.precision, config.long_text)
+    return SentenceTransformerEncoder(
+        name,
+        config.precision,
+        config.long_text,
+        prompt=config.prompt,
+        dimensions=config.dimensions,
+        trust_remote_code=config.trust_remote_code,
+    )
+
+
+def open_endpoint(config: EmbeddingConfig, key: str | None = None) -> EndpointEncoder:
+    """Return the text encoder at the endpoint that a configuration names.
+
+    Raises:
+        ConfigError: There is no key of it.
+    """
+    assert config.model is not None
+    return EndpointEncoder(config.model, config.endpoint, config.prompt, config.dimensions, key)
 
 
 def load_image_encoder(config: EmbeddingConfig) -> ImageEncoder:
@@ -64,6 +95,22 @@ def load_image_encoder(config: EmbeddingConfig) -> ImageEncoder:
     return load_image_encoder(config.model, config.precision)
 
 
+E = TypeVar("E")
+_loading = threading.Lock()
+
+
+def loaded_once(load: Callable[..., E], *arguments: Any) -> E:
+    """Return an encoder that all threads of this process share."""
+    with _loading:
+        encoder: E = _loaded(load, *arguments)
+        return encoder
+
+
+@functools.cache
+def _loaded(load: Callable[..., Any], *arguments: Any) -> Any:
+    return load(*arguments)
+
+
 @dataclass(frozen=True)
 class EmbedWorker:
     """Encodes the texts of one shard of ``items``, or their titles and descriptions."""
@@ -72,19 +119,39 @@ class EmbedWorker:
     config: EmbeddingConfig
     descriptions: bool = False
 
-    @cached_property
-    def encoder(self) -> TextEncoder:
-        """Loaded at the first shard, in the actor."""
-        return load_encoder(self.config)
+    def __call__(self, shard: int) -> ShardResult:
+        """Write the shard's vectors."""
+        encoder = loaded_once(load_encoder, self.config)
+        embed = cached(self.config, lambda items: encoder.encode(_texts(items)))
+        return write_embeddings(self.store, shard, _names(self.descriptions), embed)
+
+
+@dataclass(frozen=True)
+class EmbedAtEndpointWorker:
+    """Has an endpoint embed the texts of one shard, or their titles and descriptions.
+
+    Attributes:
+        store: Output of the run.
+        config: The endpoint.
+        redact: Name of the function that texts go through before they leave the run's own code.
+        descriptions: Whether titles and descriptions are embedded.
+        key: Key of the endpoint, since the nodes of a cluster may have none.
+    """
+
+    store: Store
+    config: EmbeddingConfig
+    redact: str | None
+    descriptions: bool = False
+    key: str | None = field(default_factory=endpoint_key, repr=False)
 
     def __call__(self, shard: int) -> ShardResult:
         """Write the shard's vectors."""
-        return write_embeddings(
-            self.store,
-            shard,
-            _names(self.descriptions),
-            cached(self.config, lambda items: self.encoder.encode(_texts(items))),
+        encoder = loaded_once(open_endpoint, self.config, self.key)
+        embed = cached(
+            self.config, lambda items: encoder.encode(redacted(_texts(items), self.redact))
         )
+        result = write_embeddings(self.store, shard, _names(self.descriptions), embed)
+        return replace(result, info={**result.info, "tokens": encoder.spent()})
 
 
 @dataclass(frozen=True)
@@ -120,22 +187,11 @@ class EmbedImagesWorker:
     store: Store
     config: EmbeddingConfig
 
-    @cached_property
-    def encoder(self) -> ImageEncoder:
-        """Loaded at the first shard, in the actor."""
-        return load_image_encoder(self.config)
-
     def __call__(self, shard: int) -> ShardResult:
         """Write the shard's vectors."""
-        return write_embeddings(
-            self.store,
-            shard,
-            ["thumbnail"],
-            cached(
-                self.config,
-                lambda items: self.encoder.encode(*_lists(items)),
-            ),
-        )
+        encoder = loaded_once(load_image_encoder, self.config)
+        embed = cached(self.config, lambda items: encoder.encode(*_lists(items)))
+        return write_embeddings(self.store, shard, ["thumbnail"], embed)
 
 
 # Standard deviations from the mean that float32 holds.
@@ -210,12 +266,18 @@ def cached(config: EmbeddingConfig, embed: Embed) -> Embed:
 
 def _identity(config: EmbeddingConfig) -> str:
     """Return the identity of the vectors' encoder and options, besides the items."""
+    assert config.model is not None
+    options = [config.model, f"{config.prompt}", f"{config.dimensions}"]
+    if config.engine == "openai":
+        return "\n".join(["openai", endpoint_url(config.endpoint), *options])
     from hercules_scale.embedding.sentence_transformer import choose_device
 
-    assert config.model is not None
     device, precision = choose_device(config.precision)
     versions = [importlib.metadata.version(name) for name in ("torch", "sentence-transformers")]
-    return "\n".join([model_identity(config.model), device, precision, config.long_text, *versions])
+    # Options that were added later are left out where they are not set, so that caches still serve.
+    more = options[1:] if config.prompt is not None or config.dimensions is not None else []
+    kept = [model_identity(config.model), device, precision, config.long_text, *versions, *more]
+    return "\n".join(kept)
 
 
 def write_embeddings(store: Store, shard: int, names: list[str], embed: Embed) -> ShardResult:
@@ -268,20 +330,55 @@ def embed_items(context: RunContext, items: Items, n_gpus: int) -> tuple[list[Fi
         for commit in done_shards(context, STAGE).values():
             worker.encoder.dimension = int(commit.info["dimension"])
         return _embedded(context, items, stage, worker)
-    has_model = not isinstance(worker, StandardiseWorker)
-    pool = embedding_pool(context.config.resources, n_gpus, has_model)
-    actors = pool if has_model else None
-    workers = pool.least if has_model else context.config.resources.n_tasks
-    stage = Stage(STAGE, "items", items.shards.n_items, workers, actors)
+    if isinstance(worker, StandardiseWorker):
+        stage = Stage(STAGE, "items", items.shards.n_items, context.config.resources.n_tasks)
+        return _embedded(context, items, stage, worker)
+    pool = embedding_pool(context.config.resources, n_gpus, context.config.loads_encoder)
+    threads = GPU_THREADS if pool.gpus else 1
+    stage = Stage(STAGE, "items", items.shards.n_items, pool.least, pool, threads)
     return _embedded(context, items, stage, worker)
 
 
 def _embedded(
     context: RunContext, items: Items, stage: Stage, worker: ShardWorker
 ) -> tuple[list[FileRecord], int]:
-    commits = run_shards(context, stage, len(items.shards), worker)
+    limit = context.config.embedding.max_total_tokens
+    commits = run_shards(context, stage, len(items.shards), worker, _Budget(limit).spend)
     files = [file for commit in commits.values() for file in commit.files]
     return files, int(next(iter(commits.values())).info["dimension"])
+
+
+@dataclass
+class _Budget:
+    """Tokens that an endpoint may still read.
+
+    Attributes:
+        limit: ``embedding.max_total_tokens``.
+        spent: Tokens of all shards so far.
+    """
+
+    limit: int | None
+    spent: int = 0
+
+    def spend(self, commit: Commit) -> None:
+        """Count a shard's tokens.
+
+        Raises:
+            StageError: They are more than the limit.
+        """
+        self.spent += int(commit.info.get("tokens", 0))
+        if self.limit is not None and self.spent > self.limit:
+            raise StageError(
+                f"the endpoint has read {self.spent:,} tokens, and embedding.max_total_tokens is "
+                f"{self.limit:,}; give more, and run again: it resumes",
+                stage=STAGE,
+            )
+
+
+def embedding_tokens(context: RunContext) -> int:
+    """Return the tokens that an endpoint has read of the items."""
+    commits = read_commits(context.store, STAGE, context.fingerprint)
+    return sum(int(commit.info.get("tokens", 0)) for commit in commits.values())
 
 
 def _worker(context: RunContext, items: Items) -> ShardWorker | None:
@@ -304,4 +401,8 @@ def _text_worker(context: RunContext, descriptions: bool = False) -> ShardWorker
     if names_function(config.text_embedding.model):
         assert context.functions.embed is not None
         return EmbedHereWorker(store, context.functions.embed, config.privacy.redact, descriptions)
+    if config.embeds_at_endpoint:
+        return EmbedAtEndpointWorker(
+            store, config.text_embedding, config.privacy.redact, descriptions
+        )
     return EmbedWorker(store, config.text_embedding, descriptions)

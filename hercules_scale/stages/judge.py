@@ -47,7 +47,7 @@ SEED = 0
 # Numbers of a judge's files of ``llm_calls`` begin here, after the files about clusters.
 CALLS_FROM = 900
 # Tokens of an answer: a number, a codebook, the categories of some items.
-CHOICE_TOKENS, CODEBOOK_TOKENS, CODES_TOKENS = 24, 2_000, 320
+CHOICE_TOKENS, CODEBOOK_TOKENS, CODES_TOKENS = 24, 2_000, 640
 ATTEMPTS = 3
 
 T = TypeVar("T")
@@ -305,9 +305,9 @@ async def ask_codes(
     async def code(part: list[str]) -> list[int]:
         found = await questions.ask(
             judge.coding_messages(part, codebook, style),
-            judge.coding_schema(len(part), len(codebook)),
+            judge.coding_schema(len(part), codebook),
             CODES_TOKENS,
-            lambda answer: judge.read_codes(answer, len(part), len(codebook)),
+            lambda answer: judge.read_codes(answer, len(part), codebook),
         )
         return found or [-1] * len(part)
 

@@ -13,6 +13,7 @@ import ray
 
 from hercules_scale.clustering.assign import Float32, to_unit
 from hercules_scale.config.reading import EmbeddingConfig
+from hercules_scale.endpoint import endpoint_key
 from hercules_scale.errors import StageError
 from hercules_scale.models import resolve_chat_model
 from hercules_scale.runtime.context import RunContext
@@ -83,10 +84,10 @@ def open_model(context: RunContext, n_gpus: int) -> Iterator[Model | None]:
 class _Encoder:
     """The model that embedded the items, for the few texts that labels are."""
 
-    def __init__(self, config: EmbeddingConfig) -> None:
+    def __init__(self, config: EmbeddingConfig, key: str | None) -> None:
         # It is needed late, and what it is loaded beside is waited for.
         os.nice(NICE)
-        self._encoder = load_encoder(config)
+        self._encoder = load_encoder(config, key)
 
     def encode(self, texts: list[str]) -> Float32:
         return to_unit(self._encoder.encode(texts))
@@ -112,7 +113,7 @@ def open_encoder(config: EmbeddingConfig, pool: Pool, room: Room | None = None) 
     def start() -> Any:
         if not actors:
             remote = _Encoder.options(**pool.options)  # type: ignore[attr-defined]
-            actors.append(remote.remote(config))
+            actors.append(remote.remote(config, endpoint_key()))
         return actors[0]
 
     def encode(texts: list[str]) -> Float32:

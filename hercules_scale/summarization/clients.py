@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import datetime
 import email.utils
-import ipaddress
 import json
-import os
 import re
 import time
-import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from hercules_scale.config.summaries import SummariesConfig
+from hercules_scale.endpoint import CONNECT_SECONDS, client_arguments
 from hercules_scale.errors import ConfigError, StageError, SummaryError
 from hercules_scale.sanitize import without_secrets
 from hercules_scale.summarization.chat import (
@@ -40,8 +38,6 @@ PROBE_DELAY_SECONDS = 1.0
 SILENT_SECONDS = 5.0
 # Enough for an answer to the probe; a model that thinks first is cut off, which is an answer too.
 PROBE_TOKENS = 64
-CONNECT_SECONDS = 30.0
-_ALL_URLS = ("all://", "http://", "https://")
 # Draws of one question that are requests of their own have seeds this far apart.
 SEED_STEP = 1_000_003
 # Servers of files alone answer 405 or 501 to a POST.
@@ -96,15 +92,6 @@ def requests_in_flight(config: SummariesConfig) -> int:
     return config.requests_in_flight or ENDPOINT_REQUESTS
 
 
-def is_loopback(url: str) -> bool:
-    """Return whether an endpoint is on this machine."""
-    host = urllib.parse.urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 class _PermanentError(Exception):
     """The endpoint refuses every request; the message says why and what to change."""
 
@@ -128,35 +115,19 @@ class OpenAIClient:
     def __init__(self, config: SummariesConfig, dialect: Dialect | None = None) -> None:
         import openai
 
-        key = os.environ.get("OPENAI_API_KEY")
-        if not key:
-            raise ConfigError(
-                "summaries.engine openai needs the key of the endpoint in the environment "
-                "variable OPENAI_API_KEY, which is not set; any text does for a local server "
-                "without keys"
-            )
+        arguments = client_arguments("summaries.engine", config.endpoint)
+        mounts = arguments.pop("mounts")
         self._openai, self._config = openai, config
         self.dialect = dialect or Dialect()
         self._probed = dialect is not None
         self._free = asyncio.Semaphore(requests_in_flight(config))
-        given = config.endpoint or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
-        parts = urllib.parse.urlsplit(given)
-        self.url = urllib.parse.urlunsplit(parts._replace(query="", fragment=""))
-        azure = "/openai/deployments/" in parts.path or (parts.hostname or "").endswith(
-            ".azure.com"
-        )
+        self.url: str = arguments["base_url"]
         # Attempts are counted, and kept in llm_calls, by the caller; so is the time of an answer.
-        # A proxy of the environment does not reach this machine's own servers.
         self._client = openai.AsyncOpenAI(
-            api_key=key,
-            base_url=self.url,
-            default_query=dict(urllib.parse.parse_qsl(parts.query)),
-            default_headers={"api-key": key} if azure else None,
+            **arguments,
             max_retries=0,
             timeout=openai.Timeout(None, connect=CONNECT_SECONDS),
-            http_client=openai.DefaultAsyncHttpxClient(
-                mounts=dict.fromkeys(_ALL_URLS) if is_loopback(self.url) else None
-            ),
+            http_client=openai.DefaultAsyncHttpxClient(mounts=mounts),
         )
 
     async def probe(self, say: Callable[[str], object]) -> None:

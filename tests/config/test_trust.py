@@ -358,7 +358,22 @@ def test_assign_asks_no_endpoint_that_the_run_alone_names(
     assert "add --endpoint http://evil/v1 if you trust it" in capsys.readouterr().err
     assert main([*arguments, "--endpoint", "http://other/v1"]) == 2
     assert "this call names 'http://other/v1'" in capsys.readouterr().err
-    assert configured(endpoint="http://evil/v1").summaries.endpoint == "http://evil/v1"
+    assert configured(endpoints=["http://evil/v1"]).summaries.endpoint == "http://evil/v1"
+
+
+def test_assign_embeds_at_no_endpoint_that_the_run_alone_names(
+    finished: Path, items: str, configured: Callable[..., RunConfig],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def edit(values: dict[str, Any]) -> None:
+        theirs = {"engine": "openai", "model": "m", "endpoint": "http://evil/v1"}
+        values["config"]["input"]["modality"] = "text"
+        values["config"]["embedding"] |= theirs
+
+    change(finished / layout.RUN, edit)
+    arguments = ["assign", str(finished), items, "--output", str(finished.parent / "out")]
+    assert main(arguments) == 2
+    assert "the run names embedding.endpoint 'http://evil/v1'" in capsys.readouterr().err
 
 
 def test_what_fit_returned_knows_the_models_that_it_was_given(

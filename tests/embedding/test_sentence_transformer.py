@@ -1,5 +1,8 @@
 import itertools
+import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from hercules_scale.embedding.sentence_transformer import (
     length_batches,
 )
 from hercules_scale.errors import ConfigError
+from hercules_scale.models import resolve_embedding_model
 
 TEXTS = [
     "A ferry leaves the harbour.",
@@ -119,3 +123,93 @@ def test_windows_of_a_long_text_are_averaged_by_their_tokens() -> None:
     assert cut.count_tokens(texts)[1] == cut.max_tokens
     # Neighbours in the call change nothing.
     np.testing.assert_allclose(windows.encode([texts[1]])[0], found[1], atol=1e-5)
+
+
+def test_a_prompt_is_read_before_each_text_or_named(encoder: SentenceTransformerEncoder) -> None:
+    asked = SentenceTransformerEncoder("minilm", "float32", device="cpu", prompt="clustering: ")
+    expected = encoder.encode([f"clustering: {text}" for text in TEXTS])
+    assert asked.encode(TEXTS).tobytes() == expected.tobytes()
+    assert asked.encode(TEXTS).tobytes() != encoder.encode(TEXTS).tobytes()
+
+
+def test_prompts_of_a_model_have_names_and_may_be_left_out_of_vectors(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(resolve_embedding_model("minilm"), device="cpu")
+    model.prompts = {"topic": "Find the topic: ", "wanted": "Cluster: "}
+    model.default_prompt_name = "wanted"
+    model.set_pooling_include_prompt(False)
+    model.save(str(tmp_path))
+    for prompt, name in ((None, "wanted"), ("topic", "topic")):
+        found = SentenceTransformerEncoder(str(tmp_path), "float32", device="cpu", prompt=prompt)
+        # With one text a batch there is no padding.
+        expected = [model.encode(text, prompt_name=name) for text in TEXTS]
+        np.testing.assert_allclose(found.encode(TEXTS), np.stack(expected), atol=1e-5)
+
+
+def test_the_first_dimensions_serve_alone(encoder: SentenceTransformerEncoder) -> None:
+    short = SentenceTransformerEncoder("minilm", "float32", device="cpu", dimensions=64)
+    found, whole = short.encode(TEXTS), encoder.encode(TEXTS)[:, :64]
+    assert found.shape == (len(TEXTS), short.dimension)
+    whole /= np.linalg.norm(whole, axis=1, keepdims=True)
+    np.testing.assert_allclose(found, whole, atol=1e-5)
+    with pytest.raises(
+        ConfigError, match=r"embedding\.dimensions must be at most the 384 of .*, got 385"
+    ):
+        SentenceTransformerEncoder("minilm", dimensions=385)
+
+
+def test_code_in_a_model_is_executed_only_where_that_is_said(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    SentenceTransformer(resolve_embedding_model("minilm"), device="cpu").save(str(tmp_path))
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["model_type"] = "of_its_own"
+    config["auto_map"] = {"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "own.py").write_text(
+        "from transformers import BertConfig, BertModel\n"
+        "class OwnConfig(BertConfig):\n    model_type = 'of_its_own'\n"
+        "class OwnModel(BertModel):\n    config_class = OwnConfig\n"
+    )
+    with pytest.raises(ConfigError, match=r"set embedding\.trust_remote_code if you trust it"):
+        SentenceTransformerEncoder(str(tmp_path), "float32", device="cpu")
+    trusted = SentenceTransformerEncoder(
+        str(tmp_path), "float32", device="cpu", trust_remote_code=True
+    )
+    assert trusted.encode(TEXTS).shape == (len(TEXTS), 384)
+
+
+def test_a_batch_too_large_for_the_device_goes_in_halves(
+    encoder: SentenceTransformerEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    expected = encoder.encode(TEXTS)
+    forward, sizes = encoder._model.forward, []
+
+    def limited(batch: dict[str, Any], **more: Any) -> Any:
+        n_texts = len(batch["input_ids"])
+        if n_texts > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        sizes.append(n_texts)
+        return forward(batch, **more)
+
+    monkeypatch.setattr(encoder._model, "forward", limited)
+    np.testing.assert_allclose(encoder.encode(TEXTS), expected, atol=1e-5)
+    assert sum(sizes) == len(TEXTS)
+    assert max(sizes) <= 2
+
+    def full(batch: dict[str, Any], **more: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(encoder._model, "forward", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        encoder.encode(TEXTS)
+
+
+def test_threads_share_an_encoder(encoder: SentenceTransformerEncoder) -> None:
+    expected = encoder.encode(TEXTS).tobytes()
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(encoder.encode, [TEXTS] * 8))
+    assert {each.tobytes() for each in found} == {expected}

@@ -92,10 +92,13 @@ def test_a_codebook_is_read_with_each_name_once() -> None:
 
 
 def test_codes_are_read_and_those_that_are_missing_are_known() -> None:
-    assert judge.read_codes('{"1": 2, "2": 0, "3": 7}', 4, 2) == [2, 0, -1, -1]
+    answer = '{"1": "bread", "2": "None of these", "3": "Cars"}'
+    assert judge.read_codes(answer, 4, CODEBOOK) == [2, 0, -1, -1]
     with pytest.raises(SummaryError):
-        judge.read_codes("{}", 2, 2)
-    assert list(judge.coding_schema(2, 3)["properties"]) == ["1", "2"]
+        judge.read_codes("{}", 2, CODEBOOK)
+    properties = judge.coding_schema(2, CODEBOOK)["properties"]
+    assert list(properties) == ["1", "2"]
+    assert properties["1"]["enum"] == ["Ships", "Bread", "none of these"]
 
 
 def test_a_codebook_score_falls_as_labels_are_shuffled() -> None:

@@ -183,7 +183,7 @@ def test_the_explorer_loads_no_model_that_the_run_alone_names(
     loaded: list[str] = []
 
     class Encoder:
-        def __init__(self, model: str, precision: str) -> None:
+        def __init__(self, model: str, *arguments: Any, **options: Any) -> None:
             loaded.append(model)
             raise InputError("loaded")
 

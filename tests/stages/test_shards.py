@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.runtime.resources import Pool
 from hercules_scale.runtime.shards import ShardResult, Stage, run_shards
-from hercules_scale.storage.manifest import read_commits
+from hercules_scale.storage.manifest import Commit, read_commits
 from hercules_scale.storage.store import Store
 
 pytestmark = pytest.mark.ray
@@ -98,3 +99,50 @@ def test_a_shard_that_ends_each_of_its_workers_ends_the_run_after_the_others(
     # It may be tried again, and no mark is left once it is done.
     run_shards(context, stage, 5, Worker(context.store.root))
     assert context.store.list_files("_work/attempts") == []
+
+
+@dataclass(frozen=True)
+class Slow:
+    """Says when it began and ended each shard, and in which process."""
+
+    def __call__(self, shard: int) -> ShardResult:
+        began = time.monotonic()
+        time.sleep(0.5)
+        return ShardResult(info={"process": os.getpid(), "spell": [began, time.monotonic()]})
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_process_works_on_as_many_shards_at_a_time_as_it_has_threads(
+    context: RunContext, threads: int
+) -> None:
+    stage = replace(STAGE, pool=Pool("embedding_workers", 1, 1, 1, 0, 0.0), threads=threads)
+    commits = run_shards(context, stage, 6, Slow())
+    assert len({commit.info["process"] for commit in commits.values()}) == 1
+    spells = [commit.info["spell"] for commit in commits.values()]
+    at_once = [sum(began <= moment < ended for began, ended in spells) for moment, _ in spells]
+    assert max(at_once) == threads
+
+
+def test_a_stage_ends_where_a_look_at_its_commits_says_so(context: RunContext) -> None:
+    seen: list[int] = []
+
+    def look(commit: Commit) -> None:
+        seen.append(commit.shard)
+        if len(seen) == 2:
+            raise StageError("that is enough", stage="count")
+
+    stage = replace(STAGE, workers=1)
+    with pytest.raises(StageError, match="that is enough"):
+        run_shards(context, stage, 5, Slow(), look)
+    before = len(read_commits(context.store, "count", "f"))
+    assert 2 <= before < 5
+    # It looks at earlier commits too.
+    seen.clear()
+    with pytest.raises(StageError, match="that is enough"):
+        run_shards(context, stage, 5, Slow(), look)
+    assert len(read_commits(context.store, "count", "f")) == before
+    run_shards(context, stage, 5, Slow())
+    # Once all is done there is nothing to end.
+    seen.clear()
+    assert len(run_shards(context, stage, 5, Slow(), look)) == 5
+    assert seen == []

@@ -1,0 +1,81 @@
+"""Connections to endpoints that speak OpenAI's API."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import urllib.parse
+from typing import Any
+
+from hercules_scale.errors import ConfigError
+
+CONNECT_SECONDS = 30.0
+_ALL_URLS = ("all://", "http://", "https://")
+
+
+def is_loopback(url: str) -> bool:
+    """Return whether an endpoint is on this machine."""
+    return is_loopback_host(urllib.parse.urlsplit(url).hostname or "")
+
+
+def is_loopback_host(host: str) -> bool:
+    """Return whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def endpoint_url(endpoint: str | None) -> str:
+    """Return the base URL of an endpoint, by default the one of OPENAI_BASE_URL, or OpenAI's own.
+
+    It has no query and no fragment.
+    """
+    parts = urllib.parse.urlsplit(_given(endpoint))
+    return urllib.parse.urlunsplit(parts._replace(query="", fragment=""))
+
+
+KEY = "OPENAI_API_KEY"
+
+
+def endpoint_key() -> str | None:
+    """Return the key of endpoints, of the environment."""
+    return os.environ.get(KEY)
+
+
+def client_arguments(engine: str, endpoint: str | None, key: str | None = None) -> dict[str, Any]:
+    """Return arguments of OpenAI's clients that lead to an endpoint.
+
+    A query of the URL, such as Azure's ``api-version``, goes with every request. A proxy of the
+    environment does not reach this machine's own servers.
+
+    Args:
+        engine: Key of the configuration that asks for the endpoint, for messages.
+        endpoint: Base URL; see ``endpoint_url``.
+        key: Key of the endpoint; by default ``endpoint_key``.
+
+    Returns:
+        Arguments, and ``mounts`` for the HTTP client that the caller makes.
+
+    Raises:
+        ConfigError: There is no key.
+    """
+    value = key or endpoint_key()
+    if not value:
+        raise ConfigError(
+            f"{engine} openai needs the key of the endpoint in the environment variable {KEY}, "
+            "which is not set; any text does for a local server without keys"
+        )
+    parts, url = urllib.parse.urlsplit(_given(endpoint)), endpoint_url(endpoint)
+    azure = "/openai/deployments/" in parts.path or (parts.hostname or "").endswith(".azure.com")
+    return {
+        "api_key": value,
+        "base_url": url,
+        "default_query": dict(urllib.parse.parse_qsl(parts.query)),
+        "default_headers": {"api-key": value} if azure else None,
+        "mounts": dict.fromkeys(_ALL_URLS) if is_loopback(url) else None,
+    }
+
+
+def _given(endpoint: str | None) -> str:
+    return endpoint or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
