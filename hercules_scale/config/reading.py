@@ -76,6 +76,9 @@ class InputConfig(Section):
         "images)"
     )
     csv: CsvConfig = CsvConfig()
+    documents: bool = Field(
+        default=False, description="a txt file is one text, and not each of its lines"
+    )
     modality: Literal["text", "image", "numeric", "embedding"] | None = Field(
         default=None, description="what an item is; left out: detected"
     )

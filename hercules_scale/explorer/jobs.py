@@ -212,7 +212,7 @@ class Jobs:
             raise InputError(f"{RUNNING_AT_ONCE} runs are going on; wait for one or cancel it")
         output = self.folder / "runs" / f"{_stamp()}-{len(self.jobs)}"
         config = configuration(given, paths, str(output))
-        sources = list_sources(paths)
+        sources = list_sources(paths, documents=config.input.documents)
         # Cells of a table may name any file.
         is_table = sources[0].format != "image"
         if is_table and survey(config.input, sources).columns.image is not None:

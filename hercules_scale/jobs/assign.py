@@ -163,7 +163,7 @@ def _configure(
     config = parse_config(values)
     if not config.labels_share_space and names_function(config.embedding.text_model):
         del values["embedding"]["text_model"]
-    source = list_sources(config.input.paths)[0]
+    source = list_sources(config.input.paths, documents=config.input.documents)[0]
     read_columns(config.input, source)
     there = [name for name in labels if _has_label(config, source, name)]
     if absent := [name for name in labels if name not in there]:

@@ -17,7 +17,7 @@ from hercules_scale.storage.store import Store
 LEAST_DIMENSION = 384
 # Texts in plain files take about this much of their size, compressed and kept twice.
 SHARE_OF_PLAIN_TEXT = 0.5
-PLAIN = ("csv", "jsonl", "txt")
+PLAIN = ("csv", "jsonl", "txt", "document")
 
 
 def count_rows(sources: list[SourceFile]) -> int | None:
@@ -26,7 +26,7 @@ def count_rows(sources: list[SourceFile]) -> int | None:
         return sum(int(parquet_file(source).metadata.num_rows) for source in sources)
     if sources[0].format == "npy":
         return sum(npy_header(source).n_rows for source in sources)
-    return len(sources) if sources[0].format == "image" else None
+    return len(sources) if sources[0].format in ("image", "document") else None
 
 
 def dimension_of(config: RunConfig, columns: Columns, sources: list[SourceFile]) -> int:

@@ -58,7 +58,7 @@ def check(
         load_redaction(config.privacy.redact)
     check_language_model(config)
     skipped: dict[str, str] = {}
-    sources = list_sources(config.input.paths, skipped)
+    sources = list_sources(config.input.paths, skipped, config.input.documents)
     n_rows = count_rows(sources)
     taken = survey(config.input, sources, n_rows, skipped)
     config = _resolved(config, taken.columns)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hercules_scale.config.reading import InputConfig
 from hercules_scale.reading.columns import Columns, Guess
 from hercules_scale.reading.decimals import GROUPED
 from hercules_scale.reading.guesses import is_int, texts_of
@@ -24,20 +25,26 @@ FAR, DIFFERENT, MOST_FAR, CODE = 3, 8, 3, re.compile(r"-?(9+[6-9]|8{2,})")
 EXACT = 2.0**53
 # Words from which on a name may be a text.
 SENTENCE_WORDS = 6
+# Texts of which so few differ are likely classes.
+FEWEST_TEXTS, CLASSES_SHARE = 50, 0.1
 # Texts that mark missing values, of all.
 NULL_SHARE = 0.02
 # Any others that many times as far leave no difference between the others.
 VERY_FAR = 1e6
 
 
-def alarms_of(columns: Columns, heads: list[FileHead], guess: Guess) -> Iterator[str]:
-    """Yield the values that likely stand for none or for a thousand."""
+def alarms_of(
+    config: InputConfig, columns: Columns, heads: list[FileHead], guess: Guess
+) -> Iterator[str]:
+    """Yield the findings, such as values that likely stand for none or for a thousand."""
     found = [head.dialect.doubtful for head in heads if head.dialect]
     doubtful = next(filter(None, found), "")
     if doubtful and (columns.numbers or columns.text not in {None, *guess.wordy}):
         yield doubtful
     if columns.text:
         yield from _of_texts(columns.text, heads)
+        if config.text_column is None and len(guess.kinds) > 1:
+            yield from _of_classes(columns.text, heads)
         if len(guess.kinds) == 1 and len(columns.text.split()) >= SENTENCE_WORDS:
             yield (
                 f"the name of the only column is {columns.text[:60]!r}; if that is its first text, "
@@ -101,6 +108,17 @@ def _of_texts(name: str, heads: list[FileHead]) -> Iterator[str]:
         yield (
             "most texts are in quotes that enclose no field, since a space stands before them; "
             "remove the spaces after the delimiters"
+        )
+
+
+def _of_classes(name: str, heads: list[FileHead]) -> Iterator[str]:
+    """Yield a word on a column that was chosen, and holds few texts again and again."""
+    texts = [text for text in texts_of(heads, name) if text]
+    n_different = len(set(texts))
+    if len(texts) >= FEWEST_TEXTS and n_different <= CLASSES_SHARE * len(texts):
+        yield (
+            f"column {name!r} is taken for the text, and holds {n_different:,} different texts in "
+            f"{len(texts):,} sampled rows; name another in input.text_column if these are classes"
         )
 
 

@@ -141,6 +141,11 @@ def with_columns(config: InputConfig, columns: Columns) -> InputConfig:
     )
 
 
+def shown_name(name: str) -> str:
+    """Return the name of a column for a list; in quotes where spaces are part of it."""
+    return name if name == name.strip() else repr(name)
+
+
 def _check_names(config: InputConfig, available: dict[str, pa.DataType], where: str) -> None:
     named = [
         ("input.id_column", config.id_column),
@@ -155,7 +160,7 @@ def _check_names(config: InputConfig, available: dict[str, pa.DataType], where: 
         if name is not None and name not in available:
             raise SchemaError(
                 f"{where}: {key} names {name!r}, which is not there; "
-                f"columns are {', '.join(sorted(available))}"
+                f"columns are {', '.join(map(shown_name, sorted(available)))}"
             )
     for label in config.label_columns:
         if label in RESERVED_LABELS:

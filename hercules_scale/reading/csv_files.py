@@ -43,6 +43,8 @@ CSV_BLOCK_BYTES = LONGEST_LINE_BYTES
 MOST_MALFORMED = 100_000
 # The reader takes some kilobytes for each, which its name alone does not.
 MOST_COLUMNS = 65_536
+# Numbers at one distance, to within a share, that are names of columns.
+FEWEST_STEPS, UNEVEN = 8, 1.05
 NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
 
 
@@ -123,18 +125,27 @@ def _check_named(rows: pa.RecordBatch, source: SourceFile) -> None:
 
 
 def _check_header(names: list[str], source: SourceFile) -> None:
-    """Refuse a first line that looks like a row; numbers from 0 on and years may be names."""
-    numbers = [name for name in names if NUMBER.fullmatch(name.strip())]
+    """Refuse a first line that looks like a row; numbers from 0 on, years, and many numbers at one
+    distance, such as wavelengths, may be names."""
+    numbers = [name.strip() for name in names if NUMBER.fullmatch(name.strip())]
     counted = numbers == [str(place) for place in range(len(numbers))]
     # A first row may begin with 0.
     counted = counted and (len(numbers) > 1 or len(names) == 1)
     years = all(re.fullmatch(r"(19|20)\d\d", name) for name in numbers)
-    if not (counted or years):
+    if not (counted or years or _are_steps(numbers)):
         raise InputError(
             f"{source.uri}: the first line of csv must name the columns, but holds "
             f"{', '.join(map(repr, numbers[:3]))}; put a line of names before it, or remove the "
             "lines above the names"
         )
+
+
+def _are_steps(numbers: list[str]) -> bool:
+    """Return whether so many numbers rise by the same that no row is likely to."""
+    if len(numbers) < FEWEST_STEPS or any("," in number for number in numbers):
+        return False
+    steps = np.diff(np.array(numbers, np.float64))
+    return bool(steps.min() > 0 and steps.max() <= UNEVEN * steps.min())
 
 
 def csv_batches(
@@ -207,7 +218,7 @@ def _check_fits(
             f"{source.uri}: was read as {dialect.said(True)}, but {n_broken:,} of "
             f"{n_all:,} rows have another width than the header"
             f"{f' ({broken[0].reason})' if broken else ''}; set input.csv.delimiter, quote or "
-            "escape, or fix the file"
+            "escape, fix the file, or name it .txt if each line is a text"
         )
 
 

@@ -16,7 +16,9 @@ from hercules_scale.reading.csv_files import csv_batches, csv_head, reason_of
 from hercules_scale.reading.dialect import Dialect, count_lines
 from hercules_scale.reading.heads import BATCH_ROWS, LONGEST_LINE_BYTES, FileHead, named_columns
 from hercules_scale.reading.lines import (
+    DOCUMENT_COLUMNS,
     TEXT_COLUMN_OF_LINES,
+    document_batches,
     json_batches,
     json_head,
     line_batches,
@@ -100,7 +102,8 @@ def _read_file_head(config: InputConfig, source: SourceFile, cells: bool) -> Fil
         return FileHead({VECTOR_COLUMN: pa.list_(pa.float32(), width)})
     if source.format == "image":
         return FileHead({IMAGE_COLUMN: pa.binary()})
-    return FileHead({TEXT_COLUMN_OF_LINES: pa.string()}, {}, dialect_of(source, config.csv))
+    names = DOCUMENT_COLUMNS if source.format == "document" else (TEXT_COLUMN_OF_LINES,)
+    return FileHead(dict.fromkeys(names, pa.string()), {}, dialect_of(source, config.csv))
 
 
 @contextmanager
@@ -140,6 +143,7 @@ def raw_batches(
     columns: Columns,
     dialect: Dialect | None = None,
     alarms: list[str] | None = None,
+    csv: CsvConfig | None = None,
 ) -> Iterator[tuple[pa.Table, dict[int, str]]]:
     """Yield columns as they are read, and a reason for each row that could not even be read.
 
@@ -148,13 +152,18 @@ def raw_batches(
         columns: Their roles.
         dialect: Dialect of a file of text; left out: detected.
         alarms: Findings are added to these.
+        csv: Dialect as it is configured, for documents, each of which has its own.
     """
     source = piece.source
     own = [name for name in columns.names if name not in source.partitions]
     with _reading(source):
         if dialect is None and source.format in COMPRESSED:
             dialect = dialect_of(source, CsvConfig(), own)
-        for table, broken in _raw_batches(piece, columns, own, dialect, alarms):
+        if source.format == "document":
+            batches = document_batches(piece.sources, csv or CsvConfig())
+        else:
+            batches = _raw_batches(piece, columns, own, dialect, alarms)
+        for table, broken in batches:
             for name, value in source.partitions.items():
                 if name in columns.names:
                     column = pa.repeat(pa.scalar(value, pa.string()), table.num_rows)

@@ -110,7 +110,7 @@ def read_piece(
         dialect = dialect_of(source, config.csv, named_columns(config, source))
     marks = dialect.marks if dialect else "."
     position = 0
-    for raw, broken in raw_batches(piece, columns, dialect, alarms):
+    for raw, broken in raw_batches(piece, columns, dialect, alarms, config.csv):
         batch = _sort_rows(raw, broken, layout, piece, position, marks)
         position += batch.n_rows
         yield batch

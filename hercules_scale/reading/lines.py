@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from hercules_scale.config.reading import InputConfig
+from hercules_scale.config.reading import CsvConfig, InputConfig
 from hercules_scale.errors import InputError
 from hercules_scale.reading.dialect import SPACED_NUMBER, Dialect
 from hercules_scale.reading.heads import BATCH_ROWS, LONGEST_LINE_BYTES, SNIFFED_ROWS, FileHead
@@ -19,6 +20,12 @@ from hercules_scale.reading.sources import SourceFile
 from hercules_scale.reading.streams import dialect_of, open_buffered, read_head
 
 TEXT_COLUMN_OF_LINES = "text"
+# Columns of files that are one text each: the text, the file's path in its folder, and its last
+# folder.
+DOCUMENT_COLUMNS = (TEXT_COLUMN_OF_LINES, "file", "folder")
+BATCH_DOCUMENTS = 64
+# Files of paragraphs, or so many files of so few lines, are likely one text each.
+PARAGRAPHS, MANY_FILES, LONG_FILE = re.compile(r"\n[ \t\r]*\n"), 20, 200
 # Lines of a text that are looked at, and what makes rows of a table: a mark, its name, and how many
 # of it no sentences have line after line.
 LINES_SEEN = 10
@@ -34,6 +41,45 @@ def line_batches(source: SourceFile, dialect: Dialect) -> Iterator[tuple[pa.Tabl
     for lines in _lines(source, dialect):
         broken = {index: TOO_LONG for index, line in enumerate(lines) if line is None}
         yield pa.table({TEXT_COLUMN_OF_LINES: pa.array(lines, pa.binary())}), broken
+
+
+def document_batches(
+    sources: Sequence[SourceFile], csv: CsvConfig
+) -> Iterator[tuple[pa.Table, dict[int, str]]]:
+    """Yield files as rows, and a reason for each that is too long."""
+    for start in range(0, len(sources), BATCH_DOCUMENTS):
+        some = sources[start : start + BATCH_DOCUMENTS]
+        texts = [_document(source, csv) for source in some]
+        folders = [source.uri.split("/")[-2] for source in some]
+        cells = (texts, [source.name for source in some], folders)
+        arrays = [pa.array(column, pa.binary()) for column in cells]
+        long = f"the file is longer than {LONGEST_LINE_BYTES >> 20} MiB"
+        broken = {index: long for index, text in enumerate(texts) if text is None}
+        yield pa.table(arrays, names=list(DOCUMENT_COLUMNS)), broken
+
+
+def _document(source: SourceFile, csv: CsvConfig) -> bytes | None:
+    with open_buffered(source, dialect_of(source, csv)) as stream:
+        text: bytes = stream.read(LONGEST_LINE_BYTES + 1)
+    return text.removeprefix(b"\xef\xbb\xbf") if len(text) <= LONGEST_LINE_BYTES else None
+
+
+def paragraphs_in_lines(texts: Sequence[str], n_files: int) -> str:
+    """Return a sentence on files that are likely one text each; empty where they are not.
+
+    Args:
+        texts: Beginnings of some files.
+        n_files: All files.
+    """
+    spaced = sum(PARAGRAPHS.search(text.strip()) is not None for text in texts)
+    short = n_files >= MANY_FILES and all(1 < len(text.splitlines()) < LONG_FILE for text in texts)
+    if not short and (n_files < 3 or 2 * spaced <= len(texts)):
+        return ""
+    held = "paragraphs with blank lines between" if 2 * spaced > len(texts) else "few lines each"
+    return (
+        f"each line is an item, and the {n_files:,} files hold {held}; if each file is one text, "
+        "set input.documents to true"
+    )
 
 
 def table_in_lines(text: str) -> str:

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import NoReturn
 
 from hercules_scale.errors import HerculesScaleError, InputError
@@ -58,12 +59,15 @@ LEFT_FILES, LEFT_FOLDER = ("thumbs.db", "desktop.ini"), "@eaDir"
 README = re.compile(r"(readme|license|licence|notice|changelog|copying)\b", re.I)
 
 
-def list_sources(paths: list[str], skipped: dict[str, str] | None = None) -> list[SourceFile]:
+def list_sources(
+    paths: list[str], skipped: dict[str, str] | None = None, documents: bool = False
+) -> list[SourceFile]:
     """Return the files that paths, folders and globs name, in a stable order.
 
     Args:
         paths: Paths that the user names.
         skipped: Gets files that are left out, with the reason.
+        documents: Whether a txt file is one text.
 
     Raises:
         InputError: A path names nothing or no data, files of an unknown format or of several, or
@@ -85,18 +89,28 @@ def list_sources(paths: list[str], skipped: dict[str, str] | None = None) -> lis
     if len(readmes) < len(sources):
         left_out |= dict.fromkeys(readmes, "its name is none of data")
         sources = [each for each in sources if each.uri not in left_out]
-    formats = sorted({source.format for source in sources})
-    if len(formats) > 1:
+    first = {source.format: source.name.rpartition("/")[2] for source in reversed(sources)}
+    if len(first) > 1:
+        listed = " and ".join(f"{kind} ({first[kind]})" for kind in sorted(first))
         raise InputError(
-            f"input.path must name files of one format, got {' and '.join(formats)}; "
-            "give a glob such as folder/*.parquet"
+            f"input.path must name files of one format, got {listed}; give a glob such as "
+            "folder/*.parquet"
         )
     if not sources:
         uri, reason = next(iter(left_out.items()))
         raise InputError(f"{uri}: {reason}; replace it or leave it out")
     if skipped is not None:
         skipped.update(left_out)
-    return sources
+    return [_document(source) for source in sources] if documents else sources
+
+
+def _document(source: SourceFile) -> SourceFile:
+    if source.format != "txt":
+        raise InputError(
+            f"{source.uri}: input.documents is for txt files, and this one is {source.format}; "
+            "leave it out"
+        )
+    return replace(source, format="document")
 
 
 def _is_readme(name: str, mixed: bool) -> bool:

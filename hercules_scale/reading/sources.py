@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import re
@@ -68,7 +69,7 @@ class SourceFile:
     Attributes:
         folder: URI of the folder that holds it.
         name: Its name in that folder.
-        format: ``parquet``, ``csv``, ``jsonl``, ``txt``, ``npy`` or ``image``.
+        format: ``parquet``, ``csv``, ``jsonl``, ``txt``, ``document``, ``npy`` or ``image``.
         size_bytes: Its length.
         version: Entity tag or time of change, of a link its own; a run's fingerprint has it.
         state: State of a local file, by which a change is noticed that ``version`` misses.
@@ -102,7 +103,7 @@ class Piece:
     """A part of the input that one task reads.
 
     Attributes:
-        sources: One file, or several images of an item each.
+        sources: One file, or several images or documents of an item each.
         row_groups: Row groups of a Parquet file.
         first_row: First row of the piece in its file.
         n_rows: Rows, where they are known beforehand.
@@ -242,7 +243,24 @@ def split_into_pieces(sources: list[SourceFile]) -> list[Piece]:
     if sources[0].format == "image":
         starts = range(0, len(sources), PIECE_IMAGES)
         return [Piece(tuple(sources[start : start + PIECE_IMAGES])) for start in starts]
+    if sources[0].format == "document":
+        return _pieces_of_documents(sources)
     return [piece for source in sources for piece in _split(source)]
+
+
+def _pieces_of_documents(sources: list[SourceFile]) -> list[Piece]:
+    """Return pieces of some thousand files each, of folders that name the same columns."""
+    pieces: list[Piece] = []
+    for _, own in itertools.groupby(sources, key=lambda source: source.partitions):
+        some: list[SourceFile] = []
+        for source in own:
+            some.append(source)
+            size = sum(each.size_bytes for each in some)
+            if len(some) == PIECE_IMAGES or size > PIECE_BYTES:
+                pieces.append(Piece(tuple(some)))
+                some = []
+        pieces += [Piece(tuple(some))] if some else []
+    return pieces
 
 
 def _split(source: SourceFile) -> list[Piece]:

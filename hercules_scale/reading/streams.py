@@ -63,7 +63,9 @@ def dialect_of(source: SourceFile, given: CsvConfig, names: Collection[str] = ()
     """
     head = read_head(source, HEAD_BYTES)
     for mark, kind in NO_DATA.items():
-        if head.lstrip().lower().startswith(mark) and (source.format != "txt" or kind == POINTER):
+        if head.lstrip().lower().startswith(mark) and (
+            source.format not in ("txt", "document") or kind == POINTER
+        ):
             raise InputError(f"{source.uri}: is {kind}; fetch the data itself")
     for mark, (kind, remedy) in NO_TEXT.items():
         if head.startswith(mark):

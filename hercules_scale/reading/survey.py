@@ -27,7 +27,7 @@ from hercules_scale.reading.encodings import decoded
 from hercules_scale.reading.files import read_file_head
 from hercules_scale.reading.guesses import NUMBERS_SHARE, guess_roles, texts_of
 from hercules_scale.reading.heads import FileHead
-from hercules_scale.reading.lines import table_in_lines
+from hercules_scale.reading.lines import paragraphs_in_lines, table_in_lines
 from hercules_scale.reading.payload import as_number, is_missing
 from hercules_scale.reading.sources import SourceFile
 from hercules_scale.reading.streams import read_head
@@ -164,8 +164,11 @@ def survey(
         read_file_head(config, source, cells=place in valued)
         for place, source in enumerate(sampled)
     ]
+    alarms: list[str] = []
     if sources[0].format == "txt":
-        heads = [_looked_for_rows(*pair) for pair in zip(heads, sampled, strict=True)]
+        texts = [_beginning(*pair) for pair in zip(heads, sampled, strict=True)]
+        heads = [_looked_for_rows(*pair) for pair in zip(heads, texts, strict=True)]
+        alarms = list(filter(None, [paragraphs_in_lines(texts, len(sources))]))
     first = next((place for place, head in enumerate(heads) if head.kinds), 0)
     kinds = _merged(heads)
     if not kinds:
@@ -191,15 +194,19 @@ def survey(
         dict(dialects),
         len(sampled),
         {**(skipped or {}), **dict.fromkeys(empty, "it holds nothing")},
-        tuple(alarms_of(columns, heads, guess)),
+        (*alarms, *alarms_of(config, columns, heads, guess)),
         next((head.dialect.guessed for head in heads if head.dialect and head.dialect.guessed), ""),
     )
 
 
-def _looked_for_rows(head: FileHead, source: SourceFile) -> FileHead:
+def _beginning(head: FileHead, source: SourceFile) -> str:
+    assert head.dialect is not None
+    return decoded(read_head(source, HEAD_BYTES), head.dialect.encoding)
+
+
+def _looked_for_rows(head: FileHead, text: str) -> FileHead:
     """Return the same with a word on lines that are likely rows of a table."""
     assert head.dialect is not None
-    text = decoded(read_head(source, HEAD_BYTES), head.dialect.encoding)
     return replace(head, dialect=replace(head.dialect, doubtful=table_in_lines(text)))
 
 

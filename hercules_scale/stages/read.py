@@ -171,7 +171,10 @@ def _nothing_usable(reasons: Counter[str], n_rejected: int) -> str:
 
 def listed_reasons(reasons: Counter[str], n_most: int = 20) -> str:
     """Return the most frequent reasons with their counts, on one line."""
-    return ", ".join(f"{reason} ({count:,})" for reason, count in reasons.most_common(n_most))
+    shown = reasons.most_common(n_most)
+    listed = [f"{reason} ({count:,})" for reason, count in shown]
+    n_others = reasons.total() - sum(count for _, count in shown)
+    return ", ".join([*listed, f"others ({n_others:,})"] if n_others else listed)
 
 
 def _check_ids(context: RunContext, pieces: list[Piece], n_items: int) -> None:

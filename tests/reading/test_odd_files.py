@@ -36,7 +36,7 @@ class Read:
     def __init__(self, path: Path, **options: Any) -> None:
         config = InputConfig.model_validate({"path": str(path), **options})
         self.skipped: dict[str, str] = {}
-        sources = list_sources(config.paths, self.skipped)
+        sources = list_sources(config.paths, self.skipped, config.documents)
         of_items = read_layout(config, sources)
         self.rows: list[dict[str, Any]] = []
         self.rejected: list[str] = []
@@ -59,7 +59,7 @@ class Read:
 
 def surveyed(path: Path, **options: Any) -> Survey:
     config = InputConfig.model_validate({"path": str(path), **options})
-    return survey(config, list_sources(config.paths))
+    return survey(config, list_sources(config.paths, documents=config.documents))
 
 
 def write(folder: Path, name: str, data: bytes | str) -> Path:
@@ -1367,3 +1367,101 @@ def test_the_odd_cell_of_a_column_is_shown(tmp_path: Path) -> None:
     rows = "".join(f'{row},"{vector}"\n' for row in range(20))
     with pytest.raises(SchemaError, match=r"lists of numbers that are not in brackets \[ \]"):
         surveyed(write(tmp_path, "u.csv", f"id,embedding\n{rows}"))
+
+
+def write_documents(folder: Path, n_files: int = 12) -> None:
+    for number in range(n_files):
+        text = f"Seen in cinema {number}.\n\nThe ferry leaves.\nIt comes back.\n"
+        write(folder, f"{'pos' if number % 2 else 'neg'}/{number:03d}.txt", text)
+
+
+def test_files_of_paragraphs_are_said_to_be_read_by_lines_or_are_one_text_each(
+    tmp_path: Path,
+) -> None:
+    write_documents(tmp_path)
+    (alarm,) = surveyed(tmp_path).alarms
+    assert "the 12 files hold paragraphs with blank lines between; if each file is one" in alarm
+    read = Read(tmp_path, documents=True, id_column="file", label_columns=["folder"])
+    assert len(read.rows) == 12
+    assert read.texts[0] == "Seen in cinema 0.\n\nThe ferry leaves.\nIt comes back.\n"
+    assert [row["item_id"] for row in read.rows[:2]] == ["neg/000.txt", "neg/002.txt"]
+    assert {label["folder"] for label in read.labels} == {"pos", "neg"}
+    found = surveyed(tmp_path, documents=True)
+    assert found.alarms == ()
+    assert found.columns.text == "text"
+    assert "input: 12 document files" in found.lines[0]
+    # Lines of a corpus are as many as they are.
+    write(tmp_path / "b", "lines.txt", "\n".join(f"the ferry of {row}" for row in range(900)))
+    write(tmp_path / "b", "more.txt", "\n".join(f"the boat of {row}" for row in range(900)))
+    assert surveyed(tmp_path / "b").alarms == ()
+    for number in range(25):
+        write(tmp_path / "c", f"{number}.txt", f"A letter of {number}.\nIt says much.\n")
+    (alarm,) = surveyed(tmp_path / "c").alarms
+    assert "the 25 files hold few lines each" in alarm
+
+
+def test_documents_have_encodings_of_their_own_limits_and_no_other_format(tmp_path: Path) -> None:
+    german = "Die Größe der Fähre ändert sich nicht.\nSie fährt früh über den großen Fluss.\n" * 5
+    write(tmp_path, "a.txt", german.encode("cp1252"))
+    write(tmp_path, "b.txt", b"\xef\xbb\xbfThe ferry.")
+    write(tmp_path, "c.txt", b"x" * (16 * 2**20 + 1))
+    write(tmp_path, "d.txt.gz", gzip.compress(b"The boat."))
+    read = Read(tmp_path, documents=True)
+    assert read.texts == [german, "The ferry.", "The boat."]
+    assert read.rejected == ["the file is longer than 16 MiB"]
+    write(tmp_path / "t", "t.csv", table_of(9))
+    with pytest.raises(InputError, match=r"t\.csv: input\.documents is for txt files, and this"):
+        Read(tmp_path / "t", documents=True)
+
+
+def test_documents_are_read_in_pieces_of_one_folder_of_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hercules_scale.reading.sources.PIECE_IMAGES", 3)
+    for number in range(10):
+        write(tmp_path, f"topic={number // 5}/{number}.txt", f"The ferry of {number}.")
+    read = Read(tmp_path, documents=True, label_columns=["topic"])
+    assert read.texts == [f"The ferry of {number}." for number in range(10)]
+    assert [label["topic"] for label in read.labels] == ["0"] * 5 + ["1"] * 5
+
+
+def test_wavelengths_and_padded_years_are_names_of_columns(tmp_path: Path) -> None:
+    waves = [f"{1100 + 2.5 * place:.1f}" for place in range(12)]
+    rng = np.random.default_rng(0)
+    rows = [f"s{row},{','.join(f'{cell:.3f}' for cell in rng.random(13))}" for row in range(20)]
+    path = write(tmp_path, "nir.csv", "\n".join([f"sample,{','.join(waves)},SOC", *rows]))
+    assert surveyed(path).columns.numbers == (*waves, "SOC")
+    years = "\t".join(["geo", "2012 ", "2013 ", "2014 "])
+    rows = [f"c{row}\t{row + 0.5}\t{row + 1.5}\t{row + 2.5}" for row in range(20)]
+    found = surveyed(write(tmp_path, "years.tsv", "\n".join([years, *rows]))).columns
+    assert found.numbers == ("2012 ", "2013 ", "2014 ")
+    # A row of data rises too, and not so evenly.
+    cells = ",".join(str(place * place) for place in range(9))
+    rows = [f"c{row},{cells}" for row in range(9)]
+    with pytest.raises(InputError, match="the first line of csv must name the columns"):
+        surveyed(write(tmp_path, "rows.csv", "\n".join(rows)))
+
+
+def test_names_with_spaces_are_listed_in_quotes(tmp_path: Path) -> None:
+    path = write(tmp_path, "t.csv", " id | subject \n" + " 1 | the ferry of one \n" * 9)
+    with pytest.raises(SchemaError, match=r"columns are ' id ', ' subject '"):
+        Read(path, text_column="subject")
+
+
+def test_files_of_two_formats_are_named(tmp_path: Path) -> None:
+    write(tmp_path, "participants.tsv", "id\ttext\n1\tferry\n")
+    write(tmp_path, "participants.json", '{"id": {"Description": "who"}}')
+    with pytest.raises(InputError, match=r"csv \(participants\.tsv\) and jsonl \(participants\."):
+        Read(tmp_path)
+
+
+def test_a_column_of_classes_that_is_taken_for_the_text_is_an_alarm(tmp_path: Path) -> None:
+    topics = ["billing question", "login trouble", "slow website", "data export", "other topics"]
+    chats = [
+        {"id": f"c{row}", "topic": topics[row % 5], "messages": [{"role": "user", "content": "x"}]}
+        for row in range(150)
+    ]
+    path = write(tmp_path, "chats.jsonl", "\n".join(map(json.dumps, chats)))
+    (alarm,) = surveyed(path).alarms
+    assert "column 'topic' is taken for the text, and holds 5 different texts in 150" in alarm
+    assert surveyed(path, text_column="topic").alarms == ()

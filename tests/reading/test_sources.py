@@ -103,7 +103,9 @@ def test_markers_and_hidden_files_are_no_data(tmp_path: Path) -> None:
 
 def test_mixed_formats_are_refused(tmp_path: Path) -> None:
     make(tmp_path, "a.csv", "b.txt")
-    with pytest.raises(InputError, match=r"one format, got csv and txt; give a glob such as"):
+    with pytest.raises(
+        InputError, match=r"one format, got csv \(a\.csv\) and txt \(b\.txt\); give a glob"
+    ):
         list_sources([str(tmp_path)])
 
 
