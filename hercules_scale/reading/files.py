@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from hercules_scale.config.reading import CsvConfig, InputConfig
 from hercules_scale.errors import InputError, SchemaError
-from hercules_scale.reading.columns import Columns, choose_columns
+from hercules_scale.reading.columns import Columns, choose_columns, shown_name
 from hercules_scale.reading.csv_files import csv_batches, csv_head, reason_of
 from hercules_scale.reading.dialect import Dialect, count_lines
 from hercules_scale.reading.heads import BATCH_ROWS, LONGEST_LINE_BYTES, FileHead, named_columns
@@ -64,8 +64,8 @@ def piece_columns(config: InputConfig, source: SourceFile) -> Columns | None:
         if name not in head.kinds:
             raise SchemaError(
                 f"{source.uri}: has no column {name!r}, which the input's items are made of; "
-                f"columns are {', '.join(sorted(head.kinds))}; leave the file out, such as by a "
-                "glob, or name a column that all files have"
+                f"columns are {', '.join(map(shown_name, sorted(head.kinds)))}; leave the file out, "
+                "such as by a glob, or name a column that all files have"
             )
     return choose_columns(config, head.kinds, source.uri, source.format != "csv")
 

@@ -45,7 +45,7 @@ BARE_NUMBERS = re.compile(
 )
 WORD = re.compile(r"[^\W\d_]{2,}")
 UNNAMED = re.compile(r"(Unnamed: \d+|__index_level_\d+__)?")
-ID_NAME = re.compile(r"index|(.*[_\s.-])?(id|ids|uuid|guid)|.*[a-z]I[dD]", re.I)
+ID_NAME = re.compile(r"index|(.*[_\s.-])?(id|ids|uuid|guid|key)|.*[a-z]I[dD]", re.I)
 
 
 def guess_roles(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 
@@ -40,7 +41,13 @@ RULED = r"^[-=+|: ]{3,}$"
 MISSING = {
     *(b"", b"?", b"-", b"--", b".", b"na", b"n/a", b"#n/a", b"nan", b"null", b"none", b"nil"),
     *(b"missing", b"<na>", b"nat", b"\\n", b"-nan"),
+    # Of statistical offices.
+    *(b":", b"..", b"..."),
 }
+# Spaces that set thousands apart and end no line, as in French.
+SPACED_THOUSANDS = re.compile(r"(?<=\d)[\u00a0\u202f\u2009](?=\d{3}(?!\d))")
+# Marks of numbers in Arabic and Persian.
+ARABIC_MARKS = str.maketrans({"\u066b": ".", "\u066c": None})
 
 Reasons = dict[int, str]
 # The item's columns in order, and a reason for each row that cannot be used.
@@ -77,7 +84,9 @@ def payload(
         if columns.modality == "text":
             reasons = _text_reasons(text, bad)
             if source.format == "csv":
-                repeated = true_rows(pc.equal(text, columns.text))
+                # Files that were joined keep their byte order marks.
+                bare = pc.utf8_trim(text, '\ufeff" \t')
+                repeated = true_rows(pc.equal(bare, columns.text.strip()))
                 reasons |= dict.fromkeys(repeated, "the row repeats the header")
                 ruled = true_rows(pc.match_substring_regex(text, RULED))
                 reasons |= dict.fromkeys(ruled, "the row is a ruled line")
@@ -127,6 +136,8 @@ def as_number(text: bytes, marks: str = ".") -> float | None:
         text: The number.
         marks: Decimal mark and, where it is known, that of thousands.
     """
+    if not text.isascii():
+        text, marks = _in_ascii(text, marks)
     if marks[0] == ",":
         text = text.translate(bytes.maketrans(b".,", b",."))
     grouped = GROUPED if len(marks) > 1 else THOUSANDS
@@ -137,6 +148,15 @@ def as_number(text: bytes, marks: str = ".") -> float | None:
         return None if b"_" in text else float(text)
     except ValueError:
         return None
+
+
+def _in_ascii(text: bytes, marks: str) -> tuple[bytes, str]:
+    """Return a number with digits of any script in ASCII, and its marks."""
+    spaced = SPACED_THOUSANDS.sub("", text.decode("utf-8", "replace"))
+    plain = "".join(str(unicodedata.decimal(each, each)) for each in spaced)
+    if "\u066b" in plain or "\u066c" in plain:
+        return plain.translate(ARABIC_MARKS).encode(), "."
+    return plain.encode(), marks
 
 
 def _as_numbers(

@@ -246,8 +246,8 @@ def _number_in_text(name: str, heads: list[FileHead]) -> str:
     cells = [cell.decode("utf-8", "replace") for cell in found]
     alike = sum(NUMBER_IN_TEXT.fullmatch(cell) is not None for cell in cells)
     marks = next((head.dialect.marks for head in heads if head.dialect), ".")
-    odd = (cell for cell in cells if not cell.isdigit() and as_number(cell.encode(), marks) is None)
-    shown = next(odd, "")
+    odd = Counter(cell for cell in cells if as_number(cell.encode(), marks) is None)
+    shown = next((cell for cell, _ in odd.most_common(1)), "")
     return f"text such as {shown!r}" if shown and alike >= NUMBERS_SHARE * len(cells) else ""
 
 

@@ -1465,3 +1465,52 @@ def test_a_column_of_classes_that_is_taken_for_the_text_is_an_alarm(tmp_path: Pa
     (alarm,) = surveyed(path).alarms
     assert "column 'topic' is taken for the text, and holds 5 different texts in 150" in alarm
     assert surveyed(path, text_column="topic").alarms == ()
+
+
+def test_files_that_were_joined_keep_no_header_among_their_rows(tmp_path: Path) -> None:
+    part = "\ufeffFeedback,Score\r\n" + "the ferry was late,3\r\n" * 40
+    path = write(tmp_path, "all.csv", part + part + part.replace("Feedback", '"Feedback"') + "\x1a")
+    read = Read(path, text_column="Feedback")
+    assert set(read.texts) == {"the ferry was late"}
+    assert read.rejected.count("the row repeats the header") == 2
+
+
+def test_numbers_of_statistical_offices_and_of_any_script(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    years = [f"{year} [YR{year}]" for year in range(2010, 2014)]
+    rows = [
+        ",".join(
+            [f"C{row}", *(".." if rng.random() < 0.2 else f"{rng.random():.3f}" for _ in years)]
+        )
+        for row in range(80)
+    ]
+    found = surveyed(write(tmp_path, "wdi.csv", "\n".join([",".join(["Code", *years]), *rows])))
+    assert found.columns.numbers == tuple(years)
+    rows = [f"{1000 + row:,}".replace(",", "\u00a0") + f",{row:02d};{row},5" for row in range(60)]
+    path = write(tmp_path, "clients.csv", ("CA;Marge\n" + "\n".join(rows)).encode("cp1252"))
+    assert surveyed(path).columns.numbers == ("CA", "Marge")
+    assert Read(path).rows[8] == {"item_id": None, "CA": 1008.08, "Marge": 8.5}
+    persian = str.maketrans("0123456789.", "۰۱۲۳۴۵۶۷۸۹٫")
+    rows = [f"{row},{60 + row / 4:.2f}" for row in range(60)]
+    rows[::3] = [",".join(cell.translate(persian) for cell in row.split(",")) for row in rows[::3]]
+    read = Read(write(tmp_path, "b.csv", "سن,وزن\n" + "\n".join(rows)), columns=["سن", "وزن"])
+    assert [row["وزن"] for row in read.rows] == [60 + row / 4 for row in range(60)]
+    assert read.rejected == []
+    devanagari = "n,m\n" + "\n".join(f"{row},१{row % 10}" for row in range(60))
+    assert Read(write(tmp_path, "c.csv", devanagari), columns=["m"]).rows[3]["m"] == 13
+    # Digits that are no decimal ones, and numbers of phones, are no numbers.
+    for cell in ("²3", "½", "612 345 678"):
+        path = write(tmp_path, "d.csv", "n,m\n" + f"1,{cell}\n" * 60)
+        assert len(Read(path, columns=["n", "m"]).rejected) == 60
+
+
+def test_keys_of_a_database_are_ids(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    keys = rng.permutation(10_000)[:90]
+    table = pa.table(
+        {"customer_key": keys, "orders": rng.integers(0, 9, 90), "rate": rng.random(90)}
+    )
+    pq.write_table(table, tmp_path / "t.parquet")
+    found = surveyed(tmp_path / "t.parquet")
+    assert found.columns.numbers == ("orders", "rate")
+    assert found.left_out == {"customer_key": "ids"}
