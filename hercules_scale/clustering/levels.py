@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hercules_scale.clustering.agglomerative import Agglomeration, CutResult, agglomerate_vectors
-from hercules_scale.clustering.assign import Float32, Int32
+from hercules_scale.clustering.assign import Float32, Int32, Int64
 from hercules_scale.clustering.checkpoints import Checkpoints, NoCheckpoints, State
 from hercules_scale.clustering.choose_k import CurvePoint, choose_k
 from hercules_scale.clustering.exact import nearest_others, squared_distances
@@ -151,7 +152,10 @@ def _from_sample(
     state = checkpoints.load("sample")
     if state is None:
         rows = np.sort(sample_rows(vectors, size, config.seed, 1))
-        found = build_levels(LocalVectors(*take(vectors, rows)), config, on_level=on_level)
+        # The driver's machine may be the smallest of a cluster.
+        found = vectors.run(partial(_of_rows, *take(vectors, rows), config))
+        for number, run in enumerate(found.runs, start=1):
+            on_level(number, run)
         state = _to_state(found)
         checkpoints.save("sample", state, last=True)
     runs, leaf_centroids, parents = _from_state(state)
@@ -171,6 +175,10 @@ def _from_sample(
     # Too few distinct vectors for a second level.
     vectors.assign(leaf_centroids)
     return _of_kmeans([leaf_centroids], [], runs)
+
+
+def _of_rows(vectors: Float32, weights: Int64, config: HierarchyConfig, n_gpus: int) -> Levels:
+    return build_levels(LocalVectors(vectors, weights, n_gpus), config)
 
 
 def _to_state(found: Levels) -> State:

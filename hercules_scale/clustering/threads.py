@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import TypeVar
 
@@ -29,6 +30,17 @@ def map_blocks(work: Callable[[slice], T], n_rows: int, block_rows: int) -> list
     if n_threads == 1 or len(blocks) <= 1:
         return [work(block) for block in blocks]
     return list(_pool(n_threads).map(work, blocks))
+
+
+@contextmanager
+def threads(n_threads: int) -> Iterator[None]:
+    """Take so many threads in ``map_blocks`` and faiss, within the block."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 @cache

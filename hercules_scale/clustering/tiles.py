@@ -176,6 +176,14 @@ class VectorSet(Protocol):
         """
         ...
 
+    def run(self, work: Callable[[int], T]) -> T:
+        """Return the result of a pure function, on the best machine that holds vectors.
+
+        Args:
+            work: Called with the GPUs that it may use.
+        """
+        ...
+
 
 class TileSet:
     """Tiles that this process holds: the work of one worker, or of a run in one process.
@@ -316,6 +324,7 @@ class LocalVectors:
     Args:
         vectors: Shape (n, d), float32.
         weights: Number of items that each vector represents, shape (n,); by default one.
+        n_gpus: GPUs that this process was given.
 
     Raises:
         InputError: A number is NaN or infinite; it names the rows. Or a number is so large that
@@ -323,18 +332,18 @@ class LocalVectors:
             ``open_vectors``.
     """
 
-    def __init__(self, vectors: Float32, weights: Int64 | None = None) -> None:
+    def __init__(self, vectors: Float32, weights: Int64 | None = None, n_gpus: int = 0) -> None:
         check_finite(vectors, 0)
         of_items = weights is None
         if weights is None:
             weights = np.ones(len(vectors), np.int64)
         self.n_rows, self.dimension = len(vectors), int(vectors.shape[1])
-        self._tiles = TileSet(
-            [
-                Tile(start, vectors[start : start + TILE_ROWS], weights[start : start + TILE_ROWS])
-                for start in range(0, len(vectors), TILE_ROWS)
-            ]
-        )
+        tiles = [
+            Tile(start, vectors[start : start + TILE_ROWS], weights[start : start + TILE_ROWS])
+            for start in range(0, len(vectors), TILE_ROWS)
+        ]
+        # On a GPU each vector weighs one.
+        self._tiles = hold_tiles(tiles, n_gpus if (weights == 1).all() else 0)
         typical = typical_length(self._tiles.count_lengths())
         largest, total = self._tiles.largest(), int(weights.sum())
         self._scale = Scale.of(total, largest, self.dimension, typical)
@@ -351,6 +360,10 @@ class LocalVectors:
     def map(self, work: Callable[[Tile], T], thin: Thin[T] | None = None) -> list[T]:
         """Return the results of a pure function over the tiles, in the order of the rows."""
         return [work(tile) for tile in self._tiles.tiles]
+
+    def run(self, work: Callable[[int], T]) -> T:
+        """Return the result of a pure function, here and without a GPU."""
+        return work(0)
 
 
 def labels_of(vectors: VectorSet) -> Int32:

@@ -218,7 +218,7 @@ def _check_fits(
             f"{source.uri}: was read as {dialect.said(True)}, but {n_broken:,} of "
             f"{n_all:,} rows have another width than the header"
             f"{f' ({broken[0].reason})' if broken else ''}; set input.csv.delimiter, quote or "
-            "escape, fix the file, or name it .txt if each line is a text"
+            "escape, remove lines above the names, or name it .txt if each line is a text"
         )
 
 

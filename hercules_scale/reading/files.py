@@ -62,10 +62,11 @@ def piece_columns(config: InputConfig, source: SourceFile) -> Columns | None:
             head.kinds.setdefault(name, pa.null())
     for name in named_columns(config, source):
         if name not in head.kinds:
+            names = ", ".join(map(shown_name, sorted(head.kinds)))
             raise SchemaError(
                 f"{source.uri}: has no column {name!r}, which the input's items are made of; "
-                f"columns are {', '.join(map(shown_name, sorted(head.kinds)))}; leave the file out, "
-                "such as by a glob, or name a column that all files have"
+                f"columns are {names}; leave the file out, such as by a glob, or name a column "
+                "that all files have"
             )
     return choose_columns(config, head.kinds, source.uri, source.format != "csv")
 

@@ -29,6 +29,7 @@ SNIFFED_VECTORS = 100
 COUNTED_ROWS = 10
 # Texts of a sample with so many words are texts, and not names, dates or codes: beside one column
 # of numbers, and beside more of them. Scripts without spaces count by their bytes.
+ASCII_BYTE = 127
 WORDY_SHARE, WORDS_BESIDE_ONE, WORDS_BESIDE_MORE, WORDY_BYTES = 0.5, 2, 4, 24
 # Rows that have a text, of all, where it is what items are about beside numbers.
 MOST_TEXTS = 0.5
@@ -185,7 +186,8 @@ def is_wordy(values: list[Any], n_words: int) -> bool:
     for text in texts:
         said = text.decode("utf-8", "replace")
         words = sum(WORD.search(part) is not None for part in said.split())
-        wordy += words >= n_words or (not said.isascii() and len(text) >= WORDY_BYTES)
+        foreign = sum(byte > ASCII_BYTE for byte in text)
+        wordy += words >= n_words or (len(text) >= WORDY_BYTES and 2 * foreign >= len(text))
     return bool(texts) and wordy >= WORDY_SHARE * len(texts)
 
 

@@ -28,7 +28,7 @@ BATCH_DOCUMENTS = 64
 PARAGRAPHS, MANY_FILES, LONG_FILE = re.compile(r"\n[ \t\r]*\n"), 20, 200
 # Lines of a text that are looked at, and what makes rows of a table: a mark, its name, and how many
 # of it no sentences have line after line.
-LINES_SEEN = 10
+LINES_SEEN, FEWEST_LINES, ROWS_SHARE = 40, 10, 0.8
 ROW_MARKS = (
     *(("\t", "tabs", 1), (";", "semicolons", 1), ("|", "bars", 1)),
     *(("::", "double colons", 1), (",", "commas", 2)),
@@ -85,13 +85,15 @@ def paragraphs_in_lines(texts: Sequence[str], n_files: int) -> str:
 def table_in_lines(text: str) -> str:
     """Return a sentence on lines that are likely rows of a table; empty where they are not."""
     lines = [line for line in text.split("\n", LINES_SEEN)[:LINES_SEEN] if line.strip()]
-    if len(lines) < LINES_SEEN:
+    if len(lines) < FEWEST_LINES:
         return ""
     for mark, name, least in ROW_MARKS:
-        counts = {line.count(mark) for line in lines}
-        if len(counts) == 1 and min(counts) >= least:
+        ((n_marks, n_lines),) = Counter(line.count(mark) for line in lines).most_common(1)
+        # Lines above the names, and those that rule a table, have others.
+        if n_marks >= least and n_lines >= ROWS_SHARE * len(lines):
+            each = "each line has" if n_lines == len(lines) else "most lines have"
             return (
-                f"each line has {counts.pop():,} {name} and is an item; name the file .csv or .tsv "
+                f"{each} {n_marks:,} {name}, and each line is an item; name the file .csv or .tsv "
                 "if it is a table"
             )
     if all(line.lstrip().startswith("{") and line.rstrip().endswith("}") for line in lines):

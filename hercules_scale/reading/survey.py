@@ -97,7 +97,9 @@ class Survey:
                 "input.csv.encoding sets another"
             )
         if self.left_out:
-            said.append(f"input: left out: {_listed(self.left_out)}")
+            # Texts first, since one of them may be the one to cluster.
+            ordered = sorted(self.left_out.items(), key=lambda pair: pair[1] != "text")
+            said.append(f"input: left out: {_listed(dict(ordered))}")
         if self.skipped:
             said.append(f"input: not read: {_listed(self.skipped)}")
         return said

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import joblib
 import numpy as np
 import ray
 from numpy.typing import NDArray
 
 from hercules_scale.clustering.assign import Float32, Int64, Scale, cut_lengths, to_unit
 from hercules_scale.clustering.search import vector_lengths
+from hercules_scale.clustering.threads import threads
 from hercules_scale.clustering.tiles import (
     FAR,
     TILE_ROWS,
@@ -244,6 +246,18 @@ class TileActor:
         if thin is not None:
             results = thin(results)
         return [(tile.first_row, result) for tile, result in zip(tiles, results, strict=False)]
+
+    def machine(self) -> tuple[int, int]:
+        """Return the GPUs of this process, and the logical CPUs of its machine."""
+        return self._n_gpus, joblib.cpu_count()
+
+    def run(self, work: Callable[[int], T]) -> T:
+        """Return the result of a function of the GPUs, with all logical CPUs of the machine.
+
+        The other actors have nothing to do meanwhile.
+        """
+        with threads(joblib.cpu_count()):
+            return work(self._n_gpus)
 
     def _at(self, space: Space, scale: Scale, before: Step | None) -> TileSet:
         """Return the tiles as the assignment before left them."""

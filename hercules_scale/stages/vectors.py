@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import joblib
 import numpy as np
 import ray
 from numpy.typing import NDArray
@@ -41,6 +42,8 @@ from hercules_scale.storage.tables import column_vectors, read_table
 
 # Up to here one process is as fast, with all threads of faiss and no actors to start.
 LOCAL_ROWS = 4 * TILE_ROWS
+# With a GPU, which is faster beyond this.
+LOCAL_ROWS_BESIDE_GPUS = TILE_ROWS
 # Sums of more bytes than this from all workers together are added by tasks, by ranges of clusters.
 DRIVER_SUM_BYTES = 256 << 20
 # Time that an actor without its node waits for room on the others; a cluster that scales itself
@@ -89,7 +92,7 @@ def open_vectors(
     source: TileSource,
     metric: str,
     workers: int,
-    local_rows: int = LOCAL_ROWS,
+    local_rows: int | None = None,
     options: dict[str, Any] | None = None,
     *,
     room: Room | None = None,
@@ -106,7 +109,8 @@ def open_vectors(
         source: Source of the vectors.
         metric: ``squared_l2`` or ``cosine``.
         workers: Actors, at most one a tile and one a processor of the cluster.
-        local_rows: Largest number of rows that this process holds itself, without actors or GPUs.
+        local_rows: Largest number of rows that this process holds itself, without actors or GPUs;
+            by default fewer where actors have GPUs.
         options: Ray's arguments for an actor; by default one CPU.
         room: Says that actors wait for room, and ends the wait.
 
@@ -115,6 +119,9 @@ def open_vectors(
             for their squares.
     """
     n_tiles = -(-source.n_rows // TILE_ROWS)
+    options = options or {"num_cpus": 1, "num_gpus": 0}
+    if local_rows is None:
+        local_rows = LOCAL_ROWS_BESIDE_GPUS if options["num_gpus"] else LOCAL_ROWS
     if source.n_rows <= local_rows:
         holder = TileHolder(source, list(range(n_tiles)), metric)
         space, _, _ = _find_space(
@@ -123,7 +130,6 @@ def open_vectors(
         yield LocalVectors(holder.vectors), space
         return
     # An actor more than the cluster has processors for would be waited for without end.
-    options = options or {"num_cpus": 1, "num_gpus": 0}
     have = ray.cluster_resources().get("CPU", 1)
     workers = min(workers, n_tiles, max(1, int(have / options["num_cpus"])))
     actor = TileActor.options(**options)  # type: ignore[attr-defined]
@@ -309,6 +315,17 @@ class RayVectors:
         ]
         pairs = [pair for part in self._crew.get(calls) for pair in part]
         return [result for _, result in sorted(pairs, key=lambda pair: pair[0])]
+
+    def run(self, work: Callable[[int], T]) -> T:
+        """Return the result of a pure function, by the actor with a GPU or the most logical CPUs;
+        here where this machine is as good."""
+        machines = self._crew.get([actor.machine.remote() for actor in self._actors])
+        best = max(range(len(machines)), key=machines.__getitem__)
+        if machines[best] <= (0, joblib.cpu_count()):
+            return work(0)
+        (result,) = self._crew.get([self._actors[best].run.remote(ray.put(work))])
+        found: T = result
+        return found
 
 
 def _add(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:

@@ -1155,9 +1155,22 @@ def test_hashtags_are_no_comments(tmp_path: Path) -> None:
 def test_a_table_in_a_file_of_lines_is_an_alarm(tmp_path: Path) -> None:
     lines = "".join(f"{row}\tthe ferry was late\t{row % 5}\n" for row in range(30))
     (alarm,) = surveyed(write(tmp_path, "t.txt", lines)).alarms
-    assert alarm.startswith("each line has 2 tabs and is an item; name the file .csv or .tsv")
-    assert surveyed(write(tmp_path, "u.txt", lines + "one line without\n" * 2)).alarms == (alarm,)
-    assert surveyed(write(tmp_path, "v.txt", "without\n" + lines)).alarms == ()
+    assert alarm.startswith("each line has 2 tabs, and each line is an item; name the file .csv")
+    (alarm,) = surveyed(write(tmp_path, "u.txt", "A list\n---\n" + lines + "the end\n")).alarms
+    assert alarm.startswith("most lines have 2 tabs, and each line is an item; name the file .csv")
+    assert surveyed(write(tmp_path, "v.txt", "without\n" * 9 + lines)).alarms == ()
+
+
+def test_addresses_beside_short_comments_are_no_texts(tmp_path: Path) -> None:
+    rows = [
+        f"{row},10.199.{row % 250}.{row % 200}(北京-北京),{row % 5},菜有点咸了{row}"
+        for row in range(200)
+    ]
+    path = write(tmp_path, "survey.csv", "\n".join(["序号,来自IP,满意度,意见", *rows]))
+    found = surveyed(path)
+    assert found.columns.numbers == ("满意度",)
+    # Texts are listed first.
+    assert "left out: '来自IP' (text), '意见' (text), '序号' (it counts rows)" in found.lines[2]
 
 
 @pytest.mark.parametrize(

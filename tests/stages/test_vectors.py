@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from hercules_scale.clustering.assign import Float32, Sums
 from hercules_scale.clustering.levels import build_levels
+from hercules_scale.clustering.passive_faiss import faiss
 from hercules_scale.clustering.tiles import (
     TILE_ROWS,
     Tile,
@@ -86,6 +88,25 @@ def test_any_number_of_actors_gives_the_same_bits(
 ) -> None:
     with open_vectors(Planted(), "squared_l2", workers, local_rows=0) as (vectors, _):
         assert isinstance(vectors, RayVectors)
+        assert build(vectors) == alone
+
+
+def where(n_gpus: int) -> tuple[int, int, int]:
+    return n_gpus, os.getpid(), faiss.omp_get_max_threads()
+
+
+def test_the_start_is_made_on_a_larger_machine_than_the_drivers_to_the_same_bits(
+    alone: list[bytes], local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_vectors(Planted(), "squared_l2", 2, local_rows=0) as (vectors, _):
+        # The driver is on the machine of the actors.
+        assert vectors.run(where)[1] == os.getpid()
+        n_cpus = joblib.cpu_count()
+        monkeypatch.setattr("hercules_scale.stages.vectors.joblib.cpu_count", lambda: 0)
+        n_gpus, process, n_threads = vectors.run(where)
+        assert n_gpus == 0
+        assert process != os.getpid()
+        assert n_threads == n_cpus
         assert build(vectors) == alone
 
 
@@ -172,6 +193,9 @@ def test_a_killed_actor_changes_nothing(alone: list[bytes], local_ray: None) -> 
             if self._passes % 5 == 2:
                 self.kill()
             return self._vectors.map(work, thin)  # type: ignore[arg-type]
+
+        def run(self, work: Any) -> object:
+            return self._vectors.run(work)
 
         def kill(self) -> None:
             process = self._vectors.map(process_id)[self.killed % 5]
