@@ -163,8 +163,10 @@ def _are_numbers(parts: list[tuple[list[Any], str]]) -> bool:
             if is_missing(text):
                 continue
             digits = text.lstrip(b"+-")
-            is_code = digits[:1] == b"0" and digits[1:2].isdigit()
-            known = as_number(text, marks) is not None and not is_code
+            if digits[:1] == b"0" and digits[1:].isdigit():
+                # One code decides, as in csv.
+                return False
+            known = as_number(text, marks) is not None
         else:
             known = isinstance(value, int | float) and not isinstance(value, bool)
         n_numbers += known

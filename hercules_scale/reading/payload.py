@@ -44,6 +44,11 @@ MISSING = {
     # Of statistical offices.
     *(b":", b"..", b"..."),
 }
+# Thousands as in Switzerland, and negative numbers of SAP.
+APOSTROPHES, MINUS_BEHIND = (
+    re.compile(rb"[+-]?\d{1,3}('\d{3})+(\.\d+)?"),
+    re.compile(rb"\d[\d.,]*-"),
+)
 # Spaces that set thousands apart and end no line, as in French.
 SPACED_THOUSANDS = re.compile(r"(?<=\d)[\u00a0\u202f\u2009](?=\d{3}(?!\d))")
 # Marks of numbers in Arabic and Persian.
@@ -138,6 +143,10 @@ def as_number(text: bytes, marks: str = ".") -> float | None:
     """
     if not text.isascii():
         text, marks = _in_ascii(text, marks)
+    if APOSTROPHES.fullmatch(text):
+        text, marks = text.replace(b"'", b""), "."
+    elif MINUS_BEHIND.fullmatch(text):
+        text = b"-" + text[:-1]
     if marks[0] == ",":
         text = text.translate(bytes.maketrans(b".,", b",."))
     grouped = GROUPED if len(marks) > 1 else THOUSANDS
@@ -153,6 +162,7 @@ def as_number(text: bytes, marks: str = ".") -> float | None:
 def _in_ascii(text: bytes, marks: str) -> tuple[bytes, str]:
     """Return a number with digits of any script in ASCII, and its marks."""
     spaced = SPACED_THOUSANDS.sub("", text.decode("utf-8", "replace"))
+    spaced = spaced.replace("\u2212", "-").replace("\u2019", "'")
     plain = "".join(str(unicodedata.decimal(each, each)) for each in spaced)
     if "\u066b" in plain or "\u066c" in plain:
         return plain.translate(ARABIC_MARKS).encode(), "."
