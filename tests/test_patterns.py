@@ -15,10 +15,10 @@ from hercules_scale.config.file import load_config
 from hercules_scale.config.reading import CsvConfig
 from hercules_scale.errors import ConfigError, HerculesScaleError
 from hercules_scale.models import n_parameters
+from hercules_scale.reading.decimals import as_number
 from hercules_scale.reading.dialect import Dialect as CsvDialect
 from hercules_scale.reading.dialect import detect, find_codes
 from hercules_scale.reading.json_values import json_values
-from hercules_scale.reading.payload import as_number
 from hercules_scale.reading.quotes import QuotedRows
 from hercules_scale.sanitize import holds_secret, printable_lines, without_secrets
 from hercules_scale.stages.read_shards import _kind_of_reason

@@ -37,7 +37,7 @@ from hercules_scale.runtime.resources import (
     usable_gpus,
 )
 from hercules_scale.sanitize import printable, without_secrets
-from hercules_scale.stages.embed import load_encoder, load_image_encoder, open_endpoint
+from hercules_scale.stages.encoders import load_encoder, load_image_encoder, open_endpoint
 from hercules_scale.stages.read import listed_reasons
 from hercules_scale.summarization.prompts import PromptStyle, fixed_messages
 from hercules_scale.summarization.tokens import EstimatedTokens

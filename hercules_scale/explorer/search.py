@@ -315,7 +315,7 @@ class Meaning:
         from hercules_scale.config.section import names_function
         from hercules_scale.config.trust import check_models
         from hercules_scale.models import DEFAULT_TEXT_MODEL
-        from hercules_scale.stages.embed import load_encoder
+        from hercules_scale.stages.encoders import load_encoder
 
         with self._lock:
             if self._encoder is None:

@@ -36,7 +36,8 @@ from hercules_scale.runtime.waiting import Room
 from hercules_scale.stages.assigner import keep_assigner
 from hercules_scale.stages.cluster import Clustering, cluster_items
 from hercules_scale.stages.describe import describe_items
-from hercules_scale.stages.embed import embed_items, embedding_tokens, open_endpoint
+from hercules_scale.stages.embed import embed_items, embedding_tokens
+from hercules_scale.stages.encoders import open_endpoint
 from hercules_scale.stages.evaluate import evaluate_levels
 from hercules_scale.stages.language_model import open_encoder, open_model, probe_endpoint
 from hercules_scale.stages.prompt_facts import LABELLING, cells

@@ -12,10 +12,9 @@ import numpy as np
 
 from hercules_scale.config.reading import InputConfig
 from hercules_scale.reading.columns import Columns, Guess
-from hercules_scale.reading.decimals import GROUPED
+from hercules_scale.reading.decimals import GROUPED, is_missing
 from hercules_scale.reading.guesses import is_int, texts_of
 from hercules_scale.reading.heads import SNIFFED_ROWS, FileHead
-from hercules_scale.reading.payload import is_missing
 
 # Repeated values that stand for none, such as 65535, up to three of them: so many times as far from
 # others, at least so many that differ, as these are apart. Of codes such as 97 and 999 the others

@@ -1,13 +1,73 @@
-"""Decimal marks of numbers in text, by columns of them."""
+"""Numbers in text: their marks, by columns of them, and their values."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 
 COMMA_NUMBER = re.compile(r"[+-]?(\d+|[1-9]\d{0,2}(\.\d{3})+),\d+([eE][+-]?\d+)?")
 # Thousands that are set apart.
 GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}([,.]\d{3})+")
 POINT_NUMBER = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
+# Thousands apart: where a comma is known to set them so, and where it cannot begin decimals.
+BY_COMMAS = re.compile(rb"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
+THOUSANDS = re.compile(rb"[+-]?\d{1,3}((,\d{3})+\.\d+|(,\d{3}){2,})")
+# Words that people and programs write for a missing number, in lower case.
+MISSING = {
+    *(b"", b"?", b"-", b"--", b".", b"na", b"n/a", b"#n/a", b"nan", b"null", b"none", b"nil"),
+    *(b"missing", b"<na>", b"nat", b"\\n", b"-nan"),
+    # Of statistical offices.
+    *(b":", b"..", b"..."),
+}
+# Thousands as in Switzerland, and negative numbers of SAP.
+APOSTROPHES, MINUS_BEHIND = (
+    re.compile(rb"[+-]?\d{1,3}('\d{3})+(\.\d+)?"),
+    re.compile(rb"\d[\d.,]*-"),
+)
+# Spaces that set thousands apart and end no line, as in French.
+SPACED_THOUSANDS = re.compile(r"(?<=\d)[\u00a0\u202f\u2009](?=\d{3}(?!\d))")
+# Marks of numbers in Arabic and Persian.
+ARABIC_MARKS = str.maketrans({"\u066b": ".", "\u066c": None})
+
+
+def is_missing(text: bytes) -> bool:
+    """Return whether a cell among numbers says that there is none."""
+    return text.strip().lower() in MISSING
+
+
+def as_number(text: bytes, marks: str = ".") -> float | None:
+    """Return a number in text; none for what is no number, or may be two.
+
+    Args:
+        text: The number.
+        marks: Decimal mark and, where it is known, that of thousands.
+    """
+    if not text.isascii():
+        text, marks = _in_ascii(text, marks)
+    if APOSTROPHES.fullmatch(text):
+        text, marks = text.replace(b"'", b""), "."
+    elif MINUS_BEHIND.fullmatch(text):
+        text = b"-" + text[:-1]
+    if marks[0] == ",":
+        text = text.translate(bytes.maketrans(b".,", b",."))
+    grouped = BY_COMMAS if len(marks) > 1 else THOUSANDS
+    if grouped.fullmatch(text):
+        text = text.replace(b",", b"")
+    try:
+        # Python takes 1_000 for a number, data files do not.
+        return None if b"_" in text else float(text)
+    except ValueError:
+        return None
+
+
+def _in_ascii(text: bytes, marks: str) -> tuple[bytes, str]:
+    """Return a number with digits of any script in ASCII, and its marks."""
+    spaced = SPACED_THOUSANDS.sub("", text.decode("utf-8", "replace"))
+    spaced = spaced.replace("\u2212", "-").replace("\u2019", "'")
+    plain = "".join(str(unicodedata.decimal(each, each)) for each in spaced)
+    if "\u066b" in plain or "\u066c" in plain:
+        return plain.translate(ARABIC_MARKS).encode(), "."
+    return plain.encode(), marks
 
 
 def decimal_mark(columns: list[list[str]]) -> tuple[str, str]:

@@ -17,8 +17,9 @@ from hercules_scale.reading.columns import (
     is_vector,
     is_whole,
 )
+from hercules_scale.reading.decimals import as_number, is_missing
 from hercules_scale.reading.heads import FileHead
-from hercules_scale.reading.payload import as_number, as_vector, is_missing
+from hercules_scale.reading.payload import as_vector
 from hercules_scale.reading.sources import SourceFile
 
 # Share of cells that are numbers in a column of numbers, of those that are not missing.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 
@@ -21,6 +19,7 @@ from hercules_scale.reading.columns import (
     is_vector,
     plain_type,
 )
+from hercules_scale.reading.decimals import as_number, is_missing
 from hercules_scale.reading.images import UnusableImageError, read_image, thumbnail
 from hercules_scale.reading.sources import SourceFile
 from hercules_scale.sanitize import without_secrets
@@ -32,28 +31,8 @@ IMAGE_THREADS = 8
 LARGEST = 1e308
 # Squares of larger ones, summed over all rows, would not be finite.
 LARGEST_NUMBER = 1e100
-# Thousands apart: where a comma is known to set them so, and where it cannot begin decimals.
-GROUPED = re.compile(rb"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
-THOUSANDS = re.compile(rb"[+-]?\d{1,3}((,\d{3})+\.\d+|(,\d{3}){2,})")
 # A row that some programs draw below the names.
 RULED = r"^[-=+|: ]{3,}$"
-# Words that people and programs write for a missing number, in lower case.
-MISSING = {
-    *(b"", b"?", b"-", b"--", b".", b"na", b"n/a", b"#n/a", b"nan", b"null", b"none", b"nil"),
-    *(b"missing", b"<na>", b"nat", b"\\n", b"-nan"),
-    # Of statistical offices.
-    *(b":", b"..", b"..."),
-}
-# Thousands as in Switzerland, and negative numbers of SAP.
-APOSTROPHES, MINUS_BEHIND = (
-    re.compile(rb"[+-]?\d{1,3}('\d{3})+(\.\d+)?"),
-    re.compile(rb"\d[\d.,]*-"),
-)
-# Spaces that set thousands apart and end no line, as in French.
-SPACED_THOUSANDS = re.compile(r"(?<=\d)[\u00a0\u202f\u2009](?=\d{3}(?!\d))")
-# Marks of numbers in Arabic and Persian.
-ARABIC_MARKS = str.maketrans({"\u066b": ".", "\u066c": None})
-
 Reasons = dict[int, str]
 # The item's columns in order, and a reason for each row that cannot be used.
 Payload = tuple[dict[str, pa.Array], Reasons]
@@ -127,46 +106,6 @@ def _numbers(raw: pa.Table, columns: Columns, source: SourceFile, marks: str) ->
         reasons |= unreadable
         found[name] = values
     return found, reasons
-
-
-def is_missing(text: bytes) -> bool:
-    """Return whether a cell among numbers says that there is none."""
-    return text.strip().lower() in MISSING
-
-
-def as_number(text: bytes, marks: str = ".") -> float | None:
-    """Return a number in text; none for what is no number, or may be two.
-
-    Args:
-        text: The number.
-        marks: Decimal mark and, where it is known, that of thousands.
-    """
-    if not text.isascii():
-        text, marks = _in_ascii(text, marks)
-    if APOSTROPHES.fullmatch(text):
-        text, marks = text.replace(b"'", b""), "."
-    elif MINUS_BEHIND.fullmatch(text):
-        text = b"-" + text[:-1]
-    if marks[0] == ",":
-        text = text.translate(bytes.maketrans(b".,", b",."))
-    grouped = GROUPED if len(marks) > 1 else THOUSANDS
-    if grouped.fullmatch(text):
-        text = text.replace(b",", b"")
-    try:
-        # Python takes 1_000 for a number, data files do not.
-        return None if b"_" in text else float(text)
-    except ValueError:
-        return None
-
-
-def _in_ascii(text: bytes, marks: str) -> tuple[bytes, str]:
-    """Return a number with digits of any script in ASCII, and its marks."""
-    spaced = SPACED_THOUSANDS.sub("", text.decode("utf-8", "replace"))
-    spaced = spaced.replace("\u2212", "-").replace("\u2019", "'")
-    plain = "".join(str(unicodedata.decimal(each, each)) for each in spaced)
-    if "\u066b" in plain or "\u066c" in plain:
-        return plain.translate(ARABIC_MARKS).encode(), "."
-    return plain.encode(), marks
 
 
 def _as_numbers(

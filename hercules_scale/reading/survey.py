@@ -22,13 +22,13 @@ from hercules_scale.reading.columns import (
     is_text,
     is_vector,
 )
+from hercules_scale.reading.decimals import as_number, is_missing
 from hercules_scale.reading.dialect import HEAD_BYTES
 from hercules_scale.reading.encodings import decoded
 from hercules_scale.reading.files import read_file_head
 from hercules_scale.reading.guesses import NUMBERS_SHARE, guess_roles, texts_of
 from hercules_scale.reading.heads import FileHead
 from hercules_scale.reading.lines import paragraphs_in_lines, table_in_lines
-from hercules_scale.reading.payload import as_number, is_missing
 from hercules_scale.reading.sources import SourceFile
 from hercules_scale.reading.streams import read_head
 

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import importlib.metadata
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from hercules_scale.config.reading import EmbeddingConfig
 from hercules_scale.config.section import names_function
-from hercules_scale.embedding.encoder import ImageEncoder, TextEncoder
-from hercules_scale.embedding.endpoint import EndpointEncoder
 from hercules_scale.embedding.function import FunctionEncoder
-from hercules_scale.endpoint import endpoint_key, endpoint_url
+from hercules_scale.endpoint import endpoint_key
 from hercules_scale.errors import StageError
-from hercules_scale.models import DEFAULT_TEXT_MODEL, model_identity
 from hercules_scale.reading.moments import Moments
 from hercules_scale.reading.redact import redacted
 from hercules_scale.runtime.context import RunContext
 from hercules_scale.runtime.resources import embedding_pool
 from hercules_scale.runtime.shards import ShardResult, ShardWorker, Stage, done_shards, run_shards
+from hercules_scale.stages.encoders import (
+    Embed,
+    Vectors,
+    cached,
+    load_encoder,
+    load_image_encoder,
+    loaded_once,
+    open_endpoint,
+)
 from hercules_scale.stages.read import Items
 from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.manifest import Commit, read_commits
@@ -33,10 +34,8 @@ from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
     FileRecord,
     column_numbers,
-    column_vectors,
     gathered,
     iterate_rows,
-    read_table,
     vector_column,
     write_table,
 )
@@ -44,71 +43,6 @@ from hercules_scale.storage.tables import (
 STAGE = "embed"
 # While a GPU encodes one shard, another is read and tokenised, and a third is written.
 GPU_THREADS = 3
-
-Vectors = np.ndarray[tuple[int, int], np.dtype[np.float32]]
-
-
-def load_encoder(config: EmbeddingConfig, key: str | None = None) -> TextEncoder:
-    """Return the text encoder that a configuration names, loaded.
-
-    Args:
-        config: The encoder.
-        key: Key of its endpoint, where it has one; by default that of the environment.
-
-    Raises:
-        ConfigError: The model cannot be loaded, or there is no key of the endpoint.
-    """
-    name = config.model or DEFAULT_TEXT_MODEL
-    if config.engine == "openai":
-        return open_endpoint(config, key)
-    # It takes seconds to load.
-    from hercules_scale.embedding.sentence_transformer import SentenceTransformerEncoder
-
-    return SentenceTransformerEncoder(
-        name,
-        config.precision,
-        config.long_text,
-        prompt=config.prompt,
-        dimensions=config.dimensions,
-        trust_remote_code=config.trust_remote_code,
-    )
-
-
-def open_endpoint(config: EmbeddingConfig, key: str | None = None) -> EndpointEncoder:
-    """Return the text encoder at the endpoint that a configuration names.
-
-    Raises:
-        ConfigError: There is no key of it.
-    """
-    assert config.model is not None
-    return EndpointEncoder(config.model, config.endpoint, config.prompt, config.dimensions, key)
-
-
-def load_image_encoder(config: EmbeddingConfig) -> ImageEncoder:
-    """Return the image encoder that a configuration names, loaded.
-
-    Raises:
-        ConfigError: The model cannot be loaded.
-    """
-    from hercules_scale.embedding.image import load_image_encoder
-
-    return load_image_encoder(config.model, config.precision)
-
-
-E = TypeVar("E")
-_loading = threading.Lock()
-
-
-def loaded_once(load: Callable[..., E], *arguments: Any) -> E:
-    """Return an encoder that all threads of this process share."""
-    with _loading:
-        encoder: E = _loaded(load, *arguments)
-        return encoder
-
-
-@functools.cache
-def _loaded(load: Callable[..., Any], *arguments: Any) -> Any:
-    return load(*arguments)
 
 
 @dataclass(frozen=True)
@@ -147,10 +81,14 @@ class EmbedAtEndpointWorker:
     def __call__(self, shard: int) -> ShardResult:
         """Write the shard's vectors."""
         encoder = loaded_once(open_endpoint, self.config, self.key)
-        embed = cached(
-            self.config, lambda items: encoder.encode(redacted(_texts(items), self.redact))
+        # Vectors are kept by what is sent.
+        embed = cached(self.config, lambda sent: encoder.encode(_texts(sent)))
+        result = write_embeddings(
+            self.store,
+            shard,
+            _names(self.descriptions),
+            lambda items: embed(pa.table({"text": redacted(_texts(items), self.redact)})),
         )
-        result = write_embeddings(self.store, shard, _names(self.descriptions), embed)
         return replace(result, info={**result.info, "tokens": encoder.spent()})
 
 
@@ -234,52 +172,6 @@ def _lists(items: pa.Table) -> list[list[Any]]:
     return [column.to_pylist() for column in items.columns]
 
 
-Embed = Callable[[pa.Table], Vectors]
-
-
-def cached(config: EmbeddingConfig, embed: Embed) -> Embed:
-    """Return a function that embeds what the configured cache does not hold, and adds it.
-
-    Vectors are kept by the content of the shard and all that they depend on: the model, its
-    version, the precision and the packages that compute.
-    """
-    if config.cache is None:
-        return embed
-    cache = Store(config.cache)
-
-    def look_up(items: pa.Table) -> Vectors:
-        digest = hashlib.sha256(_identity(config).encode())
-        for column in items.columns:
-            for cell in column.to_pylist():
-                data = cell if isinstance(cell, bytes) else cell.encode()
-                digest.update(len(data).to_bytes(8))
-                digest.update(data)
-        name = f"{digest.hexdigest()}.parquet"
-        if cache.exists(name):
-            return column_vectors(read_table(cache, name)["embedding"])
-        vectors = embed(items)
-        write_table(cache, name, pa.table({"embedding": vector_column(vectors)}))
-        return vectors
-
-    return look_up
-
-
-def _identity(config: EmbeddingConfig) -> str:
-    """Return the identity of the vectors' encoder and options, besides the items."""
-    assert config.model is not None
-    options = [config.model, f"{config.prompt}", f"{config.dimensions}"]
-    if config.engine == "openai":
-        return "\n".join(["openai", endpoint_url(config.endpoint), *options])
-    from hercules_scale.embedding.sentence_transformer import choose_device
-
-    device, precision = choose_device(config.precision)
-    versions = [importlib.metadata.version(name) for name in ("torch", "sentence-transformers")]
-    # Options that were added later are left out where they are not set, so that caches still serve.
-    more = options[1:] if config.prompt is not None or config.dimensions is not None else []
-    kept = [model_identity(config.model), device, precision, config.long_text, *versions, *more]
-    return "\n".join(kept)
-
-
 def write_embeddings(store: Store, shard: int, names: list[str], embed: Embed) -> ShardResult:
     """Write the vectors of one shard.
 
@@ -343,7 +235,8 @@ def _embedded(
     context: RunContext, items: Items, stage: Stage, worker: ShardWorker
 ) -> tuple[list[FileRecord], int]:
     limit = context.config.embedding.max_total_tokens
-    commits = run_shards(context, stage, len(items.shards), worker, _Budget(limit).spend)
+    look = None if limit is None else _Budget(limit).spend
+    commits = run_shards(context, stage, len(items.shards), worker, look)
     files = [file for commit in commits.values() for file in commit.files]
     return files, int(next(iter(commits.values())).info["dimension"])
 
@@ -357,7 +250,7 @@ class _Budget:
         spent: Tokens of all shards so far.
     """
 
-    limit: int | None
+    limit: int
     spent: int = 0
 
     def spend(self, commit: Commit) -> None:
@@ -367,7 +260,7 @@ class _Budget:
             StageError: They are more than the limit.
         """
         self.spent += int(commit.info.get("tokens", 0))
-        if self.limit is not None and self.spent > self.limit:
+        if self.spent > self.limit:
             raise StageError(
                 f"the endpoint has read {self.spent:,} tokens, and embedding.max_total_tokens is "
                 f"{self.limit:,}; give more, and run again: it resumes",

@@ -20,7 +20,7 @@ from hercules_scale.runtime.context import RunContext
 from hercules_scale.runtime.event_loop import run_coroutine
 from hercules_scale.runtime.resources import Pool, replica_pool
 from hercules_scale.runtime.waiting import DEATHS, POLL_SECONDS, Room, is_placed, still_waiting
-from hercules_scale.stages.embed import load_encoder
+from hercules_scale.stages.encoders import load_encoder
 from hercules_scale.stages.prompt_facts import LABELLING
 from hercules_scale.summarization import clients
 from hercules_scale.summarization.chat import Model

@@ -43,6 +43,8 @@ def test_a_form_holds_every_key_but_those_that_name_places() -> None:
         "input.owner_column",
         "embedding.model",
         "embedding.text_model",
+        # Text before texts.
+        "embedding.prompt",
         "summaries.model",
         "summaries.topic",
         "summaries.instructions",

@@ -54,7 +54,7 @@ def run_over(folder: Path, files: dict[str, bytes], **sections: Any) -> int:
         ({"a.jsonl": b"text\na\n"}, "a.jsonl: the first 1,000 lines hold no JSON object; give one"),
         ({"a.xlsx": b"text\n"}, "a.xlsx: the format must be one of .parquet, .pq, .csv, .tsv,"),
         ({"a.csv": b""}, "a.csv: the file is empty; replace it or leave it out"),
-        ({"a.csv": b"x\n", "b.txt": b"x\n"}, "must name files of one format, got csv and txt;"),
+        ({"a.csv": b"x\n", "b.txt": b"x\n"}, "one format, got csv (a.csv) and txt (b.txt);"),
     ],
 )
 def test_a_file_that_is_not_what_its_name_says_is_refused(

@@ -121,6 +121,10 @@ def test_texts_are_redacted_before_they_leave(
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "icd.parquet")
     values["input"]["label_columns"] = []
     values["privacy"] = {"redact": f"{redactions.__name__}:mask_words"}
-    run(parse_config(values))
+    run(parse_config(with_embedding(values, cache=str(tmp_path / "cache"))))
     assert sum("has a cold" in text for text in server.texts) >= 60
     assert not any("zq" in text for text in server.texts)
+    # Vectors of what was sent are not taken for those of the whole texts.
+    values["privacy"], values["output"] = {}, {"path": str(tmp_path / "other")}
+    run(parse_config(with_embedding(values, cache=str(tmp_path / "cache"))))
+    assert sum("zqbert has a cold" in text for text in server.texts) >= 60

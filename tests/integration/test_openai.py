@@ -31,7 +31,7 @@ from hercules_scale.errors import ConfigError, InputError, StageError
 from hercules_scale.jobs.cluster import run
 from hercules_scale.jobs.preflight import check
 from hercules_scale.results.status import describe_status
-from hercules_scale.stages.embed import load_encoder
+from hercules_scale.stages.encoders import load_encoder
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import vector_column
 from hercules_scale.summarization.asking import Asker

@@ -1,0 +1,128 @@
+"""Encoders of a run, loaded once a process, and the cache of their vectors."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from hercules_scale.config.reading import EmbeddingConfig
+from hercules_scale.embedding.encoder import ImageEncoder, TextEncoder
+from hercules_scale.embedding.endpoint import EndpointEncoder
+from hercules_scale.endpoint import endpoint_url
+from hercules_scale.models import DEFAULT_TEXT_MODEL, model_identity
+from hercules_scale.storage.store import Store
+from hercules_scale.storage.tables import column_vectors, read_table, vector_column, write_table
+
+Vectors = np.ndarray[tuple[int, int], np.dtype[np.float32]]
+Embed = Callable[[pa.Table], Vectors]
+E = TypeVar("E")
+_loading = threading.Lock()
+
+
+def load_encoder(config: EmbeddingConfig, key: str | None = None) -> TextEncoder:
+    """Return the text encoder that a configuration names, loaded.
+
+    Args:
+        config: The encoder.
+        key: Key of its endpoint, where it has one; by default that of the environment.
+
+    Raises:
+        ConfigError: The model cannot be loaded, or there is no key of the endpoint.
+    """
+    name = config.model or DEFAULT_TEXT_MODEL
+    if config.engine == "openai":
+        return open_endpoint(config, key)
+    # It takes seconds to load.
+    from hercules_scale.embedding.sentence_transformer import SentenceTransformerEncoder
+
+    return SentenceTransformerEncoder(
+        name,
+        config.precision,
+        config.long_text,
+        prompt=config.prompt,
+        dimensions=config.dimensions,
+        trust_remote_code=config.trust_remote_code,
+    )
+
+
+def open_endpoint(config: EmbeddingConfig, key: str | None = None) -> EndpointEncoder:
+    """Return the text encoder at the endpoint that a configuration names.
+
+    Raises:
+        ConfigError: There is no key of it.
+    """
+    assert config.model is not None
+    return EndpointEncoder(config.model, config.endpoint, config.prompt, config.dimensions, key)
+
+
+def load_image_encoder(config: EmbeddingConfig) -> ImageEncoder:
+    """Return the image encoder that a configuration names, loaded.
+
+    Raises:
+        ConfigError: The model cannot be loaded.
+    """
+    from hercules_scale.embedding.image import load_image_encoder
+
+    return load_image_encoder(config.model, config.precision)
+
+
+def loaded_once(load: Callable[..., E], *arguments: Any) -> E:
+    """Return an encoder that all threads of this process share."""
+    with _loading:
+        encoder: E = _loaded(load, *arguments)
+        return encoder
+
+
+@functools.cache
+def _loaded(load: Callable[..., Any], *arguments: Any) -> Any:
+    return load(*arguments)
+
+
+def cached(config: EmbeddingConfig, embed: Embed) -> Embed:
+    """Return a function that embeds what the configured cache does not hold, and adds it.
+
+    Vectors are kept by the content of the shard and all that they depend on: the model, its
+    version, the precision and the packages that compute.
+    """
+    if config.cache is None:
+        return embed
+    cache = Store(config.cache)
+
+    def look_up(items: pa.Table) -> Vectors:
+        digest = hashlib.sha256(_identity(config).encode())
+        for column in items.columns:
+            for cell in column.to_pylist():
+                data = cell if isinstance(cell, bytes) else cell.encode()
+                digest.update(len(data).to_bytes(8))
+                digest.update(data)
+        name = f"{digest.hexdigest()}.parquet"
+        if cache.exists(name):
+            return column_vectors(read_table(cache, name)["embedding"])
+        vectors = embed(items)
+        write_table(cache, name, pa.table({"embedding": vector_column(vectors)}))
+        return vectors
+
+    return look_up
+
+
+def _identity(config: EmbeddingConfig) -> str:
+    """Return the identity of the vectors' encoder and options, besides the items."""
+    assert config.model is not None
+    options = [config.model, f"{config.prompt}", f"{config.dimensions}"]
+    if config.engine == "openai":
+        return "\n".join(["openai", endpoint_url(config.endpoint), *options])
+    from hercules_scale.embedding.sentence_transformer import choose_device
+
+    device, precision = choose_device(config.precision)
+    versions = [importlib.metadata.version(name) for name in ("torch", "sentence-transformers")]
+    # Options that were added later are left out where they are not set, so that caches still serve.
+    more = options[1:] if config.prompt is not None or config.dimensions is not None else []
+    kept = [model_identity(config.model), device, precision, config.long_text, *versions, *more]
+    return "\n".join(kept)
