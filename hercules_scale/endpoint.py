@@ -5,10 +5,12 @@ from __future__ import annotations
 import ipaddress
 import os
 import urllib.parse
+from collections.abc import Callable
 from typing import Any
 
 from hercules_scale.errors import ConfigError
 
+KEY = "OPENAI_API_KEY"
 CONNECT_SECONDS = 30.0
 _ALL_URLS = ("all://", "http://", "https://")
 
@@ -35,15 +37,14 @@ def endpoint_url(endpoint: str | None) -> str:
     return urllib.parse.urlunsplit(parts._replace(query="", fragment=""))
 
 
-KEY = "OPENAI_API_KEY"
-
-
 def endpoint_key() -> str | None:
     """Return the key of endpoints, of the environment."""
     return os.environ.get(KEY)
 
 
-def client_arguments(engine: str, endpoint: str | None, key: str | None = None) -> dict[str, Any]:
+def client_arguments(
+    engine: str, endpoint: str | None, http_client: Callable[..., Any], key: str | None = None
+) -> dict[str, Any]:
     """Return arguments of OpenAI's clients that lead to an endpoint.
 
     A query of the URL, such as Azure's ``api-version``, goes with every request. A proxy of the
@@ -52,10 +53,8 @@ def client_arguments(engine: str, endpoint: str | None, key: str | None = None) 
     Args:
         engine: Key of the configuration that asks for the endpoint, for messages.
         endpoint: Base URL; see ``endpoint_url``.
+        http_client: Class of OpenAI's HTTP clients.
         key: Key of the endpoint; by default ``endpoint_key``.
-
-    Returns:
-        Arguments, and ``mounts`` for the HTTP client that the caller makes.
 
     Raises:
         ConfigError: There is no key.
@@ -73,7 +72,7 @@ def client_arguments(engine: str, endpoint: str | None, key: str | None = None) 
         "base_url": url,
         "default_query": dict(urllib.parse.parse_qsl(parts.query)),
         "default_headers": {"api-key": value} if azure else None,
-        "mounts": dict.fromkeys(_ALL_URLS) if is_loopback(url) else None,
+        "http_client": http_client(mounts=dict.fromkeys(_ALL_URLS) if is_loopback(url) else None),
     }
 
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from hercules_scale.config.section import Section, without_password, without_secret
+from hercules_scale.config.section import EndpointUrl, Section, without_password
 
 
 class VariableConfig(Section):
@@ -175,7 +175,7 @@ class EmbeddingConfig(Section):
         min_length=1,
         description="embeds titles and descriptions where the items are no texts",
     )
-    endpoint: str | None = Field(
+    endpoint: EndpointUrl | None = Field(
         default=None,
         description="base URL for engine openai; left out: OPENAI_BASE_URL. The key comes from "
         "OPENAI_API_KEY alone",
@@ -217,11 +217,6 @@ class EmbeddingConfig(Section):
         description="texts longer than the model reads are cut, or read in windows (64 at most) "
         "with their vectors averaged",
     )
-
-    @field_validator("endpoint")
-    @classmethod
-    def _endpoint_holds_no_secret(cls, value: str | None) -> str | None:
-        return without_secret(value, "give the key in OPENAI_API_KEY")
 
     @model_validator(mode="after")
     def _keys_fit_the_engine(self) -> EmbeddingConfig:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from hercules_scale.sanitize import holds_secret
 
@@ -33,6 +35,14 @@ def without_secret(url: str | None, remedy: str) -> str | None:
         if "@" in url.split("/")[2] or holds_secret(url):
             raise ValueError(f"must hold no password or key; {remedy}")
     return url
+
+
+def _is_endpoint(url: str) -> str:
+    return without_secret(url, "give the key in OPENAI_API_KEY") or url
+
+
+EndpointUrl = Annotated[str, AfterValidator(_is_endpoint)]
+"""Base URL of an endpoint, which holds no key."""
 
 
 def without_password(paths: str | list[str]) -> str | list[str]:

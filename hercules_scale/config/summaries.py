@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from hercules_scale.config.section import CALLABLE, Section, without_secret
+from hercules_scale.config.section import CALLABLE, EndpointUrl, Section
 from hercules_scale.models import DEFAULT_CHAT_MODEL, n_parameters
 
 # Arguments of vLLM's engine that are set here, with the key to change them by where there is one.
@@ -80,7 +80,7 @@ class SummariesConfig(Section):
         min_length=1,
         description="an alias, a local folder, a model-hub id, or the endpoint's model name",
     )
-    endpoint: str | None = Field(
+    endpoint: EndpointUrl | None = Field(
         default=None,
         description="base URL for engine openai; left out: OPENAI_BASE_URL. "
         "The key comes from OPENAI_API_KEY alone",
@@ -252,8 +252,3 @@ class SummariesConfig(Section):
             remedy = f"set {key}" if key else "leave it out"
             raise ValueError(f"engine_kwargs must not hold {name}, which is set here; {remedy}")
         return self
-
-    @field_validator("endpoint")
-    @classmethod
-    def _endpoint_holds_no_secret(cls, value: str | None) -> str | None:
-        return without_secret(value, "give the key in OPENAI_API_KEY")

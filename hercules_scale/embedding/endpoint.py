@@ -55,15 +55,12 @@ class EndpointEncoder:
     ) -> None:
         import openai
 
-        arguments = client_arguments("embedding.engine", endpoint, key)
-        mounts = arguments.pop("mounts")
         self._openai, self._model = openai, model
         self._prompt, self._dimensions = prompt or "", dimensions
         self._client = openai.OpenAI(
-            **arguments,
+            **client_arguments("embedding.engine", endpoint, openai.DefaultHttpxClient, key),
             max_retries=RETRIES,
             timeout=openai.Timeout(REQUEST_SECONDS, connect=CONNECT_SECONDS),
-            http_client=openai.DefaultHttpxClient(mounts=mounts),
         )
         self.url = endpoint_url(endpoint)
         self._n_tokens = 0

@@ -20,10 +20,8 @@ MISSING = {
     *(b":", b"..", b"..."),
 }
 # Thousands as in Switzerland, and negative numbers of SAP.
-APOSTROPHES, MINUS_BEHIND = (
-    re.compile(rb"[+-]?\d{1,3}('\d{3})+(\.\d+)?"),
-    re.compile(rb"\d[\d.,]*-"),
-)
+APOSTROPHES = re.compile(rb"[+-]?\d{1,3}('\d{3})+(\.\d+)?")
+MINUS_BEHIND = re.compile(rb"\d[\d.,]*-")
 # Spaces that set thousands apart and end no line, as in French.
 SPACED_THOUSANDS = re.compile(r"(?<=\d)[\u00a0\u202f\u2009](?=\d{3}(?!\d))")
 # Marks of numbers in Arabic and Persian.
@@ -44,9 +42,9 @@ def as_number(text: bytes, marks: str = ".") -> float | None:
     """
     if not text.isascii():
         text, marks = _in_ascii(text, marks)
-    if APOSTROPHES.fullmatch(text):
+    if b"'" in text and APOSTROPHES.fullmatch(text):
         text, marks = text.replace(b"'", b""), "."
-    elif MINUS_BEHIND.fullmatch(text):
+    elif text[-1:] == b"-" and MINUS_BEHIND.fullmatch(text):
         text = b"-" + text[:-1]
     if marks[0] == ",":
         text = text.translate(bytes.maketrans(b".,", b",."))

@@ -253,12 +253,13 @@ def _pieces_of_documents(sources: list[SourceFile]) -> list[Piece]:
     pieces: list[Piece] = []
     for _, own in itertools.groupby(sources, key=lambda source: source.partitions):
         some: list[SourceFile] = []
+        size = 0
         for source in own:
             some.append(source)
-            size = sum(each.size_bytes for each in some)
+            size += source.size_bytes
             if len(some) == PIECE_IMAGES or size > PIECE_BYTES:
                 pieces.append(Piece(tuple(some)))
-                some = []
+                some, size = [], 0
         pieces += [Piece(tuple(some))] if some else []
     return pieces
 

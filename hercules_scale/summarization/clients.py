@@ -115,8 +115,8 @@ class OpenAIClient:
     def __init__(self, config: SummariesConfig, dialect: Dialect | None = None) -> None:
         import openai
 
-        arguments = client_arguments("summaries.engine", config.endpoint)
-        mounts = arguments.pop("mounts")
+        http_client = openai.DefaultAsyncHttpxClient
+        arguments = client_arguments("summaries.engine", config.endpoint, http_client)
         self._openai, self._config = openai, config
         self.dialect = dialect or Dialect()
         self._probed = dialect is not None
@@ -127,7 +127,6 @@ class OpenAIClient:
             **arguments,
             max_retries=0,
             timeout=openai.Timeout(None, connect=CONNECT_SECONDS),
-            http_client=openai.DefaultAsyncHttpxClient(mounts=mounts),
         )
 
     async def probe(self, say: Callable[[str], object]) -> None:

@@ -124,7 +124,7 @@ def test_texts_are_redacted_before_they_leave(
     run(parse_config(with_embedding(values, cache=str(tmp_path / "cache"))))
     assert sum("has a cold" in text for text in server.texts) >= 60
     assert not any("zq" in text for text in server.texts)
-    # Vectors of what was sent are not taken for those of the whole texts.
+    # A run without redaction finds no vectors of redacted texts in the cache.
     values["privacy"], values["output"] = {}, {"path": str(tmp_path / "other")}
     run(parse_config(with_embedding(values, cache=str(tmp_path / "cache"))))
     assert sum("zqbert has a cold" in text for text in server.texts) >= 60
