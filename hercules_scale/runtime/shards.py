@@ -131,16 +131,20 @@ def _attempt(store: Store, stage: str, shard: int) -> Iterator[bool]:
     Yields:
         Whether the shard may be begun, since too few workers died of it.
     """
-    folder = f"{_attempts(stage)}/{shard:06d}"
-    if len(store.list_files(folder)) >= DEATHS:
+    # All in one folder, since one that is deleted loses what another process writes into it.
+    folder, name = _attempts(stage), f"{shard:06d}"
+    marks = [mark for mark in store.list_folder(folder) if mark.partition(".")[0] == name]
+    if len(marks) >= DEATHS:
         yield False
         return
-    store.write_bytes(f"{folder}/{uuid.uuid4().hex}", b"")
+    marks.append(f"{name}.{uuid.uuid4().hex}")
+    store.write_bytes(f"{folder}/{marks[-1]}", b"")
     try:
         yield True
     finally:
         # Whatever it raised, the worker lives.
-        store.delete_files(folder)
+        for mark in marks:
+            store.delete_files(f"{folder}/{mark}")
 
 
 def _attempts(stage: str) -> str:

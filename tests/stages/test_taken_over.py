@@ -65,7 +65,7 @@ def test_a_worker_of_a_run_that_was_taken_over_writes_and_commits_nothing(tmp_pa
         write_lock(store, 1)
         with hold_lock(store, print) as lock:
             # The successor is at the same shard when the worker goes on.
-            lock.store.write_bytes("_work/attempts/embed/000003/theirs", b"")
+            lock.store.write_bytes("_work/attempts/embed/000003.theirs", b"")
         left[:] = store.list_files("")
 
     with hold_lock(store, print) as lock:
