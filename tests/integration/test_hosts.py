@@ -39,7 +39,7 @@ CHECKOUT = Path(__file__).parents[2]
 # the sockets and sessions of Ray, and its object store. The checkout is seen wherever it lies.
 ALONE = """
 exec 3<"$0" && mount -t tmpfs none /tmp && mount -t tmpfs none /dev/shm || exit
-mkdir -p "$0" && mount --no-canonicalize --bind /proc/self/fd/3 "$0" && exec "$@" 3<&-
+mkdir -p "$0" && mount --no-canonicalize --bind /proc/self/fd/3 "$0" && cd /tmp && exec "$@" 3<&-
 """
 
 
@@ -48,12 +48,12 @@ class Hosts:
     """Three hosts with a node of Ray each, the first of which has no processors for work."""
 
     token: str
-    head: subprocess.Popen[bytes]
+    nodes: list[subprocess.Popen[bytes]]
 
     def run(self, config: dict[str, object], ends_with: int = 0) -> str:
         """Run a configuration on the head, where the file lies, and nowhere else."""
         # What `ip netns` and `unshare` run, they become.
-        inside = ["nsenter", f"--target={self.head.pid}", "--mount", "--net"]
+        inside = ["nsenter", f"--target={self.nodes[0].pid}", "--mount", "--net"]
         command = f"cat >/tmp/run.yaml && exec {sys.executable} -m hercules_scale run /tmp/run.yaml"
         environment = {
             **os.environ,
@@ -138,6 +138,7 @@ def hosts(network: str, tmp_path: Path) -> Iterator[Hosts]:
             address=address_of(host),
             n_cpus=n_cpus,
             within=within,
+            HERCULES_SCALE_CACHE="/tmp/models",
             **server.environment,
         )
         nodes.append(node)
@@ -156,7 +157,7 @@ def hosts(network: str, tmp_path: Path) -> Iterator[Hosts]:
             start(HEAD, 0, ["--head", f"--port={PORT}", "--include-dashboard=false"])
             for host in WORKERS:
                 start(host, 1, [f"--address={address_of(HEAD)}:{PORT}"])
-            yield Hosts(token, nodes[0])
+            yield Hosts(token, nodes)
         finally:
             for host in HOSTS:
                 kill_node(namespace(host))
@@ -206,3 +207,24 @@ def test_hosts_that_share_only_a_network_and_a_bucket_make_the_tables_of_one_pro
     last = refused.splitlines()[-1]
     assert "output.path /tmp/alone: is another folder on the node 1" in last
     assert "of the Ray cluster; give one that all nodes share, such as s3://" in last
+
+
+def test_vllm_runs_on_a_host_that_never_saw_the_model(hosts: Hosts, icd: pa.Table) -> None:
+    source = Store("s3://bucket/input")
+    pq.write_table(icd.slice(0, 200), source.path("icd.parquet"), filesystem=source.arrow)
+    summaries = {"engine": "vllm", "candidates": 1, "exemplars": 4, "max_answer_tokens": 64}
+    config = small_config(
+        f"{source.uri}/icd.parquet",
+        "s3://bucket/labelled",
+        hierarchy={"levels": [4, 2]},
+        summaries=summaries,
+    )
+    hosts.run(config)
+    hierarchy = Hierarchy.open("s3://bucket/labelled")
+    clusters = hierarchy.clusters()
+    assert clusters["title"].str.len().min() > 0
+    outcomes = hierarchy.table("llm_calls")["outcome"]
+    assert outcomes.isin(["ok", "invalid"]).any()
+    # Its files, as seen by each host; the head only counts tokens.
+    unpacked = [Path(f"/proc/{node.pid}/root/tmp/models").exists() for node in hosts.nodes]
+    assert any(unpacked[1:])
