@@ -196,6 +196,19 @@ def _n_weights(config: dict[str, Any]) -> float:
     return float(embedding + config["num_hidden_layers"] * (attention + perceptron))
 
 
+def check_vllm() -> None:
+    """Refuse the engine where vLLM is not installed.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if importlib.util.find_spec("vllm") is None:
+        raise ConfigError(
+            "embedding.engine vllm needs the package vllm, which is not installed; install "
+            "hercules-scale[gpu] (or [cpu]), or take engine sentence-transformers"
+        )
+
+
 def check_local(key: str, name: str) -> None:
     """Refuse a model that would be looked for on a model hub.
 

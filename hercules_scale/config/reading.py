@@ -159,10 +159,10 @@ class InputConfig(Section):
 class EmbeddingConfig(Section):
     """Embedding of the items."""
 
-    engine: Literal["sentence-transformers", "openai"] = Field(
+    engine: Literal["sentence-transformers", "vllm", "openai"] = Field(
         default="sentence-transformers",
-        description="of texts: sentence-transformers (on the workers) or openai (any endpoint of "
-        "OpenAI's embeddings API)",
+        description="of texts: sentence-transformers or vllm (on the workers), or openai (any "
+        "endpoint of OpenAI's embeddings API)",
     )
     model: str | None = Field(
         default=None,
@@ -228,7 +228,7 @@ class EmbeddingConfig(Section):
                 )
             if self.long_text == "window":
                 raise ValueError(
-                    "long_text window needs engine sentence-transformers; leave it out"
+                    "long_text window needs engine sentence-transformers or vllm; leave it out"
                 )
             return self
         for key in ("endpoint", "max_total_tokens", "price"):

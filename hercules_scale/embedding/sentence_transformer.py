@@ -10,15 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hercules_scale.embedding.packed_linear import pack_linear_layers
+from hercules_scale.embedding.windows import Windows, tokenize
 from hercules_scale.errors import ConfigError
 from hercules_scale.models import resolve_embedding_model
 
 CPU_BATCH_TOKENS = 1024
 GPU_BATCH_TOKENS = 65_536
-# Windows of a text that are read; one of 10 MB would cost as much as thousands of others.
-WINDOWS = 64
-# Few tokens are longer.
-CHARACTERS_PER_TOKEN = 16
 # Beyond this length the quadratic memory of plain attention costs more than it saves.
 PLAIN_ATTENTION_TOKENS = 512
 
@@ -109,25 +106,18 @@ class SentenceTransformerEncoder:
 
     def count_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Return the tokens that the model reads of each text, shape (n,), after truncation."""
-        windows, owners = self._tokenize(texts)
-        lengths = [len(ids) for ids in windows]
-        return np.bincount(owners, lengths, len(texts)).astype(np.int64)
+        return self._tokenize(texts).tokens()
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the vectors of unit length, shape (n, d), in the order of the texts."""
         import torch
 
-        windows, owners = self._tokenize(texts)
-        lengths = np.array([len(ids) for ids in windows], np.int64)
-        vectors = np.empty((len(windows), self.dimension), dtype=np.float32)
+        windows = self._tokenize(texts)
+        vectors = np.empty((len(windows.ids), self.dimension), dtype=np.float32)
         with self._device_lock, torch.inference_mode():
-            for rows in length_batches(lengths, self._batch_tokens):
-                self._encode_rows(windows, rows, vectors)
-        if len(windows) == len(texts):
-            return vectors
-        starts = np.searchsorted(owners, np.arange(len(texts)))
-        sums = np.add.reduceat(vectors * lengths[:, None], starts, axis=0)
-        return np.asarray(sums / np.linalg.norm(sums, axis=1, keepdims=True), np.float32)
+            for rows in length_batches(windows.lengths, self._batch_tokens):
+                self._encode_rows(windows.ids, rows, vectors)
+        return windows.averaged(vectors)
 
     def _encode_rows(
         self, windows: list[list[int]], rows: NDArray[np.int64], vectors: NDArray[np.float32]
@@ -167,30 +157,8 @@ class SentenceTransformerEncoder:
         ends = bool(ids) and ids[-1] in self._tokenizer.all_special_ids
         return {"prompt_length": len(ids) - ends}
 
-    def _tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], NDArray[np.int64]]:
-        """Return windows of tokens, and the text that each is of; one a text unless windows are
-        wanted."""
-        if not texts:
-            return [], np.zeros(0, np.int64)
-        limit = WINDOWS * self.max_tokens * CHARACTERS_PER_TOKEN
-        found = self._tokenizer(
-            [self._prompt + text[:limit] for text in texts],
-            truncation=True,
-            max_length=self.max_tokens,
-            padding=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            return_overflowing_tokens=self._in_windows,
-        )
-        owners = found.get("overflow_to_sample_mapping", range(len(texts)))
-        ids = [list(window) for window in found["input_ids"]]
-        kept = []
-        counts = np.zeros(len(texts), np.int64)
-        for place, owner in enumerate(owners):
-            counts[owner] += 1
-            if counts[owner] <= WINDOWS:
-                kept.append(place)
-        return [ids[place] for place in kept], np.array([owners[place] for place in kept], np.int64)
+    def _tokenize(self, texts: Sequence[str]) -> Windows:
+        return tokenize(self._tokenizer, texts, self._prompt, self.max_tokens, self._in_windows)
 
 
 def choose_device(

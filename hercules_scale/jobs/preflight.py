@@ -185,6 +185,10 @@ def _check_models(config: RunConfig) -> None:
             f"embedding.model {embedding.model!r} has no meaning for input.modality {modality}, "
             "where items are vectors already; leave it out, embedding.text_model embeds titles"
         )
+    if embedding.engine == "vllm" and not config.labels_share_space:
+        raise ConfigError(
+            f"embedding.engine vllm embeds texts, and input.modality is {modality}; leave it out"
+        )
     if config.privacy.local_only:
         _check_local_models(config)
     if config.summaries.show_images and modality != "image":

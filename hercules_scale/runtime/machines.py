@@ -23,6 +23,7 @@ from hercules_scale.models import (
     DEFAULT_TEXT_MODEL,
     IMAGE_ALIASES,
     check_chat_model,
+    check_vllm,
     embedding_aliases,
     resolve_embedding_model,
     resolve_image_model,
@@ -169,6 +170,8 @@ def _check_encoder(config: RunConfig) -> None:
     model = config.embedding.model
     if not config.loads_encoder or names_function(model):
         return
+    if config.labels_share_space and config.embedding.engine == "vllm":
+        check_vllm()
     if config.input.modality == "image":
         resolve_image_model(model or DEFAULT_IMAGE_MODEL)
     else:
@@ -229,4 +232,6 @@ def take_resources(
     context = replace(context, config=with_absolute_folders(config))
     if machines.grows or len(machines.nodes) > 1:
         _check_nodes(context, sources, pools_of(context.config, n_gpus))
+    else:
+        _check_encoder(context.config)
     return context, n_gpus

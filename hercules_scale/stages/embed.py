@@ -22,8 +22,8 @@ from hercules_scale.stages.encoders import (
     Embed,
     Vectors,
     cached,
-    load_encoder,
     load_image_encoder,
+    load_item_encoder,
     loaded_once,
     open_endpoint,
 )
@@ -55,7 +55,7 @@ class EmbedWorker:
 
     def __call__(self, shard: int) -> ShardResult:
         """Write the shard's vectors."""
-        encoder = loaded_once(load_encoder, self.config)
+        encoder = loaded_once(load_item_encoder, self.config)
         embed = cached(self.config, lambda items: encoder.encode(_texts(items)))
         return write_embeddings(self.store, shard, _names(self.descriptions), embed)
 

