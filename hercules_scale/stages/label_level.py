@@ -7,7 +7,7 @@ phrases take the place of either only where the model gave nothing of use or som
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,7 +22,7 @@ from hercules_scale.summarization.choosing import (
     list_penalty,
     reading_penalty,
 )
-from hercules_scale.summarization.cluster_facts import ClusterFacts
+from hercules_scale.summarization.cluster_facts import Child, ClusterFacts
 from hercules_scale.summarization.distinct import alike_titles, title_key, told_apart
 from hercules_scale.summarization.fallback import summary_from_keyphrases, withheld_summary
 from hercules_scale.summarization.grounding import LEAST_OF_TITLE, Grounding
@@ -130,8 +130,13 @@ class Words:
 
 
 def unasked_reason(facts: ClusterFacts) -> str:
-    """Return the reason why the model is not asked about a cluster; empty where it is."""
+    """Return the reason why the model may not be asked about a cluster; empty where it may."""
     return facts.withheld or (WORDLESS if facts.wordless else "")
+
+
+def is_asked_about(facts: ClusterFacts) -> bool:
+    """Return whether the model is asked about a cluster; one with the same items has a label."""
+    return not unasked_reason(facts) and facts.same_below is None
 
 
 async def label_level(level: Level, labeller: Labeller | None) -> Labels:
@@ -149,7 +154,7 @@ async def label_level(level: Level, labeller: Labeller | None) -> Labels:
         found = {each.cluster_id: Candidates(problem=each.withheld or NO_MODEL) for each in facts}
     else:
         found = {each.cluster_id: Candidates(problem=unasked_reason(each)) for each in facts}
-        asked = [each for each in facts if not unasked_reason(each)]
+        asked = [each for each in facts if is_asked_about(each)]
         found |= await labeller.label(asked, level.grounding)
     titles = await _titles(level, [found[each.cluster_id] for each in facts], labeller)
     heads = [f"{title.text}. " for title in titles]
@@ -175,7 +180,8 @@ async def _titles(level: Level, found: list[Candidates], labeller: Labeller | No
         for answer in await labeller.name_siblings(asked):
             for cluster, title in answer.items():
                 known = {each.text for each in options[cluster]}
-                if title not in known and not _problem_of(level, cluster, title):
+                usable = title not in known and not is_decorated(title, known)
+                if usable and not _problem_of(level, cluster, title):
                     options[cluster].append(Words(title, "model"))
                     new.add(cluster)
         if new:
@@ -188,7 +194,7 @@ async def _titles(level: Level, found: list[Candidates], labeller: Labeller | No
 
 def _to_name(level: Level, titles: list[str]) -> list[list[int]]:
     """Return groups of siblings that the model names together."""
-    shown = np.array([not unasked_reason(each) for each in level.facts])
+    shown = np.array([is_asked_about(each) for each in level.facts])
     groups = [group[shown[group]] for group in level.groups]
     if not level.names_siblings:
         return [same for group in groups for same in alike_titles(titles, group)]
@@ -249,6 +255,12 @@ def _penalty(level: Level, cluster: int, words: Words, of_title: bool) -> float:
     return penalty
 
 
+def is_decorated(title: str, known: Collection[str]) -> bool:
+    """Return whether a title is one that is known with words before or after a colon."""
+    halves = {title_key(half) for half in title.split(":")}
+    return ":" in title and any(title_key(each) in halves for each in known)
+
+
 def names_a_part(facts: ClusterFacts, title: str) -> bool:
     """Return whether a child with less than four fifths of the items has the same title."""
     key = title_key(title)
@@ -269,6 +281,8 @@ def title_options(
         several: Whether there is a choice; else the first answer is taken.
         with_phrases: Whether key phrases may be chosen where there are answers.
     """
+    if (same := _label_below(facts)) is not None:
+        return [Words(same.title, same.source, same.error or "")]
     fallback = _fallback(facts, found.problem)
     phrases = Words(fallback.title, fallback.source, TITLE_LOST)
     return _options(found.titles, phrases, found.problem, several, with_phrases)
@@ -278,6 +292,9 @@ def description_options(
     found: Candidates, facts: ClusterFacts, several: bool, with_phrases: bool
 ) -> list[Words]:
     """Return the descriptions of a cluster that may be chosen, as ``title_options``."""
+    if (same := _label_below(facts)) is not None:
+        source = "keyphrases" if same.error else "model"
+        return [Words(same.description, source, same.error or "")]
     fallback = _fallback(facts, found.problem)
     phrases = Words(fallback.description, fallback.description_source, DESCRIPTION_LOST)
     return _options(found.descriptions, phrases, found.problem, several, with_phrases)
@@ -292,6 +309,11 @@ def _options(
     if not several:
         return own[:1]
     return [*own, phrases] if with_phrases else own
+
+
+def _label_below(facts: ClusterFacts) -> Child | None:
+    """Return the cluster below with the same items, which lends its label."""
+    return None if unasked_reason(facts) else facts.same_below
 
 
 def _fallback(facts: ClusterFacts, problem: str) -> Summary:

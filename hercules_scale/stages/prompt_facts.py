@@ -263,18 +263,20 @@ def _children(context: RunContext, clustering: Clustering, level: int) -> dict[i
     config, below = context.config.summaries, clustering.level(level - 1)
     summaries = read_table(context.store, labelled_files(context)[level - 1])
     children: dict[int, list[tuple[float, Child]]] = {}
-    for parent, order, n_items, title, description, told_by in zip(
+    for parent, order, n_items, title, description, source, error in zip(
         below["parent_cluster_id"].to_pylist(),
         _order_of_children(context, clustering, level),
         below["n_items"].to_pylist(),
         summaries["title"].to_pylist(),
         summaries["description"].to_pylist(),
         summaries["summary_source"].to_pylist(),
+        summaries["summary_error"].to_pylist(),
         strict=True,
     ):
-        if told_by == WITHHELD:
+        if source == WITHHELD:
             continue
-        children.setdefault(parent, []).append((order, Child(title, description, n_items)))
+        child = Child(title, description, n_items, source, error)
+        children.setdefault(parent, []).append((order, child))
     return {
         parent: [child for _, child in sorted(own, key=lambda each: each[0])[: config.children]]
         for parent, own in children.items()

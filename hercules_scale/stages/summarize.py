@@ -20,7 +20,7 @@ from hercules_scale.runtime.prometheus import call_recorder
 from hercules_scale.runtime.shards import done_shards
 from hercules_scale.stages.cluster import Clustering
 from hercules_scale.stages.label_items import LabelItems, draw_label_items
-from hercules_scale.stages.label_level import WORDLESS, Labels, Level, label_level, unasked_reason
+from hercules_scale.stages.label_level import WORDLESS, Labels, Level, is_asked_about, label_level
 from hercules_scale.stages.language_model import Encode
 from hercules_scale.stages.prompt_facts import (
     LABELLING,
@@ -180,7 +180,7 @@ async def _label_levels(
             with nullcontext() if labeller is None else asker.reporting(progress):
                 labels = await label_level(level, labeller)
             _commit_level(work, number, level, labels, ledger)
-            n_asked = sum(not unasked_reason(each) for each in level.facts)
+            n_asked = sum(map(is_asked_about, level.facts))
             progress.advance(len(level.facts) - (n_asked if labeller is not None else 0))
             n_wordless = sum(each.wordless and not each.withheld for each in level.facts)
             if labeller is not None and n_wordless:

@@ -22,11 +22,21 @@ _CHARACTERS_LOOKED_AT = 4_000
 
 @dataclass(frozen=True)
 class Child:
-    """A cluster of the level below, as its parent's prompt shows it."""
+    """A cluster of the level below, as its parent's prompt shows it.
+
+    Attributes:
+        title: Its title.
+        description: Its description.
+        n_items: Items in it.
+        source: Source of the title, as in the table ``clusters``.
+        error: The reason why title or description is not the model's; None where both are.
+    """
 
     title: str
     description: str
     n_items: int
+    source: str = "model"
+    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,12 @@ class ClusterFacts:
     def name(self) -> str:
         """``level/id``, as commands and messages name clusters."""
         return f"{self.level}/{self.cluster_id}"
+
+    @property
+    def same_below(self) -> Child | None:
+        """The cluster of the level below that has the same items, if there is one."""
+        same = [child for child in self.children if child.n_items == self.n_items]
+        return same[0] if same else None
 
     @property
     def own_texts(self) -> list[str]:

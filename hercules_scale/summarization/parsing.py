@@ -16,6 +16,7 @@ from hercules_scale.summarization.answers import (
     without_thoughts,
 )
 from hercules_scale.summarization.cluster_facts import ClusterFacts, plain_text
+from hercules_scale.summarization.copied import without_copied_phrases
 from hercules_scale.summarization.prompts import (
     DESCRIPTION_CHARACTERS,
     TITLE_CHARACTERS,
@@ -257,7 +258,12 @@ def _to_summary(answer: Any, facts: ClusterFacts) -> Summary:
         raise SummaryError("the answer repeats itself")
     if _repeats_prompt(title, facts):
         raise SummaryError("the title repeats the instructions, not what the items are about")
-    return Summary(title, _whole_sentences(values["description"]), topics=tuple(topics))
+    description = _whole_sentences(values["description"])
+    if not topics:
+        description = without_copied_phrases(description, facts.keyphrases)
+    if not description:
+        raise SummaryError("the description is the list of key phrases of the request")
+    return Summary(title, description, topics=tuple(topics))
 
 
 def _topics(answer: Any, facts: ClusterFacts) -> list[str]:

@@ -22,6 +22,8 @@ from hercules_scale.stages.label_level import (
     TITLE_LOST,
     Words,
     description_options,
+    is_asked_about,
+    is_decorated,
     names_a_part,
     title_options,
 )
@@ -204,6 +206,30 @@ def test_labels_that_no_item_can_be_compared_with_are_the_models() -> None:
 def test_a_title_that_a_part_has_already_is_known(title: str, n_items: int, named: bool) -> None:
     parts = [Child("Ferries", "Ships.", n_items), Child("Trams", "Rails.", 100 - n_items)]
     assert names_a_part(ClusterFacts(2, 0, 100, children=parts), title) is named
+
+
+def test_a_cluster_with_the_items_of_one_below_has_its_label() -> None:
+    below = Child("Ferries", "Ships.", 9, "keyphrases", "no answer in time")
+    facts = ClusterFacts(2, 0, 9, ["ferry"], children=[below])
+    assert not is_asked_about(facts)
+    for options, text in ((title_options, "Ferries"), (description_options, "Ships.")):
+        expected = [Words(text, "keyphrases", "no answer in time")]
+        assert options(Candidates(), facts, True, True) == expected
+    assert is_asked_about(ClusterFacts(2, 0, 10, ["ferry"], children=[below]))
+
+
+@pytest.mark.parametrize(
+    ("title", "decorated"),
+    [
+        ("Ferries: Ferries", True),
+        ("A new era: the ferries", True),
+        ("Ferries and trams", False),
+        ("Ferries: fares and tickets", True),
+        ("Ships: fares and tickets", False),
+    ],
+)
+def test_a_known_title_with_words_around_it_is_no_other(title: str, decorated: bool) -> None:
+    assert is_decorated(title, {"Ferries"}) is decorated
 
 
 @pytest.mark.parametrize("several", [False, True])
