@@ -70,7 +70,7 @@ def growing_cluster(kinds: dict[str, Any], v2: bool) -> Iterator[tuple[str, dict
     }
     config = {
         "cluster_name": "growing",
-        "max_workers": 4,
+        "max_workers": 8,
         "upscaling_speed": 1.0,
         "idle_timeout_minutes": IDLE_MINUTES,
         "provider": provider,
@@ -144,6 +144,8 @@ def has_processors(cluster: tuple[str, dict[str, str], Path]) -> bool:
 
 def kinds_of(name: str) -> dict[str, Any]:
     """Kinds of nodes of a shipped file, without what its cloud alone knows."""
+    if name.startswith("kuberay"):
+        return kinds_of_groups(name)
     values = yaml.safe_load((FOLDER / name).read_text())
     return {
         kind: {
@@ -156,18 +158,41 @@ def kinds_of(name: str) -> dict[str, Any]:
     }
 
 
+def kinds_of_groups(name: str) -> dict[str, Any]:
+    """Kinds of nodes of a KubeRay file, as its operator counts their resources."""
+    job = next(
+        each
+        for each in yaml.safe_load_all((FOLDER / name).read_text())
+        if each["kind"] == "RayJob"
+    )
+    kinds = {}
+    for group in job["spec"]["rayClusterSpec"]["workerGroupSpecs"]:
+        (container,) = group["template"]["spec"]["containers"]
+        asked = {**container["resources"]["requests"], **container["resources"]["limits"]}
+        resources = {"CPU": int(asked["cpu"]), "GPU": int(asked.get("nvidia.com/gpu", 0))}
+        kinds[group["groupName"]] = {
+            "resources": {kind: n for kind, n in resources.items() if n},
+            "max_workers": group["maxReplicas"],
+            "node_config": {},
+        }
+    return kinds
+
+
 @pytest.mark.parametrize(
-    ("name", "v2"), [("aws.yaml", False), ("gcp.yaml", True)], ids=["first", "second"]
+    ("name", "v2", "profile"),
+    [("aws.yaml", False, "auto"), ("gcp.yaml", True, "gpu"), ("kuberay-gpu.yaml", False, "gpu")],
 )
 def test_a_run_from_no_nodes_grows_and_ends_and_the_cluster_shrinks(
-    name: str, v2: bool, icd: pa.Table, tmp_path: Path
+    name: str, v2: bool, profile: str, icd: pa.Table, tmp_path: Path
 ) -> None:
     texts = tmp_path / "icd.parquet"
     pq.write_table(icd.slice(0, 600), texts)
     output = tmp_path / "run"
     with growing_cluster(kinds_of(name), v2) as cluster:
         done = run_there(
-            small_config(texts, output, resources={"wait_seconds": 150}), cluster, tmp_path
+            small_config(texts, output, resources={"wait_seconds": 150, "profile": profile}),
+            cluster,
+            tmp_path,
         )
         # The head has no processors: the run ended on nodes that it asked for.
         assert done.returncode == 0, done.stdout + done.stderr
