@@ -23,7 +23,12 @@ from hercules_scale.summarization.choosing import (
     reading_penalty,
 )
 from hercules_scale.summarization.cluster_facts import Child, ClusterFacts
-from hercules_scale.summarization.distinct import alike_titles, title_key, told_apart
+from hercules_scale.summarization.distinct import (
+    alike_titles,
+    names_a_part,
+    title_key,
+    told_apart,
+)
 from hercules_scale.summarization.fallback import summary_from_keyphrases, withheld_summary
 from hercules_scale.summarization.grounding import LEAST_OF_TITLE, Grounding
 from hercules_scale.summarization.label import Candidates, Labeller
@@ -46,8 +51,8 @@ DESCRIPTION_LOST = (
 STATISTICS_COMPARED = 8
 # Bonus in nats for a cosine of one to the topic.
 TOPIC_WEIGHT = 2.0
-# Penalty in nats for the title of a child that has less than this share of the items.
-PART_PENALTY, WHOLE = 1.0, 0.8
+# Penalty in nats for the title of a child that has few of the items.
+PART_PENALTY = 1.0
 
 
 @dataclass(frozen=True)
@@ -259,15 +264,6 @@ def is_decorated(title: str, known: Collection[str]) -> bool:
     """Return whether a title is one that is known with words before or after a colon."""
     halves = {title_key(half) for half in title.split(":")}
     return ":" in title and any(title_key(each) in halves for each in known)
-
-
-def names_a_part(facts: ClusterFacts, title: str) -> bool:
-    """Return whether a child with less than four fifths of the items has the same title."""
-    key = title_key(title)
-    return any(
-        title_key(child.title) == key and child.n_items < WHOLE * facts.n_items
-        for child in facts.children
-    )
 
 
 def title_options(

@@ -15,6 +15,9 @@ _SMALL_WORDS = frozenset(
     ("a", "an", "and", "at", "by", "for", "from", "in", "of", "on", "or", "the", "to", "with")
 )
 
+# Share of the items from which a child is nearly all of its parent.
+_WHOLE = 0.8
+
 
 def title_key(title: str) -> str:
     """Return the key of titles that say the same: their words in any order and number."""
@@ -33,6 +36,15 @@ def alike_titles(titles: list[str], group: Int64) -> list[list[int]]:
     for cluster in group.tolist():
         by_key.setdefault(title_key(titles[cluster]), []).append(cluster)
     return [same for same in by_key.values() if len(same) > 1]
+
+
+def names_a_part(facts: ClusterFacts, title: str) -> bool:
+    """Return whether a child with less than four fifths of the items has the same title."""
+    key = title_key(title)
+    return any(
+        title_key(child.title) == key and child.n_items < _WHOLE * facts.n_items
+        for child in facts.children
+    )
 
 
 def told_apart(titles: list[str], facts: list[ClusterFacts], groups: list[Int64]) -> list[str]:

@@ -20,6 +20,7 @@ from hercules_scale.summarization.chat import (
     RefusedRequestError,
 )
 from hercules_scale.summarization.cluster_facts import ClusterFacts
+from hercules_scale.summarization.distinct import names_a_part
 from hercules_scale.summarization.grounding import (
     LEAST_OF_DESCRIPTION,
     LEAST_OF_TITLE,
@@ -282,6 +283,10 @@ class Labeller:
             if not found.complete:
                 raise SummaryError(problem)
             found.add_of_all(facts.cluster_id, grounding)
+            found.titles.sort(key=lambda title: names_a_part(facts, title))
+            # It is kept, should the next answer be no better.
+            if attempt == 1 and names_a_part(facts, found.titles[0]):
+                raise SummaryError("the title is the one of a part that has few of the items")
 
         for attempt in range(1, config.max_attempts + 1):
             # The same question again, at another draw: small models that read what was wrong

@@ -376,10 +376,23 @@ def clean_title(title: str) -> str:
         words.pop()
         is_cut = True
     if is_cut:
+        words = _without_half_name(words, title.strip(_QUOTES).split()[len(words) :])
         words = words[: _end_of_list(words)]
     while words and words[-1].lower().strip(",:;") in (_DANGLING if is_cut else _ARTICLES):
         words.pop()
     return cut(" ".join(words), TITLE_CHARACTERS).strip(_QUOTES)
+
+
+def _without_half_name(words: list[str], left_out: list[str]) -> list[str]:
+    """Return words without a name at their end that goes on in what was cut off, such as "the
+    Middle East"."""
+    names = [word[:1].isupper() for word in words]
+    if not left_out or not left_out[0][:1].isupper() or all(names):
+        return words
+    end = len(words)
+    while end and names[end - 1]:
+        end -= 1
+    return words[:end] if end > 2 else words
 
 
 def _end_of_list(words: list[str]) -> int:

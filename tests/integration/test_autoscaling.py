@@ -161,9 +161,7 @@ def kinds_of(name: str) -> dict[str, Any]:
 def kinds_of_groups(name: str) -> dict[str, Any]:
     """Kinds of nodes of a KubeRay file, as its operator counts their resources."""
     job = next(
-        each
-        for each in yaml.safe_load_all((FOLDER / name).read_text())
-        if each["kind"] == "RayJob"
+        each for each in yaml.safe_load_all((FOLDER / name).read_text()) if each["kind"] == "RayJob"
     )
     kinds = {}
     for group in job["spec"]["rayClusterSpec"]["workerGroupSpecs"]:

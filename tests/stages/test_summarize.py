@@ -24,7 +24,6 @@ from hercules_scale.stages.label_level import (
     description_options,
     is_asked_about,
     is_decorated,
-    names_a_part,
     title_options,
 )
 from hercules_scale.stages.phrase_counts import count_run_phrases
@@ -34,6 +33,7 @@ from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import read_table, write_table
 from hercules_scale.summarization.cluster_facts import Child, ClusterFacts
+from hercules_scale.summarization.distinct import names_a_part
 from hercules_scale.summarization.keyphrases import PhraseCounts
 from hercules_scale.summarization.label import Candidates
 from tests.conftest import write_embeddings

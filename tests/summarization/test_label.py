@@ -2,7 +2,7 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from hercules_scale.summarization.chat import (
     Model,
     ModelUnavailableError,
 )
-from hercules_scale.summarization.cluster_facts import ClusterFacts
+from hercules_scale.summarization.cluster_facts import Child, ClusterFacts
 from hercules_scale.summarization.gate import OUTAGE_CALLS
 from hercules_scale.summarization.grounding import Grounding
 from hercules_scale.summarization.keyphrases import PhraseCounts, count_phrases
@@ -106,12 +106,13 @@ class Run:
         on_done: Callable[[], None] = lambda: None,
         in_flight: int = 32,
         grounding: Grounding | None = None,
+        children: Sequence[Child] = (),
         **options: Any,
     ) -> dict[int, Candidates]:
         config = SummariesConfig.model_validate({"max_attempts": 3, "candidates": 1, **options})
         style = PromptStyle(EstimatedTokens(), config.max_prompt_tokens, config.exemplar_tokens)
         facts = [
-            ClusterFacts(2, cluster, 5, ["ferry"], [f"ferry number {cluster}"])
+            ClusterFacts(2, cluster, 5, ["ferry"], [f"ferry number {cluster}"], [*children])
             for cluster in range(n_clusters)
         ]
 
@@ -173,6 +174,15 @@ def test_a_bad_answer_is_asked_for_again_at_another_draw(run: Run) -> None:
     assert len({request.seed for request in model.requests}) == 3
     assert model.requests[0].temperature == 0
     assert model.requests[1].temperature > 0
+
+
+@pytest.mark.parametrize("second", ["Ships and ferries", "Ferries of the north"])
+def test_a_title_that_a_part_has_is_asked_for_once_more(run: Run, second: str) -> None:
+    answers = {1: GOOD, 2: GOOD.replace("Ferries of the north", second)}
+    model = StandIn(lambda cluster, attempt: answers[attempt])
+    found = run.label(model, children=[Child("Ferries of the north", "Ships.", 2)])
+    assert found[0].titles[0] == second
+    assert run.outcomes == [(0, 1, "invalid"), (0, 2, "ok")]
 
 
 def test_a_cluster_without_an_answer_says_why(run: Run) -> None:

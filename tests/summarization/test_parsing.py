@@ -123,6 +123,7 @@ def test_a_title_copied_from_a_worked_example_is_refused() -> None:
         ("Global oil and gas exploration in the North Sea", "Global oil and gas exploration"),
         ("Trade of China and the United States of America", "Trade of China and the United States"),
         ("How to and why to feed a rye starter", "How to and why to feed"),
+        ("Refugees and human rights in the Middle East", "Refugees and human rights"),
         (
             "Ferries and the harbours of large northern towns",
             "Ferries and the harbours of large northern",
