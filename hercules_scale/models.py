@@ -223,6 +223,33 @@ def check_local(key: str, name: str) -> None:
         )
 
 
+def check_on_hub(key: str, name: str) -> None:
+    """Refuse a model that a model hub is to give and does not, by a request for one small file.
+
+    Raises:
+        ConfigError: The hub does not have it, wants another token, or cannot be reached.
+    """
+    if is_alias(name) or os.path.isdir(os.path.expanduser(name)):
+        return
+    # It takes half a second to load.
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+    from huggingface_hub.utils import logging
+
+    logging.set_verbosity_error()
+    try:
+        hf_hub_download(name, "config.json")
+    except RemoteEntryNotFoundError:
+        # Models of several parts have such a file in each.
+        return
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"{key} {name!r}: the model hub does not give it ({type(error).__name__}: {reason}); "
+            "check the name, the network and HF_TOKEN, or give a local folder or an alias"
+        ) from None
+
+
 def cache_folder() -> Path:
     """Return the folder of unpacked models: ``HERCULES_SCALE_CACHE``, or the user's cache
     folder."""

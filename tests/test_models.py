@@ -2,8 +2,13 @@ import hashlib
 import importlib.metadata
 import io
 import json
+import os
+import subprocess
 import sys
+import threading
 import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -180,3 +185,74 @@ def test_the_size_of_a_model_is_in_its_configuration(tmp_path: Path) -> None:
     assert n_parameters(str(tmp_path)) == pytest.approx(134_515_008, rel=0.01)
     (tmp_path / "config.json").write_text("[]")
     assert n_parameters(str(tmp_path)) is None
+
+
+class HubOfOneModel(BaseHTTPRequestHandler):
+    """A model hub that has owner/there, and owner/parts without a file of its own."""
+
+    def do_HEAD(self) -> None:
+        self._answer(False)
+
+    def do_GET(self) -> None:
+        self._answer(True)
+
+    def _answer(self, with_body: bool) -> None:
+        there, parts = ("/owner/there/" in self.path), ("/owner/parts/" in self.path)
+        body = b"{}" if there else b""
+        self.send_response(200 if there else 404 if parts else 401)
+        if not there:
+            self.send_header("X-Error-Code", "EntryNotFound" if parts else "RepoNotFound")
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.send_header("ETag", '"0"')
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), HubOfOneModel) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_model_that_the_hub_does_not_give_is_found_out_by_one_small_file(
+    hub: str, tmp_path: Path
+) -> None:
+    program = """
+import sys
+from hercules_scale.errors import ConfigError
+from hercules_scale.models import check_on_hub
+for name in ("owner/there", "owner/parts", "minilm", sys.argv[1], "owner/missing"):
+    try:
+        check_on_hub("summaries.model", name)
+    except ConfigError as error:
+        print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        env={
+            **os.environ,
+            "HF_ENDPOINT": hub,
+            "HF_HOME": str(tmp_path / "cache"),
+            "HF_HUB_OFFLINE": "0",
+            "NO_PROXY": "*",
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 1, done.stdout
+    said = done.stdout.strip()
+    assert said.startswith(
+        "summaries.model 'owner/missing': the model hub does not give it (RepositoryNotFoundError: "
+    )
+    assert said.endswith("and HF_TOKEN, or give a local folder or an alias")

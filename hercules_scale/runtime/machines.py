@@ -23,6 +23,7 @@ from hercules_scale.models import (
     DEFAULT_TEXT_MODEL,
     IMAGE_ALIASES,
     check_chat_model,
+    check_on_hub,
     check_vllm,
     embedding_aliases,
     resolve_embedding_model,
@@ -157,19 +158,31 @@ def _lacking(
         if not os.path.exists(split_uri(uri)[1]):
             return f"input.path {uri}: is not there {here}; {shared}"
     try:
-        if "resources.embed" in keys:
-            _check_encoder(config)
-        if "resources.llm_replicas" in keys:
-            check_chat_model(config.summaries.model)
+        _check_models(config, keys)
     except ConfigError as error:
         return f"{error} ({here})"
     return None
+
+
+def _check_models(config: RunConfig, keys: list[str]) -> None:
+    """Refuse models that this machine needs for some pools, and cannot have.
+
+    Raises:
+        ConfigError: A model's files are not here, and no hub gives them.
+    """
+    if "resources.embed" in keys:
+        _check_encoder(config)
+    if "resources.llm_replicas" in keys:
+        check_chat_model(config.summaries.model)
+        check_on_hub("summaries.model", config.summaries.model)
 
 
 def _check_encoder(config: RunConfig) -> None:
     model = config.embedding.model
     if not config.loads_encoder or names_function(model):
         return
+    if model is not None:
+        check_on_hub("embedding.model", model)
     if config.labels_share_space and config.embedding.engine == "vllm":
         check_vllm()
     if config.input.modality == "image":
@@ -230,8 +243,9 @@ def take_resources(
     for note in check_resources(config, machines, n_gpus):
         context.reporter.say(note)
     context = replace(context, config=with_absolute_folders(config))
+    pools = pools_of(context.config, n_gpus)
     if machines.grows or len(machines.nodes) > 1:
-        _check_nodes(context, sources, pools_of(context.config, n_gpus))
+        _check_nodes(context, sources, pools)
     else:
-        _check_encoder(context.config)
+        _check_models(context.config, [pool.key for pool in pools])
     return context, n_gpus
