@@ -12,6 +12,7 @@ import importlib.metadata
 import importlib.util
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -234,9 +235,8 @@ def check_on_hub(key: str, name: str) -> None:
     # It takes half a second to load.
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import RemoteEntryNotFoundError
-    from huggingface_hub.utils import logging
 
-    logging.set_verbosity_error()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         hf_hub_download(name, "config.json")
     except RemoteEntryNotFoundError:

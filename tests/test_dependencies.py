@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
+import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -80,3 +85,48 @@ def test_the_locked_set_is_all_that_is_needed_and_nothing_else() -> None:
             todo += needs(requirement)
     assert missing == LEFT_OUT
     assert locked.keys() - reached == DATA
+
+
+@pytest.mark.slow
+def test_the_set_for_gpus_is_what_its_packages_need(tmp_path: Path) -> None:
+    given = (REPOSITORY / "requirements-gpu.txt").read_text(encoding="utf-8")
+    # With CUDA, also where the index has a build for CPUs besides.
+    path = tmp_path / "requirements.txt"
+    path.write_text(re.sub(r"^torch==", "torch===", given, flags=re.MULTILINE))
+    options = ["--quiet", "--dry-run", "--ignore-installed", "--no-deps", "--report", "-"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "install", *options, "-r", str(path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = [each["metadata"] for each in json.loads(done.stdout)["install"]]
+    versions = {canonicalize_name(each["name"]): each["version"] for each in found}
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = {
+        canonicalize_name(each["name"]): list(map(Requirement, each.get("requires_dist", [])))
+        for each in found
+    }
+    extras = project["optional-dependencies"]
+    wanted = [each for extra in ("gpu", "explorer", "images", "demo") for each in extras[extra]]
+    todo = list(map(Requirement, [*project["dependencies"], *wanted]))
+    lacking, seen = set(), set()
+    while todo:
+        asked = todo.pop()
+        name = canonicalize_name(asked.name)
+        if name not in versions or not asked.specifier.contains(versions[name], True):
+            lacking.add(str(asked))
+        if (name, *sorted(asked.extras)) in seen:
+            continue
+        seen.add((name, *sorted(asked.extras)))
+        todo += [
+            each
+            for each in needed.get(name, [])
+            if each.marker is None
+            or any(each.marker.evaluate({"extra": extra}) for extra in ["", *asked.extras])
+        ]
+    # The demo is not for GPUs, and one of its packages wraps its data in a program.
+    assert lacking == {"llm", "llama-cpp-python>=0.3.7", "simple-icd-10-cm==1.5.0"}
+    assert {name for name, *_ in seen} >= versions.keys()
+    assert {"nvidia-cublas", "triton", "vllm"} <= versions.keys()
