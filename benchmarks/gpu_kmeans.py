@@ -1,18 +1,23 @@
-"""One iteration of k-means on a GPU: seconds, TFLOP/s, and labels checked in float64.
+"""k-means on a GPU against its roofline, with labels and sums checked to the bit against the CPU.
 
-    python benchmarks/gpu_kmeans.py [--rows 10000000] [--dimension 768] [--clusters 10000]
-        [--iterations 5] [--peak 989e12] [--json OUT] [--profile]
+    python benchmarks/gpu_kmeans.py [--sizes 200000x1000 10000000x10000 ...] [--dimension 768]
+        [--iterations 3] [--peak 989e12] [--limit 540] [--json OUT] [--profile]
 
-It needs numpy and torch alone, and the repository on PYTHONPATH. Vectors of unit length around
-planted centres are made on the device, tile by tile, from a seed. An iteration is the assignment,
-the fixed-point sums and the new centroids; the first, which moves every row, is timed like the
-others, after one over a single tile that warms up. The work is counted as 2·n·k·d operations,
-whatever is computed besides.
+One script for a machine that is lent for minutes: it needs numpy and torch alone, and the
+repository on PYTHONPATH. By default it takes 200,000 and 10,000,000 rows with 1,000 and 10,000
+clusters each, and leaves out the sizes that the limit in seconds has no time for.
+
+Vectors of unit length around planted centres are made on the device, tile by tile, from a seed. An
+iteration is the assignment, the fixed-point sums and the new centroids; the first, which moves
+every row, is timed like the others, after one over a single tile that warms up. The work is counted
+as 2·n·k·d operations, whatever is computed besides. The CPU repeats the last assignment of the
+first tiles, with their sums, by the same kernel in float32.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -28,60 +33,80 @@ TILE_ROWS = 65_536
 # Of unit vectors: 62 - ceil(log2 n) - ceil(log2 max|x|).
 PLACES = 38
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+SIZES = ("200000x1000", "200000x10000", "10000000x1000", "10000000x10000")
+# Four tiles hold all of the 200,000 rows; of more rows they are a sample.
+CHECKED_TILES = 4
+HEADER = ("rows", "clusters", "seconds", "TFLOP/s", "of peak", "rows checked", "labels", "sums")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--sizes", nargs="+", default=SIZES, help="rows x clusters")
     parser.add_argument("--dimension", type=int, default=768)
-    parser.add_argument("--clusters", type=int, default=10_000)
-    parser.add_argument("--iterations", type=int, default=5)
+    parser.add_argument("--iterations", type=int, default=3)
     parser.add_argument("--spread", type=float, default=1.0, help="noise over centres, by length")
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--peak", type=float, default=989e12, help="operations a second at most")
-    parser.add_argument("--checked", type=int, default=2000, help="rows checked in float64")
+    parser.add_argument("--limit", type=float, default=540, help="seconds in all")
     parser.add_argument("--profile", action="store_true", help="show kernels of a last iteration")
     parser.add_argument("--json", help="where to write the figures")
     options = parser.parse_args()
 
-    warm_up = list(make_tiles(options, TILE_ROWS))
-    centroids = warm_up[0][: options.clusters].clone()
-    DeviceTiles(warm_up, PLACES, options.device, DTYPES[options.dtype]).assign(centroids)
+    started, longest = time.perf_counter(), 0.0
+    rows: list[dict[str, object]] = []
+    print(f"{device_name(options.device)}, torch {torch.__version__}, {options.dtype}")
+    print("| " + " | ".join(HEADER) + " |\n|" + "---|" * len(HEADER))
+    for size in options.sizes:
+        n_rows, n_clusters = map(int, size.split("x"))
+        began = time.perf_counter()
+        # A size takes up to ten times as long as one of a tenth of its rows or clusters.
+        if rows and began - started + 10 * longest > options.limit:
+            print(f"{size}: left out, the time limit is near")
+            continue
+        rows.append(measure(n_rows, n_clusters, options))
+        longest = max(longest, time.perf_counter() - began)
+        print(as_row(rows[-1]), flush=True)
+    if options.json:
+        found = {**vars(options), "device_name": device_name(options.device), "sizes": rows}
+        Path(options.json).write_text(json.dumps(found, indent=1))
+    if not all(row["labels_equal"] and row["sums_equal"] for row in rows):
+        raise SystemExit("labels or sums differ from the CPU's")
+
+
+def measure(n_rows: int, n_clusters: int, options: argparse.Namespace) -> dict[str, object]:
+    """Return the figures of one size."""
+    dtype = DTYPES[options.dtype]
+    warm_up = list(make_tiles(min(TILE_ROWS, n_rows), n_clusters, options))
+    centroids = next(make_tiles(n_clusters, n_clusters, options)).clone()
+    DeviceTiles(warm_up, PLACES, options.device, dtype).assign(centroids)
     del warm_up
-    started = time.perf_counter()
-    tiles = DeviceTiles(
-        make_tiles(options, options.rows), PLACES, options.device, DTYPES[options.dtype]
-    )
-    synchronize(options.device)
-    figures: dict[str, object] = {**vars(options), "torch": torch.__version__}
-    figures["device_name"] = device_name(options.device)
-    figures["seconds_to_load"] = time.perf_counter() - started
+    tiles = DeviceTiles(make_tiles(n_rows, n_clusters, options), PLACES, options.device, dtype)
     runs = []
     for _ in range(options.iterations):
-        before = tiles.labels()
-        centroids, run = iterate(tiles, centroids, before, options)
+        centroids, run = iterate(tiles, centroids, options.device)
         runs.append(run)
-    assigned_to = centroids
-    labels, _ = tiles.assign(assigned_to)
-    figures["iterations_run"] = runs
+    labels, _ = tiles.assign(centroids)
     seconds = statistics.median(run["seconds"] for run in runs)
-    work = 2 * options.rows * options.clusters * options.dimension
-    figures["seconds"] = seconds
-    figures["tflops"] = work / seconds / 1e12
-    figures["share_of_peak"] = work / seconds / options.peak
-    figures |= check(options, tiles, labels, assigned_to)
-    show(figures, runs)
+    work = 2 * n_rows * n_clusters * options.dimension
+    figures = {
+        "rows": n_rows,
+        "clusters": n_clusters,
+        "iterations": runs,
+        "seconds": seconds,
+        "tflops": work / seconds / 1e12,
+        "share_of_peak": work / seconds / options.peak,
+        **compare(n_rows, n_clusters, tiles, labels, centroids, options),
+    }
     if options.profile:
-        profile(tiles, centroids, options)
-    if options.json:
-        Path(options.json).write_text(json.dumps(figures, indent=1))
+        profile(tiles, centroids, options.device)
+    return figures
 
 
-def make_tiles(options: argparse.Namespace, n_rows: int) -> Iterator[Tensor]:
+def make_tiles(n_rows: int, n_clusters: int, options: argparse.Namespace) -> Iterator[Tensor]:
     """Yield unit vectors around as many planted centres as there are clusters, on the device."""
     draw = torch.Generator(options.device).manual_seed(0)
-    shape = (options.clusters, options.dimension)
+    shape = (n_clusters, options.dimension)
     centres = torch.randn(shape, generator=draw, device=options.device)
     for start in range(0, n_rows, TILE_ROWS):
         # Each tile from its own seed, so that it can be made again.
@@ -92,19 +117,18 @@ def make_tiles(options: argparse.Namespace, n_rows: int) -> Iterator[Tensor]:
         yield torch.nn.functional.normalize(centres[chosen] + options.spread * noise)
 
 
-def iterate(
-    tiles: DeviceTiles, centroids: Tensor, before: Tensor, options: argparse.Namespace
-) -> tuple[Tensor, dict[str, float]]:
+def iterate(tiles: DeviceTiles, centroids: Tensor, device: str) -> tuple[Tensor, dict[str, float]]:
     """Return the centroids of the next iteration, and what this one took."""
-    synchronize(options.device)
+    before = tiles.labels()
+    synchronize(device)
     started = time.perf_counter()
     labels, distances = tiles.assign(centroids)
-    synchronize(options.device)
+    synchronize(device)
     assigned = time.perf_counter()
     totals = tiles.sums.double() / 2.0**PLACES
     means = (totals / tiles.counts.clamp(min=1)[:, None]).float()
     means = torch.where(tiles.counts[:, None] > 0, means, centroids)
-    synchronize(options.device)
+    synchronize(device)
     return means, {
         "seconds": time.perf_counter() - started,
         "seconds_assign": assigned - started,
@@ -113,60 +137,52 @@ def iterate(
     }
 
 
-def check(
-    options: argparse.Namespace, tiles: DeviceTiles, labels: Tensor, centroids: Tensor
+def compare(
+    n_rows: int,
+    n_clusters: int,
+    tiles: DeviceTiles,
+    labels: Tensor,
+    centroids: Tensor,
+    options: argparse.Namespace,
 ) -> dict[str, object]:
-    """Compare labels with those of float64, and sums with those of all rows."""
-    exact = centroids.double()
-    step = max(1, options.rows // options.checked)
-    n_checked = n_equal = 0
-    total = torch.zeros(options.dimension, dtype=torch.int64, device=options.device)
-    for index, tile in enumerate(make_tiles(options, options.rows)):
-        first = index * TILE_ROWS
-        total += (tile.double() * 2.0**PLACES).round().long().sum(dim=0)
-        for row in range(-first % step, len(tile), step):
-            distances = (exact - tile[row].double()).square().sum(dim=1)
-            n_checked += 1
-            n_equal += int(distances[labels[first + row]] == distances.min())
+    """Compare labels and sums of the first tiles with the CPU's, and the counts with the rows."""
+    first = list(itertools.islice(make_tiles(n_rows, n_clusters, options), CHECKED_TILES))
+    again = DeviceTiles(first, PLACES, options.device, DTYPES[options.dtype])
+    again.assign(centroids)
+    on_cpu = DeviceTiles([tile.cpu() for tile in first], PLACES, "cpu", torch.float32)
+    expected, _ = on_cpu.assign(centroids.cpu())
+    equal = labels[: len(expected)].cpu() == expected
+    sums = torch.equal(again.sums.cpu(), on_cpu.sums) and torch.equal(
+        again.counts.cpu(), on_cpu.counts
+    )
+    if len(expected) == n_rows:
+        sums = sums and torch.equal(tiles.sums.cpu(), on_cpu.sums)
     return {
-        "rows_checked": n_checked,
-        "labels_equal": n_equal,
-        "sums_equal": bool((tiles.sums.sum(dim=0) == total).all()),
-        "counts_equal": int(tiles.counts.sum()) == options.rows,
+        "rows_checked": len(expected),
+        "labels_equal": bool(equal.all()),
+        "sums_equal": bool(sums) and int(tiles.counts.sum()) == n_rows,
     }
 
 
-def profile(tiles: DeviceTiles, centroids: Tensor, options: argparse.Namespace) -> None:
+def profile(tiles: DeviceTiles, centroids: Tensor, device: str) -> None:
     """Show where the time of an iteration goes."""
     activities = [torch.profiler.ProfilerActivity.CPU]
-    if options.device != "cpu":
+    if device != "cpu":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     with torch.profiler.profile(activities=activities) as profiler:
         tiles.assign(centroids)
-        synchronize(options.device)
-    order = "self_cpu_time_total" if options.device == "cpu" else "self_cuda_time_total"
+        synchronize(device)
+    order = "self_cpu_time_total" if device == "cpu" else "self_cuda_time_total"
     print(profiler.key_averages().table(sort_by=order, row_limit=20, max_name_column_width=60))
 
 
-def show(figures: dict[str, object], runs: list[dict[str, float]]) -> None:
-    print(f"{figures['device_name']}, torch {figures['torch']}, {figures['dtype']}")
-    print(
-        f"{figures['rows']:,} x {figures['dimension']}, {figures['clusters']:,} clusters, "
-        f"loaded in {figures['seconds_to_load']:.1f} s"
-    )
-    print(f"{'iteration':>9}{'seconds':>10}{'assign':>10}{'changed':>10}{'inertia':>14}")
-    for number, run in enumerate(runs, start=1):
-        print(
-            f"{number:>9}{run['seconds']:>10.4f}{run['seconds_assign']:>10.4f}"
-            f"{run['changed']:>10.2%}{run['inertia']:>14.6g}"
-        )
-    print(
-        f"median {figures['seconds']:.4f} s, {figures['tflops']:.4g} TFLOP/s, "
-        f"{figures['share_of_peak']:.1%} of the peak"
-    )
-    print(
-        f"labels equal to float64's: {figures['labels_equal']} of {figures['rows_checked']}; "
-        f"sums equal: {figures['sums_equal']}; counts equal: {figures['counts_equal']}"
+def as_row(figures: dict[str, object]) -> str:
+    said = {True: "equal", False: "DIFFER"}
+    return (
+        f"| {figures['rows']:,} | {figures['clusters']:,} | {figures['seconds']:.4f} "
+        f"| {figures['tflops']:.4g} | {figures['share_of_peak']:.1%} "
+        f"| {figures['rows_checked']:,} | {said[bool(figures['labels_equal'])]} "
+        f"| {said[bool(figures['sums_equal'])]} |"
     )
 
 
