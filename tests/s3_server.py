@@ -11,6 +11,8 @@ import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from hercules_scale.storage.store import Store
+
 BUCKET, OPEN_BUCKET = "bucket", "open"
 KEY, SECRET = "tester", "tester-secret"
 # May read and nothing else.
@@ -134,3 +136,12 @@ class S3Server:
                 assert self._process.poll() is None, log
                 assert time.monotonic() < deadline, log
                 time.sleep(0.5)
+
+
+def upload(folder: str, uri: str) -> str:
+    """Write the files of a folder, but for hidden ones, to an object store; return its URI."""
+    store = Store(uri)
+    for path in Path(folder).rglob("*"):
+        if path.is_file() and not path.name.startswith("."):
+            store.write_bytes(path.relative_to(folder).as_posix(), path.read_bytes())
+    return store.uri

@@ -14,6 +14,7 @@ from hercules_scale.runtime.resources import replica_pool
 from hercules_scale.runtime.waiting import Room
 from hercules_scale.serving.vllm import serve_endpoint
 from hercules_scale.storage.store import Store
+from hercules_scale.storage.stored_models import local_model
 
 
 def serve_model(config: RunConfig, port: int, reporter: Reporter | None = None) -> None:
@@ -36,7 +37,7 @@ def serve_model(config: RunConfig, port: int, reporter: Reporter | None = None) 
         context, n_gpus = take_resources(
             RunContext(own, Store(config.output.path), "serve", reporter)
         )
-        source = resolve_chat_model(config.summaries.model)
+        source = local_model(resolve_chat_model(config.summaries.model), with_weights=False)
         room = Room(context, "serve", replica_pool(context.config.resources, n_gpus).asked)
         with serve_endpoint(context.config, source, n_gpus, port, room.look) as url:
             reporter.say(f"{config.summaries.model}: served at {url}")

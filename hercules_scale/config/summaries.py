@@ -78,7 +78,7 @@ class SummariesConfig(Section):
     model: str = Field(
         default=DEFAULT_CHAT_MODEL,
         min_length=1,
-        description="an alias, a local folder, a model-hub id, or the endpoint's model name",
+        description="an alias, a folder or its URI, a model-hub id, or the endpoint's model name",
     )
     endpoint: EndpointUrl | None = Field(
         default=None,

@@ -13,6 +13,7 @@ from hercules_scale.embedding.encoder import ImageEncoder
 from hercules_scale.embedding.sentence_transformer import choose_device
 from hercules_scale.errors import ConfigError
 from hercules_scale.models import DEFAULT_IMAGE_MODEL, IMAGE_ALIASES, resolve_image_model
+from hercules_scale.storage.stored_models import local_model
 
 Precision = Literal["auto", "float32", "bfloat16"]
 BATCH_IMAGES = 32
@@ -126,7 +127,7 @@ class SharedSpaceEncoder:
         options: dict[str, Any] = {"dtype": getattr(torch, chosen)}
         try:
             self._model = SentenceTransformer(
-                resolve_image_model(model), device=device, model_kwargs=options
+                local_model(resolve_image_model(model)), device=device, model_kwargs=options
             )
             self.dimension = self.encode([_blank()]).shape[1]
         except ConfigError:

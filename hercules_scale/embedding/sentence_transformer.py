@@ -13,6 +13,7 @@ from hercules_scale.embedding.packed_linear import pack_linear_layers
 from hercules_scale.embedding.windows import Windows, tokenize
 from hercules_scale.errors import ConfigError
 from hercules_scale.models import resolve_embedding_model
+from hercules_scale.storage.stored_models import local_model
 
 CPU_BATCH_TOKENS = 1024
 GPU_BATCH_TOKENS = 65_536
@@ -60,7 +61,7 @@ class SentenceTransformerEncoder:
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        source = resolve_embedding_model(model)
+        source = local_model(resolve_embedding_model(model))
         self._in_windows = long_text == "window"
         self.device, self.precision = choose_device(precision, device)
         options: dict[str, Any] = {"dtype": getattr(torch, self.precision)}

@@ -45,7 +45,8 @@ from hercules_scale.runtime.resources import (
 )
 from hercules_scale.runtime.waiting import POLL_SECONDS, Room
 from hercules_scale.storage import layout
-from hercules_scale.storage.store import Store, split_uri
+from hercules_scale.storage.store import Store, split_uri, use_options
+from hercules_scale.storage.stored_models import check_stored
 
 # Label of the nodes of one kind.
 NODE_GROUP = "ray.io/node-group"
@@ -158,6 +159,7 @@ def _lacking(
     config: RunConfig, output: Store | None, seen: list[str], keys: list[str]
 ) -> str | None:
     """Return a sentence on what the node of this process lacks, if it lacks something."""
+    use_options(config.storage)
     here = f"on the node {ray.util.get_node_ip_address()} of the Ray cluster"
     shared = "give one that all nodes share, such as s3://"
     if output is not None and not output.exists(MARK):
@@ -183,6 +185,7 @@ def _check_models(config: RunConfig, keys: list[str]) -> None:
     if "resources.llm_replicas" in keys:
         check_chat_model(config.summaries.model)
         check_on_hub("summaries.model", config.summaries.model)
+        check_stored("summaries.model", config.summaries.model)
 
 
 def _check_encoder(config: RunConfig) -> None:
@@ -191,6 +194,7 @@ def _check_encoder(config: RunConfig) -> None:
         return
     if model is not None:
         check_on_hub("embedding.model", model)
+        check_stored("embedding.model", model)
     if config.labels_share_space and config.embedding.engine == "vllm":
         check_vllm()
     if config.input.modality == "image":

@@ -198,7 +198,7 @@ def _has_room(app: str) -> bool:
 
 
 def _model_id(config: RunConfig) -> str:
-    return config.summaries.model.replace("/", "--")
+    return config.summaries.model.replace("://", "--").replace("/", "--")
 
 
 def _llm_config(config: RunConfig, source: str, n_gpus: int) -> Any:
@@ -208,7 +208,7 @@ def _llm_config(config: RunConfig, source: str, n_gpus: int) -> Any:
         model_loading_config={"model_id": _model_id(config), "model_source": source},
         callback_config={
             "callback_class": MODEL_OF_NODE,
-            "callback_kwargs": {"model": config.summaries.model},
+            "callback_kwargs": {"model": config.summaries.model, "storage": config.storage},
         },
         log_engine_metrics=False,
         accelerator_type=config.resources.llm_accelerator if n_gpus else None,

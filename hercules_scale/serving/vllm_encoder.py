@@ -17,6 +17,7 @@ from hercules_scale.embedding.windows import Windows, tokenize
 from hercules_scale.errors import ConfigError
 from hercules_scale.models import check_vllm, resolve_embedding_model
 from hercules_scale.serving import vllm_plugin
+from hercules_scale.storage.stored_models import local_model
 
 # In this process an engine takes all texts of a call before it begins, so that its batches, and
 # with them the last bits of a vector, depend on the texts alone.
@@ -62,7 +63,7 @@ class VllmEncoder:
         trust_remote_code: bool = False,
     ) -> None:
         check_vllm()
-        source = resolve_embedding_model(model)
+        source = local_model(resolve_embedding_model(model))
         device, precision = choose_device(precision)
         os.environ.update(ENVIRONMENT | (ENVIRONMENT_ON_CPU if device == "cpu" else {}))
         from vllm import LLM

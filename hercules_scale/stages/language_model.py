@@ -13,6 +13,7 @@ import ray
 
 from hercules_scale.clustering.assign import Float32, to_unit
 from hercules_scale.config.reading import EmbeddingConfig
+from hercules_scale.config.resources import StorageConfig
 from hercules_scale.endpoint import endpoint_key
 from hercules_scale.errors import StageError
 from hercules_scale.models import resolve_chat_model
@@ -22,6 +23,8 @@ from hercules_scale.runtime.resources import Pool, replica_pool
 from hercules_scale.runtime.waiting import DEATHS, POLL_SECONDS, Room, is_placed, still_waiting
 from hercules_scale.stages.encoders import load_encoder
 from hercules_scale.stages.prompt_facts import LABELLING
+from hercules_scale.storage.store import current_options, use_options
+from hercules_scale.storage.stored_models import local_model
 from hercules_scale.summarization import clients
 from hercules_scale.summarization.chat import Model
 from hercules_scale.summarization.clients import OpenAIClient
@@ -73,7 +76,7 @@ def open_model(context: RunContext, n_gpus: int) -> Iterator[Model | None]:
         return
     from hercules_scale.serving.vllm import serve_vllm
 
-    source = resolve_chat_model(config.summaries.model)
+    source = local_model(resolve_chat_model(config.summaries.model), with_weights=False)
     app = f"hercules_scale_{context.fingerprint}"
     room = Room(context, LABELLING, replica_pool(config.resources, n_gpus).asked)
     with serve_vllm(config, source, n_gpus, app, room.look) as model:
@@ -84,9 +87,10 @@ def open_model(context: RunContext, n_gpus: int) -> Iterator[Model | None]:
 class _Encoder:
     """The model that embedded the items, for the few texts that labels are."""
 
-    def __init__(self, config: EmbeddingConfig, key: str | None) -> None:
+    def __init__(self, config: EmbeddingConfig, key: str | None, storage: StorageConfig) -> None:
         # It is needed late, and what it is loaded beside is waited for.
         os.nice(NICE)
+        use_options(storage)
         self._encoder = load_encoder(config, key)
 
     def encode(self, texts: list[str]) -> Float32:
@@ -113,7 +117,7 @@ def open_encoder(config: EmbeddingConfig, pool: Pool, room: Room | None = None) 
     def start() -> Any:
         if not actors:
             remote = _Encoder.options(**pool.options)  # type: ignore[attr-defined]
-            actors.append(remote.remote(config, endpoint_key()))
+            actors.append(remote.remote(config, endpoint_key(), current_options()))
         return actors[0]
 
     def encode(texts: list[str]) -> Float32:

@@ -35,6 +35,7 @@ from hercules_scale.stages.read import run_moments
 from hercules_scale.stages.statistics import Statistics, measure_statistics
 from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.manifest import Commit, read_commits, write_commit
+from hercules_scale.storage.stored_models import local_model
 from hercules_scale.storage.tables import (
     FileRecord,
     column_vectors,
@@ -242,7 +243,7 @@ def prompt_of(
         )
     tokens: Tokens = EstimatedTokens()
     if config.engine == "vllm":
-        tokens = ModelTokens(resolve_chat_model(config.model))
+        tokens = ModelTokens(local_model(resolve_chat_model(config.model), with_weights=False))
     style = prompt_style(context, tokens, clustering.n_levels)
     messages = build_messages(facts, style)
     return messages, style.count(messages)

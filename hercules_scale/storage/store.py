@@ -60,6 +60,11 @@ def use_options(options: StorageConfig) -> None:
     _options.set(options)
 
 
+def current_options() -> StorageConfig:
+    """Return the options of the folders that this thread opens."""
+    return _options.get()
+
+
 def split_uri(uri: str) -> tuple[str, str]:
     """Return the scheme of a URI (``file`` for a local path) and its path as fsspec wants it.
 

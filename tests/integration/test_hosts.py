@@ -23,10 +23,11 @@ import pytest
 import yaml
 
 from hercules_scale.hierarchy import Hierarchy
+from hercules_scale.models import resolve_embedding_model
 from hercules_scale.storage.store import Store
 from tests.conftest import small_config
 from tests.integration.nodes import NODE_VARIABLE, WAIT_SECONDS, kill_node, start_node, wait_for
-from tests.s3_server import S3Server
+from tests.s3_server import S3Server, upload
 
 pytestmark = [pytest.mark.ray, pytest.mark.s3, pytest.mark.slow]
 # Of the process, so that two test sessions on one machine do not meet.
@@ -229,6 +230,7 @@ def test_vllm_runs_on_a_host_that_never_saw_the_model(hosts: Hosts, icd: pa.Tabl
         f"{source.uri}/icd.parquet",
         "s3://bucket/labelled",
         hierarchy={"levels": [4, 2]},
+        embedding={"model": upload(resolve_embedding_model("minilm"), "s3://bucket/models/minilm")},
         summaries=summaries,
     )
     hosts.run(config)
@@ -237,6 +239,13 @@ def test_vllm_runs_on_a_host_that_never_saw_the_model(hosts: Hosts, icd: pa.Tabl
     assert clusters["title"].str.len().min() > 0
     outcomes = hierarchy.table("llm_calls")["outcome"]
     assert outcomes.isin(["ok", "invalid"]).any()
-    # Its files, as seen by each host; the head only counts tokens.
-    unpacked = [Path(f"/proc/{node.pid}/root/tmp/models").exists() for node in hosts.nodes]
-    assert any(unpacked[1:])
+    # The files of each host: the language model where its replica was, the encoder where items were
+    # embedded; the head counts tokens and embeds titles.
+    copies = [
+        {
+            path.name.partition("-")[0]
+            for path in Path(f"/proc/{node.pid}/root").glob("tmp/models/*/*")
+        }
+        for node in hosts.nodes[1:]
+    ]
+    assert set().union(*copies) >= {"smollm2", "stored"}

@@ -20,11 +20,12 @@ import yaml
 from hercules_scale import Hierarchy
 from hercules_scale.config.file import parse_config
 from hercules_scale.jobs.cluster import run
+from hercules_scale.models import resolve_chat_model
 from hercules_scale.summarization.chat import ChatReply, ChatRequest
 from hercules_scale.summarization.clients import OpenAIClient
 from hercules_scale.summarization.prompts import Message
 from tests.conftest import small_config
-from tests.s3_server import free_port
+from tests.s3_server import free_port, upload
 
 pytestmark = [pytest.mark.ray, pytest.mark.llm, pytest.mark.slow]
 
@@ -45,7 +46,7 @@ def kill_replica(ledger: Path, killed: list[int], ended: threading.Event) -> Non
 
 
 def test_the_model_titles_and_describes_every_cluster_though_its_replica_is_killed(
-    icd: pa.Table, tmp_path: Path, local_ray: None
+    icd: pa.Table, tmp_path: Path, local_ray: None, s3: str
 ) -> None:
     from ray import serve
 
@@ -57,6 +58,7 @@ def test_the_model_titles_and_describes_every_cluster_though_its_replica_is_kill
         hierarchy={"levels": [6, 2]},
         summaries={
             "engine": "vllm",
+            "model": upload(resolve_chat_model("smollm2-135m"), f"{s3}/models/smollm2-135m"),
             "record_prompts": True,
             "topic": "diseases",
             "candidates": 2,

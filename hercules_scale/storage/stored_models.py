@@ -1,0 +1,84 @@
+"""Models in folders of an object store, copied to a machine once."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from fnmatch import fnmatch
+
+from hercules_scale.errors import ConfigError, InputError
+from hercules_scale.models import cache_folder, is_stored, renamed_at_the_end
+from hercules_scale.storage.faults import reason_of
+from hercules_scale.storage.store import Store
+
+# Files of weights, which a tokenizer does without.
+WEIGHTS = ("*.safetensors", "*.bin", "*.gguf", "*.pt", "*.pth", "*.onnx", "*.msgpack", "*.h5")
+COPY_BYTES = 16 << 20
+# One of these is in every model's folder.
+DESCRIPTIONS = ("config.json", "modules.json")
+
+
+def local_model(source: str, with_weights: bool = True) -> str:
+    """Return a model's folder or model-hub id, its folder copied here where it is on a store.
+
+    Args:
+        source: A local folder, a model-hub id, or the URI of a folder.
+        with_weights: Whether the copy needs the weights; a tokenizer does not.
+
+    Raises:
+        ConfigError: The folder cannot be read or holds no model.
+    """
+    if not is_stored(source):
+        return source
+    store = Store(source)
+    try:
+        sizes = store.list_sizes("")
+        _check_holds_model("the model", source, [*sizes])
+        wanted = [
+            name
+            for name in sorted(sizes)
+            if with_weights or not any(fnmatch(name, pattern) for pattern in WEIGHTS)
+        ]
+        digest = hashlib.sha256(f"{store.uri} {[(name, sizes[name]) for name in wanted]}".encode())
+        target = cache_folder() / "models" / f"stored-{digest.hexdigest()[:32]}"
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with renamed_at_the_end(target) as folder:
+                for name in wanted:
+                    copy = folder / name
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    with store.open_input(name) as stream, copy.open("wb") as file:
+                        shutil.copyfileobj(stream, file, COPY_BYTES)
+    except (OSError, InputError) as error:
+        raise _unreadable("the model", source, error) from None
+    return str(target)
+
+
+def check_stored(key: str, source: str) -> None:
+    """Refuse a folder of an object store that cannot be read here, or holds no model.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    if not is_stored(source):
+        return
+    try:
+        names = Store(source).hasty.list_folder("")
+    except (OSError, InputError) as error:
+        raise _unreadable(key, source, error) from None
+    _check_holds_model(key, source, names)
+
+
+def _check_holds_model(key: str, source: str, names: list[str]) -> None:
+    if not set(DESCRIPTIONS) & set(names):
+        raise ConfigError(
+            f"{key} {source}: there is neither {' nor '.join(DESCRIPTIONS)}; name the folder that "
+            "holds the files of a model"
+        )
+
+
+def _unreadable(key: str, source: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"{key} {source}: cannot be read ({reason_of(error)}); check the path, the credentials "
+        "and storage.endpoint"
+    )
