@@ -167,8 +167,8 @@ class EmbeddingConfig(Section):
     model: str | None = Field(
         default=None,
         min_length=1,
-        description="an alias, a folder or its URI, a model-hub id, or the endpoint's model name; left "
-        "out: minilm, or for images efficientnet-lite0",
+        description="an alias, a folder or its URI, a model-hub id, or the endpoint's model name; "
+        "left out: minilm, or for images efficientnet-lite0",
     )
     text_model: str = Field(
         default="minilm",
