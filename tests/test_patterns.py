@@ -28,8 +28,9 @@ from hercules_scale.summarization.clients import _NO_MODEL
 from hercules_scale.summarization.cluster_facts import ClusterFacts, plain_text
 from hercules_scale.summarization.dialect import Dialect
 from hercules_scale.summarization.grounding import stems_of
-from hercules_scale.summarization.parsing import clean_title, parse_answer
+from hercules_scale.summarization.parsing import parse_answer
 from hercules_scale.summarization.refusals import refuses
+from hercules_scale.summarization.titles import clean_title
 from hercules_scale.summarization.words import prose, tokens
 
 LETTERS = 1_000_000

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from hercules_scale.clustering.assign import Int64
 from hercules_scale.summarization.cluster_facts import ClusterFacts, plain_text
-from hercules_scale.summarization.parsing import clean_title
+from hercules_scale.summarization.titles import clean_title
 from hercules_scale.summarization.words import parts
 from hercules_scale.summarization.worked_examples import TITLE_WORDS
 

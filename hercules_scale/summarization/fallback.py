@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from hercules_scale.storage.schemas import WITHHELD
 from hercules_scale.summarization.cluster_facts import ClusterFacts, plain_text
-from hercules_scale.summarization.parsing import Summary, clean_title
+from hercules_scale.summarization.parsing import Summary
 from hercules_scale.summarization.prompts import TITLE_CHARACTERS
+from hercules_scale.summarization.titles import clean_title
 from hercules_scale.summarization.words import cut, n_letters, prose
 from hercules_scale.summarization.worked_examples import TITLE_WORDS
 

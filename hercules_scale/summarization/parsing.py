@@ -24,19 +24,11 @@ from hercules_scale.summarization.prompts import (
     fixed_messages,
 )
 from hercules_scale.summarization.refusals import refuses
+from hercules_scale.summarization.titles import ARTICLES, DANGLING, QUOTES, clean_title
 from hercules_scale.summarization.tokens import EstimatedTokens
-from hercules_scale.summarization.words import cut, has_words, n_letters, parts
+from hercules_scale.summarization.words import has_words, parts
 from hercules_scale.summarization.worked_examples import TITLE_WORDS
 
-# fmt: off
-_DANGLING = frozenset((
-    "a", "an", "and", "are", "as", "at", "by", "for", "from", "how", "in", "into", "is", "its",
-    "of", "on", "or", "that", "the", "their", "to", "was", "were", "which", "with",
-))
-# No title ends with one of these, even where the model ended it.
-_ARTICLES = frozenset(
-    ("a", "an", "and", "are", "but", "is", "not", "of", "or", "the", "their", "to", "was", "with")
-)
 # Words of the request that names siblings, which models copy into titles.
 _SIBLINGS_WORDS = frozenset(("draft", "drafts", "final", "group", "groups", "title", "titles"))
 _CONJUNCTIONS = frozenset(("and", "but", "or", "so", "yet"))
@@ -48,7 +40,6 @@ _MARKDOWN = (
     (re.compile(r"`+"), ""),
     (re.compile(r"^\s*(?:#{1,6}|[>*-](?!\s*\d))\s+"), ""),
 )
-_QUOTES = " \"'“”‘’.,:;-–—*_。，、：；،؛۔।"
 # Ends of sentences; in some scripts no space follows them.
 _ENDS = (".", "!", "?", "。", "！", "？", "।", "۔", "؟", "።")
 # Titles and descriptions of a form that was not filled in.
@@ -272,10 +263,10 @@ def _topics(answer: Any, facts: ClusterFacts) -> list[str]:
     topics: dict[str, str] = {}
     spellings = _spellings(facts) if found else {}
     for each in found if isinstance(found, list) else []:
-        words = _plain_words(each).strip(_QUOTES).split() if isinstance(each, str) else []
-        while words and words[0].lower() in _ARTICLES:
+        words = _plain_words(each).strip(QUOTES).split() if isinstance(each, str) else []
+        while words and words[0].lower() in ARTICLES:
             words = words[1:]
-        while words and words[-1].lower() in _ARTICLES:
+        while words and words[-1].lower() in ARTICLES:
             words = words[:-1]
         topic = " ".join(spellings.get(word, word) for word in words)
         if has_words(topic):
@@ -289,7 +280,7 @@ def _spellings(facts: ClusterFacts) -> dict[str, str]:
     for text in facts.exemplars:
         # The first word of a text has a capital for its place.
         for word in text.split()[1:]:
-            plain = word.strip(_QUOTES)
+            plain = word.strip(QUOTES)
             seen.setdefault(plain.lower(), set()).add(plain)
     return {word: found.pop() for word, found in seen.items() if len(found) == 1}
 
@@ -350,7 +341,7 @@ def _own_words(facts: ClusterFacts) -> set[str]:
 def content_words(text: str) -> set[str]:
     """Return the words of three letters or more, in other scripts of any number, that say
     something."""
-    return {word for word in parts(text) if len(word) > 2 or not word.isascii()} - _DANGLING
+    return {word for word in parts(text) if len(word) > 2 or not word.isascii()} - DANGLING
 
 
 _STYLE = PromptStyle(EstimatedTokens(), 4000, 96, size="medium")
@@ -361,53 +352,6 @@ _FIXED_WORDS = content_words(
         for message in fixed_messages(_STYLE, of_item)
     )
 )
-
-
-def clean_title(title: str) -> str:
-    """Return a title of at most seven words and sixty letters that does not end in mid-phrase."""
-    words = title.strip(_QUOTES).split()
-    is_cut = len(words) > TITLE_WORDS
-    if len(title) >= TITLE_CHARACTERS and len(words) > 1:
-        # The schema ends a long title in the middle of a word.
-        words.pop()
-        is_cut = True
-    words = words[:TITLE_WORDS]
-    while len(words) > 1 and n_letters(" ".join(words)) > TITLE_CHARACTERS:
-        words.pop()
-        is_cut = True
-    if is_cut:
-        words = _without_half_name(words, title.strip(_QUOTES).split()[len(words) :])
-        words = words[: _end_of_list(words)]
-    while words and words[-1].lower().strip(",:;") in (_DANGLING if is_cut else _ARTICLES):
-        words.pop()
-    return cut(" ".join(words), TITLE_CHARACTERS).strip(_QUOTES)
-
-
-def _without_half_name(words: list[str], left_out: list[str]) -> list[str]:
-    """Return words without a name at their end that goes on in what was cut off, such as "the
-    Middle East"."""
-    names = [word[:1].isupper() for word in words]
-    if not left_out or not left_out[0][:1].isupper() or all(names):
-        return words
-    end = len(words)
-    while end and names[end - 1]:
-        end -= 1
-    return words[:end] if end > 2 else words
-
-
-def _end_of_list(words: list[str]) -> int:
-    """Return the number of words up to the last comma or "and" of a title that was cut.
-
-    A part of one or two words that the cut left is half a name; a longer one is the title.
-    """
-    ends = [
-        place + (word[-1] in ",;")
-        for place, word in enumerate(words)
-        if word[-1] in ",;" or word.lower() in ("and", "or", "&")
-    ]
-    end = ends[-1] if ends else len(words)
-    is_half = len(words) - end <= 3 and {word.lower() for word in words[:end]} - _DANGLING
-    return end if end > 1 and is_half else len(words)
 
 
 def _whole_sentences(description: str) -> str:

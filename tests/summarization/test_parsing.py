@@ -10,12 +10,12 @@ from hercules_scale.summarization.cluster_facts import ClusterFacts
 from hercules_scale.summarization.fallback import summary_from_keyphrases
 from hercules_scale.summarization.parsing import (
     Summary,
-    clean_title,
     parse_answer,
     parse_joint_answer,
     parse_titles,
 )
 from hercules_scale.summarization.prompts import DESCRIPTION_CHARACTERS, PromptStyle, fixed_messages
+from hercules_scale.summarization.titles import clean_title
 from hercules_scale.summarization.tokens import EstimatedTokens
 from hercules_scale.summarization.worked_examples import TITLE_WORDS
 

@@ -19,8 +19,9 @@ from hercules_scale.summarization.distinct import title_key
 from hercules_scale.summarization.fallback import summary_from_keyphrases
 from hercules_scale.summarization.grounding import LEAST_OF_TITLE, Grounding
 from hercules_scale.summarization.keyphrases import PhraseCounts, count_phrases
-from hercules_scale.summarization.parsing import clean_title, parse_answer, parse_titles
+from hercules_scale.summarization.parsing import parse_answer, parse_titles
 from hercules_scale.summarization.prompts import DESCRIPTION_CHARACTERS, TITLE_CHARACTERS
+from hercules_scale.summarization.titles import clean_title
 from hercules_scale.summarization.words import composed, cut, n_letters, tokens
 
 # Of each script texts about bicycles, of which the last ones are about tea; their words are divided
