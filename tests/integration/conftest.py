@@ -91,6 +91,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             phrases = question.partition("Key phrases: ")[2].partition("\n")[0]
             name = phrases.partition(",")[0]
+            # A parent with the title of a part would be asked about once more.
+            name += " and others" if "\nParts: " in question else ""
             text = failure.replace("TITLE", name or question[6:40])
         choices = [
             {

@@ -40,7 +40,7 @@ try:
 finally:
     ended.set()
     counter.join()
-print("replicas:", min(counts), max(counts))
+print("most replicas:", max(counts))
 """
 
 
@@ -79,7 +79,7 @@ def test_a_run_on_gpus_grows_its_replicas_and_makes_the_same_clusters(
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "replicas: 1 2" in done.stdout
+    assert "most replicas: 2" in done.stdout
     on_gpus, on_cpus = (Hierarchy.open(str(tmp_path / name)) for name in ("gpus", "cpus"))
     assert on_gpus.memberships().equals(on_cpus.memberships())
     assert on_gpus.table("llm_calls")["outcome"].isin(["ok", "invalid"]).any()
