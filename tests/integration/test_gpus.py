@@ -53,7 +53,7 @@ def test_a_run_on_gpus_grows_its_replicas_and_makes_the_same_clusters(
         config = small_config(
             tmp_path / "icd.parquet",
             tmp_path / name,
-            hierarchy={"levels": [24, 4]},
+            hierarchy={"levels": [16, 2]},
             summaries=summaries,
         )
         # Of float32, and by the same kernels, whatever the machine has.
@@ -66,7 +66,7 @@ def test_a_run_on_gpus_grows_its_replicas_and_makes_the_same_clusters(
         candidates=1,
         max_answer_tokens=64,
         requests_in_flight=16,
-        engine_kwargs={"dtype": "float32", "enforce_eager": True, "max_num_seqs": 8},
+        engine_kwargs={"dtype": "float32", "enforce_eager": True, "max_num_seqs": 4},
     )
     config["resources"] = {"profile": "gpus", "llm_replicas": 1, "llm_max_replicas": 2}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))

@@ -115,13 +115,15 @@ def network() -> Iterator[str]:
             ip("-n", inside, "link", "set", "lo", "up")
         yield f"{NETWORK}.254"
     finally:
-        for host in HOSTS:
+        for number, host in enumerate(HOSTS):
+            # At once, and with both its ends; that of a namespace goes when its last process has.
+            with suppress(subprocess.CalledProcessError):
+                ip("link", "delete", f"hs{NUMBER}v{number}")
             with suppress(subprocess.CalledProcessError):
                 # Processes that retitled themselves cannot be told by their environment.
                 for process in ip("netns", "pids", namespace(host)).split():
                     with suppress(ProcessLookupError):
                         os.kill(int(process), signal.SIGKILL)
-                # With it go its end of the cable, and so the other end.
                 ip("netns", "delete", namespace(host))
         ip("link", "delete", BRIDGE)
 
