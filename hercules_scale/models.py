@@ -221,9 +221,8 @@ def check_local(key: str, name: str) -> None:
     Raises:
         ConfigError: The name is neither an alias nor a folder.
     """
-    aliases = [*embedding_aliases(), *IMAGE_ALIASES, *chat_aliases()]
-    there = name in aliases or is_stored(name) or os.path.isdir(os.path.expanduser(name))
-    if not there:
+    if _comes_from_hub(name):
+        aliases = [*embedding_aliases(), *IMAGE_ALIASES, *chat_aliases()]
         raise ConfigError(
             f"{key} {name!r} is looked for on a model hub, which privacy.local_only refuses; give "
             f"an alias ({', '.join(aliases)}) or a local folder"
@@ -236,7 +235,7 @@ def check_on_hub(key: str, name: str) -> None:
     Raises:
         ConfigError: The hub does not have it, wants another token, or cannot be reached.
     """
-    if is_alias(name) or is_stored(name) or os.path.isdir(os.path.expanduser(name)):
+    if not _comes_from_hub(name):
         return
     # It takes half a second to load.
     from huggingface_hub import hf_hub_download
@@ -254,6 +253,10 @@ def check_on_hub(key: str, name: str) -> None:
             f"{key} {name!r}: the model hub does not give it ({type(error).__name__}: {reason}); "
             "check the name, the network and HF_TOKEN, or give a local folder or an alias"
         ) from None
+
+
+def _comes_from_hub(name: str) -> bool:
+    return not (is_alias(name) or is_stored(name) or os.path.isdir(os.path.expanduser(name)))
 
 
 def cache_folder() -> Path:

@@ -172,12 +172,12 @@ class RunConfig(Section):
 
     @property
     def embeds_at_endpoint(self) -> bool:
-        """Whether an endpoint embeds the items, or their descriptions."""
+        """Whether an endpoint embeds the items or their descriptions."""
         return self.labels_share_space and self.embedding.engine == "openai"
 
     @property
     def loads_encoder(self) -> bool:
-        """Whether workers load an encoder for the items, or their descriptions."""
+        """Whether workers load an encoder for the items or their descriptions."""
         return self.encodes_items and not self.embeds_at_endpoint
 
     @property

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from hercules_scale.errors import ConfigError
 
 
 class TextEncoder(Protocol):
@@ -41,3 +43,29 @@ class ImageEncoder(Protocol):
     def encode(self, images: Sequence[bytes]) -> NDArray[np.float32]:
         """Return the vectors of unit length of RGB images, as PNG or JPEG, shape (n, d)."""
         ...
+
+
+def named_prompt(prompts: Mapping[str, str], default: str | None, prompt: str | None) -> str:
+    """Return the text before every text.
+
+    Args:
+        prompts: The model's own prompts, by name.
+        default: Name of the one that the model wants, if it says so.
+        prompt: A text or the name of a prompt, as the user gives it; None takes the default.
+    """
+    if prompt is None:
+        return prompts.get(default or "", "")
+    return prompts.get(prompt, prompt)
+
+
+def check_dimensions(model: str, dimension: int, wanted: int | None) -> None:
+    """Refuse more numbers of a vector than a model gives.
+
+    Raises:
+        ConfigError: More are wanted.
+    """
+    if wanted is not None and wanted > dimension:
+        raise ConfigError(
+            f"embedding.dimensions must be at most the {dimension:,} of embedding.model "
+            f"{model!r}, got {wanted:,}"
+        )

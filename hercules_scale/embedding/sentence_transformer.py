@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hercules_scale.embedding.encoder import check_dimensions, named_prompt
 from hercules_scale.embedding.packed_linear import pack_linear_layers
 from hercules_scale.embedding.windows import Windows, tokenize
 from hercules_scale.errors import ConfigError
@@ -89,13 +90,10 @@ class SentenceTransformerEncoder:
         # Some tokenizers give no limit, as a number with thirty digits.
         self.max_tokens = int(min(self._model.max_seq_length or 512, 1_000_000))
         whole = int(self._model.get_embedding_dimension() or 0)
-        if dimensions is not None and dimensions > whole:
-            raise ConfigError(
-                f"embedding.dimensions must be at most the {whole:,} of embedding.model {model!r}, "
-                f"got {dimensions:,}"
-            )
+        check_dimensions(model, whole, dimensions)
         self.dimension = dimensions or whole
-        self._prompt = self._prompt_named(prompt)
+        own = self._model
+        self._prompt = named_prompt(own.prompts, own.default_prompt_name, prompt)
         self._skipped = self._tokens_of_prompt()
         # One batch is on the device at a time.
         self._device_lock = threading.Lock()
@@ -142,12 +140,6 @@ class SentenceTransformerEncoder:
         middle = len(rows) // 2
         self._encode_rows(windows, rows[:middle], vectors)
         self._encode_rows(windows, rows[middle:], vectors)
-
-    def _prompt_named(self, prompt: str | None) -> str:
-        prompts: dict[str, str] = self._model.prompts
-        if prompt is None:
-            return prompts.get(self._model.default_prompt_name or "", "")
-        return prompts.get(prompt, prompt)
 
     def _tokens_of_prompt(self) -> dict[str, int]:
         """Return the number of leading tokens that some models leave out of a vector."""

@@ -1,4 +1,4 @@
-"""Texts as the tokens that an encoder reads, those of long texts in windows."""
+"""Tokenisation of texts, in windows where a text is longer than an encoder reads."""
 
 from __future__ import annotations
 

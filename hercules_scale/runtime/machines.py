@@ -23,7 +23,6 @@ from hercules_scale.models import (
     DEFAULT_TEXT_MODEL,
     IMAGE_ALIASES,
     check_chat_model,
-    check_on_hub,
     check_vllm,
     embedding_aliases,
     resolve_embedding_model,
@@ -46,7 +45,7 @@ from hercules_scale.runtime.resources import (
 from hercules_scale.runtime.waiting import POLL_SECONDS, Room
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store, split_uri, use_options
-from hercules_scale.storage.stored_models import check_stored
+from hercules_scale.storage.stored_models import check_source
 
 # Label of the nodes of one kind.
 NODE_GROUP = "ray.io/node-group"
@@ -168,13 +167,13 @@ def _lacking(
         if not os.path.exists(split_uri(uri)[1]):
             return f"input.path {uri}: is not there {here}; {shared}"
     try:
-        _check_models(config, keys)
+        check_models(config, keys)
     except ConfigError as error:
         return f"{error} ({here})"
     return None
 
 
-def _check_models(config: RunConfig, keys: list[str]) -> None:
+def check_models(config: RunConfig, keys: list[str]) -> None:
     """Refuse models that this machine needs for some pools, and cannot have.
 
     Raises:
@@ -184,23 +183,22 @@ def _check_models(config: RunConfig, keys: list[str]) -> None:
         _check_encoder(config)
     if "resources.llm_replicas" in keys:
         check_chat_model(config.summaries.model)
-        check_on_hub("summaries.model", config.summaries.model)
-        check_stored("summaries.model", config.summaries.model)
+        check_source("summaries.model", config.summaries.model)
 
 
 def _check_encoder(config: RunConfig) -> None:
     model = config.embedding.model
     if not config.loads_encoder or names_function(model):
         return
-    if model is not None:
-        check_on_hub("embedding.model", model)
-        check_stored("embedding.model", model)
-    if config.labels_share_space and config.embedding.engine == "vllm":
+    if config.embedding.engine == "vllm":
         check_vllm()
+    # A folder that is not here is said to be none, before a hub is asked for it.
     if config.input.modality == "image":
         resolve_image_model(model or DEFAULT_IMAGE_MODEL)
     else:
         resolve_embedding_model(model or DEFAULT_TEXT_MODEL)
+    if model is not None:
+        check_source("embedding.model", model)
 
 
 def with_absolute_folders(config: RunConfig) -> RunConfig:
@@ -258,6 +256,6 @@ def take_resources(
     pools = pools_of(context.config, n_gpus)
     if machines.grows or len(machines.nodes) > 1:
         check_nodes(context.config, context.store, sources, pools)
-    else:
-        _check_models(context.config, [pool.key for pool in pools])
+    elif sources:
+        check_models(context.config, [pool.key for pool in pools])
     return context, n_gpus

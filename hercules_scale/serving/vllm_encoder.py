@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hercules_scale.embedding.encoder import check_dimensions, named_prompt
 from hercules_scale.embedding.sentence_transformer import choose_device
 from hercules_scale.embedding.windows import Windows, tokenize
 from hercules_scale.errors import ConfigError
@@ -91,11 +92,7 @@ class VllmEncoder:
         # One call is in the engine at a time.
         self._engine_lock = threading.Lock()
         self.dimension = self._encode([self._tokenizer("ready")["input_ids"]]).shape[1]
-        if self.dimension < (dimensions or 0):
-            raise ConfigError(
-                f"embedding.dimensions must be at most the {self.dimension:,} of embedding.model "
-                f"{model!r}, got {dimensions:,}"
-            )
+        check_dimensions(model, self.dimension, dimensions)
 
     def count_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Return the tokens that the model reads of each text, shape (n,), after truncation."""
@@ -125,11 +122,7 @@ def _prompt_named(model: str, source: str, prompt: str | None) -> str:
         ConfigError: The model leaves it out of vectors, which vLLM cannot.
     """
     own = _read_json(source, "config_sentence_transformers.json")
-    prompts: dict[str, str] = own.get("prompts") or {}
-    if prompt is None:
-        text = prompts.get(own.get("default_prompt_name") or "", "")
-    else:
-        text = prompts.get(prompt, prompt)
+    text = named_prompt(own.get("prompts") or {}, own.get("default_prompt_name"), prompt)
     if text and not _read_json(source, "1_Pooling/config.json").get("include_prompt", True):
         raise ConfigError(
             f"embedding.model {model!r} leaves its prompt {text!r} out of vectors, which vLLM does "

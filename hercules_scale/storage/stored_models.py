@@ -7,7 +7,7 @@ import shutil
 from fnmatch import fnmatch
 
 from hercules_scale.errors import ConfigError, InputError
-from hercules_scale.models import cache_folder, is_stored, renamed_at_the_end
+from hercules_scale.models import cache_folder, check_on_hub, is_stored, renamed_at_the_end
 from hercules_scale.storage.faults import reason_of
 from hercules_scale.storage.store import Store
 
@@ -54,13 +54,14 @@ def local_model(source: str, with_weights: bool = True) -> str:
     return str(target)
 
 
-def check_stored(key: str, source: str) -> None:
-    """Refuse a folder of an object store that cannot be read here, or holds no model.
+def check_source(key: str, source: str) -> None:
+    """Refuse a model that this machine cannot have: of an object store or of a model hub.
 
     Raises:
-        ConfigError: It is one.
+        ConfigError: The folder cannot be read or holds no model, or the hub does not give it.
     """
     if not is_stored(source):
+        check_on_hub(key, source)
         return
     try:
         names = Store(source).hasty.list_folder("")

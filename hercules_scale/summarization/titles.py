@@ -7,35 +7,12 @@ from hercules_scale.summarization.words import cut, n_letters
 from hercules_scale.summarization.worked_examples import TITLE_WORDS
 
 # Words that bind others; a title that was cut does not end with one.
-DANGLING = frozenset(
-    (
-        "a",
-        "an",
-        "and",
-        "are",
-        "as",
-        "at",
-        "by",
-        "for",
-        "from",
-        "how",
-        "in",
-        "into",
-        "is",
-        "its",
-        "of",
-        "on",
-        "or",
-        "that",
-        "the",
-        "their",
-        "to",
-        "was",
-        "were",
-        "which",
-        "with",
-    )
-)
+# fmt: off
+DANGLING = frozenset((
+    "a", "an", "and", "are", "as", "at", "by", "for", "from", "how", "in", "into", "is", "its",
+    "of", "on", "or", "that", "the", "their", "to", "was", "were", "which", "with",
+))
+# fmt: on
 # No title ends with one of these, even where the model ended it.
 ARTICLES = frozenset(
     ("a", "an", "and", "are", "but", "is", "not", "of", "or", "the", "their", "to", "was", "with")

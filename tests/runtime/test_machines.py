@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from hercules_scale.config.file import parse_config
+from hercules_scale.errors import ConfigError
 from hercules_scale.models import resolve_chat_model
-from hercules_scale.runtime.machines import with_absolute_folders
+from hercules_scale.runtime.machines import check_models, with_absolute_folders
 
 
 def test_folders_of_models_and_the_cache_are_absolute(
@@ -37,3 +38,15 @@ def test_folders_of_models_and_the_cache_are_absolute(
         "https://pictures.example.com/",
     ]
     assert resolve_chat_model("models/mine") == str(tmp_path / "models" / "mine")
+
+
+@pytest.mark.parametrize(
+    ("key", "section"), [("resources.embed", "embedding"), ("resources.llm_replicas", "summaries")]
+)
+def test_a_folder_that_a_node_lacks_is_said_to_be_none_and_no_hub_is_asked(
+    key: str, section: str
+) -> None:
+    values = {"input": {"path": "a.csv"}, "output": {"path": "run"}}
+    config = parse_config({**values, section: {"model": "/models/mine"}})
+    with pytest.raises(ConfigError, match=rf"{section}\.model must be an alias .*/models/mine"):
+        check_models(config, [key])
