@@ -11,11 +11,13 @@ BIN := .venv/bin
 # each of the many processes of a run compiles all of it again: 71 s for a start of vLLM, not 31.
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile
+# Two targets may install at once.
+APT := flock /tmp/hercules-scale-apt.lock apt-get -qq
 CODE := hercules_scale jobs benchmarks tests examples
 # The tests of a file share its runs.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-slow test-browser test-all pytest-all azurite chromium lint types pytest clean
+.PHONY: demo test test-slow test-browser test-all pytest-all azurite chromium daemons lint types pytest clean
 
 demo: .venv/installed-demo
 	$(BIN)/hercules-scale demo
@@ -32,7 +34,7 @@ types: .venv/installed-dev
 pytest: .venv/installed-dev
 	$(PYTEST) -m "not slow and not browser"
 
-test-slow: .venv/installed-dev azurite
+test-slow: .venv/installed-dev azurite daemons
 	$(PYTEST) -m "slow and not browser"
 
 test-browser: .venv/installed-dev chromium
@@ -40,7 +42,7 @@ test-browser: .venv/installed-dev chromium
 
 test-all: lint types pytest-all
 
-pytest-all: .venv/installed-dev azurite chromium
+pytest-all: .venv/installed-dev azurite chromium daemons
 	$(PYTEST)
 
 # Azure's storage on this machine, which no Python package brings; without npm its tests are skipped.
@@ -49,10 +51,17 @@ azurite: .venv/installed-dev
 	  npm install --silent --no-fund --no-audit --prefix .venv/azurite azurite@3.37.0 || \
 	  echo "azurite could not be installed; the tests of az:// are skipped" >&2
 
+# Slurm's and OpenSSH's, which no Python package brings; without them their tests are skipped.
+daemons:
+	@{ command -v sbatch && command -v munged && command -v rsync && test -x /usr/sbin/sshd; } >/dev/null || \
+	  [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || { $(APT) update && \
+	  $(APT) install --yes --no-install-recommends slurm-wlm munge openssh-server rsync >/dev/null; } || \
+	  echo "Slurm and sshd could not be installed; their tests are skipped" >&2
+
 chromium:
 	@command -v chromium >/dev/null || { \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; \
-	  then apt-get -qq update && apt-get -qq install --yes chromium >/dev/null; \
+	  then $(APT) update && $(APT) install --yes chromium >/dev/null; \
 	  else echo "make test-browser needs Chromium; install it: sudo apt-get install chromium" >&2; exit 1; fi; }
 
 .venv/installed: requirements-cpu.txt pyproject.toml

@@ -115,8 +115,9 @@ def load_texts(path: str | None, rows: int) -> list[str]:
     else:
         sys.exit(f"--input {path}: no such file; leave it out to take the demo's corpus")
     texts = [text for text in table["text"].to_pylist() if text and text.strip()]
-    # Spread over the file, so that a sorted one is sampled fairly.
-    chosen = np.linspace(0, len(texts) - 1, min(rows, len(texts))).astype(int)
+    # Spread over the file, so that a sorted one is sampled fairly; repeated where it has fewer.
+    texts *= -(-rows // len(texts))
+    chosen = np.linspace(0, len(texts) - 1, rows).astype(int)
     return [texts[row] for row in chosen]
 
 

@@ -27,14 +27,33 @@ address=${address%% *}
 port=$((20000 + SLURM_JOB_ID % 10000))
 folder=${SLURM_TMPDIR:-/tmp}/ray_$SLURM_JOB_ID
 
+# Until the Ray cluster has so many nodes.
+wait_for_nodes() {
+    python - "$address:$port" "$1" <<'END'
+import sys, time, ray
+address, wanted = sys.argv[1], int(sys.argv[2])
+deadline = time.monotonic() + 600
+while True:
+    try:
+        ray.init(address, logging_level="ERROR", log_to_driver=False)
+        while sum(node["Alive"] for node in ray.nodes()) < wanted and time.monotonic() < deadline:
+            time.sleep(1)
+        break
+    except ConnectionError:
+        if time.monotonic() > deadline:
+            raise
+        time.sleep(1)
+END
+}
+
 srun --nodes=1 --ntasks=1 --nodelist="$head" --overlap \
     ray start --head --block --node-ip-address="$address" --port="$port" \
     --num-cpus=$((SLURM_CPUS_PER_TASK - 1)) --dashboard-host=127.0.0.1 --temp-dir="$folder" &
-sleep 20
+wait_for_nodes 1
 if [ "${#nodes[@]}" -gt 1 ]; then
     srun --nodes=$((${#nodes[@]} - 1)) --ntasks=$((${#nodes[@]} - 1)) --exclude="$head" --overlap \
         ray start --block --address="$address:$port" --num-cpus="$SLURM_CPUS_PER_TASK" &
-    sleep 20
+    wait_for_nodes "${#nodes[@]}"
 fi
 
 # The driver runs on the head; what srun started ends with the job.

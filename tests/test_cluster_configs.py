@@ -165,7 +165,8 @@ def check_launcher(values: dict[str, Any]) -> None:
     # Defaults fill in what is missing, so a part that all of ours have is looked for.
     given = {"auth", "head_start_ray_commands", "worker_start_ray_commands", "file_mounts"}
     assert given <= values.keys()
-    assert values["auth"].keys() == {"ssh_user"}
+    own_key = {"ssh_private_key"} if provider["type"] == "local" else set()
+    assert values["auth"].keys() == {"ssh_user", *own_key}
     assert values.keys() - {"min_workers"} <= known.keys()
     validate_config(prepare_config(copy.deepcopy(values)))
     if provider["type"] == "local":
@@ -474,47 +475,6 @@ def test_an_image_has_the_locked_environment_and_is_not_run_as_root(name: str) -
             assert line.startswith("#") or re.fullmatch(r"[\w.\[\]-]+==[\w.!+-]+", line)
 
 
-def runs_of(name: str) -> list[str]:
-    """Commands of an image's second part, where its user works."""
-    parsed = DockerfileParser(fileobj=BytesIO((FOLDER / name).read_bytes()))
-    parts = [step for step in parsed.structure if step["instruction"] in ("FROM", "RUN")]
-    last = max(place for place, step in enumerate(parts) if step["instruction"] == "FROM")
-    return [step["value"] for step in parts[last + 1 :]]
-
-
-IN_AN_IMAGE = """
-mount -t tmpfs none /opt && mkdir -p /opt/hercules || exit
-mount -t tmpfs none /etc/profile.d || exit
-ln -s "$0" /opt/hercules/bin && eval "$1" || exit
-# Ray's launcher runs commands so.
-export HOME=/tmp PATH=/opt/hercules/bin:/usr/bin:/bin
-exec bash --login -c 'command -v ray hercules-scale'
-"""
-
-
-@pytest.mark.parametrize("name", DOCKERFILES)
-def test_a_login_shell_of_an_image_finds_its_programs(name: str) -> None:
-    (profile,) = [each for each in runs_of(name) if "profile.d" in each]
-    bin_folder = str(Path(sys.executable).parent)
-    if Path(bin_folder).is_relative_to("/opt"):
-        pytest.skip("the environment lies where the image's would")
-    done = subprocess.run(
-        ["unshare", "--mount", "bash", "-c", IN_AN_IMAGE, bin_folder, profile],
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode and not done.stdout and "unshare" in done.stderr:
-        pytest.skip(done.stderr)
-    found = done.stdout.split()
-    assert found == ["/opt/hercules/bin/ray", "/opt/hercules/bin/hercules-scale"], done.stderr
-
-
-@pytest.mark.parametrize("name", DOCKERFILES)
-def test_an_image_has_the_programs_that_ray_s_launcher_calls(name: str) -> None:
-    (packages,) = [each for each in runs_of(name) if "apt-get install" in each]
-    assert {"openssh-client", "rsync", "wget"} <= set(packages.split())
-
-
 @pytest.mark.parametrize("cloud", ["aws", "gcp"])
 def test_a_head_can_import_what_starts_machines(cloud: str) -> None:
     importlib.import_module(f"ray.autoscaler._private.{cloud}.node_provider")
@@ -554,12 +514,41 @@ def test_the_page_on_clusters_names_what_there_is() -> None:
     named = set(re.findall(r"cluster_configs/([\w.-]+)", blocks))
     assert named >= {"aws.yaml", "local.yaml", "kuberay-common.yaml", "slurm.sh", "Dockerfile"}
     assert all((FOLDER / name).exists() for name in named)
+    more = text + (REPOSITORY / "docs" / "resources.md").read_text()
     listed = {path.name for path in FOLDER.iterdir()} - {"README.md"}
-    assert all(f"`{name}`" in text or name in named for name in listed)
+    assert all(f"`{name}`" in more or name in named for name in listed)
     for line in filter(None, blocks.splitlines()):
         program, *arguments = shlex.split(line)
         if program == "hercules-scale":
             build_parser().parse_args(arguments)
+
+
+def test_kubectl_is_called_with_names_that_the_files_have() -> None:
+    text = (REPOSITORY / "docs" / "clusters.md").read_text()
+    called = re.findall(r"^kubectl (?!apply)(.*)$", text, re.MULTILINE)
+    common, job = load_all("kuberay-common.yaml"), load("kuberay-gpu.yaml")
+    (namespace,) = [each["metadata"]["name"] for each in common if each["kind"] == "Namespace"]
+    assert all(each.startswith(f"-n {namespace} ") for each in called)
+    secrets = dict(re.findall(r"secret generic (\S+) --from-literal=(\w+)=", "\n".join(called)))
+    token = job["spec"]["rayClusterSpec"]["authOptions"]["secretName"]
+    keys = {
+        source["secretRef"]["name"]
+        for template in templates(job)
+        for source in template["spec"]["containers"][0]["envFrom"]
+    }
+    assert secrets.keys() == {token, *keys}
+    # KubeRay reads the token by this name.
+    assert secrets[token] == "auth_token"
+    # A RayJob's Kubernetes job has its name.
+    name = job["metadata"]["name"]
+    assert f"-n {namespace} get rayjob {name} --watch" in called
+    assert any(each.endswith(f"--selector=job-name={name}") for each in called)
+    maps = [each["metadata"]["name"] for each in common if each["kind"] == "ConfigMap"]
+    assert all(f"ConfigMap `{each}`" in text for each in maps)
+
+
+def test_the_page_on_resources_has_keys_that_there_are() -> None:
+    text = (REPOSITORY / "docs" / "resources.md").read_text()
     (resources,) = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     values = {"input": {"path": "a"}, "output": {"path": "b"}, **yaml.safe_load(resources)}
     parse_config(values)

@@ -212,7 +212,8 @@ def agglomerate_vectors(
     sums = vectors.assign(points)
     used = np.flatnonzero(sums.counts)
     counts, totals = sums.counts[used], sums.totals()[used]
-    dendrogram = agglomerate(totals / counts[:, None], counts, config.linkage)
+    centres = totals / counts[:, None]
+    dendrogram = vectors.run(lambda n_gpus: agglomerate(centres, counts, config.linkage))
     sizes = sorted({min(k, len(used)) for k in asked}, reverse=True)
     labels = [cut(dendrogram, k) for k in sizes]
     parents = [_parents(*pair) for pair in itertools.pairwise(labels)]

@@ -109,7 +109,9 @@ def choose_k(
     if state is not None:
         return [CurvePoint(**point) for point in state.numbers["points"]]
     smallest, largest = k_range(vectors.n_rows, level, config.max_k)
-    points = _curve(_sample(vectors, config.seed, level), ladder(smallest, largest), config, level)
+    rows = np.sort(sample_rows(vectors, min(SAMPLE_ROWS, vectors.n_rows), config.seed, level))
+    counts = ladder(smallest, largest)
+    points = vectors.run(partial(_curve, *take(vectors, rows), counts, config, level))
     best = choose(points, config.k_score)
     points = [replace(point, chosen=point.k == best.k) for point in points]
     checkpoints.save(name, State({}, {"points": [asdict(each) for each in points]}), last=True)
@@ -185,19 +187,18 @@ def choose(points: Sequence[CurvePoint], score: str) -> CurvePoint:
     return next(point for point, value in zip(scored, values, strict=True) if value >= bound)
 
 
-def _sample(vectors: VectorSet, seed: int, level: int) -> VectorSet:
-    if vectors.n_rows <= SAMPLE_ROWS:
-        return vectors
-    rows = np.sort(sample_rows(vectors, SAMPLE_ROWS, seed, level))
-    return LocalVectors(*take(vectors, rows))
-
-
 def _curve(
-    vectors: VectorSet, counts: list[int], config: HierarchyConfig, level: int
+    sample: Float32,
+    weights: Int64,
+    counts: list[int],
+    config: HierarchyConfig,
+    level: int,
+    n_gpus: int,
 ) -> list[CurvePoint]:
     """Return the points of the counts; fewer where there are fewer distinct vectors."""
     # Resampling moves centroids off the means of their clusters, which scores take them for.
     config = config.model_copy(update={"resampling": ResamplingConfig()})
+    vectors = LocalVectors(sample, weights, n_gpus)
     points: dict[int, CurvePoint] = {}
     for k in counts:
         found = kmeans(vectors, k, config, level)

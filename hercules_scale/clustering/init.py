@@ -68,10 +68,12 @@ def initial_centroids(
     if way == "kmeans||":
         return kmeans_parallel(vectors, k, seed, level)
     rows = sample_rows(vectors, REFINED_PER_CLUSTER * k, seed, level)
-    return kmeans_plus_plus(*take(vectors, rows), k, seed, level)
+    return vectors.run(partial(kmeans_plus_plus, *take(vectors, rows), k, seed, level))
 
 
-def kmeans_plus_plus(points: Float32, weights: Int64, k: int, seed: int, level: int) -> Float32:
+def kmeans_plus_plus(
+    points: Float32, weights: Int64, k: int, seed: int, level: int, n_gpus: int = 0
+) -> Float32:
     """Return the best of some k-means++ draws after a few iterations, shape (k, d).
 
     Args:
@@ -80,8 +82,9 @@ def kmeans_plus_plus(points: Float32, weights: Int64, k: int, seed: int, level: 
         k: Centroids wanted, at most n.
         seed: Seed of this start.
         level: Level that is built, for the draws.
+        n_gpus: GPUs that this process may use.
     """
-    local = LocalVectors(points, weights)
+    local = LocalVectors(points, weights, n_gpus)
     drawn = slice(DRAWN_PER_CLUSTER * k)
     from_each = distances_of(points[drawn])
     starts = []
@@ -187,7 +190,7 @@ def kmeans_parallel(vectors: VectorSet, k: int, seed: int, level: int) -> Float3
         rows = sample_rows(vectors, k, seed, level)
         candidates = np.concatenate([candidates, take(vectors, rows)[0]])
     weights = vectors.assign(candidates).counts
-    return kmeans_plus_plus(candidates, weights, k, seed, level)
+    return vectors.run(partial(kmeans_plus_plus, candidates, weights, k, seed, level))
 
 
 def draw_far_rows(

@@ -102,9 +102,8 @@ def kmeans(
             break
         # Each round draws afresh, so its seed is a hash of the run's and its own number.
         seed = draw_seed(config.seed, level, "resample", round_)
-        core = LocalVectors(*take(vectors, rows))
-        start = initial_centroids(core, k, config, level, seed)
-        refined = lloyd(core, start, config, level, seed)
+        work = partial(_cluster_sample, *take(vectors, rows), k, config, level, seed)
+        refined = vectors.run(work)
         result = _assigned(vectors, refined.centroids, refined)
         checkpoints.save(f"{name}-resampling", _to_state(result, round=round_))
     return _without_empty(vectors, result, k)
@@ -141,9 +140,22 @@ def _warm_start(
     if size == vectors.n_rows:
         return initial_centroids(vectors, k, config, level, seed)
     rows = np.sort(sample_rows(vectors, size, seed, level))
-    sample = LocalVectors(*take(vectors, rows))
+    work = partial(_cluster_sample, *take(vectors, rows), k, config, level, seed)
+    return vectors.run(work).centroids
+
+
+def _cluster_sample(
+    vectors: Float32,
+    weights: Int64,
+    k: int,
+    config: HierarchyConfig,
+    level: int,
+    seed: int,
+    n_gpus: int,
+) -> KMeansResult:
+    sample = LocalVectors(vectors, weights, n_gpus)
     start = initial_centroids(sample, k, config, level, seed)
-    return lloyd(sample, start, config, level, seed).centroids
+    return lloyd(sample, start, config, level, seed)
 
 
 def warm_up_size(vectors: VectorSet, k: int) -> int:

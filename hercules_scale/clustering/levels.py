@@ -111,6 +111,7 @@ def build_levels(
         tolerance = max(config.tolerance, DRAFT_TOLERANCE)
         finest = config.model_copy(update={"tolerance": tolerance})
     below = vectors
+    weights: Int64 | None = None
     curve: list[CurvePoint] = []
 
     def counts() -> Iterator[int]:
@@ -125,9 +126,13 @@ def build_levels(
     for k in counts():
         if runs and k >= below.n_rows:
             continue
-        runs.append(kmeans(below, k, upper if runs else finest, len(runs) + 1, checkpoints))
-        if len(runs) > 1:
-            parents.append(labels_of(below))
+        if runs:
+            work = partial(_upper_level, runs[-1].centroids, weights, k, upper, len(runs) + 1)
+            run, labels = vectors.run(work)
+            runs.append(run)
+            parents.append(labels)
+        else:
+            runs.append(kmeans(vectors, k, finest, 1, checkpoints))
         on_level(len(runs), runs[-1])
         weights = runs[-1].counts if config.refinement == "tree" else None
         below = LocalVectors(runs[-1].centroids, weights)
@@ -136,6 +141,19 @@ def build_levels(
         tree = refine_tree(vectors, leaves, parents, config.metric, checkpoints, config.tolerance)
         return replace(_of_tree(vectors, tree, runs), curve=curve)
     return replace(_of_kmeans([run.centroids for run in runs], parents, runs), curve=curve)
+
+
+def _upper_level(
+    centroids: Float32,
+    weights: Int64 | None,
+    k: int,
+    config: HierarchyConfig,
+    level: int,
+    n_gpus: int,
+) -> tuple[KMeansResult, Int32]:
+    """Return clusters of the centroids of the level below, and the cluster of each."""
+    below = LocalVectors(centroids, weights, n_gpus)
+    return kmeans(below, k, config, level), labels_of(below)
 
 
 def _from_sample(

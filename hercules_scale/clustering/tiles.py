@@ -300,22 +300,22 @@ def _objective(tile: Tile, scale: Scale) -> int:
 def hold_tiles(tiles: Sequence[Tile], n_gpus: int) -> TileSet:
     """Return the tile set of a process that was given some GPUs.
 
-    faiss on a GPU where faiss is built for it, else torch on a GPU, else faiss on the CPU: a
-    cluster's GPUs need not be of a kind that either can use. With torch the tiles stay on the GPU
-    where they fit, else each goes there for its search.
+    With torch the tiles stay on the GPU where they fit. Else each goes there for its search, by
+    faiss where it is built for GPUs. A cluster's GPUs need not be of a kind that either can use.
     """
     if n_gpus < 1:
         return TileSet(tiles)
-    if faiss.get_num_gpus() > 0:
-        return TileSet(tiles, FaissGpuSearch())
     import torch
 
-    if not torch.cuda.is_available():
-        return TileSet(tiles)
-    from hercules_scale.clustering.torch_nearest import device_bytes
+    if torch.cuda.is_available():
+        from hercules_scale.clustering.torch_nearest import device_bytes
 
-    fits = device_bytes(sum(tile.vectors.size for tile in tiles)) <= torch.cuda.mem_get_info()[0]
-    return DeviceTileSet(tiles) if fits else TileSet(tiles, nearest_torch_gpu)
+        needed = device_bytes(sum(tile.vectors.size for tile in tiles))
+        if needed <= torch.cuda.mem_get_info()[0]:
+            return DeviceTileSet(tiles)
+    if faiss.get_num_gpus() > 0:
+        return TileSet(tiles, FaissGpuSearch())
+    return TileSet(tiles, nearest_torch_gpu) if torch.cuda.is_available() else TileSet(tiles)
 
 
 class LocalVectors:
@@ -338,6 +338,7 @@ class LocalVectors:
         if weights is None:
             weights = np.ones(len(vectors), np.int64)
         self.n_rows, self.dimension = len(vectors), int(vectors.shape[1])
+        self._n_gpus = n_gpus
         tiles = [
             Tile(start, vectors[start : start + TILE_ROWS], weights[start : start + TILE_ROWS])
             for start in range(0, len(vectors), TILE_ROWS)
@@ -362,8 +363,8 @@ class LocalVectors:
         return [work(tile) for tile in self._tiles.tiles]
 
     def run(self, work: Callable[[int], T]) -> T:
-        """Return the result of a pure function, here and without a GPU."""
-        return work(0)
+        """Return the result of a pure function, here."""
+        return work(self._n_gpus)
 
 
 def labels_of(vectors: VectorSet) -> Int32:

@@ -26,16 +26,13 @@ from hercules_scale.reading.files import estimate_rows
 from hercules_scale.reading.items import Batch, Layout, read_layout, read_piece
 from hercules_scale.reading.numbers import verbalise_rows
 from hercules_scale.reading.sources import SourceFile, split_into_pieces
-from hercules_scale.runtime.machines import check_nodes, find_machines, with_absolute_folders
+from hercules_scale.runtime.machines import check_nodes, find_machines, fit
 from hercules_scale.runtime.ray_session import local_or_cluster_ray
 from hercules_scale.runtime.resources import (
     Machines,
     Node,
-    check_resources,
     describe_resources,
-    fill,
     pools_of,
-    usable_gpus,
 )
 from hercules_scale.sanitize import printable, without_secrets
 from hercules_scale.stages.encoders import load_encoder, load_image_encoder, open_endpoint
@@ -127,10 +124,8 @@ def _resources(config: RunConfig, sources: list[SourceFile]) -> str:
         return f"{describe_resources(config, machines)}; as many logical CPUs as asked for"
     with local_or_cluster_ray(config):
         machines = find_machines()
-        filled, n_gpus = fill(config, machines), usable_gpus(config, machines)
-        notes = check_resources(filled, machines, n_gpus)
-        store = Store(config.output.path)
-        check_nodes(with_absolute_folders(filled), store, sources, pools_of(filled, n_gpus))
+        config, n_gpus, notes = fit(config, machines)
+        check_nodes(config, Store(config.output.path), sources, pools_of(config, n_gpus))
     return "; ".join([describe_resources(config, machines), *notes])
 
 

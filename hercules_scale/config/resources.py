@@ -59,7 +59,7 @@ class ResourcesConfig(Section):
         ge=1,
         le=100_000,
         description="tasks at a time where no model is needed, of one CPU each; left out: workers "
-        "where that is given, else as many as the Ray cluster has CPUs",
+        "where that is given, else as many as the Ray cluster has CPUs, or 64 where it grows",
     )
     embed: EmbedResources = EmbedResources()
     cluster: StageResources = StageResources()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hercules_scale.embedding.encoder import ImageEncoder
-from hercules_scale.embedding.sentence_transformer import choose_device
+from hercules_scale.embedding.sentence_transformer import choose_device, in_halves
 from hercules_scale.errors import ConfigError
 from hercules_scale.models import DEFAULT_IMAGE_MODEL, IMAGE_ALIASES, resolve_image_model
 from hercules_scale.storage.stored_models import local_model
@@ -80,14 +81,24 @@ class EfficientNetLite:
                 rows = np.flatnonzero(sizes == size)
                 for start in range(0, len(rows), BATCH_IMAGES):
                     batch = rows[start : start + BATCH_IMAGES]
-                    pixels = np.stack([_square(images[row], size) for row in batch])
-                    values = torch.from_numpy(pixels).to(self._device, self._dtype)
-                    values = (values - 127.0) / 128.0
-                    values = values.permute(0, 3, 1, 2)
-                    features = self._model.extract_features(values).float().mean(dim=(2, 3))
-                    unit = torch.nn.functional.normalize(features, dim=1)
-                    vectors[batch] = unit.cpu().numpy()
+                    in_halves(partial(self._encode_rows, images, size, vectors), batch)
         return vectors
+
+    def _encode_rows(
+        self,
+        images: Sequence[bytes],
+        size: int,
+        vectors: NDArray[np.float32],
+        rows: NDArray[np.int64],
+    ) -> None:
+        """Write the vectors of some images, each cut to a square of ``size`` pixels."""
+        import torch
+
+        pixels = np.stack([_square(images[row], size) for row in rows])
+        values = torch.from_numpy(pixels).to(self._device, self._dtype)
+        values = ((values - 127.0) / 128.0).permute(0, 3, 1, 2)
+        features = self._model.extract_features(values).float().mean(dim=(2, 3))
+        vectors[rows] = torch.nn.functional.normalize(features, dim=1).cpu().numpy()
 
 
 def _lite_size(data: bytes) -> int:
@@ -143,12 +154,10 @@ class SharedSpaceEncoder:
         """Return the vectors of unit length, shape (n, d)."""
         from PIL import Image
 
-        parts = []
-        for start in range(0, len(images), BATCH_IMAGES):
-            batch = [
-                Image.open(io.BytesIO(data)).convert("RGB")
-                for data in images[start : start + BATCH_IMAGES]
-            ]
+        parts: list[NDArray[np.float32]] = []
+
+        def work(rows: NDArray[np.int64]) -> None:
+            batch = [Image.open(io.BytesIO(images[row])).convert("RGB") for row in rows]
             parts.append(
                 self._model.encode(
                     batch,
@@ -157,6 +166,9 @@ class SharedSpaceEncoder:
                     show_progress_bar=False,
                 )
             )
+
+        for start in range(0, len(images), BATCH_IMAGES):
+            in_halves(work, np.arange(start, min(start + BATCH_IMAGES, len(images))))
         return np.asarray(np.concatenate(parts), np.float32)
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +17,10 @@ from hercules_scale.models import resolve_embedding_model
 from hercules_scale.storage.stored_models import local_model
 
 CPU_BATCH_TOKENS = 1024
+# On a GPU at most so many, and half of them and so on where its memory holds fewer: a token takes
+# some bytes for each number of a hidden state, in float32.
 GPU_BATCH_TOKENS = 65_536
+TOKEN_BYTES = 256
 # Beyond this length the quadratic memory of plain attention costs more than it saves.
 PLAIN_ATTENTION_TOKENS = 512
 
@@ -101,7 +104,11 @@ class SentenceTransformerEncoder:
             if self.max_tokens <= PLAIN_ATTENTION_TOKENS:
                 self._model[0].auto_model.set_attn_implementation("eager")
             pack_linear_layers(self._model[0].auto_model)
-        self._batch_tokens = CPU_BATCH_TOKENS if self.device == "cpu" else GPU_BATCH_TOKENS
+        self._batch_tokens = CPU_BATCH_TOKENS
+        if self.device != "cpu":
+            memory = torch.cuda.get_device_properties(self.device).total_memory
+            weights = sum(each.nbytes for each in self._model.parameters())
+            self._batch_tokens = gpu_batch_tokens(memory - weights, whole)
 
     def count_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Return the tokens that the model reads of each text, shape (n,), after truncation."""
@@ -115,31 +122,21 @@ class SentenceTransformerEncoder:
         vectors = np.empty((len(windows.ids), self.dimension), dtype=np.float32)
         with self._device_lock, torch.inference_mode():
             for rows in length_batches(windows.lengths, self._batch_tokens):
-                self._encode_rows(windows.ids, rows, vectors)
+                in_halves(lambda part: self._encode_rows(windows.ids, part, vectors), rows)
         return windows.averaged(vectors)
 
     def _encode_rows(
         self, windows: list[list[int]], rows: NDArray[np.int64], vectors: NDArray[np.float32]
     ) -> None:
-        """Write the vectors of some windows; in halves where the device's memory is too small."""
+        """Write the vectors of some windows."""
         import torch
 
-        try:
-            batch = self._tokenizer.pad(
-                {"input_ids": [windows[row] for row in rows]}, return_tensors="pt"
-            ).to(self.device)
-            output = self._model({**batch, **self._skipped})["sentence_embedding"]
-            unit = torch.nn.functional.normalize(output[:, : self.dimension].float(), dim=1)
-            vectors[rows] = unit.cpu().numpy()
-            return
-        except torch.OutOfMemoryError:
-            if len(rows) == 1:
-                raise
-        # Outside the except block: its traceback keeps the tensors.
-        torch.cuda.empty_cache()
-        middle = len(rows) // 2
-        self._encode_rows(windows, rows[:middle], vectors)
-        self._encode_rows(windows, rows[middle:], vectors)
+        batch = self._tokenizer.pad(
+            {"input_ids": [windows[row] for row in rows]}, return_tensors="pt"
+        ).to(self.device)
+        output = self._model({**batch, **self._skipped})["sentence_embedding"]
+        unit = torch.nn.functional.normalize(output[:, : self.dimension].float(), dim=1)
+        vectors[rows] = unit.cpu().numpy()
 
     def _tokens_of_prompt(self) -> dict[str, int]:
         """Return the number of leading tokens that some models leave out of a vector."""
@@ -152,6 +149,37 @@ class SentenceTransformerEncoder:
 
     def _tokenize(self, texts: Sequence[str]) -> Windows:
         return tokenize(self._tokenizer, texts, self._prompt, self.max_tokens, self._in_windows)
+
+
+def gpu_batch_tokens(free_bytes: int, width: int) -> int:
+    """Return the padded tokens of a batch on a GPU, a power of two.
+
+    It depends on the kind of GPU and on the model, not on what else the GPU holds now, so that
+    batches, and the last digits of vectors, are those of the run before.
+
+    Args:
+        free_bytes: Memory of the GPU beside the model's weights.
+        width: Numbers of a token's hidden state.
+    """
+    most = max(free_bytes // (TOKEN_BYTES * width), 1)
+    return min(1 << (int(most).bit_length() - 1), GPU_BATCH_TOKENS)
+
+
+def in_halves(encode: Callable[[NDArray[np.int64]], None], rows: NDArray[np.int64]) -> None:
+    """Encode some rows; half of them at a time, and so on, where the GPU's memory is too small."""
+    import torch
+
+    try:
+        encode(rows)
+        return
+    except torch.OutOfMemoryError:
+        if len(rows) == 1:
+            raise
+    # Outside the except block: its traceback keeps the tensors.
+    torch.cuda.empty_cache()
+    middle = len(rows) // 2
+    in_halves(encode, rows[:middle])
+    in_halves(encode, rows[middle:])
 
 
 def choose_device(

@@ -27,7 +27,7 @@ from hercules_scale.reading.sources import SourceFile
 from hercules_scale.reading.survey import Survey
 from hercules_scale.reduction.pca import PCA
 from hercules_scale.runtime.context import NO_FUNCTIONS, Functions, RunContext, Shards
-from hercules_scale.runtime.machines import take_resources
+from hercules_scale.runtime.machines import label_encoder_gib, take_resources
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.runtime.ray_session import check_one_machine
 from hercules_scale.runtime.resources import label_encoder_pool
@@ -200,7 +200,8 @@ def _run_stages(context: RunContext, sources: list[SourceFile]) -> Results:
     context, n_gpus = take_resources(context, sources)
     config = context.config
     with _label_encoder(context, n_gpus) as encode:
-        _load_workers(config.resources.n_tasks)
+        n_cpus = int(ray.cluster_resources().get("CPU", 1))
+        _load_workers(min(config.resources.n_tasks, n_cpus))
         items = read_items(context, sources)
         shards, files = items.shards, dict(items.files)
         calls: list[FileRecord] = []
@@ -270,7 +271,7 @@ def _label_encoder(
     """Provide a function that embeds labels: the user's, or a model."""
     embed, config = context.functions.embed, context.config.text_embedding
     if embed is None or not names_function(config.model):
-        pool = label_encoder_pool(context.config, n_gpus)
+        pool = label_encoder_pool(context.config, n_gpus, label_encoder_gib(context.config))
         return open_encoder(config, pool, Room(context, LABELLING, pool.asked))
     return nullcontext(lambda texts: to_unit(embed.encode(texts, "summarize")))
 

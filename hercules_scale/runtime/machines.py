@@ -39,13 +39,14 @@ from hercules_scale.runtime.resources import (
     embedding_pool,
     fill,
     fits,
+    label_encoder_pool,
     pools_of,
     usable_gpus,
 )
 from hercules_scale.runtime.waiting import POLL_SECONDS, Room
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store, split_uri, use_options
-from hercules_scale.storage.stored_models import check_source
+from hercules_scale.storage.stored_models import check_source, model_gib
 
 # Label of the nodes of one kind.
 NODE_GROUP = "ray.io/node-group"
@@ -225,6 +226,33 @@ def with_absolute_folders(config: RunConfig) -> RunConfig:
     )
 
 
+def _with_encoder_memory(config: RunConfig, n_gpus: int) -> RunConfig:
+    """Return a configuration with the memory of an encoder that takes much, on processors."""
+    embed, model = config.resources.embed, config.embedding.model
+    pool = embedding_pool(config.resources, n_gpus, config.loads_encoder)
+    if pool.gpus or embed.memory_gib or not config.loads_encoder or model is None:
+        return config
+    if config.input.modality == "image" or names_function(model):
+        return config
+    changed = {"embed": embed.model_copy(update={"memory_gib": encoder_gib(model) or None})}
+    return config.model_copy(update={"resources": config.resources.model_copy(update=changed)})
+
+
+def label_encoder_gib(config: RunConfig) -> float:
+    """Return the memory of the process that embeds titles, where it takes much."""
+    embedding = config.text_embedding
+    model = embedding.model or DEFAULT_TEXT_MODEL
+    if embedding.engine == "openai" or names_function(model):
+        return 0.0
+    return encoder_gib(model)
+
+
+def encoder_gib(model: str) -> float:
+    """Return the memory of a process with a text encoder; see ``model_gib``."""
+    # Packages have small ones.
+    return 0.0 if model in embedding_aliases() else model_gib(resolve_embedding_model(model))
+
+
 def take_resources(
     context: RunContext, sources: Sequence[SourceFile] = ()
 ) -> tuple[RunContext, int]:
@@ -248,14 +276,27 @@ def take_resources(
         n_gpus = usable_gpus(asked, machines)
         first = embedding_pool(asked.resources, n_gpus, asked.loads_encoder)
         machines = _await_machines(context, first, machines)
-    n_gpus = usable_gpus(context.config, machines)
-    config = fill(context.config, machines)
-    for note in check_resources(config, machines, n_gpus):
+    config, n_gpus, notes = fit(context.config, machines)
+    for note in notes:
         context.reporter.say(note)
-    context = replace(context, config=with_absolute_folders(config))
-    pools = pools_of(context.config, n_gpus)
+    pools = pools_of(config, n_gpus)
     if machines.grows or len(machines.nodes) > 1:
-        check_nodes(context.config, context.store, sources, pools)
+        check_nodes(config, context.store, sources, pools)
     elif sources:
-        check_models(context.config, [pool.key for pool in pools])
-    return context, n_gpus
+        check_models(config, [pool.key for pool in pools])
+    return replace(context, config=config), n_gpus
+
+
+def fit(config: RunConfig, machines: Machines) -> tuple[RunConfig, int, list[str]]:
+    """Return a configuration with its numbers for the machines, the GPUs that it may use, and what
+    will be slower than was asked for.
+
+    Raises:
+        InputError: The machines lack what it asks for.
+    """
+    n_gpus = usable_gpus(config, machines)
+    config = with_absolute_folders(fill(config, machines))
+    config = _with_encoder_memory(config, n_gpus)
+    labels = label_encoder_pool(config, n_gpus, label_encoder_gib(config))
+    pools = [*pools_of(config, n_gpus), labels]
+    return config, n_gpus, check_resources(config, machines, n_gpus, pools)

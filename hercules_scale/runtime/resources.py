@@ -14,6 +14,8 @@ from hercules_scale.config.run import RunConfig
 from hercules_scale.errors import InputError
 
 GIB = 1 << 30
+# Tasks of a cluster that grows: those that find no room make it grow.
+GROWING_TASKS = 64
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ def replica_pool(resources: ResourcesConfig, n_gpus: int) -> Pool:
     return Pool("resources.llm_replicas", resources.replicas, most, 0.0 if gpus else 1.0, gpus)
 
 
-def label_encoder_pool(config: RunConfig, n_gpus: int) -> Pool:
+def label_encoder_pool(config: RunConfig, n_gpus: int, memory_gib: float = 0.0) -> Pool:
     """Return the process that embeds titles and descriptions.
 
     It works beside the replicas of the language model: on a GPU, where the items' encoder takes one
@@ -153,6 +155,7 @@ def label_encoder_pool(config: RunConfig, n_gpus: int) -> Pool:
     Args:
         config: Filled; see ``fill``.
         n_gpus: GPUs that the run may use.
+        memory_gib: Memory that it takes without a GPU.
     """
     embedding = embedding_pool(config.resources, n_gpus, config.loads_encoder)
     taken = 0.0
@@ -160,7 +163,8 @@ def label_encoder_pool(config: RunConfig, n_gpus: int) -> Pool:
         replicas = replica_pool(config.resources, n_gpus)
         taken = replicas.most * replicas.gpus
     gpus = embedding.gpus if taken + embedding.gpus <= n_gpus else 0.0
-    return Pool("resources.embed", 1, 1, 0.0, gpus, embedding.memory_gib)
+    memory_gib = embedding.memory_gib or (0.0 if gpus else memory_gib)
+    return Pool("resources.embed", 1, 1, 0.0, gpus, memory_gib)
 
 
 def usable_gpus(config: RunConfig, machines: Machines) -> int:
@@ -189,7 +193,8 @@ def fill(config: RunConfig, machines: Machines) -> RunConfig:
     changed: dict[str, Any] = {}
     limited = "workers" in resources.model_fields_set
     if resources.tasks is None and not limited:
-        changed["tasks"] = max(int(machines.n_cpus), resources.workers)
+        least = GROWING_TASKS if machines.grows else resources.workers
+        changed["tasks"] = max(int(machines.n_cpus), least)
     on_all = ("gpus", "tensor_parallel") if limited else ("auto", "gpus", "tensor_parallel")
     if resources.profile in on_all and machines.n_gpus:
         changed |= _on_gpus(config, machines)
@@ -228,13 +233,16 @@ def pools_of(config: RunConfig, n_gpus: int) -> list[Pool]:
     return pools
 
 
-def check_resources(config: RunConfig, machines: Machines, n_gpus: int) -> list[str]:
+def check_resources(
+    config: RunConfig, machines: Machines, n_gpus: int, pools: list[Pool]
+) -> list[str]:
     """Refuse what would be waited for without end; a cluster that grows is asked.
 
     Args:
         config: Filled; see ``fill``.
         machines: Machines of the cluster.
         n_gpus: GPUs of them that the run may use.
+        pools: Processes of the run.
 
     Returns:
         What will be slower than was asked for, a line each.
@@ -248,7 +256,7 @@ def check_resources(config: RunConfig, machines: Machines, n_gpus: int) -> list[
             "resources.profile auto: the Ray cluster has no GPU now, so CPUs do the work; gpu "
             "waits for one"
         )
-    for pool in pools_of(config, n_gpus):
+    for pool in pools:
         if machines.grows:
             continue
         if not machines.have(pool):

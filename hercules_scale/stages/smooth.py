@@ -53,7 +53,7 @@ from hercules_scale.stages.smooth_shards import (
     TileSorter,
     coarse_config,
 )
-from hercules_scale.stages.vectors import LOCAL_ROWS, ShardTiles, open_vectors
+from hercules_scale.stages.vectors import ShardTiles, local_rows_of, open_vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import Commit, read_commits, write_commit
 from hercules_scale.storage.store import Store
@@ -142,7 +142,7 @@ def _index(context: RunContext, shards: Shards, dimension: int) -> dict[str, Any
         sample = np.sort(sample_rows(vectors, AUTO_SAMPLE_ROWS, config.seed, 0))
         centred, _ = take(vectors, sample)
         unit = is_unit(centred + space.mean.astype(np.float32))
-        choice = _choose(config, centred, shards.n_items, unit)
+        choice = vectors.run(lambda n_gpus: _choose(config, centred, shards.n_items, unit))
         report = {"rounds": config.smoothing.rounds, "unit": unit, **vars(choice)}
         # Averages with neighbours hide them from the clustering.
         report["alarms"] = space.alarms(shards.n_items) if choice.neighbours else []
@@ -164,7 +164,7 @@ def _run(
     context: RunContext, shards: Shards, name: str, n_parts: int, worker: ShardWorker
 ) -> Iterable[Commit]:
     """Run every part of a step: on Ray, or in this process where there is little to do."""
-    if shards.n_items <= LOCAL_ROWS:
+    if shards.n_items <= local_rows_of():
         done = read_commits(context.store, name, context.fingerprint)
         for part in range(n_parts):
             if part not in done:

@@ -44,6 +44,8 @@ from hercules_scale.storage.tables import column_vectors, read_table
 LOCAL_ROWS = 4 * TILE_ROWS
 # With a GPU, which is faster beyond this.
 LOCAL_ROWS_BESIDE_GPUS = TILE_ROWS
+# Where another machine of the cluster has more processors, and is faster beyond this.
+LOCAL_ROWS_OF_THE_SMALLER = TILE_ROWS // 8
 # Sums of more bytes than this from all workers together are added by tasks, by ranges of clusters.
 DRIVER_SUM_BYTES = 256 << 20
 # Time that an actor without its node waits for room on the others; a cluster that scales itself
@@ -87,6 +89,24 @@ def read_vectors(store: Store, shard: int, table: str = "embeddings") -> Float32
     return column_vectors(column)
 
 
+def local_rows_of(n_gpus: float = 0) -> int:
+    """Return the largest number of rows that this process does better alone than with actors.
+
+    Args:
+        n_gpus: GPUs of an actor.
+    """
+    if ray.is_initialized():
+        here = ray.get_runtime_context().get_node_id()
+        others = [
+            node["Resources"].get("CPU", 0)
+            for node in ray.nodes()
+            if node["Alive"] and node["NodeID"] != here
+        ]
+        if max(others, default=0) > joblib.cpu_count():
+            return LOCAL_ROWS_OF_THE_SMALLER
+    return LOCAL_ROWS_BESIDE_GPUS if n_gpus else LOCAL_ROWS
+
+
 @contextmanager
 def open_vectors(
     source: TileSource,
@@ -110,7 +130,7 @@ def open_vectors(
         metric: ``squared_l2`` or ``cosine``.
         workers: Actors, at most one a tile and one a processor of the cluster.
         local_rows: Largest number of rows that this process holds itself, without actors or GPUs;
-            by default fewer where actors have GPUs.
+            by default ``local_rows_of``.
         options: Ray's arguments for an actor; by default one CPU.
         room: Says that actors wait for room, and ends the wait.
 
@@ -121,7 +141,7 @@ def open_vectors(
     n_tiles = -(-source.n_rows // TILE_ROWS)
     options = options or {"num_cpus": 1, "num_gpus": 0}
     if local_rows is None:
-        local_rows = LOCAL_ROWS_BESIDE_GPUS if options["num_gpus"] else LOCAL_ROWS
+        local_rows = local_rows_of(options["num_gpus"])
     if source.n_rows <= local_rows:
         holder = TileHolder(source, list(range(n_tiles)), metric)
         space, _, _ = _find_space(

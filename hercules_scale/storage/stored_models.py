@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import os
 import shutil
 from fnmatch import fnmatch
+from pathlib import Path
 
 from hercules_scale.errors import ConfigError, InputError
-from hercules_scale.models import cache_folder, check_on_hub, is_stored, renamed_at_the_end
+from hercules_scale.models import (
+    cache_folder,
+    check_on_hub,
+    is_stored,
+    renamed_at_the_end,
+    sizes_on_hub,
+)
 from hercules_scale.storage.faults import reason_of
 from hercules_scale.storage.store import Store
 
 # Files of weights, which a tokenizer does without.
 WEIGHTS = ("*.safetensors", "*.bin", "*.gguf", "*.pt", "*.pth", "*.onnx", "*.msgpack", "*.h5")
 COPY_BYTES = 16 << 20
+# Of these a loader takes the first that there are.
+LOADED = (("*.safetensors",), ("*.bin", "*.pt", "*.pth"))
+# A process with the libraries takes one; a model of less than four fits wherever they do.
+LIBRARIES_GIB, SMALL_GIB = 1.0, 4.0
 # One of these is in every model's folder.
 DESCRIPTIONS = ("config.json", "modules.json")
 
@@ -68,6 +81,38 @@ def check_source(key: str, source: str) -> None:
     except (OSError, InputError) as error:
         raise _unreadable(key, source, error) from None
     _check_holds_model(key, source, names)
+
+
+@functools.cache
+def model_gib(source: str) -> float:
+    """Return the memory that a process with a model takes, where it takes much.
+
+    It may hold the weights twice: 16-bit files are loaded as float32 where a processor does not
+    compute in bfloat16.
+
+    Args:
+        source: A local folder, a model-hub id, or the URI of a folder.
+
+    Returns:
+        GiB; 0 for a small model and for one of unknown size.
+    """
+    try:
+        if is_stored(source):
+            sizes = Store(source).hasty.list_sizes("")
+        elif os.path.isdir(source):
+            files = [path for path in Path(source).rglob("*") if path.is_file()]
+            sizes = {path.name: path.stat().st_size for path in files}
+        else:
+            sizes = sizes_on_hub(source)
+    except (OSError, InputError):
+        return 0.0
+    totals = [
+        sum(size for name, size in sizes.items() if any(fnmatch(name, each) for each in patterns))
+        for patterns in LOADED
+    ]
+    weights = next((total for total in totals if total), 0)
+    gib = LIBRARIES_GIB + 2 * weights / (1 << 30)
+    return gib if gib > SMALL_GIB else 0.0
 
 
 def _check_holds_model(key: str, source: str, names: list[str]) -> None:

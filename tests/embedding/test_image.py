@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,3 +96,26 @@ def test_a_model_that_reads_texts_alone_is_refused() -> None:
         load_image_encoder(resolve_embedding_model("minilm"))
     with pytest.raises(ConfigError, match=r"embedding\.model must be an alias \(effici"):
         load_image_encoder("ghost")
+
+
+def test_images_too_many_for_the_gpu_go_in_halves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    images = [noise(seed, 40) for seed in range(5)]
+    lite, clip = EfficientNetLite("float32"), SharedSpaceEncoder(str(make_clip(tmp_path / "clip")))
+    for encoder, method in ((lite, "extract_features"), (clip, "encode")):
+        expected = encoder.encode(images)
+        sizes: list[int] = []
+        whole = getattr(encoder._model, method)
+
+        def limited(batch: Any, whole: Any = whole, sizes: Any = sizes, **more: Any) -> Any:
+            if len(batch) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            sizes.append(len(batch))
+            return whole(batch, **more)
+
+        monkeypatch.setattr(encoder._model, method, limited)
+        np.testing.assert_allclose(encoder.encode(images), expected, atol=1e-4)
+        assert (sum(sizes), max(sizes)) == (5, 2)

@@ -13,6 +13,7 @@ from hercules_scale.embedding.sentence_transformer import (
     SentenceTransformerEncoder,
     choose_precision,
     cpu_has_bfloat16,
+    gpu_batch_tokens,
     length_batches,
 )
 from hercules_scale.errors import ConfigError
@@ -206,6 +207,15 @@ def test_a_batch_too_large_for_the_device_goes_in_halves(
     monkeypatch.setattr(encoder._model, "forward", full)
     with pytest.raises(torch.OutOfMemoryError):
         encoder.encode(TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("free_gib", "width", "tokens"),
+    # MiniLM on a large and on a small GPU; 7 billion parameters beside which 10 GiB are free.
+    [(140, 384, 65_536), (4, 384, 32_768), (10, 4096, 8_192), (0, 4096, 1)],
+)
+def test_a_batch_on_a_gpu_is_sized_by_its_memory(free_gib: int, width: int, tokens: int) -> None:
+    assert gpu_batch_tokens(free_gib << 30, width) == tokens
 
 
 def test_threads_share_an_encoder(encoder: SentenceTransformerEncoder) -> None:

@@ -178,7 +178,12 @@ def kinds_of_groups(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("name", "v2", "profile"),
-    [("aws.yaml", False, "auto"), ("gcp.yaml", True, "gpu"), ("kuberay-gpu.yaml", False, "gpu")],
+    [
+        ("aws.yaml", False, "gpu"),
+        ("gcp.yaml", True, "auto"),
+        ("kuberay-cpu.yaml", True, "auto"),
+        ("kuberay-gpu.yaml", True, "gpu"),
+    ],
 )
 def test_a_run_from_no_nodes_grows_and_ends_and_the_cluster_shrinks(
     name: str, v2: bool, profile: str, icd: pa.Table, tmp_path: Path

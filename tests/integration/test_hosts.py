@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -26,13 +25,11 @@ from hercules_scale.hierarchy import Hierarchy
 from hercules_scale.models import resolve_embedding_model
 from hercules_scale.storage.store import Store
 from tests.conftest import small_config
+from tests.integration.networks import HERE, NETWORK, namespace, networks
 from tests.integration.nodes import NODE_VARIABLE, WAIT_SECONDS, kill_node, start_node, wait_for
 from tests.s3_server import S3Server, upload
 
 pytestmark = [pytest.mark.ray, pytest.mark.s3, pytest.mark.slow]
-# Of the process, so that two test sessions on one machine do not meet.
-NUMBER = os.getpid() % 250
-BRIDGE, NETWORK = f"hsbr{NUMBER}", f"10.213.{NUMBER}"
 N_TEXTS, PORT = 3_000, 6379
 # Lines of text that the head alone has.
 ALONE_TEXTS = "/tmp/lines.txt"
@@ -51,6 +48,7 @@ class Hosts:
     """Three hosts with a node of Ray each, the first of which has no processors for work."""
 
     token: str
+    address: str
     nodes: list[subprocess.Popen[bytes]]
 
     def run(self, config: dict[str, object], ends_with: int = 0, command: str = "run") -> str:
@@ -60,7 +58,7 @@ class Hosts:
         program = f"exec {sys.executable} -m hercules_scale {command} /tmp/run.yaml"
         environment = {
             **os.environ,
-            "RAY_ADDRESS": f"{address_of(HEAD)}:{PORT}",
+            "RAY_ADDRESS": self.address,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": self.token,
         }
@@ -81,56 +79,15 @@ class Hosts:
         return done.stderr
 
 
-def namespace(host: str) -> str:
-    return f"hs{NUMBER}{host}"
-
-
-def address_of(host: str) -> str:
-    return f"{NETWORK}.{1 + HOSTS.index(host)}"
-
-
-def ip(*arguments: str) -> bytes:
-    return subprocess.run(["ip", *arguments], check=True, capture_output=True).stdout
+@pytest.fixture
+def addresses() -> Iterator[dict[str, str]]:
+    with networks(HOSTS) as addresses:
+        yield addresses
 
 
 @pytest.fixture
-def network() -> Iterator[str]:
-    """A namespace a host, all on one bridge; the bridge's address in this one."""
-    if not all(shutil.which(name) for name in ("ip", "nsenter", "unshare")):
-        pytest.skip("needs ip, nsenter and unshare")
-    try:
-        ip("link", "add", BRIDGE, "type", "bridge")
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"no networks can be made here: {error.stderr.decode().strip()}")
-    try:
-        ip("address", "add", f"{NETWORK}.254/24", "dev", BRIDGE)
-        ip("link", "set", BRIDGE, "up")
-        for number, host in enumerate(HOSTS):
-            inside, outside = namespace(host), f"hs{NUMBER}v{number}"
-            ip("netns", "add", inside)
-            ip("link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", inside)
-            ip("link", "set", outside, "master", BRIDGE, "up")
-            ip("-n", inside, "address", "add", f"{address_of(host)}/24", "dev", "eth0")
-            ip("-n", inside, "link", "set", "eth0", "up")
-            ip("-n", inside, "link", "set", "lo", "up")
-        yield f"{NETWORK}.254"
-    finally:
-        for number, host in enumerate(HOSTS):
-            # At once, and with both its ends; that of a namespace goes when its last process has.
-            with suppress(subprocess.CalledProcessError):
-                ip("link", "delete", f"hs{NUMBER}v{number}")
-            with suppress(subprocess.CalledProcessError):
-                # Processes that retitled themselves cannot be told by their environment.
-                for process in ip("netns", "pids", namespace(host)).split():
-                    with suppress(ProcessLookupError):
-                        os.kill(int(process), signal.SIGKILL)
-                ip("netns", "delete", namespace(host))
-        ip("link", "delete", BRIDGE)
-
-
-@pytest.fixture
-def hosts(network: str, tmp_path: Path) -> Iterator[Hosts]:
-    server = S3Server(tmp_path, network)
+def hosts(addresses: dict[str, str], tmp_path: Path) -> Iterator[Hosts]:
+    server = S3Server(tmp_path, HERE)
     folder = Path(tempfile.mkdtemp(prefix="hs"))
     token = secrets.token_hex(16)
     nodes: list[subprocess.Popen[bytes]] = []
@@ -145,7 +102,7 @@ def hosts(network: str, tmp_path: Path) -> Iterator[Hosts]:
             namespace(host),
             token,
             *arguments,
-            address=address_of(host),
+            address=addresses[host],
             n_cpus=n_cpus,
             within=within,
             HERCULES_SCALE_CACHE="/tmp/models",
@@ -166,8 +123,8 @@ def hosts(network: str, tmp_path: Path) -> Iterator[Hosts]:
             server.start()
             start(HEAD, 0, ["--head", f"--port={PORT}", "--include-dashboard=false"])
             for host in WORKERS:
-                start(host, 1, [f"--address={address_of(HEAD)}:{PORT}"])
-            yield Hosts(token, nodes)
+                start(host, 1, [f"--address={addresses[HEAD]}:{PORT}"])
+            yield Hosts(token, f"{addresses[HEAD]}:{PORT}", nodes)
         finally:
             for host in HOSTS:
                 kill_node(namespace(host))

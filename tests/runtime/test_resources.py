@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from hercules_scale.config.file import parse_config
 from hercules_scale.config.run import RunConfig
 from hercules_scale.errors import InputError
+from hercules_scale.runtime.machines import fit, label_encoder_gib
 from hercules_scale.runtime.resources import (
     Machines,
     Node,
@@ -29,6 +31,10 @@ TWO_BY_FOUR = Machines.of([Node(32, 4, 200), Node(32, 4, 200), Node(16, 0, 64)])
 def configured(engine: str = "vllm", **resources: Any) -> RunConfig:
     values = {"input": {"path": "a"}, "output": {"path": "b"}, "summaries": {"engine": engine}}
     return parse_config({**values, "resources": resources})
+
+
+def notes_on(config: RunConfig, machines: Machines, n_gpus: int) -> list[str]:
+    return check_resources(config, machines, n_gpus, pools_of(config, n_gpus))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +78,7 @@ def test_a_profile_says_what_each_stage_takes(
     config = configured(**resources)
     assert f": {taken}, other stages " in describe_resources(config, machines)
     filled = fill(config, machines)
-    assert check_resources(filled, machines, usable_gpus(filled, machines)) == []
+    assert notes_on(filled, machines, usable_gpus(filled, machines)) == []
 
 
 CLUSTERS = {
@@ -86,31 +92,31 @@ CLUSTERS = {
 REFUSED = "needs a GPU, and the Ray cluster has none; take auto or cpu"
 # Of each profile and cluster: embedding, clustering, language model, tasks of the other stages.
 TAKEN = [
-    ("auto", "none yet", "2 of 1 CPU, 2 of 1 CPU, 1 of 1 CPU, 2"),
+    ("auto", "none yet", "2 of 1 CPU, 2 of 1 CPU, 1 of 1 CPU, 64"),
     ("auto", "one of CPUs", "2 of 1 CPU, 2 of 1 CPU, 1 of 1 CPU, 2"),
     ("auto", "one of 8 GPUs", "8 of 1 CPU and 1 GPU, 8 of 1 CPU and 1 GPU, 7 of 1 GPU, 64"),
     ("auto", "two of 4 GPUs", "8 of 1 CPU and 1 GPU, 8 of 1 CPU and 1 GPU, 7 of 1 GPU, 80"),
-    ("auto", "no GPU yet", "2 of 1 CPU, 2 of 1 CPU, 1 of 1 CPU, 4"),
+    ("auto", "no GPU yet", "2 of 1 CPU, 2 of 1 CPU, 1 of 1 CPU, 64"),
     ("auto", "1, 2, 4 GPUs", "7 of 1 CPU and 1 GPU, 7 of 1 CPU and 1 GPU, 6 of 1 GPU, 56"),
-    ("cpu", "none yet", "2 of 1 CPU, 2 of 1 CPU, 1 of 1 CPU, 2"),
+    ("cpu", "none yet", "2 of 1 CPU, 2 of 1 CPU, 1 of 1 CPU, 64"),
     ("cpu", "one of CPUs", "2 of 1 CPU, 2 of 1 CPU, 1 of 1 CPU, 2"),
     ("cpu", "one of 8 GPUs", "2 of 1 CPU, 2 of 1 CPU, 1 of 1 CPU, 64"),
     ("cpu", "two of 4 GPUs", "2 of 1 CPU, 2 of 1 CPU, 1 of 1 CPU, 80"),
-    ("cpu", "no GPU yet", "2 of 1 CPU, 2 of 1 CPU, 1 of 1 CPU, 4"),
+    ("cpu", "no GPU yet", "2 of 1 CPU, 2 of 1 CPU, 1 of 1 CPU, 64"),
     ("cpu", "1, 2, 4 GPUs", "2 of 1 CPU, 2 of 1 CPU, 1 of 1 CPU, 56"),
-    ("gpu", "none yet", "1 of 1 CPU and 1 GPU, 1 of 1 CPU and 1 GPU, 1 of 1 GPU, 2"),
+    ("gpu", "none yet", "1 of 1 CPU and 1 GPU, 1 of 1 CPU and 1 GPU, 1 of 1 GPU, 64"),
     ("gpu", "one of CPUs", REFUSED),
     ("gpu", "one of 8 GPUs", "2 of 1 CPU and 1 GPU, 2 of 1 CPU and 1 GPU, 1 of 1 GPU, 64"),
     ("gpu", "two of 4 GPUs", "2 of 1 CPU and 1 GPU, 2 of 1 CPU and 1 GPU, 1 of 1 GPU, 80"),
-    ("gpu", "no GPU yet", "1 of 1 CPU and 1 GPU, 1 of 1 CPU and 1 GPU, 1 of 1 GPU, 4"),
+    ("gpu", "no GPU yet", "1 of 1 CPU and 1 GPU, 1 of 1 CPU and 1 GPU, 1 of 1 GPU, 64"),
     ("gpu", "1, 2, 4 GPUs", "2 of 1 CPU and 1 GPU, 2 of 1 CPU and 1 GPU, 1 of 1 GPU, 56"),
-    ("gpus", "none yet", "1 of 1 CPU and 1 GPU, 1 of 1 CPU and 1 GPU, 1 of 1 GPU, 2"),
+    ("gpus", "none yet", "1 of 1 CPU and 1 GPU, 1 of 1 CPU and 1 GPU, 1 of 1 GPU, 64"),
     ("gpus", "one of CPUs", REFUSED),
     ("gpus", "one of 8 GPUs", "8 of 1 CPU and 1 GPU, 8 of 1 CPU and 1 GPU, 7 of 1 GPU, 64"),
     ("gpus", "two of 4 GPUs", "8 of 1 CPU and 1 GPU, 8 of 1 CPU and 1 GPU, 7 of 1 GPU, 80"),
-    ("gpus", "no GPU yet", "1 of 1 CPU and 1 GPU, 1 of 1 CPU and 1 GPU, 1 of 1 GPU, 4"),
+    ("gpus", "no GPU yet", "1 of 1 CPU and 1 GPU, 1 of 1 CPU and 1 GPU, 1 of 1 GPU, 64"),
     ("gpus", "1, 2, 4 GPUs", "7 of 1 CPU and 1 GPU, 7 of 1 CPU and 1 GPU, 6 of 1 GPU, 56"),
-    ("tensor_parallel", "none yet", "1 of 1 CPU and 1 GPU, 1 of 1 CPU and 1 GPU, 1 of 1 GPU, 2"),
+    ("tensor_parallel", "none yet", "1 of 1 CPU and 1 GPU, 1 of 1 CPU and 1 GPU, 1 of 1 GPU, 64"),
     ("tensor_parallel", "one of CPUs", REFUSED),
     (
         "tensor_parallel",
@@ -122,7 +128,7 @@ TAKEN = [
         "two of 4 GPUs",
         "8 of 1 CPU and 1 GPU, 8 of 1 CPU and 1 GPU, 2 of 4 GPUs, 80",
     ),
-    ("tensor_parallel", "no GPU yet", "1 of 1 CPU and 1 GPU, 1 of 1 CPU and 1 GPU, 1 of 1 GPU, 4"),
+    ("tensor_parallel", "no GPU yet", "1 of 1 CPU and 1 GPU, 1 of 1 CPU and 1 GPU, 1 of 1 GPU, 64"),
     (
         "tensor_parallel",
         "1, 2, 4 GPUs",
@@ -144,7 +150,7 @@ def test_every_profile_on_every_kind_of_cluster(profile: str, cluster: str, take
         f"{tasks} tasks of 1 CPU"
     )
     filled = fill(config, machines)
-    notes = check_resources(filled, machines, usable_gpus(filled, machines))
+    notes = notes_on(filled, machines, usable_gpus(filled, machines))
     assert bool(notes) == (profile == "auto" and machines.grows)
 
 
@@ -182,6 +188,43 @@ def test_the_encoder_of_titles_takes_what_replicas_leave(
     assert replicas.most * replicas.gpus + pool.gpus <= n_gpus
 
 
+@pytest.mark.parametrize(
+    ("resources", "n_gpus", "embed", "labels"),
+    [
+        ({}, 0, "21.0 GiB", "21.0 GiB"),
+        ({"embed": {"memory_gib": 30.0}}, 0, "30.0 GiB", "30.0 GiB"),
+        # A GPU's memory is not the machine's; the titles' encoder works beside the replica.
+        ({"profile": "gpu"}, 1, "1 GPU", "21.0 GiB"),
+        ({"profile": "gpu"}, 2, "1 GPU", "1 GPU"),
+    ],
+)
+def test_a_large_encoder_asks_for_its_memory(
+    resources: dict[str, Any], n_gpus: int, embed: str, labels: str, tmp_path: Path
+) -> None:
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.truncate(10 << 30)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    config = parse_config(
+        {
+            "input": {"path": "a"},
+            "output": {"path": "b"},
+            "embedding": {"model": str(tmp_path)},
+            "resources": resources,
+        }
+    )
+    machines = Machines.of([Node(64, n_gpus, 500)])
+    fitted, usable, _ = fit(config, machines)
+    assert embedding_pool(fitted.resources, usable).described.endswith(embed)
+    pool = label_encoder_pool(fitted, usable, label_encoder_gib(fitted))
+    assert pool.described.endswith(labels)
+    small = Machines.of([Node(2, n_gpus, 16)])
+    if "GiB" not in labels:
+        fit(config, small)
+        return
+    with pytest.raises(InputError, match=r"process asks for .* GiB, and no node"):
+        fit(config, small)
+
+
 def test_layers_of_a_replica_may_lie_on_several_groups_of_gpus() -> None:
     config = configured(profile="gpus", llm_tensor_parallel=2, llm_pipeline_parallel=2)
     filled = fill(config, TWO_BY_FOUR)
@@ -196,7 +239,7 @@ def test_ray_is_asked_for_what_was_configured() -> None:
 
 
 def test_more_actors_than_processors_are_told_of() -> None:
-    (note, *_) = check_resources(configured("keyphrases", workers=5), LAPTOP, 0)
+    (note, *_) = notes_on(configured("keyphrases", workers=5), LAPTOP, 0)
     assert note == (
         "resources.embed: 5 actors ask for 5 CPUs, the Ray cluster has 2: fewer work at a time"
     )
@@ -226,16 +269,16 @@ def test_what_would_be_waited_for_without_end_is_refused(
 ) -> None:
     config = configured(**resources)
     with pytest.raises(InputError, match=message):
-        check_resources(config, machines, usable_gpus(config, machines))
+        notes_on(config, machines, usable_gpus(config, machines))
 
 
 def test_a_cluster_that_grows_is_asked_for_machines_that_it_has_not() -> None:
     growing = Machines((Node(0, 0, 8),), n_cpus=0, n_gpus=0, grows=True)
     config = configured(profile="gpu", workers=32, llm_replicas=4, embed={"gpus": 0})
     assert usable_gpus(config, growing) == 1
-    assert check_resources(config, growing, 1) == []
+    assert notes_on(config, growing, 1) == []
     embed, _, replica = pools_of(config, 1)
     assert not growing.have(embed)
     assert not growing.have(replica)
-    (note,) = check_resources(configured(), growing, 0)
+    (note,) = notes_on(configured(), growing, 0)
     assert "profile auto: the Ray cluster has no GPU now" in note

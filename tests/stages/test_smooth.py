@@ -145,7 +145,7 @@ def test_any_number_of_workers_gives_the_same_bits(
 ) -> None:
     rows = unit_vectors()
     alone = run(tmp_path / "0", rows, config(tmp_path / "0", 1))[1]
-    monkeypatch.setattr(module, "LOCAL_ROWS", 0)
+    monkeypatch.setattr(module, "local_rows_of", lambda: 0)
     for workers in (1, 3):
         folder = tmp_path / str(workers)
         assert run(folder, rows, config(folder, workers))[1].tobytes() == alone.tobytes()
