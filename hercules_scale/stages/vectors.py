@@ -44,7 +44,7 @@ from hercules_scale.storage.tables import column_vectors, read_table
 LOCAL_ROWS = 4 * TILE_ROWS
 # With a GPU, which is faster beyond this.
 LOCAL_ROWS_BESIDE_GPUS = TILE_ROWS
-# Where another machine of the cluster has more processors, and is faster beyond this.
+# Beyond this a machine of the cluster with more processors is faster.
 LOCAL_ROWS_OF_THE_SMALLER = TILE_ROWS // 8
 # Sums of more bytes than this from all workers together are added by tasks, by ranges of clusters.
 DRIVER_SUM_BYTES = 256 << 20
