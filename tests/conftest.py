@@ -19,7 +19,7 @@ from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import vector_column, write_table
 from tests.cloud_servers import azure_environment
 from tests.s3_server import S3Server, free_port
-from tests.worker_forks import forked_workers
+from tests.worker_forks import VARIABLE, forked_workers
 
 # Nothing in a test may look for a model hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -94,7 +94,10 @@ def icd() -> pa.Table:
 @pytest.fixture(scope="session")
 def worker_program() -> Iterator[str]:
     """Path of a program that Ray starts its workers by, in place of the interpreter."""
-    with forked_workers() as (program, _):
+    with forked_workers() as (program, _), pytest.MonkeyPatch.context() as patch:
+        # For the Rays that tests' processes start.
+        patch.setenv(VARIABLE, program)
+        patch.setenv("PYTHONPATH", str(Path(program).parent), prepend=os.pathsep)
         yield program
 
 

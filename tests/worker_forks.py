@@ -41,6 +41,20 @@ with socket.socket(socket.AF_UNIX) as server:
 """
 
 
+# Variable of the program's path.
+VARIABLE = "HERCULES_TEST_WORKERS"
+# Python imports it at its start. A process that starts Ray takes the program for its interpreter.
+CUSTOMIZE = """
+import os, sys
+program = os.environ.get("{variable}", "")
+# Hosts with temporary files of their own do not have it.
+if os.path.exists(program) and any(
+    each == "hercules_scale" or each.endswith(("/ray", "/hercules-scale")) for each in sys.orig_argv
+):
+    sys.executable = program
+"""
+
+
 def serve(listener: socket.socket) -> None:
     """Fork a worker for each connection, for ever; the fork returns when the worker has ended."""
     # The end of a fork is not waited for.
@@ -98,6 +112,7 @@ def write_program(folder: Path) -> tuple[socket.socket, str]:
     program = folder / "python"
     program.write_text(PROGRAM.format(python=PYTHON, address=address))
     program.chmod(0o700)
+    (folder / "sitecustomize.py").write_text(CUSTOMIZE.format(variable=VARIABLE))
     return listener, str(program)
 
 

@@ -21,6 +21,11 @@ GOOD = '{"title": "Codes of TITLE", "description": "Items about TITLE."}'
 Failure = int | tuple[int, dict[str, str]] | float | str
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _forked(worker_program: str) -> None:
+    """Workers of the Rays that tests start are forks."""
+
+
 class Endpoint(ThreadingHTTPServer):
     """Answers chat completions; the first questions with the failures it is given, probes always.
 

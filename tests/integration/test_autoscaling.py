@@ -24,6 +24,7 @@ from hercules_scale.hierarchy import Hierarchy
 from tests.conftest import small_config
 from tests.integration.nodes import kill_node, start_node, wait_for
 from tests.s3_server import free_port
+from tests.worker_forks import VARIABLE
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 HEAD = "ray.head.default"
@@ -85,6 +86,8 @@ def growing_cluster(kinds: dict[str, Any], v2: bool) -> Iterator[tuple[str, dict
     path.write_text(json.dumps({**NOTHING_TO_SET_UP, **config}))
     variables = {
         "RAY_FAKE_CLUSTER": "1",
+        # Forks' Ray has no autoscaler.
+        VARIABLE: "",
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
         "RAY_NODE_TYPE_NAME": HEAD,
         "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID,

@@ -16,6 +16,7 @@ import yaml
 
 from hercules_scale import Hierarchy
 from tests.conftest import small_config
+from tests.worker_forks import VARIABLE
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 MEMORY = 3 << 30
@@ -42,7 +43,7 @@ def test_a_run_keeps_to_the_limits_of_its_container(icd: pa.Table, tmp_path: Pat
     command = ["unshare", "--mount", "sh", "-c", IN_A_CONTAINER, "sh", sys.executable, "-m"]
     done = subprocess.run(
         [*command, "hercules_scale", "run", str(tmp_path / "run.yaml"), "--verbose"],
-        env={**os.environ, "HOME": str(home), "LC_ALL": "C", "RAY_ADDRESS": ""},
+        env={**os.environ, "HOME": str(home), "LC_ALL": "C", "RAY_ADDRESS": "", VARIABLE: ""},
         capture_output=True,
         text=True,
     )

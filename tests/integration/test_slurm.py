@@ -20,6 +20,7 @@ from tests.conftest import small_config
 from tests.integration.networks import HERE, namespace, networks
 from tests.integration.nodes import wait_for
 from tests.s3_server import free_port
+from tests.worker_forks import VARIABLE
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 CHECKOUT = Path(__file__).parents[2]
@@ -77,7 +78,8 @@ def slurm() -> Iterator[Callable[..., str]]:
         key = folder / "munge.key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o600)
-        environment = {**os.environ, "SLURM_CONF": str(file)}
+        # Forks would be of this machine, and not of the hosts.
+        environment = {**os.environ, "SLURM_CONF": str(file), VARIABLE: ""}
         daemons: list[subprocess.Popen[bytes]] = []
 
         def start(*command: str) -> None:
