@@ -11,7 +11,8 @@ Vectors of unit length around planted centres are made on the device, tile by ti
 iteration is the assignment, the fixed-point sums and the new centroids; the first, which moves
 every row, is timed like the others, after one over a single tile that warms up. The work is counted
 as 2·n·k·d operations, whatever is computed besides. The CPU repeats the last assignment of the
-first tiles, with their sums, by the same kernel in float32.
+first tiles, with their sums, by the same kernel in float32. Where there is a FAISS for GPUs, its
+search of the same tiles, which go to the GPU for it, is timed beside.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 SIZES = ("200000x1000", "200000x10000", "10000000x1000", "10000000x10000")
 # Four tiles hold all of the 200,000 rows; of more rows they are a sample.
 CHECKED_TILES = 4
-HEADER = ("rows", "clusters", "seconds", "TFLOP/s", "of peak", "rows checked", "labels", "sums")
+HEADER = (
+    *("rows", "clusters", "seconds", "TFLOP/s", "of peak", "FAISS, s"),
+    *("rows checked", "labels", "sums"),
+)
 
 
 def main() -> None:
@@ -96,6 +100,7 @@ def measure(n_rows: int, n_clusters: int, options: argparse.Namespace) -> dict[s
         "seconds": seconds,
         "tflops": work / seconds / 1e12,
         "share_of_peak": work / seconds / options.peak,
+        "seconds_faiss": time_faiss(n_rows, n_clusters, centroids, options),
         **compare(n_rows, n_clusters, tiles, labels, centroids, options),
     }
     if options.profile:
@@ -135,6 +140,27 @@ def iterate(tiles: DeviceTiles, centroids: Tensor, device: str) -> tuple[Tensor,
         "inertia": float(distances.double().sum()),
         "changed": float((labels != before).double().mean()),
     }
+
+
+def time_faiss(
+    n_rows: int, n_clusters: int, centroids: Tensor, options: argparse.Namespace
+) -> float | None:
+    """Return the time in which FAISS finds the nearest centroids on the GPU; None without it."""
+    try:
+        import faiss
+
+        from hercules_scale.clustering.search import FaissGpuSearch
+    except ImportError:
+        return None
+    if options.device == "cpu" or not faiss.get_num_gpus():
+        return None
+    search, points, seconds = FaissGpuSearch(), centroids.cpu().numpy(), 0.0
+    for tile in make_tiles(n_rows, n_clusters, options):
+        vectors = tile.cpu().numpy()
+        started = time.perf_counter()
+        search(vectors, points, 1, None)
+        seconds += time.perf_counter() - started
+    return seconds
 
 
 def compare(
@@ -178,9 +204,11 @@ def profile(tiles: DeviceTiles, centroids: Tensor, device: str) -> None:
 
 def as_row(figures: dict[str, object]) -> str:
     said = {True: "equal", False: "DIFFER"}
+    seconds = figures["seconds_faiss"]
+    by_faiss = "" if seconds is None else f"{seconds:.4f}"
     return (
         f"| {figures['rows']:,} | {figures['clusters']:,} | {figures['seconds']:.4f} "
-        f"| {figures['tflops']:.4g} | {figures['share_of_peak']:.1%} "
+        f"| {figures['tflops']:.4g} | {figures['share_of_peak']:.1%} | {by_faiss} "
         f"| {figures['rows_checked']:,} | {said[bool(figures['labels_equal'])]} "
         f"| {said[bool(figures['sums_equal'])]} |"
     )

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A run on Slurm: sbatch cluster_configs/slurm.sh news.yaml [--set a.b=value]
-# Submitted again after the time limit or a lost node, it resumes; --requeue does so by itself.
+# Slurm starts it again after a lost node; after the time limit submit it again. It resumes.
 # On GPUs: sbatch --gpus-per-node=4 cluster_configs/slurm.sh news.yaml --set resources.profile=gpus
 # The first node keeps a processor for the head and the driver; every node works.
 #SBATCH --job-name=hercules-scale
@@ -22,8 +22,11 @@ export RAY_AUTH_TOKEN RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
 
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${nodes[0]}
-address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address)
-address=${address%% *}
+# Debian gives a machine's own name an address of the loopback.
+address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" \
+    sh -c 'hostname --ip-address; hostname --all-ip-addresses' |
+    tr ' ' '\n' | grep -v -e '^127\.' -e : -e '^$' | head --lines=1) ||
+    { echo "$head has no IPv4 address but the loopback's" >&2; exit 1; }
 port=$((20000 + SLURM_JOB_ID % 10000))
 folder=${SLURM_TMPDIR:-/tmp}/ray_$SLURM_JOB_ID
 
@@ -36,7 +39,10 @@ deadline = time.monotonic() + 600
 while True:
     try:
         ray.init(address, logging_level="ERROR", log_to_driver=False)
-        while sum(node["Alive"] for node in ray.nodes()) < wanted and time.monotonic() < deadline:
+        while (there := sum(node["Alive"] for node in ray.nodes())) < wanted:
+            if time.monotonic() > deadline:
+                print(f"{there} of {wanted} nodes are there after 10 minutes", file=sys.stderr)
+                break
             time.sleep(1)
         break
     except ConnectionError:

@@ -257,15 +257,29 @@ def check_on_hub(key: str, name: str) -> None:
 
 
 def sizes_on_hub(name: str) -> dict[str, int]:
-    """Return the files of a model on a model hub and their bytes.
+    """Return the files of a model of a hub and their bytes: in the hub's cache here, or there.
 
     Raises:
         OSError: The hub cannot be reached, or does not have it.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, snapshot_download
 
-    found = HfApi().model_info(name, files_metadata=True, timeout=HUB_SECONDS).siblings or []
+    try:
+        return sizes_in_folder(snapshot_download(name, local_files_only=True))
+    except (OSError, ValueError):
+        pass
+    try:
+        found = HfApi().model_info(name, files_metadata=True, timeout=HUB_SECONDS).siblings or []
+    except Exception as error:
+        # Its HTTP client's errors are of no common kind.
+        raise OSError(f"the model hub says: {error}") from error
     return {file.rfilename: file.size or 0 for file in found}
+
+
+def sizes_in_folder(folder: str) -> dict[str, int]:
+    """Return the files below a folder and their bytes."""
+    files = [path for path in Path(folder).rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.stat().st_size for path in files}
 
 
 def _comes_from_hub(name: str) -> bool:

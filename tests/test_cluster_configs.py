@@ -488,6 +488,7 @@ def shellcheck(text: str) -> str:
 
 SBATCH = {"job-name", "nodes", "ntasks-per-node", "cpus-per-task", "mem", "time", "requeue"}
 SRUN = {"nodes", "ntasks", "nodelist", "exclude", "overlap"}
+OF_HOSTNAME = {"ip-address", "all-ip-addresses"}
 SLURM_VARIABLES = {"SLURM_JOB_NODELIST", "SLURM_JOB_ID", "SLURM_CPUS_PER_TASK", "SLURM_TMPDIR"}
 
 
@@ -502,7 +503,7 @@ def test_the_slurm_script_is_sound() -> None:
         if "srun " not in line or line.startswith("#"):
             continue
         before, _, started = line.partition("ray start")
-        assert set(re.findall(r"--([\w-]+)", before.partition("srun ")[2])) <= SRUN | {"ip-address"}
+        assert set(re.findall(r"--([\w-]+)", before.partition("srun ")[2])) <= SRUN | OF_HOSTNAME
         assert set(re.findall(r"--([\w-]+)", started)) <= KNOWN["rayStartParams"]
     assert re.search(r"^export RAY_AUTH_TOKEN RAY_AUTH_MODE=token", text, re.MULTILINE)
 
@@ -541,7 +542,7 @@ def test_kubectl_is_called_with_names_that_the_files_have() -> None:
     assert secrets[token] == "auth_token"
     # A RayJob's Kubernetes job has its name.
     name = job["metadata"]["name"]
-    assert f"-n {namespace} get rayjob {name} --watch" in called
+    assert f"-n {namespace} get rayjob {name}" in called
     assert any(each.endswith(f"--selector=job-name={name}") for each in called)
     maps = [each["metadata"]["name"] for each in common if each["kind"] == "ConfigMap"]
     assert all(f"ConfigMap `{each}`" in text for each in maps)

@@ -24,7 +24,7 @@ LEFT_OUT = {
     *("llama-cpp-python", "llm", "torchaudio", "torchcodec", "torchvision", "triton"),
     *("bokeh", "distributed", "lz4"),
     # Stands in the place of faiss-cpu, with the same module.
-    "faiss-gpu-cu12",
+    "faiss-gpu",
 }
 # A package that works with a newer version than it asks for, as the tests of maps show.
 OUTGROWN = ("pylabeladjust", "pandas")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
@@ -42,6 +42,7 @@ ITEMS_PER_CLUSTER, CHILDREN_PER_CLUSTER = 16, 3
 TOP_CLUSTERS = 8
 
 Float64 = NDArray[np.float64]
+Run = Callable[[Callable[[int], list["CurvePoint"]]], list["CurvePoint"]]
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def choose_k(
     config: HierarchyConfig,
     level: int = 1,
     checkpoints: Checkpoints | None = None,
+    run: Run | None = None,
 ) -> list[CurvePoint]:
     """Cluster vectors into each count of a ladder, score them, and choose one.
 
@@ -93,6 +95,7 @@ def choose_k(
         config: ``k_score`` and ``max_k``, and what k-means needs.
         level: Level that is built.
         checkpoints: Store of the curve.
+        run: Runs a function on the best machine; by default that of the vectors.
 
     Returns:
         The curve, of which one point is chosen; nothing where no coarser level is wanted.
@@ -111,7 +114,7 @@ def choose_k(
     smallest, largest = k_range(vectors.n_rows, level, config.max_k)
     rows = np.sort(sample_rows(vectors, min(SAMPLE_ROWS, vectors.n_rows), config.seed, level))
     counts = ladder(smallest, largest)
-    points = vectors.run(partial(_curve, *take(vectors, rows), counts, config, level))
+    points = (run or vectors.run)(partial(_curve, *take(vectors, rows), counts, config, level))
     best = choose(points, config.k_score)
     points = [replace(point, chosen=point.k == best.k) for point in points]
     checkpoints.save(name, State({}, {"points": [asdict(each) for each in points]}), last=True)

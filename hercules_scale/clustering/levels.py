@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,7 +120,7 @@ def build_levels(
             yield from config.levels
             return
         # Each is asked for when the level below is there.
-        while points := choose_k(below, config, len(runs) + 1, checkpoints):
+        while points := choose_k(below, config, len(runs) + 1, checkpoints, vectors.run):
             curve.extend(points)
             yield next(point.k for point in points if point.chosen)
 
@@ -127,10 +128,15 @@ def build_levels(
         if runs and k >= below.n_rows:
             continue
         if runs:
-            work = partial(_upper_level, runs[-1].centroids, weights, k, upper, len(runs) + 1)
-            run, labels = vectors.run(work)
-            runs.append(run)
-            parents.append(labels)
+            level = len(runs) + 1
+            state = checkpoints.load(f"level-{level}")
+            if state is None:
+                work = partial(_upper_level, runs[-1].centroids, weights, k, upper, level)
+                state = vectors.run(work)
+                checkpoints.save(f"level-{level}", state, last=True)
+            found, _, labels = _from_state(state)
+            runs += found
+            parents += labels
         else:
             runs.append(kmeans(vectors, k, finest, 1, checkpoints))
         on_level(len(runs), runs[-1])
@@ -150,10 +156,11 @@ def _upper_level(
     config: HierarchyConfig,
     level: int,
     n_gpus: int,
-) -> tuple[KMeansResult, Int32]:
-    """Return clusters of the centroids of the level below, and the cluster of each."""
+) -> State:
+    """Return the clusters of the level below's centroids, and the cluster of each."""
     below = LocalVectors(centroids, weights, n_gpus)
-    return kmeans(below, k, config, level), labels_of(below)
+    run = kmeans(below, k, config, level)
+    return _to_state([run], run.centroids, [labels_of(below)])
 
 
 def _from_sample(
@@ -174,7 +181,8 @@ def _from_sample(
         found = vectors.run(partial(_of_rows, *take(vectors, rows), config))
         for number, run in enumerate(found.runs, start=1):
             on_level(number, run)
-        state = _to_state(found)
+        parents = [level.parents for level in found.levels if level.parents is not None]
+        state = _to_state(found.runs, found.levels[0].centroids, parents)
         checkpoints.save("sample", state, last=True)
     runs, leaf_centroids, parents = _from_state(state)
     if parents:
@@ -199,17 +207,18 @@ def _of_rows(vectors: Float32, weights: Int64, config: HierarchyConfig, n_gpus: 
     return build_levels(LocalVectors(vectors, weights, n_gpus), config)
 
 
-def _to_state(found: Levels) -> State:
-    arrays = {"leaf_centroids": found.levels[0].centroids}
-    parents = [level.parents for level in found.levels if level.parents is not None]
-    arrays |= {f"parents_{level}": each for level, each in enumerate(parents)}  # type: ignore[misc]
-    runs = []
-    for index, run in enumerate(found.runs):
+def _to_state(
+    runs: Sequence[LevelResult], leaf_centroids: Float32, parents: Sequence[Int32]
+) -> State:
+    arrays: dict[str, NDArray[Any]] = {"leaf_centroids": leaf_centroids}
+    arrays |= {f"parents_{level}": each for level, each in enumerate(parents)}
+    kept = []
+    for index, run in enumerate(runs):
         numbers = asdict(run)
         for name in ("centroids", "counts"):
             arrays[f"{name}_{index}"] = numbers.pop(name)
-        runs.append(numbers)
-    return State(arrays, {"runs": runs})
+        kept.append(numbers)
+    return State(arrays, {"runs": kept})
 
 
 def _from_state(state: State) -> tuple[list[KMeansResult], Float32, list[Int32]]:
@@ -218,7 +227,8 @@ def _from_state(state: State) -> tuple[list[KMeansResult], Float32, list[Int32]]
         KMeansResult(arrays[f"centroids_{index}"], arrays[f"counts_{index}"], **numbers)
         for index, numbers in enumerate(state.numbers["runs"])
     ]
-    parents = [arrays[f"parents_{level}"] for level in range(len(runs) - 1)]
+    n_parents = sum(name.startswith("parents_") for name in arrays)
+    parents = [arrays[f"parents_{level}"] for level in range(n_parents)]
     return runs, arrays["leaf_centroids"], parents
 
 

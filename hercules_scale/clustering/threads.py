@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from functools import cache, partial
 from typing import TypeVar
 
+from threadpoolctl import threadpool_limits
+
 from hercules_scale.clustering.passive_faiss import faiss
 
 T = TypeVar("T")
@@ -34,11 +36,12 @@ def map_blocks(work: Callable[[slice], T], n_rows: int, block_rows: int) -> list
 
 @contextmanager
 def threads(n_threads: int) -> Iterator[None]:
-    """Take so many threads in ``map_blocks`` and faiss, within the block."""
+    """Take so many threads in ``map_blocks``, faiss and numpy's products, within the block."""
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(n_threads)
     try:
-        yield
+        with threadpool_limits(n_threads, "blas"):
+            yield
     finally:
         faiss.omp_set_num_threads(before)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
-from hercules_scale.config.section import Section
+from hercules_scale.config.section import Section, key
 
 Linkage = Literal["ward", "average", "complete", "single"]
 # Their distances, in float64, take 200 MB.
@@ -20,25 +20,31 @@ class ResamplingConfig(Section):
     Source: HERCULES, section 3.3 and Algorithm 3, lines 14-24.
     """
 
-    rounds: int = Field(
+    rounds: int = key(
+        browser=True,
         default=0,
         ge=0,
         le=1000,
         description="rounds m, where refinement is none; 0 is off",
     )
-    points_per_cluster: int = Field(
-        default=10, ge=1, le=100_000, description="items r nearest to each centroid in a round"
+    points_per_cluster: int = key(
+        browser=True,
+        default=10,
+        ge=1,
+        le=100_000,
+        description="items r nearest to each centroid in a round",
     )
 
 
 class SmoothingConfig(Section):
     """Neighbourhood smoothing of the vectors before they are clustered."""
 
-    neighbours: Annotated[int, Field(ge=0, le=1000)] | Literal["auto"] = Field(
+    neighbours: Annotated[int, Field(ge=0, le=1000)] | Literal["auto"] = key(
+        browser=True,
         default="auto",
         description="neighbours a vector is averaged with; 0 is off; auto tries it on a sample",
     )
-    rounds: int = Field(default=3, ge=1, le=100, description="times that this is done")
+    rounds: int = key(browser=True, default=3, ge=1, le=100, description="times that this is done")
 
 
 def levels_tag(value: object) -> str:
@@ -57,68 +63,90 @@ _Levels = Annotated[
 class HierarchyConfig(Section):
     """Clustering of the vectors, level on level."""
 
-    levels: _Levels = Field(
+    levels: _Levels = key(
+        browser=True,
         default=[100, 20, 5],
         description="clusters a level, finest first, strictly falling, such as [100, 20, 5]; or "
         "auto, which chooses them from the data",
     )
     k_score: Literal[
         "simplified_silhouette", "silhouette", "davies_bouldin", "calinski_harabasz"
-    ] = Field(
+    ] = key(
+        browser=True,
         default="simplified_silhouette",
         description="what levels: auto chooses by; silhouette is the paper's, for at most 20,000 "
         "items",
     )
-    max_k: int = Field(
-        default=1000, ge=2, le=3125, description="clusters that levels: auto may choose, at most"
+    max_k: int = key(
+        browser=True,
+        default=1000,
+        ge=2,
+        le=3125,
+        description="clusters that levels: auto may choose, at most",
     )
-    representation: Literal["direct", "description"] = Field(
-        default="direct", description="cluster the items' own vectors, or their descriptions'"
+    representation: Literal["direct", "description"] = key(
+        browser=True,
+        default="direct",
+        description="cluster the items' own vectors, or their descriptions'",
     )
-    refinement: Literal["tree", "none"] = Field(
+    refinement: Literal["tree", "none"] = key(
+        browser=True,
         default="tree",
         description="tree refines all levels together; none is the paper's recursive k-means",
     )
     resampling: ResamplingConfig = ResamplingConfig()
     smoothing: SmoothingConfig = SmoothingConfig()
-    metric: Literal["squared_l2", "cosine"] = Field(
+    metric: Literal["squared_l2", "cosine"] = key(
+        browser=True,
         default="squared_l2",
         description="squared_l2 of the vectors less their mean, or cosine (spherical k-means)",
     )
-    method: Literal["kmeans", "agglomerative"] = Field(
+    method: Literal["kmeans", "agglomerative"] = key(
+        browser=True,
         default="kmeans",
         description="kmeans level on level, or agglomerative: one dendrogram cut at every level, "
         "of all items up to 5,000, else of micro-clusters by k-means; refinement is not run on it",
     )
-    linkage: Linkage = Field(
+    linkage: Linkage = key(
+        browser=True,
         default="ward",
         description="what agglomerative merges: ward (the least rise of squared distances to "
         "means), or the least average, largest (complete) or smallest (single) L2 distance",
     )
-    init: Literal["auto", "sample", "kmeans++", "kmeans||"] = Field(
+    init: Literal["auto", "sample", "kmeans++", "kmeans||"] = key(
+        browser=True,
         default="auto",
         description="where centroids start; auto is kmeans++ below 1,000 clusters, else sample",
     )
-    n_init: int = Field(default=1, ge=1, le=100, description="starts a level; the best is kept")
-    max_iterations: int = Field(default=100, ge=1, description="iterations a level, at most")
-    tolerance: float = Field(
+    n_init: int = key(
+        browser=True, default=1, ge=1, le=100, description="starts a level; the best is kept"
+    )
+    max_iterations: int = key(
+        browser=True, default=100, ge=1, description="iterations a level, at most"
+    )
+    tolerance: float = key(
+        browser=True,
         default=1e-5,
         ge=0,
         lt=1,
         description="stop when the objective falls by no more than this share",
     )
-    changed_tolerance: float = Field(
+    changed_tolerance: float = key(
+        browser=True,
         default=0.0,
         ge=0,
         lt=1,
         description="stop when no more than this share of labels changes",
     )
-    empty_clusters: Literal["split", "farthest", "drop"] = Field(
+    empty_clusters: Literal["split", "farthest", "drop"] = key(
+        browser=True,
         default="split",
         description="an empty cluster gets half of the largest (split), the farthest item "
         "(farthest), or is left out (drop)",
     )
-    seed: int = Field(default=0, ge=0, lt=2**63, description="seed of every random choice")
+    seed: int = key(
+        browser=True, default=0, ge=0, lt=2**63, description="seed of every random choice"
+    )
 
     @field_validator("smoothing", mode="before")
     @classmethod

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from hercules_scale.config.section import EndpointUrl, Section, without_password
+from hercules_scale.config.section import EndpointUrl, Section, key, without_password
 
 
 class VariableConfig(Section):
@@ -21,23 +21,33 @@ class VariableConfig(Section):
 class CsvConfig(Section):
     """Dialect of csv files; what is left out is detected, in each file by itself."""
 
-    delimiter: str | None = Field(
-        default=None, min_length=1, max_length=1, description="what separates fields, such as ;"
+    delimiter: str | None = key(
+        browser=True,
+        default=None,
+        min_length=1,
+        max_length=1,
+        description="what separates fields, such as ;",
     )
-    quote: str | None = Field(
-        default=None, max_length=1, description='what encloses fields; left out: ", empty: nothing'
+    quote: str | None = key(
+        browser=True,
+        default=None,
+        max_length=1,
+        description='what encloses fields; left out: ", empty: nothing',
     )
-    escape: str | None = Field(
+    escape: str | None = key(
+        browser=True,
         default=None,
         max_length=1,
         description="character before a quote within quotes; left out: a quote, or \\ where the "
         "file has it so; empty: a quote",
     )
-    encoding: str | None = Field(
-        default=None, description="of csv, jsonl, json and txt files, such as utf-8 or cp1252"
+    encoding: str | None = key(
+        browser=True,
+        default=None,
+        description="of csv, jsonl, json and txt files, such as utf-8 or cp1252",
     )
-    decimal: Literal[".", ","] | None = Field(
-        default=None, description="what begins the decimals of a number"
+    decimal: Literal[".", ","] | None = key(
+        browser=True, default=None, description="what begins the decimals of a number"
     )
 
     @field_validator("delimiter", "quote", "escape")
@@ -71,45 +81,52 @@ class CsvConfig(Section):
 class InputConfig(Section):
     """The input of a run."""
 
-    path: str | list[str] = Field(
+    path: str | list[str] = key(
         description="a file, folder, glob or list of them (parquet, csv, jsonl, txt, npy, or "
         "images)"
     )
     csv: CsvConfig = CsvConfig()
-    documents: bool = Field(
-        default=False, description="a txt file is one text, and not each of its lines"
+    documents: bool = key(
+        browser=True, default=False, description="a txt file is one text, and not each of its lines"
     )
-    modality: Literal["text", "image", "numeric", "embedding"] | None = Field(
-        default=None, description="what an item is; left out: detected"
+    modality: Literal["text", "image", "numeric", "embedding"] | None = key(
+        browser=True, default=None, description="what an item is; left out: detected"
     )
-    id_column: str | None = Field(
-        default=None, description="column that names each item; left out: the row number"
+    id_column: str | None = key(
+        browser=True,
+        default=None,
+        description="column that names each item; left out: the row number",
     )
-    text_column: str | None = Field(
-        default=None, description="column that holds the text; left out: detected"
+    text_column: str | None = key(
+        browser=True, default=None, description="column that holds the text; left out: detected"
     )
-    image_column: str | None = Field(
+    image_column: str | None = key(
         default=None, description="column that holds images: their bytes, paths or URIs"
     )
-    image_sources: list[str] = Field(
+    image_sources: list[str] = key(
         default=[],
         description="where cells of image_column may lie besides the input's folder and object "
         "stores: folders, and beginnings of URLs such as https://images.example.com/; https:// "
         "alone is every public host",
     )
-    embedding_column: str | None = Field(
-        default=None, description="column that holds vectors of numbers, all of one length"
+    embedding_column: str | None = key(
+        browser=True,
+        default=None,
+        description="column that holds vectors of numbers, all of one length",
     )
-    columns: list[str] = Field(
-        default=[], description="numeric columns; left out: all that hold numbers"
+    columns: list[str] = key(
+        browser=True, default=[], description="numeric columns; left out: all that hold numbers"
     )
-    metadata: dict[str, VariableConfig] = Field(
-        default={}, description="names, units and descriptions of numeric columns"
+    metadata: dict[str, VariableConfig] = key(
+        browser=True, default={}, description="names, units and descriptions of numeric columns"
     )
-    label_columns: list[str] = Field(
-        default=[], description="ground truth, for evaluation only; a list of column names"
+    label_columns: list[str] = key(
+        browser=True,
+        default=[],
+        description="ground truth, for evaluation only; a list of column names",
     )
-    owner_column: str | None = Field(
+    owner_column: str | None = key(
+        browser=True,
         default=None,
         description="column of the items' owners, for privacy.min_owners; its values are "
         "counted, and neither shown nor kept",
@@ -159,60 +176,78 @@ class InputConfig(Section):
 class EmbeddingConfig(Section):
     """Embedding of the items."""
 
-    engine: Literal["sentence-transformers", "vllm", "openai"] = Field(
+    engine: Literal["sentence-transformers", "vllm", "openai"] = key(
+        browser=True,
         default="sentence-transformers",
         description="of texts: sentence-transformers or vllm (on the workers), or openai (any "
         "endpoint of OpenAI's embeddings API)",
     )
-    model: str | None = Field(
+    model: str | None = key(
+        browser=True,
         default=None,
         min_length=1,
         description="an alias, a folder or its URI, a model-hub id, or the endpoint's model name; "
         "left out: minilm, or for images efficientnet-lite0",
     )
-    text_model: str = Field(
+    text_model: str = key(
+        browser=True,
         default="minilm",
         min_length=1,
         description="embeds titles and descriptions where the items are no texts",
     )
-    endpoint: EndpointUrl | None = Field(
+    endpoint: EndpointUrl | None = key(
+        tables=False,
         default=None,
         description="base URL for engine openai; left out: OPENAI_BASE_URL. The key comes from "
         "OPENAI_API_KEY alone",
     )
-    prompt: str | None = Field(
+    prompt: str | None = key(
+        browser=True,
         default=None,
         max_length=4_000,
         description="text put before every text, such as 'clustering: ', or the name of one of the "
         "model's own prompts; left out: the one that the model wants, if it says so",
     )
-    dimensions: int | None = Field(
+    dimensions: int | None = key(
+        browser=True,
         default=None,
         ge=2,
         le=100_000,
         description="numbers of a vector that are kept, of models trained for it (Matryoshka); an "
         "endpoint is asked for as many",
     )
-    trust_remote_code: bool = Field(
-        default=False, description="execute code in the files of the model, which some models need"
+    trust_remote_code: bool = key(
+        tables=False,
+        default=False,
+        description="execute code in the files of the model, which some models need",
     )
-    max_total_tokens: int | None = Field(
+    max_total_tokens: int | None = key(
+        tables=False,
+        browser=True,
         default=None,
         ge=1,
         description="stop once the endpoint has read as many tokens; more resumes the run",
     )
-    price: float | None = Field(
-        default=None, ge=0, description="price of a million tokens at the endpoint, for plan"
+    price: float | None = key(
+        tables=False,
+        browser=True,
+        default=None,
+        ge=0,
+        description="price of a million tokens at the endpoint, for plan",
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        default="auto", description="auto takes bfloat16 where the processor computes in it"
+    precision: Literal["auto", "float32", "bfloat16"] = key(
+        browser=True,
+        default="auto",
+        description="auto takes bfloat16 where the processor computes in it",
     )
-    cache: str | None = Field(
+    cache: str | None = key(
+        tables=False,
         default=None,
         min_length=1,
         description="a folder, path or URI, that keeps vectors for other runs over the same items",
     )
-    long_text: Literal["truncate", "window"] = Field(
+    long_text: Literal["truncate", "window"] = key(
+        browser=True,
         default="truncate",
         description="texts longer than the model reads are cut, or read in windows (64 at most) "
         "with their vectors averaged",
@@ -231,7 +266,7 @@ class EmbeddingConfig(Section):
                     "long_text window needs engine sentence-transformers or vllm; leave it out"
                 )
             return self
-        for key in ("endpoint", "max_total_tokens", "price"):
-            if getattr(self, key) is not None:
-                raise ValueError(f"{key} needs engine openai; leave it out")
+        for name in ("endpoint", "max_total_tokens", "price"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} needs engine openai; leave it out")
         return self

@@ -4,34 +4,54 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
-from hercules_scale.config.section import Section, without_secret
+from hercules_scale.config.section import Section, key, without_secret
 
 
 class StageResources(Section):
     """Actors of one stage, and what each may take."""
 
-    workers: int | None = Field(
-        default=None, ge=1, le=100_000, description="actors; left out: resources.workers"
+    workers: int | None = key(
+        tables=False,
+        browser=True,
+        default=None,
+        ge=1,
+        le=100_000,
+        description="actors; left out: resources.workers",
     )
-    cpus: float = Field(default=1.0, gt=0, le=1024, description="logical CPUs of an actor")
-    gpus: float | None = Field(
+    cpus: float = key(
+        tables=False,
+        browser=True,
+        default=1.0,
+        gt=0,
+        le=1024,
+        description="logical CPUs of an actor",
+    )
+    gpus: float | None = key(
+        tables=False,
+        browser=True,
         default=None,
         ge=0,
         le=1,
         description="GPUs of an actor, or a share such as 0.5; left out: 1 where the profile "
         "takes GPUs",
     )
-    memory_gib: float | None = Field(
-        default=None, gt=0, description="memory that its node sets aside for an actor"
+    memory_gib: float | None = key(
+        tables=False,
+        browser=True,
+        default=None,
+        gt=0,
+        description="memory that its node sets aside for an actor",
     )
 
 
 class EmbedResources(StageResources):
     """Resources of embedding, where actors may become more."""
 
-    max_workers: int | None = Field(
+    max_workers: int | None = key(
+        tables=False,
+        browser=True,
         default=None,
         ge=1,
         le=100_000,
@@ -42,19 +62,25 @@ class EmbedResources(StageResources):
 class ResourcesConfig(Section):
     """Resources that a run may take on a machine or a cluster."""
 
-    profile: Literal["auto", "cpu", "gpu", "gpus", "tensor_parallel"] = Field(
+    profile: Literal["auto", "cpu", "gpu", "gpus", "tensor_parallel"] = key(
+        tables=False,
+        browser=True,
         default="auto",
         description="auto takes the GPUs that the Ray cluster has, where workers is given so "
         "many, cpu none; gpu needs one; gpus needs one and puts actors and vLLM replicas on all, "
         "tensor_parallel shares a node's in one replica",
     )
-    workers: int = Field(
+    workers: int = key(
+        tables=False,
+        browser=True,
         default=2,
         ge=1,
         le=100_000,
         description="actors that embed, and that cluster, of one CPU (or GPU) each",
     )
-    tasks: int | None = Field(
+    tasks: int | None = key(
+        tables=False,
+        browser=True,
         default=None,
         ge=1,
         le=100_000,
@@ -63,37 +89,49 @@ class ResourcesConfig(Section):
     )
     embed: EmbedResources = EmbedResources()
     cluster: StageResources = StageResources()
-    llm_replicas: int | None = Field(
+    llm_replicas: int | None = key(
+        tables=False,
+        browser=True,
         default=None,
         ge=1,
         le=10_000,
         description="vLLM replicas, at least; left out: 1, or with profile gpus as many as fit",
     )
-    llm_max_replicas: int | None = Field(
+    llm_max_replicas: int | None = key(
+        tables=False,
+        browser=True,
         default=None,
         ge=1,
         le=10_000,
         description="vLLM replicas where requests wait; left out: llm_replicas",
     )
-    llm_tensor_parallel: int | None = Field(
+    llm_tensor_parallel: int | None = key(
+        tables=False,
+        browser=True,
         default=None,
         ge=1,
         le=64,
         description="GPUs that share one replica; left out: 1, or with profile tensor_parallel "
         "all of a node",
     )
-    llm_pipeline_parallel: int = Field(
+    llm_pipeline_parallel: int = key(
+        tables=False,
+        browser=True,
         default=1,
         ge=1,
         le=64,
         description="groups of GPUs, of one node or several, that share one replica's layers",
     )
-    llm_accelerator: str | None = Field(
+    llm_accelerator: str | None = key(
+        tables=False,
+        browser=True,
         default=None,
         min_length=1,
         description="kind of GPU for the replicas as Ray names it, such as A100 or L4",
     )
-    wait_seconds: float = Field(
+    wait_seconds: float = key(
+        tables=False,
+        browser=True,
         default=1800,
         gt=0,
         description="wait for room on a Ray cluster that others share; then the run ends, and "
@@ -140,29 +178,43 @@ class ResourcesConfig(Section):
 class StorageConfig(Section):
     """Access to object stores; credentials come from the environment alone."""
 
-    endpoint: str | None = Field(
+    endpoint: str | None = key(
+        tables=False,
         default=None,
         description="base URL of an S3-compatible server (left out: AWS_ENDPOINT_URL) or of "
         "another host of Google's or Azure's storage",
     )
-    region: str | None = Field(
+    region: str | None = key(
+        tables=False,
         default=None,
         min_length=1,
         max_length=100,
         description="of S3; left out: AWS_DEFAULT_REGION",
     )
-    project: str | None = Field(
-        default=None, min_length=1, max_length=100, description="of Google Cloud, for gs://"
+    project: str | None = key(
+        tables=False,
+        default=None,
+        min_length=1,
+        max_length=100,
+        description="of Google Cloud, for gs://",
     )
-    account: str | None = Field(
-        default=None, min_length=1, max_length=100, description="storage account, for az://"
+    account: str | None = key(
+        tables=False,
+        default=None,
+        min_length=1,
+        max_length=100,
+        description="storage account, for az://",
     )
-    anonymous: bool = Field(default=False, description="read public data without credentials")
-    virtual_hosts: bool = Field(
+    anonymous: bool = key(
+        tables=False, default=False, description="read public data without credentials"
+    )
+    virtual_hosts: bool = key(
+        tables=False,
         default=False,
         description="name the bucket in the host, where an S3-compatible server asks for it",
     )
-    retry_seconds: float = Field(
+    retry_seconds: float = key(
+        tables=False,
         default=120,
         ge=0,
         le=3600,

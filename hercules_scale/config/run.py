@@ -7,50 +7,54 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BaseModel, model_validator
 
 from hercules_scale.config.hierarchy import HierarchyConfig
 from hercules_scale.config.reading import EmbeddingConfig, InputConfig
 from hercules_scale.config.resources import ResourcesConfig, StorageConfig
-from hercules_scale.config.section import CALLABLE, Section, names_function, without_password
+from hercules_scale.config.section import CALLABLE, Section, key, names_function, without_password
 from hercules_scale.config.summaries import SummariesConfig
 
 
 class ReductionConfig(Section):
     """The principal components that maps are drawn with."""
 
-    components: int = Field(default=2, ge=2, le=3, description="2 or 3")
+    components: int = key(browser=True, default=2, ge=2, le=3, description="2 or 3")
 
 
 class EvaluationConfig(Section):
     """Measurements at the end of a run."""
 
-    metrics: Literal["all", "none"] = Field(default="all", description="all or none")
+    metrics: Literal["all", "none"] = key(browser=True, default="all", description="all or none")
 
 
 class PrivacyConfig(Section):
     """Which item text a run may expose."""
 
-    min_items: int = Field(
+    min_items: int = key(
+        browser=True,
         default=0,
         ge=0,
         le=1_000_000_000,
         description="a cluster of fewer items shows no text of them, neither to people nor to a "
         "model",
     )
-    min_owners: int = Field(
+    min_owners: int = key(
+        browser=True,
         default=0,
         ge=0,
         le=1_000,
         description="the same for a cluster with items of fewer owners, by input.owner_column",
     )
-    redact: str | None = Field(
+    redact: str | None = key(
         default=None,
         pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*$",
         description="a function from text to text, as package.module:function, that every item's "
         "text goes through before it is shown or sent",
     )
-    local_only: bool = Field(
+    local_only: bool = key(
+        tables=False,
+        browser=True,
         default=False,
         description="refuse endpoints that are not on this machine and models of a hub",
     )
@@ -64,8 +68,8 @@ class PrivacyConfig(Section):
 class OutputConfig(Section):
     """Place of the tables."""
 
-    path: Annotated[str, AfterValidator(without_password)] = Field(
-        min_length=1, description="a folder: a local path, s3://, gs:// or az://"
+    path: Annotated[str, AfterValidator(without_password)] = key(
+        tables=False, min_length=1, description="a folder: a local path, s3://, gs:// or az://"
     )
 
 
@@ -151,6 +155,22 @@ class RunConfig(Section):
                 "local_only out, or name models instead of functions"
             )
         return self
+
+    @classmethod
+    def decides_tables(cls, name: str) -> bool:
+        """Return whether the tables depend on a key, such as ``embedding.price``; see ``key``."""
+        section: type[BaseModel] = cls
+        for part in name.split("."):
+            field = section.model_fields.get(part)
+            if field is None:
+                # A key of another version: as its neighbours.
+                extras = [each.json_schema_extra for each in section.model_fields.values()]
+                return any(each["tables"] for each in extras if isinstance(each, dict))
+            if isinstance(field.json_schema_extra, dict):
+                return bool(field.json_schema_extra["tables"])
+            assert isinstance(field.annotation, type)
+            section = field.annotation
+        return True
 
     @property
     def text_embedding(self) -> EmbeddingConfig:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from hercules_scale.sanitize import holds_secret
 
@@ -21,6 +21,18 @@ class Section(BaseModel):
     """A section of the configuration: frozen, strict, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def key(*, tables: bool = True, browser: bool = False, **rule: Any) -> Any:
+    """Return a key of a section: pydantic's ``Field``, and who may set it, and when.
+
+    Args:
+        tables: Whether the tables depend on it. Other keys may change when a run resumes.
+        browser: Whether a browser may set it: it names no place, no code, and no server that would
+            get the keys of the person who started the explorer.
+        rule: Arguments of ``Field``.
+    """
+    return Field(json_schema_extra={"tables": tables, "browser": browser}, **rule)
 
 
 def without_secret(url: str | None, remedy: str) -> str | None:

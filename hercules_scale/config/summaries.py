@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from hercules_scale.config.section import CALLABLE, EndpointUrl, Section
+from hercules_scale.config.section import CALLABLE, EndpointUrl, Section, key
 from hercules_scale.models import DEFAULT_CHAT_MODEL, n_parameters
 
 # Arguments of vLLM's engine that are set here, with the key to change them by where there is one.
@@ -71,133 +71,175 @@ class PromptExample(Section):
 class SummariesConfig(Section):
     """Titles and descriptions of the clusters."""
 
-    engine: Literal["vllm", "openai", "keyphrases", "callable"] = Field(
+    engine: Literal["vllm", "openai", "keyphrases", "callable"] = key(
+        browser=True,
         default="vllm",
         description="vllm (on Ray Serve), openai (any compatible endpoint) or keyphrases (no LLM)",
     )
-    model: str = Field(
+    model: str = key(
+        browser=True,
         default=DEFAULT_CHAT_MODEL,
         min_length=1,
         description="an alias, a folder or its URI, a model-hub id, or the endpoint's model name",
     )
-    endpoint: EndpointUrl | None = Field(
+    endpoint: EndpointUrl | None = key(
+        tables=False,
         default=None,
         description="base URL for engine openai; left out: OPENAI_BASE_URL. "
         "The key comes from OPENAI_API_KEY alone",
     )
-    topic: str | None = Field(default=None, description="the paper's topic seed")
-    instructions: str | None = Field(
+    topic: str | None = key(browser=True, default=None, description="the paper's topic seed")
+    instructions: str | None = key(
+        browser=True,
         default=None,
         min_length=1,
         max_length=4_000,
         description="more that the model is asked to keep to, in every prompt",
     )
-    language: str | None = Field(
+    language: str | None = key(
+        browser=True,
         default=None,
         min_length=1,
         max_length=60,
         description="language of titles and descriptions, such as German; left out: that of the "
         "items",
     )
-    examples: list[PromptExample] | None = Field(
+    examples: list[PromptExample] | None = key(
+        browser=True,
         default=None,
         max_length=20,
         description="worked examples in the place of the built-in ones; [] for none",
     )
-    prompt_size: Literal["small", "medium", "large"] = Field(
+    prompt_size: Literal["small", "medium", "large"] = key(
+        browser=True,
         default="large",
         description="small: worked examples and few items; medium: worked examples, many items and "
         "all that is known of a cluster; large: the same without examples. Left out: by the "
         "model, small below one billion parameters, medium below four",
     )
-    exemplars: int = Field(
+    exemplars: int = key(
+        browser=True,
         default=LARGE_PROMPTS["exemplars"],
         ge=1,
         le=100,
         description="items shown in a prompt; left out: 16, or 8 of small prompts",
     )
-    exemplar_strategy: Literal["nearest", "diverse", "random", "mixed"] = Field(
+    exemplar_strategy: Literal["nearest", "diverse", "random", "mixed"] = key(
+        browser=True,
         default=LARGE_PROMPTS["exemplar_strategy"],
         description="the items nearest to the centroid, those of them that are not near one "
         "another, a random draw, or half nearest and half random; left out: mixed",
     )
-    exemplar_tokens: int = Field(
+    exemplar_tokens: int = key(
+        browser=True,
         default=LARGE_PROMPTS["exemplar_tokens"],
         ge=8,
         le=4096,
         description="tokens of an item that a prompt shows; left out: 96, or 48 of small prompts",
     )
-    max_prompt_tokens: int = Field(
+    max_prompt_tokens: int = key(
+        browser=True,
         default=LARGE_PROMPTS["max_prompt_tokens"],
         ge=512,
         le=1_000_000,
         description="tokens of a prompt; left out: 4000, or 1536 of small prompts",
     )
-    children: int = Field(
-        default=12, ge=0, le=100, description="clusters below that a prompt shows; 0 for none"
+    children: int = key(
+        browser=True,
+        default=12,
+        ge=0,
+        le=100,
+        description="clusters below that a prompt shows; 0 for none",
     )
-    children_strategy: Literal["largest", "nearest", "random"] = Field(
+    children_strategy: Literal["largest", "nearest", "random"] = key(
+        browser=True,
         default="largest",
         description="the largest children, those nearest to the centroid, or a random draw",
     )
-    numeric_precision: int = Field(
-        default=4, ge=1, le=17, description="digits of numbers that a prompt shows"
+    numeric_precision: int = key(
+        browser=True, default=4, ge=1, le=17, description="digits of numbers that a prompt shows"
     )
-    max_answer_tokens: int = Field(default=128, ge=32, le=4096, description="tokens of an answer")
-    temperature: float = Field(default=0.0, ge=0, le=2, description="0 is the likeliest answer")
-    contrast: int = Field(
-        default=2, ge=0, le=20, description="nearest clusters outside that a prompt sets it against"
+    max_answer_tokens: int = key(
+        browser=True, default=128, ge=32, le=4096, description="tokens of an answer"
     )
-    candidates: int = Field(
+    temperature: float = key(
+        browser=True, default=0.0, ge=0, le=2, description="0 is the likeliest answer"
+    )
+    contrast: int = key(
+        browser=True,
+        default=2,
+        ge=0,
+        le=20,
+        description="nearest clusters outside that a prompt sets it against",
+    )
+    candidates: int = key(
+        browser=True,
         default=4,
         ge=1,
         le=32,
         description="answers to each question; the one that fits its own cluster best "
         "against its siblings is taken",
     )
-    clusters_per_request: int = Field(
+    clusters_per_request: int = key(
+        browser=True,
         default=1,
         ge=1,
         le=100,
         description="clusters that share a request, at most; fewer after an answer that cannot "
         "be used",
     )
-    vocabulary: str | None = Field(
+    vocabulary: str | None = key(
         default=None,
         min_length=1,
         description="a text file of words, one a line, that clusters of images are named from, "
         "where embedding.model reads texts too",
     )
-    show_images: bool = Field(
+    show_images: bool = key(
+        browser=True,
         default=False,
         description="show the images themselves to the model, which must be one that sees; with "
         "describe_items it captions every image",
     )
-    describe_items: bool = Field(
+    describe_items: bool = key(
+        browser=True,
         default=False,
         description="title and describe every item too; hierarchy.representation "
         "description does so by itself",
     )
-    max_total_tokens: int | None = Field(
-        default=None, ge=1, description="stop before more tokens than this; more resumes the run"
+    max_total_tokens: int | None = key(
+        tables=False,
+        browser=True,
+        default=None,
+        ge=1,
+        description="stop before more tokens than this; more resumes the run",
     )
-    max_cost: float | None = Field(
-        default=None, gt=0, description="the same for the cost, by summaries.price"
+    max_cost: float | None = key(
+        tables=False,
+        browser=True,
+        default=None,
+        gt=0,
+        description="the same for the cost, by summaries.price",
     )
-    requests_in_flight: int | None = Field(
+    requests_in_flight: int | None = key(
+        tables=False,
+        browser=True,
         default=None,
         ge=1,
         le=100_000,
         description="requests sent and not yet answered; left out: 32, or for each replica 64, "
         "on GPUs 256; of a function 4",
     )
-    max_attempts: int = Field(default=4, ge=1, le=20, description="requests a cluster, at most")
-    timeout_seconds: float = Field(default=300, gt=0, description="wait for one answer")
-    record_prompts: bool = Field(
-        default=False, description="keep prompts and responses in llm_calls"
+    max_attempts: int = key(
+        browser=True, default=4, ge=1, le=20, description="requests a cluster, at most"
     )
-    price: PriceConfig | None = None
-    engine_kwargs: dict[str, Any] = Field(
+    timeout_seconds: float = key(
+        tables=False, browser=True, default=300, gt=0, description="wait for one answer"
+    )
+    record_prompts: bool = key(
+        browser=True, default=False, description="keep prompts and responses in llm_calls"
+    )
+    price: PriceConfig | None = key(tables=False, browser=True, default=None)
+    engine_kwargs: dict[str, Any] = key(
         default={},
         description="more arguments of vLLM's engine, such as {quantization: awq, "
         "gpu_memory_utilization: 0.8}",

@@ -108,7 +108,9 @@ class SentenceTransformerEncoder:
         if self.device != "cpu":
             memory = torch.cuda.get_device_properties(self.device).total_memory
             weights = sum(each.nbytes for each in self._model.parameters())
-            self._batch_tokens = gpu_batch_tokens(memory - weights, whole)
+            inner = getattr(getattr(own[0], "auto_model", None), "config", None)
+            width = int(getattr(inner, "hidden_size", None) or whole)
+            self._batch_tokens = gpu_batch_tokens(memory - weights, width)
 
     def count_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Return the tokens that the model reads of each text, shape (n,), after truncation."""

@@ -1,7 +1,7 @@
 """Density and separation of clusters: silhouette, Davies-Bouldin, Calinski-Harabasz.
 
-All are sums over vectors, so that they can be taken part by part: first of the vectors, then of
-their distances to what the first sums came to. Only the Euclidean silhouette compares pairs.
+Two passes over parts of the vectors compute them: the first sums the vectors of each cluster, the
+second their distances to the means. Only the Euclidean silhouette compares pairs.
 
 Source: HERCULES, section 3.7; Rousseeuw (1987); Davies and Bouldin (1979); Calinski and Harabasz
 (1974); values are scikit-learn's.
@@ -40,7 +40,7 @@ class Figure(NamedTuple):
 
     Attributes:
         value: The figure.
-        n: Items, clusters or vectors that it is of.
+        n: Number of items, clusters or vectors measured.
         low: Lower end of its 95% confidence interval; nothing where it is exact.
         high: Upper end.
     """
@@ -127,8 +127,7 @@ class Spread:
 
     @classmethod
     def of(cls, vectors: Vectors, labels: Labels, sums: ClusterSums, cosine: bool) -> Spread:
-        """Return spread of vectors of shape (n, d), which may be a part of those that ``sums`` are
-        of.
+        """Return the spread of vectors of shape (n, d), possibly a part of those in ``sums``.
 
         Peak memory: 32 MB, and 8 bytes a number of the means.
         """
@@ -157,7 +156,7 @@ class Spread:
 
 
 def figures(sums: ClusterSums, spread: Spread, silhouette: Figure | None) -> dict[str, Figure]:
-    """Return the metrics of some clusters; none of one cluster, or where each has one vector.
+    """Return the metrics of some clusters; none for one cluster, or if each has one vector.
 
     Args:
         sums: Sums of all vectors.

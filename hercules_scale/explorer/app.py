@@ -48,7 +48,7 @@ ITEM_TABLES = ("items", TABLE)
 
 
 class Explorer:
-    """The subject of the requests.
+    """State of the explorer, and an answer to each kind of request.
 
     Args:
         uris: Outputs of the runs that are shown; the first is the one that opens.
@@ -220,7 +220,7 @@ class Explorer:
         if form not in EXPORTS:
             raise InputError(f"format must be one of {', '.join(EXPORTS)}")
         shown = self.run(request)
-        # In a folder of its own, which goes with it once it was sent.
+        # It is deleted after the response was sent.
         folder = tempfile.TemporaryDirectory(prefix="hercules_scale_")
         path = f"{folder.name}/{form}"
 

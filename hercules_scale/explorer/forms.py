@@ -19,26 +19,6 @@ from hercules_scale.config.section import CALLABLE
 from hercules_scale.errors import ConfigError
 from hercules_scale.models import IMAGE_ALIASES, chat_aliases, embedding_aliases
 
-NOT_ASKED = (
-    "input.path",
-    # Its cells may be paths.
-    "input.image_column",
-    "input.image_sources",
-    "embedding.cache",
-    "summaries.vocabulary",
-    # They would be sent the key of whoever started the explorer.
-    "embedding.endpoint",
-    "summaries.endpoint",
-    # It executes code of a model's files.
-    "embedding.trust_remote_code",
-    # Paths and code of the engine's.
-    "summaries.engine_kwargs",
-    "output.path",
-    # A server that would be sent the credentials of whoever started the explorer.
-    "storage",
-    # It names code.
-    "privacy.redact",
-)
 MODELS = {
     "embedding.model": [*embedding_aliases(), *IMAGE_ALIASES],
     "embedding.text_model": embedding_aliases(),
@@ -69,11 +49,9 @@ def fields() -> list[dict[str, Any]]:
     def add(prefix: str, section: dict[str, Any], values: dict[str, Any]) -> None:
         for name, rule in section["properties"].items():
             key, value = f"{prefix}{name}", values.get(name)
-            if key in NOT_ASKED:
-                continue
             if "$ref" in rule and isinstance(value, dict):
                 add(f"{key}.", schema["$defs"][rule["$ref"].rpartition("/")[2]], value)
-            else:
+            elif rule.get("browser"):
                 found.append(_field(key, rule, value))
 
     add("", schema, defaults)

@@ -183,7 +183,7 @@ def _has_label(config: RunConfig, source: SourceFile, name: str) -> bool:
 def _run_stages(
     context: RunContext, sources: list[SourceFile], run: TargetRun, moments: Moments | None
 ) -> Results:
-    context, n_gpus = take_resources(context, sources)
+    context, n_gpus = take_resources(context, sources, labels=False)
     items = read_items(context, sources, moments)
     shards, tables = items.shards, dict(items.files)
     if context.config.describes_items:

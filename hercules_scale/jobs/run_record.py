@@ -29,24 +29,6 @@ from hercules_scale.storage.tables import FileRecord
 
 Results = tuple[dict[str, list[FileRecord]], dict[str, Any]]
 VERSIONS_RECORDED = ("ray", "faiss-cpu", "torch", "sentence-transformers", "pyarrow", "numpy")
-# Sections and keys that do not change what the tables hold, or that may grow to resume a run.
-NOT_FINGERPRINTED = (
-    "output",
-    "resources",
-    "storage",
-    "embedding.cache",
-    "embedding.endpoint",
-    "embedding.max_total_tokens",
-    "embedding.price",
-    "embedding.trust_remote_code",
-    "summaries.endpoint",
-    "summaries.requests_in_flight",
-    "summaries.timeout_seconds",
-    "summaries.max_total_tokens",
-    "summaries.max_cost",
-    "summaries.price",
-    "privacy.local_only",
-)
 
 
 def new_record(
@@ -139,7 +121,7 @@ def fingerprint_of(config: RunConfig, sources: list[SourceFile], assigned_to: st
 def fingerprinted(config: RunConfig) -> dict[str, Any]:
     """Return the keys of a configuration, dotted, that what the tables hold depends on."""
     flat = _flatten(config.model_dump())
-    return {key: value for key, value in flat.items() if not _not_fingerprinted(key)}
+    return {key: value for key, value in flat.items() if RunConfig.decides_tables(key)}
 
 
 def earlier_run(
@@ -173,7 +155,7 @@ def earlier_run(
     differs = [
         f"{key} was {old.get(key)!r} and is {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not _not_fingerprinted(key)
+        if old.get(key) != new.get(key) and RunConfig.decides_tables(key)
     ]
     differs += changed
     if record.get("assigned_to") != assigned_to:
@@ -183,10 +165,6 @@ def earlier_run(
         f"{'; '.join(differs) or 'it was made by another version'}; give another output, or "
         "remove the old one"
     )
-
-
-def _not_fingerprinted(key: str) -> bool:
-    return any(f"{key}.".startswith(f"{each}.") for each in NOT_FINGERPRINTED)
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -254,7 +254,7 @@ def encoder_gib(model: str) -> float:
 
 
 def take_resources(
-    context: RunContext, sources: Sequence[SourceFile] = ()
+    context: RunContext, sources: Sequence[SourceFile] = (), labels: bool = True
 ) -> tuple[RunContext, int]:
     """Return a run with the numbers that its profile leaves to the machines, and the GPUs it may
     use.
@@ -264,6 +264,7 @@ def take_resources(
     Args:
         context: The run.
         sources: Files that nodes will read.
+        labels: Whether a process embeds titles.
 
     Raises:
         InputError: The machines lack what it asks for.
@@ -272,11 +273,11 @@ def take_resources(
     machines = find_machines()
     if machines.grows:
         # Later stages ask when it is their turn, so that no GPU waits for the language model.
-        asked = context.config
-        n_gpus = usable_gpus(asked, machines)
+        n_gpus = usable_gpus(context.config, machines)
+        asked = _with_encoder_memory(context.config, n_gpus)
         first = embedding_pool(asked.resources, n_gpus, asked.loads_encoder)
         machines = _await_machines(context, first, machines)
-    config, n_gpus, notes = fit(context.config, machines)
+    config, n_gpus, notes = fit(context.config, machines, labels)
     for note in notes:
         context.reporter.say(note)
     pools = pools_of(config, n_gpus)
@@ -287,9 +288,16 @@ def take_resources(
     return replace(context, config=config), n_gpus
 
 
-def fit(config: RunConfig, machines: Machines) -> tuple[RunConfig, int, list[str]]:
+def fit(
+    config: RunConfig, machines: Machines, labels: bool = True
+) -> tuple[RunConfig, int, list[str]]:
     """Return a configuration with its numbers for the machines, the GPUs that it may use, and what
     will be slower than was asked for.
+
+    Args:
+        config: The run.
+        machines: Machines of the cluster.
+        labels: Whether a process embeds titles.
 
     Raises:
         InputError: The machines lack what it asks for.
@@ -297,6 +305,7 @@ def fit(config: RunConfig, machines: Machines) -> tuple[RunConfig, int, list[str
     n_gpus = usable_gpus(config, machines)
     config = with_absolute_folders(fill(config, machines))
     config = _with_encoder_memory(config, n_gpus)
-    labels = label_encoder_pool(config, n_gpus, label_encoder_gib(config))
-    pools = [*pools_of(config, n_gpus), labels]
+    pools = pools_of(config, n_gpus)
+    if labels:
+        pools.append(label_encoder_pool(config, n_gpus, label_encoder_gib(config)))
     return config, n_gpus, check_resources(config, machines, n_gpus, pools)

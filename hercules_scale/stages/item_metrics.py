@@ -1,7 +1,7 @@
 """Internal metrics of the items' vectors under their clusters, in passes over the shards.
 
-A pass reads each vector once for all levels. The Euclidean silhouette compares pairs: of few items
-it is exact, of many it is that of a random sample of items, each against all.
+A pass reads each vector once for all levels. The Euclidean silhouette compares pairs. It is exact
+for few items; for many, a random sample is compared with all items.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ def item_metrics(items: ClusteredItems, gather: Gather) -> list[dict[str, dict[s
     """Return the metrics of each level, finest first, by basis.
 
     Returns:
-        Of each level ``items``, the items' vectors under their clusters, and but for the finest
-        ``children``, the means of the clusters below. Figures are left out where there is one
-        cluster, or each holds one item or child.
+        For each level ``items``, the metrics of the items' vectors, and for all levels but the
+        finest ``children``, the metrics of the means of the clusters below. Figures are left out
+        where there is one cluster, or each holds one item or child.
     """
     sums = _sums(items, gather)
     spreads = _spreads(items, sums, gather)

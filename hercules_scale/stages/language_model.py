@@ -101,8 +101,8 @@ class _Encoder:
 def open_encoder(config: EmbeddingConfig, pool: Pool, room: Room | None = None) -> Iterator[Encode]:
     """Provide a function that embeds texts in a process of its own, with vectors of unit length.
 
-    On a CPU it loads its model, which takes seconds, while the caller does other work; a GPU is
-    free for it only once it is needed.
+    On a CPU it loads its model, which takes seconds, while the caller does other work. A GPU, or
+    the memory of a large model, is free for it only once it is needed.
 
     Args:
         config: The encoder.
@@ -135,7 +135,7 @@ def open_encoder(config: EmbeddingConfig, pool: Pool, room: Room | None = None) 
                 )
         return np.asarray(ray.get(vectors))
 
-    if not pool.gpus:
+    if not pool.gpus and not pool.memory_gib:
         start()
     try:
         yield encode

@@ -18,6 +18,7 @@ import joblib
 import numpy as np
 import ray
 from numpy.typing import NDArray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hercules_scale.clustering.assign import Float32, Int64, Scale, Sums
 from hercules_scale.clustering.threads import map_blocks
@@ -95,16 +96,24 @@ def local_rows_of(n_gpus: float = 0) -> int:
     Args:
         n_gpus: GPUs of an actor.
     """
-    if ray.is_initialized():
-        here = ray.get_runtime_context().get_node_id()
-        others = [
-            node["Resources"].get("CPU", 0)
-            for node in ray.nodes()
-            if node["Alive"] and node["NodeID"] != here
-        ]
-        if max(others, default=0) > joblib.cpu_count():
-            return LOCAL_ROWS_OF_THE_SMALLER
+    if better_machine():
+        return LOCAL_ROWS_OF_THE_SMALLER
     return LOCAL_ROWS_BESIDE_GPUS if n_gpus else LOCAL_ROWS
+
+
+def better_machine() -> tuple[str, int] | None:
+    """Return another node if half of its processors are more than this machine has, and how many
+    that half is."""
+    if not ray.is_initialized():
+        return None
+    here = ray.get_runtime_context().get_node_id()
+    halves = [
+        (int(node["Resources"].get("CPU", 0)) // 2, str(node["NodeID"]))
+        for node in ray.nodes()
+        if node["Alive"] and node["NodeID"] != here
+    ]
+    n_cpus, node = max(halves, default=(0, ""))
+    return (node, n_cpus) if n_cpus > joblib.cpu_count() else None
 
 
 @contextmanager
@@ -142,6 +151,12 @@ def open_vectors(
     options = options or {"num_cpus": 1, "num_gpus": 0}
     if local_rows is None:
         local_rows = local_rows_of(options["num_gpus"])
+        better = better_machine()
+        if better and not options["num_gpus"] and source.n_rows <= LOCAL_ROWS:
+            # One process with many processors, as here.
+            workers = 1
+            strategy = NodeAffinitySchedulingStrategy(better[0], soft=True)
+            options = {**options, "num_cpus": better[1], "scheduling_strategy": strategy}
     if source.n_rows <= local_rows:
         holder = TileHolder(source, list(range(n_tiles)), metric)
         space, _, _ = _find_space(

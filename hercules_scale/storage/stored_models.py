@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import shutil
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import PurePosixPath
 
 from hercules_scale.errors import ConfigError, InputError
 from hercules_scale.models import (
@@ -15,6 +14,7 @@ from hercules_scale.models import (
     check_on_hub,
     is_stored,
     renamed_at_the_end,
+    sizes_in_folder,
     sizes_on_hub,
 )
 from hercules_scale.storage.faults import reason_of
@@ -24,7 +24,8 @@ from hercules_scale.storage.store import Store
 WEIGHTS = ("*.safetensors", "*.bin", "*.gguf", "*.pt", "*.pth", "*.onnx", "*.msgpack", "*.h5")
 COPY_BYTES = 16 << 20
 # Of these a loader takes the first that there are.
-LOADED = (("*.safetensors",), ("*.bin", "*.pt", "*.pth"))
+LOADED = (("*.safetensors",), ("pytorch_model*.bin", "*.pt", "*.pth"))
+OTHER_FORMATS = ("onnx", "openvino", "original")
 # A process with the libraries takes one; a model of less than four fits wherever they do.
 LIBRARIES_GIB, SMALL_GIB = 1.0, 4.0
 # One of these is in every model's folder.
@@ -83,7 +84,6 @@ def check_source(key: str, source: str) -> None:
     _check_holds_model(key, source, names)
 
 
-@functools.cache
 def model_gib(source: str) -> float:
     """Return the memory that a process with a model takes, where it takes much.
 
@@ -100,14 +100,18 @@ def model_gib(source: str) -> float:
         if is_stored(source):
             sizes = Store(source).hasty.list_sizes("")
         elif os.path.isdir(source):
-            files = [path for path in Path(source).rglob("*") if path.is_file()]
-            sizes = {path.name: path.stat().st_size for path in files}
+            sizes = sizes_in_folder(source)
         else:
             sizes = sizes_on_hub(source)
     except (OSError, InputError):
         return 0.0
     totals = [
-        sum(size for name, size in sizes.items() if any(fnmatch(name, each) for each in patterns))
+        sum(
+            size
+            for name, size in sizes.items()
+            if any(fnmatch(PurePosixPath(name).name, each) for each in patterns)
+            and PurePosixPath(name).parts[0] not in OTHER_FORMATS
+        )
         for patterns in LOADED
     ]
     weights = next((total for total in totals if total), 0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn.cluster import kmeans_plusplus
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from hercules_scale.clustering import init as module
 from hercules_scale.clustering.init import distances_of, draw_apart, initial_centroids

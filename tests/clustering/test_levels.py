@@ -1,11 +1,14 @@
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
 
+import cloudpickle
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 
+from hercules_scale.clustering import agglomerative, choose_k, init, kmeans
 from hercules_scale.clustering.assign import Float32
 from hercules_scale.clustering.kmeans import KMeansResult
 from hercules_scale.clustering.levels import (
@@ -17,6 +20,8 @@ from hercules_scale.clustering.levels import (
 )
 from hercules_scale.clustering.tiles import LocalVectors, labels_of
 from hercules_scale.config.hierarchy import HierarchyConfig, ResamplingConfig
+
+T = TypeVar("T")
 
 
 def normal(n: int, d: int, seed: int = 0) -> Float32:
@@ -135,3 +140,57 @@ def test_the_memberships_of_some_items_are_theirs_among_all(d: int, sizes: list[
         assert (some.labels == whole.labels[rows]).all()
         assert (some.distances == whole.distances[rows]).all()
         assert (some.margins == whole.margins[rows]).all()
+
+
+class Elsewhere(LocalVectors):
+    """Vectors with another machine for what cannot be divided; it gets copies, as by Ray."""
+
+    busy, n_done = False, 0
+
+    def run(self, work: Callable[[int], T]) -> T:
+        Elsewhere.busy = True
+        try:
+            found: T = cloudpickle.loads(cloudpickle.dumps(work))(0)
+            return found
+        finally:
+            Elsewhere.busy = False
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"levels": [12]},
+        {"levels": [12], "init": "kmeans||"},
+        {"levels": [12, 3]},
+        {"levels": [12, 3], "refinement": "none", "n_init": 2},
+        {"levels": [12], "refinement": "none", "resampling": {"rounds": 2}},
+        {"levels": "auto"},
+        {"levels": [12, 3], "method": "agglomerative"},
+    ],
+)
+def test_what_cannot_be_divided_is_done_on_another_machine(
+    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of 300 vectors a start by a sample of 64 would be one.
+    monkeypatch.setattr(kmeans, "SAMPLE_PER_CLUSTER", 5)
+    monkeypatch.setattr(kmeans, "WARM_UP_BYTES", 0)
+    config = HierarchyConfig(**values)
+    vectors, _ = nested_blobs()
+    local = build_levels(LocalVectors(vectors), config)
+    Elsewhere.n_done = 0
+
+    def watched(whole: Callable[..., Any]) -> Callable[..., Any]:
+        def watch(*given: Any) -> Any:
+            assert Elsewhere.busy
+            Elsewhere.n_done += 1
+            return whole(*given)
+
+        return watch
+
+    monkeypatch.setattr(init, "draw_apart", watched(init.draw_apart))
+    monkeypatch.setattr(choose_k, "score_clusters", watched(choose_k.score_clusters))
+    monkeypatch.setattr(agglomerative, "agglomerate", watched(agglomerative.agglomerate))
+    found = build_levels(Elsewhere(vectors), config)
+    assert Elsewhere.n_done
+    for one, other in zip(found.levels, local.levels, strict=True):
+        assert one.centroids.tobytes() == other.centroids.tobytes()

@@ -1,10 +1,13 @@
 import random
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from hercules_scale.config.file import load_config, parse_config
 from hercules_scale.config.run import RunConfig
@@ -382,3 +385,36 @@ def test_prompts_fit_the_size_of_the_model(
         exemplars,
         prompt_tokens,
     )
+
+
+def leaves(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from leaves(kind, f"{prefix}{name}.")
+        else:
+            yield prefix + name, field
+
+
+def test_every_key_says_who_may_set_it_and_when() -> None:
+    found = dict(leaves(RunConfig))
+    assert len(found) > 100
+    rules = {name: field.json_schema_extra for name, field in found.items()}
+    assert all(rule and rule.keys() == {"tables", "browser"} for rule in rules.values())
+    # Places, code and servers that would get somebody's key.
+    closed = {name for name, rule in rules.items() if not rule["browser"]}
+    assert {name for name in closed if not name.startswith("storage.")} == {
+        *("input.path", "input.image_column", "input.image_sources", "output.path"),
+        *("embedding.cache", "embedding.endpoint", "embedding.trust_remote_code"),
+        *("summaries.vocabulary", "summaries.endpoint", "summaries.engine_kwargs"),
+        "privacy.redact",
+    }
+    assert closed >= {name for name in found if name.startswith("storage.")}
+    resumes = {name for name, rule in rules.items() if not rule["tables"]}
+    assert {name.partition(".")[0] for name in resumes} == {
+        *("embedding", "summaries", "privacy", "resources", "storage", "output")
+    }
+    assert all(RunConfig.decides_tables(name) == (name not in resumes) for name in found)
+    assert not RunConfig.decides_tables("summaries.price.prompt")
+    assert RunConfig.decides_tables("hierarchy.key_of_another_version")
+    assert not RunConfig.decides_tables("resources.key_of_another_version")

@@ -88,8 +88,9 @@ def kill_node(name: str) -> None:
                 process.kill()
 
 
-def wait_for(what: Callable[[], object], description: str) -> None:
+def wait_for(what: Callable[[], object], description: str | Callable[[], str]) -> None:
     deadline = time.monotonic() + WAIT_SECONDS
     while not what():
-        assert time.monotonic() < deadline, description
+        said = description if isinstance(description, str) else description()
+        assert time.monotonic() < deadline, said
         time.sleep(0.3)

@@ -53,7 +53,7 @@ def test_a_run_on_gpus_grows_its_replicas_and_makes_the_same_clusters(
         config = small_config(
             tmp_path / "icd.parquet",
             tmp_path / name,
-            hierarchy={"levels": [16, 2]},
+            hierarchy={"levels": [32, 2]},
             summaries=summaries,
         )
         # Of float32, and by the same kernels, whatever the machine has.
@@ -65,6 +65,9 @@ def test_a_run_on_gpus_grows_its_replicas_and_makes_the_same_clusters(
         engine="vllm",
         candidates=1,
         max_answer_tokens=64,
+        # The small model would be asked again and again.
+        max_attempts=1,
+        exemplars=2,
         requests_in_flight=16,
         engine_kwargs={"dtype": "float32", "enforce_eager": True, "max_num_seqs": 4},
     )

@@ -128,7 +128,7 @@ def undisturbed(
         ("refinement", 2, True, False),
         ("level-1-start-1", 3, True, True),
         ("level-1-resampling", 1, False, True),
-        ("level-2-start-0", 1, True, True),
+        ("level-2", 1, True, True),
         ("refinement", 3, False, False),
     ],
 )

@@ -112,7 +112,7 @@ def slurm() -> Iterator[Callable[..., str]]:
                     ).stdout.split()
                     == ["idle"] * len(HOSTS)
                 ),
-                (folder / "log").read_text(),
+                (folder / "log").read_text,
             )
             yield call
         finally:

@@ -23,6 +23,7 @@ from hercules_scale.runtime.resources import (
     replica_pool,
     usable_gpus,
 )
+from hercules_scale.storage.stored_models import model_gib
 
 LAPTOP = Machines.of([Node(2, 0, 8)])
 TWO_BY_FOUR = Machines.of([Node(32, 4, 200), Node(32, 4, 200), Node(16, 0, 64)])
@@ -201,8 +202,11 @@ def test_the_encoder_of_titles_takes_what_replicas_leave(
 def test_a_large_encoder_asks_for_its_memory(
     resources: dict[str, Any], n_gpus: int, embed: str, labels: str, tmp_path: Path
 ) -> None:
-    with (tmp_path / "model.safetensors").open("wb") as file:
-        file.truncate(10 << 30)
+    for name, gib in {"model": 9, "2_Dense/model": 1, "onnx/model": 50}.items():
+        weights = tmp_path / f"{name}.safetensors"
+        weights.parent.mkdir(exist_ok=True)
+        with weights.open("wb") as file:
+            file.truncate(gib << 30)
     (tmp_path / "tokenizer.json").write_text("{}")
     config = parse_config(
         {
@@ -213,6 +217,8 @@ def test_a_large_encoder_asks_for_its_memory(
         }
     )
     machines = Machines.of([Node(64, n_gpus, 500)])
+    # A run that puts items into the clusters of another embeds no titles.
+    assert fit(config, machines, labels=False)[1] == n_gpus
     fitted, usable, _ = fit(config, machines)
     assert embedding_pool(fitted.resources, usable).described.endswith(embed)
     pool = label_encoder_pool(fitted, usable, label_encoder_gib(fitted))
@@ -223,6 +229,13 @@ def test_a_large_encoder_asks_for_its_memory(
         return
     with pytest.raises(InputError, match=r"process asks for .* GiB, and no node"):
         fit(config, small)
+
+
+def test_a_model_of_unknown_size_asks_for_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nothing listens there.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    assert model_gib("nobody/nothing") == 0.0
 
 
 def test_layers_of_a_replica_may_lie_on_several_groups_of_gpus() -> None:

@@ -13,6 +13,7 @@ import joblib
 import numpy as np
 import pyarrow as pa
 import pytest
+import ray
 
 from hercules_scale.clustering.assign import Float32, Sums
 from hercules_scale.clustering.levels import build_levels
@@ -349,3 +350,39 @@ def test_actors_end_with_the_vectors(local_ray: None) -> None:
 def _alive(process: int) -> bool:
     status = Path(f"/proc/{process}/status")
     return status.exists() and "zombie" not in status.read_text()
+
+
+def test_few_rows_lie_on_a_machine_with_many_more_processors(
+    local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = Planted(20_000)
+    centroids = np.random.default_rng(1).normal(size=(7, DIMENSION)).astype(np.float32)
+    with open_vectors(rows, "squared_l2", 3) as (here, _):
+        expected = here.assign(centroids)
+    node = ray.get_runtime_context().get_node_id()
+    monkeypatch.setattr(module, "better_machine", lambda: (node, 2))
+    monkeypatch.setattr(module, "LOCAL_ROWS_OF_THE_SMALLER", 0)
+    with open_vectors(rows, "squared_l2", 3) as (vectors, _):
+        assert isinstance(vectors, RayVectors)
+        assert vectors.run(lambda n_gpus: faiss.omp_get_max_threads()) == joblib.cpu_count()
+        found = vectors.assign(centroids)
+    assert found.sums.tobytes() == expected.sums.tobytes()
+
+
+def test_another_machine_is_better_with_more_than_twice_the_processors(
+    local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert module.better_machine() is None
+    here = ray.get_runtime_context().get_node_id()
+    n_cpus = joblib.cpu_count()
+    nodes = [
+        {"NodeID": name, "Alive": alive, "Resources": {"CPU": float(cpus)}}
+        for name, alive, cpus in (
+            (here, True, 8 * n_cpus), ("dead", False, 8 * n_cpus), ("as good", True, 2 * n_cpus),
+        )
+    ]  # fmt: skip
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    assert module.better_machine() is None
+    nodes.append({"NodeID": "better", "Alive": True, "Resources": {"CPU": 2.0 * n_cpus + 2}})
+    assert module.better_machine() == ("better", n_cpus + 1)
+    assert module.local_rows_of() < module.LOCAL_ROWS
