@@ -46,6 +46,9 @@ LONGEST = (
     "test_notebook",
     "test_kill",
     "test_autoscaling",
+    "test_gpus",
+    "test_launcher",
+    "test_slurm",
 )
 
 

@@ -41,6 +41,7 @@ AuthorizedKeysFile {folder}/key.pub
 PidFile none
 StrictModes no
 PermitRootLogin yes
+SetEnv RAY_raylet_start_wait_time_s=120
 """
 
 

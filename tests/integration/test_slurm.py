@@ -80,6 +80,7 @@ def slurm() -> Iterator[Callable[..., str]]:
         key.chmod(0o600)
         # Forks would be of this machine, and not of the hosts.
         environment = {**os.environ, "SLURM_CONF": str(file), VARIABLE: ""}
+        environment["RAY_raylet_start_wait_time_s"] = "120"
         daemons: list[subprocess.Popen[bytes]] = []
 
         def start(*command: str) -> None:
