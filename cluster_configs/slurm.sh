@@ -26,7 +26,7 @@ head=${nodes[0]}
 address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" \
     sh -c 'hostname --ip-address; hostname --all-ip-addresses' |
     tr ' ' '\n' | grep -v -e '^127\.' -e : -e '^$' | head --lines=1) ||
-    { echo "$head has no IPv4 address but the loopback's" >&2; exit 1; }
+    { echo "$head has no IPv4 address but 127.*; give it one that the nodes reach" >&2; exit 1; }
 port=$((20000 + SLURM_JOB_ID % 10000))
 folder=${SLURM_TMPDIR:-/tmp}/ray_$SLURM_JOB_ID
 
@@ -41,7 +41,7 @@ while True:
         ray.init(address, logging_level="ERROR", log_to_driver=False)
         while (there := sum(node["Alive"] for node in ray.nodes())) < wanted:
             if time.monotonic() > deadline:
-                print(f"{there} of {wanted} nodes are there after 10 minutes", file=sys.stderr)
+                print(f"{there} of {wanted} nodes came in 10 minutes; these work", file=sys.stderr)
                 break
             time.sleep(1)
         break

@@ -307,7 +307,8 @@ def hold_tiles(tiles: Sequence[Tile], n_gpus: int) -> TileSet:
         return TileSet(tiles)
     import torch
 
-    if torch.cuda.is_available():
+    has_torch = torch.cuda.is_available()
+    if has_torch:
         from hercules_scale.clustering.torch_nearest import device_bytes
 
         needed = device_bytes(sum(tile.vectors.size for tile in tiles))
@@ -315,7 +316,7 @@ def hold_tiles(tiles: Sequence[Tile], n_gpus: int) -> TileSet:
             return DeviceTileSet(tiles)
     if faiss.get_num_gpus() > 0:
         return TileSet(tiles, FaissGpuSearch())
-    return TileSet(tiles, nearest_torch_gpu) if torch.cuda.is_available() else TileSet(tiles)
+    return TileSet(tiles, nearest_torch_gpu) if has_torch else TileSet(tiles)
 
 
 class LocalVectors:

@@ -156,8 +156,8 @@ class SentenceTransformerEncoder:
 def gpu_batch_tokens(free_bytes: int, width: int) -> int:
     """Return the padded tokens of a batch on a GPU, a power of two.
 
-    It depends on the kind of GPU and on the model, not on what else the GPU holds now, so that
-    batches, and the last digits of vectors, are those of the run before.
+    It depends on the kind of GPU and on the model, not on what else the GPU holds now: batches,
+    and so the last digits of vectors, stay the same from run to run.
 
     Args:
         free_bytes: Memory of the GPU beside the model's weights.

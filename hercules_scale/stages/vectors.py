@@ -90,13 +90,13 @@ def read_vectors(store: Store, shard: int, table: str = "embeddings") -> Float32
     return column_vectors(column)
 
 
-def local_rows_of(n_gpus: float = 0) -> int:
-    """Return the largest number of rows that this process does better alone than with actors.
+def local_rows_of() -> int:
+    """Return the largest number of rows that this process does better alone than with tasks."""
+    return _local_rows(better_machine(), 0)
 
-    Args:
-        n_gpus: GPUs of an actor.
-    """
-    if better_machine():
+
+def _local_rows(better: tuple[str, int] | None, n_gpus: float) -> int:
+    if better:
         return LOCAL_ROWS_OF_THE_SMALLER
     return LOCAL_ROWS_BESIDE_GPUS if n_gpus else LOCAL_ROWS
 
@@ -139,7 +139,7 @@ def open_vectors(
         metric: ``squared_l2`` or ``cosine``.
         workers: Actors, at most one a tile and one a processor of the cluster.
         local_rows: Largest number of rows that this process holds itself, without actors or GPUs;
-            by default ``local_rows_of``.
+            by default fewer where actors have GPUs, or another machine has more processors.
         options: Ray's arguments for an actor; by default one CPU.
         room: Says that actors wait for room, and ends the wait.
 
@@ -149,14 +149,9 @@ def open_vectors(
     """
     n_tiles = -(-source.n_rows // TILE_ROWS)
     options = options or {"num_cpus": 1, "num_gpus": 0}
+    better = better_machine() if local_rows is None else None
     if local_rows is None:
-        local_rows = local_rows_of(options["num_gpus"])
-        better = better_machine()
-        if better and not options["num_gpus"] and source.n_rows <= LOCAL_ROWS:
-            # One process with many processors, as here.
-            workers = 1
-            strategy = NodeAffinitySchedulingStrategy(better[0], soft=True)
-            options = {**options, "num_cpus": better[1], "scheduling_strategy": strategy}
+        local_rows = _local_rows(better, options["num_gpus"])
     if source.n_rows <= local_rows:
         holder = TileHolder(source, list(range(n_tiles)), metric)
         space, _, _ = _find_space(
@@ -164,6 +159,11 @@ def open_vectors(
         )
         yield LocalVectors(holder.vectors), space
         return
+    if better and not options["num_gpus"] and source.n_rows <= LOCAL_ROWS:
+        # One process with many processors, as here.
+        workers = 1
+        strategy = NodeAffinitySchedulingStrategy(better[0], soft=True)
+        options = {**options, "num_cpus": better[1], "scheduling_strategy": strategy}
     # An actor more than the cluster has processors for would be waited for without end.
     have = ray.cluster_resources().get("CPU", 1)
     workers = min(workers, n_tiles, max(1, int(have / options["num_cpus"])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shutil
@@ -97,14 +98,21 @@ def model_gib(source: str) -> float:
         GiB; 0 for a small model and for one of unknown size.
     """
     try:
-        if is_stored(source):
-            sizes = Store(source).hasty.list_sizes("")
-        elif os.path.isdir(source):
-            sizes = sizes_in_folder(source)
-        else:
-            sizes = sizes_on_hub(source)
+        gib = LIBRARIES_GIB + 2 * _weight_bytes(source) / (1 << 30)
     except (OSError, InputError):
         return 0.0
+    return gib if gib > SMALL_GIB else 0.0
+
+
+# A run asks for it several times, and each is a request.
+@functools.cache
+def _weight_bytes(source: str) -> int:
+    if is_stored(source):
+        sizes = Store(source).hasty.list_sizes("")
+    elif os.path.isdir(source):
+        sizes = sizes_in_folder(source)
+    else:
+        sizes = sizes_on_hub(source)
     totals = [
         sum(
             size
@@ -114,9 +122,7 @@ def model_gib(source: str) -> float:
         )
         for patterns in LOADED
     ]
-    weights = next((total for total in totals if total), 0)
-    gib = LIBRARIES_GIB + 2 * weights / (1 << 30)
-    return gib if gib > SMALL_GIB else 0.0
+    return next((total for total in totals if total), 0)
 
 
 def _check_holds_model(key: str, source: str, names: list[str]) -> None:

@@ -54,7 +54,7 @@ def networks(hosts: Sequence[str]) -> Iterator[dict[str, str]]:
             with suppress(subprocess.CalledProcessError):
                 ip("link", "delete", f"hs{NUMBER}v{number}")
             with suppress(subprocess.CalledProcessError):
-                # Processes that retitled themselves cannot be told by their environment.
+                # Ray's workers overwrite their environment with their title.
                 for process in ip("netns", "pids", namespace(host)).split():
                     with suppress(ProcessLookupError):
                         os.kill(int(process), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What the Dockerfiles do to their base, done to a copy of this machine's root."""
+"""The commands of the Dockerfiles, run in a copy-on-write copy of this machine's root."""
 
 from __future__ import annotations
 

@@ -235,7 +235,7 @@ def test_a_model_of_unknown_size_asks_for_no_memory(monkeypatch: pytest.MonkeyPa
     # Nothing listens there.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    assert model_gib("nobody/nothing") == 0.0
+    assert model_gib("owner/missing") == 0.0
 
 
 def test_layers_of_a_replica_may_lie_on_several_groups_of_gpus() -> None:
