@@ -71,11 +71,19 @@ class Lock:
         """Let others have it; workers that are still busy for this owner write no more."""
         self._ended.set()
         self._thread.join()
-        if self._lost is None:
-            released = self._owner | {"seen_at": timestamp(), "released": True}
-            if self.store.hasty.create(layout.lock(self._number + 1), to_json(released)):
-                plain = Store(self.store.uri, self.store.options)
-                plain.hasty.delete_files(layout.lock(self._number))
+        if self._lost is None and self._create_released():
+            plain = Store(self.store.uri, self.store.options)
+            plain.hasty.delete_files(layout.lock(self._number))
+
+    def _create_released(self) -> bool:
+        """Create the next lock, without a holder; return whether this call made it."""
+        store, name = self.store.hasty, layout.lock(self._number + 1)
+        released = self._owner | {"seen_at": timestamp(), "released": True}
+        try:
+            return store.create(name, to_json(released))
+        except (StorageError, OSError):
+            # A full disk has room for an empty file, which names no holder either.
+            return store.create(name, b"")
 
     def _keep_fresh(self) -> None:
         while not self._ended.wait(HEARTBEAT_SECONDS):
@@ -128,7 +136,7 @@ def held_by(store: Store) -> tuple[str, bool] | None:
     """Return the holder of an output's lock, in words, and whether it is alive; None if there is
     none."""
     newest = _newest(store)
-    if newest is None or newest[1].get("released"):
+    if newest is None or newest[1].get("released") or newest[1]["token"] is None:
         return None
     return _describe(newest[1]), not _is_dead(newest[1])
 

@@ -27,6 +27,7 @@ from hercules_scale.jobs.cluster import run
 from hercules_scale.runtime.progress import Reporter, StageProgress
 from hercules_scale.stages.vectors import open_vectors
 from hercules_scale.storage import layout
+from hercules_scale.storage.lock import held_by, hold_lock
 from hercules_scale.storage.manifest import published_files, read_record
 from hercules_scale.storage.store import Store, use_options
 from tests.fault_proxy import FaultProxy
@@ -112,6 +113,13 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(path: Path) -> None:
+    """Write to a file until its disk refuses."""
+    with path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +210,18 @@ def test_a_full_disk_is_one_error_and_the_run_goes_on_where_it_was(
         assert tables(disk / "run") == undisturbed[1]
         after = commit_times(disk / "run")
         assert {path: after.get(path, written) for path, written in before.items()} == before
+
+
+def test_a_full_disk_leaves_no_lock_behind(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    with small_disk(disk, "1m"):
+        store = Store(str(disk / "run"))
+        with hold_lock(store, pytest.fail), pytest.raises(OSError, match="No space left"):
+            fill(disk / "ballast")
+        assert held_by(store) is None
+        (disk / "ballast").unlink()
+        with hold_lock(store, pytest.fail):
+            pass
 
 
 def test_committed_files_that_are_gone_or_cut_are_made_again(
