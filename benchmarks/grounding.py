@@ -62,7 +62,7 @@ def of_set(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     rng = np.random.default_rng(1)
     rows = []
     pool = label_encoder_pool(context.config, 0)
-    with open_encoder(context.config.text_embedding, pool) as encode:
+    with open_encoder(context.config.text_embedding, context.config.storage, pool) as encode:
         for level in range(1, base.clustering.n_levels + 1):
             facts = cluster_facts(context, base.shards, base.clustering, source, level)
             said = source.said_words(base.clustering, level)

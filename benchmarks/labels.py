@@ -213,7 +213,7 @@ def measure(
     shutil.copytree(base.folder, folder)
     began = time.monotonic()
     pool = label_encoder_pool(context.config, 0)
-    with open_encoder(context.config.text_embedding, pool) as encode:
+    with open_encoder(context.config.text_embedding, context.config.storage, pool) as encode:
         opened = nullcontext(model)
         summaries = summarize_clusters(context, base.shards, base.clustering, opened, encode)
     table = summaries.table

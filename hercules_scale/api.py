@@ -15,6 +15,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from hercules_scale.config.file import parse_config
+from hercules_scale.config.resources import StorageConfig
 from hercules_scale.config.run import RunConfig
 from hercules_scale.config.section import CALLABLE
 from hercules_scale.errors import ConfigError, InputError
@@ -25,7 +26,7 @@ from hercules_scale.runtime.context import Functions, name_of
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.storage import layout
 from hercules_scale.storage.scratch import ScratchFolder
-from hercules_scale.storage.store import Store, use_options
+from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import read_table
 
 WRITTEN = "input_written"
@@ -149,7 +150,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
             config = self._config(section, place)
             store = run(config, Reporter(console), functions)
             found = Hierarchy(store, functions, scratch, _models(config))
-            labels = _labels(found, section)
+            labels = _labels(found, section, config.storage)
         except BaseException:
             if scratch is not None:
                 # Whoever looks at the traceback refers to it.
@@ -195,7 +196,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
                 verbose=self.verbose,
             )
             found = Hierarchy.open(output)
-            return _labels(found, found.run["config"]["input"])
+            return _labels(found, found.run["config"]["input"], StorageConfig())
 
     @property
     def cluster_centers_(self) -> NDArray[np.float32]:
@@ -236,13 +237,13 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
 
     def _input(self, data: Any, y: Any, output: str) -> dict[str, Any]:
         """Return the section ``input`` for some data; what is in memory is written first."""
-        use_options(self._config({"path": "-"}, output).storage)
+        storage = self._config({"path": "-"}, output).storage
         section = dict(self.input or {})
         if self.modality is not None:
             section["modality"] = self.modality
         folder = f"{output.rstrip('/')}/{layout.INPUT}"
         if hasattr(data, "write_parquet") and hasattr(data, "iter_batches"):
-            _write_dataset(data, folder)
+            _write_dataset(data, folder, storage)
             return section | {"path": folder}
         if _names_files(data, self.modality):
             if y is not None:
@@ -252,7 +253,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
                 )
             paths = [data] if isinstance(data, str | Path) else list(data)
             return section | {"path": [str(path) for path in paths]}
-        path, found = write_items(data, folder, self.modality, y)
+        path, found = write_items(data, folder, self.modality, y, storage)
         return {**found, **section, "path": path}
 
     def _config(self, section: dict[str, Any], output: str) -> RunConfig:
@@ -336,16 +337,18 @@ def _names_files(data: Any, modality: str | None) -> bool:
     )
 
 
-def _write_dataset(dataset: Any, folder: str) -> None:
+def _write_dataset(dataset: Any, folder: str, storage: StorageConfig) -> None:
     """Write a Ray Dataset as Parquet, once: a resumed run takes up what was written."""
-    store, beside = Store(folder), Store(folder.rpartition("/")[0])
+    store, beside = (Store(each, storage) for each in (folder, folder.rpartition("/")[0]))
     if not beside.exists(WRITTEN):
         store.delete_files("")
         dataset.write_parquet(store.root, filesystem=store.arrow)
         beside.write_bytes(WRITTEN, b"")
 
 
-def _labels(hierarchy: Hierarchy, section: dict[str, Any]) -> NDArray[np.int32]:
+def _labels(
+    hierarchy: Hierarchy, section: dict[str, Any], storage: StorageConfig
+) -> NDArray[np.int32]:
     """Return finest cluster of each item in the order given."""
     members = hierarchy.table("memberships", ["item_id", "level_1"])
     labels = members["level_1"].to_numpy(np.int32)
@@ -359,6 +362,6 @@ def _labels(hierarchy: Hierarchy, section: dict[str, Any]) -> NDArray[np.int32]:
     if rejected.empty or layout.INPUT not in str(section["path"]):
         return labels
     folder, _, name = section["path"].rpartition("/")
-    given = read_table(Store(folder), name, [id_column])[id_column].to_pylist()
+    given = read_table(Store(folder, storage), name, [id_column])[id_column].to_pylist()
     by_id = dict(zip(members["item_id"], labels.tolist(), strict=True))
     return np.array([by_id.get(str(each), REJECTED) for each in given], np.int32)

@@ -6,6 +6,7 @@ import atexit
 import copy
 import html
 import io
+import json
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
+from hercules_scale.config.file import storage_section
 from hercules_scale.config.resources import StorageConfig
 from hercules_scale.config.section import names_function
 from hercules_scale.errors import InputError
@@ -65,31 +67,36 @@ class Hierarchy:
         self._clusters: pd.DataFrame | None = None
 
     @classmethod
-    def open(cls, uri: str) -> Hierarchy:
+    def open(cls, uri: str, storage: StorageConfig | dict[str, Any] | None = None) -> Hierarchy:
         """Open the output of a run.
 
         Args:
             uri: A local path, ``s3://``, ``gs://`` or ``az://``.
+            storage: The section ``storage``, where the environment does not say how to reach it.
 
         Raises:
             InputError: There is no run, or it is not finished.
+            ConfigError: A key of the section is wrong.
         """
-        return cls(Store(uri))
+        return cls(Store(uri, storage_section(storage) if isinstance(storage, dict) else storage))
 
     @classmethod
-    def from_pyhercules(cls, path: str, output: str) -> Hierarchy:
+    def from_pyhercules(
+        cls, path: str, output: str, storage: StorageConfig | None = None
+    ) -> Hierarchy:
         """Write a model that pyhercules saved as the tables of a finished run, and open it.
 
         Args:
             path: Path or URI of the model's JSON.
             output: Folder of the tables, a path or URI.
+            storage: Access to object stores.
 
         Raises:
             InputError: The file is no such model, or there is a run at the output.
         """
         from hercules_scale.pyhercules.import_model import import_model
 
-        return cls(import_model(path, output))
+        return cls(import_model(path, output, storage))
 
     @property
     def uri(self) -> str:
@@ -250,7 +257,12 @@ class Hierarchy:
             section: dict[str, Any] = {"path": str(items)}
             if not isinstance(items, str | Path):
                 asked = self.run["config"]["input"]
-                path, found = write_items(items, f"{place}/{layout.INPUT}", asked["modality"])
+                path, found = write_items(
+                    items,
+                    f"{place}/{layout.INPUT}",
+                    asked["modality"],
+                    storage=self._store.options,
+                )
                 # The numeric columns of the run, since a table may have more.
                 section = {"id_column": None, **found, "columns": asked["columns"], "path": path}
             reporter = Reporter(None if verbose else Console(quiet=True))
@@ -263,6 +275,7 @@ class Hierarchy:
                 redact=redact,
                 endpoints=[endpoint] if isinstance(endpoint, str) else endpoint or (),
                 models=(*models, *self._models),
+                storage=self._store.options,
             )
             members = Hierarchy(assigned).memberships()
         for level in range(1, self.n_levels + 1):
@@ -377,7 +390,7 @@ class Hierarchy:
 
         if layout not in JSON_LAYOUTS:
             raise InputError(f"layout must be one of {', '.join(JSON_LAYOUTS)}, got {layout!r}")
-        with open_destination(path, overwrite) as stream:
+        with open_destination(path, overwrite, self._store.options) as stream:
             if layout == "pyhercules":
                 write_model(self._finished, stream)
             else:
@@ -471,7 +484,7 @@ class Hierarchy:
         Raises:
             InputError: It did not start.
         """
-        return Exploration(self.uri, port, self._scratch, (*models, *self._models))
+        return Exploration(self._store, port, self._scratch, (*models, *self._models))
 
     def _repr_html_(self) -> str:
         from hercules_scale.results.page import notebook_tree
@@ -525,14 +538,24 @@ class Exploration:
 
     def __init__(
         self,
-        uri: str,
+        store: Store,
         port: int,
         scratch: ScratchFolder | None = None,
         models: Sequence[str] = (),
     ) -> None:
         # Its files stay while they are shown.
         self._scratch = scratch
-        command = [sys.executable, "-m", "hercules_scale", "explore", uri, "--port", str(port)]
+        command = [
+            sys.executable,
+            "-m",
+            "hercules_scale",
+            "explore",
+            store.uri,
+            "--port",
+            str(port),
+        ]
+        options = store.options.model_dump(exclude_defaults=True)
+        command += [f"--set=storage.{key}={json.dumps(value)}" for key, value in options.items()]
         command += [f"--model={model}" for model in models]
         self._process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -6,7 +6,6 @@ Libraries load inside the commands that need them, so that ``--help`` answers at
 from __future__ import annotations
 
 import argparse
-import contextvars
 import sys
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,9 @@ from hercules_scale.sanitize import for_stream, printable, printable_lines, with
 
 if TYPE_CHECKING:
     from hercules_scale.commands.submit import Work
+    from hercules_scale.config.resources import StorageConfig
     from hercules_scale.config.run import RunConfig
+    from hercules_scale.hierarchy import Hierarchy
 
 # Options of ``evaluate`` that say which model judges, and how.
 JUDGE_OPTIONS = ("engine", "model", "endpoint", "criterion", "max_total_tokens")
@@ -30,8 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options = _parse(arguments)
     try:
-        # The way to storage ends with the command.
-        contextvars.copy_context().run(_execute, options)
+        COMMANDS[options.command](options)
     except HerculesScaleError as error:
         # It may quote keys, ids and file names of strangers.
         print(f"hercules-scale: {printable(without_secrets(str(error)))}", file=sys.stderr)
@@ -63,17 +63,10 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def _execute(options: argparse.Namespace) -> None:
-    if getattr(options, "storage", None):
-        _use_storage(options.storage)
-    COMMANDS[options.command](options)
-
-
-def _use_storage(overrides: list[str]) -> None:
+def _storage(options: argparse.Namespace) -> StorageConfig:
     from hercules_scale.config.file import storage_options
-    from hercules_scale.storage.store import use_options
 
-    use_options(storage_options(overrides))
+    return storage_options(options.storage or [])
 
 
 def _say(text: str) -> None:
@@ -94,10 +87,11 @@ def _load(options: argparse.Namespace) -> RunConfig:
 
 def _run(options: argparse.Namespace) -> None:
     config = _load(options)
+    from hercules_scale.hierarchy import Hierarchy
     from hercules_scale.jobs.cluster import run
 
-    run(config)
-    _print_result(config.output.path, options.verbose)
+    finished = Hierarchy(run(config))
+    _print_result(finished, options.verbose)
 
 
 def _plan(options: argparse.Namespace) -> None:
@@ -168,22 +162,22 @@ def _serve(options: argparse.Namespace) -> None:
 
 def _demo(options: argparse.Namespace) -> None:
     from hercules_scale.commands.demo import demo_config
+    from hercules_scale.hierarchy import Hierarchy
     from hercules_scale.jobs.cluster import run
 
-    run(demo_config(options.output, options.corpus))
-    _print_result(options.output, options.verbose)
+    _print_result(Hierarchy(run(demo_config(options.output, options.corpus))), options.verbose)
 
 
 def _status(options: argparse.Namespace) -> None:
     from hercules_scale.results.status import describe_status
 
-    _say(describe_status(options.run))
+    _say(describe_status(options.run, _storage(options)))
 
 
 def _show(options: argparse.Namespace) -> None:
     from hercules_scale.hierarchy import Hierarchy
 
-    hierarchy = Hierarchy.open(options.run)
+    hierarchy = Hierarchy.open(options.run, _storage(options))
     if options.cluster is None:
         hierarchy.tree(options.depth, options.level)
     else:
@@ -204,7 +198,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         name = f"judge-{name}" if name in ("engine", "model") else name
         raise InputError(f"--{name} needs --judge; add it, or leave --{name} out")
     judge = given if options.judge else None
-    notes = evaluate_run(options.run, options.labels, judge, options.redact)
+    notes = evaluate_run(options.run, options.labels, judge, options.redact, _storage(options))
     lines = [*describe_metrics(Hierarchy.open(options.run).evaluations()), ""]
     lines += [f"! {note}" for note in notes]
     _say("\n".join([*lines, f"written: {options.run.rstrip('/')}/evaluations"]))
@@ -236,12 +230,13 @@ def _export(options: argparse.Namespace) -> None:
 def _import(options: argparse.Namespace) -> None:
     from hercules_scale.hierarchy import Hierarchy
 
-    _print_result(Hierarchy.from_pyhercules(options.model, options.output).uri)
+    _print_result(Hierarchy.from_pyhercules(options.model, options.output, _storage(options)))
 
 
 def _assign(options: argparse.Namespace) -> None:
     from hercules_scale.jobs.assign import assign
 
+    storage = _storage(options)
     assign(
         options.run,
         {"path": options.input},
@@ -249,17 +244,27 @@ def _assign(options: argparse.Namespace) -> None:
         redact=options.redact,
         endpoints=options.endpoints,
         models=options.models,
+        storage=storage,
     )
     from hercules_scale.commands.show import describe_assignment
     from hercules_scale.hierarchy import Hierarchy
 
-    _say(describe_assignment(Hierarchy.open(options.output), Hierarchy.open(options.run)))
+    assigned, run = (Hierarchy.open(uri, storage) for uri in (options.output, options.run))
+    _say(describe_assignment(assigned, run))
 
 
 def _explore(options: argparse.Namespace) -> None:
     from hercules_scale.explorer.server import serve
 
-    serve(options.runs, options.host, options.port, options.work, options.inputs, options.models)
+    serve(
+        options.runs,
+        options.host,
+        options.port,
+        options.work,
+        options.inputs,
+        options.models,
+        _storage(options),
+    )
 
 
 def _cluster_name(option: str, name: str) -> tuple[int, int]:
@@ -269,11 +274,9 @@ def _cluster_name(option: str, name: str) -> tuple[int, int]:
     return int(level), int(cluster_id)
 
 
-def _print_result(uri: str, verbose: bool = False) -> None:
+def _print_result(hierarchy: Hierarchy, verbose: bool = False) -> None:
     from hercules_scale.commands.show import describe_run, shown_tree
-    from hercules_scale.hierarchy import Hierarchy
 
-    hierarchy = Hierarchy.open(uri)
     _say(f"{shown_tree(hierarchy)}\n{describe_run(hierarchy, verbose)}")
 
 

@@ -125,7 +125,9 @@ def _resources(config: RunConfig, sources: list[SourceFile]) -> str:
     with local_or_cluster_ray(config):
         machines = find_machines()
         config, n_gpus, notes = fit(config, machines)
-        check_nodes(config, Store(config.output.path), sources, pools_of(config, n_gpus))
+        check_nodes(
+            config, Store(config.output.path, config.storage), sources, pools_of(config, n_gpus)
+        )
     return "; ".join([describe_resources(config, machines), *notes])
 
 
@@ -143,14 +145,14 @@ def _embedding(config: RunConfig, sample: _Sample, n_rows: int) -> tuple[int, st
     torch.set_num_threads(1)  # as each worker has
     n_sampled = len(sample.words)
     if by_text:
-        encoder = load_encoder(config.text_embedding)
+        encoder = load_encoder(config.text_embedding, config.storage)
         n_units, unit = int(encoder.count_tokens(sample.words).sum()), "tokens"
         name = config.text_embedding.model
         dimension = encoder.dimension
         started = time.monotonic()
         encoder.encode(sample.words)
     else:
-        images = load_image_encoder(config.embedding)
+        images = load_image_encoder(config.embedding, config.storage)
         n_units, unit = n_sampled, "images"
         name = config.embedding.model
         dimension = images.dimension

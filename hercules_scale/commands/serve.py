@@ -35,9 +35,11 @@ def serve_model(config: RunConfig, port: int, reporter: Reporter | None = None) 
     reporter = reporter or Reporter()
     with local_or_cluster_ray(own):
         context, n_gpus = take_resources(
-            RunContext(own, Store(config.output.path), "serve", reporter)
+            RunContext(own, Store(config.output.path, config.storage), "serve", reporter)
         )
-        source = local_model(resolve_chat_model(config.summaries.model), with_weights=False)
+        source = local_model(
+            resolve_chat_model(config.summaries.model), config.storage, with_weights=False
+        )
         room = Room(context, "serve", replica_pool(context.config.resources, n_gpus).asked)
         with serve_endpoint(context.config, source, n_gpus, port, room.look) as url:
             reporter.say(f"{config.summaries.model}: served at {url}")

@@ -17,7 +17,7 @@ from hercules_scale.stages.summarize import prompt_of
 from hercules_scale.storage import layout
 from hercules_scale.storage.lock import hold_lock
 from hercules_scale.storage.manifest import read_run, run_config
-from hercules_scale.storage.store import Store, use_options
+from hercules_scale.storage.store import Store
 
 
 class _NotThereError(Exception):
@@ -42,8 +42,7 @@ def show_prompt(config: RunConfig, level: int, cluster_id: int) -> str:
         InputError: The output holds no clusters yet, or not that one.
         StorageError: Something is to be made, and the run is going on.
     """
-    use_options(config.storage)
-    store = Store(config.output.path)
+    store = Store(config.output.path, config.storage)
     if not store.exists(layout.RUN):
         raise InputError(
             f"output.path {store.uri}: holds no run; prompts can be looked at once there are "
@@ -56,7 +55,9 @@ def show_prompt(config: RunConfig, level: int, cluster_id: int) -> str:
     named, given = known.privacy.redact, config.privacy.redact
     check_trusted(store.uri, "privacy.redact", named, given, "--set privacy.redact=")
     config = config.model_copy(update=own)
-    context = RunContext(config, _Looking(store.uri), record["fingerprint"], Reporter())
+    context = RunContext(
+        config, _Looking(store.uri, store.options), record["fingerprint"], Reporter()
+    )
     clustering = read_clustering(context)
     if clustering is None:
         raise InputError(f"{store.uri}: the run has no clusters yet; run it on")

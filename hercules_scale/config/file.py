@@ -87,6 +87,16 @@ def storage_options(overrides: list[str]) -> StorageConfig:
     return parse_config(values).storage
 
 
+def storage_section(values: dict[str, Any]) -> StorageConfig:
+    """Return access to storage by the keys of the section ``storage``.
+
+    Raises:
+        ConfigError: A key is wrong.
+    """
+    section = {"input": {"path": "-"}, "output": {"path": "-"}, "storage": values}
+    return parse_config(section).storage
+
+
 def _set(values: dict[Any, Any], override: str) -> None:
     """Apply one ``a.b=value``, the value read as YAML."""
     key, equals, text = override.partition("=")

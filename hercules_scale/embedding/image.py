@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hercules_scale.config.resources import StorageConfig
 from hercules_scale.embedding.encoder import ImageEncoder
 from hercules_scale.embedding.sentence_transformer import choose_device, in_halves
 from hercules_scale.errors import ConfigError
@@ -22,12 +23,15 @@ BATCH_IMAGES = 32
 LITE_PIXELS, LITE_STRIDE, LITE_LEAST_PIXELS = 224, 32, 64
 
 
-def load_image_encoder(model: str | None, precision: Precision = "auto") -> ImageEncoder:
+def load_image_encoder(
+    model: str | None, precision: Precision = "auto", storage: StorageConfig | None = None
+) -> ImageEncoder:
     """Return an encoder by alias, folder or model-hub id.
 
     Args:
         model: Alias, folder or model-hub id; by default efficientnet-lite0.
         precision: ``auto`` takes bfloat16 where the device computes in it.
+        storage: Access to the model where it lies on an object store.
 
     Raises:
         ConfigError: The model cannot be loaded.
@@ -35,7 +39,7 @@ def load_image_encoder(model: str | None, precision: Precision = "auto") -> Imag
     name = model or DEFAULT_IMAGE_MODEL
     if name in IMAGE_ALIASES:
         return EfficientNetLite(precision)
-    return SharedSpaceEncoder(name, precision)
+    return SharedSpaceEncoder(name, precision, storage)
 
 
 class EfficientNetLite:
@@ -121,14 +125,17 @@ class SharedSpaceEncoder:
     """A CLIP- or SigLIP-like sentence-transformers model: its texts share the images' space.
 
     Args:
-        model: A local folder or a model-hub id.
+        model: A local folder, its URI, or a model-hub id.
         precision: ``auto`` takes bfloat16 where the device computes in it.
+        storage: Access to the model where it lies on an object store.
 
     Raises:
         ConfigError: The model cannot be loaded.
     """
 
-    def __init__(self, model: str, precision: Precision = "auto") -> None:
+    def __init__(
+        self, model: str, precision: Precision = "auto", storage: StorageConfig | None = None
+    ) -> None:
         import torch
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging
@@ -138,7 +145,9 @@ class SharedSpaceEncoder:
         options: dict[str, Any] = {"dtype": getattr(torch, chosen)}
         try:
             self._model = SentenceTransformer(
-                local_model(resolve_image_model(model)), device=device, model_kwargs=options
+                local_model(resolve_image_model(model), storage),
+                device=device,
+                model_kwargs=options,
             )
             self.dimension = self.encode([_blank()]).shape[1]
         except ConfigError:

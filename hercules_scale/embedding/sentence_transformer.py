@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hercules_scale.config.resources import StorageConfig
 from hercules_scale.embedding.encoder import check_dimensions, named_prompt
 from hercules_scale.embedding.packed_linear import pack_linear_layers
 from hercules_scale.embedding.windows import Windows, tokenize
@@ -43,6 +44,7 @@ class SentenceTransformerEncoder:
         dimensions: Numbers of a vector to keep, of a model trained so that the first ones serve
             alone (Kusupati et al., "Matryoshka Representation Learning", 2022); by default all.
         trust_remote_code: Whether code in the model's files may be executed.
+        storage: Access to the model where it lies on an object store.
 
     Threads may share an encoder: while one text is encoded, others are tokenised.
 
@@ -59,13 +61,14 @@ class SentenceTransformerEncoder:
         prompt: str | None = None,
         dimensions: int | None = None,
         trust_remote_code: bool = False,
+        storage: StorageConfig | None = None,
     ) -> None:
         import torch
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        source = local_model(resolve_embedding_model(model))
+        source = local_model(resolve_embedding_model(model), storage)
         self._in_windows = long_text == "window"
         self.device, self.precision = choose_device(precision, device)
         options: dict[str, Any] = {"dtype": getattr(torch, self.precision)}

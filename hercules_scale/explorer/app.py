@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import HerculesScaleError, InputError
 from hercules_scale.explorer import search, views
 from hercules_scale.explorer.jobs import ENDINGS, MAX_UPLOAD_BYTES, Jobs
@@ -55,6 +56,7 @@ class Explorer:
         work: Folder for runs that are started from the page; None allows none.
         inputs: Their allowed inputs besides uploads.
         models: Folders and hub ids of models that runs were embedded by, which are loaded.
+        storage: Access to the runs.
     """
 
     def __init__(
@@ -63,8 +65,9 @@ class Explorer:
         work: Path | None = None,
         inputs: list[str] | None = None,
         models: Sequence[str] = (),
+        storage: StorageConfig | None = None,
     ) -> None:
-        self.runs = [ShownRun(uri, models=models) for uri in uris]
+        self.runs = [ShownRun(uri, models=models, storage=storage) for uri in uris]
         self.jobs = None if work is None else Jobs(work, inputs or [])
 
     def stop(self) -> None:
@@ -225,7 +228,7 @@ class Explorer:
         path = f"{folder.name}/{form}"
 
         def write() -> None:
-            hierarchy = Hierarchy.open(shown.store.uri)
+            hierarchy = Hierarchy(shown.store)
             if form == "clusters.csv":
                 vectors = ["centroid", "description_embedding"]
                 clusters = hierarchy.clusters().drop(columns=vectors)

@@ -343,6 +343,8 @@ class Meaning:
                     ) from None
                 kept = ("precision", "prompt", "dimensions", "trust_remote_code")
                 asked = {name: config[name] for name in kept if name in config}
-                self._encoder = load_encoder(EmbeddingConfig(model=model, **asked))
+                self._encoder = load_encoder(
+                    EmbeddingConfig(model=model, **asked), self._run.store.options
+                )
             found: NDArray[np.float32] = self._encoder.encode([query])[0]
             return found

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import uvicorn
 
+from hercules_scale.config.resources import StorageConfig
 from hercules_scale.endpoint import is_loopback_host
 from hercules_scale.errors import InputError
 from hercules_scale.explorer.app import Explorer
@@ -29,6 +30,7 @@ def serve(
     work: str | None = None,
     inputs: list[str] | None = None,
     models: Sequence[str] = (),
+    storage: StorageConfig | None = None,
 ) -> None:
     """Serve until it is interrupted.
 
@@ -41,6 +43,7 @@ def serve(
             only this machine can ask, else there are none.
         inputs: Their allowed inputs besides files that are sent.
         models: Folders and hub ids of models that runs were embedded by, which are loaded.
+        storage: Access to the runs.
 
     Raises:
         InputError: There is no run, the token is short, or the address cannot be listened on.
@@ -48,7 +51,8 @@ def serve(
     token = _token(host)
     if work is None and is_loopback_host(host):
         work = WORK
-    explorer = Explorer(uris, None if work is None else Path(work).absolute(), inputs, models)
+    folder = None if work is None else Path(work).absolute()
+    explorer = Explorer(uris, folder, inputs, models, storage)
     for run in explorer.runs:
         # A mistake is reported here, not in a browser.
         run.state()

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import InputError
 from hercules_scale.explorer.opened import OpenRun
 from hercules_scale.explorer.pages import Pages
@@ -31,10 +32,18 @@ class ShownRun:
         uri: Its output.
         is_starting: Whether it may not have written anything yet.
         models: Models that may be loaded besides aliases.
+        storage: Access to the output.
     """
 
-    def __init__(self, uri: str, is_starting: bool = False, *, models: Sequence[str] = ()) -> None:
-        self.store, self._is_starting, self._models = Store(uri), is_starting, models
+    def __init__(
+        self,
+        uri: str,
+        is_starting: bool = False,
+        *,
+        models: Sequence[str] = (),
+        storage: StorageConfig | None = None,
+    ) -> None:
+        self.store, self._is_starting, self._models = Store(uri, storage), is_starting, models
         self._lock = threading.Lock()
         self._finished = False
         self._opened: OpenRun | None = None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hercules_scale.config.file import parse_config
+from hercules_scale.config.resources import StorageConfig
 from hercules_scale.config.run import RunConfig
 from hercules_scale.config.section import names_function
 from hercules_scale.config.trust import check_models, check_trusted
@@ -43,6 +44,7 @@ def assign(
     redact: str | None = None,
     endpoints: Sequence[str] = (),
     models: Sequence[str] = (),
+    storage: StorageConfig | None = None,
 ) -> Store:
     """Put items into the clusters of a finished run, at every level; resumes like a run.
 
@@ -60,6 +62,7 @@ def assign(
         endpoints: ``embedding.endpoint`` and ``summaries.endpoint`` of the run, where items are
             embedded or described by one.
         models: Models of the run that are folders or hub ids, which are loaded.
+        storage: Access to the run, the items and the output.
 
     Returns:
         The output, finished.
@@ -71,7 +74,7 @@ def assign(
         ManifestMismatchError: The output holds something else.
     """
     reporter = reporter or Reporter()
-    store = Store(run)
+    store = Store(run, storage)
     tables = published_files(store)
     missing = [name for name in NEEDED if not tables.get(name)]
     if missing:
@@ -84,7 +87,7 @@ def assign(
     record = read_run(store)
     values = run_config(store, record).model_dump()
     _check_storage(store, values, [str(section["path"]), output])
-    config = _configure(values, section, output, reporter)
+    config = _configure(values, section, output, store.options, reporter)
     # Items and output are reached as the run is.
     config = config.model_copy(update={"storage": store.options})
     check_trusted(store.uri, "privacy.redact", config.privacy.redact, redact, "--redact ")
@@ -145,7 +148,11 @@ def _asked_endpoints(config: RunConfig) -> dict[str, str | None]:
 
 
 def _configure(
-    values: dict[str, Any], section: dict[str, Any], output: str, reporter: Reporter
+    values: dict[str, Any],
+    section: dict[str, Any],
+    output: str,
+    storage: StorageConfig,
+    reporter: Reporter,
 ) -> RunConfig:
     """Return the run's configuration for other items, without what only titles of clusters need."""
     labels = values["input"]["label_columns"]
@@ -163,7 +170,7 @@ def _configure(
     config = parse_config(values)
     if not config.labels_share_space and names_function(config.embedding.text_model):
         del values["embedding"]["text_model"]
-    source = list_sources(config.input.paths, documents=config.input.documents)[0]
+    source = list_sources(config.input.paths, documents=config.input.documents, storage=storage)[0]
     read_columns(config.input, source)
     there = [name for name in labels if _has_label(config, source, name)]
     if absent := [name for name in labels if name not in there]:

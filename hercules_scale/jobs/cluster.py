@@ -120,7 +120,7 @@ def carry_out(
     reporter = reporter or Reporter()
     if config.embeds_by_function or config.summaries.engine == CALLABLE:
         check_one_machine()
-    store = Store(config.output.path)
+    store = Store(config.output.path, config.storage)
     run_fingerprint = fingerprint_of(config, sources, assigned_to)
     context = RunContext(config, store, run_fingerprint, reporter, functions=functions)
 
@@ -272,7 +272,8 @@ def _label_encoder(
     embed, config = context.functions.embed, context.config.text_embedding
     if embed is None or not names_function(config.model):
         pool = label_encoder_pool(context.config, n_gpus, label_encoder_gib(context.config))
-        return open_encoder(config, pool, Room(context, LABELLING, pool.asked))
+        room = Room(context, LABELLING, pool.asked)
+        return open_encoder(config, context.config.storage, pool, room)
     return nullcontext(lambda texts: to_unit(embed.encode(texts, "summarize")))
 
 

@@ -55,7 +55,7 @@ def check_space(
     Raises:
         InputError: There is less.
     """
-    store = Store(config.output.path)
+    store = Store(config.output.path, config.storage)
     vectors = 4 * dimension * (n_rows or 0)
     size = sum(source.size_bytes for source in sources)
     text = int(SHARE_OF_PLAIN_TEXT * size) if sources[0].format in PLAIN else 0

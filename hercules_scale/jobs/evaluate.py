@@ -12,7 +12,7 @@ from rich.console import Console
 
 from hercules_scale.clustering.assign import Int64
 from hercules_scale.config.file import parse_config
-from hercules_scale.config.resources import ResourcesConfig
+from hercules_scale.config.resources import ResourcesConfig, StorageConfig
 from hercules_scale.config.trust import check_models, check_trusted
 from hercules_scale.errors import InputError
 from hercules_scale.evaluation.judge import CRITERION
@@ -66,6 +66,7 @@ def evaluate_run(
     columns: list[str] | None = None,
     judge: dict[str, Any] | None = None,
     redact: str | None = None,
+    storage: StorageConfig | None = None,
 ) -> list[str]:
     """Measure a finished run on Ray and replace its table ``evaluations``.
 
@@ -75,6 +76,7 @@ def evaluate_run(
         judge: Keys of ``summaries`` of a language model that judges the run, and ``criterion``;
             those left out are the run's own. None for no judge: rows of an earlier one stay.
         redact: ``privacy.redact`` of the run, where it has one and a judge is asked.
+        storage: Access to the run.
 
     Returns:
         What a user should know of figures that are not there.
@@ -84,7 +86,7 @@ def evaluate_run(
             a function, ask a server or load a model that the caller does not name.
         StageError: A worker failed.
     """
-    store, reporter = Store(uri), Reporter()
+    store, reporter = Store(uri, storage), Reporter()
     run = EvaluatedRun.open(store, reporter)
     truth = run.stored_truth(columns)
     judgement = None if judge is None else run.judgement(judge, redact)

@@ -30,7 +30,7 @@ from hercules_scale.stages.vocabulary import read_vocabulary
 from hercules_scale.storage import layout
 from hercules_scale.storage.faults import reason_of
 from hercules_scale.storage.manifest import check_free
-from hercules_scale.storage.store import Store, split_uri, use_options
+from hercules_scale.storage.store import Store, split_uri
 from hercules_scale.summarization.clients import OpenAIClient
 
 
@@ -52,13 +52,12 @@ def check(
         SchemaError: A column is missing.
         ConfigError: A model's alias or folder does not exist.
     """
-    use_options(config.storage)
     check_functions(config, functions.llm is not None, functions.embed is not None)
     if config.privacy.redact is not None:
         load_redaction(config.privacy.redact)
     check_language_model(config)
     skipped: dict[str, str] = {}
-    sources = list_sources(config.input.paths, skipped, config.input.documents)
+    sources = list_sources(config.input.paths, skipped, config.input.documents, config.storage)
     n_rows = count_rows(sources)
     taken = survey(config.input, sources, n_rows, skipped)
     config = _resolved(config, taken.columns)
@@ -92,7 +91,7 @@ def check_language_model(config: RunConfig) -> None:
 def _check_output(config: RunConfig) -> None:
     """Look what is there, write a small file and delete it."""
     # An outage is waited for while a run is under way; at its start somebody is looking.
-    store = Store(config.output.path).hasty
+    store = Store(config.output.path, config.storage).hasty
     _check_apart(config.input.paths, store)
     probe = layout.stage_file("probe", "writable")
     try:
@@ -202,7 +201,7 @@ def _check_models(config: RunConfig) -> None:
                 "embedding.model with texts in the space of images, such as a CLIP; got modality "
                 f"{modality} and {embedding.model}"
             )
-        read_vocabulary(config.summaries.vocabulary)
+        read_vocabulary(config.summaries.vocabulary, config.storage)
     if config.describes_items and modality == "embedding" and config.input.text_column is None:
         raise ConfigError(
             "hierarchy.representation description and summaries.describe_items need words to "

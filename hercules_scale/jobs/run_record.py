@@ -39,7 +39,7 @@ def new_record(
         "format": FORMAT,
         "fingerprint": context.fingerprint,
         "config": context.config.model_dump(),
-        "inputs": [asdict(source) for source in sources],
+        "inputs": [source.record() for source in sources],
         "assigned_to": assigned_to,
         "versions": _versions(),
         "machine": {"processors": joblib.cpu_count(), "platform": platform.platform()},
@@ -109,7 +109,7 @@ def fingerprint_of(config: RunConfig, sources: list[SourceFile], assigned_to: st
         # Not the files' state, which runs of older versions have not recorded: where a record has
         # it, it is compared.
         "inputs": [
-            {key: value for key, value in asdict(source).items() if key != "state"}
+            {key: value for key, value in source.record().items() if key != "state"}
             for source in sources
         ],
     }

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 import hercules_scale
+from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import InputError
 from hercules_scale.pyhercules.imported_tables import (
     SOURCES,
@@ -27,7 +28,7 @@ from hercules_scale.storage.tables import FileRecord, write_table
 SHARD_ITEMS = 16_384
 
 
-def import_model(path: str, output: str) -> Store:
+def import_model(path: str, output: str, storage: StorageConfig | None = None) -> Store:
     """Write a model of pyhercules as a finished run, which ``show`` and ``export`` read.
 
     The file is read twice; memory is that of its clusters, of 16,384 items and of all ids.
@@ -35,6 +36,7 @@ def import_model(path: str, output: str) -> Store:
     Args:
         path: Path or URI of the JSON that ``Hercules.save_model`` wrote.
         output: Folder of the tables, a path or URI.
+        storage: Access to object stores.
 
     Returns:
         The output.
@@ -43,11 +45,11 @@ def import_model(path: str, output: str) -> Store:
         InputError: The file is no such model, none of its items can be used, or there is a run at
             the output.
     """
-    store = Store(output)
+    store = Store(output, storage)
     if store.exists(layout.RUN):
         raise InputError(f"{store.uri}: holds a run already; give another output")
     check_free(store, "--output")
-    model = read_model(path)
+    model = read_model(path, storage)
     started = timestamp()
     with hold_lock(store, lambda message: None) as lock:
         _write(lock.store, model, started)

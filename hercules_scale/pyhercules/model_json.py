@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hercules_scale.clustering.assign import Float32
+from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import InputError
 from hercules_scale.results.destination import split_file
 from hercules_scale.results.json_stream import read_members
@@ -83,6 +84,7 @@ class Model:
 
     Attributes:
         path: The file.
+        storage: Access to its folder.
         facts: Its members but ``clusters`` and ``prompt_log``.
         levels: Clusters by level, finest first, as they come in the file.
         dimension: Length of the items' vectors; 0 where they have none.
@@ -90,6 +92,7 @@ class Model:
     """
 
     path: str
+    storage: StorageConfig | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     levels: list[list[Node]] = field(default_factory=list)
     dimension: int = 0
@@ -116,20 +119,21 @@ class Model:
         return {node.values["id"]: place for place, node in enumerate(self.levels[0])}
 
 
-def read_model(path: str) -> Model:
+def read_model(path: str, storage: StorageConfig | None = None) -> Model:
     """Read everything but the items.
 
     Memory is that of the clusters and of the list of ids.
 
     Args:
         path: Path or URI of the JSON file, also compressed (``.gz``).
+        storage: Access to its folder.
 
     Raises:
         InputError: The file is missing, malformed or no model; the message says where.
     """
-    model = Model(path)
+    model = Model(path, storage)
     by_level: dict[int, list[Node]] = {}
-    for key, value, position in _members(path):
+    for key, value, position in _members(model):
         if key != "clusters":
             if key != "prompt_log":
                 model.facts[key] = value
@@ -156,9 +160,10 @@ def read_model(path: str) -> Model:
     return model
 
 
-def _members(path: str) -> Iterator[tuple[str, Any, int]]:
+def _members(model: Model) -> Iterator[tuple[str, Any, int]]:
     """Yield the members of the model; members of ``clusters`` one by one, with their place."""
-    store, name = split_file(path)
+    path = model.path
+    store, name = split_file(path, model.storage)
     try:
         stream = store.arrow.open_input_stream(store.path(name), compression="detect")
     except OSError as error:
@@ -236,7 +241,7 @@ def read_items(model: Model) -> Iterator[Item | Rejected]:
     """
     leaves = model.leaves()
     seen: set[str] = set()
-    for key, value, position in _members(model.path):
+    for key, value, position in _members(model):
         if key != "clusters" or value["level"] > 0:
             continue
         original = value.get("original_id")

@@ -26,7 +26,6 @@ from hercules_scale.reading.lines import (
 from hercules_scale.reading.parquet import BATCH_BYTES, parquet_batches, parquet_head
 from hercules_scale.reading.sources import COMPRESSED, Piece, SourceFile, npy_header
 from hercules_scale.reading.streams import UNPACK, UNPACK_ERRORS, dialect_of, read_head
-from hercules_scale.storage.store import Store
 
 # Decoded images of a batch are held together.
 BATCH_IMAGES = 64
@@ -200,7 +199,7 @@ def _raw_batches(
 
 def _npy_batches(piece: Piece, columns: Columns) -> Iterator[tuple[pa.Table, dict[int, str]]]:
     header = npy_header(piece.source)
-    store = Store(piece.source.folder)
+    store = piece.source.store
     row_bytes = header.width * header.dtype.itemsize
     with store.open_input(piece.source.name) as file:
         file.seek(header.offset + piece.first_row * row_bytes)

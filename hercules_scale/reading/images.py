@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from hercules_scale.config.resources import StorageConfig
 from hercules_scale.reading.places import read_place
 from hercules_scale.sanitize import without_secrets
 
@@ -126,13 +127,19 @@ def _as_bytes(grey: NDArray[np.float64]) -> NDArray[np.uint8]:
     return np.clip(np.rint(shades), 0, 255).astype(np.uint8)
 
 
-def read_image(location: str, folder: str, allowed: tuple[str, ...] = ()) -> tuple[bytes, str]:
+def read_image(
+    location: str,
+    folder: str,
+    allowed: tuple[str, ...] = (),
+    storage: StorageConfig | None = None,
+) -> tuple[bytes, str]:
     """Return bytes of an image by path or URI, and its full URI.
 
     Args:
         location: A URI, an absolute path, or a path in ``folder``.
         folder: URI of the folder that holds the list.
         allowed: Places that may be read besides that folder; see ``read_place``.
+        storage: Access to object stores.
 
     Raises:
         UnusableImageError: There is none, or it cannot or may not be read.
@@ -140,7 +147,7 @@ def read_image(location: str, folder: str, allowed: tuple[str, ...] = ()) -> tup
     if "://" not in location and not Path(location).is_absolute():
         location = f"{folder}/{location}"
     try:
-        return read_place(location, folder, allowed), location
+        return read_place(location, folder, allowed, storage), location
     except FileNotFoundError:
         raise UnusableImageError(f"there is no file {_shown(location)}") from None
     except Exception as error:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import NoReturn
 
+from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import HerculesScaleError, InputError
 from hercules_scale.reading.sources import COMPRESSED, SourceFile, with_state
 from hercules_scale.storage.faults import reason_of
@@ -60,7 +61,10 @@ README = re.compile(r"(readme|license|licence|notice|changelog|copying)\b", re.I
 
 
 def list_sources(
-    paths: list[str], skipped: dict[str, str] | None = None, documents: bool = False
+    paths: list[str],
+    skipped: dict[str, str] | None = None,
+    documents: bool = False,
+    storage: StorageConfig | None = None,
 ) -> list[SourceFile]:
     """Return the files that paths, folders and globs name, in a stable order.
 
@@ -68,13 +72,14 @@ def list_sources(
         paths: Paths that the user names.
         skipped: Gets files that are left out, with the reason.
         documents: Whether a txt file is one text.
+        storage: Access to the paths.
 
     Raises:
         InputError: A path names nothing or no data, files of an unknown format or of several, or
             a table of which some files are not to be read.
     """
     left_out: dict[str, str] = {}
-    sources = [source for path in paths for source in _expand(path, left_out)]
+    sources = [source for path in paths for source in _expand(path, storage, left_out)]
     by_uri = {source.uri: source for source in sources}
     if len(by_uri) < len(sources):
         uris = [source.uri for source in sources]
@@ -120,16 +125,16 @@ def _is_readme(name: str, mixed: bool) -> bool:
     return bool(README.match(name) if mixed else README.fullmatch(name.partition(".")[0]))
 
 
-def _expand(path: str, skipped: dict[str, str]) -> list[SourceFile]:
+def _expand(path: str, storage: StorageConfig | None, skipped: dict[str, str]) -> list[SourceFile]:
     scheme, location = split_uri(path)
     prefix = "" if scheme == "file" else f"{scheme}://"
-    root, rest = _literal(prefix, location.rstrip("/"))
+    root, rest = _literal(prefix, location.rstrip("/"), storage)
     is_glob = bool(rest)
-    store = Store(prefix + root)
+    store = Store(prefix + root, storage)
     entries = _find(store, path)
     if not is_glob and root in entries:
         # The path is a file itself, which may have a name that is passed over in folders.
-        store = Store(prefix + root.rpartition("/")[0])
+        store = Store(prefix + root.rpartition("/")[0], storage)
         return [_source(store, root, entries[root])]
     inner = {name: name[len(store.root) + 1 :] for name in sorted(entries)}
     names = [name for name in inner if _is_data(inner[name])]
@@ -150,13 +155,13 @@ def _expand(path: str, skipped: dict[str, str]) -> list[SourceFile]:
     return sources
 
 
-def _literal(prefix: str, location: str) -> tuple[str, str]:
+def _literal(prefix: str, location: str, storage: StorageConfig | None) -> tuple[str, str]:
     """Return the folders of a path that are there, whatever characters they have, and the glob in
     them."""
     parts = location.split("/")
     for place, part in enumerate(parts):
         path = "/".join(parts[: place + 1])
-        if glob.has_magic(part) and not _is_there(Store(prefix + path)):
+        if glob.has_magic(part) and not _is_there(Store(prefix + path, storage)):
             return "/".join(parts[:place]), "/".join(parts[place:])
     return location, ""
 
@@ -274,4 +279,5 @@ def _source(store: Store, path: str, entry: dict[str, object]) -> SourceFile:
     format_ = _format(f"{store.uri}/{name}")
     if format_ is None:
         _refuse_format(f"{store.uri}/{name}")
-    return with_state(SourceFile(store.uri, name, format_, 0, ""), store, entry)
+    listed = SourceFile(store.uri, name, format_, 0, "", storage=store.options)
+    return with_state(listed, store, entry)

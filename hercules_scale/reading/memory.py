@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import InputError
 from hercules_scale.reading.columns import Modality
 from hercules_scale.reading.images import as_rgb
@@ -35,7 +36,11 @@ ARRAY_COLUMN = "column_{}"
 
 
 def write_items(
-    data: Any, folder: str, modality: Modality | None = None, labels: object = None
+    data: Any,
+    folder: str,
+    modality: Modality | None = None,
+    labels: object = None,
+    storage: StorageConfig | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """Write items as one Parquet file, named by its content, so that a resumed run finds it.
 
@@ -49,6 +54,7 @@ def write_items(
         modality: Modality of the items; left out, it is detected. A 2-D array is numeric
             unless it is said to be of embeddings.
         labels: Ground truth of each item, in order, for evaluation only.
+        storage: Access to the folder.
 
     Returns:
         The file's URI, and the keys of the section ``input`` that say how to read it.
@@ -71,7 +77,7 @@ def write_items(
     pq.write_table(table, buffer, compression="zstd")
     content = buffer.getvalue()
     name = f"items-{hashlib.sha256(content).hexdigest()[:16]}.parquet"
-    store = Store(folder)
+    store = Store(folder, storage)
     # A resumed run must find the file as it was, time of change and all.
     if not store.exists(name):
         store.write_bytes(name, content)

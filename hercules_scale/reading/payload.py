@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 
 import numpy as np
 import pyarrow as pa
@@ -229,14 +228,14 @@ def _images(column: pa.ChunkedArray, columns: Columns, source: SourceFile) -> Pa
             if content is None:
                 if not place:
                     return None, None, "the image is missing"
-                content, place = read_image(place, source.folder, allowed)
+                content, place = read_image(place, source.folder, allowed, source.storage)
             return thumbnail(content), without_secrets(place or "") or None, ""
         except UnusableImageError as error:
             return None, None, without_secrets(str(error))
 
     with ThreadPoolExecutor(IMAGE_THREADS) as threads:
         # In this thread's context, which says how folders are reached.
-        found_by = [threads.submit(copy_context().run, load, i) for i in range(len(array))]
+        found_by = [threads.submit(load, i) for i in range(len(array))]
         loaded = [each.result() for each in found_by]
     found: dict[str, pa.Array] = {
         "image_uri": pa.array([place for _, place, _ in loaded], pa.string()),

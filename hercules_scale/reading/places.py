@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 import httpcore
 
+from hercules_scale.config.resources import StorageConfig
 from hercules_scale.storage.store import Store
 
 # Of an image file; a hundred million pixels take less as any file that is compressed.
@@ -33,13 +34,16 @@ class RefusedPlaceError(Exception):
     """A file that may not be read, or cannot be; the message says why."""
 
 
-def read_place(location: str, folder: str, allowed: tuple[str, ...]) -> bytes:
+def read_place(
+    location: str, folder: str, allowed: tuple[str, ...], storage: StorageConfig | None = None
+) -> bytes:
     """Return bytes of a file that a cell names.
 
     Args:
         location: Path or URI.
         folder: URI of the folder of the table that holds the cell.
         allowed: ``input.image_sources``: folders and beginnings of URLs that may be read too.
+        storage: Access to object stores.
 
     Raises:
         FileNotFoundError: There is none.
@@ -48,7 +52,7 @@ def read_place(location: str, folder: str, allowed: tuple[str, ...]) -> bytes:
     if urlsplit(location).scheme in WEB:
         return _fetch(location, allowed)
     parent, _, name = location.rpartition("/")
-    store = Store(parent or "/")
+    store = Store(parent or "/", storage)
     path = store.path(name)
     if store.is_local:
         _check_local(path, folder, allowed)

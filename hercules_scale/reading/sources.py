@@ -8,7 +8,7 @@ import platform
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 from urllib.parse import unquote
 
@@ -17,6 +17,7 @@ import numpy.lib.format as npy
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import InputError
 from hercules_scale.storage.store import Store
 
@@ -73,6 +74,7 @@ class SourceFile:
         size_bytes: Its length.
         version: Entity tag or time of change, of a link its own; a run's fingerprint has it.
         state: State of a local file, by which a change is noticed that ``version`` misses.
+        storage: Access to the folder; no part of the file, so that it is in no record of it.
     """
 
     folder: str
@@ -81,6 +83,18 @@ class SourceFile:
     size_bytes: int
     version: str
     state: FileState | None = None
+    storage: StorageConfig = field(default=StorageConfig(), compare=False, repr=False)
+
+    @property
+    def store(self) -> Store:
+        """The folder that holds it."""
+        return Store(self.folder, self.storage)
+
+    def record(self) -> dict[str, Any]:
+        """Return its values as ``run.json`` has them."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        del values["storage"]
+        return values | {"state": self.state and asdict(self.state)}
 
     @property
     def uri(self) -> str:
@@ -169,10 +183,10 @@ def check_unchanged(sources: list[SourceFile]) -> None:
     by_folder: dict[str, list[SourceFile]] = {}
     for source in sources:
         by_folder.setdefault(source.folder, []).append(source)
-    now = [found for folder, own in by_folder.items() for found in _found_again(folder, own)]
+    now = [found for own in by_folder.values() for found in _found_again(own)]
     before = sorted(sources, key=lambda source: source.uri)
     now.sort(key=lambda source: source.uri)
-    changes = changed_files([asdict(source) for source in before], [asdict(each) for each in now])
+    changes = changed_files([each.record() for each in before], [each.record() for each in now])
     if changes:
         raise InputError(
             f"input.path must not change while it is read, but {'; '.join(changes)}; run again "
@@ -180,8 +194,9 @@ def check_unchanged(sources: list[SourceFile]) -> None:
         )
 
 
-def _found_again(folder: str, sources: list[SourceFile]) -> list[SourceFile]:
-    store = Store(folder)
+def _found_again(sources: list[SourceFile]) -> list[SourceFile]:
+    """Return files of one folder as they are, without those that are gone."""
+    store = sources[0].store
 
     def entries() -> dict[str, dict[str, object]]:
         if len(sources) > ASKED_BY_NAME:
@@ -301,7 +316,7 @@ def parquet_file(
     Raises:
         InputError: It is no Parquet file, or is cut off.
     """
-    store = Store(source.folder)
+    store = source.store
     try:
         return pq.ParquetFile(
             store.open_input(source.name), metadata=metadata, read_dictionary=list(as_dictionaries)
@@ -319,7 +334,7 @@ def npy_header(source: SourceFile) -> NpyHeader:
     Raises:
         InputError: It is no such file, or does not hold rows of real numbers.
     """
-    store = Store(source.folder)
+    store = source.store
     try:
         with store.open_input(source.name) as file:
             version = npy.read_magic(file)  # type: ignore[no-untyped-call]

@@ -16,7 +16,6 @@ from hercules_scale.config.reading import CsvConfig
 from hercules_scale.errors import InputError
 from hercules_scale.reading.dialect import HEAD_BYTES, Dialect, detect
 from hercules_scale.reading.sources import SourceFile
-from hercules_scale.storage.store import Store
 
 UNPACK: dict[str, Callable[[Any], Any]] = {
     ".gz": gzip.open,
@@ -49,7 +48,7 @@ NO_TEXT = {
 
 def open_bytes(source: SourceFile) -> Any:
     """Return a file as it is, unpacked."""
-    store = Store(source.folder)
+    store = source.store
     stream = store.arrow.open_input_stream(store.path(source.name), compression=None)
     ending = next((each for each in UNPACK if source.name.lower().endswith(each)), None)
     return UNPACK[ending](stream) if ending else stream

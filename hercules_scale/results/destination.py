@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import InputError
 from hercules_scale.storage.store import Store
 
 
 @contextmanager
-def open_destination(uri: str, overwrite: bool) -> Iterator[Any]:
+def open_destination(
+    uri: str, overwrite: bool, storage: StorageConfig | None = None
+) -> Iterator[Any]:
     """Open a file to write as a binary stream.
 
     A local file appears whole, at the end; what failed leaves nothing behind. Memory stays at the
@@ -20,12 +23,13 @@ def open_destination(uri: str, overwrite: bool) -> Iterator[Any]:
     Args:
         uri: Path or URI of the file.
         overwrite: Whether a file that is there may be replaced.
+        storage: Access to its folder.
 
     Raises:
         InputError: The URI names a folder, a file that may not be replaced, or a place that cannot
             be written.
     """
-    store, name = split_file(uri)
+    store, name = split_file(uri, storage)
     opened = False
     try:
         with ExitStack() as stack:
@@ -49,7 +53,7 @@ def open_destination(uri: str, overwrite: bool) -> Iterator[Any]:
         raise
 
 
-def split_file(uri: str) -> tuple[Store, str]:
+def split_file(uri: str, storage: StorageConfig | None = None) -> tuple[Store, str]:
     """Return the folder of a file, and its name there.
 
     Raises:
@@ -58,4 +62,4 @@ def split_file(uri: str) -> tuple[Store, str]:
     folder, slash, name = uri.rpartition("/")
     if name in ("", ".", "..") or folder.endswith(":/"):
         raise InputError(f"{uri or repr(uri)}: names no file; give one, such as tree.json")
-    return Store(folder or ("/" if slash else ".")), name
+    return Store(folder or ("/" if slash else "."), storage), name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import InputError
 from hercules_scale.runtime.progress import StageReport
 from hercules_scale.sanitize import printable
@@ -13,16 +14,17 @@ from hercules_scale.storage.manifest import read_commits, read_record
 from hercules_scale.storage.store import Store
 
 
-def describe_status(uri: str) -> str:
+def describe_status(uri: str, storage: StorageConfig | None = None) -> str:
     """Return the state of a run and of each of its stages, a line each.
 
     Args:
         uri: Output of the run.
+        storage: Access to it.
 
     Raises:
         InputError: There is no run at this place.
     """
-    store = Store(uri)
+    store = Store(uri, storage)
     try:
         record = read_record(store)
     except FileNotFoundError:

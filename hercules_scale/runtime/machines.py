@@ -15,6 +15,7 @@ from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 from ray.experimental import internal_kv
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from hercules_scale.config.resources import StorageConfig
 from hercules_scale.config.run import RunConfig
 from hercules_scale.config.section import names_function
 from hercules_scale.errors import ConfigError, InputError
@@ -45,7 +46,7 @@ from hercules_scale.runtime.resources import (
 )
 from hercules_scale.runtime.waiting import POLL_SECONDS, Room
 from hercules_scale.storage import layout
-from hercules_scale.storage.store import Store, split_uri, use_options
+from hercules_scale.storage.store import Store, split_uri
 from hercules_scale.storage.stored_models import check_source, model_gib
 
 # Label of the nodes of one kind.
@@ -159,7 +160,6 @@ def _lacking(
     config: RunConfig, output: Store | None, seen: list[str], keys: list[str]
 ) -> str | None:
     """Return a sentence on what the node of this process lacks, if it lacks something."""
-    use_options(config.storage)
     here = f"on the node {ray.util.get_node_ip_address()} of the Ray cluster"
     shared = "give one that all nodes share, such as s3://"
     if output is not None and not output.exists(MARK):
@@ -184,7 +184,7 @@ def check_models(config: RunConfig, keys: list[str]) -> None:
         _check_encoder(config)
     if "resources.llm_replicas" in keys:
         check_chat_model(config.summaries.model)
-        check_source("summaries.model", config.summaries.model)
+        check_source("summaries.model", config.summaries.model, config.storage)
 
 
 def _check_encoder(config: RunConfig) -> None:
@@ -199,7 +199,7 @@ def _check_encoder(config: RunConfig) -> None:
     else:
         resolve_embedding_model(model or DEFAULT_TEXT_MODEL)
     if model is not None:
-        check_source("embedding.model", model)
+        check_source("embedding.model", model, config.storage)
 
 
 def with_absolute_folders(config: RunConfig) -> RunConfig:
@@ -234,7 +234,9 @@ def _with_encoder_memory(config: RunConfig, n_gpus: int) -> RunConfig:
         return config
     if config.input.modality == "image" or names_function(model):
         return config
-    changed = {"embed": embed.model_copy(update={"memory_gib": encoder_gib(model) or None})}
+    changed = {
+        "embed": embed.model_copy(update={"memory_gib": encoder_gib(model, config.storage) or None})
+    }
     return config.model_copy(update={"resources": config.resources.model_copy(update=changed)})
 
 
@@ -244,13 +246,15 @@ def label_encoder_gib(config: RunConfig) -> float:
     model = embedding.model or DEFAULT_TEXT_MODEL
     if embedding.engine == "openai" or names_function(model):
         return 0.0
-    return encoder_gib(model)
+    return encoder_gib(model, config.storage)
 
 
-def encoder_gib(model: str) -> float:
+def encoder_gib(model: str, storage: StorageConfig) -> float:
     """Return the memory of a process with a text encoder; see ``model_gib``."""
     # Packages have small ones.
-    return 0.0 if model in embedding_aliases() else model_gib(resolve_embedding_model(model))
+    if model in embedding_aliases():
+        return 0.0
+    return model_gib(resolve_embedding_model(model), storage)
 
 
 def take_resources(

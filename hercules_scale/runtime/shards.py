@@ -31,7 +31,7 @@ from hercules_scale.storage.manifest import (
     whole_commits,
     write_commit,
 )
-from hercules_scale.storage.store import Store, use_options
+from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord
 
 logger = logging.getLogger(__name__)
@@ -96,8 +96,6 @@ class _ShardTask:
         (shard,) = batch["shard"]
         units, error_type, error = 0, "", ""
         try:
-            # The worker opens other folders too, of the input.
-            use_options(self._store.options)
             # Ray repeats what a lost process or node had done and not yet reported.
             commit = read_commit(self._store, self._stage, int(shard), self._fingerprint)
             if commit is None:

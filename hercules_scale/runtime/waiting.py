@@ -119,6 +119,11 @@ def _other_jobs() -> list[str]:
     ]
 
 
+def job_has_ended(job: str) -> bool:
+    """Return whether a job of the Ray cluster has ended, by its id."""
+    return any(each["JobID"] == job and each["IsDead"] for each in ray._private.state.jobs())
+
+
 def _command(entrypoint: str) -> str:
     # Of a process that retitled itself, empty arguments are left.
     return without_secrets(printable(entrypoint.replace(' ""', "")))[:80]

@@ -30,7 +30,7 @@ from hercules_scale.summarization.chat import (
 )
 from hercules_scale.summarization.tokens import ModelTokens
 
-MODEL_OF_NODE = "hercules_scale.serving.model_of_node.ModelOfNode"
+REPLICA_SETUP = "hercules_scale.serving.replica.ReplicaSetup"
 CPU_KV_CACHE_GIB = "2"
 # Requests that a replica takes at a time.
 CPU_REQUESTS, GPU_REQUESTS = 64, 256
@@ -109,7 +109,7 @@ def serve_vllm(
     from ray.serve.llm import build_llm_deployment
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    llm = _llm_config(config, source, n_gpus)
+    llm = _llm_config(config, source, n_gpus, app)
     if not serve.status().proxies and not serve.status().applications:
         # Requests come through the handle alone, so nothing listens.
         serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
@@ -149,15 +149,43 @@ def serve_endpoint(
     """
     from ray.serve.llm import build_openai_app
 
-    http = {"host": "127.0.0.1", "port": port}
-    serve.start(proxy_location="HeadOnly", http_options=http)
-    llm = _llm_config(config, source, n_gpus)
+    _start_http(port)
+    name = "hercules_scale_endpoint"
+    llm = _llm_config(config, source, n_gpus, name)
     if not n_gpus:
         # Others bring seeds, which go with whole prompts alone; see ServeClient.
         llm.engine_kwargs["enable_chunked_prefill"] = False
     app = build_openai_app({"llm_configs": [llm]})
-    with _running(config, app, "hercules_scale_endpoint", "/", look):
+    with _running(config, app, name, "/", look):
         yield f"http://127.0.0.1:{port}/v1"
+
+
+def _start_http(port: int) -> None:
+    """Have Ray Serve listen on the head node.
+
+    Raises:
+        ConfigError: It runs already, for others, and does not listen there.
+    """
+    http = {"host": "127.0.0.1", "port": port}
+    serve.start(proxy_location="HeadOnly", http_options=http)
+    # Of a Serve that runs already, options stay as they are.
+    if (listens := _port_of_serve()) != port:
+        if others := serve.status().applications:
+            place = "on no port" if listens is None else f"on port {listens}"
+            remedy = "wait for their end" + ("" if listens is None else f" or take {listens}")
+            raise ConfigError(
+                f"--port must be free for Ray Serve, which already runs on this cluster and "
+                f"listens {place}, for {', '.join(sorted(others))}; got {port}; {remedy}"
+            )
+        serve.shutdown()
+        serve.start(proxy_location="HeadOnly", http_options=http)
+
+
+def _port_of_serve() -> int | None:
+    """Return the port that Ray Serve listens on; None where it listens on none."""
+    if not serve.status().proxies:
+        return None
+    return int(serve.context._get_global_client().http_config.port)
 
 
 @contextmanager
@@ -201,14 +229,19 @@ def _model_id(config: RunConfig) -> str:
     return config.summaries.model.replace("://", "--").replace("/", "--")
 
 
-def _llm_config(config: RunConfig, source: str, n_gpus: int) -> Any:
+def _llm_config(config: RunConfig, source: str, n_gpus: int, app: str) -> Any:
     from ray.serve.llm import LLMConfig
 
     return LLMConfig(
         model_loading_config={"model_id": _model_id(config), "model_source": source},
         callback_config={
-            "callback_class": MODEL_OF_NODE,
-            "callback_kwargs": {"model": config.summaries.model, "storage": config.storage},
+            "callback_class": REPLICA_SETUP,
+            "callback_kwargs": {
+                "model": config.summaries.model,
+                "storage": config.storage,
+                "application": app,
+                "job": ray.get_runtime_context().get_job_id(),
+            },
         },
         log_engine_metrics=False,
         accelerator_type=config.resources.llm_accelerator if n_gpus else None,

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hercules_scale.config.resources import StorageConfig
 from hercules_scale.embedding.encoder import check_dimensions, named_prompt
 from hercules_scale.embedding.sentence_transformer import choose_device
 from hercules_scale.embedding.windows import Windows, tokenize
@@ -46,6 +47,7 @@ class VllmEncoder:
             the prompt that the model says it wants, if it says one.
         dimensions: Numbers of a vector to keep; by default all.
         trust_remote_code: Whether code in the model's files may be executed.
+        storage: Access to the model where it lies on an object store.
 
     Threads may share an encoder: while one text is encoded, others are tokenised.
 
@@ -62,9 +64,10 @@ class VllmEncoder:
         prompt: str | None = None,
         dimensions: int | None = None,
         trust_remote_code: bool = False,
+        storage: StorageConfig | None = None,
     ) -> None:
         check_vllm()
-        source = local_model(resolve_embedding_model(model))
+        source = local_model(resolve_embedding_model(model), storage)
         device, precision = choose_device(precision)
         os.environ.update(ENVIRONMENT | (ENVIRONMENT_ON_CPU if device == "cpu" else {}))
         from vllm import LLM

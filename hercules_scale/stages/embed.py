@@ -55,8 +55,9 @@ class EmbedWorker:
 
     def __call__(self, shard: int) -> ShardResult:
         """Write the shard's vectors."""
-        encoder = loaded_once(load_item_encoder, self.config)
-        embed = cached(self.config, lambda items: encoder.encode(_texts(items)))
+        options = self.store.options
+        encoder = loaded_once(load_item_encoder, self.config, options)
+        embed = cached(self.config, options, lambda items: encoder.encode(_texts(items)))
         return write_embeddings(self.store, shard, _names(self.descriptions), embed)
 
 
@@ -82,7 +83,7 @@ class EmbedAtEndpointWorker:
         """Write the shard's vectors."""
         encoder = loaded_once(open_endpoint, self.config, self.key)
         # Vectors are kept by what is sent.
-        embed = cached(self.config, lambda sent: encoder.encode(_texts(sent)))
+        embed = cached(self.config, self.store.options, lambda sent: encoder.encode(_texts(sent)))
         result = write_embeddings(
             self.store,
             shard,
@@ -127,8 +128,9 @@ class EmbedImagesWorker:
 
     def __call__(self, shard: int) -> ShardResult:
         """Write the shard's vectors."""
-        encoder = loaded_once(load_image_encoder, self.config)
-        embed = cached(self.config, lambda items: encoder.encode(*_lists(items)))
+        options = self.store.options
+        encoder = loaded_once(load_image_encoder, self.config, options)
+        embed = cached(self.config, options, lambda items: encoder.encode(*_lists(items)))
         return write_embeddings(self.store, shard, ["thumbnail"], embed)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from hercules_scale.config.reading import EmbeddingConfig
+from hercules_scale.config.resources import StorageConfig
 from hercules_scale.embedding.encoder import ImageEncoder, TextEncoder
 from hercules_scale.embedding.endpoint import EndpointEncoder
 from hercules_scale.endpoint import endpoint_url
@@ -27,14 +28,18 @@ E = TypeVar("E")
 _loading = threading.Lock()
 
 
-def load_item_encoder(config: EmbeddingConfig) -> TextEncoder:
+def load_item_encoder(config: EmbeddingConfig, storage: StorageConfig) -> TextEncoder:
     """Return the encoder of many texts on a worker, loaded; for few see ``load_encoder``.
+
+    Args:
+        config: The encoder.
+        storage: Access to its model where it lies on an object store.
 
     Raises:
         ConfigError: The model cannot be loaded.
     """
     if config.engine != "vllm":
-        return load_encoder(config)
+        return load_encoder(config, storage)
     from hercules_scale.serving.vllm_encoder import VllmEncoder
 
     return VllmEncoder(
@@ -44,10 +49,13 @@ def load_item_encoder(config: EmbeddingConfig) -> TextEncoder:
         config.prompt,
         config.dimensions,
         config.trust_remote_code,
+        storage,
     )
 
 
-def load_encoder(config: EmbeddingConfig, key: str | None = None) -> TextEncoder:
+def load_encoder(
+    config: EmbeddingConfig, storage: StorageConfig, key: str | None = None
+) -> TextEncoder:
     """Return the text encoder that a configuration names, loaded.
 
     In place of vLLM, sentence-transformers loads the same model, since that takes no time and no
@@ -55,6 +63,7 @@ def load_encoder(config: EmbeddingConfig, key: str | None = None) -> TextEncoder
 
     Args:
         config: The encoder.
+        storage: Access to its model where it lies on an object store.
         key: Key of its endpoint, where it has one; by default that of the environment.
 
     Raises:
@@ -73,6 +82,7 @@ def load_encoder(config: EmbeddingConfig, key: str | None = None) -> TextEncoder
         prompt=config.prompt,
         dimensions=config.dimensions,
         trust_remote_code=config.trust_remote_code,
+        storage=storage,
     )
 
 
@@ -86,7 +96,7 @@ def open_endpoint(config: EmbeddingConfig, key: str | None = None) -> EndpointEn
     return EndpointEncoder(config.model, config.endpoint, config.prompt, config.dimensions, key)
 
 
-def load_image_encoder(config: EmbeddingConfig) -> ImageEncoder:
+def load_image_encoder(config: EmbeddingConfig, storage: StorageConfig) -> ImageEncoder:
     """Return the image encoder that a configuration names, loaded.
 
     Raises:
@@ -94,7 +104,7 @@ def load_image_encoder(config: EmbeddingConfig) -> ImageEncoder:
     """
     from hercules_scale.embedding.image import load_image_encoder
 
-    return load_image_encoder(config.model, config.precision)
+    return load_image_encoder(config.model, config.precision, storage)
 
 
 def loaded_once(load: Callable[..., E], *arguments: Any) -> E:
@@ -109,7 +119,7 @@ def _loaded(load: Callable[..., Any], *arguments: Any) -> Any:
     return load(*arguments)
 
 
-def cached(config: EmbeddingConfig, embed: Embed) -> Embed:
+def cached(config: EmbeddingConfig, storage: StorageConfig, embed: Embed) -> Embed:
     """Return a function that embeds what the configured cache does not hold, and adds it.
 
     Vectors are kept by the content of the shard and all that they depend on: the model, its
@@ -117,7 +127,7 @@ def cached(config: EmbeddingConfig, embed: Embed) -> Embed:
     """
     if config.cache is None:
         return embed
-    cache = Store(config.cache)
+    cache = Store(config.cache, storage)
 
     def look_up(items: pa.Table) -> Vectors:
         digest = hashlib.sha256(_identity(config).encode())

@@ -23,7 +23,6 @@ from hercules_scale.runtime.resources import Pool, replica_pool
 from hercules_scale.runtime.waiting import DEATHS, POLL_SECONDS, Room, is_placed, still_waiting
 from hercules_scale.stages.encoders import load_encoder
 from hercules_scale.stages.prompt_facts import LABELLING
-from hercules_scale.storage.store import current_options, use_options
 from hercules_scale.storage.stored_models import local_model
 from hercules_scale.summarization import clients
 from hercules_scale.summarization.chat import Model
@@ -76,7 +75,9 @@ def open_model(context: RunContext, n_gpus: int) -> Iterator[Model | None]:
         return
     from hercules_scale.serving.vllm import serve_vllm
 
-    source = local_model(resolve_chat_model(config.summaries.model), with_weights=False)
+    source = local_model(
+        resolve_chat_model(config.summaries.model), config.storage, with_weights=False
+    )
     app = f"hercules_scale_{context.fingerprint}"
     room = Room(context, LABELLING, replica_pool(config.resources, n_gpus).asked)
     with serve_vllm(config, source, n_gpus, app, room.look) as model:
@@ -87,18 +88,19 @@ def open_model(context: RunContext, n_gpus: int) -> Iterator[Model | None]:
 class _Encoder:
     """The model that embedded the items, for the few texts that labels are."""
 
-    def __init__(self, config: EmbeddingConfig, key: str | None, storage: StorageConfig) -> None:
+    def __init__(self, config: EmbeddingConfig, storage: StorageConfig, key: str | None) -> None:
         # It is needed late, and what it is loaded beside is waited for.
         os.nice(NICE)
-        use_options(storage)
-        self._encoder = load_encoder(config, key)
+        self._encoder = load_encoder(config, storage, key)
 
     def encode(self, texts: list[str]) -> Float32:
         return to_unit(self._encoder.encode(texts))
 
 
 @contextmanager
-def open_encoder(config: EmbeddingConfig, pool: Pool, room: Room | None = None) -> Iterator[Encode]:
+def open_encoder(
+    config: EmbeddingConfig, storage: StorageConfig, pool: Pool, room: Room | None = None
+) -> Iterator[Encode]:
     """Provide a function that embeds texts in a process of its own, with vectors of unit length.
 
     On a CPU it loads its model, which takes seconds, while the caller does other work. A GPU, or
@@ -106,6 +108,7 @@ def open_encoder(config: EmbeddingConfig, pool: Pool, room: Room | None = None) 
 
     Args:
         config: The encoder.
+        storage: Access to its model where it lies on an object store.
         pool: The process's resources.
         room: Says where it waits for them.
 
@@ -117,7 +120,7 @@ def open_encoder(config: EmbeddingConfig, pool: Pool, room: Room | None = None) 
     def start() -> Any:
         if not actors:
             remote = _Encoder.options(**pool.options)  # type: ignore[attr-defined]
-            actors.append(remote.remote(config, endpoint_key(), current_options()))
+            actors.append(remote.remote(config, storage, endpoint_key()))
         return actors[0]
 
     def encode(texts: list[str]) -> Float32:

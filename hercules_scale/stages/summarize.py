@@ -243,7 +243,9 @@ def prompt_of(
         )
     tokens: Tokens = EstimatedTokens()
     if config.engine == "vllm":
-        tokens = ModelTokens(local_model(resolve_chat_model(config.model), with_weights=False))
+        tokens = ModelTokens(
+            local_model(resolve_chat_model(config.model), context.store.options, with_weights=False)
+        )
     style = prompt_style(context, tokens, clustering.n_levels)
     messages = build_messages(facts, style)
     return messages, style.count(messages)

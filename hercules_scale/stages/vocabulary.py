@@ -17,6 +17,7 @@ import ray
 
 from hercules_scale.clustering.assign import Float32, to_unit
 from hercules_scale.config.reading import EmbeddingConfig
+from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import InputError
 from hercules_scale.runtime.context import RunContext
 from hercules_scale.storage.store import Store
@@ -42,7 +43,7 @@ class Vocabulary:
         return [[self.words[place] for place in own] for own in best.tolist()]
 
 
-def read_vocabulary(path: str) -> list[str]:
+def read_vocabulary(path: str, storage: StorageConfig) -> list[str]:
     """Return the words of a text file, one a line, each once.
 
     Raises:
@@ -50,7 +51,7 @@ def read_vocabulary(path: str) -> list[str]:
     """
     folder, _, name = path.rpartition("/")
     try:
-        text = Store(folder or ".").read_bytes(name).decode("utf-8")
+        text = Store(folder or ".", storage).read_bytes(name).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"summaries.vocabulary {path}: cannot be read ({error}); give a text file of UTF-8"
@@ -69,7 +70,7 @@ def load_vocabulary(context: RunContext) -> Vocabulary | None:
     path = context.config.summaries.vocabulary
     if path is None:
         return None
-    words = read_vocabulary(path)
+    words = read_vocabulary(path, context.config.storage)
     vectors = ray.get(ray.remote(num_cpus=0)(_embed).remote(context.config.embedding, words))
     return Vocabulary(words, np.asarray(vectors))
 

@@ -16,7 +16,6 @@ import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,19 +50,6 @@ NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EM
 
 T = TypeVar("T")
 
-# Of a thread, and of what it hands its context to: runs in two threads have options of their own.
-_options: ContextVar[StorageConfig] = ContextVar("storage", default=StorageConfig())  # noqa: B039
-
-
-def use_options(options: StorageConfig) -> None:
-    """Have the folders that this thread opens from now on be reached so."""
-    _options.set(options)
-
-
-def current_options() -> StorageConfig:
-    """Return the options of the folders that this thread opens."""
-    return _options.get()
-
 
 def split_uri(uri: str) -> tuple[str, str]:
     """Return the scheme of a URI (``file`` for a local path) and its path as fsspec wants it.
@@ -86,7 +72,7 @@ class Store:
 
     Args:
         uri: A local path, ``s3://bucket/folder``, ``gs://...`` or ``az://...``.
-        options: Access to it; by default the last ``use_options`` of this thread.
+        options: Access to it; by default that of the environment.
         owner: Number of the lock that it is written under; 0 is none. Each write and deletion makes
             sure that no higher one is there, in workers too.
 
@@ -98,7 +84,7 @@ class Store:
         self.scheme, path = split_uri(uri)
         self.root = path.rstrip("/")
         self.uri = uri.rstrip("/")
-        self.options = options or _options.get()
+        self.options = options or StorageConfig()
         self.owner = owner
 
     def __reduce__(self) -> tuple[type[Store], tuple[str, StorageConfig, int]]:

@@ -9,6 +9,7 @@ import shutil
 from fnmatch import fnmatch
 from pathlib import PurePosixPath
 
+from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import ConfigError, InputError
 from hercules_scale.models import (
     cache_folder,
@@ -33,11 +34,14 @@ LIBRARIES_GIB, SMALL_GIB = 1.0, 4.0
 DESCRIPTIONS = ("config.json", "modules.json")
 
 
-def local_model(source: str, with_weights: bool = True) -> str:
+def local_model(
+    source: str, storage: StorageConfig | None = None, with_weights: bool = True
+) -> str:
     """Return a model's folder or model-hub id, its folder copied here where it is on a store.
 
     Args:
         source: A local folder, a model-hub id, or the URI of a folder.
+        storage: Access to that folder.
         with_weights: Whether the copy needs the weights; a tokenizer does not.
 
     Raises:
@@ -45,7 +49,7 @@ def local_model(source: str, with_weights: bool = True) -> str:
     """
     if not is_stored(source):
         return source
-    store = Store(source)
+    store = Store(source, storage)
     try:
         sizes = store.list_sizes("")
         _check_holds_model("the model", source, [*sizes])
@@ -69,7 +73,7 @@ def local_model(source: str, with_weights: bool = True) -> str:
     return str(target)
 
 
-def check_source(key: str, source: str) -> None:
+def check_source(key: str, source: str, storage: StorageConfig | None = None) -> None:
     """Refuse a model that this machine cannot have: of an object store or of a model hub.
 
     Raises:
@@ -79,13 +83,13 @@ def check_source(key: str, source: str) -> None:
         check_on_hub(key, source)
         return
     try:
-        names = Store(source).hasty.list_folder("")
+        names = Store(source, storage).hasty.list_folder("")
     except (OSError, InputError) as error:
         raise _unreadable(key, source, error) from None
     _check_holds_model(key, source, names)
 
 
-def model_gib(source: str) -> float:
+def model_gib(source: str, storage: StorageConfig | None = None) -> float:
     """Return the memory that a process with a model takes, where it takes much.
 
     It may hold the weights twice: 16-bit files are loaded as float32 where a processor does not
@@ -93,12 +97,13 @@ def model_gib(source: str) -> float:
 
     Args:
         source: A local folder, a model-hub id, or the URI of a folder.
+        storage: Access to that folder.
 
     Returns:
         GiB; 0 for a small model and for one of unknown size.
     """
     try:
-        gib = LIBRARIES_GIB + 2 * _weight_bytes(source) / (1 << 30)
+        gib = LIBRARIES_GIB + 2 * _weight_bytes(source, storage) / (1 << 30)
     except (OSError, InputError):
         return 0.0
     return gib if gib > SMALL_GIB else 0.0
@@ -106,9 +111,9 @@ def model_gib(source: str) -> float:
 
 # A run asks for it several times, and each is a request.
 @functools.cache
-def _weight_bytes(source: str) -> int:
+def _weight_bytes(source: str, storage: StorageConfig | None) -> int:
     if is_stored(source):
-        sizes = Store(source).hasty.list_sizes("")
+        sizes = Store(source, storage).hasty.list_sizes("")
     elif os.path.isdir(source):
         sizes = sizes_in_folder(source)
     else:

@@ -24,7 +24,7 @@ from hercules_scale.jobs.assign import NEEDED, assign
 from hercules_scale.jobs.evaluate import evaluate_run
 from hercules_scale.storage import layout
 from hercules_scale.storage.manifest import Commit, read_commits, read_run, to_json, write_commit
-from hercules_scale.storage.store import Store, use_options
+from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord
 from tests.conftest import small_config
 
@@ -203,12 +203,10 @@ def test_assign_asks_no_server_that_the_run_alone_names(
     with pytest.raises(InputError, match=r"--set storage\.endpoint=http://evil:9000 if you trust"):
         assign(str(finished), {"path": "s3://bucket/a.parquet"}, str(tmp_path / "out"))
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    use_options(StorageConfig(retry_seconds=0, anonymous=True))
-    try:
-        with pytest.raises(Exception, match=r"127\.0\.0\.1:9"):
-            assign(str(finished), {"path": "s3://bucket/a.parquet"}, str(tmp_path / "out"))
-    finally:
-        use_options(StorageConfig())
+    hasty = StorageConfig(retry_seconds=0, anonymous=True)
+    section, output = {"path": "s3://bucket/a.parquet"}, str(tmp_path / "out")
+    with pytest.raises(Exception, match=r"127\.0\.0\.1:9"):
+        assign(str(finished), section, output, storage=hasty)
 
 
 def test_no_function_is_called_that_the_run_alone_names(

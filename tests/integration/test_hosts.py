@@ -184,13 +184,15 @@ def test_hosts_that_share_only_a_network_and_a_bucket_make_the_tables_of_one_pro
 def test_vllm_runs_on_a_host_that_never_saw_the_model(hosts: Hosts, icd: pa.Table) -> None:
     source = Store("s3://bucket/input")
     pq.write_table(icd.slice(0, 200), source.path("icd.parquet"), filesystem=source.arrow)
+    encoder = upload(resolve_embedding_model("minilm"), "s3://bucket/models/minilm")
     # The small model would be asked again and again.
     summaries = {"engine": "vllm", "candidates": 1, "max_attempts": 1, "max_answer_tokens": 64}
     config = small_config(
         f"{source.uri}/icd.parquet",
         "s3://bucket/labelled",
         hierarchy={"levels": [4, 2]},
-        embedding={"model": upload(resolve_embedding_model("minilm"), "s3://bucket/models/minilm")},
+        embedding={"model": encoder, "engine": "vllm"},
+        resources={"embed": {"workers": 1}},
         summaries=summaries,
     )
     hosts.run(config)

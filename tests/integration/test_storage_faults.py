@@ -21,7 +21,6 @@ from benchmarks.chaos import DIMENSION, commit_times, write_items
 from hercules_scale.clustering.assign import Float32
 from hercules_scale.commands.cli import main
 from hercules_scale.config.file import parse_config
-from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import StorageError
 from hercules_scale.jobs.cluster import run
 from hercules_scale.runtime.progress import Reporter, StageProgress
@@ -29,7 +28,7 @@ from hercules_scale.stages.vectors import open_vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.lock import held_by, hold_lock
 from hercules_scale.storage.manifest import published_files, read_record
-from hercules_scale.storage.store import Store, use_options
+from hercules_scale.storage.store import Store
 from tests.fault_proxy import FaultProxy
 from tests.s3_server import READER_KEY, READER_SECRET, WRITER_KEY, WRITER_SECRET, S3Server
 
@@ -39,12 +38,6 @@ N_ROWS = 20_000
 OUTAGE_SECONDS = 10
 # Vectors of the input are kept twice.
 SURE_BYTES = 2 * N_ROWS * DIMENSION * 4
-
-
-@pytest.fixture(autouse=True)
-def usual_options() -> Iterator[None]:
-    yield
-    use_options(StorageConfig())
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +180,6 @@ def test_errors_resets_lost_answers_and_a_second_run_change_nothing(
     assert second.n_met
     assert all(proxy.counts[fault] > 2 for fault in shares), proxy.counts
     assert proxy.counts["requests"] > 200, proxy.counts
-    use_options(StorageConfig())
     assert tables(f"{folder}/run") == undisturbed[1]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -12,9 +13,11 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -26,7 +29,7 @@ from hercules_scale.hierarchy import Hierarchy
 from hercules_scale.jobs.cluster import run
 from hercules_scale.storage.store import Store
 from tests.conftest import small_config
-from tests.integration.nodes import WAIT_SECONDS, kill_node, start_node, wait_for
+from tests.integration.nodes import NODE_VARIABLE, WAIT_SECONDS, kill_node, start_node, wait_for
 from tests.s3_server import SECRET, free_port
 
 pytestmark = [pytest.mark.ray, pytest.mark.s3]
@@ -55,6 +58,23 @@ class Cluster:
     def submit(self, config: str, *arguments: str) -> list[str]:
         command = [sys.executable, "-m", "hercules_scale", "submit", config]
         return [*command, "--address", self.address, *arguments]
+
+    def processes(self) -> Iterator[tuple[psutil.Process, list[str]]]:
+        """All processes of the nodes, with their commands."""
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get(NODE_VARIABLE, "").startswith(str(self.folder)):
+                    yield process, process.cmdline()
+
+    def kill(self, *arguments: str) -> None:
+        """Kill the process with these arguments in its command."""
+        (found,) = [each for each, command in self.processes() if {*arguments} <= {*command}]
+        found.kill()
+
+    def titles(self, part: str) -> list[str]:
+        """Titles of processes with a part in them."""
+        titles = [" ".join(command) for _, command in self.processes()]
+        return [title for title in titles if part in title]
 
     def job_logs(self) -> str:
         logs = sorted(self.folder.glob("ray/session_latest/logs/job-driver-*.log"))
@@ -195,6 +215,33 @@ def test_a_submitted_run_that_loses_a_node_and_gets_another_equals_one_on_one_ma
     assert "done" in cluster.call("assign", store.uri, str(path), "--output", f"{s3}/assigned")
     again = Hierarchy.open(f"{s3}/assigned").memberships()
     assert again["item_id"].equals(one.memberships()["item_id"])
+
+
+@pytest.mark.llm
+@pytest.mark.slow
+def test_a_submitted_server_ends_when_its_job_is_killed(cluster: Cluster, tmp_path: Path) -> None:
+    config = str(tmp_path / "run.yaml")
+    values = small_config("unread", str(tmp_path / "unwritten"), summaries={"engine": "vllm"})
+    Path(config).write_text(yaml.safe_dump(values))
+    server = ("serve", config, "--port", str(port := free_port()))
+    assert "submitted" in cluster.call(*server, "--no-wait")
+    url = f"http://127.0.0.1:{port}/v1"
+    wait_for(lambda: f"served at {url}" in cluster.job_logs(), cluster.job_logs)
+    assert "smollm2-135m" in answer_of(f"{url}/models")
+    question = {"model": "smollm2-135m", "prompt": "One, two,", "max_tokens": 4}
+    (choice,) = json.loads(answer_of(f"{url}/completions", question))["choices"]
+    assert choice["text"]
+    assert cluster.titles("ServeReplica")
+    # As a driver that lacks memory; the job itself has no time to delete anything.
+    cluster.kill("-m", "hercules_scale", "serve")
+    wait_for(lambda: not cluster.titles("ServeReplica"), "a replica outlives its job")
+
+
+def answer_of(url: str, question: dict[str, object] | None = None) -> str:
+    data = None if question is None else json.dumps(question).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=WAIT_SECONDS) as answer:
+        return str(answer.read(), "utf-8")
 
 
 def test_who_cannot_get_in_is_told_why(

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import StageError
 from hercules_scale.runtime.resources import Pool
 from hercules_scale.stages.language_model import open_encoder
@@ -30,7 +31,7 @@ def test_an_encoder_that_dies_each_time_ends_the_run(local_ray: None) -> None:
         r"resumes$"
     )
     with (
-        open_encoder(Deadly(), Pool("", 1, 1, 0.0)) as encode,  # type: ignore[arg-type]
+        open_encoder(Deadly(), StorageConfig(), Pool("", 1, 1, 0.0)) as encode,  # type: ignore[arg-type]
         pytest.raises(StageError, match=said),
     ):
         encode(["a title", "a description"])

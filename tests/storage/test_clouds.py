@@ -17,7 +17,7 @@ from hercules_scale.errors import InputError
 from hercules_scale.reading.listing import list_sources
 from hercules_scale.reading.sources import check_unchanged
 from hercules_scale.storage.manifest import published_files
-from hercules_scale.storage.store import Store, use_options
+from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import read_rows, read_table, write_table
 from tests.cloud_servers import CONTAINER, azure_storage, google_storage
 
@@ -37,17 +37,14 @@ def cloud(
 
 
 @pytest.fixture
-def options(cloud: tuple[str, dict[str, Any]]) -> Iterator[StorageConfig]:
-    found = StorageConfig(**cloud[1])
-    use_options(found)
-    yield found
-    use_options(StorageConfig())
+def options(cloud: tuple[str, dict[str, Any]]) -> StorageConfig:
+    return StorageConfig(**cloud[1])
 
 
 def test_small_files_are_written_read_made_once_listed_and_deleted(
     cloud: tuple[str, dict[str, Any]], options: StorageConfig
 ) -> None:
-    store = Store(f"{cloud[0]}/small")
+    store = Store(f"{cloud[0]}/small", options)
     assert not store.exists("a")
     assert store.list_files("a") == []
     store.write_bytes("a/b", b"old and long")
@@ -68,7 +65,7 @@ def test_small_files_are_written_read_made_once_listed_and_deleted(
 def test_tables_are_written_and_read_in_parts(
     cloud: tuple[str, dict[str, Any]], options: StorageConfig
 ) -> None:
-    store = Store(f"{cloud[0]}/tables")
+    store = Store(f"{cloud[0]}/tables", options)
     numbers = np.random.default_rng(0).normal(size=300_000)
     table = pa.table({"x": numbers})
     file = write_table(store, "t/part.parquet", table)
@@ -82,12 +79,12 @@ def test_tables_are_written_and_read_in_parts(
 def test_a_changed_input_is_noticed(
     cloud: tuple[str, dict[str, Any]], options: StorageConfig
 ) -> None:
-    store = Store(f"{cloud[0]}/input")
+    store = Store(f"{cloud[0]}/input", options)
     found = []
     for text in (b"one\n", b"two\n"):
         store.write_bytes("texts.txt", text)
         for path in ("texts.txt", "", "*.txt"):
-            (source,) = list_sources([f"{store.uri}/{path}".rstrip("/")])
+            (source,) = list_sources([f"{store.uri}/{path}".rstrip("/")], storage=options)
             assert (source.uri, source.size_bytes) == (f"{store.uri}/texts.txt", 4)
             check_unchanged([source])
         found.append(source.version)
@@ -111,7 +108,7 @@ def test_a_run_makes_the_tables_of_one_on_local_files(
     random = np.random.default_rng(0)
     groups = np.arange(3_000) % 5
     columns = {f"x{axis}": random.normal(size=3_000) + 6 * (groups == axis) for axis in range(5)}
-    source = Store(f"{uri}/numbers")
+    source = Store(f"{uri}/numbers", options)
     write_table(source, "numbers.parquet", pa.table(columns))
     outputs = (f"{uri}/run", str(tmp_path / "run"))
     for output in outputs:
@@ -128,7 +125,7 @@ def test_a_run_makes_the_tables_of_one_on_local_files(
         assert code == 0, said
         unsafe = "two runs that start at once on this output may not notice each other"
         assert (unsafe in said) is output.startswith("gs://")
-    one, other = (published_files(Store(output)) for output in outputs)
+    one, other = (published_files(Store(output, options)) for output in outputs)
     assert one.keys() == other.keys()
     for name in ("clusters", "memberships", "reductions"):
         assert [file.sha256 for file in one[name]] == [file.sha256 for file in other[name]], name

@@ -2,8 +2,6 @@ import os
 import pickle
 import subprocess
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ import pytest
 
 from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import InputError
-from hercules_scale.storage.store import Store, split_uri, use_options
+from hercules_scale.storage.store import Store, split_uri
 
 
 def test_bytes_are_read_as_they_were_written(tmp_path: Path) -> None:
@@ -140,29 +138,11 @@ with Store(sys.argv[1]).open_output("items/part.parquet") as stream:
 
 
 def test_options_go_where_the_folder_goes(tmp_path: Path) -> None:
-    before, options = Store(str(tmp_path)).options, StorageConfig(retry_seconds=7)
-    try:
-        use_options(options)
-        store = Store(str(tmp_path))
-    finally:
-        use_options(before)
+    options = StorageConfig(retry_seconds=7)
+    store = Store(str(tmp_path), options)
     assert pickle.loads(pickle.dumps(store)).options == options
-    assert Store(str(tmp_path)).options == before
+    assert Store(str(tmp_path)).options == StorageConfig()
     assert store.hasty.options.retry_seconds == 5
-
-
-def test_two_threads_reach_folders_each_by_its_own_options(tmp_path: Path) -> None:
-    both = threading.Barrier(2)
-
-    def reach(seconds: float) -> float:
-        use_options(StorageConfig(retry_seconds=seconds))
-        both.wait()
-        return Store(str(tmp_path)).options.retry_seconds
-
-    before = Store(str(tmp_path)).options
-    with ThreadPoolExecutor(2) as threads:
-        assert list(threads.map(reach, (7, 8))) == [7, 8]
-    assert Store(str(tmp_path)).options == before
 
 
 def test_the_endpoint_is_what_the_environment_says_now(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,25 +1,33 @@
-"""The model's files on the node of a replica, which may be another than the driver's."""
+"""Set-up of a vLLM replica: the model's files on its node, and its end with the job."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import threading
+import time
 
 import ray
+from ray import serve
 from ray.llm._internal.common.callbacks.base import CallbackBase
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hercules_scale.config.resources import StorageConfig
 from hercules_scale.models import resolve_chat_model
-from hercules_scale.storage.store import use_options
+from hercules_scale.runtime.waiting import job_has_ended
 from hercules_scale.storage.stored_models import local_model
 
+WATCH_SECONDS = 10.0
 
-class ModelOfNode(CallbackBase):  # type: ignore[misc]
-    """Unpacks or copies a model once on each node of a replica, before vLLM looks for it.
 
-    ``LLMConfig.callback_config`` names this class, with the model as the run names it, and the
-    options of the storage that it may lie on.
+class ReplicaSetup(CallbackBase):  # type: ignore[misc]
+    """Prepares a replica before vLLM looks for its model.
+
+    ``LLMConfig.callback_config`` names this class, with these arguments:
+
+    - ``model``: the model as the run names it, unpacked or copied once on each node of a replica;
+    - ``storage``: options of the storage that it may lie on;
+    - ``application``, ``job``: the Serve application, and the Ray job with which it ends.
     """
 
     async def on_before_node_init(self) -> None:
@@ -28,6 +36,8 @@ class ModelOfNode(CallbackBase):  # type: ignore[misc]
         Raises:
             ConfigError: The alias's package is not installed here, or there is no such folder.
         """
+        watched = (self.kwargs["application"], self.kwargs["job"])
+        threading.Thread(target=_end_with_job, args=watched, daemon=True).start()
         asked = (self.kwargs["model"], self.kwargs["storage"])
         source = await asyncio.to_thread(_model_here, *asked)
         if not os.path.isdir(source):
@@ -49,5 +59,14 @@ class ModelOfNode(CallbackBase):  # type: ignore[misc]
 
 
 def _model_here(name: str, storage: StorageConfig) -> str:
-    use_options(storage)
-    return local_model(resolve_chat_model(name))
+    return local_model(resolve_chat_model(name), storage)
+
+
+def _end_with_job(application: str, job: str) -> None:
+    """Delete a Serve application once its job has ended.
+
+    Serve keeps an application until it is deleted, and a job that is killed deletes nothing.
+    """
+    while not job_has_ended(job):
+        time.sleep(WATCH_SECONDS)
+    serve.delete(application, _blocking=False)
