@@ -39,7 +39,7 @@ from hercules_scale.commands.cli import main as hercules_scale
 from hercules_scale.runtime import context
 from hercules_scale.stages import vectors
 from hercules_scale.storage import layout, lock
-from hercules_scale.storage.manifest import read_record
+from hercules_scale.storage.run_file import read_record
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import vector_column
 

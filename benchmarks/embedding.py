@@ -36,7 +36,7 @@ from hercules_scale.commands.demo import icd_table
 from hercules_scale.config.file import parse_config
 from hercules_scale.config.reading import EmbeddingConfig
 from hercules_scale.config.run import RunConfig
-from hercules_scale.models import resolve_embedding_model
+from hercules_scale.models.names import resolve_embedding_model
 from hercules_scale.reading.columns import Columns
 from hercules_scale.reading.items import Layout
 from hercules_scale.runtime.context import RunContext, Shards

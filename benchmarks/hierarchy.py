@@ -26,8 +26,9 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from hercules_scale.clustering.kmeans import kmeans
 from hercules_scale.clustering.levels import build_levels, compute_memberships
+from hercules_scale.clustering.local_vectors import LocalVectors
 from hercules_scale.clustering.smoothing import AUTO_SAMPLE_ROWS, choose_smoothing, smooth
-from hercules_scale.clustering.tiles import LocalVectors, labels_of, sample_rows
+from hercules_scale.clustering.tiles import labels_of, sample_rows
 from hercules_scale.config.hierarchy import HierarchyConfig
 
 Float32 = NDArray[np.float32]

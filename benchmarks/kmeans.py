@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans, MiniBatchKMeans
 
 from hercules_scale.clustering.kmeans import lloyd
-from hercules_scale.clustering.tiles import TILE_ROWS, LocalVectors, VectorSet
+from hercules_scale.clustering.local_vectors import LocalVectors
+from hercules_scale.clustering.tiles import TILE_ROWS, VectorSet
 from hercules_scale.config.hierarchy import HierarchyConfig
 from hercules_scale.stages.vectors import open_vectors
 

@@ -60,7 +60,7 @@ from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import read_tables
 from hercules_scale.summarization.chat import Model
-from hercules_scale.summarization.choosing import Items, label_accuracy
+from hercules_scale.summarization.label_choice import Items, label_accuracy
 from hercules_scale.summarization.ledger import FOLDER
 
 LEVELS = {

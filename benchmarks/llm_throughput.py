@@ -27,9 +27,10 @@ from hercules_scale.commands.demo import icd_table
 from hercules_scale.config.file import parse_config
 from hercules_scale.config.run import RunConfig
 from hercules_scale.config.summaries import SummariesConfig
-from hercules_scale.models import resolve_chat_model
+from hercules_scale.models.names import resolve_chat_model
 from hercules_scale.runtime.ray_session import local_or_cluster_ray
-from hercules_scale.serving.vllm import REPETITION_PENALTY, engine_arguments, serve_vllm
+from hercules_scale.serving.engine import engine_arguments
+from hercules_scale.serving.vllm import REPETITION_PENALTY, serve_vllm
 from hercules_scale.storage.store import Store
 from hercules_scale.summarization.asking import Asker
 from hercules_scale.summarization.chat import ChatRequest, Model

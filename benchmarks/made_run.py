@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from hercules_scale.config.file import parse_config
 from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.cluster_items import Source, TreeOrder, write_part, write_range
-from hercules_scale.storage.manifest import fingerprint, publish, timestamp, to_json
+from hercules_scale.storage.json_records import fingerprint, timestamp, to_json
+from hercules_scale.storage.manifest import publish
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
     FileRecord,

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from hercules_scale.config.reading import InputConfig
 from hercules_scale.reading.items import read_layout, read_piece
 from hercules_scale.reading.listing import list_sources
-from hercules_scale.reading.sources import split_into_pieces
+from hercules_scale.reading.pieces import split_into_pieces
 from hercules_scale.stages import ids, phrase_counts
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store

@@ -21,7 +21,8 @@ from hercules_scale.config.section import CALLABLE
 from hercules_scale.errors import ConfigError, InputError
 from hercules_scale.hierarchy import Hierarchy
 from hercules_scale.jobs.cluster import run
-from hercules_scale.reading.memory import IMAGE_ENDINGS, write_items
+from hercules_scale.reading.given import n_columns, names_files, write_dataset
+from hercules_scale.reading.memory import write_items
 from hercules_scale.runtime.context import Functions, name_of
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.storage import layout
@@ -29,7 +30,6 @@ from hercules_scale.storage.scratch import ScratchFolder
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import read_table
 
-WRITTEN = "input_written"
 # Label of an item that could not be used, as scikit-learn has it for noise.
 REJECTED = -1
 
@@ -159,7 +159,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         self.hierarchy_, self.labels_ = found, labels
         for name in ("n_features_in_", "feature_names_in_"):
             self.__dict__.pop(name, None)
-        if _n_columns(data) is not None:
+        if n_columns(data) is not None:
             validate_data(self, data, skip_check_array=True)
         return found
 
@@ -223,7 +223,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         n_known = getattr(self, "n_features_in_", None)
         if n_known is None or hasattr(data, "columns"):
             return
-        n_given = _n_columns(data)
+        n_given = n_columns(data)
         if n_given is None and isinstance(data, np.ndarray):
             raise InputError(
                 f"X must have {n_known} columns as in fit, got an array of shape {data.shape}. "
@@ -243,9 +243,9 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
             section["modality"] = self.modality
         folder = f"{output.rstrip('/')}/{layout.INPUT}"
         if hasattr(data, "write_parquet") and hasattr(data, "iter_batches"):
-            _write_dataset(data, folder, storage)
+            write_dataset(data, folder, storage)
             return section | {"path": folder}
-        if _names_files(data, self.modality):
+        if names_files(data, self.modality):
             if y is not None:
                 raise ConfigError(
                     "y must be given in input.label_columns where the items are files; name the "
@@ -315,35 +315,6 @@ def _models(config: RunConfig) -> list[str]:
     """Return the models that a configuration names."""
     named = config.embedding.model, config.embedding.text_model, config.summaries.model
     return [name for name in named if name is not None]
-
-
-def _n_columns(data: Any) -> int | None:
-    """Return the columns of an array, a table or a list of rows; nothing of other items."""
-    if isinstance(data, list | tuple):
-        first = data[0] if data else None
-        return len(first) if isinstance(first, list | tuple | np.ndarray) else None
-    shape: tuple[int, ...] = getattr(data, "shape", ())
-    return int(shape[1]) if len(shape) == 2 else None
-
-
-def _names_files(data: Any, modality: str | None) -> bool:
-    """Return whether data are the path, URI or paths of files; a list of strings is of texts."""
-    if isinstance(data, str | Path):
-        return True
-    if not isinstance(data, list | tuple) or modality == "image" or not data:
-        return False
-    return all(isinstance(each, Path) for each in data) and not all(
-        each.suffix.lower() in IMAGE_ENDINGS for each in data
-    )
-
-
-def _write_dataset(dataset: Any, folder: str, storage: StorageConfig) -> None:
-    """Write a Ray Dataset as Parquet, once: a resumed run takes up what was written."""
-    store, beside = (Store(each, storage) for each in (folder, folder.rpartition("/")[0]))
-    if not beside.exists(WRITTEN):
-        store.delete_files("")
-        dataset.write_parquet(store.root, filesystem=store.arrow)
-        beside.write_bytes(WRITTEN, b"")
 
 
 def _labels(

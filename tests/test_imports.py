@@ -9,6 +9,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = "hercules_scale"
+MODULE_LINES = 350
 ALLOWED = {
     "ray": {"runtime", "stages", "serving", "jobs", "commands"},
     "vllm": {"serving"},
@@ -101,3 +102,11 @@ def test_how_threads_of_faiss_wait_is_nobody_elses_business() -> None:
     found = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert "OMP_WAIT_POLICY" not in found.stdout
     assert "PATH" in found.stdout
+
+
+def test_no_module_is_long() -> None:
+    lengths = {
+        str(path.relative_to(REPOSITORY)): len(path.read_text(encoding="utf-8").splitlines())
+        for _, path in python_files()
+    }
+    assert {name: n for name, n in lengths.items() if n > MODULE_LINES} == {}

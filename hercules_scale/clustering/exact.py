@@ -23,14 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hercules_scale.clustering.assign import Float32, Int32, Int64, nearest, with_offsets
+from hercules_scale.clustering.lengths import vector_lengths
 from hercules_scale.clustering.passive_faiss import faiss
-from hercules_scale.clustering.search import (
-    Search,
-    error_bounds,
-    exact_distances,
-    least_squares,
-    vector_lengths,
-)
+from hercules_scale.clustering.search import Search, error_bounds, exact_distances, least_squares
 
 Float64 = NDArray[np.float64]
 

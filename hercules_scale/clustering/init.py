@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from hercules_scale.clustering.assign import Float32, Int64, nearest
 from hercules_scale.clustering.exact import Pass, find_labels
 from hercules_scale.clustering.hashing import draw_seed, uniform
+from hercules_scale.clustering.local_vectors import LocalVectors
 from hercules_scale.clustering.tiles import (
-    LocalVectors,
     Tile,
     VectorSet,
     sample_rows,

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from hercules_scale.clustering.agglomerative import Agglomeration, CutResult, agglomerate_vectors
 from hercules_scale.clustering.assign import Float32, Int32, Int64
 from hercules_scale.clustering.checkpoints import Checkpoints, NoCheckpoints, State
-from hercules_scale.clustering.choose_k import CurvePoint, choose_k
+from hercules_scale.clustering.choose_k import choose_k
+from hercules_scale.clustering.cluster_scores import CurvePoint
 from hercules_scale.clustering.exact import nearest_others, squared_distances
 from hercules_scale.clustering.kmeans import KMeansResult, kmeans, warm_up_size
+from hercules_scale.clustering.local_vectors import LocalVectors
 from hercules_scale.clustering.refinement import (
     DRAFT_TOLERANCE,
     UPPER_WEIGHTS,
@@ -23,7 +25,7 @@ from hercules_scale.clustering.refinement import (
     Tree,
     refine_tree,
 )
-from hercules_scale.clustering.tiles import LocalVectors, VectorSet, labels_of, sample_rows, take
+from hercules_scale.clustering.tiles import VectorSet, labels_of, sample_rows, take
 from hercules_scale.config.hierarchy import HierarchyConfig
 
 # A tree that starts from a sample's is near its optimum, and passes over all vectors are dear.

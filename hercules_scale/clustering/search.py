@@ -67,11 +67,6 @@ class FaissGpuSearch:
         return index
 
 
-def vector_lengths(vectors: Float32) -> NDArray[np.float64]:
-    """Return L2 norms, shape (n,)."""
-    return np.asarray(np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)))
-
-
 def error_bounds(
     lengths: NDArray[np.float64], dimension: int, centroids: Float32, offsets: Float32 | None
 ) -> NDArray[np.float64]:

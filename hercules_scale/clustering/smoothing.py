@@ -15,8 +15,9 @@ from scipy import sparse
 from hercules_scale.clustering.assign import Float32, Int32, Int64, to_unit
 from hercules_scale.clustering.hashing import draw_seed, hash_rows
 from hercules_scale.clustering.kmeans import kmeans
+from hercules_scale.clustering.local_vectors import LocalVectors
 from hercules_scale.clustering.passive_faiss import faiss
-from hercules_scale.clustering.tiles import LocalVectors, labels_of
+from hercules_scale.clustering.tiles import labels_of
 from hercules_scale.config.hierarchy import HierarchyConfig
 
 AUTO_NEIGHBOURS = 10

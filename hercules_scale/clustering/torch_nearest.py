@@ -10,14 +10,14 @@ Only numpy and torch are imported.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from hercules_scale.clustering.torch_operands import Centroids, Rows
 
 Array = Tensor | NDArray[np.float32]
 
@@ -29,16 +29,6 @@ MAX_ROWS = 65_536
 MAX_PAIRS = 1 << 24
 # Differences in float64 that are held at a time.
 DIFFERENCE_BYTES = 512 << 20
-# Rows are searched for candidates by the least score of each group of centroids.
-GROUP = 16
-MIN_GROUPS = 64
-# A product's rows have whole 16-byte words, and three columns for a centroid's own term.
-TERM_COLUMNS = 3
-ALIGNMENT = 8
-# Relative error of a float32 sum, per number summed. Tensor cores cut off where others round, and
-# align a few products at a time: at most 1.5 · 2^-23 of the sum of magnitudes each.
-# Source: Fasi, Higham, Mikaitis, Pranesh, Numerical behavior of NVIDIA tensor cores (2021).
-SUM_ERROR = 2.0**-22
 # Two squared distances of float32 that are truly equal differ by less than this share: each number
 # of a difference is rounded, squared, and added at most 25 times, each within 2^-24.
 FLOAT32_MARGIN = 2.0**-17
@@ -70,8 +60,8 @@ def nearest_torch(
         ValueError: A number is not finite, or float32 products are not of full precision.
     """
     device = torch.device(device)
-    rows = _Rows.of(_on(vectors, device), dtype)
-    ready = _Centroids.of(
+    rows = Rows.of(_on(vectors, device), dtype)
+    ready = Centroids.of(
         _on(centroids, device),
         None if offsets is None else _on(offsets, device),
         rows.longest,
@@ -107,7 +97,7 @@ class DeviceTiles:
         dtype: torch.dtype = torch.bfloat16,
     ) -> None:
         self._device, self._dtype, self._places = torch.device(device), dtype, places
-        self._tiles = [_Rows.of(_on(tile, self._device), dtype) for tile in tiles]
+        self._tiles = [Rows.of(_on(tile, self._device), dtype) for tile in tiles]
         self._labels = [_unassigned(tile) for tile in self._tiles]
         self.sums = torch.zeros(0, 0, dtype=torch.int64, device=self._device)
         self.counts = torch.zeros(0, dtype=torch.int64, device=self._device)
@@ -131,7 +121,7 @@ class DeviceTiles:
             self._labels = [_unassigned(tile) for tile in self._tiles]
         longest = max(tile.longest for tile in self._tiles)
         given = None if offsets is None else _on(offsets, self._device)
-        ready = _Centroids.of(centroids, given, longest, 1, self._dtype)
+        ready = Centroids.of(centroids, given, longest, 1, self._dtype)
         distances = []
         for index, tile in enumerate(self._tiles):
             near, ids = _search(tile, ready, 1)
@@ -163,127 +153,6 @@ class DeviceTiles:
             self.counts.index_add_(0, old, ones, alpha=-1)
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Vectors made ready for the product.
-
-    Attributes:
-        exact: Shape (n, d), float32.
-        product: Rounded, and ones for the centroids' terms, shape (n, width).
-        lengths: L2 norms of the rounded vectors, shape (n,), float64.
-        lost: L2 norms of what rounding took off, shape (n,), float64.
-        longest: No vector is longer.
-    """
-
-    exact: Tensor
-    product: Tensor
-    lengths: Tensor
-    lost: Tensor
-    longest: float
-
-    @classmethod
-    def of(cls, exact: Tensor, dtype: torch.dtype) -> _Rows:
-        d = exact.shape[1]
-        product, lengths, lost = _rounded(exact, dtype, len(exact))
-        product[:, d : d + TERM_COLUMNS] = 1
-        longest = float((lengths + lost).max()) if len(exact) else 0.0
-        if not math.isfinite(longest):
-            raise ValueError("vectors must be finite, got NaN or infinity; leave such rows out")
-        return cls(exact, product, lengths, lost, longest)
-
-    def part(self, start: int, stop: int) -> _Rows:
-        """Return some consecutive rows."""
-        rows = slice(start, stop)
-        return replace(
-            self,
-            exact=self.exact[rows],
-            product=self.product[rows],
-            lengths=self.lengths[rows],
-            lost=self.lost[rows],
-        )
-
-
-@dataclass(frozen=True)
-class _Centroids:
-    """Centroids made ready for the product, and what its error is made of.
-
-    Attributes:
-        exact: Shape (k, d), float32.
-        offsets: Shape (k,), float64.
-        product: -2 times the rounded centroids and their own terms in three columns, shape
-            (group · n_groups, width). Centroid ``id`` is member ``id // n_groups`` of group
-            ``id % n_groups``; rows that cannot be nearest have an infinite term.
-        group: Members of a group.
-        reach: Roots of the terms of those that can be nearest, in order, shape (m,).
-        largest: Largest values of each block and the blocks before it: L2 norm, L2 norm after
-            rounding, L2 norm of the rounding error, sum of a term's magnitudes and error of a
-            term, shape (5, m).
-        n_nearest: Number of centroids to find.
-    """
-
-    exact: Tensor
-    offsets: Tensor
-    product: Tensor
-    group: int
-    reach: Tensor
-    largest: Tensor
-    n_nearest: int
-
-    @classmethod
-    def of(
-        cls,
-        exact: Tensor,
-        offsets: Tensor | None,
-        longest: float,
-        n_nearest: int,
-        dtype: torch.dtype,
-    ) -> _Centroids:
-        k, d = exact.shape
-        if not 1 <= n_nearest <= k:
-            raise ValueError(f"n_nearest must be from 1 to the {k} centroids, got {n_nearest}")
-        own = torch.zeros(k, dtype=torch.float64, device=exact.device)
-        own = own if offsets is None else offsets.double()
-        norms = torch.linalg.vector_norm(exact, dim=1, dtype=torch.float64)
-        terms = norms.square() + own
-        if not bool(torch.isfinite(terms).all()):
-            raise ValueError("centroids and offsets must be finite, got NaN or infinity")
-        near = ~_too_far(terms, 2 * longest * norms, n_nearest)
-        # Each group of the search has a least score, and n_nearest of them are needed.
-        group = GROUP if k >= GROUP * max(MIN_GROUPS, n_nearest) else 1
-        padded = -(-k // (group * ALIGNMENT)) * group * ALIGNMENT
-        product, lengths, lost = _rounded(exact, dtype, padded)
-        product *= -2
-        product[:k][~near] = 0
-        pieces = _pieces(torch.where(near, terms - terms[near].min(), torch.inf), dtype)
-        product[:, d] = torch.inf
-        product[:k, d : d + TERM_COLUMNS] = pieces
-        kept = pieces[near].double()
-        term_lost = (terms[near] - terms[near].min() - kept.sum(dim=1)).abs()
-        reach, order = terms[near].sqrt().sort()
-        each = (norms[near], lengths[near], lost[near], kept.abs().sum(dim=1), term_lost)
-        largest = torch.stack(each)[:, order].cummax(dim=1).values
-        return cls(exact, own, product, group, reach, largest, n_nearest)
-
-    def error(self, rows: _Rows) -> Tensor:
-        """Return a bound on the error of any score of each row, shape (n,), float64.
-
-        With x = x' + r and c = c' + s, x' and c' rounded: x·c - x'·c' = r·c + x'·s, at most
-        |r||c| + |x'||s| by Cauchy and Schwarz. The product's own sums add ``SUM_ERROR`` a number.
-
-        Centroids of more than 4 (|x| + b), b the n-th smallest norm, are left out: their scores lie
-        so far above n others that no error makes them lower, and they would widen the bound.
-        """
-        width = self.product.shape[1]
-        bound = 4 * (rows.lengths + rows.lost + self.reach[self.n_nearest - 1])
-        last = torch.searchsorted(self.reach, bound, right=True) - 1
-        length, rounded_length, lost, term, term_lost = self.largest[:, last]
-        rounding = 2 * (rows.lost * length + rows.lengths * lost)
-        summed = 2 * rows.lengths * rounded_length + term
-        tiny = width * torch.finfo(torch.float32).tiny
-        error: Tensor = rounding + term_lost + SUM_ERROR * width * summed + tiny
-        return error
-
-
 def _on(array: Array, device: torch.device) -> Tensor:
     if isinstance(array, np.ndarray) and not array.flags.writeable:
         # torch warns of memory that cannot be written, even where it only reads.
@@ -291,47 +160,11 @@ def _on(array: Array, device: torch.device) -> Tensor:
     return torch.as_tensor(array, dtype=torch.float32, device=device)
 
 
-def _unassigned(tile: _Rows) -> Tensor:
+def _unassigned(tile: Rows) -> Tensor:
     return torch.full((len(tile.exact),), -1, dtype=torch.int32, device=tile.exact.device)
 
 
-def _rounded(exact: Tensor, dtype: torch.dtype, n_rows: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the vectors in the product's type and width, their norms, and the norms of what was
-    lost."""
-    d = exact.shape[1]
-    width = -(-(d + TERM_COLUMNS) // ALIGNMENT) * ALIGNMENT
-    product = torch.zeros(n_rows, width, dtype=dtype, device=exact.device)
-    product[: len(exact), :d] = exact
-    back = product[: len(exact), :d].float()
-    lengths = torch.linalg.vector_norm(back, dim=1, dtype=torch.float64)
-    # Exact: float32 holds what 8 of its 24 digits leave.
-    lost = torch.linalg.vector_norm(exact - back, dim=1, dtype=torch.float64)
-    return product, lengths, lost
-
-
-def _pieces(terms: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return terms as sums of three numbers of a type, shape (k, 3)."""
-    pieces = []
-    for _ in range(TERM_COLUMNS):
-        pieces.append(terms.to(dtype))
-        left = terms - pieces[-1].double()
-        terms = torch.where(torch.isfinite(terms), left, 0.0)
-    return torch.stack(pieces, dim=1)
-
-
-def _too_far(terms: Tensor, reach: Tensor, n_nearest: int) -> Tensor:
-    """Return the centroids that are nearest to no row: their large terms and norms would widen the
-    bound.
-
-    A score lies within ``reach`` = 2 max|x| |c| of the term.
-    """
-    upper = terms + reach
-    bound = torch.kthvalue(upper, n_nearest).values
-    # Far above the rounding of float64.
-    return terms - reach - bound > 1e-9 * (upper + bound)
-
-
-def _search(rows: _Rows, centroids: _Centroids, n_nearest: int) -> tuple[Tensor, Tensor]:
+def _search(rows: Rows, centroids: Centroids, n_nearest: int) -> tuple[Tensor, Tensor]:
     """Return distances and ids of the nearest, both of shape (n, n_nearest)."""
     found = [_search_block(part, centroids, n_nearest) for part in _blocks(rows, centroids)]
     none = torch.zeros(0, n_nearest, device=rows.exact.device)
@@ -341,7 +174,7 @@ def _search(rows: _Rows, centroids: _Centroids, n_nearest: int) -> tuple[Tensor,
     )
 
 
-def _blocks(rows: _Rows, centroids: _Centroids) -> Iterator[_Rows]:
+def _blocks(rows: Rows, centroids: Centroids) -> Iterator[Rows]:
     """Yield blocks of nearly equal size, so many that the scores of each fit."""
     n, padded = len(rows.exact), len(centroids.product)
     held = (CUDA_SCORE_BYTES if rows.exact.is_cuda else CPU_SCORE_BYTES) // (4 * padded)
@@ -350,7 +183,7 @@ def _blocks(rows: _Rows, centroids: _Centroids) -> Iterator[_Rows]:
         yield rows.part(n * block // n_blocks, n * (block + 1) // n_blocks)
 
 
-def _search_block(rows: _Rows, centroids: _Centroids, n_nearest: int) -> tuple[Tensor, Tensor]:
+def _search_block(rows: Rows, centroids: Centroids, n_nearest: int) -> tuple[Tensor, Tensor]:
     scores = _scores(rows.product, centroids.product)
     scores = scores.view(len(scores), centroids.group, -1)
     # Along the middle, so that neighbouring threads read neighbouring numbers.
@@ -383,7 +216,7 @@ def _settle(
     scores: Tensor,
     minima: Tensor,
     limits: Tensor,
-    centroids: _Centroids,
+    centroids: Centroids,
     n_nearest: int,
 ) -> tuple[Tensor, Tensor]:
     """Return distances and ids of the nearest among the centroids with scores within the limits."""
@@ -438,7 +271,7 @@ def _value_of(wanted: Tensor, row: Tensor, ids: Tensor, values: Tensor) -> Tenso
 
 
 def _pair_distances(
-    vectors: Tensor, centroids: _Centroids, row: Tensor, ids: Tensor, dtype: torch.dtype
+    vectors: Tensor, centroids: Centroids, row: Tensor, ids: Tensor, dtype: torch.dtype
 ) -> Tensor:
     """Return squared L2 distances of pairs, with offsets, shape (pairs,)."""
     step = max(1, DIFFERENCE_BYTES // (8 * vectors.shape[1]))

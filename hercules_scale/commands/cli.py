@@ -14,7 +14,7 @@ from hercules_scale.errors import HerculesScaleError, InputError
 from hercules_scale.sanitize import for_stream, printable, printable_lines, without_secrets
 
 if TYPE_CHECKING:
-    from hercules_scale.commands.submit import Work
+    from hercules_scale.commands.work import Work
     from hercules_scale.config.resources import StorageConfig
     from hercules_scale.config.run import RunConfig
     from hercules_scale.hierarchy import Hierarchy
@@ -97,7 +97,8 @@ def _run(options: argparse.Namespace) -> None:
 def _plan(options: argparse.Namespace) -> None:
     config = _load(options)
     if options.address is not None:
-        from hercules_scale.commands.submit import submit, work_of_run
+        from hercules_scale.commands.submit import submit
+        from hercules_scale.commands.work import work_of_run
 
         if options.show_prompt is not None:
             raise InputError("--show-prompt needs no cluster; leave --address out")
@@ -138,7 +139,7 @@ def _say_line(line: str) -> None:
 
 def _work_of(options: argparse.Namespace) -> Work:
     """Return the run, or the other command, that is to be submitted."""
-    from hercules_scale.commands.submit import work_of_command, work_of_run
+    from hercules_scale.commands.work import work_of_command, work_of_run
 
     if options.config not in SUBMITTED:
         return work_of_run(_load(options))

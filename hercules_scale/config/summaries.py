@@ -7,7 +7,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from hercules_scale.config.section import CALLABLE, EndpointUrl, Section, key
-from hercules_scale.models import DEFAULT_CHAT_MODEL, n_parameters
+from hercules_scale.models.aliases import DEFAULT_CHAT_MODEL
+from hercules_scale.models.sizes import n_parameters
 
 # Arguments of vLLM's engine that are set here, with the key to change them by where there is one.
 OWN_ENGINE_ARGUMENTS = {

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from hercules_scale.config.section import names_function
 from hercules_scale.errors import InputError
-from hercules_scale.models import is_alias
+from hercules_scale.models.aliases import is_alias
 
 
 def check_trusted(uri: str, key: str, named: str | None, given: str | None, option: str) -> None:

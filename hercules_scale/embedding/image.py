@@ -14,7 +14,8 @@ from hercules_scale.config.resources import StorageConfig
 from hercules_scale.embedding.encoder import ImageEncoder
 from hercules_scale.embedding.sentence_transformer import choose_device, in_halves
 from hercules_scale.errors import ConfigError
-from hercules_scale.models import DEFAULT_IMAGE_MODEL, IMAGE_ALIASES, resolve_image_model
+from hercules_scale.models.aliases import DEFAULT_IMAGE_MODEL, IMAGE_ALIASES
+from hercules_scale.models.names import resolve_image_model
 from hercules_scale.storage.stored_models import local_model
 
 Precision = Literal["auto", "float32", "bfloat16"]

@@ -14,7 +14,7 @@ from hercules_scale.embedding.encoder import check_dimensions, named_prompt
 from hercules_scale.embedding.packed_linear import pack_linear_layers
 from hercules_scale.embedding.windows import Windows, tokenize
 from hercules_scale.errors import ConfigError
-from hercules_scale.models import resolve_embedding_model
+from hercules_scale.models.names import resolve_embedding_model
 from hercules_scale.storage.stored_models import local_model
 
 CPU_BATCH_TOKENS = 1024

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from hercules_scale.clustering.assign import Float32, Int64, to_unit
 from hercules_scale.evaluation.internal import internal_metrics
-from hercules_scale.summarization.choosing import Items, label_accuracy
-from hercules_scale.summarization.distinct import title_key
+from hercules_scale.summarization.distinct_titles import title_key
+from hercules_scale.summarization.label_choice import Items, label_accuracy
 
 Measured = dict[str, tuple[float, int]]
 

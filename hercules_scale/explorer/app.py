@@ -22,11 +22,20 @@ from starlette.routing import Route
 from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import HerculesScaleError, InputError
 from hercules_scale.explorer import search, views
+from hercules_scale.explorer.exports import BINARY, EXPORTS, write_export
+from hercules_scale.explorer.forms import fields
 from hercules_scale.explorer.jobs import ENDINGS, MAX_UPLOAD_BYTES, Jobs
+from hercules_scale.explorer.requests import (
+    body,
+    body_number,
+    body_text,
+    query_key,
+    query_key_if_any,
+    query_number,
+    query_page,
+)
 from hercules_scale.explorer.sessions import ShownRun
-from hercules_scale.hierarchy import Hierarchy
 from hercules_scale.results.edits import read_edit, write_edit
-from hercules_scale.results.rows_csv import harmless
 from hercules_scale.results.run import read_files
 from hercules_scale.storage.cluster_items import TABLE
 from hercules_scale.storage.tables import FileRecord
@@ -34,16 +43,6 @@ from hercules_scale.storage.tables import FileRecord
 STATIC = importlib.resources.files("hercules_scale.explorer").joinpath("static")
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 IMAGE_TYPES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
-BINARY = "application/octet-stream"
-EXPORTS = {
-    # As files to be saved: opened here they would be pages of the explorer.
-    "html": BINARY,
-    "json": "application/json",
-    "csv": "text/csv",
-    "clusters.csv": "text/csv",
-    "map.png": "image/png",
-}
-MAX_BODY_BYTES = 1_000_000
 # Tables that hold the texts of all items.
 ITEM_TABLES = ("items", TABLE)
 
@@ -89,20 +88,24 @@ class Explorer:
             "state": lambda run, request: run.state(),
             "tree": lambda run, request: views.tree(run.refresh_edits()),
             "descriptions": lambda run, request: views.description_places(run.opened()),
-            "points": lambda run, request: views.points(run.with_items(), _key(request, False)),
-            "cluster": lambda run, request: views.cluster(run.opened(), _cluster_key(request)),
-            "items": lambda run, request: views.items(
-                run.with_items(), _cluster_key(request), *_page(request)
+            "points": lambda run, request: views.points(
+                run.with_items(), query_key_if_any(request)
             ),
-            "item": lambda run, request: views.item(run.opened(), _number(request, "row")),
-            "ledger": lambda run, request: views.ledger(run.opened(), *_page(request)),
+            "cluster": lambda run, request: views.cluster(run.opened(), query_key(request)),
+            "items": lambda run, request: views.items(
+                run.with_items(), query_key(request), *query_page(request)
+            ),
+            "item": lambda run, request: views.item(run.opened(), query_number(request, "row")),
+            "ledger": lambda run, request: views.ledger(run.opened(), *query_page(request)),
             "evaluations": lambda run, request: views.table_rows(run.opened(), "evaluations"),
             "k_selection": lambda run, request: views.table_rows(run.opened(), "k_selection"),
             "search/clusters": lambda run, request: search.find_clusters(
                 run.opened(), request.query_params.get("q", "")
             ),
             "search/items": lambda run, request: search.find_items(
-                run.with_items(), request.query_params.get("q", ""), _number(request, "start", 0)
+                run.with_items(),
+                request.query_params.get("q", ""),
+                query_number(request, "start", 0),
             ),
             "compare": self._compare,
             "search/meaning": lambda run, request: run.meaning.find(
@@ -110,7 +113,7 @@ class Explorer:
             ),
             "search/items_by_meaning": self._items_by_meaning,
             "search/similar": lambda run, request: search.similar_items(
-                run.with_items(), _number(request, "row"), _number(request, "start", 0)
+                run.with_items(), query_number(request, "row"), query_number(request, "start", 0)
             ),
         }
         routes = [
@@ -152,17 +155,17 @@ class Explorer:
     def _items_by_meaning(run: ShownRun, request: Request) -> Any:
         run.with_items()
         return run.meaning.find_items(
-            request.query_params.get("q", ""), _number(request, "start", 0)
+            request.query_params.get("q", ""), query_number(request, "start", 0)
         )
 
     def _compare(self, run: ShownRun, request: Request) -> Any:
         # scipy takes a quarter of a second, which the first page need not wait for.
         from hercules_scale.explorer.compare import compare
 
-        number = _number(request, "other")
+        number = query_number(request, "other")
         if number >= len(self.runs):
             raise InputError(f"there is no run {number}")
-        levels = _number(request, "level"), _number(request, "other_level")
+        levels = query_number(request, "level"), query_number(request, "other_level")
         return compare(run.refresh_edits(), self.runs[number].refresh_edits(), *levels)
 
     @property
@@ -174,7 +177,6 @@ class Explorer:
     def _form(self) -> dict[str, Any]:
         if self.jobs is None:
             return {"enabled": False}
-        from hercules_scale.explorer.forms import fields
 
         return {
             "enabled": True,
@@ -226,25 +228,7 @@ class Explorer:
         # It is deleted after the response was sent.
         folder = tempfile.TemporaryDirectory(prefix="hercules_scale_")
         path = f"{folder.name}/{form}"
-
-        def write() -> None:
-            hierarchy = Hierarchy(shown.store)
-            if form == "clusters.csv":
-                vectors = ["centroid", "description_embedding"]
-                clusters = hierarchy.clusters().drop(columns=vectors)
-                harmless(clusters).to_csv(path, index=False)
-            elif form == "map.png":
-                import matplotlib
-
-                # Windows belong to a main thread, which this is not.
-                matplotlib.use("Agg")
-                hierarchy.data_map(path=path)
-            else:
-                {"html": hierarchy.to_html, "csv": hierarchy.to_csv, "json": hierarchy.to_json}[
-                    form
-                ](path)
-
-        await run_in_threadpool(write)
+        await run_in_threadpool(write_export, shown.store, form, path)
         name = f"{shown.name}.{form}"
         return FileResponse(
             path, media_type=EXPORTS[form], filename=name, background=BackgroundTask(folder.cleanup)
@@ -258,7 +242,7 @@ class Explorer:
             raise HTTPException(
                 403, "privacy keeps texts of small clusters back, and this table holds all"
             )
-        number = _number(request, "part", 0)
+        number = query_number(request, "part", 0)
 
         def open_part(files: list[FileRecord]) -> Any:
             # The names of files come from the manifest, never from the browser.
@@ -291,8 +275,8 @@ class Explorer:
         def read() -> bytes | None:
             shown = self.run(request)
             if "place" not in request.query_params:
-                return shown.opened().thumbnail(_number(request, "row"))
-            place, run = _number(request, "place"), shown.with_items()
+                return shown.opened().thumbnail(query_number(request, "row"))
+            place, run = query_number(request, "place"), shown.with_items()
             if place >= run.n_items or "thumbnail" not in run.items.columns:
                 return None
             # With the id, so that it is shown to those alone who may see the item.
@@ -314,13 +298,13 @@ class Explorer:
         def write() -> dict[str, Any]:
             shown = self.run(request)
             run = shown.opened()
-            key = run.check((_whole(values, "level"), _whole(values, "id")))
+            key = run.check((body_number(values, "level"), body_number(values, "id")))
             now = read_edit(run.store, key)
             if values.get("revision") != (None if now is None else now.revision):
                 raise HTTPException(
                     409, "somebody else has edited this cluster meanwhile; read it again"
                 )
-            edit = write_edit(run.store, key, _words(values, "title"), _words(values, "note"))
+            edit = write_edit(run.store, key, body_text(values, "title"), body_text(values, "note"))
             run.edits = {**run.edits, key: edit}
             return views.cluster(run, key)
 
@@ -333,63 +317,7 @@ def to_json(value: Any, status: int = 200) -> Response:
     return Response(text, status, media_type="application/json")
 
 
-async def body(request: Request) -> dict[str, Any]:
-    """Return the JSON object that a request holds.
-
-    Raises:
-        InputError: It holds another thing, or too much.
-    """
-    data = b""
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > MAX_BODY_BYTES:
-            raise InputError(f"a request must have at most {MAX_BODY_BYTES:,} bytes")
-    try:
-        values = json.loads(data)
-    except ValueError:
-        values = None
-    if not isinstance(values, dict):
-        raise InputError("a request must hold a JSON object")
-    return values
-
-
 async def _told(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         return to_json({"error": error.detail}, error.status_code)
     return to_json({"error": str(error)}, 400)
-
-
-def _number(request: Request, name: str, default: int | None = None) -> int:
-    text = request.query_params.get(name, "" if default is None else str(default))
-    # int() would take any length and any script's digits.
-    if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise InputError(f"{name} must be a whole number, got {text[:40]!r}")
-    return int(text)
-
-
-def _key(request: Request, needed: bool = True) -> tuple[int, int] | None:
-    if not needed and "level" not in request.query_params:
-        return None
-    return _number(request, "level"), _number(request, "id")
-
-
-def _cluster_key(request: Request) -> tuple[int, int]:
-    return _number(request, "level"), _number(request, "id")
-
-
-def _page(request: Request) -> tuple[int, int]:
-    return _number(request, "offset", 0), _number(request, "limit", 50)
-
-
-def _whole(values: dict[str, Any], name: str) -> int:
-    value = values.get(name)
-    if type(value) is not int:
-        raise InputError(f"{name} must be a whole number")
-    return value
-
-
-def _words(values: dict[str, Any], name: str) -> str | None:
-    value = values.get(name)
-    if value is not None and not isinstance(value, str):
-        raise InputError(f"{name} must be text")
-    return value

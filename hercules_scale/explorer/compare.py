@@ -12,7 +12,7 @@ from scipy import sparse
 
 from hercules_scale.errors import InputError
 from hercules_scale.evaluation.external import external_metrics
-from hercules_scale.explorer.opened import OpenRun
+from hercules_scale.explorer.open_run import OpenRun
 from hercules_scale.storage.tables import iterate_batches
 
 # Clusters that are shown, the largest first, each with so many of the other run.

@@ -17,7 +17,7 @@ from hercules_scale.config.file import check_functions, parse_config
 from hercules_scale.config.run import RunConfig
 from hercules_scale.config.section import CALLABLE
 from hercules_scale.errors import ConfigError
-from hercules_scale.models import IMAGE_ALIASES, chat_aliases, embedding_aliases
+from hercules_scale.models.aliases import IMAGE_ALIASES, chat_aliases, embedding_aliases
 
 MODELS = {
     "embedding.model": [*embedding_aliases(), *IMAGE_ALIASES],

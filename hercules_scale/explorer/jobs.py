@@ -19,7 +19,18 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import yaml
 
+from hercules_scale.config.reading import CsvConfig, InputConfig
 from hercules_scale.errors import HerculesScaleError, InputError
+from hercules_scale.explorer.forms import configuration
+from hercules_scale.reading.csv_files import csv_rows
+from hercules_scale.reading.files import raw_batches, read_file_head
+from hercules_scale.reading.heads import LONGEST_LINE_BYTES
+from hercules_scale.reading.lines import json_batches
+from hercules_scale.reading.listing import list_sources
+from hercules_scale.reading.parquet import parquet_batches
+from hercules_scale.reading.pieces import split_into_pieces
+from hercules_scale.reading.streams import dialect_of
+from hercules_scale.reading.survey import survey
 
 ENDINGS = ("parquet", "csv", "jsonl", "txt", "npy", "png", "jpg", "jpeg")
 MAX_UPLOAD_BYTES = 8 << 30
@@ -155,12 +166,6 @@ class Jobs:
         Raises:
             InputError: It cannot be read.
         """
-        from hercules_scale.config.reading import InputConfig
-        from hercules_scale.reading.files import raw_batches
-        from hercules_scale.reading.listing import list_sources
-        from hercules_scale.reading.sources import split_into_pieces
-        from hercules_scale.reading.survey import survey
-
         upload = None if is_input else self.upload(number)
         path = self.input(number) if upload is None else str(upload.path)
         name = path if upload is None else upload.name
@@ -194,10 +199,6 @@ class Jobs:
             ConfigError: The configuration is wrong.
             InputError: There is no such upload, or too much is running.
         """
-        from hercules_scale.explorer.forms import configuration
-        from hercules_scale.reading.listing import list_sources
-        from hercules_scale.reading.survey import survey
-
         given, name = values.get("config"), values.get("name")
         if not isinstance(given, dict):
             raise InputError("a run needs a configuration")
@@ -285,16 +286,6 @@ def _plain_preview(path: Path) -> dict[str, Any]:
 
     Memory: that of a run's reader, some 16 MiB of the file decoded, however large it is.
     """
-    from hercules_scale.config.reading import CsvConfig, InputConfig
-    from hercules_scale.reading.csv_files import csv_rows
-    from hercules_scale.reading.files import read_file_head
-    from hercules_scale.reading.heads import LONGEST_LINE_BYTES
-    from hercules_scale.reading.lines import json_batches
-    from hercules_scale.reading.listing import list_sources
-    from hercules_scale.reading.parquet import parquet_batches
-    from hercules_scale.reading.sources import split_into_pieces
-    from hercules_scale.reading.streams import dialect_of
-
     try:
         (source,) = list_sources([str(path)])
         # Refuses what is too wide before it is read.

@@ -19,8 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from hercules_scale.config.reading import EmbeddingConfig
+from hercules_scale.config.section import names_function
+from hercules_scale.config.trust import check_models
 from hercules_scale.errors import InputError
-from hercules_scale.explorer.opened import READERS, OpenRun
+from hercules_scale.explorer.open_run import READERS, OpenRun
+from hercules_scale.models.aliases import DEFAULT_TEXT_MODEL
+from hercules_scale.stages.encoders import load_encoder
 from hercules_scale.storage.cluster_items import CODES, SCALES, from_bytes
 
 Vectors = NDArray[np.float32]
@@ -311,12 +316,6 @@ class Meaning:
         return nearest_items(self._run, self._encode(query), start, "cosine")
 
     def _encode(self, query: str) -> NDArray[np.float32]:
-        from hercules_scale.config.reading import EmbeddingConfig
-        from hercules_scale.config.section import names_function
-        from hercules_scale.config.trust import check_models
-        from hercules_scale.models import DEFAULT_TEXT_MODEL
-        from hercules_scale.stages.encoders import load_encoder
-
         with self._lock:
             if self._encoder is None:
                 config = self._run.finished.config("embedding")

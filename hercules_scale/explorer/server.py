@@ -15,8 +15,8 @@ import uvicorn
 from hercules_scale.config.resources import StorageConfig
 from hercules_scale.endpoint import is_loopback_host
 from hercules_scale.errors import InputError
+from hercules_scale.explorer.access_control import AccessControl
 from hercules_scale.explorer.app import Explorer
-from hercules_scale.explorer.guard import Guard
 
 TOKEN = "HERCULES_EXPLORER_TOKEN"  # noqa: S105
 TOKEN_CHARACTERS = 16
@@ -62,7 +62,7 @@ def serve(
     port = listener.getsockname()[1]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
     print(f"explorer: {address}{f'?token={token}' if token else ''}", flush=True)
-    guarded = Guard(explorer.application(), port, token)
+    guarded = AccessControl(explorer.application(), port, token)
     config = uvicorn.Config(
         guarded, log_level="warning", access_log=False, server_header=False, lifespan="off",
         timeout_graceful_shutdown=2,

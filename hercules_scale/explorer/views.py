@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hercules_scale.errors import InputError
-from hercules_scale.explorer.opened import OpenRun
+from hercules_scale.explorer.open_run import OpenRun
 from hercules_scale.reduction.pca import Scatter
 from hercules_scale.results.edits import ClusterKey
 from hercules_scale.results.run import read_files
 from hercules_scale.results.title_sources import title_marks
-from hercules_scale.storage.tables import FileRecord, column_vectors
+from hercules_scale.storage.tables import FileRecord, column_vectors, read_rows, read_tables
 
 MAX_PAGE = 200
 # Items drawn as points, at most; more are a density over a grid.
@@ -303,8 +303,6 @@ def points(run: OpenRun, key: ClusterKey | None) -> dict[str, Any]:
 
 def table_rows(run: OpenRun, name: str) -> list[dict[str, Any]]:
     """Return a small table whole."""
-    from hercules_scale.storage.tables import read_tables
-
     if not run.finished.files.get(name):
         return []
 
@@ -326,7 +324,6 @@ def ledger(run: OpenRun, offset: int, limit: int) -> dict[str, Any]:
     """Return a page of the requests to the language model, without prompts."""
     if not 1 <= limit <= MAX_PAGE or offset < 0:
         raise InputError(f"limit must be from 1 to {MAX_PAGE} and offset at least 0")
-    from hercules_scale.storage.tables import read_rows
 
     def read(files: list[FileRecord]) -> dict[str, Any]:
         rows: list[dict[str, Any]] = []

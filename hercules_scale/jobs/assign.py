@@ -28,8 +28,10 @@ from hercules_scale.stages.language_model import open_model
 from hercules_scale.stages.read import read_items
 from hercules_scale.stages.statistics import known_moments
 from hercules_scale.storage import layout
-from hercules_scale.storage.manifest import published_files, read_run, run_config
-from hercules_scale.storage.store import Store, split_uri
+from hercules_scale.storage.file_systems import split_uri
+from hercules_scale.storage.manifest import published_files
+from hercules_scale.storage.run_file import read_run, run_config
+from hercules_scale.storage.store import Store
 
 NEEDED = ("memberships", "assigner", "reference", "item_keys")
 

@@ -31,7 +31,8 @@ from hercules_scale.runtime.machines import label_encoder_gib, take_resources
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.runtime.ray_session import check_one_machine
 from hercules_scale.runtime.resources import label_encoder_pool
-from hercules_scale.runtime.shards import ShardResult, run_once
+from hercules_scale.runtime.shard_tasks import ShardResult
+from hercules_scale.runtime.shards import run_once
 from hercules_scale.runtime.waiting import Room
 from hercules_scale.stages.assigner import keep_assigner
 from hercules_scale.stages.cluster import Clustering, cluster_items
@@ -49,9 +50,10 @@ from hercules_scale.stages.summarize import Summaries, summarize_clusters
 from hercules_scale.stages.tree_order import order_items
 from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage import layout, schemas
+from hercules_scale.storage.commits import read_commits
 from hercules_scale.storage.faults import explain, reason_of
 from hercules_scale.storage.lock import hold_lock
-from hercules_scale.storage.manifest import publish, read_commits
+from hercules_scale.storage.manifest import publish
 from hercules_scale.storage.schemas import WITHHELD
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (

@@ -39,16 +39,10 @@ from hercules_scale.stages.judge import CALLS_FROM, Judgement, check_judgement, 
 from hercules_scale.stages.label_items import read_label_items
 from hercules_scale.stages.summarize import Summaries, measured_labels
 from hercules_scale.storage import layout, schemas
+from hercules_scale.storage.json_records import to_json
 from hercules_scale.storage.lock import hold_lock
-from hercules_scale.storage.manifest import (
-    next_part,
-    number_of,
-    published_files,
-    read_run,
-    replace_table,
-    run_config,
-    to_json,
-)
+from hercules_scale.storage.manifest import next_part, number_of, published_files, replace_table
+from hercules_scale.storage.run_file import read_run, run_config
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, column_vectors, read_table, read_tables
 

@@ -12,11 +12,10 @@ from hercules_scale.config.section import names_function
 from hercules_scale.endpoint import endpoint_url, is_loopback
 from hercules_scale.errors import ConfigError, InputError
 from hercules_scale.jobs.disk_space import check_space, count_rows, dimension_of
-from hercules_scale.models import (
-    DEFAULT_MODELS,
-    IMAGE_ALIASES,
+from hercules_scale.models.aliases import DEFAULT_MODELS, IMAGE_ALIASES
+from hercules_scale.models.hub import check_local
+from hercules_scale.models.names import (
     check_chat_model,
-    check_local,
     resolve_embedding_model,
     resolve_image_model,
 )
@@ -29,8 +28,9 @@ from hercules_scale.runtime.context import NO_FUNCTIONS, Functions
 from hercules_scale.stages.vocabulary import read_vocabulary
 from hercules_scale.storage import layout
 from hercules_scale.storage.faults import reason_of
+from hercules_scale.storage.file_systems import split_uri
 from hercules_scale.storage.manifest import check_free
-from hercules_scale.storage.store import Store, split_uri
+from hercules_scale.storage.store import Store
 from hercules_scale.summarization.clients import OpenAIClient
 
 
@@ -79,7 +79,7 @@ def check_language_model(config: RunConfig) -> None:
             check_local("summaries.model", config.summaries.model)
         if config.summaries.engine_kwargs or config.resources.llm_accelerator:
             # Heavy, so that it is loaded only where there is something to check.
-            from hercules_scale.serving.vllm import check_arguments
+            from hercules_scale.serving.engine import check_arguments
 
             check_arguments(config)
     if config.summaries.engine == "openai":

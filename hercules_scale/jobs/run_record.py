@@ -22,8 +22,9 @@ from hercules_scale.runtime.prometheus import RunMetrics
 from hercules_scale.runtime.ray_session import local_or_cluster_ray
 from hercules_scale.sanitize import without_secrets
 from hercules_scale.storage import layout
+from hercules_scale.storage.json_records import fingerprint, timestamp, to_json
 from hercules_scale.storage.lock import Lock
-from hercules_scale.storage.manifest import FORMAT, fingerprint, read_record, timestamp, to_json
+from hercules_scale.storage.run_file import FORMAT, read_record
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord
 

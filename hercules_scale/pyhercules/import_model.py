@@ -20,8 +20,9 @@ from hercules_scale.pyhercules.imported_tables import (
 )
 from hercules_scale.pyhercules.model_json import Item, Model, Rejected, read_items, read_model
 from hercules_scale.storage import layout, schemas
+from hercules_scale.storage.json_records import fingerprint, timestamp, to_json
 from hercules_scale.storage.lock import hold_lock
-from hercules_scale.storage.manifest import check_free, fingerprint, publish, timestamp, to_json
+from hercules_scale.storage.manifest import check_free, publish
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, write_table
 

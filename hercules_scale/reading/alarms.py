@@ -13,7 +13,7 @@ import numpy as np
 from hercules_scale.config.reading import InputConfig
 from hercules_scale.reading.columns import Columns, Guess
 from hercules_scale.reading.decimals import GROUPED, is_missing
-from hercules_scale.reading.guesses import is_int, texts_of
+from hercules_scale.reading.guessed_roles import is_int, texts_of
 from hercules_scale.reading.heads import SNIFFED_ROWS, FileHead
 
 # Repeated values that stand for none, such as 65535, up to three of them: so many times as far from

@@ -24,7 +24,8 @@ from hercules_scale.reading.lines import (
     line_batches,
 )
 from hercules_scale.reading.parquet import BATCH_BYTES, parquet_batches, parquet_head
-from hercules_scale.reading.sources import COMPRESSED, Piece, SourceFile, npy_header
+from hercules_scale.reading.pieces import Piece
+from hercules_scale.reading.sources import COMPRESSED, SourceFile, npy_header
 from hercules_scale.reading.streams import UNPACK, UNPACK_ERRORS, dialect_of, read_head
 
 # Decoded images of a batch are held together.

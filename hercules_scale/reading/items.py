@@ -15,7 +15,8 @@ from hercules_scale.reading.columns import Columns, is_text, with_columns
 from hercules_scale.reading.files import piece_columns, raw_batches
 from hercules_scale.reading.heads import named_columns
 from hercules_scale.reading.payload import as_text, flatten, payload, true_rows, vector_length
-from hercules_scale.reading.sources import COMPRESSED, Piece, SourceFile, split_into_pieces
+from hercules_scale.reading.pieces import Piece, split_into_pieces
+from hercules_scale.reading.sources import COMPRESSED, SourceFile
 from hercules_scale.reading.streams import dialect_of
 from hercules_scale.reading.survey import survey
 from hercules_scale.storage.schemas import SCANNED_OWNERS, scanned, scanned_labels

@@ -26,7 +26,7 @@ from hercules_scale.reading.decimals import as_number, is_missing
 from hercules_scale.reading.dialect import HEAD_BYTES
 from hercules_scale.reading.encodings import decoded
 from hercules_scale.reading.files import read_file_head
-from hercules_scale.reading.guesses import NUMBERS_SHARE, guess_roles, texts_of
+from hercules_scale.reading.guessed_roles import NUMBERS_SHARE, guess_roles, texts_of
 from hercules_scale.reading.heads import FileHead
 from hercules_scale.reading.lines import paragraphs_in_lines, table_in_lines
 from hercules_scale.reading.sources import SourceFile

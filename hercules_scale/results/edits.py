@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 import pyarrow as pa
 
 from hercules_scale.errors import InputError
-from hercules_scale.storage.manifest import fingerprint, timestamp, to_json
+from hercules_scale.storage.json_records import fingerprint, timestamp, to_json
 from hercules_scale.storage.store import Store
 
 FOLDER = "edits"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from typing import Any
 
@@ -123,6 +124,21 @@ def draw_data_map(run: Run, level: int) -> Any:
     # A notebook would show the figure again, and keep it.
     pyplot.close(figure)
     return figure
+
+
+def finish_figure(figure: Any, path: str | None = None) -> Any:
+    """Have notebooks show a figure, and write it to a local file where one is named."""
+    if path is not None:
+        figure.savefig(path, bbox_inches="tight")
+    # Notebooks show figures by themselves only where pyplot was imported.
+    figure._repr_png_ = lambda: _png(figure)
+    return figure
+
+
+def _png(figure: Any) -> bytes:
+    data = io.BytesIO()
+    figure.savefig(data, format="png", bbox_inches="tight")
+    return data.getvalue()
 
 
 def _short(title: str) -> str:

@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from hercules_scale.errors import InputError
 from hercules_scale.results.edits import read_edits, with_edits
-from hercules_scale.storage.manifest import published_files, read_run
+from hercules_scale.storage.manifest import published_files
+from hercules_scale.storage.run_file import read_run
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
     FileRecord,

@@ -9,8 +9,9 @@ from hercules_scale.errors import InputError
 from hercules_scale.runtime.progress import StageReport
 from hercules_scale.sanitize import printable
 from hercules_scale.storage import layout
+from hercules_scale.storage.commits import read_commits
 from hercules_scale.storage.lock import held_by
-from hercules_scale.storage.manifest import read_commits, read_record
+from hercules_scale.storage.run_file import read_record
 from hercules_scale.storage.store import Store
 
 

@@ -19,16 +19,18 @@ from hercules_scale.config.resources import StorageConfig
 from hercules_scale.config.run import RunConfig
 from hercules_scale.config.section import names_function
 from hercules_scale.errors import ConfigError, InputError
-from hercules_scale.models import (
+from hercules_scale.models.aliases import (
     DEFAULT_IMAGE_MODEL,
     DEFAULT_TEXT_MODEL,
     IMAGE_ALIASES,
-    check_chat_model,
-    check_vllm,
     embedding_aliases,
+)
+from hercules_scale.models.names import (
+    check_chat_model,
     resolve_embedding_model,
     resolve_image_model,
 )
+from hercules_scale.models.packages import check_vllm
 from hercules_scale.reading.sources import SourceFile
 from hercules_scale.runtime.context import RunContext
 from hercules_scale.runtime.resources import (
@@ -46,7 +48,8 @@ from hercules_scale.runtime.resources import (
 )
 from hercules_scale.runtime.waiting import POLL_SECONDS, Room
 from hercules_scale.storage import layout
-from hercules_scale.storage.store import Store, split_uri
+from hercules_scale.storage.file_systems import split_uri
+from hercules_scale.storage.store import Store
 from hercules_scale.storage.stored_models import check_source, model_gib
 
 # Label of the nodes of one kind.

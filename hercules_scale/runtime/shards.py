@@ -8,53 +8,36 @@ from __future__ import annotations
 
 import itertools
 import logging
-import resource
-import uuid
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import ray
 
 from hercules_scale.errors import ERRORS_BY_NAME, StageError
-from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.context import RunContext
 from hercules_scale.runtime.resources import Pool
+from hercules_scale.runtime.shard_tasks import (
+    DIED,
+    ShardResult,
+    ShardTask,
+    ShardWorker,
+    attempts_folder,
+    commit_of,
+    peak_bytes,
+)
 from hercules_scale.runtime.waiting import DEATHS, POLL_SECONDS, Room, polled
 from hercules_scale.storage import layout
-from hercules_scale.storage.faults import explain
-from hercules_scale.storage.manifest import (
+from hercules_scale.storage.commits import (
     Commit,
     read_commit,
     read_commits,
     whole_commits,
     write_commit,
 )
-from hercules_scale.storage.store import Store
-from hercules_scale.storage.tables import FileRecord
 
-logger = logging.getLogger(__name__)
 REPORTED = ("shard", "units", "peak_bytes")
-# Error type of a row about a shard that is not tried again.
-DIED = "died"
-
-
-@dataclass(frozen=True)
-class ShardResult:
-    """Result of a worker for one shard."""
-
-    files: list[FileRecord] = field(default_factory=list)
-    info: dict[str, Any] = field(default_factory=dict)
-    units: int = 1
-
-
-class ShardWorker(Protocol):
-    """Work on one shard at a time, in a task or an actor; heavy parts load at the first shard."""
-
-    def __call__(self, shard: int, /) -> ShardResult:
-        """Write the shard's files and say what they hold."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -85,86 +68,6 @@ class Stage:
     here: bool = False
 
 
-class _ShardTask:
-    """Runs one shard in a worker and returns the outcome as a row."""
-
-    def __init__(self, worker: ShardWorker, store: Store, stage: str, fingerprint: str) -> None:
-        self._worker, self._store = worker, store
-        self._stage, self._fingerprint = stage, fingerprint
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        (shard,) = batch["shard"]
-        units, error_type, error = 0, "", ""
-        try:
-            # Ray repeats what a lost process or node had done and not yet reported.
-            commit = read_commit(self._store, self._stage, int(shard), self._fingerprint)
-            if commit is None:
-                with _attempt(self._store, self._stage, int(shard)) as may_begin:
-                    if may_begin:
-                        result = self._store.patiently(lambda: self._worker(int(shard)))
-                        commit = _commit(int(shard), self._fingerprint, result)
-                        write_commit(self._store, self._stage, commit)
-            if commit is None:
-                error_type, error = DIED, _place(self._worker, int(shard))
-            else:
-                units = commit.info["units"]
-        except Exception as problem:
-            # As a row, because an exception would lose its type on the way.
-            logger.exception("stage %s, shard %s", self._stage, shard)
-            problem = explain(problem, self._store.uri) or problem
-            error_type, error = type(problem).__name__, " ".join(str(problem).split())[:1000]
-        return {
-            "shard": np.array([shard]),
-            "units": np.array([units]),
-            "peak_bytes": np.array([_peak_bytes()]),
-            "error_type": np.array([error_type]),
-            "error": np.array([error]),
-        }
-
-
-@contextmanager
-def _attempt(store: Store, stage: str, shard: int) -> Iterator[bool]:
-    """Keep a mark while a worker processes a shard; it remains if the worker dies.
-
-    Yields:
-        Whether the shard may be begun, since too few workers died of it.
-    """
-    # All in one folder, since one that is deleted loses what another process writes into it.
-    folder, name = _attempts(stage), f"{shard:06d}"
-    marks = [mark for mark in store.list_folder(folder) if mark.partition(".")[0] == name]
-    if len(marks) >= DEATHS:
-        yield False
-        return
-    marks.append(f"{name}.{uuid.uuid4().hex}")
-    store.write_bytes(f"{folder}/{marks[-1]}", b"")
-    try:
-        yield True
-    finally:
-        # Whatever it raised, the worker lives.
-        for mark in marks:
-            store.delete_files(f"{folder}/{mark}")
-
-
-def _attempts(stage: str) -> str:
-    return f"{layout.WORK}/attempts/{stage}"
-
-
-def _place(worker: ShardWorker, shard: int) -> str:
-    """Describe the place of a shard for an error message."""
-    pieces, shards = getattr(worker, "pieces", None), getattr(worker, "shards", None)
-    if pieces is not None:
-        place: str = pieces[shard].described
-        return place
-    if isinstance(shards, Shards):
-        start, stop = shards.bounds(shard)
-        return f"items {start:,} to {stop - 1:,}"
-    return f"of {worker.__class__.__name__.strip('_')}"
-
-
-def _commit(shard: int, fingerprint: str, result: ShardResult) -> Commit:
-    return Commit(shard, fingerprint, result.files, {**result.info, "units": result.units})
-
-
 def run_once(context: RunContext, name: str, work: Callable[[], ShardResult]) -> Commit:
     """Do work once in a run, in the driver, and return its commit.
 
@@ -175,7 +78,7 @@ def run_once(context: RunContext, name: str, work: Callable[[], ShardResult]) ->
     """
     commit = done_shards(context, name).get(0)
     if commit is None:
-        commit = _commit(0, context.fingerprint, work())
+        commit = commit_of(0, context.fingerprint, work())
         write_commit(context.store, name, commit)
     return commit
 
@@ -234,7 +137,7 @@ def run_shards(
         died: dict[int, str] = {}
         if todo:
             # Marks of an attempt that was killed as a whole say nothing of a shard.
-            context.store.delete_files(_attempts(stage.name))
+            context.store.delete_files(attempts_folder(stage.name))
             with closing(_map(context, stage, todo, worker)) as rows:
                 for row in rows:
                     if row["error_type"] == DIED:
@@ -288,7 +191,7 @@ def _map(
 
     def begun() -> bool:
         # A worker leaves a mark when it begins.
-        return bool(context.store.list_folder(_attempts(stage.name)))
+        return bool(context.store.list_folder(attempts_folder(stage.name)))
 
     try:
         for row in run(stage, todo, arguments):
@@ -308,18 +211,14 @@ def _in_this_process(
     context: RunContext, stage: Stage, todo: list[int], worker: ShardWorker
 ) -> Iterator[dict[str, Any]]:
     for shard in todo:
-        commit = _commit(shard, context.fingerprint, worker(shard))
+        commit = commit_of(shard, context.fingerprint, worker(shard))
         write_commit(context.store, stage.name, commit)
         yield {
             "shard": shard,
             "units": commit.info["units"],
-            "peak_bytes": _peak_bytes(),
+            "peak_bytes": peak_bytes(),
             "error_type": "",
         }
-
-
-def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _in_actors(
@@ -341,7 +240,7 @@ def _in_actors(
     assert stage.pool is not None
     least, most = (min(size, len(todo)) for size in (stage.pool.least, stage.pool.most))
     results = shards.map_batches(
-        _ShardTask,
+        ShardTask,
         fn_constructor_args=arguments,
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(
@@ -362,7 +261,7 @@ def _in_tasks(
     name = f"hercules_{stage.name}"
     options = {"name": name, "num_cpus": 1, "max_retries": -1, "scheduling_strategy": "SPREAD"}
     run = ray.remote(**options)(_run_task)
-    task = ray.put(_ShardTask(*arguments))
+    task = ray.put(ShardTask(*arguments))
     left = iter(todo)
     running = [run.remote(task, shard) for shard in itertools.islice(left, stage.workers)]
     try:
@@ -379,7 +278,7 @@ def _in_tasks(
             ray.cancel(reference)
 
 
-def _run_task(task: _ShardTask, shard: int) -> dict[str, Any]:
+def _run_task(task: ShardTask, shard: int) -> dict[str, Any]:
     return task({"shard": [shard]})
 
 

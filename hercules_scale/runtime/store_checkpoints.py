@@ -12,7 +12,7 @@ import numpy as np
 from hercules_scale.clustering.checkpoints import State
 from hercules_scale.runtime.progress import Measure
 from hercules_scale.storage import layout
-from hercules_scale.storage.manifest import to_json
+from hercules_scale.storage.json_records import to_json
 from hercules_scale.storage.store import Store
 
 # A state is kept this often, so that a loop of short iterations is not slowed down.

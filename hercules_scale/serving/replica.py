@@ -13,7 +13,7 @@ from ray.llm._internal.common.callbacks.base import CallbackBase
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hercules_scale.config.resources import StorageConfig
-from hercules_scale.models import resolve_chat_model
+from hercules_scale.models.names import resolve_chat_model
 from hercules_scale.runtime.waiting import job_has_ended
 from hercules_scale.storage.stored_models import local_model
 

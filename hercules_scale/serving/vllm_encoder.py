@@ -17,7 +17,8 @@ from hercules_scale.embedding.encoder import check_dimensions, named_prompt
 from hercules_scale.embedding.sentence_transformer import choose_device
 from hercules_scale.embedding.windows import Windows, tokenize
 from hercules_scale.errors import ConfigError
-from hercules_scale.models import check_vllm, resolve_embedding_model
+from hercules_scale.models.names import resolve_embedding_model
+from hercules_scale.models.packages import check_vllm
 from hercules_scale.serving import vllm_plugin
 from hercules_scale.storage.stored_models import local_model
 

@@ -20,7 +20,8 @@ from hercules_scale.clustering.levels import Memberships
 from hercules_scale.errors import InputError
 from hercules_scale.evaluation.drift import Distances, drift_table, level_limits
 from hercules_scale.runtime.context import RunContext, Shards
-from hercules_scale.runtime.shards import ShardResult, Stage, run_shards
+from hercules_scale.runtime.shard_tasks import ShardResult
+from hercules_scale.runtime.shards import Stage, run_shards
 from hercules_scale.stages.assigner import (
     columns_of_levels,
     read_assigner,

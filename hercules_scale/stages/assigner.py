@@ -25,7 +25,8 @@ from hercules_scale.clustering.levels import Level
 from hercules_scale.evaluation.drift import SAMPLE_ITEMS, Distances, reference_table
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.partial_sums import GatherOnRay
-from hercules_scale.runtime.shards import ShardResult, Stage, run_once, run_shards
+from hercules_scale.runtime.shard_tasks import ShardResult
+from hercules_scale.runtime.shards import Stage, run_once, run_shards
 from hercules_scale.stages.item_metrics import ClusteredItems, leaf_sums
 from hercules_scale.stages.vectors import read_vectors
 from hercules_scale.storage import layout, schemas

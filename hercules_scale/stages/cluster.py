@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hercules_scale.clustering.agglomerative import EXACT_ROWS, MICRO_PER_CLUSTER, CutResult
 from hercules_scale.clustering.assigner import Assigner
-from hercules_scale.clustering.choose_k import CurvePoint
+from hercules_scale.clustering.cluster_scores import CurvePoint
 from hercules_scale.clustering.kmeans import KMeansResult
 from hercules_scale.clustering.levels import Level, LevelResult, Levels, build_levels
 from hercules_scale.errors import InputError
@@ -27,7 +27,7 @@ from hercules_scale.stages.memberships import STAGE as MEMBERSHIPS
 from hercules_scale.stages.memberships import MembershipWriter, MembersSummary, merge_summaries
 from hercules_scale.stages.vectors import ShardTiles, open_vectors
 from hercules_scale.storage import layout, schemas
-from hercules_scale.storage.manifest import Commit, read_commits, write_commit
+from hercules_scale.storage.commits import Commit, read_commits, write_commit
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, read_table, vector_column, write_table
 

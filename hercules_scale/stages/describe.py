@@ -12,11 +12,12 @@ from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.event_loop import run_coroutine
 from hercules_scale.runtime.progress import StageProgress
 from hercules_scale.runtime.prometheus import call_recorder
-from hercules_scale.runtime.shards import ShardResult, Stage, done_shards, run_shards
+from hercules_scale.runtime.shard_tasks import ShardResult
+from hercules_scale.runtime.shards import Stage, done_shards, run_shards
 from hercules_scale.stages.read import PUT_DESCRIPTIONS
 from hercules_scale.stages.summarize import prompt_style
 from hercules_scale.storage import layout, schemas
-from hercules_scale.storage.manifest import Commit, read_commits, write_commit
+from hercules_scale.storage.commits import Commit, read_commits, write_commit
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, read_table, write_table
 from hercules_scale.summarization.asking import Asker

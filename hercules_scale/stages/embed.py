@@ -17,7 +17,8 @@ from hercules_scale.reading.moments import Moments
 from hercules_scale.reading.redact import redacted
 from hercules_scale.runtime.context import RunContext
 from hercules_scale.runtime.resources import embedding_pool
-from hercules_scale.runtime.shards import ShardResult, ShardWorker, Stage, done_shards, run_shards
+from hercules_scale.runtime.shard_tasks import ShardResult, ShardWorker
+from hercules_scale.runtime.shards import Stage, done_shards, run_shards
 from hercules_scale.stages.encoders import (
     Embed,
     Vectors,
@@ -29,7 +30,7 @@ from hercules_scale.stages.encoders import (
 )
 from hercules_scale.stages.read import Items
 from hercules_scale.storage import layout, schemas
-from hercules_scale.storage.manifest import Commit, read_commits
+from hercules_scale.storage.commits import Commit, read_commits
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
     FileRecord,

@@ -17,7 +17,8 @@ from hercules_scale.config.resources import StorageConfig
 from hercules_scale.embedding.encoder import ImageEncoder, TextEncoder
 from hercules_scale.embedding.endpoint import EndpointEncoder
 from hercules_scale.endpoint import endpoint_url
-from hercules_scale.models import DEFAULT_TEXT_MODEL, model_identity
+from hercules_scale.models.aliases import DEFAULT_TEXT_MODEL
+from hercules_scale.models.names import model_identity
 from hercules_scale.runtime.job_environment import versions_of
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import column_vectors, read_table, vector_column, write_table

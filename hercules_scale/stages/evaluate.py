@@ -21,7 +21,8 @@ from hercules_scale.evaluation.summaries import (
 )
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.partial_sums import Gather, GatherOnRay
-from hercules_scale.runtime.shards import ShardResult, run_once
+from hercules_scale.runtime.shard_tasks import ShardResult
+from hercules_scale.runtime.shards import run_once
 from hercules_scale.stages.cluster import Clustering
 from hercules_scale.stages.ground_truth import Truth, external_figures
 from hercules_scale.stages.item_metrics import ClusteredItems, item_metrics

@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from hercules_scale.runtime.context import RunContext
-from hercules_scale.runtime.shards import ShardResult, Stage, run_shards
+from hercules_scale.runtime.shard_tasks import ShardResult
+from hercules_scale.runtime.shards import Stage, run_shards
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import read_table

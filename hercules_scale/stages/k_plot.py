@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from hercules_scale.clustering.choose_k import CurvePoint
+from hercules_scale.clustering.cluster_scores import CurvePoint
 
 
 def plot_curve(points: list[CurvePoint], score: str) -> bytes:

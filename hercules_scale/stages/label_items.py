@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from hercules_scale.clustering.assign import Int64, to_unit
 from hercules_scale.clustering.hashing import hash_rows, uniform
 from hercules_scale.runtime.context import RunContext, Shards
-from hercules_scale.runtime.shards import ShardResult, Stage, run_shards
+from hercules_scale.runtime.shard_tasks import ShardResult
+from hercules_scale.runtime.shards import Stage, run_shards
 from hercules_scale.stages.cluster import Clustering
 from hercules_scale.stages.prompt_facts import shown_rows
 from hercules_scale.storage import layout
-from hercules_scale.storage.manifest import Commit, read_commits
+from hercules_scale.storage.commits import Commit, read_commits
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
     column_vectors,
@@ -24,7 +25,7 @@ from hercules_scale.storage.tables import (
     vector_column,
     write_table,
 )
-from hercules_scale.summarization.choosing import Items
+from hercules_scale.summarization.label_choice import Items
 
 STAGE = "label_items"
 # Items of a finest cluster, half to choose by and half to measure on.

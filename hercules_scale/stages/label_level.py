@@ -14,16 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hercules_scale.clustering.assign import Float32
-from hercules_scale.summarization.choosing import (
-    TYPICAL_DESCRIPTION,
-    TYPICAL_TITLE,
-    Items,
-    choose_labels,
-    list_penalty,
-    reading_penalty,
-)
+from hercules_scale.summarization.candidates import Candidates
 from hercules_scale.summarization.cluster_facts import Child, ClusterFacts
-from hercules_scale.summarization.distinct import (
+from hercules_scale.summarization.distinct_titles import (
     alike_titles,
     names_a_part,
     title_key,
@@ -31,7 +24,15 @@ from hercules_scale.summarization.distinct import (
 )
 from hercules_scale.summarization.fallback import summary_from_keyphrases, withheld_summary
 from hercules_scale.summarization.grounding import LEAST_OF_TITLE, Grounding
-from hercules_scale.summarization.label import Candidates, Labeller
+from hercules_scale.summarization.label import Labeller
+from hercules_scale.summarization.label_choice import (
+    TYPICAL_DESCRIPTION,
+    TYPICAL_TITLE,
+    Items,
+    choose_labels,
+    list_penalty,
+    reading_penalty,
+)
 from hercules_scale.summarization.parsing import Summary
 
 Float64 = NDArray[np.float64]

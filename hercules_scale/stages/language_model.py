@@ -16,7 +16,7 @@ from hercules_scale.config.reading import EmbeddingConfig
 from hercules_scale.config.resources import StorageConfig
 from hercules_scale.endpoint import endpoint_key
 from hercules_scale.errors import StageError
-from hercules_scale.models import resolve_chat_model
+from hercules_scale.models.names import resolve_chat_model
 from hercules_scale.runtime.context import RunContext
 from hercules_scale.runtime.event_loop import run_coroutine
 from hercules_scale.runtime.resources import Pool, replica_pool

@@ -21,7 +21,7 @@ from hercules_scale.clustering.threads import map_blocks
 from hercules_scale.clustering.tiles import Tile, first_of_each
 from hercules_scale.runtime.context import Shards
 from hercules_scale.storage import layout
-from hercules_scale.storage.manifest import Commit, read_commit, write_commit
+from hercules_scale.storage.commits import Commit, read_commit, write_commit
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, memberships_table, read_table, write_table
 

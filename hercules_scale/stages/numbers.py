@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.tiles import FAR
+from hercules_scale.clustering.lengths import FAR
 from hercules_scale.errors import InputError
 from hercules_scale.reading.moments import Moments
 from hercules_scale.runtime.context import RunContext, Shards
-from hercules_scale.runtime.shards import ShardResult, Stage, run_shards
+from hercules_scale.runtime.shard_tasks import ShardResult
+from hercules_scale.runtime.shards import Stage, run_shards
 from hercules_scale.storage import layout
-from hercules_scale.storage.manifest import read_commits
+from hercules_scale.storage.commits import read_commits
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import column_numbers, iterate_batches, read_table
 

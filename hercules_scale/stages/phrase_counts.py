@@ -10,7 +10,8 @@ import pyarrow as pa
 from hercules_scale.clustering.hashing import uniform
 from hercules_scale.reading.redact import redacted
 from hercules_scale.runtime.context import RunContext, Shards
-from hercules_scale.runtime.shards import ShardResult, Stage, run_shards
+from hercules_scale.runtime.shard_tasks import ShardResult
+from hercules_scale.runtime.shards import Stage, run_shards
 from hercules_scale.stages.cluster import Clustering
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from hercules_scale.clustering.assign import Int32, Int64
 from hercules_scale.clustering.tiles import first_of_each
 from hercules_scale.runtime.context import RunContext, Shards
-from hercules_scale.runtime.shards import ShardResult, Stage, run_once, run_shards
+from hercules_scale.runtime.shard_tasks import ShardResult
+from hercules_scale.runtime.shards import Stage, run_once, run_shards
 from hercules_scale.stages.cluster import Clustering
 from hercules_scale.stages.read_shards import OWNERS, SCANNED_OWNERS
 from hercules_scale.storage import layout

@@ -24,14 +24,14 @@ from hercules_scale.stages.privacy import withheld_reasons
 from hercules_scale.stages.statistics import Statistics
 from hercules_scale.stages.vocabulary import Vocabulary, load_vocabulary
 from hercules_scale.storage import layout
-from hercules_scale.storage.manifest import read_commits
+from hercules_scale.storage.commits import read_commits
 from hercules_scale.storage.schemas import WITHHELD
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import column_vectors, read_table, take_rows
-from hercules_scale.summarization.choosing import sibling_groups
 from hercules_scale.summarization.cluster_facts import Child, ClusterFacts
 from hercules_scale.summarization.grounding import SaidWords
 from hercules_scale.summarization.keyphrases import CHARACTERS_READ, PhraseCounts
+from hercules_scale.summarization.label_choice import sibling_groups
 from hercules_scale.summarization.tokens import CHARACTERS_PER_TOKEN
 
 KEYPHRASES = 8

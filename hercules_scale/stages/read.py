@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 from hercules_scale.errors import InputError
 from hercules_scale.reading.items import Layout, read_layout
 from hercules_scale.reading.moments import Moments
-from hercules_scale.reading.sources import Piece, SourceFile, check_unchanged, split_into_pieces
+from hercules_scale.reading.pieces import Piece, split_into_pieces
+from hercules_scale.reading.sources import SourceFile, check_unchanged
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.shards import Stage, run_shards
 from hercules_scale.stages.ids import find_repeated_ids
@@ -31,7 +32,7 @@ from hercules_scale.stages.read_shards import (
     write_rejected,
 )
 from hercules_scale.storage import layout
-from hercules_scale.storage.manifest import Commit, read_commits
+from hercules_scale.storage.commits import Commit, read_commits
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, read_table
 

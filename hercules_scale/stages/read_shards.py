@@ -17,12 +17,12 @@ from hercules_scale.reading.images import image_title
 from hercules_scale.reading.items import Layout, read_piece
 from hercules_scale.reading.moments import Moments
 from hercules_scale.reading.numbers import verbalise_rows
+from hercules_scale.reading.pieces import Piece
 from hercules_scale.reading.redact import redacted
-from hercules_scale.reading.sources import Piece
 from hercules_scale.runtime.context import Shards
-from hercules_scale.runtime.shards import ShardResult
+from hercules_scale.runtime.shard_tasks import ShardResult
 from hercules_scale.storage import layout, schemas
-from hercules_scale.storage.manifest import Commit
+from hercules_scale.storage.commits import Commit
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
     FileRecord,

@@ -24,23 +24,18 @@ from hercules_scale.clustering.assign import Float32, Int64, nearest, to_unit
 from hercules_scale.clustering.choose_k import k_range
 from hercules_scale.clustering.hashing import draw_seed
 from hercules_scale.clustering.kmeans import kmeans
+from hercules_scale.clustering.local_vectors import LocalVectors
 from hercules_scale.clustering.smoothing import (
     AUTO_SAMPLE_ROWS,
     SmoothingChoice,
     choose_smoothing,
     is_unit,
 )
-from hercules_scale.clustering.tiles import (
-    LocalVectors,
-    Tile,
-    VectorSet,
-    labels_of,
-    sample_rows,
-    take,
-)
+from hercules_scale.clustering.tiles import Tile, VectorSet, labels_of, sample_rows, take
 from hercules_scale.config.hierarchy import HierarchyConfig
 from hercules_scale.runtime.context import RunContext, Shards
-from hercules_scale.runtime.shards import ShardWorker, Stage, done_shards, run_shards
+from hercules_scale.runtime.shard_tasks import ShardWorker
+from hercules_scale.runtime.shards import Stage, done_shards, run_shards
 from hercules_scale.runtime.waiting import Room
 from hercules_scale.stages.smooth_files import INDEX, STAGE, Place, file_name
 from hercules_scale.stages.smooth_shards import (
@@ -55,7 +50,7 @@ from hercules_scale.stages.smooth_shards import (
 )
 from hercules_scale.stages.vectors import ShardTiles, local_rows_of, open_vectors
 from hercules_scale.storage import layout
-from hercules_scale.storage.manifest import Commit, read_commits, write_commit
+from hercules_scale.storage.commits import Commit, read_commits, write_commit
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord
 

@@ -9,11 +9,12 @@ import pyarrow as pa
 
 from hercules_scale.clustering.assign import Float32, Int32, Int64, to_unit
 from hercules_scale.clustering.kmeans import kmeans
+from hercules_scale.clustering.local_vectors import LocalVectors
 from hercules_scale.clustering.smoothing import average, find_neighbours
-from hercules_scale.clustering.tiles import TILE_ROWS, LocalVectors, Tile, labels_of
+from hercules_scale.clustering.tiles import TILE_ROWS, Tile, labels_of
 from hercules_scale.config.hierarchy import HierarchyConfig
 from hercules_scale.runtime.context import Shards
-from hercules_scale.runtime.shards import ShardResult
+from hercules_scale.runtime.shard_tasks import ShardResult
 from hercules_scale.stages.smooth_files import (
     Blocks,
     Place,

@@ -15,7 +15,8 @@ from hercules_scale.config.reading import VariableConfig
 from hercules_scale.reading.moments import Moments
 from hercules_scale.reading.numbers import variable_name, with_unit
 from hercules_scale.runtime.context import RunContext, Shards
-from hercules_scale.runtime.shards import ShardResult, Stage, run_shards
+from hercules_scale.runtime.shard_tasks import ShardResult
+from hercules_scale.runtime.shards import Stage, run_shards
 from hercules_scale.stages.cluster import Clustering
 from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.store import Store

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from hercules_scale.clustering.assign import Float32
 from hercules_scale.errors import InputError
 from hercules_scale.evaluation.summaries import Measured, groundedness_metrics
-from hercules_scale.models import resolve_chat_model
+from hercules_scale.models.names import resolve_chat_model
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.event_loop import run_coroutine
 from hercules_scale.runtime.progress import StageProgress
@@ -34,7 +34,7 @@ from hercules_scale.stages.prompt_facts import (
 from hercules_scale.stages.read import run_moments
 from hercules_scale.stages.statistics import Statistics, measure_statistics
 from hercules_scale.storage import layout, schemas
-from hercules_scale.storage.manifest import Commit, read_commits, write_commit
+from hercules_scale.storage.commits import Commit, read_commits, write_commit
 from hercules_scale.storage.stored_models import local_model
 from hercules_scale.storage.tables import (
     FileRecord,
@@ -45,9 +45,9 @@ from hercules_scale.storage.tables import (
 )
 from hercules_scale.summarization.asking import Asker
 from hercules_scale.summarization.chat import Model
-from hercules_scale.summarization.choosing import label_accuracy
 from hercules_scale.summarization.grounding import Grounding
 from hercules_scale.summarization.label import Labeller
+from hercules_scale.summarization.label_choice import label_accuracy
 from hercules_scale.summarization.ledger import Ledger
 from hercules_scale.summarization.prompts import Message, PromptStyle, build_messages
 from hercules_scale.summarization.tokens import EstimatedTokens, ModelTokens, Tokens

@@ -16,19 +16,10 @@ import ray
 from numpy.typing import NDArray
 
 from hercules_scale.clustering.assign import Float32, Int64, Scale, cut_lengths, to_unit
-from hercules_scale.clustering.search import vector_lengths
+from hercules_scale.clustering.lengths import FAR, count_lengths, is_far, vector_lengths
 from hercules_scale.clustering.threads import threads
-from hercules_scale.clustering.tiles import (
-    FAR,
-    TILE_ROWS,
-    Thin,
-    Tile,
-    TileSet,
-    check_finite,
-    count_lengths,
-    hold_tiles,
-    is_far,
-)
+from hercules_scale.clustering.tile_sets import TileSet, hold_tiles
+from hercules_scale.clustering.tiles import TILE_ROWS, Thin, Tile, check_finite
 from hercules_scale.errors import StorageError
 from hercules_scale.storage.faults import explain
 

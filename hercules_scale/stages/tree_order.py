@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from hercules_scale.runtime.context import RunContext
-from hercules_scale.runtime.shards import ShardResult, Stage, done_shards, run_shards
+from hercules_scale.runtime.shard_tasks import ShardResult
+from hercules_scale.runtime.shards import Stage, done_shards, run_shards
 from hercules_scale.storage import cluster_items, layout
 from hercules_scale.storage.cluster_items import Source, TreeOrder
 from hercules_scale.storage.tables import FileRecord

@@ -24,7 +24,7 @@ import psutil
 
 from hercules_scale.errors import StorageError
 from hercules_scale.storage import layout
-from hercules_scale.storage.manifest import TIME_FORMAT, timestamp, to_json
+from hercules_scale.storage.json_records import TIME_FORMAT, timestamp, to_json
 from hercules_scale.storage.store import Store
 
 HEARTBEAT_SECONDS = 30.0

@@ -2,15 +2,13 @@
 
 Bulk data goes through pyarrow's file systems; listing, small files and conditional creation
 through fsspec. Both try again after what passes, and on top of it each call here is repeated for
-``storage.retry_seconds``. Credentials are the ambient ones: AWS_ACCESS_KEY_ID,
-AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL and the like, or the machine's role.
+``storage.retry_seconds``.
 """
 
 from __future__ import annotations
 
 import errno
 import itertools
-import logging
 import os
 import re
 import uuid
@@ -20,23 +18,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-import fsspec
 import pyarrow.fs as pafs
 
 from hercules_scale.config.resources import StorageConfig
-from hercules_scale.errors import InputError, StorageError
+from hercules_scale.errors import StorageError
 from hercules_scale.storage import layout
 from hercules_scale.storage.faults import patiently
+from hercules_scale.storage.file_systems import (
+    is_reached_by_endpoint,
+    open_arrow_s3,
+    open_fsspec,
+    split_uri,
+)
 from hercules_scale.storage.retrying_input import PatientInput
 
-SCHEMES = {"file": "local", "s3": "s3fs", "gs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 CREATED_BEFORE = ("PreconditionFailed", "ConditionalRequestConflict", "412")
-# An answer may take as long as a busy server needs; delays between attempts grow to 20 seconds,
-# so that ten of them bridge more than half a minute.
-CONNECT_SECONDS, ANSWER_SECONDS = 10, 60
-ATTEMPTS = 10
-# s3fs repeats each of these five times.
-S3FS_ATTEMPTS = 3
 HASTY_SECONDS = 5.0
 # Of a file that is being written, so that it is not taken for data.
 UNFINISHED = ".tmp"
@@ -49,22 +45,6 @@ FOLDERS = (layout.WORK, *layout.TABLES)
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 T = TypeVar("T")
-
-
-def split_uri(uri: str) -> tuple[str, str]:
-    """Return the scheme of a URI (``file`` for a local path) and its path as fsspec wants it.
-
-    Raises:
-        InputError: The scheme is not one that this package reads.
-    """
-    scheme, separator, path = uri.partition("://")
-    if not separator:
-        return "file", str(Path(uri).expanduser().absolute())
-    if scheme not in SCHEMES:
-        raise InputError(
-            f"{uri}: scheme {scheme!r} is not known; use a local path, s3://, gs:// or az://"
-        )
-    return scheme, (path if scheme != "file" else str(Path(path).absolute()))
 
 
 class Store:
@@ -107,57 +87,12 @@ class Store:
     @cached_property
     def fsspec(self) -> Any:
         """The fsspec file system, for listing and small files."""
-        # Their retries and failures are reported by the caller.
-        for name in ("gcsfs", "adlfs", "azure"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-        other = self.options.endpoint or os.environ.get("STORAGE_EMULATOR_HOST")
-        if self.scheme == "gs" and other:
-            # gcsfs would ask by gRPC what kind of bucket it has, and wait for minutes.
-            os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-        try:
-            return fsspec.filesystem(self.scheme, **self._fsspec_options())
-        except ImportError:
-            raise InputError(
-                f"{self.uri}: reading {self.scheme}:// needs the package "
-                f"{SCHEMES[self.scheme]}; install it"
-            ) from None
-
-    def _fsspec_options(self) -> dict[str, Any]:
-        asked = self.options
-        if self.is_local:
-            return {}
-        options: dict[str, Any] = {"use_listings_cache": False}
-        given: dict[str, Any]
-        if self.scheme == "s3":
-            config: dict[str, Any] = {
-                "connect_timeout": CONNECT_SECONDS,
-                "read_timeout": ANSWER_SECONDS,
-                "retries": {"mode": "standard", "max_attempts": S3FS_ATTEMPTS},
-            }
-            if asked.virtual_hosts:
-                config["s3"] = {"addressing_style": "virtual"}
-            # Named, so that no file system of another endpoint is taken from fsspec's cache.
-            given = {"endpoint_url": self._s3_endpoint, "anon": asked.anonymous or None}
-            options["config_kwargs"] = config
-            options["client_kwargs"] = {"region_name": asked.region} if asked.region else {}
-        elif self.scheme == "gs":
-            token = "anon" if asked.anonymous else None
-            given = {"project": asked.project, "endpoint_url": asked.endpoint, "token": token}
-        else:
-            host = asked.endpoint and asked.endpoint.partition("://")[2]
-            anonymous = asked.anonymous or None
-            given = {"account_name": asked.account, "account_host": host, "anon": anonymous}
-        return options | {name: value for name, value in given.items() if value is not None}
+        return open_fsspec(self.uri, self.scheme, self.options)
 
     @property
     def is_reached_by_endpoint(self) -> bool:
         """Whether options or environment name another host than the cloud's own."""
-        return bool(self._s3_endpoint or os.environ.get("STORAGE_EMULATOR_HOST"))
-
-    @property
-    def _s3_endpoint(self) -> str | None:
-        ambient = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        return self.options.endpoint or ambient
+        return is_reached_by_endpoint(self.options)
 
     @cached_property
     def arrow(self) -> pafs.FileSystem:
@@ -165,17 +100,7 @@ class Store:
         if self.is_local:
             return pafs.LocalFileSystem()
         if self.scheme == "s3":
-            return pafs.S3FileSystem(
-                endpoint_override=self._s3_endpoint,
-                region=self.options.region,
-                anonymous=self.options.anonymous,
-                force_virtual_addressing=self.options.virtual_hosts,
-                connect_timeout=CONNECT_SECONDS,
-                request_timeout=ANSWER_SECONDS,
-                retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
-                # A file below 5 MB is one request instead of three, and above it parts of 10 MB.
-                allow_delayed_open=True,
-            )
+            return open_arrow_s3(self.options)
         return pafs.PyFileSystem(pafs.FSSpecHandler(self.fsspec))
 
     def patiently(self, work: Callable[[], T]) -> T:

@@ -11,14 +11,10 @@ from pathlib import PurePosixPath
 
 from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import ConfigError, InputError
-from hercules_scale.models import (
-    cache_folder,
-    check_on_hub,
-    is_stored,
-    renamed_at_the_end,
-    sizes_in_folder,
-    sizes_on_hub,
-)
+from hercules_scale.models.hub import check_on_hub, sizes_on_hub
+from hercules_scale.models.names import is_stored
+from hercules_scale.models.packages import cache_folder, renamed_at_the_end
+from hercules_scale.models.sizes import sizes_in_folder
 from hercules_scale.storage.faults import reason_of
 from hercules_scale.storage.store import Store
 

@@ -21,7 +21,7 @@ from scipy import sparse
 
 from hercules_scale.summarization.grounding import SaidWords, stems_of
 from hercules_scale.summarization.stop_words import TEXTS_READ, StopWords
-from hercules_scale.summarization.unspaced import RunCounter, reads_as_words
+from hercules_scale.summarization.unsegmented_text import RunCounter, reads_as_words
 from hercules_scale.summarization.words import (
     atoms,
     composed,

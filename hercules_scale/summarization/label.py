@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-
-import numpy as np
 
 from hercules_scale.config.summaries import SummariesConfig
 from hercules_scale.errors import StageError, SummaryError
 from hercules_scale.summarization.asking import Asker
+from hercules_scale.summarization.candidates import Candidates
 from hercules_scale.summarization.chat import (
     WARM_TEMPERATURE,
     ChatReply,
@@ -20,22 +18,10 @@ from hercules_scale.summarization.chat import (
     RefusedRequestError,
 )
 from hercules_scale.summarization.cluster_facts import ClusterFacts
-from hercules_scale.summarization.distinct import names_a_part
-from hercules_scale.summarization.grounding import (
-    LEAST_OF_DESCRIPTION,
-    LEAST_OF_TITLE,
-    Grounding,
-    stems_of,
-)
-from hercules_scale.summarization.parsing import (
-    Summary,
-    listed,
-    parse_answer,
-    parse_joint_answer,
-    parse_titles,
-)
+from hercules_scale.summarization.distinct_titles import names_a_part
+from hercules_scale.summarization.grounding import Grounding
+from hercules_scale.summarization.parsing import parse_answer, parse_joint_answer, parse_titles
 from hercules_scale.summarization.prompts import (
-    TOPICS,
     PromptStyle,
     answer_schema,
     build_joint_messages,
@@ -45,91 +31,8 @@ from hercules_scale.summarization.prompts import (
 )
 
 FIRST_DELAY_SECONDS = 1.0
-LEAST_TYPICAL_OF_TOPIC = 0.4
 # Siblings that share a request for distinct titles.
 NAMED_TOGETHER = 12
-
-
-@dataclass
-class Candidates:
-    """Answers of a model about a cluster that can be used; its words for each are chosen apart.
-
-    Attributes:
-        titles: Each once, in the order of the answers.
-        descriptions: The same.
-        problem: The reason why there are no titles or no descriptions.
-        topics: Topics of all descriptions that are lists of them.
-    """
-
-    titles: list[str] = field(default_factory=list)
-    descriptions: list[str] = field(default_factory=list)
-    problem: str = ""
-    topics: list[str] = field(default_factory=list)
-
-    @property
-    def complete(self) -> bool:
-        """Whether there is a title and a description."""
-        return bool(self.titles and self.descriptions)
-
-    def add(self, answer: Summary, cluster: int, grounding: Grounding | None) -> None:
-        """Keep what an answer says that the items say too.
-
-        Raises:
-            SummaryError: It says something else; what is grounded of it is kept.
-        """
-        problems = []
-        if answer.topics and grounding is not None:
-            topics = [
-                each
-                for each in answer.topics
-                if not grounding.problem(cluster, "topic", each, LEAST_OF_DESCRIPTION)
-            ]
-            self.topics += topics
-            # A name of one item is in few others.
-            topics = [
-                each
-                for each in topics
-                if grounding.typicality(cluster, each) >= LEAST_TYPICAL_OF_TOPIC
-            ] or topics
-            topics = _apart(topics)
-            answer = replace(answer, description=listed(topics)) if topics else answer
-        for kept, name, text, least in (
-            (self.titles, "title", answer.title, LEAST_OF_TITLE),
-            (self.descriptions, "description", answer.description, LEAST_OF_DESCRIPTION),
-        ):
-            problem = "" if grounding is None else grounding.problem(cluster, name, text, least)
-            if problem:
-                problems.append(problem)
-            elif text not in kept:
-                kept.append(text)
-        if problems:
-            raise SummaryError("; ".join(problems))
-
-    def add_of_all(self, cluster: int, grounding: Grounding | None) -> None:
-        """Add a description of the most common topics of all answers, and drop descriptions of a
-        single topic."""
-        if grounding is None or not self.topics:
-            return
-        # Without content words there is no typicality.
-        typical = {each: grounding.typicality(cluster, each) for each in self.topics}
-        kept = _apart(sorted(typical, key=lambda each: -np.nan_to_num(typical[each])))
-        if len(kept) > 1:
-            # A single topic says little of a cluster.
-            lone = {listed([each]) for each in self.topics}
-            several = [each for each in self.descriptions if each not in lone]
-            self.descriptions = list(dict.fromkeys([*several, listed(kept)]))
-
-
-def _apart(topics: list[str]) -> list[str]:
-    """Return the first topics of which half of the words, by stem, are in none before."""
-    kept: list[str] = []
-    said: set[str] = set()
-    for topic in topics:
-        stems = set(stems_of(topic))
-        if len(stems & said) * 2 <= len(stems):
-            kept.append(topic)
-            said |= stems
-    return kept[:TOPICS]
 
 
 class Labeller:

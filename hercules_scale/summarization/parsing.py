@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,21 +16,23 @@ from hercules_scale.summarization.answers import (
 )
 from hercules_scale.summarization.cluster_facts import ClusterFacts, plain_text
 from hercules_scale.summarization.copied import without_copied_phrases
-from hercules_scale.summarization.prompts import (
-    DESCRIPTION_CHARACTERS,
-    TITLE_CHARACTERS,
-    PromptStyle,
-    fixed_messages,
-)
+from hercules_scale.summarization.prompts import DESCRIPTION_CHARACTERS
 from hercules_scale.summarization.refusals import refuses
-from hercules_scale.summarization.titles import ARTICLES, DANGLING, QUOTES, clean_title
-from hercules_scale.summarization.tokens import EstimatedTokens
-from hercules_scale.summarization.words import has_words, parts
-from hercules_scale.summarization.worked_examples import TITLE_WORDS
+from hercules_scale.summarization.titles import ARTICLES, QUOTES, clean_title
+from hercules_scale.summarization.unusable_answers import (
+    ENDS,
+    content_words,
+    invents_braces,
+    is_blank,
+    is_no_heading,
+    own_words,
+    repeats_itself,
+    repeats_prompt,
+)
+from hercules_scale.summarization.words import has_words
 
 # Words of the request that names siblings, which models copy into titles.
 _SIBLINGS_WORDS = frozenset(("draft", "drafts", "final", "group", "groups", "title", "titles"))
-_CONJUNCTIONS = frozenset(("and", "but", "or", "so", "yet"))
 _MARKDOWN = (
     (re.compile(r"!?\[([^\[\]]*)\]\((?:https?:|[/#.])[^()\s]*\)"), r"\1"),
     (re.compile(r"\*\*([^*]+)\*\*"), r"\1"),
@@ -39,14 +40,6 @@ _MARKDOWN = (
     (re.compile(r"(?<!\w)__([^_]*\s[^_]*)__(?!\w)"), r"\1"),
     (re.compile(r"`+"), ""),
     (re.compile(r"^\s*(?:#{1,6}|[>*-](?!\s*\d))\s+"), ""),
-)
-# Ends of sentences; in some scripts no space follows them.
-_ENDS = (".", "!", "?", "。", "！", "？", "।", "۔", "؟", "።")
-# Titles and descriptions of a form that was not filled in.
-_BLANK = re.compile(
-    r"[^\w{}]*(?:n/?a|none|null|unknown|untitled|string|text|title|description"
-    r"|your (?:title|description)|<[^<>]*>|\.{2,})[^\w{}]*",
-    re.IGNORECASE,
 )
 
 
@@ -135,31 +128,18 @@ def parse_titles(text: str, group: list[ClusterFacts]) -> dict[int, str]:
             words = _plain_words(entry)
             title = clean_title(words)
             unusable = (
-                _is_no_heading(words)
-                or bool((content_words(title) & _SIBLINGS_WORDS) - _own_words(facts))
-                or _repeats_itself(title)
-                or _invents_braces(title, facts)
+                is_no_heading(words)
+                or bool((content_words(title) & _SIBLINGS_WORDS) - own_words(facts))
+                or repeats_itself(title)
+                or invents_braces(title, facts)
                 or refuses(entry)
-                or _BLANK.fullmatch(title)
+                or is_blank(title)
             )
             if has_words(title) and not unusable:
                 titles[facts.cluster_id] = title
         if len(titles) == len(group):
             break
     return titles
-
-
-def _is_no_heading(title: str) -> bool:
-    """Return whether a title among siblings' is a sentence or longer than titles are.
-
-    Models that name several groups at once write headlines of news. The draft is the better title
-    than the beginning of one.
-    """
-    words = title.split()
-    begins = bool(words) and words[0].lower() in _CONJUNCTIONS
-    is_long = len(words) > TITLE_WORDS or len(title) >= TITLE_CHARACTERS
-    is_sentence = len(words) > 3 and title.endswith((*_ENDS, ",", ":"))
-    return begins or is_long or is_sentence
 
 
 def _nothing_in(text: str) -> SummaryError:
@@ -233,7 +213,7 @@ def _to_summary(answer: Any, facts: ClusterFacts) -> Summary:
     values = {}
     for name in ("title", "description"):
         value = _words(answer.get(name)) if isinstance(answer, dict) else ""
-        if not has_words(value) or _BLANK.fullmatch(value):
+        if not has_words(value) or is_blank(value):
             raise SummaryError(f"the JSON holds no {name} in words")
         if refuses(value):
             raise SummaryError(f"the model refused: {plain_text(value)[:150]}")
@@ -243,11 +223,11 @@ def _to_summary(answer: Any, facts: ClusterFacts) -> Summary:
     title = clean_title(values["title"])
     if not title:
         raise SummaryError("the title says nothing")
-    if _invents_braces(title + values["description"], facts):
+    if invents_braces(title + values["description"], facts):
         raise SummaryError("the title or description holds braces, which the items do not")
-    if any(_repeats_itself(text) for text in (title, values["description"])):
+    if any(repeats_itself(text) for text in (title, values["description"])):
         raise SummaryError("the answer repeats itself")
-    if _repeats_prompt(title, facts):
+    if repeats_prompt(title, facts):
         raise SummaryError("the title repeats the instructions, not what the items are about")
     description = _whole_sentences(values["description"])
     if not topics:
@@ -308,58 +288,12 @@ def _plain_words(text: str) -> str:
     return text.strip()
 
 
-def _repeats_itself(text: str) -> bool:
-    """Return whether fewer than six in ten pairs of neighbouring words are new, as when a model
-    loops."""
-    words = parts(text)
-    pairs = list(itertools.pairwise(words))
-    return len(pairs) >= 5 and len(set(pairs)) < 0.6 * len(pairs)
-
-
-def _invents_braces(text: str, facts: ClusterFacts) -> bool:
-    """Return whether a text has braces and the cluster none, as when a model quotes its JSON or
-    schema."""
-    return bool(set("{}") & set(text) - set("".join(facts.own_texts)))
-
-
-def _repeats_prompt(title: str, facts: ClusterFacts) -> bool:
-    """Return whether a title has words of the worked examples or of other clusters and none of its
-    own.
-
-    Small models copy the worked examples where they do not know what to say.
-    """
-    of_cluster = _own_words(facts)
-    of_others = content_words(" ".join(phrase for other in facts.contrast for phrase in other))
-    words = content_words(title)
-    return not words & of_cluster and bool(words & (_FIXED_WORDS | of_others))
-
-
-def _own_words(facts: ClusterFacts) -> set[str]:
-    return content_words(" ".join(facts.own_texts))
-
-
-def content_words(text: str) -> set[str]:
-    """Return the words of three letters or more, in other scripts of any number, that say
-    something."""
-    return {word for word in parts(text) if len(word) > 2 or not word.isascii()} - DANGLING
-
-
-_STYLE = PromptStyle(EstimatedTokens(), 4000, 96, size="medium")
-_FIXED_WORDS = content_words(
-    " ".join(
-        message["content"]
-        for of_item in (False, True)
-        for message in fixed_messages(_STYLE, of_item)
-    )
-)
-
-
 def _whole_sentences(description: str) -> str:
     """Return the description cut to length, at the end of a sentence where there is one."""
     text = description[:DESCRIPTION_CHARACTERS].strip()
-    if text.endswith(_ENDS) and len(description) <= DESCRIPTION_CHARACTERS:
+    if text.endswith(ENDS) and len(description) <= DESCRIPTION_CHARACTERS:
         return text
-    end = max(text.rfind(mark if mark > "\x7f" else f"{mark} ") for mark in _ENDS)
+    end = max(text.rfind(mark if mark > "\x7f" else f"{mark} ") for mark in ENDS)
     if end >= 20:
         return text[: end + 1]
     return text.rstrip(" ,;:") + ("" if len(description) < DESCRIPTION_CHARACTERS - 5 else "…")

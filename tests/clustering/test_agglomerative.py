@@ -26,7 +26,8 @@ from hercules_scale.clustering.levels import (
     build_levels,
     compute_memberships,
 )
-from hercules_scale.clustering.tiles import LocalVectors, labels_of
+from hercules_scale.clustering.local_vectors import LocalVectors
+from hercules_scale.clustering.tiles import labels_of
 from hercules_scale.config.hierarchy import (
     MAX_AGGLOMERATED,
     HierarchyConfig,

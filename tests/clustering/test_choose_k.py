@@ -12,20 +12,16 @@ from sklearn.metrics import (
 )
 
 from hercules_scale.clustering import choose_k as module
+from hercules_scale.clustering import cluster_scores
 from hercules_scale.clustering.assign import Float32
 from hercules_scale.clustering.checkpoints import NoCheckpoints, State
-from hercules_scale.clustering.choose_k import (
-    CurvePoint,
-    choose,
-    choose_k,
-    k_range,
-    ladder,
-    largest_counts,
-    score_clusters,
-)
+from hercules_scale.clustering.choose_k import choose, choose_k, k_range, ladder, largest_counts
+from hercules_scale.clustering.cluster_scores import CurvePoint, score_clusters
 from hercules_scale.clustering.kmeans import kmeans
 from hercules_scale.clustering.levels import build_levels
-from hercules_scale.clustering.tiles import LocalVectors, Tile, TileSet, labels_of
+from hercules_scale.clustering.local_vectors import LocalVectors
+from hercules_scale.clustering.tile_sets import TileSet
+from hercules_scale.clustering.tiles import Tile, labels_of
 from hercules_scale.config.hierarchy import HierarchyConfig
 from hercules_scale.errors import InputError
 
@@ -163,7 +159,7 @@ def test_few_vectors_of_each_cluster_give_nearly_the_scores_of_all(
     local = LocalVectors(uniform_noise(3000))
     centroids = kmeans(local, 6, config()).centroids
     whole = score_clusters(local, centroids, config())
-    monkeypatch.setattr(module, "ROWS_PER_CLUSTER", 100)
+    monkeypatch.setattr(cluster_scores, "ROWS_PER_CLUSTER", 100)
     sampled = score_clusters(local, centroids, config())
     assert whole.simplified_silhouette is not None
     assert sampled.simplified_silhouette != whole.simplified_silhouette

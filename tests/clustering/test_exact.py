@@ -5,8 +5,10 @@ from hypothesis import strategies as st
 
 from hercules_scale.clustering.assign import Float32, nearest
 from hercules_scale.clustering.exact import Pass, find_labels, nearest_others, own_distances
-from hercules_scale.clustering.search import error_bounds, vector_lengths
-from hercules_scale.clustering.tiles import LocalVectors, labels_of
+from hercules_scale.clustering.lengths import vector_lengths
+from hercules_scale.clustering.local_vectors import LocalVectors
+from hercules_scale.clustering.search import error_bounds
+from hercules_scale.clustering.tiles import labels_of
 
 
 def truth(vectors: Float32, centroids: Float32, offsets: Float32) -> np.ndarray:

@@ -8,7 +8,7 @@ from threadpoolctl import threadpool_limits
 
 from hercules_scale.clustering import init as module
 from hercules_scale.clustering.init import distances_of, draw_apart, initial_centroids
-from hercules_scale.clustering.tiles import LocalVectors
+from hercules_scale.clustering.local_vectors import LocalVectors
 from hercules_scale.config.hierarchy import HierarchyConfig
 
 

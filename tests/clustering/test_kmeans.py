@@ -13,7 +13,8 @@ from hercules_scale.clustering import kmeans as module
 from hercules_scale.clustering.assign import Float32, Int32, nearest
 from hercules_scale.clustering.init import draw_far_rows, initial_centroids
 from hercules_scale.clustering.kmeans import KMeansResult, kmeans, lloyd
-from hercules_scale.clustering.tiles import LocalVectors, labels_of, nearest_rows, sample_rows, take
+from hercules_scale.clustering.local_vectors import LocalVectors
+from hercules_scale.clustering.tiles import labels_of, nearest_rows, sample_rows, take
 from hercules_scale.config.hierarchy import HierarchyConfig
 
 

@@ -10,6 +10,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from hercules_scale.clustering import agglomerative, choose_k, init, kmeans
 from hercules_scale.clustering.assign import Float32
+from hercules_scale.clustering.cluster_scores import score_clusters
 from hercules_scale.clustering.kmeans import KMeansResult
 from hercules_scale.clustering.levels import (
     Level,
@@ -18,7 +19,8 @@ from hercules_scale.clustering.levels import (
     build_levels,
     compute_memberships,
 )
-from hercules_scale.clustering.tiles import LocalVectors, labels_of
+from hercules_scale.clustering.local_vectors import LocalVectors
+from hercules_scale.clustering.tiles import labels_of
 from hercules_scale.config.hierarchy import HierarchyConfig, ResamplingConfig
 
 T = TypeVar("T")
@@ -188,7 +190,7 @@ def test_what_cannot_be_divided_is_done_on_another_machine(
         return watch
 
     monkeypatch.setattr(init, "draw_apart", watched(init.draw_apart))
-    monkeypatch.setattr(choose_k, "score_clusters", watched(choose_k.score_clusters))
+    monkeypatch.setattr(choose_k, "score_clusters", watched(score_clusters))
     monkeypatch.setattr(agglomerative, "agglomerate", watched(agglomerative.agglomerate))
     found = build_levels(Elsewhere(vectors), config)
     assert Elsewhere.n_done

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from hercules_scale.clustering.assign import to_unit
 from hercules_scale.clustering.checkpoints import NoCheckpoints, State
 from hercules_scale.clustering.levels import build_levels, compute_memberships
+from hercules_scale.clustering.local_vectors import LocalVectors
 from hercules_scale.clustering.refinement import (
     UPPER_WEIGHTS,
     path_centroids,
     refine_tree,
     reparent,
 )
-from hercules_scale.clustering.tiles import LocalVectors, labels_of
+from hercules_scale.clustering.tiles import labels_of
 from hercules_scale.config.hierarchy import HierarchyConfig
 
 

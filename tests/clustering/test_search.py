@@ -11,8 +11,10 @@ import torch
 
 from hercules_scale.clustering import search
 from hercules_scale.clustering.assign import Float32, Scale, nearest
+from hercules_scale.clustering.lengths import vector_lengths
 from hercules_scale.clustering.search import FaissGpuSearch, nearest_torch_gpu
-from hercules_scale.clustering.tiles import DeviceTileSet, Tile, TileSet, hold_tiles
+from hercules_scale.clustering.tile_sets import DeviceTileSet, TileSet, hold_tiles
+from hercules_scale.clustering.tiles import Tile
 
 HAS_GPU = torch.cuda.is_available() or faiss.get_num_gpus() > 0
 needs_gpu = pytest.mark.skipif(not HAS_GPU, reason="there is no GPU")
@@ -150,7 +152,7 @@ def test_a_gpu_gives_the_labels_of_the_cpu_but_where_float32_cannot_tell(
     rows = np.arange(len(differ))
     ours, theirs = exact[rows, ids[differ, 0]], exact[rows, cpu_ids[differ, 0]]
     errors = search.error_bounds(
-        search.vector_lengths(vectors[differ]), vectors.shape[1], centroids, given
+        vector_lengths(vectors[differ]), vectors.shape[1], centroids, given
     )
     assert (ours <= theirs).all()
     assert (theirs - ours <= 2 * errors).all()

@@ -3,9 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hercules_scale.clustering import tiles
+from hercules_scale.clustering import local_vectors
 from hercules_scale.clustering.assign import Float32
-from hercules_scale.clustering.tiles import LocalVectors, first_of_each, labels_of, nearest_rows
+from hercules_scale.clustering.local_vectors import LocalVectors
+from hercules_scale.clustering.tiles import first_of_each, labels_of, nearest_rows
 
 
 def normal(n: int, d: int, seed: int = 0) -> Float32:
@@ -18,7 +19,7 @@ def test_one_pass_counts_every_vector_once_whatever_the_tiles(n: int, k: int, ti
     vectors, centroids = normal(n, 4), normal(k, 4, seed=1)
     whole = LocalVectors(vectors).assign(centroids)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiles, "TILE_ROWS", tile)
+        patch.setattr(local_vectors, "TILE_ROWS", tile)
         local = LocalVectors(vectors)
         sums = local.assign(centroids)
     table = ((vectors[:, None].astype(np.float64) - centroids) ** 2).sum(axis=2)
@@ -84,7 +85,7 @@ def test_the_nearest_of_all_are_the_nearest_of_the_tiles_nearest(tile: int, n_ne
     whole = LocalVectors(vectors)
     whole.assign(centroids)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiles, "TILE_ROWS", tile)
+        patch.setattr(local_vectors, "TILE_ROWS", tile)
         cut = LocalVectors(vectors)
     cut.assign(centroids)
     assert nearest_rows(cut, n_nearest).tolist() == nearest_rows(whole, n_nearest).tolist()

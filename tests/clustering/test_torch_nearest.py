@@ -8,7 +8,8 @@ import torch
 
 from hercules_scale.clustering import torch_nearest as module
 from hercules_scale.clustering.assign import Float32, Scale, move_rows
-from hercules_scale.clustering.torch_nearest import DeviceTiles, _Centroids, _Rows, nearest_torch
+from hercules_scale.clustering.torch_nearest import DeviceTiles, nearest_torch
+from hercules_scale.clustering.torch_operands import Centroids, Rows
 
 DTYPES = [torch.bfloat16, torch.float32]
 DEVICES = [
@@ -128,13 +129,13 @@ def test_a_common_offset_of_100_costs_no_label(device: str, dtype: torch.dtype) 
 
 def test_a_far_centroid_does_not_widen_the_bound(device: str, dtype: torch.dtype) -> None:
     centroids, offsets = normal(20, 64, seed=1), np.zeros(20, np.float32)
-    rows = module._Rows.of(torch.tensor(normal(50, 64)).to(device), dtype)
+    rows = Rows.of(torch.tensor(normal(50, 64)).to(device), dtype)
     bounds = []
     for far in (False, True):
         if far:
             centroids[3] *= 1e6
             offsets[7] = 1e9
-        ready = module._Centroids.of(
+        ready = Centroids.of(
             torch.tensor(centroids).to(device),
             torch.tensor(offsets).to(device),
             rows.longest,
@@ -159,10 +160,8 @@ def test_the_error_of_a_score_is_within_its_bound(device: str, dtype: torch.dtyp
     for d in (1, 16, 768):
         vectors, centroids = torch.tensor(normal(64, d)), torch.tensor(normal(50, d, seed=1))
         offsets = torch.rand(50)
-        rows = module._Rows.of(vectors.to(device), dtype)
-        ready = module._Centroids.of(
-            centroids.to(device), offsets.to(device), rows.longest, 50, dtype
-        )
+        rows = Rows.of(vectors.to(device), dtype)
+        ready = Centroids.of(centroids.to(device), offsets.to(device), rows.longest, 50, dtype)
         scores = module._scores(rows.product, ready.product)[:, :50].cpu().double()
         terms = centroids.double().square().sum(dim=1) + offsets
         exact = terms - terms.min() - 2 * vectors.double() @ centroids.double().T
@@ -255,9 +254,9 @@ def test_centroids_far_away_leave_others_as_sure_as_they_were(
     given = np.concatenate([centroids, far])
     for n_nearest in (1, 2):
         assert_nearest(both, given, device, dtype, n_nearest)
-    rows = _Rows.of(torch.as_tensor(both, device=device), dtype)
+    rows = Rows.of(torch.as_tensor(both, device=device), dtype)
     errors = [
-        _Centroids.of(torch.as_tensor(each, device=device), None, rows.longest, 2, dtype)
+        Centroids.of(torch.as_tensor(each, device=device), None, rows.longest, 2, dtype)
         .error(rows)[:200]
         .max()
         .item()

@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from hercules_scale.commands.cli import _parse, _work_of, main
-from hercules_scale.commands.submit import _environment, _pack, work_of_command
+from hercules_scale.commands.job_files import pack
+from hercules_scale.commands.submit import _environment
+from hercules_scale.commands.work import work_of_command
 from hercules_scale.runtime.job_environment import (
     VERSIONS_VARIABLE,
     describe_differences,
@@ -43,7 +45,7 @@ def test_modules_and_vocabularies_of_this_machine_go_with_a_run(
     assert work.arguments == ("run", "run.yaml")
     folder = tmp_path / "job"
     folder.mkdir()
-    secrets = _pack(folder, work, {"A": "b"})
+    secrets = pack(folder, work, {"A": "b"})
     assert json.loads((folder / secrets).read_text()) == {"A": "b"}
     assert (folder / "own_redaction.py").read_text() == "def mask(text): return text"
     assert (folder / "vocabulary.txt").read_text() == "ferry\n"
@@ -57,7 +59,7 @@ def test_installed_modules_do_not_go_with_a_run(tmp_path: Path) -> None:
     for name in ("numpy.linalg:norm", "json:loads", "not_there:any"):
         folder = tmp_path / name.partition(":")[0]
         folder.mkdir()
-        _pack(folder, work_of_command(["evaluate", "s3://b/out"], "s3://b/out", name), {})
+        pack(folder, work_of_command(["evaluate", "s3://b/out"], "s3://b/out", name), {})
         assert {path.name.partition("-")[0] for path in folder.iterdir()} == {
             "hercules_scale",
             "environment",

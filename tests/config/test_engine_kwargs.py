@@ -10,7 +10,7 @@ from hercules_scale.config.file import parse_config
 from hercules_scale.config.run import RunConfig
 from hercules_scale.errors import ConfigError
 from hercules_scale.jobs.preflight import check_language_model
-from hercules_scale.serving.vllm import engine_arguments
+from hercules_scale.serving.engine import engine_arguments
 
 
 def configured(

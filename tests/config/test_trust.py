@@ -23,7 +23,9 @@ from hercules_scale.hierarchy import Hierarchy
 from hercules_scale.jobs.assign import NEEDED, assign
 from hercules_scale.jobs.evaluate import evaluate_run
 from hercules_scale.storage import layout
-from hercules_scale.storage.manifest import Commit, read_commits, read_run, to_json, write_commit
+from hercules_scale.storage.commits import Commit, read_commits, write_commit
+from hercules_scale.storage.json_records import to_json
+from hercules_scale.storage.run_file import read_run
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord
 from tests.conftest import small_config
@@ -383,7 +385,7 @@ def test_what_fit_returned_knows_the_models_that_it_was_given(
         given.append(models)
         raise CheckedError
 
-    monkeypatch.setattr("hercules_scale.jobs.assign.assign", assign_by)
+    monkeypatch.setattr("hercules_scale.jobs.assign_to_frame.assign", assign_by)
     monkeypatch.setattr("hercules_scale.api.run", lambda *arguments: Store(str(finished)))
     monkeypatch.setattr("hercules_scale.api._labels", lambda *arguments: None)
     hierarchy = Hercules(embedding="own/model").fit(["a", "b"], output=str(finished))

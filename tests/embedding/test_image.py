@@ -90,7 +90,7 @@ def test_a_model_like_clip_embeds_images_and_texts_into_one_space(tmp_path: Path
 
 
 def test_a_model_that_reads_texts_alone_is_refused() -> None:
-    from hercules_scale.models import resolve_embedding_model
+    from hercules_scale.models.names import resolve_embedding_model
 
     with pytest.raises(ConfigError, match="cannot be loaded as a model that reads images"):
         load_image_encoder(resolve_embedding_model("minilm"))

@@ -17,7 +17,7 @@ from hercules_scale.embedding.sentence_transformer import (
     length_batches,
 )
 from hercules_scale.errors import ConfigError
-from hercules_scale.models import resolve_embedding_model
+from hercules_scale.models.names import resolve_embedding_model
 
 TEXTS = [
     "A ferry leaves the harbour.",

@@ -11,7 +11,7 @@ from hercules_scale.evaluation.summaries import (
     held_out_accuracy,
     summary_shares,
 )
-from hercules_scale.summarization.choosing import Items
+from hercules_scale.summarization.label_choice import Items
 
 
 def test_held_out_accuracy_beside_its_ceiling_and_chance() -> None:

@@ -21,16 +21,17 @@ from hercules_scale.config.file import parse_config
 from hercules_scale.embedding.sentence_transformer import SentenceTransformerEncoder
 from hercules_scale.errors import InputError
 from hercules_scale.explorer import search, server
+from hercules_scale.explorer.access_control import AccessControl
 from hercules_scale.explorer.app import Explorer
-from hercules_scale.explorer.guard import Guard
-from hercules_scale.explorer.opened import OpenRun
+from hercules_scale.explorer.open_run import OpenRun
 from hercules_scale.explorer.sessions import ShownRun, make_index
-from hercules_scale.explorer.unfinished import CLUSTERS
+from hercules_scale.explorer.unfinished_run import CLUSTERS
 from hercules_scale.jobs.cluster import run
 from hercules_scale.results.edits import write_edit
 from hercules_scale.storage import cluster_items, layout
 from hercules_scale.storage.cluster_items import TABLE
-from hercules_scale.storage.manifest import Commit, published_files, replace_table, write_commit
+from hercules_scale.storage.commits import Commit, write_commit
+from hercules_scale.storage.manifest import published_files, replace_table
 from hercules_scale.storage.schemas import WITHHELD
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
@@ -47,7 +48,7 @@ HERE = "http://127.0.0.1:8760"
 
 def asking(*stores: Store, token: str | None = None) -> TestClient:
     application = Explorer([store.uri for store in stores]).application()
-    return TestClient(Guard(application, 8760, token), base_url=HERE)
+    return TestClient(AccessControl(application, 8760, token), base_url=HERE)
 
 
 def get(client: TestClient, path: str, **parameters: Any) -> Any:

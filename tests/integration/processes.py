@@ -30,7 +30,7 @@ from ray.cluster_utils import Cluster
 import hercules_scale.jobs.assign, hercules_scale.jobs.cluster, hercules_scale.jobs.evaluate
 from hercules_scale.commands.cli import main
 from hercules_scale.runtime import progress
-from hercules_scale.stages import vectors
+from hercules_scale.stages import ray_vectors, vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from tests.worker_forks import forked_workers
@@ -90,12 +90,12 @@ def watch(points):
                 return call(self, name, data)
             return written
         setattr(Store, method, wrap(getattr(Store, method)))
-    assign_all = vectors.RayVectors.assign
+    assign_all = ray_vectors.RayVectors.assign
     def assigned(self, *values):
         if any(point[1] == "assign" for point in left):
             seen("assign", at=self.map(node_of)[0] if cluster else None)
         return assign_all(self, *values)
-    vectors.RayVectors.assign = assigned
+    ray_vectors.RayVectors.assign = assigned
 
 def run(command):
     global cluster, nodes
@@ -104,7 +104,7 @@ def run(command):
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.environ["RAY_ADDRESS"] = ""
-    vectors.WAIT_SECONDS, vectors.NODE_SECONDS = 0.5, 2.0
+    ray_vectors.WAIT_SECONDS, ray_vectors.NODE_SECONDS = 0.5, 2.0
     # Of the rows that the driver would hold itself, and of GPUs.
     vectors.open_vectors.__wrapped__.__defaults__ = (0, 0)
     cluster, nodes = None, []

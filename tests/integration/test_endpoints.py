@@ -23,6 +23,7 @@ from hercules_scale.errors import ConfigError, StageError
 from hercules_scale.storage.store import Store
 from hercules_scale.summarization import clients, gate, label
 from hercules_scale.summarization.asking import Asker
+from hercules_scale.summarization.candidates import Candidates
 from hercules_scale.summarization.chat import (
     ChatReply,
     ChatRequest,
@@ -33,7 +34,7 @@ from hercules_scale.summarization.chat import (
 from hercules_scale.summarization.clients import OpenAIClient
 from hercules_scale.summarization.cluster_facts import ClusterFacts
 from hercules_scale.summarization.dialect import Dialect
-from hercules_scale.summarization.label import Candidates, Labeller
+from hercules_scale.summarization.label import Labeller
 from hercules_scale.summarization.ledger import Ledger
 from hercules_scale.summarization.prompts import PromptStyle, answer_schema
 from hercules_scale.summarization.tokens import EstimatedTokens

@@ -20,7 +20,7 @@ from hercules_scale.commands.cli import main
 from hercules_scale.config.file import parse_config
 from hercules_scale.jobs import cluster
 from hercules_scale.jobs.cluster import run
-from hercules_scale.models import resolve_chat_model
+from hercules_scale.models.names import resolve_chat_model
 from hercules_scale.serving.vllm import serve_vllm
 from hercules_scale.stages import judge
 from hercules_scale.stages.label_level import NO_MODEL, WORDLESS

@@ -22,7 +22,7 @@ import pytest
 import yaml
 
 from hercules_scale.hierarchy import Hierarchy
-from hercules_scale.models import resolve_embedding_model
+from hercules_scale.models.names import resolve_embedding_model
 from hercules_scale.storage.store import Store
 from tests.conftest import small_config
 from tests.integration.networks import HERE, NETWORK, namespace, networks
@@ -30,7 +30,7 @@ from tests.integration.nodes import NODE_VARIABLE, WAIT_SECONDS, kill_node, star
 from tests.s3_server import S3Server, upload
 
 pytestmark = [pytest.mark.ray, pytest.mark.s3, pytest.mark.slow]
-N_TEXTS, PORT = 3_000, 6379
+N_TEXTS, PORT = 2_000, 6379
 # Lines of text that the head alone has.
 ALONE_TEXTS = "/tmp/lines.txt"
 HEAD, *WORKERS = HOSTS = ("head", "one", "two")
@@ -79,15 +79,15 @@ class Hosts:
         return done.stderr
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def addresses() -> Iterator[dict[str, str]]:
     with networks(HOSTS) as addresses:
         yield addresses
 
 
-@pytest.fixture
-def hosts(addresses: dict[str, str], tmp_path: Path) -> Iterator[Hosts]:
-    server = S3Server(tmp_path, HERE)
+@pytest.fixture(scope="module")
+def hosts(addresses: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    server = S3Server(tmp_path_factory.mktemp("s3"), HERE)
     folder = Path(tempfile.mkdtemp(prefix="hs"))
     token = secrets.token_hex(16)
     nodes: list[subprocess.Popen[bytes]] = []

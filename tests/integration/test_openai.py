@@ -36,11 +36,12 @@ from hercules_scale.stages.encoders import load_encoder
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import vector_column
 from hercules_scale.summarization.asking import Asker
+from hercules_scale.summarization.candidates import Candidates
 from hercules_scale.summarization.chat import Model
 from hercules_scale.summarization.clients import OpenAIClient
 from hercules_scale.summarization.cluster_facts import ClusterFacts
-from hercules_scale.summarization.distinct import title_key
-from hercules_scale.summarization.label import Candidates, Labeller
+from hercules_scale.summarization.distinct_titles import title_key
+from hercules_scale.summarization.label import Labeller
 from hercules_scale.summarization.ledger import Ledger
 from hercules_scale.summarization.prompts import PromptStyle
 from hercules_scale.summarization.tokens import EstimatedTokens

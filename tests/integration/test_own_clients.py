@@ -26,7 +26,7 @@ from hercules_scale.commands.cli import main
 from hercules_scale.embedding.function import FunctionEncoder
 from hercules_scale.errors import ConfigError, InputError, StageError
 from hercules_scale.explorer.forms import configuration
-from hercules_scale.explorer.opened import OpenRun
+from hercules_scale.explorer.open_run import OpenRun
 from hercules_scale.explorer.search import Meaning
 from hercules_scale.storage.store import Store
 from hercules_scale.summarization import label

@@ -27,7 +27,8 @@ from hercules_scale.runtime.progress import Reporter, StageProgress
 from hercules_scale.stages.vectors import open_vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.lock import held_by, hold_lock
-from hercules_scale.storage.manifest import published_files, read_record
+from hercules_scale.storage.manifest import published_files
+from hercules_scale.storage.run_file import read_record
 from hercules_scale.storage.store import Store
 from tests.fault_proxy import FaultProxy
 from tests.s3_server import READER_KEY, READER_SECRET, WRITER_KEY, WRITER_SECRET, S3Server

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import signal
-import subprocess
-import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -15,17 +11,13 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
 
 from hercules_scale import Hierarchy
 from hercules_scale.config.file import parse_config
 from hercules_scale.jobs.cluster import run
-from hercules_scale.models import resolve_chat_model
-from hercules_scale.summarization.chat import ChatReply, ChatRequest
-from hercules_scale.summarization.clients import OpenAIClient
-from hercules_scale.summarization.prompts import Message
+from hercules_scale.models.names import resolve_chat_model
 from tests.conftest import small_config
-from tests.s3_server import free_port, upload
+from tests.s3_server import upload
 
 pytestmark = [pytest.mark.ray, pytest.mark.llm, pytest.mark.slow]
 
@@ -128,44 +120,3 @@ def test_the_model_titles_and_describes_every_cluster_though_its_replica_is_kill
     # The deployment goes when the run ends.
     assert not serve.status().applications
     serve.shutdown()
-
-
-def test_the_model_alone_answers_as_an_endpoint_until_it_is_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "any")
-    values = small_config("unread", tmp_path / "unwritten", summaries={"engine": "vllm"})
-    config = tmp_path / "run.yaml"
-    config.write_text(yaml.safe_dump(values))
-    port = free_port()
-    command = [sys.executable, "-m", "hercules_scale", "serve", str(config), "--port", str(port)]
-    url = f"http://127.0.0.1:{port}/v1"
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stderr is not None
-            said: list[str] = []
-            while not said or (said[-1] and url not in said[-1]):
-                said.append(server.stderr.readline())
-            assert said[-1] == f"smollm2-135m: served at {url}\n", "".join(said)
-            endpoint = small_config("a", "b", summaries={"engine": "openai", "endpoint": url})
-            client = OpenAIClient(parse_config(endpoint).summaries)
-            schema = {"type": "object", "properties": {"colour": {"type": "string"}}}
-            question: Message = {"role": "user", "content": "Name a colour."}
-            # More than one step of the model reads, each with a seed of its own.
-            asked = []
-            for seed in range(8):
-                long: Message = {"role": "user", "content": f"{seed} " + "red green blue " * 300}
-                asked.append(ChatRequest([long, question], schema, 0.7, max_tokens=8, seed=seed))
-
-            async def ask_at_once() -> list[ChatReply]:
-                return await asyncio.gather(*map(client.answer, asked))
-
-            replies = asyncio.run(ask_at_once())
-            assert all((each.completion_tokens or 0) > 0 for each in replies)
-        finally:
-            server.send_signal(signal.SIGINT)
-            try:
-                server.wait(300)
-            finally:
-                server.kill()
-    assert not (tmp_path / "unwritten").exists()

@@ -18,8 +18,9 @@ from hercules_scale.jobs.evaluate import EvaluatedRun, evaluate_run
 from hercules_scale.runtime.resources import Machines, Node
 from hercules_scale.stages.evaluate import write_evaluations
 from hercules_scale.storage import layout
+from hercules_scale.storage.json_records import to_json
 from hercules_scale.storage.lock import hold_lock
-from hercules_scale.storage.manifest import next_part, replace_table, to_json
+from hercules_scale.storage.manifest import next_part, replace_table
 from hercules_scale.storage.store import Store
 
 

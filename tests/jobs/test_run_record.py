@@ -16,7 +16,8 @@ from hercules_scale.reading.listing import list_sources
 from hercules_scale.runtime.context import RunContext
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.storage import layout
-from hercules_scale.storage.manifest import FORMAT, to_json
+from hercules_scale.storage.json_records import to_json
+from hercules_scale.storage.run_file import FORMAT
 from hercules_scale.storage.store import Store
 
 

@@ -22,7 +22,7 @@ from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import HerculesScaleError
 from hercules_scale.reading.items import read_layout, read_piece
 from hercules_scale.reading.listing import list_sources
-from hercules_scale.reading.sources import split_into_pieces
+from hercules_scale.reading.pieces import split_into_pieces
 
 EXAMPLES_EACH = 850
 N_ROWS = 12

@@ -19,7 +19,7 @@ from hercules_scale.errors import InputError
 from hercules_scale.reading.items import read_layout, read_piece
 from hercules_scale.reading.listing import list_sources
 from hercules_scale.reading.memory import write_items
-from hercules_scale.reading.sources import split_into_pieces
+from hercules_scale.reading.pieces import split_into_pieces
 
 
 def read_back(data: Any, folder: Path, **options: Any) -> tuple[str, list[dict[str, Any]], int]:

@@ -27,7 +27,7 @@ from hercules_scale.reading.images import UnusableImageError, image_title, thumb
 from hercules_scale.reading.items import read_layout, read_piece
 from hercules_scale.reading.listing import list_sources
 from hercules_scale.reading.memory import write_items
-from hercules_scale.reading.sources import split_into_pieces
+from hercules_scale.reading.pieces import split_into_pieces
 from hercules_scale.storage.tables import column_vectors
 
 
@@ -166,9 +166,9 @@ def test_vectors_as_text_are_read(tmp_path: Path) -> None:
 def test_rows_of_npy_files_are_vectors(
     tmp_path: Path, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hercules_scale.reading import files, sources
+    from hercules_scale.reading import files, pieces
 
-    monkeypatch.setattr(sources, "PIECE_ROWS", 4)
+    monkeypatch.setattr(pieces, "PIECE_ROWS", 4)
     monkeypatch.setattr(files, "BATCH_ROWS", 3)
     values = np.arange(22, dtype=dtype).reshape(11, 2)
     np.save(tmp_path / "a.npy", values)

@@ -24,7 +24,7 @@ from hercules_scale.errors import ConfigError, InputError, SchemaError
 from hercules_scale.reading.encodings import detect_encoding
 from hercules_scale.reading.items import read_layout, read_piece
 from hercules_scale.reading.listing import list_sources
-from hercules_scale.reading.sources import split_into_pieces
+from hercules_scale.reading.pieces import split_into_pieces
 from hercules_scale.reading.survey import Survey, survey
 
 TEXTS = ["the ferry, at last", 'he said "no"', "two\nlines", "C:\\new", "Größe €5", ""]
@@ -1430,7 +1430,7 @@ def test_documents_have_encodings_of_their_own_limits_and_no_other_format(tmp_pa
 def test_documents_are_read_in_pieces_of_one_folder_of_a_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hercules_scale.reading.sources.PIECE_IMAGES", 3)
+    monkeypatch.setattr("hercules_scale.reading.pieces.PIECE_IMAGES", 3)
     for number in range(10):
         write(tmp_path, f"topic={number // 5}/{number}.txt", f"The ferry of {number}.")
     read = Read(tmp_path, documents=True, label_columns=["topic"])

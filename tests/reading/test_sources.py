@@ -8,14 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from hercules_scale.errors import InputError
-from hercules_scale.reading import sources
+from hercules_scale.reading import pieces as module
 from hercules_scale.reading.listing import list_sources
-from hercules_scale.reading.sources import (
-    SourceFile,
-    changed_files,
-    check_unchanged,
-    split_into_pieces,
-)
+from hercules_scale.reading.pieces import split_into_pieces
+from hercules_scale.reading.sources import SourceFile, changed_files, check_unchanged
 from hercules_scale.storage.store import Store
 
 
@@ -133,7 +129,7 @@ def test_a_file_of_lines_is_one_piece(tmp_path: Path) -> None:
 def test_row_groups_are_gathered_into_pieces_that_cover_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "PIECE_ROWS", 7)
+    monkeypatch.setattr(module, "PIECE_ROWS", 7)
     pieces = split_into_pieces([parquet(tmp_path, rows=20, row_group_size=3)])
     assert [piece.row_groups for piece in pieces] == [(0, 1), (2, 3), (4, 5), (6,)]
     assert [piece.first_row for piece in pieces] == [0, 6, 12, 18]
@@ -142,13 +138,13 @@ def test_row_groups_are_gathered_into_pieces_that_cover_the_file(
 def test_a_row_group_larger_than_a_piece_stays_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "PIECE_ROWS", 2)
+    monkeypatch.setattr(module, "PIECE_ROWS", 2)
     pieces = split_into_pieces([parquet(tmp_path, rows=10, row_group_size=5)])
     assert [(piece.row_groups, piece.first_row) for piece in pieces] == [((0,), 0), ((1,), 5)]
 
 
 def test_pieces_are_limited_in_bytes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "PIECE_BYTES", 1)
+    monkeypatch.setattr(module, "PIECE_BYTES", 1)
     pieces = split_into_pieces([parquet(tmp_path, rows=9, row_group_size=3)])
     assert [piece.first_row for piece in pieces] == [0, 3, 6]
 

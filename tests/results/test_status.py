@@ -10,8 +10,9 @@ import pytest
 
 from hercules_scale.commands.cli import main
 from hercules_scale.storage import layout
+from hercules_scale.storage.commits import Commit, write_commit
+from hercules_scale.storage.json_records import to_json
 from hercules_scale.storage.lock import hold_lock
-from hercules_scale.storage.manifest import Commit, to_json, write_commit
 from hercules_scale.storage.store import Store
 
 STAGES = [

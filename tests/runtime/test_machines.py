@@ -9,7 +9,7 @@ import pytest
 
 from hercules_scale.config.file import parse_config
 from hercules_scale.errors import ConfigError
-from hercules_scale.models import resolve_chat_model
+from hercules_scale.models.names import resolve_chat_model
 from hercules_scale.runtime.machines import check_models, with_absolute_folders
 
 

@@ -20,9 +20,10 @@ from hercules_scale.runtime import waiting
 from hercules_scale.runtime.context import RunContext
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.runtime.resources import Pool
-from hercules_scale.runtime.shards import ShardResult, Stage, run_shards
+from hercules_scale.runtime.shard_tasks import ShardResult
+from hercules_scale.runtime.shards import Stage, run_shards
 from hercules_scale.runtime.waiting import Room, await_address
-from hercules_scale.stages import vectors
+from hercules_scale.stages import ray_vectors
 from hercules_scale.stages.vectors import open_vectors
 from hercules_scale.storage.store import Store
 from tests.s3_server import free_port
@@ -110,7 +111,7 @@ def test_a_job_alone_on_its_ray_that_loads_a_model_is_not_said_to_wait(
 def test_actors_that_hold_vectors_wait_no_longer_either(
     tmp_path: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vectors, "WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(ray_vectors, "WAIT_SECONDS", 0.2)
     hasty, patient = (
         Room(context_of(tmp_path, seconds)[0], "cluster", "resources.cluster 2 of 1 CPU")
         for seconds in (1, 120)

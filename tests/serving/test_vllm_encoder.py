@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from hercules_scale.config.reading import EmbeddingConfig
 from hercules_scale.embedding.sentence_transformer import SentenceTransformerEncoder
 from hercules_scale.errors import ConfigError
-from hercules_scale.models import check_vllm
+from hercules_scale.models.packages import check_vllm
 
 TEXTS = [
     "A ferry leaves the harbour.",

@@ -14,7 +14,8 @@ from hercules_scale.clustering.assign import Float32, to_unit
 from hercules_scale.clustering.assigner import Assigner
 from hercules_scale.clustering.kmeans import kmeans
 from hercules_scale.clustering.levels import build_levels
-from hercules_scale.clustering.tiles import LocalVectors, labels_of
+from hercules_scale.clustering.local_vectors import LocalVectors
+from hercules_scale.clustering.tiles import labels_of
 from hercules_scale.config.hierarchy import HierarchyConfig
 from hercules_scale.errors import InputError
 from hercules_scale.runtime.context import Shards

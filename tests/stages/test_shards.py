@@ -16,8 +16,9 @@ from hercules_scale.errors import InputError, StageError
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.runtime.resources import Pool
-from hercules_scale.runtime.shards import ShardResult, Stage, run_shards
-from hercules_scale.storage.manifest import Commit, read_commits
+from hercules_scale.runtime.shard_tasks import ShardResult
+from hercules_scale.runtime.shards import Stage, run_shards
+from hercules_scale.storage.commits import Commit, read_commits
 from hercules_scale.storage.store import Store
 
 pytestmark = pytest.mark.ray

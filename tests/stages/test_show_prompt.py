@@ -14,7 +14,9 @@ from hercules_scale.config.run import RunConfig
 from hercules_scale.errors import StorageError
 from hercules_scale.stages.cluster import CLUSTERS_FILE
 from hercules_scale.storage import layout
-from hercules_scale.storage.manifest import Commit, published_files, timestamp, write_commit
+from hercules_scale.storage.commits import Commit, write_commit
+from hercules_scale.storage.json_records import timestamp
+from hercules_scale.storage.manifest import published_files
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import read_table, write_table
 from tests.conftest import small_config

@@ -63,7 +63,7 @@ def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many tiles, cells, blocks and buckets for few rows."""
     for each in (vectors_module, tile_actors):
         monkeypatch.setattr(each, "TILE_ROWS", 512)
-    monkeypatch.setattr("hercules_scale.clustering.tiles.TILE_ROWS", 512)
+    monkeypatch.setattr("hercules_scale.clustering.local_vectors.TILE_ROWS", 512)
     monkeypatch.setattr(smooth_shards, "TILE_ROWS", 512)
     monkeypatch.setattr(module, "EXACT_ROWS", 100)
     for each in (module, smooth_shards):

@@ -32,10 +32,10 @@ from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import read_table, write_table
+from hercules_scale.summarization.candidates import Candidates
 from hercules_scale.summarization.cluster_facts import Child, ClusterFacts
-from hercules_scale.summarization.distinct import names_a_part
+from hercules_scale.summarization.distinct_titles import names_a_part
 from hercules_scale.summarization.keyphrases import PhraseCounts
-from hercules_scale.summarization.label import Candidates
 from tests.conftest import write_embeddings
 
 pytestmark = pytest.mark.ray

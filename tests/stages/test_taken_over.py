@@ -16,13 +16,14 @@ from rich.console import Console
 from hercules_scale.config.file import parse_config
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.progress import Reporter
-from hercules_scale.runtime.shards import ShardResult, _ShardTask, done_shards
+from hercules_scale.runtime.shard_tasks import ShardResult, ShardTask
+from hercules_scale.runtime.shards import done_shards
 from hercules_scale.stages import summarize
 from hercules_scale.stages.label_level import Labels, Level
 from hercules_scale.stages.prompt_facts import LABELLING, labelled_files
 from hercules_scale.storage import layout
+from hercules_scale.storage.commits import read_commits
 from hercules_scale.storage.lock import hold_lock
-from hercules_scale.storage.manifest import read_commits
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import write_table
 from hercules_scale.summarization.cluster_facts import ClusterFacts
@@ -69,9 +70,9 @@ def test_a_worker_of_a_run_that_was_taken_over_writes_and_commits_nothing(tmp_pa
         left[:] = store.list_files("")
 
     with hold_lock(store, print) as lock:
-        task = _ShardTask(Worker(lock.store, take_over), lock.store, "embed", "f")
+        task = ShardTask(Worker(lock.store, take_over), lock.store, "embed", "f")
         row = task({"shard": [3]})
-        again = _ShardTask(Worker(lock.store), lock.store, "embed", "f")({"shard": [4]})
+        again = ShardTask(Worker(lock.store), lock.store, "embed", "f")({"shard": [4]})
     for each in (row, again):
         assert each["error_type"] == ["StorageError"]
         assert "was taken over by another run" in str(each["error"][0])
@@ -83,14 +84,14 @@ def test_the_successor_takes_what_was_committed_and_makes_lost_files_again(tmp_p
     store = Store(str(tmp_path))
     with hold_lock(store, print) as lock:
         for shard in (0, 1):
-            row = _ShardTask(Worker(lock.store), lock.store, "embed", "f")({"shard": [shard]})
+            row = ShardTask(Worker(lock.store), lock.store, "embed", "f")({"shard": [shard]})
             assert row["error_type"] == [""]
     with hold_lock(store, print) as lock:
         context = context_of(lock.store)
         assert sorted(done_shards(context, "embed")) == [0, 1]
         store.delete_files(layout.part("items", 1))
         assert sorted(done_shards(context, "embed")) == [0]
-        _ShardTask(Worker(lock.store), lock.store, "embed", "f")({"shard": [1]})
+        ShardTask(Worker(lock.store), lock.store, "embed", "f")({"shard": [1]})
         owners = {shard: each.owner for shard, each in done_shards(context, "embed").items()}
     assert owners == {0: 1, 1: 3}
     assert store.list_files("items") == [layout.part("items", 0), layout.part("items", 1)]

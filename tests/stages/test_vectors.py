@@ -18,10 +18,10 @@ import ray
 from hercules_scale.clustering.assign import Float32, Sums
 from hercules_scale.clustering.levels import build_levels
 from hercules_scale.clustering.passive_faiss import faiss
+from hercules_scale.clustering.tile_sets import TileSet
 from hercules_scale.clustering.tiles import (
     TILE_ROWS,
     Tile,
-    TileSet,
     VectorSet,
     labels_of,
     nearest_rows,
@@ -31,8 +31,10 @@ from hercules_scale.clustering.tiles import (
 from hercules_scale.config.hierarchy import HierarchyConfig, ResamplingConfig
 from hercules_scale.errors import InputError, StageError
 from hercules_scale.runtime.context import Shards
+from hercules_scale.stages import ray_vectors
 from hercules_scale.stages import vectors as module
-from hercules_scale.stages.vectors import RayVectors, ShardTiles, open_vectors, read_vectors
+from hercules_scale.stages.ray_vectors import RayVectors
+from hercules_scale.stages.vectors import ShardTiles, open_vectors, read_vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import vector_column, write_table
@@ -224,7 +226,7 @@ class Deadly(Planted):
 def test_vectors_that_end_each_of_their_workers_end_the_run(
     local_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(ray_vectors, "WAIT_SECONDS", 0.2)
     said = (
         r"^stage cluster: 5 workers died one after another at the same vectors \(tiles 1, 3, of "
         r"65,536 items each\), most likely out of memory; give each .*; run again, it resumes$"
@@ -240,7 +242,7 @@ def test_vectors_that_end_each_of_their_workers_end_the_run(
 def test_work_that_ends_each_of_its_workers_ends_the_run(
     local_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(ray_vectors, "WAIT_SECONDS", 0.2)
     with (
         open_vectors(Planted(), "squared_l2", 1, local_rows=0) as (vectors, _),
         pytest.raises(StageError, match=r"5 workers died .*\(tiles 0, 1, 2, 3, 4, of 65,536"),
@@ -262,7 +264,7 @@ def test_sums_by_ranges_of_clusters_are_those_of_the_driver(
     with open_vectors(Planted(), "squared_l2", 3, local_rows=0) as (vectors, _):
         centroids, _ = take(vectors, np.arange(7) * 1000)
         whole = vectors.assign(centroids)
-        monkeypatch.setattr(module, "DRIVER_SUM_BYTES", 300)
+        monkeypatch.setattr(ray_vectors, "DRIVER_SUM_BYTES", 300)
         ranges = vectors.assign(centroids)
         assert (ranges.sums == whole.sums).all()
         assert (ranges.counts == whole.counts).all()

@@ -19,8 +19,8 @@ import pytest
 
 from hercules_scale.errors import StorageError
 from hercules_scale.storage import layout, lock
+from hercules_scale.storage.json_records import timestamp, to_json
 from hercules_scale.storage.lock import held_by, hold_lock
-from hercules_scale.storage.manifest import timestamp, to_json
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import write_table
 

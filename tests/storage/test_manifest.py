@@ -12,18 +12,9 @@ from hercules_scale.clustering.checkpoints import State
 from hercules_scale.errors import InputError, StorageError
 from hercules_scale.runtime.store_checkpoints import StoreCheckpoints
 from hercules_scale.storage import layout
-from hercules_scale.storage.manifest import (
-    Commit,
-    fingerprint,
-    next_part,
-    publish,
-    published_files,
-    read_commits,
-    replace_table,
-    to_json,
-    whole_commits,
-    write_commit,
-)
+from hercules_scale.storage.commits import Commit, read_commits, whole_commits, write_commit
+from hercules_scale.storage.json_records import fingerprint, to_json
+from hercules_scale.storage.manifest import next_part, publish, published_files, replace_table
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, write_table
 from hercules_scale.summarization.chat import Answer, ChatReply

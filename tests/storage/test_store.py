@@ -9,7 +9,8 @@ import pytest
 
 from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import InputError
-from hercules_scale.storage.store import Store, split_uri
+from hercules_scale.storage.file_systems import split_uri
+from hercules_scale.storage.store import Store
 
 
 def test_bytes_are_read_as_they_were_written(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from hercules_scale.embedding.sentence_transformer import SentenceTransformerEncoder
 from hercules_scale.errors import ConfigError
-from hercules_scale.models import resolve_embedding_model
+from hercules_scale.models.names import resolve_embedding_model
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.stored_models import check_source, local_model
 from tests.s3_server import upload

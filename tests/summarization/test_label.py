@@ -15,6 +15,7 @@ from hercules_scale.storage.store import Store
 from hercules_scale.summarization import gate
 from hercules_scale.summarization import label as module
 from hercules_scale.summarization.asking import Asker
+from hercules_scale.summarization.candidates import Candidates
 from hercules_scale.summarization.chat import (
     Answer,
     ChatReply,
@@ -26,7 +27,7 @@ from hercules_scale.summarization.cluster_facts import Child, ClusterFacts
 from hercules_scale.summarization.gate import OUTAGE_CALLS
 from hercules_scale.summarization.grounding import Grounding
 from hercules_scale.summarization.keyphrases import PhraseCounts, count_phrases
-from hercules_scale.summarization.label import Candidates, Labeller
+from hercules_scale.summarization.label import Labeller
 from hercules_scale.summarization.ledger import Call, Ledger
 from hercules_scale.summarization.prompts import PromptStyle
 from hercules_scale.summarization.tokens import EstimatedTokens

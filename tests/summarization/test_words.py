@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hercules_scale.errors import SummaryError
 from hercules_scale.stages.read_shards import _title
 from hercules_scale.summarization.cluster_facts import ClusterFacts, plain_text
-from hercules_scale.summarization.distinct import title_key
+from hercules_scale.summarization.distinct_titles import title_key
 from hercules_scale.summarization.fallback import summary_from_keyphrases
 from hercules_scale.summarization.grounding import LEAST_OF_TITLE, Grounding
 from hercules_scale.summarization.keyphrases import PhraseCounts, count_phrases

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from hercules_scale.reduction.pca import Scatter
 from hercules_scale.results.run import Run
 from hercules_scale.storage import layout, schemas
-from hercules_scale.storage.manifest import read_commits, read_record
+from hercules_scale.storage.commits import read_commits
+from hercules_scale.storage.run_file import read_record
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, column_vectors, read_table, vector_column
 

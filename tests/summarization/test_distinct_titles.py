@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hercules_scale.summarization.cluster_facts import ClusterFacts
-from hercules_scale.summarization.distinct import alike_titles, title_key, told_apart
+from hercules_scale.summarization.distinct_titles import alike_titles, title_key, told_apart
 from hercules_scale.summarization.worked_examples import TITLE_WORDS
 
 

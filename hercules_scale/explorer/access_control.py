@@ -37,7 +37,7 @@ SAFE = ("GET", "HEAD")
 
 
 @dataclass(frozen=True)
-class Guard:
+class AccessControl:
     """Lets requests through to an application, or answers them itself.
 
     Attributes:

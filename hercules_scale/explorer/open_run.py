@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from hercules_scale.errors import InputError
 from hercules_scale.explorer.pages import Pages
-from hercules_scale.explorer.unfinished import unfinished_run
+from hercules_scale.explorer.unfinished_run import unfinished_run
 from hercules_scale.results.edits import ClusterKey, Edits, read_edits, with_edits
 from hercules_scale.results.run import VECTORS, Run
 from hercules_scale.storage import layout

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hercules_scale.clustering.assign import Float32, to_unit
-from hercules_scale.summarization import choosing as module
-from hercules_scale.summarization.choosing import (
+from hercules_scale.summarization import label_choice as module
+from hercules_scale.summarization.label_choice import (
     Items,
     choose_labels,
     label_accuracy,

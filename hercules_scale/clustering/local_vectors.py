@@ -1,0 +1,66 @@
+"""Vectors in this process's memory, or in a memory map."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from hercules_scale.clustering.assign import Float32, Int64, Scale, Sums
+from hercules_scale.clustering.lengths import typical_length
+from hercules_scale.clustering.tile_sets import hold_tiles
+from hercules_scale.clustering.tiles import TILE_ROWS, T, Thin, Tile, check_finite
+from hercules_scale.errors import InputError
+
+# Sums keep so many binary places of a typical length, or vectors are refused.
+LEAST_PLACES = 8
+
+
+class LocalVectors:
+    """Vectors in this process's memory, or in a memory map.
+
+    Args:
+        vectors: Shape (n, d), float32.
+        weights: Number of items that each vector represents, shape (n,); by default one.
+        n_gpus: GPUs that this process was given.
+
+    Raises:
+        InputError: A number is NaN or infinite; it names the rows. Or a number is so large that
+            sums would lose the others; vectors of a run have been cut before, see
+            ``open_vectors``.
+    """
+
+    def __init__(self, vectors: Float32, weights: Int64 | None = None, n_gpus: int = 0) -> None:
+        check_finite(vectors, 0)
+        of_items = weights is None
+        if weights is None:
+            weights = np.ones(len(vectors), np.int64)
+        self.n_rows, self.dimension = len(vectors), int(vectors.shape[1])
+        self._n_gpus = n_gpus
+        tiles = [
+            Tile(start, vectors[start : start + TILE_ROWS], weights[start : start + TILE_ROWS])
+            for start in range(0, len(vectors), TILE_ROWS)
+        ]
+        # On a GPU each vector weighs one.
+        self._tiles = hold_tiles(tiles, n_gpus if (weights == 1).all() else 0)
+        typical = typical_length(self._tiles.count_lengths())
+        largest, total = self._tiles.largest(), int(weights.sum())
+        self._scale = Scale.of(total, largest, self.dimension, typical)
+        if of_items and self._scale.vectors + math.log2(typical or 1) < LEAST_PLACES:
+            raise InputError(
+                f"vectors: sums cannot hold numbers of up to {largest:.2g} beside vectors of "
+                f"length {typical:.2g}, the median; leave out those that are so much longer"
+            )
+
+    def assign(self, centroids: Float32, offsets: Float32 | None = None) -> Sums:
+        """Assign every vector to its nearest of k centroids and sum each cluster."""
+        return self._tiles.assign(centroids, offsets, self._scale)
+
+    def map(self, work: Callable[[Tile], T], thin: Thin[T] | None = None) -> list[T]:
+        """Return the results of a pure function over the tiles, in the order of the rows."""
+        return [work(tile) for tile in self._tiles.tiles]
+
+    def run(self, work: Callable[[int], T]) -> T:
+        """Return the result of a pure function, here."""
+        return work(self._n_gpus)

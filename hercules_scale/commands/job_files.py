@@ -1,0 +1,55 @@
+"""The working directory of a job: the package, and files and modules of this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import sysconfig
+import uuid
+from pathlib import Path
+
+import yaml
+
+import hercules_scale
+from hercules_scale.commands.work import CONFIG_FILE, Work
+from hercules_scale.storage.file_systems import split_uri
+
+VOCABULARY_FILE = "vocabulary.txt"
+
+
+def pack(folder: Path, work: Work, environment: dict[str, str]) -> str:
+    """Make the working directory of a job.
+
+    Returns:
+        Name of the file with its variables.
+    """
+    own = Path(hercules_scale.__file__).parent
+    shutil.copytree(own, folder / own.name, ignore=shutil.ignore_patterns("__pycache__"))
+    if work.redact is not None:
+        _pack_module(folder, work.redact.partition(":")[0].partition(".")[0])
+    if work.config is not None:
+        values = work.config.model_dump(exclude_unset=True)
+        words = work.config.summaries.vocabulary
+        if words is not None and split_uri(words)[0] == "file":
+            shutil.copy(split_uri(words)[1], folder / VOCABULARY_FILE)
+            values["summaries"]["vocabulary"] = VOCABULARY_FILE
+        (folder / CONFIG_FILE).write_text(yaml.safe_dump(values), encoding="utf-8")
+    # Of this job alone: Ray takes equal directories for one, of which another job deleted the file.
+    secrets = folder / f"environment-{uuid.uuid4().hex}.json"
+    secrets.touch(mode=0o600)
+    secrets.write_text(json.dumps(environment), encoding="utf-8")
+    return secrets.name
+
+
+def _pack_module(folder: Path, name: str) -> None:
+    """Copy a module of the user's; installed ones are on the nodes, or said to be missing there."""
+    spec = importlib.util.find_spec(name) if name else None
+    origin = Path(spec.origin) if spec is not None and spec.origin else None
+    installed = {sysconfig.get_path(place) for place in ("stdlib", "platlib", "purelib")}
+    if origin is None or not origin.exists() or installed & set(map(str, origin.parents)):
+        return
+    if origin.name == "__init__.py":
+        shutil.copytree(origin.parent, folder / name, dirs_exist_ok=True)
+    else:
+        shutil.copy(origin, folder / origin.name)

@@ -1,0 +1,51 @@
+"""The tree as indented text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hercules_scale.results.title_sources import title_marks
+from hercules_scale.sanitize import printable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def format_tree(clusters: pd.DataFrame, top: int, depth: int | None = None) -> str:
+    """Return a line for each cluster, coarsest first, larger before smaller.
+
+    Args:
+        clusters: Clusters of every level.
+        top: Level to begin at.
+        depth: Levels shown; by default all.
+    """
+    marks = title_marks(clusters["summary_source"].tolist(), clusters["summary_status"].tolist())
+    clusters = clusters.assign(mark=marks)
+    columns = ["level", "cluster_id", "n_items", "title", "mark"]
+    children: dict[tuple[int, int], list[tuple[Any, ...]]] = {}
+    roots = []
+    ordered = clusters.sort_values(["n_items", "cluster_id"], ascending=[False, True])
+    for row, parent in zip(
+        ordered[columns].itertuples(index=False, name=None),
+        ordered["parent_cluster_id"].tolist(),
+        strict=True,
+    ):
+        if row[0] == top:
+            roots.append(row)
+        elif row[0] < top:
+            children.setdefault((row[0] + 1, int(parent)), []).append(row)
+    lines: list[str] = []
+
+    def show(row: tuple[Any, ...], indent: int) -> None:
+        number, cluster_id, n_items, title, mark = row
+        lines.append(
+            f"{'  ' * indent}{printable(title)}{f' [{mark}]' if mark else ''} "
+            f"({n_items:,} items, {number}/{cluster_id})"
+        )
+        if depth is None or indent + 1 < depth:
+            for child in children.get((number, cluster_id), []):
+                show(child, indent + 1)
+
+    for root in roots:
+        show(root, 0)
+    return "\n".join(lines)

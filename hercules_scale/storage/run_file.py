@@ -1,0 +1,139 @@
+"""The content of ``run.json``, once it is known to be safe to act on."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from typing import Any
+
+from hercules_scale.config.file import parse_config
+from hercules_scale.config.run import RunConfig
+from hercules_scale.errors import ConfigError, InputError
+from hercules_scale.storage import layout
+from hercules_scale.storage.json_records import json_object
+from hercules_scale.storage.store import Store
+
+# Raised when a stage leaves other files, records or counts than before for a later one to read.
+FORMAT = 4
+# Members of ``run.json`` that the record of progress has in its place.
+PROGRESS_KEYS = ("alarms", "stages", "seen_at")
+_FINGERPRINT = re.compile(r"[0-9a-f]{16}")
+_STAGE = re.compile(r"\w[\w .-]*(/\w[\w .-]*)*", re.ASCII)
+# Members of ``run.json`` that are read by name, those first that every run has.
+_NEEDED = {"config": dict, "status": str, "started_at": str, "versions": dict, "inputs": list}
+_MEMBERS: dict[str, type] = _NEEDED | {
+    "seen_at": str,
+    "ended_at": str,
+    "error": str,
+    "attempts": int,
+    "alarms": list,
+    "rows": dict,
+    "tokens": dict,
+    "variables": dict,
+}
+_FIGURES = ("done", "total", "seconds", "driver_peak_bytes", "worker_peak_bytes")
+_KINDS = {dict: "an object", str: "text", list: "a list", int: "a whole number"}
+
+
+def read_run(store: Store) -> dict[str, Any]:
+    """Return the content of ``run.json``, once it is known to be safe to act on.
+
+    A run may be somebody else's, so that what it names is data: no path of it leads out of its
+    folder, and what reaches out or executes comes from the caller.
+
+    Raises:
+        FileNotFoundError: There is no run.
+        InputError: The file is of something else, or damaged.
+    """
+    name, data = f"{store.uri}/{layout.RUN}", store.read_bytes(layout.RUN)
+    record = json_object(name, data)
+    for key in ("fingerprint", "assigned_to"):
+        value = record.get(key)
+        if not (isinstance(value, str) and _FINGERPRINT.fullmatch(value)) and (
+            value is not None or key == "fingerprint"
+        ):
+            raise InputError(
+                f"{name}: {key} must be 16 hexadecimal digits, got {str(value)[:60]!r}; "
+                "give the output of a run of hercules-scale"
+            )
+    if not isinstance(record.get("config"), dict):
+        raise InputError(
+            f"{name}: holds no configuration; give the output of a run of hercules-scale"
+        )
+    _check_stages(name, record)
+    _check_members(name, record)
+    return record
+
+
+def run_config(store: Store, record: dict[str, Any]) -> RunConfig:
+    """Return the configuration of a run, at the place where it lies now.
+
+    Args:
+        store: Output of the run.
+        record: Result of ``read_run``.
+
+    Raises:
+        InputError: It is none of this version.
+    """
+    try:
+        return parse_config(record["config"] | {"output": {"path": store.uri}})
+    except ConfigError as error:
+        raise InputError(
+            f"{store.uri}/{layout.RUN}: {error}; give the output of a run of this version"
+        ) from None
+
+
+def read_record(store: Store) -> dict[str, Any]:
+    """Return the content of ``run.json``, and how far the run has come since.
+
+    Raises:
+        FileNotFoundError: There is no run.
+        InputError: The files are of something else, or damaged.
+    """
+    record = read_run(store)
+    with suppress(FileNotFoundError):
+        name = f"{store.uri}/{layout.PROGRESS}"
+        since = json_object(name, store.read_bytes(layout.PROGRESS))
+        _check_stages(name, since)
+        if not isinstance(since.get("alarms", []), list):
+            raise InputError(f"{name}: alarms must be a list; give the output of a run")
+        record |= {key: since[key] for key in PROGRESS_KEYS if key in since}
+    return record
+
+
+def _check_members(name: str, record: dict[str, Any]) -> None:
+    """Refuse a record without what every run has, or with members of other types."""
+    sections = {f"config.{key}": value for key, value in record["config"].items()}
+    needed = {**_NEEDED, "config.input": dict}
+    for key, kind in {**_MEMBERS, **dict.fromkeys(sections, dict), "config.input": dict}.items():
+        value = (sections if key.startswith("config.") else record).get(key)
+        if not isinstance(value, kind) and (value is not None or key in needed):
+            raise InputError(
+                f"{name}: {key[:60]} must be {_KINDS[kind]}, got {str(value)[:60]!r}; give the "
+                "output of a run of hercules-scale"
+            )
+    for file in record["inputs"]:
+        if not (isinstance(file, dict) and isinstance(file.get("name"), str)):
+            raise InputError(
+                f"{name}: inputs must be files with a name, got {str(file)[:60]!r}; give the "
+                "output of a run of hercules-scale"
+            )
+
+
+def _check_stages(name: str, record: dict[str, Any]) -> None:
+    """Refuse stages with names that lead out of the folder, or without their numbers."""
+    stages = record.get("stages") or []
+    for stage in stages if isinstance(stages, list) else [stages]:
+        known = isinstance(stage, dict) and isinstance(stage.get("name"), str)
+        numbers = (
+            known
+            and all(isinstance(stage.get(key), int) for key in ("done", "total"))
+            and all(isinstance(stage.get(key, 0), int | float) for key in _FIGURES)
+            and isinstance(stage.get("unit", ""), str)
+            and stage.keys() <= {"name", "unit", *_FIGURES}
+        )
+        if not (numbers and _STAGE.fullmatch(stage["name"])):
+            raise InputError(
+                f"{name}: stages must have a name and how far each is, got {str(stage)[:80]!r}; "
+                "give the output of a run of hercules-scale"
+            )
