@@ -42,6 +42,25 @@ def endpoint_key() -> str | None:
     return os.environ.get(KEY)
 
 
+def import_openai(engine: str) -> Any:
+    """Return the package of OpenAI's clients.
+
+    Args:
+        engine: Key of the configuration that asks for an endpoint, for messages.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
+    try:
+        import openai
+    except ImportError:
+        raise ConfigError(
+            f"{engine} openai needs the package openai, which is not installed; install "
+            "hercules-scale[openai], or take another engine"
+        ) from None
+    return openai
+
+
 def client_arguments(
     engine: str, endpoint: str | None, http_client: Callable[..., Any], key: str | None = None
 ) -> dict[str, Any]:

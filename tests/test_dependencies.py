@@ -7,12 +7,18 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from hercules_scale.endpoint import import_openai
+from hercules_scale.errors import HerculesScaleError
+from hercules_scale.results.plot import draw_map
 
 REPOSITORY = Path(__file__).parents[1]
 LOCKED = tuple(f"requirements-{name}.txt" for name in ("cpu", "dev", "maps", "clouds", "launchers"))
@@ -109,7 +115,11 @@ def test_the_set_for_gpus_is_what_its_packages_need(tmp_path: Path) -> None:
         for each in found
     }
     extras = project["optional-dependencies"]
-    wanted = [each for extra in ("gpu", "explorer", "images", "demo") for each in extras[extra]]
+    wanted = [
+        each
+        for extra in ("gpu", "openai", "plots", "explorer", "images", "demo")
+        for each in extras[extra]
+    ]
     todo = list(map(Requirement, [*project["dependencies"], *wanted]))
     lacking, seen = set(), set()
     while todo:
@@ -130,3 +140,19 @@ def test_the_set_for_gpus_is_what_its_packages_need(tmp_path: Path) -> None:
     assert lacking == {"llm", "llama-cpp-python>=0.3.7", "simple-icd-10-cm==1.5.0"}
     assert {name for name, *_ in seen} >= versions.keys()
     assert {"nvidia-cublas", "triton", "vllm"} <= versions.keys()
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "call"),
+    [
+        ("openai", "openai", lambda: import_openai("summaries.engine")),
+        ("matplotlib", "plots", lambda: draw_map(SimpleNamespace(), 1)),  # type: ignore[arg-type]
+    ],
+)
+def test_what_an_extra_brings_is_asked_for_by_its_name(
+    package: str, extra: str, call: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Python finds no module that is none.
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(HerculesScaleError, match=rf"{package}.*hercules-scale\[{extra}\]"):
+        call()

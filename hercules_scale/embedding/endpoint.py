@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hercules_scale.endpoint import CONNECT_SECONDS, KEY, client_arguments, endpoint_url
+from hercules_scale.endpoint import (
+    CONNECT_SECONDS,
+    KEY,
+    client_arguments,
+    endpoint_url,
+    import_openai,
+)
 from hercules_scale.errors import ConfigError, StageError
 from hercules_scale.sanitize import without_secrets
 
@@ -53,8 +59,7 @@ class EndpointEncoder:
         dimensions: int | None = None,
         key: str | None = None,
     ) -> None:
-        import openai
-
+        openai = import_openai("embedding.engine")
         self._openai, self._model = openai, model
         self._prompt, self._dimensions = prompt or "", dimensions
         self._client = openai.OpenAI(

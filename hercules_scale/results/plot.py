@@ -32,11 +32,16 @@ def draw_map(run: Run, level: int) -> Any:
         A matplotlib figure, bound to no window.
 
     Raises:
-        InputError: The clusters have no place on a map.
+        InputError: The clusters have no place on a map, or matplotlib is not installed.
     """
-    from matplotlib import colormaps
-    from matplotlib.figure import Figure
-
+    try:
+        from matplotlib import colormaps
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise InputError(
+            "a map needs the package matplotlib, which is not installed; install "
+            "hercules-scale[plots]"
+        ) from None
     clusters = run.level(level)
     if clusters["reduction"].null_count or clusters["reduction"].type.list_size < 2:
         raise InputError(f"{run.store.uri}: its clusters have no place on a map")

@@ -194,7 +194,13 @@ def _write_curve(context: RunContext, curve: list[CurvePoint]) -> list[FileRecor
     )
     table = pa.Table.from_pylist([asdict(point) for point in curve], schemas.K_SELECTION)
     file = write_table(context.store, layout.part("k_selection", 0), table)
-    context.store.write_bytes(layout.K_SELECTION_PLOT, plot_curve(curve, score))
+    try:
+        context.store.write_bytes(layout.K_SELECTION_PLOT, plot_curve(curve, score))
+    except ModuleNotFoundError:
+        context.reporter.say(
+            f"  no picture {layout.K_SELECTION_PLOT}: it needs matplotlib; install "
+            "hercules-scale[plots]"
+        )
     return [file]
 
 

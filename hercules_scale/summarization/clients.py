@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from hercules_scale.config.summaries import SummariesConfig
-from hercules_scale.endpoint import CONNECT_SECONDS, client_arguments
+from hercules_scale.endpoint import CONNECT_SECONDS, client_arguments, import_openai
 from hercules_scale.errors import ConfigError, StageError, SummaryError
 from hercules_scale.sanitize import without_secrets
 from hercules_scale.summarization.chat import (
@@ -113,8 +113,7 @@ class OpenAIClient:
     """
 
     def __init__(self, config: SummariesConfig, dialect: Dialect | None = None) -> None:
-        import openai
-
+        openai = import_openai("summaries.engine")
         http_client = openai.DefaultAsyncHttpxClient
         arguments = client_arguments("summaries.engine", config.endpoint, http_client)
         self._openai, self._config = openai, config
