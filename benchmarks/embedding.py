@@ -34,8 +34,7 @@ import pyarrow.parquet as pq
 
 from hercules_scale.commands.demo import icd_table
 from hercules_scale.config.file import parse_config
-from hercules_scale.config.reading import EmbeddingConfig
-from hercules_scale.config.run import RunConfig
+from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.models.names import resolve_embedding_model
 from hercules_scale.reading.columns import Columns
 from hercules_scale.reading.items import Layout
@@ -189,7 +188,7 @@ def time_direct(store: Store, shards: Shards) -> float:
 def _embed_shards(
     store: Store, todo: SimpleQueue[int], done: SimpleQueue[tuple[int, float]]
 ) -> None:
-    worker = EmbedWorker(store, EmbeddingConfig())
+    worker = EmbedWorker(store, run_config(store, 1).text_embedding)
     while (shard := todo.get()) >= 0:
         worker(shard)
         done.put((shard, time.time()))
@@ -210,14 +209,15 @@ def time_stage(store: Store, shards: Shards, workers: int = WORKERS) -> tuple[fl
     return steady_rate(shards, finished, workers), seconds
 
 
-def run_config(store: Store, workers: int) -> RunConfig:
-    return parse_config(
+def run_config(store: Store, workers: int) -> ResolvedConfig:
+    config = parse_config(
         {
-            "input": {"path": store.uri},
+            "input": {"path": store.uri, "modality": "text"},
             "resources": {"workers": workers},
             "output": {"path": store.uri},
         }
     )
+    return ResolvedConfig.of(config, config.input)
 
 
 def steady_rate(shards: Shards, finished: list[tuple[int, float]], workers: int) -> float:

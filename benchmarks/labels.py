@@ -39,7 +39,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from hercules_scale.clustering.assign import Float32, to_unit
 from hercules_scale.commands.demo import icd_table
 from hercules_scale.config.file import parse_config
-from hercules_scale.config.run import RunConfig
+from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.embedding.sentence_transformer import SentenceTransformerEncoder
 from hercules_scale.evaluation.summaries import held_out_accuracy
 from hercules_scale.reading.listing import list_sources
@@ -114,21 +114,23 @@ def main() -> None:
                         Path(options.json).write_text(json.dumps(figures, indent=1))
 
 
-def configure(name: str, options: argparse.Namespace, way: str, folder: str) -> RunConfig:
+def configure(name: str, options: argparse.Namespace, way: str, folder: str) -> ResolvedConfig:
     summaries: dict[str, Any] = {"engine": "keyphrases"}
     if way != PHRASES:
         summaries = {"engine": "vllm", "model": way, "record_prompts": True}
         for each in options.set:
             key, _, value = each.partition("=")
             summaries[key] = yaml.safe_load(value)
-    return parse_config(
+    read = {"path": corpus(name, options), "modality": "text"}
+    config = parse_config(
         {
-            "input": {"path": corpus(name, options), "id_column": "id", "text_column": "text"},
+            "input": {**read, "id_column": "id", "text_column": "text"},
             "hierarchy": {"levels": LEVELS[name]},
             "summaries": summaries,
             "output": {"path": folder},
         }
     )
+    return ResolvedConfig.of(config, config.input)
 
 
 def corpus(name: str, options: argparse.Namespace) -> str:

@@ -25,7 +25,7 @@ from typing import Any
 
 from hercules_scale.commands.demo import icd_table
 from hercules_scale.config.file import parse_config
-from hercules_scale.config.run import RunConfig
+from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.config.summaries import SummariesConfig
 from hercules_scale.models.names import resolve_chat_model
 from hercules_scale.runtime.ray_session import local_or_cluster_ray
@@ -51,7 +51,8 @@ def main() -> None:
     parser.add_argument("--json", help="where to write the figures")
     parser.add_argument("--offline", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    config = parse_config({"input": {"path": "none"}, "output": {"path": "none"}})
+    written = parse_config({"input": {"path": "-", "modality": "text"}, "output": {"path": "-"}})
+    config = ResolvedConfig.of(written, written.input)
     if options.offline:
         Path(options.offline).write_text(json.dumps(offline(config, options)))
         return
@@ -76,7 +77,7 @@ def main() -> None:
         Path(options.json).write_text(json.dumps(figures, indent=1))
 
 
-def prompts(config: RunConfig, n_prompts: int) -> list[list[dict[str, str]]]:
+def prompts(config: ResolvedConfig, n_prompts: int) -> list[list[dict[str, str]]]:
     """Prompts of clusters of codes that stand next to one another."""
     texts = icd_table()["text"].to_pylist()
     style = PromptStyle(
@@ -93,11 +94,11 @@ def prompts(config: RunConfig, n_prompts: int) -> list[list[dict[str, str]]]:
     return found
 
 
-def request(config: RunConfig, messages: list[dict[str, str]], seed: int) -> ChatRequest:
+def request(config: ResolvedConfig, messages: list[dict[str, str]], seed: int) -> ChatRequest:
     return ChatRequest(messages, answer_schema(), 0.6, config.summaries.max_answer_tokens, seed)
 
 
-def serve(config: RunConfig, options: argparse.Namespace) -> dict[str, float]:
+def serve(config: ResolvedConfig, options: argparse.Namespace) -> dict[str, float]:
     questions = prompts(config, options.prompts)
     with (
         local_or_cluster_ray(config),
@@ -107,7 +108,7 @@ def serve(config: RunConfig, options: argparse.Namespace) -> dict[str, float]:
 
 
 async def _serve(
-    config: RunConfig, n_rounds: int, questions: list[list[dict[str, str]]], model: Model
+    config: ResolvedConfig, n_rounds: int, questions: list[list[dict[str, str]]], model: Model
 ) -> dict[str, float]:
     rates = []
     for seed in range(n_rounds + 1):
@@ -128,7 +129,7 @@ async def _serve(
     return _medians(rates[1:])
 
 
-def offline(config: RunConfig, options: argparse.Namespace) -> dict[str, float]:
+def offline(config: ResolvedConfig, options: argparse.Namespace) -> dict[str, float]:
     arguments, environment = engine_arguments(config, 0)
     os.environ.update(environment)
     from vllm import LLM, SamplingParams

@@ -22,6 +22,7 @@ from scaling import LOOK_SECONDS, Memory
 
 from hercules_scale.clustering.tiles import TILE_ROWS
 from hercules_scale.config.file import parse_config
+from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.progress import Reporter, repeating
 from hercules_scale.stages.smooth import smooth_vectors
@@ -47,9 +48,9 @@ def main() -> None:
             source.read(shard, vectors)
             table = pa.table({"embedding": vector_column(vectors)})
             write_table(store, layout.part("embeddings", shard), table)
-        config = parse_config(
+        written = parse_config(
             {
-                "input": {"path": folder},
+                "input": {"path": folder, "modality": "embedding"},
                 "hierarchy": {"smoothing": {"neighbours": 10, "rounds": 3}},
                 "resources": {"workers": options.workers},
                 "output": {"path": folder},
@@ -60,6 +61,7 @@ def main() -> None:
         )
         memory = Memory()
         started = time.perf_counter()
+        config = ResolvedConfig.of(written, written.input)
         context = RunContext(config, store, "benchmark", Reporter())
         with repeating(LOOK_SECONDS, memory.look):
             report = smooth_vectors(context, shards, options.dimension).report

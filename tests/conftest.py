@@ -13,6 +13,8 @@ import pyarrow as pa
 import pytest
 
 from hercules_scale.clustering.assign import Float32
+from hercules_scale.config.file import parse_config
+from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.runtime.context import Shards
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
@@ -167,6 +169,13 @@ def small_config(path: Path | str, output: Path | str, /, **sections: Any) -> di
     for name, section in sections.items():
         values[name] = {**values.get(name, {}), **section}
     return values
+
+
+def resolved(values: dict[str, Any]) -> ResolvedConfig:
+    """A configuration as it is carried out; items are texts unless it says otherwise."""
+    config = parse_config(values)
+    modality = config.input.modality or "text"
+    return ResolvedConfig.of(config, config.input.model_copy(update={"modality": modality}))
 
 
 def write_embeddings(store: Store, shards: Shards, vectors: Float32) -> None:

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from hercules_scale.clustering.choose_k import check_score, k_range, largest_counts
 from hercules_scale.clustering.tiles import TILE_ROWS
+from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.config.run import RunConfig
 from hercules_scale.config.summaries import SummariesConfig
 from hercules_scale.errors import InputError
@@ -110,7 +111,7 @@ def make_plan(config: RunConfig) -> str:
     return "\n".join(lines)
 
 
-def _resources(config: RunConfig, sources: list[SourceFile]) -> str:
+def _resources(config: ResolvedConfig, sources: list[SourceFile]) -> str:
     """Return the resources of each stage on the cluster that RAY_ADDRESS names, or on this
     machine.
 
@@ -132,7 +133,7 @@ def _resources(config: RunConfig, sources: list[SourceFile]) -> str:
     return "; ".join([describe_resources(config, machines), *notes])
 
 
-def _embedding(config: RunConfig, sample: _Sample, n_rows: int) -> tuple[int, str]:
+def _embedding(config: ResolvedConfig, sample: _Sample, n_rows: int) -> tuple[int, str]:
     """Return the length of the vectors, and how they are made; rates are measured on the sample."""
     import torch
 
@@ -153,9 +154,9 @@ def _embedding(config: RunConfig, sample: _Sample, n_rows: int) -> tuple[int, st
         started = time.monotonic()
         encoder.encode(sample.words)
     else:
-        images = load_image_encoder(config.embedding, config.storage)
+        images = load_image_encoder(config.image_embedding, config.storage)
         n_units, unit = n_sampled, "images"
-        name = config.embedding.model
+        name = config.image_embedding.model
         dimension = images.dimension
         started = time.monotonic()
         images.encode(sample.items["thumbnail"].to_pylist())
@@ -168,7 +169,7 @@ def _embedding(config: RunConfig, sample: _Sample, n_rows: int) -> tuple[int, st
     )
 
 
-def _at_endpoint(config: RunConfig, sample: _Sample, n_rows: int) -> tuple[int, str]:
+def _at_endpoint(config: ResolvedConfig, sample: _Sample, n_rows: int) -> tuple[int, str]:
     """Return the length of the endpoint's vectors, and the tokens that it will read."""
     encoder, price = open_endpoint(config.text_embedding), config.embedding.price
     total = int(encoder.count_tokens(sample.words).sum()) * n_rows // len(sample.words)
@@ -179,7 +180,7 @@ def _at_endpoint(config: RunConfig, sample: _Sample, n_rows: int) -> tuple[int, 
     )
 
 
-def _levels(config: RunConfig, n_rows: int, counted: bool) -> tuple[list[int], str]:
+def _levels(config: ResolvedConfig, n_rows: int, counted: bool) -> tuple[list[int], str]:
     """Return clusters a level, the most there may be where the data decide, and how to say it."""
     hierarchy = config.hierarchy
     if isinstance(hierarchy.levels, list):
@@ -192,7 +193,7 @@ def _levels(config: RunConfig, n_rows: int, counted: bool) -> tuple[list[int], s
     )
 
 
-def _sample(config: RunConfig, sources: list[SourceFile]) -> _Sample:
+def _sample(config: ResolvedConfig, sources: list[SourceFile]) -> _Sample:
     """Return usable items from the beginning of the input."""
     of_items = read_layout(config.input, sources)
     n_wanted = SAMPLE_IMAGES if of_items.columns.modality == "image" else SAMPLE_TEXTS
@@ -234,14 +235,16 @@ def _sample(config: RunConfig, sources: list[SourceFile]) -> _Sample:
 
 
 def _batches(
-    config: RunConfig, of_items: Layout, sources: list[SourceFile], warnings: list[str]
+    config: ResolvedConfig, of_items: Layout, sources: list[SourceFile], warnings: list[str]
 ) -> Iterator[Batch]:
     for source in sources:
         for piece in split_into_pieces([source]):
             yield from read_piece(config.input, of_items, piece, warnings)
 
 
-def _count_rows(config: RunConfig, sources: list[SourceFile], sample: _Sample) -> tuple[int, bool]:
+def _count_rows(
+    config: ResolvedConfig, sources: list[SourceFile], sample: _Sample
+) -> tuple[int, bool]:
     """Return the rows of the input, and whether they were counted or estimated from the bytes."""
     counted = count_rows(sources) if sample.n_rows is None else sample.n_rows
     return (estimate_rows(config.input, sources), False) if counted is None else (counted, True)
@@ -256,7 +259,7 @@ def _fixed_tokens(summaries: SummariesConfig, of_item: bool) -> int:
 
 
 def _language_model(
-    config: RunConfig, levels: list[int], n_rows: int, tokens_per_item: float
+    config: ResolvedConfig, levels: list[int], n_rows: int, tokens_per_item: float
 ) -> list[str]:
     summaries = config.summaries
     if summaries.engine == "keyphrases":

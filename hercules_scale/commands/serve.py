@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.config.run import RunConfig
 from hercules_scale.models.names import check_chat_model, resolve_chat_model
 from hercules_scale.runtime.context import RunContext
@@ -32,11 +33,12 @@ def serve_model(config: RunConfig, port: int, reporter: Reporter | None = None) 
     own = config.model_copy(
         update={"summaries": config.summaries.model_copy(update={"engine": "vllm"})}
     )
+    # There are no items, so nothing embeds any.
+    alone = ResolvedConfig.of(own, own.input.model_copy(update={"modality": "embedding"}))
     reporter = reporter or Reporter()
-    with local_or_cluster_ray(own):
-        context, n_gpus = take_resources(
-            RunContext(own, Store(config.output.path, config.storage), "serve", reporter)
-        )
+    with local_or_cluster_ray(alone):
+        store = Store(config.output.path, config.storage)
+        context, n_gpus = take_resources(RunContext(alone, store, "serve", reporter), labels=False)
         source = local_model(
             resolve_chat_model(config.summaries.model), config.storage, with_weights=False
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.config.run import RunConfig
 from hercules_scale.config.trust import check_trusted
 from hercules_scale.errors import InputError
@@ -51,12 +52,12 @@ def show_prompt(config: RunConfig, level: int, cluster_id: int) -> str:
     record = read_run(store)
     # Modality and columns may have been detected; by the seed it is drawn what is counted.
     known = run_config(store, record)
-    own = {"input": known.input, "privacy": known.privacy, "hierarchy": known.hierarchy}
+    own = {"privacy": known.privacy, "hierarchy": known.hierarchy}
     named, given = known.privacy.redact, config.privacy.redact
     check_trusted(store.uri, "privacy.redact", named, given, "--set privacy.redact=")
-    config = config.model_copy(update=own)
+    resolved = ResolvedConfig.of(config.model_copy(update=own), known.input)
     context = RunContext(
-        config, _Looking(store.uri, store.options), record["fingerprint"], Reporter()
+        resolved, _Looking(store.uri, store.options), record["fingerprint"], Reporter()
     )
     clustering = read_clustering(context)
     if clustering is None:
@@ -71,7 +72,7 @@ def show_prompt(config: RunConfig, level: int, cluster_id: int) -> str:
             f"--show-prompt: level {level} has clusters 0 to {len(sizes) - 1}, got {cluster_id}"
         )
     shards = Shards(sum(sizes), clustering.files[0].rows)
-    with local_or_cluster_ray(config):
+    with local_or_cluster_ray(resolved):
         try:
             messages, n_tokens = prompt_of(context, shards, clustering, level, cluster_id)
         except _NotThereError:

@@ -9,6 +9,8 @@ from pydantic import Field, field_validator, model_validator
 
 from hercules_scale.config.section import EndpointUrl, Section, key, without_password
 
+Modality = Literal["text", "image", "numeric", "embedding"]
+
 
 class VariableConfig(Section):
     """Description of a numeric column, for statistics and prompts."""
@@ -89,7 +91,7 @@ class InputConfig(Section):
     documents: bool = key(
         browser=True, default=False, description="a txt file is one text, and not each of its lines"
     )
-    modality: Literal["text", "image", "numeric", "embedding"] | None = key(
+    modality: Modality | None = key(
         browser=True, default=None, description="what an item is; left out: detected"
     )
     id_column: str | None = key(
@@ -160,12 +162,6 @@ class InputConfig(Section):
                 raise ValueError(f"{place!r} is no beginning of a URL ({error})") from None
         without_password(value)
         return value
-
-    @property
-    def words_column(self) -> str:
-        """Column of the table ``items`` that says in words what an item is."""
-        has_text = self.text_column is not None or self.modality in (None, "text")
-        return "text" if has_text else "description"
 
     @property
     def paths(self) -> list[str]:

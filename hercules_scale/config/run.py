@@ -132,7 +132,9 @@ class RunConfig(Section):
                 "models, but hierarchy.representation description and summaries.describe_items "
                 "send every item's text before there are clusters; leave one out"
             )
-        if self.privacy.withholds and self.embeds_at_endpoint:
+        # Items of an unnamed modality may be texts.
+        texts = own.modality in (None, "text") or self.hierarchy.representation == "description"
+        if self.privacy.withholds and texts and self.embedding.engine == "openai":
             raise ValueError(
                 "privacy.min_items and privacy.min_owners keep texts of small clusters from "
                 "models, but embedding.engine openai sends every item's text before there are "
@@ -173,37 +175,9 @@ class RunConfig(Section):
         return True
 
     @property
-    def text_embedding(self) -> EmbeddingConfig:
-        """Embedding of titles and descriptions: as the items' where they are texts."""
-        if self.input.modality in (None, "text"):
-            return self.embedding
-        return self.embedding.model_copy(update={"model": self.embedding.text_model})
-
-    @property
     def embeds_by_function(self) -> bool:
         """Whether a function of Python embeds texts: items, labels or both."""
         return any(map(names_function, (self.embedding.model, self.embedding.text_model)))
-
-    @property
-    def labels_share_space(self) -> bool:
-        """Whether items and labels are embedded by one model, so that they can be compared."""
-        of_text = self.input.modality in (None, "text")
-        return of_text or self.hierarchy.representation == "description"
-
-    @property
-    def embeds_at_endpoint(self) -> bool:
-        """Whether an endpoint embeds the items or their descriptions."""
-        return self.labels_share_space and self.embedding.engine == "openai"
-
-    @property
-    def loads_encoder(self) -> bool:
-        """Whether workers load an encoder for the items or their descriptions."""
-        return self.encodes_items and not self.embeds_at_endpoint
-
-    @property
-    def encodes_items(self) -> bool:
-        """Whether a model embeds the items, or words about them."""
-        return self.describes_items or self.input.modality in (None, "text", "image")
 
     @property
     def describes_items(self) -> bool:

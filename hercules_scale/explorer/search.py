@@ -19,14 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from hercules_scale.config.reading import EmbeddingConfig
 from hercules_scale.config.section import names_function
 from hercules_scale.config.trust import check_models
 from hercules_scale.errors import InputError
 from hercules_scale.explorer.open_run import READERS, OpenRun
-from hercules_scale.models.aliases import DEFAULT_TEXT_MODEL
 from hercules_scale.stages.encoders import load_encoder
 from hercules_scale.storage.cluster_items import CODES, SCALES, from_bytes
+from hercules_scale.storage.run_file import run_config
 
 Vectors = NDArray[np.float32]
 MAX_WORDS, MAX_CHARACTERS = 20, 500
@@ -307,8 +306,10 @@ class Meaning:
         """
         words_of(query)
         config = self._run.finished.config
-        of_text = config("input").get("modality") in (None, "text")
-        if not (of_text or config("hierarchy").get("representation") == "description"):
+        if not (
+            config("input").get("modality") == "text"
+            or config("hierarchy").get("representation") == "description"
+        ):
             raise InputError(
                 "the items of this run are not texts, so that words cannot be compared with them; "
                 "an item's page finds those that are like it"
@@ -318,32 +319,28 @@ class Meaning:
     def _encode(self, query: str) -> NDArray[np.float32]:
         with self._lock:
             if self._encoder is None:
-                config = self._run.finished.config("embedding")
-                modality = self._run.finished.config("input").get("modality")
-                key = "model" if modality in (None, "text") else "text_model"
-                model = config.get(key) or DEFAULT_TEXT_MODEL
-                if "imported" in self._run.finished.record:
+                run = self._run.finished
+                if "imported" in run.record:
                     raise InputError("a model of another package embedded this run")
-                if names_function(model):
+                config = run_config(run.store, run.record)
+                encoder = config.text_embedding
+                if names_function(encoder.model):
                     raise InputError(
                         "search by meaning is not available: a function of Python embedded this "
                         "run, and the explorer does not have it; search by words"
                     )
-                if config.get("engine") == "openai":
+                if encoder.engine == "openai":
                     raise InputError(
                         "search by meaning is not available: an endpoint embedded this run, and "
                         "the explorer asks none; search by words"
                     )
                 try:
-                    check_models(self._run.store.uri, {f"embedding.{key}": model}, self._models)
+                    named = {config.text_model_key: encoder.model}
+                    check_models(run.store.uri, named, self._models)
                 except InputError as error:
                     raise InputError(
                         f"search by meaning is not available: {error}; search by words"
                     ) from None
-                kept = ("precision", "prompt", "dimensions", "trust_remote_code")
-                asked = {name: config[name] for name in kept if name in config}
-                self._encoder = load_encoder(
-                    EmbeddingConfig(model=model, **asked), self._run.store.options
-                )
+                self._encoder = load_encoder(encoder, run.store.options)
             found: NDArray[np.float32] = self._encoder.encode([query])[0]
             return found

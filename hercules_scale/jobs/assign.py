@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hercules_scale.config.file import parse_config
+from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.config.resources import StorageConfig
 from hercules_scale.config.run import RunConfig
 from hercules_scale.config.section import names_function
@@ -92,25 +93,26 @@ def assign(
     config = _configure(values, section, output, store.options, reporter)
     # Items and output are reached as the run is.
     config = config.model_copy(update={"storage": store.options})
+    known = ResolvedConfig.of(config, config.input)
     check_trusted(store.uri, "privacy.redact", config.privacy.redact, redact, "--redact ")
-    for key, named in _asked_endpoints(config).items():
+    for key, named in _asked_endpoints(known).items():
         given = named if named in endpoints else next(iter(endpoints), None)
         check_trusted(store.uri, key, named, given, "--endpoint ")
-    check_models(store.uri, _loaded_models(config), models)
-    config, sources, taken = check(config, functions)
+    check_models(store.uri, _loaded_models(known), models)
+    resolved, sources, taken = check(config, functions)
     finished = TargetRun.of(store, tables, config.hierarchy.metric)
     try:
-        moments = known_moments(record.get("variables") or {}, config.input.columns)
+        moments = known_moments(record.get("variables") or {}, resolved.input.columns)
     except (KeyError, TypeError):
         raise InputError(
             f"{store.uri}/{layout.RUN}: variables must hold the figures of each column, such as "
-            f"{config.input.columns[0]!r}; give the output of a run of hercules-scale"
+            f"{resolved.input.columns[0]!r}; give the output of a run of hercules-scale"
         ) from None
 
     def stages(context: RunContext) -> Results:
         return _run_stages(context, sources, finished, moments)
 
-    return carry_out(config, sources, taken, stages, reporter, record["fingerprint"], functions)
+    return carry_out(resolved, sources, taken, stages, reporter, record["fingerprint"], functions)
 
 
 def _check_storage(store: Store, values: dict[str, Any], places: list[str]) -> None:
@@ -126,20 +128,19 @@ def _check_storage(store: Store, values: dict[str, Any], places: list[str]) -> N
         check_trusted(store.uri, "storage.endpoint", named, None, option)
 
 
-def _loaded_models(config: RunConfig) -> dict[str, str | None]:
+def _loaded_models(config: ResolvedConfig) -> dict[str, str | None]:
     """Return the models that embed and describe new items, by their keys."""
     modality, loaded = config.input.modality, dict[str, str | None]()
-    if modality in (None, "text", "image") and not config.embeds_at_endpoint:
+    if modality in ("text", "image") and not config.embeds_at_endpoint:
         loaded["embedding.model"] = config.embedding.model
-    embeds = modality is None or (modality != "text" and config.describes_items)
-    if embeds and not config.embeds_at_endpoint:
+    if modality != "text" and config.describes_items and not config.embeds_at_endpoint:
         loaded["embedding.text_model"] = config.embedding.text_model
     if config.describes_items and config.summaries.engine == "vllm":
         loaded["summaries.model"] = config.summaries.model
     return loaded
 
 
-def _asked_endpoints(config: RunConfig) -> dict[str, str | None]:
+def _asked_endpoints(config: ResolvedConfig) -> dict[str, str | None]:
     """Return the endpoints that embed and describe new items, by their keys."""
     asked = dict[str, str | None]()
     if config.embeds_at_endpoint:
@@ -170,7 +171,9 @@ def _configure(
     if values["hierarchy"]["representation"] == "direct":
         values["summaries"]["engine"] = "keyphrases"
     config = parse_config(values)
-    if not config.labels_share_space and names_function(config.embedding.text_model):
+    if not ResolvedConfig.of(config, config.input).labels_share_space and names_function(
+        config.embedding.text_model
+    ):
         del values["embedding"]["text_model"]
     source = list_sources(config.input.paths, documents=config.input.documents, storage=storage)[0]
     read_columns(config.input, source)

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import ray
 
 from hercules_scale.clustering.assign import Float32, to_unit
+from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.config.run import RunConfig
 from hercules_scale.config.section import CALLABLE, names_function
 from hercules_scale.errors import StorageError
@@ -83,16 +84,16 @@ def run(
     Raises:
         HerculesScaleError: Of the type that says what went wrong.
     """
-    config, sources, taken = check(config, functions)
+    resolved, sources, taken = check(config, functions)
 
     def stages(context: RunContext) -> Results:
         return _run_stages(context, sources)
 
-    return carry_out(config, sources, taken, stages, reporter, None, functions)
+    return carry_out(resolved, sources, taken, stages, reporter, None, functions)
 
 
 def carry_out(
-    config: RunConfig,
+    config: ResolvedConfig,
     sources: list[SourceFile],
     taken: Survey,
     stages: Callable[[RunContext], Results],

@@ -7,19 +7,20 @@ import os
 import urllib.parse
 
 from hercules_scale.config.file import check_functions
+from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.config.run import RunConfig
 from hercules_scale.config.section import names_function
 from hercules_scale.endpoint import endpoint_url, is_loopback
 from hercules_scale.errors import ConfigError, InputError
 from hercules_scale.jobs.disk_space import check_space, count_rows, dimension_of
-from hercules_scale.models.aliases import DEFAULT_MODELS, IMAGE_ALIASES
+from hercules_scale.models.aliases import IMAGE_ALIASES
 from hercules_scale.models.hub import check_local
 from hercules_scale.models.names import (
     check_chat_model,
     resolve_embedding_model,
     resolve_image_model,
 )
-from hercules_scale.reading.columns import Columns, with_columns
+from hercules_scale.reading.columns import with_columns
 from hercules_scale.reading.listing import list_sources
 from hercules_scale.reading.redact import load_redaction
 from hercules_scale.reading.sources import SourceFile
@@ -36,7 +37,7 @@ from hercules_scale.summarization.clients import OpenAIClient
 
 def check(
     config: RunConfig, functions: Functions = NO_FUNCTIONS
-) -> tuple[RunConfig, list[SourceFile], Survey]:
+) -> tuple[ResolvedConfig, list[SourceFile], Survey]:
     """Check what can be checked before anything starts, and list the input files.
 
     Args:
@@ -60,11 +61,11 @@ def check(
     sources = list_sources(config.input.paths, skipped, config.input.documents, config.storage)
     n_rows = count_rows(sources)
     taken = survey(config.input, sources, n_rows, skipped)
-    config = _resolved(config, taken.columns)
-    _check_models(config)
+    resolved = ResolvedConfig.of(config, with_columns(config.input, taken.columns))
+    _check_models(resolved)
     _check_output(config)
     check_space(config, sources, n_rows, dimension_of(config, taken.columns, sources))
-    return config, sources, taken
+    return resolved, sources, taken
 
 
 def check_language_model(config: RunConfig) -> None:
@@ -133,23 +134,7 @@ def _spellings(scheme: str, place: str) -> set[str]:
     return {os.path.normpath(place), os.path.realpath(place)}
 
 
-def _resolved(config: RunConfig, columns: Columns) -> RunConfig:
-    """Return the configuration with the modality, the columns and the model that follow from the
-    input."""
-    model, text_model = config.embedding.model, config.embedding.text_model
-    named = names_function(text_model) or config.embedding.engine == "openai"
-    if model is None and columns.modality == "text" and named:
-        model = text_model
-    model = model or DEFAULT_MODELS.get(columns.modality)
-    return config.model_copy(
-        update={
-            "input": with_columns(config.input, columns),
-            "embedding": config.embedding.model_copy(update={"model": model}),
-        }
-    )
-
-
-def _check_local_models(config: RunConfig) -> None:
+def _check_local_models(config: ResolvedConfig) -> None:
     """Refuse models that would come from a hub."""
     embedding, of_text = config.embedding, config.input.modality == "text"
     if embedding.engine == "openai":
@@ -170,15 +155,14 @@ def _check_endpoint(key: str, url: str) -> None:
         )
 
 
-def _check_models(config: RunConfig) -> None:
+def _check_models(config: ResolvedConfig) -> None:
     """Refuse models that do not exist, and modes that the modality does not allow."""
     modality, embedding = config.input.modality, config.embedding
-    key = "embedding.model" if modality == "text" else "embedding.text_model"
-    of_texts = config.text_embedding.model or ""
+    of_texts = config.text_embedding.model
     if not names_function(of_texts) and embedding.engine != "openai":
-        resolve_embedding_model(of_texts, key)
+        resolve_embedding_model(of_texts, config.text_model_key)
     if modality == "image":
-        resolve_image_model(embedding.model or "")
+        resolve_image_model(config.image_embedding.model)
     elif modality in ("numeric", "embedding") and embedding.model is not None:
         raise ConfigError(
             f"embedding.model {embedding.model!r} has no meaning for input.modality {modality}, "

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import pyarrow as pa
 
-from hercules_scale.config.reading import InputConfig
+from hercules_scale.config.reading import InputConfig, Modality
 from hercules_scale.errors import SchemaError
 
-Modality = Literal["text", "image", "numeric", "embedding"]
 # Names of columns of our own.
 RESERVED_LABELS = ("position", "row")
 RESERVED_NUMBERS = ("position", "row", "item_id", "title", "description")

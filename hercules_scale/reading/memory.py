@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hercules_scale.config.reading import Modality
 from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import InputError
-from hercules_scale.reading.columns import Modality
 from hercules_scale.reading.images import as_rgb
 from hercules_scale.reading.listing import FORMATS
 from hercules_scale.reading.places import WEB

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hercules_scale.config.run import RunConfig
+from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.embedding.function import FunctionEncoder
 from hercules_scale.errors import ConfigError
 from hercules_scale.runtime.progress import Reporter
@@ -75,7 +75,7 @@ class RunContext:
         functions: The user's own in place of models.
     """
 
-    config: RunConfig
+    config: ResolvedConfig
     store: Store
     fingerprint: str
     reporter: Reporter

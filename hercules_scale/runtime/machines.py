@@ -15,13 +15,11 @@ from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 from ray.experimental import internal_kv
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.config.resources import StorageConfig
-from hercules_scale.config.run import RunConfig
 from hercules_scale.config.section import names_function
 from hercules_scale.errors import ConfigError, InputError
 from hercules_scale.models.aliases import (
-    DEFAULT_IMAGE_MODEL,
-    DEFAULT_TEXT_MODEL,
     IMAGE_ALIASES,
     embedding_aliases,
 )
@@ -121,7 +119,7 @@ def _there() -> None:
 
 
 def check_nodes(
-    config: RunConfig, store: Store, sources: Sequence[SourceFile], pools: list[Pool]
+    config: ResolvedConfig, store: Store, sources: Sequence[SourceFile], pools: list[Pool]
 ) -> None:
     """Find out before the first stage what a node cannot read, which a stage would say in hours.
 
@@ -160,7 +158,7 @@ def check_nodes(
 
 
 def _lacking(
-    config: RunConfig, output: Store | None, seen: list[str], keys: list[str]
+    config: ResolvedConfig, output: Store | None, seen: list[str], keys: list[str]
 ) -> str | None:
     """Return a sentence on what the node of this process lacks, if it lacks something."""
     here = f"on the node {ray.util.get_node_ip_address()} of the Ray cluster"
@@ -177,7 +175,7 @@ def _lacking(
     return None
 
 
-def check_models(config: RunConfig, keys: list[str]) -> None:
+def check_models(config: ResolvedConfig, keys: list[str]) -> None:
     """Refuse models that this machine needs for some pools, and cannot have.
 
     Raises:
@@ -190,22 +188,24 @@ def check_models(config: RunConfig, keys: list[str]) -> None:
         check_source("summaries.model", config.summaries.model, config.storage)
 
 
-def _check_encoder(config: RunConfig) -> None:
-    model = config.embedding.model
-    if not config.loads_encoder or names_function(model):
+def _check_encoder(config: ResolvedConfig) -> None:
+    if not config.loads_encoder:
         return
-    if config.embedding.engine == "vllm":
-        check_vllm()
     # A folder that is not here is said to be none, before a hub is asked for it.
     if config.input.modality == "image":
-        resolve_image_model(model or DEFAULT_IMAGE_MODEL)
+        key, model = "embedding.model", config.image_embedding.model
+        resolve_image_model(model)
     else:
-        resolve_embedding_model(model or DEFAULT_TEXT_MODEL)
-    if model is not None:
-        check_source("embedding.model", model, config.storage)
+        key, model = config.text_model_key, config.text_embedding.model
+        if names_function(model):
+            return
+        if config.embedding.engine == "vllm":
+            check_vllm()
+        resolve_embedding_model(model, key)
+    check_source(key, model, config.storage)
 
 
-def with_absolute_folders(config: RunConfig) -> RunConfig:
+def with_absolute_folders(config: ResolvedConfig) -> ResolvedConfig:
     """Return a configuration with absolute paths of models, cache and images, since workers have
     other folders."""
     named = config.embedding
@@ -229,24 +229,25 @@ def with_absolute_folders(config: RunConfig) -> RunConfig:
     )
 
 
-def _with_encoder_memory(config: RunConfig, n_gpus: int) -> RunConfig:
+def _with_encoder_memory(config: ResolvedConfig, n_gpus: int) -> ResolvedConfig:
     """Return a configuration with the memory of an encoder that takes much, on processors."""
-    embed, model = config.resources.embed, config.embedding.model
+    embed = config.resources.embed
     pool = embedding_pool(config.resources, n_gpus, config.loads_encoder)
-    if pool.gpus or embed.memory_gib or not config.loads_encoder or model is None:
+    if pool.gpus or embed.memory_gib or not config.loads_encoder:
         return config
-    if config.input.modality == "image" or names_function(model):
+    if config.input.modality == "image" or names_function(config.text_embedding.model):
         return config
+    model = config.text_embedding.model
     changed = {
         "embed": embed.model_copy(update={"memory_gib": encoder_gib(model, config.storage) or None})
     }
     return config.model_copy(update={"resources": config.resources.model_copy(update=changed)})
 
 
-def label_encoder_gib(config: RunConfig) -> float:
+def label_encoder_gib(config: ResolvedConfig) -> float:
     """Return the memory of the process that embeds titles, where it takes much."""
     embedding = config.text_embedding
-    model = embedding.model or DEFAULT_TEXT_MODEL
+    model = embedding.model
     if embedding.engine == "openai" or names_function(model):
         return 0.0
     return encoder_gib(model, config.storage)
@@ -296,8 +297,8 @@ def take_resources(
 
 
 def fit(
-    config: RunConfig, machines: Machines, labels: bool = True
-) -> tuple[RunConfig, int, list[str]]:
+    config: ResolvedConfig, machines: Machines, labels: bool = True
+) -> tuple[ResolvedConfig, int, list[str]]:
     """Return a configuration with its numbers for the machines, the GPUs that it may use, and what
     will be slower than was asked for.
 

@@ -16,7 +16,7 @@ from typing import Any
 import joblib
 import ray
 
-from hercules_scale.config.run import RunConfig
+from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.errors import ConfigError, HerculesScaleError
 from hercules_scale.runtime.job_environment import kept_environment
 from hercules_scale.runtime.progress import Reporter
@@ -38,7 +38,7 @@ _has_turn: ContextVar[bool] = ContextVar("has_turn", default=False)
 
 @contextmanager
 def local_or_cluster_ray(
-    config: RunConfig, say: Callable[[str], object] | None = None
+    config: ResolvedConfig, say: Callable[[str], object] | None = None
 ) -> Iterator[None]:
     """Connect to the Ray cluster this process belongs to, or start a local one and stop it.
 
@@ -86,7 +86,7 @@ def _turn_at_ray(say: Callable[[str], object]) -> Iterator[bool]:
 
 
 @contextmanager
-def _connected(config: RunConfig, mine: bool, say: Callable[[str], object]) -> Iterator[None]:
+def _connected(config: ResolvedConfig, mine: bool, say: Callable[[str], object]) -> Iterator[None]:
     # Logs of Ray and of the models' libraries would drown the progress; they stay in Ray's logs.
     quiet = {
         "TQDM_DISABLE": "1",

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.config.resources import ResourcesConfig, StageResources
-from hercules_scale.config.run import RunConfig
 from hercules_scale.errors import InputError
 
 GIB = 1 << 30
@@ -146,7 +146,7 @@ def replica_pool(resources: ResourcesConfig, n_gpus: int) -> Pool:
     return Pool("resources.llm_replicas", resources.replicas, most, 0.0 if gpus else 1.0, gpus)
 
 
-def label_encoder_pool(config: RunConfig, n_gpus: int, memory_gib: float = 0.0) -> Pool:
+def label_encoder_pool(config: ResolvedConfig, n_gpus: int, memory_gib: float = 0.0) -> Pool:
     """Return the process that embeds titles and descriptions.
 
     It works beside the replicas of the language model: on a GPU, where the items' encoder takes one
@@ -167,7 +167,7 @@ def label_encoder_pool(config: RunConfig, n_gpus: int, memory_gib: float = 0.0) 
     return Pool("resources.embed", 1, 1, 0.0, gpus, memory_gib)
 
 
-def usable_gpus(config: RunConfig, machines: Machines) -> int:
+def usable_gpus(config: ResolvedConfig, machines: Machines) -> int:
     """Return GPUs that a run may use; one of a cluster that has none yet and grows, if it asks for
     some.
 
@@ -187,7 +187,7 @@ def usable_gpus(config: RunConfig, machines: Machines) -> int:
     return machines.n_gpus
 
 
-def fill(config: RunConfig, machines: Machines) -> RunConfig:
+def fill(config: ResolvedConfig, machines: Machines) -> ResolvedConfig:
     """Return a configuration with the numbers that its profile leaves to the machines."""
     resources = config.resources
     changed: dict[str, Any] = {}
@@ -201,7 +201,7 @@ def fill(config: RunConfig, machines: Machines) -> RunConfig:
     return config.model_copy(update={"resources": resources.model_copy(update=changed)})
 
 
-def _on_gpus(config: RunConfig, machines: Machines) -> dict[str, Any]:
+def _on_gpus(config: ResolvedConfig, machines: Machines) -> dict[str, Any]:
     """Return the numbers that use all GPUs; one is left for titles' encoder where replicas take one
     each."""
     resources, n_gpus = config.resources, machines.n_gpus
@@ -221,7 +221,7 @@ def _on_gpus(config: RunConfig, machines: Machines) -> dict[str, Any]:
     return changed
 
 
-def pools_of(config: RunConfig, n_gpus: int) -> list[Pool]:
+def pools_of(config: ResolvedConfig, n_gpus: int) -> list[Pool]:
     """Return pools of all stages of a filled configuration."""
     resources = config.resources
     pools = [
@@ -234,7 +234,7 @@ def pools_of(config: RunConfig, n_gpus: int) -> list[Pool]:
 
 
 def check_resources(
-    config: RunConfig, machines: Machines, n_gpus: int, pools: list[Pool]
+    config: ResolvedConfig, machines: Machines, n_gpus: int, pools: list[Pool]
 ) -> list[str]:
     """Refuse what would be waited for without end; a cluster that grows is asked.
 
@@ -289,7 +289,7 @@ def check_resources(
     return notes
 
 
-def describe_resources(config: RunConfig, machines: Machines) -> str:
+def describe_resources(config: ResolvedConfig, machines: Machines) -> str:
     """Return one line on the resources that a run will take."""
     filled = fill(config, machines)
     n_gpus = usable_gpus(config, machines)

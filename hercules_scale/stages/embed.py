@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hercules_scale.config.reading import EmbeddingConfig
+from hercules_scale.config.resolved import EncoderConfig
 from hercules_scale.config.section import names_function
 from hercules_scale.embedding.function import FunctionEncoder
 from hercules_scale.endpoint import endpoint_key
@@ -51,7 +51,7 @@ class EmbedWorker:
     """Encodes the texts of one shard of ``items``, or their titles and descriptions."""
 
     store: Store
-    config: EmbeddingConfig
+    config: EncoderConfig
     descriptions: bool = False
 
     def __call__(self, shard: int) -> ShardResult:
@@ -75,7 +75,7 @@ class EmbedAtEndpointWorker:
     """
 
     store: Store
-    config: EmbeddingConfig
+    config: EncoderConfig
     redact: str | None
     descriptions: bool = False
     key: str | None = field(default_factory=endpoint_key, repr=False)
@@ -125,7 +125,7 @@ class EmbedImagesWorker:
     """Encodes the images of one shard of ``items``."""
 
     store: Store
-    config: EmbeddingConfig
+    config: EncoderConfig
 
     def __call__(self, shard: int) -> ShardResult:
         """Write the shard's vectors."""
@@ -288,7 +288,7 @@ def _worker(context: RunContext, items: Items) -> ShardWorker | None:
         assert items.moments is not None
         return StandardiseWorker(store, columns.numbers, items.moments)
     if columns.modality == "image":
-        return EmbedImagesWorker(store, config.embedding)
+        return EmbedImagesWorker(store, config.image_embedding)
     return _text_worker(context)
 
 

@@ -12,12 +12,11 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from hercules_scale.config.reading import EmbeddingConfig
+from hercules_scale.config.resolved import EncoderConfig
 from hercules_scale.config.resources import StorageConfig
 from hercules_scale.embedding.encoder import ImageEncoder, TextEncoder
 from hercules_scale.embedding.endpoint import EndpointEncoder
 from hercules_scale.endpoint import endpoint_url
-from hercules_scale.models.aliases import DEFAULT_TEXT_MODEL
 from hercules_scale.models.names import model_identity
 from hercules_scale.runtime.job_environment import versions_of
 from hercules_scale.storage.store import Store
@@ -29,7 +28,7 @@ E = TypeVar("E")
 _loading = threading.Lock()
 
 
-def load_item_encoder(config: EmbeddingConfig, storage: StorageConfig) -> TextEncoder:
+def load_item_encoder(config: EncoderConfig, storage: StorageConfig) -> TextEncoder:
     """Return the encoder of many texts on a worker, loaded; for few see ``load_encoder``.
 
     Args:
@@ -44,7 +43,7 @@ def load_item_encoder(config: EmbeddingConfig, storage: StorageConfig) -> TextEn
     from hercules_scale.serving.vllm_encoder import VllmEncoder
 
     return VllmEncoder(
-        config.model or DEFAULT_TEXT_MODEL,
+        config.model,
         config.precision,
         config.long_text,
         config.prompt,
@@ -55,7 +54,7 @@ def load_item_encoder(config: EmbeddingConfig, storage: StorageConfig) -> TextEn
 
 
 def load_encoder(
-    config: EmbeddingConfig, storage: StorageConfig, key: str | None = None
+    config: EncoderConfig, storage: StorageConfig, key: str | None = None
 ) -> TextEncoder:
     """Return the text encoder that a configuration names, loaded.
 
@@ -70,14 +69,13 @@ def load_encoder(
     Raises:
         ConfigError: The model cannot be loaded, or there is no key of the endpoint.
     """
-    name = config.model or DEFAULT_TEXT_MODEL
     if config.engine == "openai":
         return open_endpoint(config, key)
     # It takes seconds to load.
     from hercules_scale.embedding.sentence_transformer import SentenceTransformerEncoder
 
     return SentenceTransformerEncoder(
-        name,
+        config.model,
         config.precision,
         config.long_text,
         prompt=config.prompt,
@@ -87,17 +85,16 @@ def load_encoder(
     )
 
 
-def open_endpoint(config: EmbeddingConfig, key: str | None = None) -> EndpointEncoder:
+def open_endpoint(config: EncoderConfig, key: str | None = None) -> EndpointEncoder:
     """Return the text encoder at the endpoint that a configuration names.
 
     Raises:
         ConfigError: There is no key of it.
     """
-    assert config.model is not None
     return EndpointEncoder(config.model, config.endpoint, config.prompt, config.dimensions, key)
 
 
-def load_image_encoder(config: EmbeddingConfig, storage: StorageConfig) -> ImageEncoder:
+def load_image_encoder(config: EncoderConfig, storage: StorageConfig) -> ImageEncoder:
     """Return the image encoder that a configuration names, loaded.
 
     Raises:
@@ -120,7 +117,7 @@ def _loaded(load: Callable[..., Any], *arguments: Any) -> Any:
     return load(*arguments)
 
 
-def cached(config: EmbeddingConfig, storage: StorageConfig, embed: Embed) -> Embed:
+def cached(config: EncoderConfig, storage: StorageConfig, embed: Embed) -> Embed:
     """Return a function that embeds what the configured cache does not hold, and adds it.
 
     Vectors are kept by the content of the shard and all that they depend on: the model, its
@@ -147,7 +144,7 @@ def cached(config: EmbeddingConfig, storage: StorageConfig, embed: Embed) -> Emb
     return look_up
 
 
-def _identity(config: EmbeddingConfig) -> str:
+def _identity(config: EncoderConfig) -> str:
     """Return the identity of the vectors' encoder and options, besides the items."""
     assert config.model is not None
     options = [config.model, f"{config.prompt}", f"{config.dimensions}"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from hercules_scale.config.run import RunConfig
+from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.evaluation.internal import Figure
 from hercules_scale.evaluation.summaries import (
     Measured,
@@ -102,7 +102,7 @@ class StoredTruth:
 
 
 def clustered_items(
-    store: Store, config: RunConfig, shards: Shards, clustering: Clustering
+    store: Store, config: ResolvedConfig, shards: Shards, clustering: Clustering
 ) -> ClusteredItems:
     """Return the vectors that the metrics of items are computed from."""
     levels = range(1, clustering.n_levels + 1)

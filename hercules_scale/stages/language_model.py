@@ -12,7 +12,7 @@ import numpy as np
 import ray
 
 from hercules_scale.clustering.assign import Float32, to_unit
-from hercules_scale.config.reading import EmbeddingConfig
+from hercules_scale.config.resolved import EncoderConfig
 from hercules_scale.config.resources import StorageConfig
 from hercules_scale.endpoint import endpoint_key
 from hercules_scale.errors import StageError
@@ -88,7 +88,7 @@ def open_model(context: RunContext, n_gpus: int) -> Iterator[Model | None]:
 class _Encoder:
     """The model that embedded the items, for the few texts that labels are."""
 
-    def __init__(self, config: EmbeddingConfig, storage: StorageConfig, key: str | None) -> None:
+    def __init__(self, config: EncoderConfig, storage: StorageConfig, key: str | None) -> None:
         # It is needed late, and what it is loaded beside is waited for.
         os.nice(NICE)
         self._encoder = load_encoder(config, storage, key)
@@ -99,7 +99,7 @@ class _Encoder:
 
 @contextmanager
 def open_encoder(
-    config: EmbeddingConfig, storage: StorageConfig, pool: Pool, room: Room | None = None
+    config: EncoderConfig, storage: StorageConfig, pool: Pool, room: Room | None = None
 ) -> Iterator[Encode]:
     """Provide a function that embeds texts in a process of its own, with vectors of unit length.
 

@@ -266,7 +266,7 @@ def prompt_style(context: RunContext, tokens: Tokens, n_levels: int = 1) -> Prom
         config.instructions,
         config.language,
         examples,
-        KINDS[context.config.input.modality or "text"],
+        KINDS[context.config.input.modality],
         n_levels,
     )
 

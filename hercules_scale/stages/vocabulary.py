@@ -16,7 +16,7 @@ import pyarrow as pa
 import ray
 
 from hercules_scale.clustering.assign import Float32, to_unit
-from hercules_scale.config.reading import EmbeddingConfig
+from hercules_scale.config.resolved import EncoderConfig
 from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import InputError
 from hercules_scale.runtime.context import RunContext
@@ -71,12 +71,11 @@ def load_vocabulary(context: RunContext) -> Vocabulary | None:
     if path is None:
         return None
     words = read_vocabulary(path, context.config.storage)
-    vectors = ray.get(ray.remote(num_cpus=0)(_embed).remote(context.config.embedding, words))
+    vectors = ray.get(ray.remote(num_cpus=0)(_embed).remote(context.config.image_embedding, words))
     return Vocabulary(words, np.asarray(vectors))
 
 
-def _embed(config: EmbeddingConfig, words: list[str]) -> Float32:
+def _embed(config: EncoderConfig, words: list[str]) -> Float32:
     from hercules_scale.embedding.image import SharedSpaceEncoder
 
-    assert config.model is not None
     return SharedSpaceEncoder(config.model, config.precision).encode_texts(words)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from hercules_scale.config.file import parse_config
-from hercules_scale.config.run import RunConfig
+from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.errors import ConfigError, InputError
 from hercules_scale.storage import layout
 from hercules_scale.storage.json_records import json_object
@@ -65,7 +65,7 @@ def read_run(store: Store) -> dict[str, Any]:
     return record
 
 
-def run_config(store: Store, record: dict[str, Any]) -> RunConfig:
+def run_config(store: Store, record: dict[str, Any]) -> ResolvedConfig:
     """Return the configuration of a run, at the place where it lies now.
 
     Args:
@@ -76,7 +76,10 @@ def run_config(store: Store, record: dict[str, Any]) -> RunConfig:
         InputError: It is none of this version.
     """
     try:
-        return parse_config(record["config"] | {"output": {"path": store.uri}})
+        config = parse_config(record["config"] | {"output": {"path": store.uri}})
+        if config.input.modality is None:
+            raise ConfigError("input.modality must be what the run found, and is left out")
+        return ResolvedConfig.of(config, config.input)
     except ConfigError as error:
         raise InputError(
             f"{store.uri}/{layout.RUN}: {error}; give the output of a run of this version"

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from hercules_scale.commands.cli import main
-from hercules_scale.config.run import RunConfig
+from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.jobs import cluster
 
 N_EACH = 1250
@@ -179,9 +179,9 @@ def command(
     for name in ("a", "b"):
         pq.write_table(pa.table(table), tmp_path / f"{name}.parquet")
 
-    def start(config: RunConfig, *_: object) -> None:
+    def start(config: ResolvedConfig, *_: object) -> None:
         # What is valid is written to run.json and read again.
-        assert RunConfig.model_validate(config.model_dump()) == config
+        assert ResolvedConfig.model_validate(config.model_dump()) == config
         raise StartedError
 
     monkeypatch.setattr(cluster, "carry_out", start)

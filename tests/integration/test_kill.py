@@ -24,7 +24,7 @@ N_ROWS, DIMENSION, SHARD_ROWS = 65_536 + 4_000, 8, 16_384
 # the record is written, or between the arrays and their record.
 PROGRAM = """
 import os, signal
-from hercules_scale.config.file import parse_config
+from tests.conftest import resolved
 from hercules_scale.runtime import store_checkpoints
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.progress import Reporter
@@ -49,7 +49,7 @@ def write(self, name, data):
     write_bytes(self, name, data)
 
 Store.write_bytes = write
-config = parse_config({
+config = resolved({
     "input": {"path": folder},
     "hierarchy": {
         "levels": [40, 8, 3],

@@ -25,7 +25,7 @@ from PIL import Image
 from hercules_scale import Hierarchy
 from hercules_scale.clustering.assign import to_unit
 from hercules_scale.config.file import parse_config
-from hercules_scale.config.reading import EmbeddingConfig
+from hercules_scale.config.resolved import EncoderConfig
 from hercules_scale.config.resources import StorageConfig
 from hercules_scale.config.summaries import SummariesConfig
 from hercules_scale.errors import ConfigError, InputError, StageError
@@ -182,7 +182,7 @@ def test_no_two_siblings_share_a_title(
     # What is measured is the published title, and not the one before it was changed.
     assert (clusters["title"] != "Diseases").any()
     vectors = to_unit(
-        load_encoder(EmbeddingConfig(), StorageConfig()).encode(
+        load_encoder(EncoderConfig(model="minilm"), StorageConfig()).encode(
             list(clusters["title"] + ". " + clusters["description"])
         )
     )

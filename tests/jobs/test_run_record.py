@@ -19,6 +19,7 @@ from hercules_scale.storage import layout
 from hercules_scale.storage.json_records import to_json
 from hercules_scale.storage.run_file import FORMAT
 from hercules_scale.storage.store import Store
+from tests.conftest import resolved
 
 
 @pytest.mark.parametrize("recorded", [{}, {"format": FORMAT + 1}])
@@ -56,7 +57,7 @@ def test_an_unfinished_run_of_another_format_is_refused_with_one_line(
 def test_a_run_is_resumed_over_the_input_that_it_recorded(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("text\na\nb\n")
-    config = parse_config({"input": {"path": str(path)}, "output": {"path": str(tmp_path / "run")}})
+    config = resolved({"input": {"path": str(path)}, "output": {"path": str(tmp_path / "run")}})
     store, sources = Store(config.output.path), list_sources([str(path)])
     of_run = run_record.fingerprint_of(config, sources, None)
     record = run_record.new_record(RunContext(config, store, of_run, Reporter()), sources, None)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from hercules_scale.config.file import parse_config
 from hercules_scale.errors import ConfigError
 from hercules_scale.models.names import resolve_chat_model
 from hercules_scale.runtime.machines import check_models, with_absolute_folders
+from tests.conftest import resolved
 
 
 def test_folders_of_models_and_the_cache_are_absolute(
@@ -22,7 +22,7 @@ def test_folders_of_models_and_the_cache_are_absolute(
     values: dict[str, Any] = {"input": {"path": "a.csv"}, "output": {"path": "run"}}
 
     def named(**embedding: str) -> tuple[str | None, str | None]:
-        config = with_absolute_folders(parse_config({**values, "embedding": embedding}))
+        config = with_absolute_folders(resolved({**values, "embedding": embedding}))
         return config.embedding.model, config.embedding.cache
 
     assert named(model="models/mine", cache="kept") == (
@@ -33,7 +33,7 @@ def test_folders_of_models_and_the_cache_are_absolute(
     assert named(model="minilm", cache="s3://bucket/kept") == ("minilm", "s3://bucket/kept")
     assert named(model="owner/name") == ("owner/name", None)
     values["input"]["image_sources"] = ["./pictures", "https://pictures.example.com/"]
-    assert with_absolute_folders(parse_config(values)).input.image_sources == [
+    assert with_absolute_folders(resolved(values)).input.image_sources == [
         str(tmp_path / "pictures"),
         "https://pictures.example.com/",
     ]
@@ -47,6 +47,6 @@ def test_a_folder_that_a_node_lacks_is_said_to_be_none_and_no_hub_is_asked(
     key: str, section: str
 ) -> None:
     values = {"input": {"path": "a.csv"}, "output": {"path": "run"}}
-    config = parse_config({**values, section: {"model": "/models/mine"}})
+    config = resolved({**values, section: {"model": "/models/mine"}})
     with pytest.raises(ConfigError, match=rf"{section}\.model must be an alias .*/models/mine"):
         check_models(config, [key])

@@ -11,11 +11,11 @@ import pytest
 import ray
 from ray._private.utils import validate_socket_filepath
 
-from hercules_scale.config.file import parse_config
 from hercules_scale.errors import ConfigError, HerculesScaleError
 from hercules_scale.runtime import ray_session
 from hercules_scale.runtime.ray_session import local_or_cluster_ray
 from hercules_scale.summarization.function import _Threads
+from tests.conftest import resolved
 
 
 @pytest.mark.ray
@@ -36,7 +36,7 @@ def test_a_loss_that_no_stage_makes_good_ends_with_one_line(
 
     with (
         pytest.raises(HerculesScaleError, match=r"^Ray failed: .*; run again, it resumes$"),
-        local_or_cluster_ray(parse_config(values)),
+        local_or_cluster_ray(resolved(values)),
     ):
         ask_the_lost()
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from hercules_scale.config.file import parse_config
-from hercules_scale.config.run import RunConfig
+from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.errors import InputError
 from hercules_scale.runtime.machines import fit, label_encoder_gib
 from hercules_scale.runtime.resources import (
@@ -24,17 +23,18 @@ from hercules_scale.runtime.resources import (
     usable_gpus,
 )
 from hercules_scale.storage.stored_models import model_gib
+from tests.conftest import resolved
 
 LAPTOP = Machines.of([Node(2, 0, 8)])
 TWO_BY_FOUR = Machines.of([Node(32, 4, 200), Node(32, 4, 200), Node(16, 0, 64)])
 
 
-def configured(engine: str = "vllm", **resources: Any) -> RunConfig:
+def configured(engine: str = "vllm", **resources: Any) -> ResolvedConfig:
     values = {"input": {"path": "a"}, "output": {"path": "b"}, "summaries": {"engine": engine}}
-    return parse_config({**values, "resources": resources})
+    return resolved({**values, "resources": resources})
 
 
-def notes_on(config: RunConfig, machines: Machines, n_gpus: int) -> list[str]:
+def notes_on(config: ResolvedConfig, machines: Machines, n_gpus: int) -> list[str]:
     return check_resources(config, machines, n_gpus, pools_of(config, n_gpus))
 
 
@@ -208,7 +208,7 @@ def test_a_large_encoder_asks_for_its_memory(
         with weights.open("wb") as file:
             file.truncate(gib << 30)
     (tmp_path / "tokenizer.json").write_text("{}")
-    config = parse_config(
+    config = resolved(
         {
             "input": {"path": "a"},
             "output": {"path": "b"},

@@ -14,7 +14,6 @@ import pytest
 import ray
 from rich.console import Console
 
-from hercules_scale.config.file import parse_config
 from hercules_scale.errors import HerculesScaleError, StageError
 from hercules_scale.runtime import waiting
 from hercules_scale.runtime.context import RunContext
@@ -26,6 +25,7 @@ from hercules_scale.runtime.waiting import Room, await_address
 from hercules_scale.stages import ray_vectors
 from hercules_scale.stages.vectors import open_vectors
 from hercules_scale.storage.store import Store
+from tests.conftest import resolved
 from tests.s3_server import free_port
 from tests.stages.test_vectors import Planted
 
@@ -33,7 +33,7 @@ POOL = Pool("resources.embed", 1, 1, 1)
 
 
 def context_of(folder: Path, seconds: float) -> tuple[RunContext, io.StringIO]:
-    config = parse_config(
+    config = resolved(
         {
             "input": {"path": "in.txt"},
             "resources": {"wait_seconds": seconds},

@@ -12,7 +12,6 @@ import pytest
 from rich.console import Console
 
 from hercules_scale.clustering.assign import Float32
-from hercules_scale.config.file import parse_config
 from hercules_scale.errors import InputError
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.progress import Reporter
@@ -25,7 +24,7 @@ from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import read_tables, write_table
-from tests.conftest import write_embeddings
+from tests.conftest import resolved, write_embeddings
 
 pytestmark = pytest.mark.ray
 N_ITEMS, DIMENSION, SHARD_ROWS = 400, 6, 128
@@ -42,7 +41,7 @@ def embeddings(seed: int = 0) -> Float32:
 
 
 def context(folder: Path, workers: int = 2, **hierarchy: Any) -> RunContext:
-    config = parse_config(
+    config = resolved(
         {
             "input": {"path": "in.txt"},
             "output": {"path": str(folder)},

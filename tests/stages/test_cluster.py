@@ -14,7 +14,6 @@ from rich.console import Console
 
 from hercules_scale.clustering import agglomerative
 from hercules_scale.clustering.levels import Levels
-from hercules_scale.config.file import parse_config
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.stages import cluster as stage
@@ -24,6 +23,7 @@ from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import read_table, vector_column, write_table
+from tests.conftest import resolved
 
 N_ITEMS, DIMENSION = 300, 6
 
@@ -49,7 +49,7 @@ def context(tmp_path: Path) -> RunContext:
 
 
 def configured(**hierarchy: Any) -> Any:
-    return parse_config(
+    return resolved(
         {
             "input": {"path": "in.txt"},
             "output": {"path": "out"},

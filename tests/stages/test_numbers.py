@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from hercules_scale.config.file import parse_config
 from hercules_scale.errors import InputError
 from hercules_scale.reading.moments import Moments
 from hercules_scale.runtime.context import RunContext, Shards
@@ -19,6 +18,7 @@ from hercules_scale.stages.vectors import read_vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import write_table
+from tests.conftest import resolved
 
 NAMES = ("length", "year")
 ROWS = np.column_stack(
@@ -35,7 +35,7 @@ def context_of(folder: Path, values: np.ndarray) -> tuple[RunContext, Shards]:
         rows = pa.array(np.arange(start, stop))
         table = pa.table([rows, rows.cast(pa.string()), *columns], names)
         write_table(store, layout.part("items", shard), table)
-    settings = parse_config({"input": {"path": str(folder)}, "output": {"path": str(folder)}})
+    settings = resolved({"input": {"path": str(folder)}, "output": {"path": str(folder)}})
     return RunContext(settings, store, "test", Reporter()), shards
 
 

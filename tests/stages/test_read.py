@@ -7,7 +7,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hercules_scale.config.file import parse_config
 from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import InputError
 from hercules_scale.reading import parquet
@@ -20,6 +19,7 @@ from hercules_scale.stages import read, read_shards
 from hercules_scale.storage import layout, tables
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import iterate_rows
+from tests.conftest import resolved
 
 ROWS = 4_096
 LONG = "word " * 6_000
@@ -62,7 +62,7 @@ def test_a_file_that_is_overwritten_after_it_was_listed_is_noticed(
 ) -> None:
     path = tmp_path / "t.csv"
     path.write_text("text\na\nb\n")
-    config = parse_config({"input": {"path": str(path)}, "output": {"path": str(tmp_path / "run")}})
+    config = resolved({"input": {"path": str(path)}, "output": {"path": str(tmp_path / "run")}})
     sources = list_sources([str(path)])
     path.write_text("text\nc\nd\n")
     context = RunContext(config, Store(config.output.path), "1" * 16, Reporter())

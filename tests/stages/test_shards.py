@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from hercules_scale.config.file import parse_config
 from hercules_scale.errors import InputError, StageError
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.progress import Reporter
@@ -20,6 +19,7 @@ from hercules_scale.runtime.shard_tasks import ShardResult
 from hercules_scale.runtime.shards import Stage, run_shards
 from hercules_scale.storage.commits import Commit, read_commits
 from hercules_scale.storage.store import Store
+from tests.conftest import resolved
 
 pytestmark = pytest.mark.ray
 STAGE = Stage("count", "shards", 5, workers=2)
@@ -27,7 +27,7 @@ STAGE = Stage("count", "shards", 5, workers=2)
 
 @pytest.fixture
 def context(tmp_path: Path, local_ray: None) -> RunContext:
-    config = parse_config({"input": {"path": "in.txt"}, "output": {"path": "out"}})
+    config = resolved({"input": {"path": "in.txt"}, "output": {"path": "out"}})
     return RunContext(config, Store(str(tmp_path)), "f", Reporter(Console(quiet=True)))
 
 

@@ -10,8 +10,7 @@ import pytest
 
 from hercules_scale.clustering.assign import Float32
 from hercules_scale.clustering.smoothing import smooth
-from hercules_scale.config.file import parse_config
-from hercules_scale.config.run import RunConfig
+from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.stages import smooth as module
@@ -22,6 +21,7 @@ from hercules_scale.stages.vectors import read_vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import vector_column, write_table
+from tests.conftest import resolved
 
 N_ROWS, DIMENSION = 3000, 12
 
@@ -34,9 +34,9 @@ def unit_vectors(n_rows: int = N_ROWS, seed: int = 0) -> Float32:
     return unit.astype(np.float32)
 
 
-def config(folder: Path, workers: int = 2, **smoothing: object) -> RunConfig:
+def config(folder: Path, workers: int = 2, **smoothing: object) -> ResolvedConfig:
     hierarchy = {"levels": [30, 5], "smoothing": smoothing or {"neighbours": 6, "rounds": 2}}
-    return parse_config(
+    return resolved(
         {
             "input": {"path": str(folder)},
             "hierarchy": hierarchy,
@@ -46,7 +46,7 @@ def config(folder: Path, workers: int = 2, **smoothing: object) -> RunConfig:
     )
 
 
-def run(folder: Path, rows: Float32, settings: RunConfig) -> tuple[Smoothing, Float32]:
+def run(folder: Path, rows: Float32, settings: ResolvedConfig) -> tuple[Smoothing, Float32]:
     store, shards = Store(str(folder)), Shards(len(rows), 256)
     for shard in range(len(shards)):
         start, stop = shards.bounds(shard)

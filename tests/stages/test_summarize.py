@@ -10,7 +10,6 @@ import pyarrow as pa
 import pytest
 
 from hercules_scale.clustering.assign import Float32, to_unit
-from hercules_scale.config.file import parse_config
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.stages import label_items as module
@@ -36,7 +35,7 @@ from hercules_scale.summarization.candidates import Candidates
 from hercules_scale.summarization.cluster_facts import Child, ClusterFacts
 from hercules_scale.summarization.distinct_titles import names_a_part
 from hercules_scale.summarization.keyphrases import PhraseCounts
-from tests.conftest import write_embeddings
+from tests.conftest import resolved, write_embeddings
 
 pytestmark = pytest.mark.ray
 N_ROWS, DIMENSION = 3_000, 8
@@ -53,7 +52,7 @@ def vectors() -> Float32:
 def cluster(
     folder: Path, vectors: Float32, workers: int, **summaries: object
 ) -> tuple[RunContext, Shards, Clustering]:
-    config = parse_config(
+    config = resolved(
         {
             "input": {"path": str(folder), "modality": "text"},
             "hierarchy": {"levels": [12, 3], "smoothing": {"neighbours": 0}},

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from hercules_scale.config.file import parse_config
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.runtime.shard_tasks import ShardResult, ShardTask
@@ -29,6 +28,7 @@ from hercules_scale.storage.tables import write_table
 from hercules_scale.summarization.cluster_facts import ClusterFacts
 from hercules_scale.summarization.ledger import Call, Ledger
 from hercules_scale.summarization.parsing import Summary
+from tests.conftest import resolved
 from tests.storage.test_lock import write_lock
 
 TABLE = pa.table({"row": [0]})
@@ -36,7 +36,7 @@ TABLE = pa.table({"row": [0]})
 
 def context_of(store: Store, engine: str = "openai") -> RunContext:
     summaries = {"engine": engine, "model": "m", "endpoint": "http://127.0.0.1:9"}
-    config = parse_config(
+    config = resolved(
         {
             "input": {"path": "in.txt", "modality": "text"},
             "summaries": summaries if engine == "openai" else {"engine": engine},

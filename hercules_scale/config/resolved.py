@@ -1,0 +1,91 @@
+"""The configuration of a run as it is carried out: modality, columns and models are known."""
+
+from __future__ import annotations
+
+from hercules_scale.config.reading import EmbeddingConfig, InputConfig, Modality
+from hercules_scale.config.run import RunConfig
+from hercules_scale.config.section import names_function
+from hercules_scale.models.aliases import DEFAULT_MODELS
+
+
+class ResolvedInput(InputConfig):
+    """The input of a run, with what was detected."""
+
+    modality: Modality
+
+    @property
+    def words_column(self) -> str:
+        """Column of the table ``items`` that says in words what an item is."""
+        has_text = self.text_column is not None or self.modality == "text"
+        return "text" if has_text else "description"
+
+
+class EncoderConfig(EmbeddingConfig):
+    """One encoder, by its model."""
+
+    model: str
+
+
+class ResolvedConfig(RunConfig):
+    """A whole run, with what follows from its input. ``of`` makes one."""
+
+    input: ResolvedInput
+
+    @classmethod
+    def of(cls, config: RunConfig, found: InputConfig) -> ResolvedConfig:
+        """Return a run with its modality and columns, and the models that follow from them.
+
+        Args:
+            config: The run as it was written; its values are not checked again.
+            found: Its section ``input`` with what was detected.
+        """
+        resolved = ResolvedInput.model_construct(found.model_fields_set, **dict(found))
+        written = config.embedding
+        model = written.model
+        named = names_function(written.text_model) or written.engine == "openai"
+        if model is None and resolved.modality == "text" and named:
+            model = written.text_model
+        model = model or DEFAULT_MODELS.get(resolved.modality)
+        embedding = written.model_copy(update={"model": model})
+        values = dict(config) | {"input": resolved, "embedding": embedding}
+        return cls.model_construct(config.model_fields_set, **values)
+
+    @property
+    def text_embedding(self) -> EncoderConfig:
+        """Encoder of titles and descriptions: that of the items where they are texts."""
+        of_text = self.input.modality == "text"
+        return self._encoder(self.embedding.model if of_text else self.embedding.text_model)
+
+    @property
+    def text_model_key(self) -> str:
+        """Key of the model of ``text_embedding``, for messages."""
+        return "embedding.model" if self.input.modality == "text" else "embedding.text_model"
+
+    @property
+    def image_embedding(self) -> EncoderConfig:
+        """Encoder of images."""
+        return self._encoder(self.embedding.model)
+
+    def _encoder(self, model: str | None) -> EncoderConfig:
+        assert model is not None
+        return EncoderConfig.model_construct(**dict(self.embedding) | {"model": model})
+
+    @property
+    def labels_share_space(self) -> bool:
+        """Whether items and labels are embedded by one model, so that they can be compared."""
+        return self.input.modality == "text" or self.hierarchy.representation == "description"
+
+    @property
+    def embeds_at_endpoint(self) -> bool:
+        """Whether an endpoint embeds the items or their descriptions."""
+        return self.labels_share_space and self.embedding.engine == "openai"
+
+    @property
+    def loads_encoder(self) -> bool:
+        """Whether workers load an encoder for the items or their descriptions."""
+        return self.encodes_items and not self.embeds_at_endpoint
+
+    @property
+    def encodes_items(self) -> bool:
+        """Whether a model embeds the items, or words about them."""
+        return self.describes_items or self.input.modality in ("text", "image")
