@@ -1,4 +1,4 @@
-"""The whole job from Python, as people who know scikit-learn expect it."""
+"""A whole run from Python, as an estimator in the style of scikit-learn."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ from hercules_scale.storage.scratch import ScratchFolder
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import read_table
 
-# Label of an item that could not be used, as scikit-learn has it for noise.
+# Label of an item that could not be used; scikit-learn has the same for noise.
 REJECTED = -1
 
 
 class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
-    """Clusters items into a hierarchy, with a title and a description of every cluster.
+    """Clusters items into a hierarchy, with a title and a description for every cluster.
 
-    The parameters are the configuration's; sections may be given whole, as mappings.
+    The parameters are keys of the configuration; sections may be given whole, as mappings.
 
     Args:
-        levels: Clusters a level, finest first, strictly falling; or ``auto``.
+        levels: Clusters per level, finest first, strictly falling; or ``auto``.
         embedding: Model that embeds the items, or the section ``embedding``.
         summaries: Model that writes titles and descriptions, ``keyphrases`` for none, or the
             section ``summaries``.
         topic: Topic of interest for titles, the paper's topic seed.
-        modality: text, image, numeric or embedding; left out, it is detected.
+        modality: text, image, numeric or embedding; by default detected.
         representation: ``direct`` clusters the items' own vectors, ``description`` the vectors of
-            descriptions that a model writes of each.
+            descriptions that a language model writes of the items.
         seed: Seed of every random choice.
-        workers: Processes that embed and cluster; left out: 2, and for stages without a model all
+        workers: Processes that embed and cluster; by default 2, and for stages without a model all
             CPUs.
         hierarchy: Other keys of the section ``hierarchy``.
         input: Other keys of the section ``input``, such as ``id_column`` or ``metadata``.
@@ -59,28 +59,28 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         resources: Other keys of the section ``resources``.
         storage: The section ``storage``.
         verbose: Whether progress is shown.
-        llm: A function, or an ``async def``, from a prompt to the answer's text, in place of the
-            model of ``summaries``. It is called ``summaries.candidates`` times for each prompt, so
-            4 times unless that is given, and in threads: it must be safe to call from
-            ``summaries.requests_in_flight`` (by default 4) of them at once, or set that to 1. An
-            exception is an answer that did not come, and is tried again. Tokens are estimated.
-        embed: A function from a list of at most 1,024 texts to an array of shape (n, d), in place
-            of the model of ``embedding``. It embeds texts, descriptions and labels, so that they
-            share one space; of images, numbers and vectors the labels alone.
+        llm: Function or ``async def`` from a prompt to the answer's text, in place of the model of
+            ``summaries``. It is called ``summaries.candidates`` times for each prompt (by default
+            4), from up to ``summaries.requests_in_flight`` threads at once (by default 4); if it is
+            not thread-safe, set the latter to 1. After an exception it is called again. Tokens are
+            estimated.
+        embed: Function from a list of at most 1,024 texts to an array of shape (n, d), in place of
+            the model of ``embedding``. It embeds texts, descriptions and labels, so that they share
+            one space; for images, numbers and vectors it embeds the labels only.
 
-    Functions may take the place of models, as pyhercules has them; they are called in this process,
-    so only in local runs. The run is known by their modules and names: a function that is changed
-    under the same name is not noticed when a run resumes.
+    Functions can replace models, as in pyhercules. They are called in this process, so only in
+    local runs. A run identifies them by module and name: when it resumes, it does not notice a
+    function that has changed under the same name.
 
-    ``fit`` returns the hierarchy, not the estimator, which has the attributes below; NaN and what
-    else makes an item unusable is allowed.
+    ``fit`` returns the hierarchy, not the estimator; the estimator has the attributes below. Items
+    with NaN and other unusable items are allowed.
 
     Attributes:
         hierarchy_: The result of ``fit``.
-        labels_: Finest cluster of each item in the order given, shape (n,); -1 for one that could
-            not be used. Of files, in the order of their rows.
-        n_features_in_: Columns of the items, where they were an array or a table in memory.
-        feature_names_in_: Names of the columns, where they were a table.
+        labels_: Finest cluster of each item in the order given, for files in the order of their
+            rows, shape (n,); -1 for an item that could not be used.
+        n_features_in_: Number of columns, if the items were an array or a table in memory.
+        feature_names_in_: Names of the columns, if the items were a table in memory.
     """
 
     def __init__(
@@ -128,18 +128,19 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         """Build the hierarchy of some items.
 
         Args:
-            data: The path or URI of files, or of several; or items in memory: a list, tuple,
-                Series, array or mapping by id of texts, images, numbers or vectors, a DataFrame,
-                an Arrow table or a Ray Dataset.
-            y: Ground truth of each item, for evaluation only; a DataFrame has several.
-            output: Folder of the tables, a path or URI; run again, it resumes. Left out, a
-                temporary folder that goes with the result and its copies; a pickle holds its files.
+            data: One or several paths or URIs of files; or items in memory: a list, tuple, Series,
+                array or mapping by id of texts, images, numbers or vectors, a DataFrame, an Arrow
+                table or a Ray Dataset.
+            y: Ground truth of each item, for evaluation only; a DataFrame has several columns.
+            output: Output folder, a path or URI; called again, ``fit`` resumes there. By default a
+                temporary folder, which is deleted with the last copy of the result; a pickle of
+                the result holds its files.
 
         Returns:
             The hierarchy, which is also kept as ``hierarchy_``.
 
         Raises:
-            HerculesScaleError: Of the type that says what went wrong.
+            HerculesScaleError: The run failed; the subclass tells the kind of failure.
         """
         functions = Functions.of(self.llm, self.embed)
         scratch = ScratchFolder() if output is None else None
@@ -153,7 +154,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
             labels = _labels(found, section, config.storage)
         except BaseException:
             if scratch is not None:
-                # Whoever looks at the traceback refers to it.
+                # A traceback that is kept would keep the folder alive.
                 scratch.remove()
             raise
         self.hierarchy_, self.labels_ = found, labels
@@ -164,7 +165,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         return found
 
     def fit_predict(self, data: Any, y: Any = None, **fit_params: Any) -> NDArray[np.int32]:
-        """Build the hierarchy, and give the finest cluster of each item; see ``labels_``."""
+        """Build the hierarchy, and return the finest cluster of each item; see ``labels_``."""
         self.fit(data, y, **fit_params)
         return self.labels_
 
@@ -172,15 +173,15 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         """Return the finest cluster of new items, by ``Hierarchy.assign``.
 
         Args:
-            data: Items of any form that ``fit`` takes, with the columns that it was given.
+            data: Items in any form that ``fit`` takes, with the same columns.
 
         Returns:
-            Labels as ``labels_`` has them. An item that was fitted may get another one than there,
-            where the tree keeps it in its cluster for the sake of other levels.
+            Labels like ``labels_``, shape (n,). An item of ``fit`` may get another label than in
+            ``labels_``, where the tree keeps it in a cluster for the sake of other levels.
 
         Raises:
-            NotFittedError: Before ``fit``.
-            HerculesScaleError: As a run would.
+            NotFittedError: ``fit`` was not called before.
+            HerculesScaleError: The items cannot be read, embedded or assigned.
         """
         check_is_fitted(self, "hierarchy_")
         self._check_columns(data)
@@ -202,14 +203,14 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
     def cluster_centers_(self) -> NDArray[np.float32]:
         """Centroids of the finest clusters, shape (k, d), in the space that was clustered.
 
-        Numbers are standardised there, and vectors are of length 1 where the metric is cosine.
+        In this space numbers are standardised, and with the metric cosine vectors have length 1.
         """
         check_is_fitted(self, "hierarchy_")
         return np.stack(self.hierarchy_.clusters(1)["centroid"].to_list())
 
     @property
     def inertia_(self) -> float:
-        """Sum of the squared distances of items to their centroids in ``cluster_centers_``."""
+        """Sum of the items' squared distances to their centroids in ``cluster_centers_``."""
         check_is_fitted(self, "hierarchy_")
         return float(self.hierarchy_.clusters(1)["inertia"].sum())
 
@@ -219,7 +220,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
     def _check_columns(self, data: Any) -> None:
-        """Refuse arrays of other columns, which have no names to tell them apart by."""
+        """Refuse arrays with another number of columns than in ``fit``."""
         n_known = getattr(self, "n_features_in_", None)
         if n_known is None or hasattr(data, "columns"):
             return
@@ -236,7 +237,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
             )
 
     def _input(self, data: Any, y: Any, output: str) -> dict[str, Any]:
-        """Return the section ``input`` for some data; what is in memory is written first."""
+        """Return the section ``input`` for some data; data in memory are written to a file."""
         storage = self._config({"path": "-"}, output).storage
         section = dict(self.input or {})
         if self.modality is not None:
@@ -301,7 +302,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         if self.embed is None:
             return section
         for key, value in section.items():
-            # Images have a model of their own.
+            # Images have their own model, which ``embed`` does not replace.
             if key == "text_model" or self.modality != "image":
                 raise ConfigError(
                     f"embed is the function that embeds texts, and embedding.{key} is {value!r}; "
@@ -320,13 +321,13 @@ def _models(config: RunConfig) -> list[str]:
 def _labels(
     hierarchy: Hierarchy, section: dict[str, Any], storage: StorageConfig
 ) -> NDArray[np.int32]:
-    """Return finest cluster of each item in the order given."""
+    """Return the finest cluster of each item in the order given, shape (n,)."""
     members = hierarchy.table("memberships", ["item_id", "level_1"])
     labels = members["level_1"].to_numpy(np.int32)
     rejected = hierarchy.table("rejected", ["item_id"])
     id_column = section.get("id_column")
     if id_column is None:
-        # Ids are the numbers of the rows, rejected ones included.
+        # Ids are row numbers of the input, rejected rows included.
         found = np.full(len(labels) + len(rejected), REJECTED, np.int32)
         found[members["item_id"].to_numpy(np.int64)] = labels
         return found

@@ -1,4 +1,4 @@
-"""Connections to endpoints that speak OpenAI's API."""
+"""Connections to endpoints that are compatible with OpenAI's API."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def is_loopback(url: str) -> bool:
 
 
 def is_loopback_host(host: str) -> bool:
-    """Return whether only this machine can reach an address."""
+    """Return whether a host name or address is that of this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -29,27 +29,28 @@ def is_loopback_host(host: str) -> bool:
 
 
 def endpoint_url(endpoint: str | None) -> str:
-    """Return the base URL of an endpoint, by default the one of OPENAI_BASE_URL, or OpenAI's own.
+    """Return the base URL of an endpoint, without query and fragment.
 
-    It has no query and no fragment.
+    Args:
+        endpoint: URL; by default that in OPENAI_BASE_URL, or else OpenAI's own.
     """
     parts = urllib.parse.urlsplit(_given(endpoint))
     return urllib.parse.urlunsplit(parts._replace(query="", fragment=""))
 
 
 def endpoint_key() -> str | None:
-    """Return the key of endpoints, of the environment."""
+    """Return the endpoint key from the environment; None if it is not set."""
     return os.environ.get(KEY)
 
 
 def import_openai(engine: str) -> Any:
-    """Return the package of OpenAI's clients.
+    """Return the package ``openai``.
 
     Args:
         engine: Key of the configuration that asks for an endpoint, for messages.
 
     Raises:
-        ConfigError: It is not installed.
+        ConfigError: The package is not installed.
     """
     try:
         import openai
@@ -64,10 +65,10 @@ def import_openai(engine: str) -> Any:
 def client_arguments(
     engine: str, endpoint: str | None, http_client: Callable[..., Any], key: str | None = None
 ) -> dict[str, Any]:
-    """Return arguments of OpenAI's clients that lead to an endpoint.
+    """Return the arguments of OpenAI's clients for an endpoint.
 
-    A query of the URL, such as Azure's ``api-version``, goes with every request. A proxy of the
-    environment does not reach this machine's own servers.
+    A query in the URL, such as Azure's ``api-version``, goes with every request. Endpoints on this
+    machine are never reached through a proxy of the environment.
 
     Args:
         engine: Key of the configuration that asks for the endpoint, for messages.

@@ -1,7 +1,7 @@
 """The exceptions of hercules_scale, in one tree.
 
-A message names the field or row, the rule, the value and the remedy. What the caller gave wrong is
-a ``ValueError`` too, as users of scikit-learn expect.
+A message names the field or row, the rule, the value and the remedy. Errors about wrong arguments
+are ``ValueError`` too, as users of scikit-learn expect.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ class HerculesScaleError(Exception):
 
 
 class ConfigError(HerculesScaleError, ValueError):
-    """A configuration key is unknown, has a wrong type or an impossible value."""
+    """A configuration key is unknown, or has a wrong type or an invalid value."""
 
     exit_code = 2
 
 
 class InputError(HerculesScaleError, ValueError):
-    """The input cannot be read as asked: a path, a file, an id or the items themselves."""
+    """The input cannot be used: a path, a file, an id or the items themselves."""
 
     exit_code = 2
 
 
 class SchemaError(InputError):
-    """A column is missing or has a type that cannot be used."""
+    """A column is missing, or has an unsupported type."""
 
 
 class ManifestMismatchError(HerculesScaleError):
@@ -36,7 +36,7 @@ class ManifestMismatchError(HerculesScaleError):
 
 
 class StorageError(HerculesScaleError):
-    """Storage does not answer, is full, or belongs to another run."""
+    """Storage does not answer or is full, or another run holds the output."""
 
 
 class StageError(HerculesScaleError):
@@ -45,8 +45,8 @@ class StageError(HerculesScaleError):
     Args:
         message: The failure and its remedy.
         stage: Name of the stage, such as ``embed``.
-        level: Level of the hierarchy, where the stage has one.
-        shard: Shard of the stage, where it has one.
+        level: Level of the hierarchy, if the failure is at one.
+        shard: Shard of the stage, if the failure is in one.
     """
 
     def __init__(
@@ -76,4 +76,4 @@ ERRORS_BY_NAME = {
         SummaryError,
     )
 }
-"""Errors that a worker reports by name, so that the driver raises the same type."""
+"""Errors that a worker reports by name, for the driver to raise the same type."""

@@ -1,4 +1,4 @@
-"""The result that people open: clusters, memberships, the tree."""
+"""The result of a run: clusters, memberships, the tree, exports and plots."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Hierarchy(RunFrames):
     Open one with ``Hierarchy.open``.
 
     Args:
-        store: The output.
-        functions: The user's own that the run was made with, where they are at hand.
-        scratch: The temporary folder of the output, where it lies in one.
+        store: Store of the output.
+        functions: The user's functions that made the run, if they are known.
+        scratch: Temporary folder of the output, if it lies in one.
         models: Models of the run that the caller named.
     """
 
@@ -61,53 +61,52 @@ class Hierarchy(RunFrames):
 
         Args:
             uri: A local path, ``s3://``, ``gs://`` or ``az://``.
-            storage: The section ``storage``, where the environment does not say how to reach it.
+            storage: Section ``storage``, for access that the environment does not set.
 
         Raises:
             InputError: There is no run, or it is not finished.
             ConfigError: A key of the section is wrong.
         """
-        return cls(Store(uri, storage_section(storage) if isinstance(storage, dict) else storage))
+        return cls(Store(uri, storage_section(storage)))
 
     @classmethod
     def from_pyhercules(
-        cls, path: str, output: str, storage: StorageConfig | None = None
+        cls, path: str, output: str, storage: StorageConfig | dict[str, Any] | None = None
     ) -> Hierarchy:
-        """Write a model that pyhercules saved as the tables of a finished run, and open it.
+        """Import a model that pyhercules saved as a finished run, and open it.
 
         Args:
             path: Path or URI of the model's JSON.
-            output: Folder of the tables, a path or URI.
+            output: Output folder, a path or URI.
             storage: Access to object stores.
 
         Raises:
-            InputError: The file is no such model, or there is a run at the output.
+            InputError: The file is not such a model, or the output holds a run already.
         """
-        # FAISS, which it assigns by, is heavy.
+        # The import needs FAISS, which is slow to load.
         from hercules_scale.pyhercules.import_model import import_model
 
-        return cls(import_model(path, output, storage))
+        return cls(import_model(path, output, storage_section(storage)))
 
     def evaluate(self, labels: Any = None) -> pd.DataFrame:
-        """Measure the hierarchy again in this process, against ground truth of any kind.
+        """Evaluate the hierarchy again in this process, also against new ground truth.
 
-        Shards are read one at a time, so it takes memory for one of them and for the clusters'
-        sums; a run of many millions of items is measured faster by ``hercules-scale evaluate``, on
-        Ray. Nothing is written.
+        Memory is that of one shard and of sums by cluster. Nothing is written. For many millions
+        of items ``hercules-scale evaluate``, on Ray, is faster.
 
         Args:
             labels: True classes: the name of a column of the table ``labels``; or a list, array or
-                Series in the order of the rows; or a dict, or a Series with an index of its own,
-                by ``item_id``. None, NaN and items that a dict leaves out have no class. By
-                default every column of the table ``labels``.
+                Series in row order; or by ``item_id`` a dict, or a Series with an index other than
+                0, 1, 2 … Items with None or NaN, and items that a dict leaves out, have no class.
+                By default every column of the table ``labels``.
 
         Returns:
-            ``level``, ``metric``, ``basis`` (``items``, ``children``, ``summaries``,
-            ``labels:`` and a name), ``value``, ``n``, and ``low`` and ``high``, the ends of a 95%
-            confidence interval where the figure is of a sample.
+            Columns ``level``, ``metric``, ``basis`` (``items``, ``children``, ``summaries``, or
+            ``labels:`` and a name), ``value``, ``n``, and for metrics of a sample ``low`` and
+            ``high``, the ends of a 95% confidence interval.
 
         Raises:
-            InputError: There is no such column, the length is another than that of the items, or
+            InputError: There is no such column, the number of labels is not that of the items, or
                 an id is unknown.
 
         Source: HERCULES, section 3.7.
@@ -128,29 +127,29 @@ class Hierarchy(RunFrames):
         models: Sequence[str] = (),
         verbose: bool = True,
     ) -> pd.DataFrame:
-        """Put items into the clusters, at every level.
+        """Assign new items to the clusters of every level.
+
+        A hierarchy that ``Hercules.fit`` returned in this process knows its functions and models.
 
         Args:
-            items: The path or URI of files with the columns of the run's input; or items in memory
-                of any form that ``Hercules.fit`` takes.
-            output: Folder of the tables, ``drift`` among them; by default none.
-            llm: The function that the run was made with, where it described the items. It need not
-                be given to what ``Hercules.fit`` returned in this process.
-            embed: The function that embedded the items of the run; the same holds.
-            redact: ``privacy.redact`` of the run, where it has one, since it is called.
-            endpoint: ``embedding.endpoint`` and ``summaries.endpoint`` of the run, where endpoints
-                embedded or described the items.
-            models: Models of the run that are folders or hub ids, which are loaded. They need not
-                be given to what ``Hercules.fit`` returned in this process.
+            items: Path or URI of files with the columns of the run's input; or items in memory, in
+                any form that ``Hercules.fit`` takes.
+            output: Folder for the tables, with ``drift``; by default none are kept.
+            llm: Function that described the items of the run, if one did.
+            embed: Function that embedded the items of the run, if one did.
+            redact: ``privacy.redact`` of the run, if it has one, to confirm that it is trusted.
+            endpoint: ``embedding.endpoint`` and ``summaries.endpoint`` of the run, if endpoints
+                embedded or described the items, to confirm that they are trusted.
+            models: Models of the run that are folders or hub ids, to confirm that they are trusted.
             verbose: Whether progress is shown.
 
         Returns:
-            A row an item: the columns of ``memberships``, and the title of the cluster at each
-            level, ``title_1`` and so on. Whole in memory, so for millions of items take the
+            A row per item: the columns of ``memberships``, and the title of its cluster at each
+            level, ``title_1`` and so on. The frame is in memory; for millions of items take the
             command ``assign``.
 
         Raises:
-            HerculesScaleError: As a run would.
+            HerculesScaleError: The items cannot be read, embedded or assigned.
         """
         from hercules_scale.jobs.assign_to_frame import assign_to_frame
 
@@ -172,10 +171,10 @@ class Hierarchy(RunFrames):
         return members
 
     def tree(self, depth: int | None = None, level: int | None = None) -> None:
-        """Print the hierarchy, coarsest clusters first; in a notebook the whole of it unfolds.
+        """Print the tree; in a notebook, without arguments, show it as HTML that unfolds.
 
         Args:
-            depth: Levels shown; by default all.
+            depth: Number of levels shown; by default all.
             level: Level to begin at; by default the coarsest.
 
         Raises:
@@ -190,10 +189,10 @@ class Hierarchy(RunFrames):
             print(for_stream(self.tree_text(depth, level), sys.stdout))
 
     def tree_text(self, depth: int | None = None, level: int | None = None) -> str:
-        """Return the hierarchy as indented text, coarsest clusters first, larger before smaller.
+        """Return the tree as indented text, children below their parent, the largest first.
 
         Args:
-            depth: Levels shown; by default all.
+            depth: Number of levels shown; by default all.
             level: Level to begin at; by default the coarsest.
 
         Raises:
@@ -213,9 +212,9 @@ class Hierarchy(RunFrames):
         Args:
             path: Path or URI of the file.
             items: Whether to add every item's clusters and distances.
-            layout: ``tree``, or ``pyhercules`` for the model JSON of that package, which holds the
-                items, their texts and their vectors in any case.
-            overwrite: Whether a file that is there may be replaced.
+            layout: ``tree``, or ``pyhercules`` for the model JSON of that package, which always
+                holds the items with texts and vectors.
+            overwrite: Whether an existing file may be replaced.
 
         Raises:
             InputError: The file exists or cannot be written, or the layout cannot hold the items.
@@ -231,18 +230,18 @@ class Hierarchy(RunFrames):
                 write_tree(self._finished, stream, items)
 
     def to_csv(self, path: str, *, overwrite: bool = False) -> None:
-        """Write memberships with titles as CSV, a row an item, as a stream.
+        """Write memberships with titles as CSV, a row per item, as a stream.
 
-        Texts that a spreadsheet would take for a formula get an apostrophe in front.
+        Texts that a spreadsheet would read as formulas get an apostrophe in front.
 
         Args:
             path: Path or URI of the file.
-            overwrite: Whether a file that is there may be replaced.
+            overwrite: Whether an existing file may be replaced.
 
         Raises:
             InputError: The file exists or cannot be written.
         """
-        with open_destination(path, overwrite) as stream:
+        with open_destination(path, overwrite, self._store.options) as stream:
             write_rows(self._finished, stream)
 
     def to_html(self, path: str, *, overwrite: bool = False) -> None:
@@ -250,23 +249,23 @@ class Hierarchy(RunFrames):
 
         Args:
             path: Path or URI of the file.
-            overwrite: Whether a file that is there may be replaced.
+            overwrite: Whether an existing file may be replaced.
 
         Raises:
             InputError: The file exists or cannot be written.
         """
-        with open_destination(path, overwrite) as stream:
+        with open_destination(path, overwrite, self._store.options) as stream:
             write_page(self._finished, stream)
 
     def plot(self, level: int | None = None, path: str | None = None) -> Any:
-        """Draw the map: the clusters of a level as bubbles, the largest with their titles.
+        """Draw the map: the clusters of a level as bubbles, the largest with titles.
 
         Args:
-            level: Level to draw; by default the coarsest but one.
-            path: A local file to write, such as ``map.png`` or ``map.svg``; by default none.
+            level: Level to draw; by default the one below the coarsest.
+            path: Local file to write, such as ``map.png`` or ``map.svg``; by default none.
 
         Returns:
-            The matplotlib figure, which a notebook shows.
+            The matplotlib figure, which notebooks display.
 
         Raises:
             InputError: There is no such level, or its clusters have no place on a map.
@@ -277,11 +276,11 @@ class Hierarchy(RunFrames):
         """Draw the items as points, coloured and labelled by their clusters, with DataMapPlot.
 
         Args:
-            level: Level of the labels; by default the coarsest but one.
-            path: A local file to write, such as ``map.png``; by default none.
+            level: Level of the labels; by default the one below the coarsest.
+            path: Local file to write, such as ``map.png``; by default none.
 
         Returns:
-            The matplotlib figure, which a notebook shows.
+            The matplotlib figure, which notebooks display.
 
         Raises:
             InputError: There is no such level or no map of the items, or DataMapPlot is not
@@ -295,15 +294,15 @@ class Hierarchy(RunFrames):
         return level
 
     def explore(self, port: int = 0, models: Sequence[str] = ()) -> Exploration:
-        """Open the explorer in a process of its own; ``stop()`` of what is returned ends it.
+        """Start the explorer in another process; ``stop()`` of the result ends it.
 
         Args:
-            port: Port on this machine alone; 0 is any.
-            models: Model of the run that is a folder or hub id, to search by meaning; see
+            port: Port on this machine; 0 takes any free one.
+            models: Models of the run that are folders or hub ids, for search by meaning; see
                 ``assign``.
 
         Raises:
-            InputError: It did not start.
+            InputError: The explorer did not start.
         """
         return Exploration(self._store, port, self._scratch, (*models, *self._models))
 
@@ -314,7 +313,7 @@ class Hierarchy(RunFrames):
         options = self._store.options
         if self._scratch is not None:
             return _in_scratch, (self._scratch, options, self._functions, self._models)
-        # Whoever reads it may be in another folder.
+        # The pickle may be read in another working folder.
         uri = self._store.root if self._store.is_local else self.uri
         return Hierarchy, (Store(uri, options), self._functions, None, self._models)
 

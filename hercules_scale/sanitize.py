@@ -1,4 +1,4 @@
-"""Text of strangers made safe to look at, and secrets kept out of it."""
+"""Untrusted text made safe to display, and secrets removed from text."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import re
 import unicodedata
 from typing import TextIO
 
-# A user and password in a URL; a parameter with its value. No part is looked at twice, because of
-# the ``+`` after each repetition, so that a text of any kind takes a time in proportion to it.
+# User and password in a URL; a parameter with its value. The possessive quantifiers prevent
+# backtracking, so that the time is linear in the length of any text.
 _IN_URLS = re.compile(r"(?<=://)[^/@\s]++(?=@)|(?<=[?&])([\w%.-]++)=[^&\s'\"]*+")
 _WEB = re.compile(r"https?://$", re.I)
-# Of names of parameters such as X-Amz-Signature.
+# Parts of names of secret parameters, such as X-Amz-Signature.
 _SECRET_PARAMETERS = re.compile(r"sig|token|key|secret|passw|credential|auth", re.I)
-# Names of environment variables that hold secrets; shorter values are words like any other.
+# Parts of names of environment variables that hold secrets. Shorter values are too likely to be
+# ordinary words.
 _SECRET_NAMES = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL|SAS|CONNECTION_STRING", re.I)
 _SECRET_CHARACTERS = 8
 
@@ -22,10 +23,9 @@ _JOINER = re.compile("(?<=(.))[\u200c\u200d](?=(.))")
 
 
 def joiners(text: str) -> set[int]:
-    """Return the places of joiners that are letters of a word, as in Persian and in the scripts of
-    India.
+    """Return the places of joiners that are part of a word, as in Persian and scripts of India.
 
-    Elsewhere they are control characters like others.
+    Elsewhere joiners count as control characters.
     """
     if "\u200c" not in text and "\u200d" not in text:
         return set()
@@ -40,7 +40,7 @@ def joiners(text: str) -> set[int]:
 
 
 def printable(text: str) -> str:
-    """Return text with control characters, such as a terminal's escapes, shown and not obeyed."""
+    """Return text with control characters, such as terminal escapes, made visible and harmless."""
     if text.isprintable():
         return text
     kept = joiners(text)
@@ -51,22 +51,20 @@ def printable(text: str) -> str:
 
 
 def for_stream(text: str, stream: TextIO) -> str:
-    """Return the text that a stream can write: what its encoding does not have is shown by its
-    number."""
+    """Return text with backslash escapes for characters that a stream cannot encode."""
     encoding = stream.encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def printable_lines(text: str) -> str:
-    """Return lines with control characters shown and not obeyed."""
+    """Return lines of text, each made ``printable``."""
     return "\n".join(printable(line) for line in text.splitlines())
 
 
 def without_secrets(text: str) -> str:
-    """Return text without passwords and signatures of URLs, and without what the environment keeps
-    secret.
+    """Return text without passwords and signatures in URLs, and without secrets of the environment.
 
-    Endpoints quote the keys that they refuse, and file systems the URLs that they cannot read.
+    Endpoints quote keys that they refuse, and file systems quote URLs that they cannot read.
     """
     for name, value in os.environ.items():
         if len(value) >= _SECRET_CHARACTERS and _SECRET_NAMES.search(name):
@@ -80,8 +78,8 @@ def holds_secret(url: str) -> bool:
 
 
 def _is_secret(found: re.Match[str]) -> bool:
-    """Return whether it is a parameter of a secret's name, or a user with a password, or of the
-    web."""
+    """Return whether a match of ``_IN_URLS`` is a secret: a parameter with a secret's name, a user
+    with a password, or any user of an HTTP URL."""
     if found[1] is not None:
         return _SECRET_PARAMETERS.search(found[1]) is not None
     before = found.string[max(found.start() - len("https://"), 0) : found.start()]

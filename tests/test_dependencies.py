@@ -16,8 +16,10 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from hercules_scale.config.file import parse_config
 from hercules_scale.endpoint import import_openai
 from hercules_scale.errors import HerculesScaleError
+from hercules_scale.jobs.preflight import check
 from hercules_scale.results.plot import draw_map
 
 REPOSITORY = Path(__file__).parents[1]
@@ -156,3 +158,18 @@ def test_what_an_extra_brings_is_asked_for_by_its_name(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(HerculesScaleError, match=rf"{package}.*hercules-scale\[{extra}\]"):
         call()
+
+
+def test_a_run_that_embeds_at_an_endpoint_says_at_once_that_the_package_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openai", None)
+    (tmp_path / "a.txt").write_text("one\ntwo\n")
+    values = {
+        "input": {"path": str(tmp_path / "a.txt")},
+        "embedding": {"engine": "openai", "model": "m"},
+        "summaries": {"engine": "keyphrases"},
+        "output": {"path": str(tmp_path / "out")},
+    }
+    with pytest.raises(HerculesScaleError, match=r"embedding\.engine openai needs the package"):
+        check(parse_config(values))

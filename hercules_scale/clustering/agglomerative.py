@@ -1,6 +1,6 @@
-"""Agglomerative clustering of weighted points: of every row, or of micro-clusters of many rows.
+"""Agglomerative clustering of weighted points: single rows, or micro-clusters of many rows.
 
-scipy's ``linkage`` gives points no weights, which micro-clusters need.
+scipy's ``linkage`` does not support weights, which micro-clusters need.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from hercules_scale.clustering.refinement import Parents, add_up, means
 from hercules_scale.clustering.tiles import VectorSet, take
 from hercules_scale.config.hierarchy import MAX_AGGLOMERATED, HierarchyConfig, Linkage
 
-# Up to here every row is a point of its own.
+# Up to this number of rows, every row is its own point.
 EXACT_ROWS = MAX_AGGLOMERATED
-# Above, there are at least this many micro-clusters, and this many for each cluster of level 1.
+# For more rows, the least number of micro-clusters, in all and for each cluster of level 1.
 MICRO_CLUSTERS = 2_000
 MICRO_PER_CLUSTER = 4
 
@@ -32,11 +32,11 @@ class Dendrogram:
     """Every merge of n points, from n clusters to one.
 
     Attributes:
-        merges: The two clusters of each merge, lowest merge first, each named by its lowest point,
-            the lower name first, shape (n - 1, 2).
-        heights: Dissimilarity of the two, never falling, shape (n - 1,); squared L2 times
-            ``2 a b / (a + b)`` of their weights for ``ward``, else L2. With weights of one scipy's
-            heights, for ``ward`` squared.
+        merges: The two clusters of each merge, lowest merge first, shape (n - 1, 2). A cluster has
+            the name of its lowest point; the lower name comes first.
+        heights: Dissimilarity of the two clusters, ascending, shape (n - 1,): the squared L2
+            distance times ``2 a b / (a + b)``, with their weights a and b, for ``ward``, else the
+            L2 distance. With weights of one, these are scipy's heights, squared for ``ward``.
     """
 
     merges: Int32
@@ -46,13 +46,13 @@ class Dendrogram:
 def agglomerate(points: Float64, weights: Int64, linkage: Linkage) -> Dendrogram:
     """Merge the nearest two clusters until one is left.
 
-    A point of weight w counts like w equal points. Of equally near neighbours a cluster takes the
-    one that it was itself the nearest of, else the one with the lowest point. Needs 8 n^2 bytes
-    (200 MB for 5,000 points) and time of order n^2 d.
+    A point of weight w counts like w equal points. Among equally near neighbours, a cluster takes
+    the one before it in the chain of neighbours, else the one with the lowest point. This needs
+    8 n^2 bytes (200 MB for 5,000 points) and time of order n^2 d.
 
     Args:
         points: Shape (n, d), float64; at most ``MAX_AGGLOMERATED``.
-        weights: Number of items that each represents, above 0, shape (n,).
+        weights: Number of items that each point represents, above 0, shape (n,).
         linkage: Linkage of clusters.
 
     Source: Müllner, Modern hierarchical, agglomerative clustering algorithms (2011), section 3.2.
@@ -70,18 +70,20 @@ def agglomerate(points: Float64, weights: Int64, linkage: Linkage) -> Dendrogram
         lower, upper = _nearest_pair(table, chain)
         merges[step], heights[step] = (lower, upper), table[lower, upper]
         _merge(table, weight, lower, upper, linkage)
-        # The cluster with point 0 is always there to begin again at.
+        # The cluster with point 0 always exists, so an empty chain can begin there.
         chain = chain or [0]
-    # The chain finds merges out of order; one inside another is never higher and is found before.
+    # The chain finds merges out of order, but a merge inside another is found first and never
+    # higher.
     order = np.argsort(heights, kind="stable")
     return Dendrogram(merges[order], heights[order])
 
 
 def cut(dendrogram: Dendrogram, k: int) -> Int32:
-    """Return the k clusters that are left when all but the k - 1 highest merges are made.
+    """Return the k clusters that remain when all merges but the k - 1 highest are made.
 
     Returns:
-        Cluster of each point, shape (n,), numbered by lowest point. Cuts nest for falling k.
+        Cluster of each point, shape (n,), numbered by lowest point. Clusters of a cut with larger k
+        nest in the clusters of a cut with smaller k.
     """
     n = len(dendrogram.heights) + 1
     if not 1 <= k <= n:
@@ -96,8 +98,8 @@ def cut(dendrogram: Dendrogram, k: int) -> Int32:
 
 
 def _dissimilarities(points: Float64, weight: Float64, linkage: Linkage) -> Float64:
-    """Return the distances of all points, shape (n, n); infinite from a point to itself."""
-    # It takes a third of a second to load, and only this needs it here.
+    """Return the dissimilarities of all points, shape (n, n); infinite from a point to itself."""
+    # scipy takes a third of a second to load, and only this function needs it here.
     from scipy.spatial.distance import cdist
 
     table: Float64 = cdist(points, points, "sqeuclidean" if linkage == "ward" else "euclidean")
@@ -110,14 +112,17 @@ def _dissimilarities(points: Float64, weight: Float64, linkage: Linkage) -> Floa
 
 
 def _nearest_pair(table: Float64, chain: list[int]) -> tuple[int, int]:
-    """Go from neighbour to nearest neighbour until two are each other's; take them off the chain.
+    """Follow nearest neighbours until two clusters are nearest to each other; take them off the
+    chain.
 
-    All reducible linkages may merge these at once, whatever else lies nearer together elsewhere.
+    With a reducible linkage, these may be merged at once, even if other clusters lie nearer
+    together.
     """
     while True:
         row = table[chain[-1]]
         nearest = int(row.argmin())
-        # Of equally near clusters the one before comes first, or the chain could go in a circle.
+        # Among equally near clusters, the one before comes first, or the chain could go in a
+        # circle.
         if len(chain) > 1 and row[chain[-2]] == row[nearest]:
             lower, upper = sorted((chain.pop(), chain.pop()))
             return lower, upper
@@ -154,9 +159,9 @@ class CutResult:
         centroids: Means of the items, shape (k, d); of unit length for ``cosine``.
         counts: Weight of each cluster's items, shape (k,).
         linkage: Linkage of clusters.
-        n_points: Points that were agglomerated.
+        n_points: Number of points that were agglomerated.
         height: Height of the highest merge that was made, 0 where none was; see ``Dendrogram``.
-        next_height: Height of the lowest merge that was not made; nothing where all were.
+        next_height: Height of the lowest merge that was not made; None if all were made.
     """
 
     centroids: Float32
@@ -169,15 +174,16 @@ class CutResult:
 
 @dataclass(frozen=True)
 class Agglomeration:
-    """Nested clusters; the vector set holds the points that its vectors belong to.
+    """Nested clusters; a label in the vector set is the point that a vector belongs to.
 
     Attributes:
-        levels: Finest first.
+        levels: Levels, finest first.
         parents: Parent of each cluster of levels 1 to L - 1.
-        leaves: Cluster of level 1 of each label that the vector set holds; -1 for labels that no
-            vector has.
-        points: Points that labels are assigned by, the nearest first, shape (number of labels, d).
-        micro: k-means of the micro-clusters, where there are any.
+        leaves: Cluster of level 1 of each label in the vector set; -1 for labels that no vector
+            has.
+        points: Point of each label, shape (number of labels, d); a vector gets the label of its
+            nearest point.
+        micro: Result of k-means for the micro-clusters, if there are any.
     """
 
     levels: list[CutResult]
@@ -192,17 +198,18 @@ def agglomerate_vectors(
 ) -> Agglomeration:
     """Agglomerate rows, or their micro-clusters, and cut one dendrogram at every level.
 
-    Up to ``EXACT_ROWS`` rows are points of weight one, but rows that float32 cannot tell apart
-    share a point. More rows are put into micro-clusters by k-means; their means are the points:
-    ``ward`` is then exact for these micro-clusters, and the other linkages measure between means.
+    Up to ``EXACT_ROWS`` rows, each row is a point of weight one, but rows that float32 cannot tell
+    apart share a point. More rows are first grouped into micro-clusters by k-means, and the points
+    are their means. ``ward`` is then exact for these micro-clusters; the other linkages measure
+    between means.
 
     Args:
         vectors: The items.
-        config: Linkage, levels, metric, and what k-means needs.
+        config: Linkage, levels, metric, and the settings of k-means.
         checkpoints: Store of the states of k-means.
 
     Returns:
-        A level less for each that would not be coarser than the one below.
+        The clusters, without levels that would not be coarser than the level below.
     """
     asked = config.listed_levels
     finest = asked[0]
@@ -231,7 +238,10 @@ def agglomerate_vectors(
 def _points(
     vectors: VectorSet, config: HierarchyConfig, checkpoints: Checkpoints | None
 ) -> tuple[Float32, KMeansResult | None]:
-    """Return points to agglomerate, some of them perhaps empty, shape (points, d)."""
+    """Return points to agglomerate, shape (points, d), and their result if k-means made them.
+
+    Some points may have no vectors.
+    """
     if vectors.n_rows <= EXACT_ROWS:
         return take(vectors, np.arange(vectors.n_rows))[0], None
     wanted = max(MICRO_CLUSTERS, MICRO_PER_CLUSTER * config.listed_levels[0])
@@ -240,13 +250,13 @@ def _points(
 
 
 def _parents(finer: Int32, coarser: Int32) -> Int32:
-    """Return cluster of the coarser cut that each cluster of the finer one lies in."""
+    """Return the cluster of the coarser cut that holds each cluster of the finer cut."""
     first = np.unique(finer, return_index=True)[1]
     return coarser[first]
 
 
 def _heights(dendrogram: Dendrogram, k: int) -> tuple[float, float | None]:
-    """Return the heights of the last merge made and of the next, at k clusters."""
+    """Return the heights of the last merge made and of the next one, at k clusters."""
     heights = dendrogram.heights
     made = len(heights) + 1 - k
     height = float(heights[made - 1]) if made else 0.0

@@ -1,4 +1,4 @@
-"""Nearest centroids, and sums of clusters that any order of additions gives to the bit."""
+"""Nearest centroids, and sums of clusters with the same bits in any order of additions."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 
-# Rows that are turned into fixed point at a time; 1,024 rows of 384 dimensions are 3 MB.
+# Rows that are converted to fixed point at a time; 1,024 rows of 384 dimensions are 3 MB.
 SUM_ROWS = 1_024
-# A squared distance as large as the square of the typical length keeps so many binary places.
+# Least binary places that sums keep of a squared distance equal to the typical length squared.
 DISTANCE_PLACES = 24
-# Squares of shorter or longer vectors lose digits in float32, or all of them.
+# Smaller lengths, and larger squares of lengths, lose some or all of their digits in float32.
 LEAST_LENGTH, LARGEST_SQUARE = 1e-18, float(np.finfo(np.float32).max)
 
-# Small batches otherwise take another code path, with other rounding.
+# Otherwise faiss computes small batches by another code path, with other rounding.
 faiss.cvar.distance_compute_blas_threshold = 0
 
 
@@ -37,14 +37,14 @@ def nearest(
     Args:
         vectors: Shape (n, d).
         centroids: Shape (k, d).
-        n_nearest: Centroids wanted, at most k.
-        offsets: Added to the squared distances to each centroid, not below 0, shape (k,).
+        n_nearest: Number of centroids to find, at most k.
+        offsets: Offset of the squared distances to each centroid, at least 0, shape (k,).
 
     Returns:
-        Squared L2 distances and centroid ids, both (n, n_nearest), nearest first; of equally
-        near centroids the one of the lowest id. Distances come from a matrix product; its last
-        digits depend on the batch and the threads: they propose, and what is kept is computed
-        from its vector and centroid alone; see ``exact``.
+        Squared L2 distances and centroid ids, both (n, n_nearest), nearest first; among equally
+        near centroids, the lowest id comes first. Distances come from a matrix product, so their
+        last digits depend on the batch and the threads. They only propose: final distances are
+        computed from a vector and its centroid alone, see ``exact``.
     """
     if offsets is not None:
         centroids = with_offsets(centroids, offsets)
@@ -54,15 +54,15 @@ def nearest(
 
 
 def with_offsets(centroids: Float32, offsets: Float32) -> Float32:
-    """Return the centroids of one more dimension, along which an offset is a squared distance.
+    """Return centroids with one more dimension, which adds the offsets to squared distances.
 
-    Vectors lie at 0 there.
+    It holds the square roots of the offsets; vectors have 0 there.
     """
     return np.hstack([centroids, np.sqrt(offsets)[:, None]])
 
 
 def to_unit(vectors: Float32) -> Float32:
-    """Return vectors at length 1; zero vectors stay."""
+    """Return vectors scaled to length 1; zero vectors stay zero."""
     with np.errstate(over="ignore"):
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit = np.where(lengths > 0, vectors / np.maximum(lengths, np.float32(1e-30)), vectors)
@@ -80,10 +80,10 @@ def cut_lengths(vectors: Float32, lengths: NDArray[np.float64], limit: float) ->
     Args:
         vectors: Shape (n, d).
         lengths: L2 norms of the vectors, shape (n,).
-        limit: Above 0.
+        limit: Largest length, above 0.
 
     Returns:
-        Places of these vectors.
+        Positions of the vectors that were shortened.
     """
     far = np.flatnonzero(lengths > limit)
     if len(far):
@@ -97,7 +97,7 @@ class Scale:
 
     Attributes:
         vectors: Places of sums of vectors.
-        distances: Places of sums of squared distances, which are not bound to 64 bits.
+        distances: Places of sums of squared distances, which may exceed 64 bits.
     """
 
     vectors: int
@@ -105,19 +105,19 @@ class Scale:
 
     @classmethod
     def of(cls, total_weight: int, largest: float, dimension: int, typical: float = 0.0) -> Scale:
-        """Return places for vectors of numbers that are at most ``largest`` from 0.
+        """Return the scale for vectors of numbers with absolute values up to ``largest``.
 
-        A squared distance is at most d (2 max|x|)^2. Where few vectors are much longer than the
+        A squared distance is at most d (2 max|x|)^2. If a few vectors are much longer than the
         others, sums of squared distances get the places that the others need.
 
         Args:
             total_weight: Total weight of all vectors.
-            largest: Largest number, without sign.
-            dimension: Numbers of a vector.
+            largest: Largest absolute value.
+            dimension: Length d of a vector.
             typical: Length of a typical vector; 0 where all are 0.
 
         Raises:
-            InputError: float32 does not hold the squares.
+            InputError: Squared distances may be too large for float32.
         """
         square = 4 * dimension * largest * largest
         if square > LARGEST_SQUARE:
@@ -139,15 +139,16 @@ def _places(count: int, largest: float) -> int:
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums of one pass over vectors, in fixed point, so that any order gives the same.
+    """Sums of one pass over vectors, in fixed point, so that the order of additions does not
+    matter.
 
     Attributes:
         sums: Sum of each cluster's vectors times ``2**scale.vectors``, shape (k, d), int64.
         counts: Weight of each cluster's vectors, shape (k,), int64; their number where all weigh 1.
         objective: Sum of squared L2 distances to the nearest centroid (and its offset) times
             ``2**scale.distances``.
-        n_changed: Vectors that changed their cluster since the pass before.
-        scale: Binary places.
+        n_changed: Number of vectors that changed their cluster since the pass before.
+        scale: Binary places of the sums.
     """
 
     sums: Int64
@@ -166,8 +167,8 @@ class Sums:
         return self.sums.astype(np.float64) / 2.0**self.scale.vectors
 
     def means(self, otherwise: Float32) -> Float32:
-        """Return the mean of each cluster, shape (k, d); rows of ``otherwise`` where a cluster is
-        empty."""
+        """Return the mean of each cluster, shape (k, d); empty clusters get their row of
+        ``otherwise``."""
         means = (self.totals() / np.maximum(self.counts, 1)[:, None]).astype(np.float32)
         return np.where(self.counts[:, None] > 0, means, otherwise)
 
@@ -183,8 +184,8 @@ def move_rows(
 ) -> None:
     """Take vectors out of their old clusters and into their new ones, in place.
 
-    Each number is rounded to fixed point by itself, so sums depend on who is in a cluster alone,
-    not on how they came there.
+    Each number is rounded to fixed point by itself, so sums depend only on which vectors are in a
+    cluster, not on the order in which they joined it.
 
     Args:
         sums: Shape (k, d), fixed point.
@@ -193,7 +194,7 @@ def move_rows(
         old: Clusters that the vectors leave, shape (n,); -1 for none.
         new: Clusters that they join, shape (n,).
         weights: Shape (n,).
-        scale: Binary places.
+        scale: Binary places of the sums.
     """
     lock = Lock()
 

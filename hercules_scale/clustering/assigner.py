@@ -19,20 +19,20 @@ from hercules_scale.clustering.refinement import Parents, add_up
 
 @dataclass(frozen=True)
 class Assigner:
-    """The function of a vector that gave the clustered vectors their labels.
+    """Rule that assigns vectors to the clusters of a hierarchy.
 
-    An item goes to the cluster of level 1 that the nearest cell belongs to, and on up the tree.
-    Cells are centroids after k-means, one vector for each path after tree refinement, and the
-    points that were merged after agglomeration.
+    An item joins the cluster of level 1 that its nearest cell belongs to, and the ancestors of that
+    cluster. Cells are the centroids after k-means, one vector for each path after tree refinement,
+    and the merged points after agglomeration.
 
     Attributes:
         metric: ``squared_l2`` or ``cosine``.
-        mean: Vector that is subtracted from each, shape (d,); zeros for ``cosine``.
-        limit: Length that longer vectors are then shortened to.
-        cells: Shape (m, d).
-        offsets: Added to the squared distances to each cell, shape (m,).
+        mean: Vector that is subtracted from each vector, shape (d,); zeros for ``cosine``.
+        limit: Length to which longer vectors are then shortened.
+        cells: Vectors of the cells, shape (m, d).
+        offsets: Offset of the squared distances to each cell, shape (m,).
         leaves: Cluster of level 1 that each cell belongs to, shape (m,).
-        levels: Finest first.
+        levels: Levels, finest first.
     """
 
     metric: str
@@ -47,16 +47,15 @@ class Assigner:
     def of_levels(
         cls, found: Levels, mean: NDArray[np.float64], limit: float, metric: str
     ) -> Assigner:
-        """Return the assigner that gives the vectors of a hierarchy the labels that they have in
-        it.
+        """Return the assigner that reproduces the labels of a hierarchy.
 
         Args:
             found: The hierarchy.
-            mean: Vector that was subtracted from each, shape (d,).
-            limit: Length that longer ones were shortened to.
+            mean: Vector that was subtracted from each vector, shape (d,).
+            limit: Length to which longer vectors were shortened.
             metric: Metric of the hierarchy.
         """
-        # A cell that no vector had a label of belongs to no cluster.
+        # A cell that no vector was assigned to belongs to no cluster.
         used = np.flatnonzero(found.leaves >= 0)
         return cls(
             metric,
@@ -76,11 +75,11 @@ class Assigner:
 
         Args:
             counts: Items of each cluster of level 1, shape (k_1,).
-            totals: Sum of their vectors, of unit length for ``cosine``, shape (k_1, d).
+            totals: Sums of their vectors (of unit length for ``cosine``), shape (k_1, d).
             parents: Parent of each cluster of levels 1 to L - 1.
-            metric: ``cosine`` has centroids of unit length.
+            metric: ``squared_l2``, or ``cosine`` for centroids of unit length.
         """
-        # A cluster of items that are far away would take the mean along.
+        # Clusters of items that are far away would pull the mean towards them.
         lengths = np.linalg.norm(totals / np.maximum(counts, 1)[:, None], axis=1)
         near = ~is_far(lengths, far_limit(count_lengths(lengths)))
         mean = totals[near].sum(axis=0) / counts[near].sum()
@@ -104,25 +103,25 @@ class Assigner:
 
     @property
     def sizes(self) -> list[int]:
-        """Clusters of each level, finest first."""
+        """Number of clusters of each level, finest first."""
         return [len(level.centroids) for level in self.levels]
 
     def to_space(self, vectors: Float32) -> Float32:
-        """Return embeddings, shape (n, d), in the space that clusters lie in."""
+        """Return embeddings in the space of the clusters, shape (n, d)."""
         found = (to_unit(vectors) if self.metric == "cosine" else vectors) - self.mean
         if math.isfinite(self.limit):
             cut_lengths(found, vector_lengths(found), self.limit)
         return found
 
     def find_leaves(self, vectors: Float32) -> Int32:
-        """Return the clusters of level 1 of vectors in that space, shape (n,)."""
+        """Return the level-1 cluster of each vector from ``to_space``, shape (n,)."""
         unknown, unbounded = np.full(len(vectors), -1, np.int32), np.zeros(len(vectors))
         lengths = vector_lengths(vectors)
         cells, _, _ = find_labels(vectors, lengths, unknown, unbounded, self._pass, nearest)
         return self.leaves[cells]
 
     def memberships(self, vectors: Float32, leaves: Int32) -> Memberships:
-        """Return clusters, distances and margins at every level of vectors in that space."""
+        """Return clusters, distances and margins of vectors from ``to_space`` at every level."""
         return compute_memberships(vectors, leaves, self.levels)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""State that a loop needs to go on where it stopped."""
+"""State that a loop needs to resume where it stopped."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class State:
-    """The state of one loop after some iteration; nothing random is in it.
+    """State of one loop after an iteration, without any state of random generators.
 
     Attributes:
-        arrays: Such as centroids.
-        numbers: Such as the iteration.
+        arrays: Arrays, such as centroids.
+        numbers: Numbers, such as the iteration.
     """
 
     arrays: Mapping[str, NDArray[Any]]
@@ -26,20 +26,20 @@ class Checkpoints(Protocol):
     """Store of states, by the name of the loop."""
 
     def load(self, loop: str) -> State | None:
-        """Return the last state of a loop, or nothing."""
+        """Return the last state of a loop, or None if there is none."""
         ...
 
     def save(self, loop: str, state: State, last: bool = False) -> None:
-        """Keep a state; one that is not the last may be passed over to save time."""
+        """Save a state; a store may skip states that are not the last, to save time."""
         ...
 
 
 class NoCheckpoints:
-    """Keeps nothing: for loops of a few seconds."""
+    """Checkpoints that keep nothing, for loops of a few seconds."""
 
     def load(self, loop: str) -> State | None:
-        """Do nothing."""
+        """Return None."""
         return None
 
     def save(self, loop: str, state: State, last: bool = False) -> None:
-        """Keep nothing."""
+        """Do nothing."""

@@ -18,14 +18,16 @@ from hercules_scale.clustering.tiles import VectorSet, sample_rows, take
 from hercules_scale.config.hierarchy import HierarchyConfig, ResamplingConfig
 from hercules_scale.errors import InputError
 
-# Of more vectors than this a sample is clustered for the scores: 77 MB of 384 dimensions.
+# If there are more vectors than this, a sample of this size is clustered for the scores: 77 MB at
+# 384 dimensions.
 SAMPLE_ROWS = 50_000
-# The full silhouette takes the distances of all pairs.
+# Most vectors for the full silhouette, which needs the distances of all pairs.
 MAX_SILHOUETTE_ROWS = 20_000
 RATIO = math.sqrt(2)
-# Scores of clusters of few vectors say little. So max_k is at most SAMPLE_ROWS / 16.
+# Least mean number of items, or of child clusters, in a cluster; scores of smaller clusters say
+# little. So max_k is at most SAMPLE_ROWS / 16.
 ITEMS_PER_CLUSTER, CHILDREN_PER_CLUSTER = 16, 3
-# A level of at most so many clusters is the top.
+# A level with at most this many clusters is the top level.
 TOP_CLUSTERS = 8
 
 Run = Callable[[Callable[[int], list[CurvePoint]]], list[CurvePoint]]
@@ -38,22 +40,22 @@ def choose_k(
     checkpoints: Checkpoints | None = None,
     run: Run | None = None,
 ) -> list[CurvePoint]:
-    """Cluster vectors into each count of a ladder, score them, and choose one.
+    """Cluster vectors into each number of clusters on a ladder, score them, and choose one.
 
-    By a silhouette it is the smallest count within one standard error of the best, otherwise the
-    best. Of more than 50,000 vectors a hashed sample of that many is clustered, without
+    A silhouette chooses the smallest number within one standard error of the best, other scores the
+    best. If there are more than 50,000 vectors, a hashed sample of that many is clustered, without
     resampling, and decides for all.
 
     Args:
         vectors: The items for level 1, else the centroids of the level below with their weights;
             a vector of weight w counts as w vectors in all but the full silhouette.
-        config: ``k_score`` and ``max_k``, and what k-means needs.
+        config: ``k_score``, ``max_k`` and the settings of k-means.
         level: Level that is built.
         checkpoints: Store of the curve.
-        run: Runs a function on the best machine; by default that of the vectors.
+        run: Function that runs another on the best machine; by default ``vectors.run``.
 
     Returns:
-        The curve, of which one point is chosen; nothing where no coarser level is wanted.
+        Points of the curve, one of them chosen; empty if no coarser level is wanted.
 
     Raises:
         InputError: The full silhouette was asked for and there are too many vectors.
@@ -80,7 +82,7 @@ def check_score(config: HierarchyConfig, n_rows: int) -> None:
     """Refuse the full silhouette of too many items.
 
     Raises:
-        InputError: There are more than 20,000.
+        InputError: It is asked for, and there are more than 20,000 items.
     """
     if config.k_score == "silhouette" and n_rows > MAX_SILHOUETTE_ROWS:
         raise InputError(
@@ -90,16 +92,16 @@ def check_score(config: HierarchyConfig, n_rows: int) -> None:
 
 
 def k_range(n_rows: int, level: int, max_k: int) -> tuple[int, int]:
-    """Return the smallest and largest count that a level may get.
+    """Return the smallest and the largest number of clusters that a level may get.
 
-    Scores of texts often fall from two clusters on, and two clusters say little of a collection.
-    So the items' ladder begins at a quarter of the root of their number (at 8 for few), and that
-    of n centroids at half the root of n, where a cluster has some 2 root(n) children.
+    Scores of texts are often best at two clusters and fall from there, but two clusters say little
+    about a collection. So the range for n items begins at sqrt(n) / 4 (at 8 for few items), and the
+    range for n centroids at sqrt(n) / 2, where a cluster has about 2 sqrt(n) children.
 
     Args:
-        n_rows: Items for level 1, else clusters of the level below.
+        n_rows: Number of items for level 1, else of clusters of the level below.
         level: Level that is built.
-        max_k: Bound of level 1.
+        max_k: Largest number of clusters of level 1.
     """
     if level == 1:
         largest = min(min(n_rows, SAMPLE_ROWS) // ITEMS_PER_CLUSTER, max_k)
@@ -113,13 +115,13 @@ def k_range(n_rows: int, level: int, max_k: int) -> tuple[int, int]:
 
 
 def ladder(smallest: int, largest: int) -> list[int]:
-    """Return counts from smallest to largest, each about root 2 times the one before."""
+    """Return numbers from smallest to largest, each about sqrt(2) times the one before."""
     steps = int(math.log(largest / smallest, RATIO) + 1e-9)
     return sorted({round(smallest * RATIO**step) for step in range(steps + 1)})
 
 
 def largest_counts(n_rows: int, max_k: int) -> list[int]:
-    """Return the most clusters that each level may get, finest first."""
+    """Return the largest number of clusters that each level may get, finest first."""
     counts = [k_range(n_rows, 1, max_k)[1]]
     while counts[-1] > TOP_CLUSTERS:
         counts.append(k_range(counts[-1], len(counts) + 1, max_k)[1])
@@ -127,11 +129,11 @@ def largest_counts(n_rows: int, max_k: int) -> list[int]:
 
 
 def choose(points: Sequence[CurvePoint], score: str) -> CurvePoint:
-    """Return the point that a score chooses, the smallest of equals.
+    """Return the point that a score chooses; among equals, the one with the fewest clusters.
 
     Args:
         points: Points, at least one.
-        score: Name of the score, as ``k_score`` has it.
+        score: Name of the score, a value of ``k_score``.
     """
     scored = sorted((each for each in points if each.k > 1), key=lambda point: point.k)
     if not scored:
@@ -153,8 +155,8 @@ def _curve(
     level: int,
     n_gpus: int,
 ) -> list[CurvePoint]:
-    """Return the points of the counts; fewer where there are fewer distinct vectors."""
-    # Resampling moves centroids off the means of their clusters, which scores take them for.
+    """Return a point for each number of clusters; fewer if there are fewer distinct vectors."""
+    # Scores take centroids for the means of their clusters, but resampling moves them away.
     config = config.model_copy(update={"resampling": ResamplingConfig()})
     vectors = LocalVectors(sample, weights, n_gpus)
     points: dict[int, CurvePoint] = {}

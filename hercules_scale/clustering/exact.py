@@ -1,13 +1,13 @@
-"""The nearest centroid of every vector, exact in float64, without searching most vectors again.
+"""Nearest centroid of every vector, exact in float64; most vectors are not searched again.
 
-A float32 search proposes; where two centroids are so near to a vector that float32 cannot tell them
-apart, float64 decides, ties to the lowest id. So labels are a function of the vector and the
-centroids alone: not of the batch, the threads, the search or what was known before.
+A float32 search proposes. If float32 cannot tell which of two centroids is nearer to a vector,
+float64 decides, and ties go to the lowest id. So labels depend only on the vector and the
+centroids, not on the batch, the threads, the search or earlier passes.
 
-From pass to pass each vector keeps a lower bound on its distance to any centroid but its own,
-which falls by what centroids moved. While the own centroid is nearer than that, no search is
-needed. The few centroids that moved farthest would spoil the bounds of all, so those are searched
-by themselves.
+Each vector keeps a lower bound on its distance to any centroid but its own. In each pass, the bound
+falls by the distance that centroids moved. While the vector's own centroid is nearer than the
+bound, no search is needed. The few centroids that moved farthest would spoil the bounds of all
+vectors, so they are searched separately.
 
 Source: Hamerly, Making k-means even faster (SDM 2010); compare the groups of Ding et al., Yinyang
 K-Means (ICML 2015).
@@ -29,27 +29,27 @@ from hercules_scale.clustering.search import Search, error_bounds, exact_distanc
 
 Float64 = NDArray[np.float64]
 
-# Of 384 dimensions, 3 MB: what a block is compared with stays in the processor's cache.
+# Rows of a block: 3 MB at 384 dimensions, which stay in the processor's cache.
 BLOCK_ROWS = 2_048
-# Near-ties are decided among this many; only many near-equal centroids need more.
+# Near-ties are decided among this many centroids; only many near-equal ones need more.
 DECIDED_AMONG = 8
-# A search of nearly all rows is no cheaper than one of all, which need not be copied.
+# From this share of rows on, all rows are searched, which costs no more and needs no copy.
 SEARCH_ALL_FROM = 0.8
 DIFFERENCE_BYTES = 32 << 20
-# One centroid in so many is searched by itself, those that moved farthest.
+# One centroid in this many is searched separately: the ones that moved farthest.
 FAST_SHARE = 8
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One assignment, made ready once for all tiles.
+    """Data of one assignment, prepared once for all tiles.
 
     Attributes:
         centroids: Shape (k, d).
-        offsets: Added to the squared distances to each centroid, shape (k,).
-        distinct: Ids of the centroids without later copies of them.
-        fast: Ids of the centroids that moved farthest since the pass before; nothing where bounds
-            of that pass are of no use.
+        offsets: Offset of the squared distances to each centroid, shape (k,).
+        distinct: Ids of the distinct centroids; among equal ones, of the first.
+        fast: Ids of the centroids that moved farthest since the pass before; None if the bounds of
+            that pass cannot be used.
         moved: Largest move of any other centroid.
         moved_most: Largest move of any centroid.
     """
@@ -63,7 +63,7 @@ class Pass:
 
     @classmethod
     def of(cls, centroids: Float32, offsets: Float32 | None, before: Pass | None) -> Pass:
-        """Return a pass that follows another."""
+        """Return the pass for some centroids, which follows the pass ``before``."""
         if offsets is None:
             offsets = np.zeros(len(centroids), np.float32)
         wide = with_offsets(centroids, offsets)
@@ -78,15 +78,15 @@ class Pass:
         most = (float(moved[order[slow - 1]]), float(moved[order[-1]]))
         return cls(centroids, offsets, distinct, order[slow:], *most)
 
-    # The same objects for all tiles, so that a search may keep what it makes of them.
+    # All tiles get the same objects, so that a search can keep what it builds from them.
     @cached_property
     def distinct_centroids(self) -> tuple[Float32, Float32 | None]:
-        """Centroids without later copies of them, and their offsets where any is not 0."""
+        """Distinct centroids, and their offsets if any is not 0."""
         return self._part(self.distinct)
 
     @cached_property
     def fast_centroids(self) -> tuple[Float32, Float32 | None]:
-        """Centroids that moved farthest, and their offsets where any is not 0."""
+        """Centroids that moved farthest, and their offsets if any is not 0."""
         assert self.fast is not None
         return self._part(self.fast)
 
@@ -96,15 +96,15 @@ class Pass:
 
 
 def _distinct_rows(wide: Float32) -> Int64:
-    """Return rows without later copies of them, shape (at most k,)."""
-    # Comparing whole rows is slow, and rows of different sums differ.
+    """Return the positions of the distinct rows; among equal ones, of the first."""
+    # Comparing whole rows is slow, and rows with different sums must differ.
     if len(np.unique(wide.sum(axis=1, dtype=np.float64))) == len(wide):
         return np.arange(len(wide))
     return np.sort(np.unique(wide, axis=0, return_index=True)[1])
 
 
 def own_distances(vectors: Float32, labels: Int32, step: Pass) -> Float32:
-    """Return squared L2 distances to the own centroids and their offsets, shape (n,)."""
+    """Return squared L2 distances to the own centroids plus their offsets, shape (n,)."""
     distances = squared_distances(vectors, step.centroids, labels, np.float32)
     distances += step.offsets[labels]
     return distances
@@ -116,7 +116,10 @@ def squared_distances(
     ids: Int32 | Int64,
     dtype: type[np.floating[Any]] = np.float64,
 ) -> NDArray[Any]:
-    """Return squared L2 distance of each vector to one centroid, shape (n,); of these two alone."""
+    """Return the squared L2 distance of each vector to one centroid, shape (n,).
+
+    Each distance depends on its vector and its centroid alone.
+    """
     distances = np.empty(len(vectors), dtype)
     for start in range(0, len(vectors), BLOCK_ROWS):
         part = slice(start, start + BLOCK_ROWS)
@@ -137,8 +140,8 @@ def find_labels(
         labels: Labels of the pass before, shape (n,).
         bounds: Lower bounds on the L2 distances to all centroids but the own, after the pass
             before, shape (n,).
-        step: The pass.
-        search: Proposes in float32.
+        step: The pass to compute.
+        search: Search that proposes centroids in float32.
 
     Returns:
         Labels, squared L2 distances (with offsets) and the bounds for the next pass.
@@ -152,7 +155,7 @@ def find_labels(
         bounds = np.maximum(bounds - step.moved * (1 + 1e-12), 0)
         kept = bounds * bounds > needed
         if len(step.fast) and len(vectors) - np.count_nonzero(kept) < nearly_all:
-            # Rows that are searched anyway need no bound, nor those that no centroid can reach.
+            # Only rows that would be kept, but that a fast centroid may reach, need a closer bound.
             reached = kept & (lowered * lowered <= needed)
             bounds = np.where(reached, bounds, lowered)
             near = np.flatnonzero(reached)
@@ -174,13 +177,13 @@ def find_labels(
 def _nearest_fast(
     vectors: Float32, errors: Float64, labels: Int32, step: Pass, search: Search
 ) -> Float64:
-    """Return lower bounds on the L2 distances to the centroids that moved farthest, but the own."""
+    """Return lower bounds on the L2 distances to the fast centroids, except the own, shape (n,)."""
     assert step.fast is not None
     centroids, offsets = step.fast_centroids
     n_found = min(2, len(centroids))
     distances, ids = search(vectors, centroids, n_found, offsets)
     own_first = step.fast[ids[:, 0]] == labels
-    # Of one centroid that is the own there is no other.
+    # If the own centroid is the only fast one, there is no other.
     second = distances[:, 1] if n_found == 2 else np.float32(np.inf)
     squares = np.where(own_first, second, distances[:, 0])
     return np.asarray(np.sqrt(least_squares(squares, errors, vectors.shape[1])))
@@ -201,26 +204,26 @@ def _search(vectors: Float32, errors: Float64, step: Pass, search: Search) -> tu
         labels[unsure] = _decide(vectors[unsure], errors[unsure], centroids, added)
         squares[unsure] = least_squares(distances[unsure, 0], errors[unsure], vectors.shape[1])
     if len(step.distinct) < len(step.centroids):
-        # A copy of the own centroid lies as near as itself.
+        # A copy of the own centroid may lie as near as the centroid itself.
         squares[:] = 0
     return step.distinct[labels].astype(np.int32), np.sqrt(squares)
 
 
 def nearest_others(vectors: Float32, own: Int32, centroids: Float32) -> Int64:
-    """Return the nearest centroid but the own of each vector, exact in float64.
+    """Return the nearest centroid of each vector except its own, exact in float64.
 
     Args:
         vectors: Shape (n, d).
-        own: Shape (n,).
+        own: Own centroid of each vector, shape (n,).
         centroids: Centroids, at least two, shape (k, d).
 
     Returns:
-        Ids, shape (n,); of equally near ones the lowest.
+        Ids, shape (n,); the lowest among equally near centroids.
     """
     n_found = min(3, len(centroids))
     distances, ids = nearest(vectors, centroids, n_found)
     is_own = ids == own[:, None]
-    # If the own is not among the found, the last of them is one too many.
+    # If the own centroid was not found, the last one found is one too many.
     is_own[~is_own.any(axis=1), -1] = True
     others: Int64 = ids[~is_own].reshape(len(ids), n_found - 1)
     if n_found > 2:
@@ -240,8 +243,10 @@ def _decide(
     offsets: Float32,
     without: Int32 | None = None,
 ) -> Int64:
-    """Return the nearest in float64, ties to the lowest id; one centroid of each vector left
-    out."""
+    """Return the nearest centroids in float64, ties to the lowest id.
+
+    The centroid of each vector in ``without`` is left out.
+    """
     n_found = min(DECIDED_AMONG, len(centroids))
     wide = np.pad(vectors, ((0, 0), (0, 1)))
     distances, ids = faiss.knn(wide, with_offsets(centroids, offsets), n_found)
@@ -256,7 +261,7 @@ def _decide(
         best[part] = np.take_along_axis(ids[part], first, axis=1)[:, 0]
         squares[part] = np.take_along_axis(exact, first, axis=1)[:, 0]
     if n_found < len(centroids):
-        # Centroids that were not found are no nearer than the last that was.
+        # Centroids that were not found are no nearer than the last one found.
         for row in np.flatnonzero(distances[:, -1] - squares <= 2 * errors).tolist():
             difference = centroids.astype(np.float64) - vectors[row]
             every = np.einsum("ij,ij->i", difference, difference) + offsets

@@ -1,4 +1,4 @@
-"""Randomness without state: a draw depends on what it is for, not on who makes it or when."""
+"""Random numbers without state: a draw depends on its purpose, not on its worker or its time."""
 
 from __future__ import annotations
 

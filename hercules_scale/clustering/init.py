@@ -22,24 +22,27 @@ from hercules_scale.clustering.tiles import (
 )
 from hercules_scale.config.hierarchy import HierarchyConfig
 
-# Rows a cluster: of a sample in place of all vectors, of one on which draws of k-means++ are
-# refined, and of one that it draws from. With more the inertia that k-means ends with fell no more.
+# Rows per cluster of the sample that is clustered in place of all vectors, of the sample on which
+# draws of k-means++ are refined, and of the rows that they are drawn from. More rows did not lower
+# the final inertia of k-means.
 SAMPLE_PER_CLUSTER = 256
 REFINED_PER_CLUSTER = 64
 DRAWN_PER_CLUSTER = 32
-# From here on k-means++ costs more than it saves: 16,317 s of seeding against 8.8 s an iteration
-# were measured at n=2.25M, k=6003.
+# From this k on, k-means++ costs more than it saves: at n=2.25M and k=6003, seeding took 16,317 s
+# and an iteration 8.8 s.
 LARGE_K = 1000
-# Draws of k-means++ at most, how many after the first comparison of their inertia, and iterations
-# until each of the two.
+# Largest number of draws of k-means++, number of draws kept after the first comparison of their
+# inertia, and iterations before each of the two comparisons.
 DRAWS, DRAWS_KEPT = 12, 3
 ITERATIONS = (2, 8)
-# A draw's time grows with k squared, and draws of many centroids differ less.
+# Centroids in all draws together, about: the time of a draw grows with k squared, and draws of many
+# centroids differ less.
 CENTROIDS_DRAWN = 1200
-# Squared distances below this share of the lengths mean equal points, in float64.
+# Points count as equal if their squared distance, in float64, is at most this share of the sum of
+# their squared lengths.
 ROUNDING = 1e-13
-# So many points have a table of all their distances, of 256 MiB at most; it is filled so many rows
-# at a time, which stay in the processor's cache.
+# Up to this many points have a table of all their distances, of at most 256 MiB. It is filled this
+# many rows at a time, which stay in the processor's cache.
 TABLE_POINTS, TABLE_ROWS = 8_192, 64
 PARALLEL_ROUNDS = 2
 PARALLEL_OVERSAMPLING = 2
@@ -54,9 +57,9 @@ def initial_centroids(
 
     Args:
         vectors: Vectors, at least k.
-        k: Centroids wanted.
-        config: ``init`` is the way; ``auto`` takes k-means++ on a sample for k below 1,000 and a
-            sample above.
+        k: Number of centroids.
+        config: ``init`` is the method; ``auto`` takes k-means++ on a sample for k below 1,000, and
+            sampled rows from 1,000 on.
         level: Level that is built, for the draws.
         seed: Seed of this start.
     """
@@ -77,7 +80,7 @@ def kmeans_plus_plus(
     """Return the best of some k-means++ draws after a few iterations, shape (k, d).
 
     Args:
-        points: Shape (n, d), in random order, for the first of them are drawn from.
+        points: Shape (n, d), in random order, since the first of them are drawn from.
         weights: Shape (n,).
         k: Centroids wanted, at most n.
         seed: Seed of this start.
@@ -97,7 +100,7 @@ def kmeans_plus_plus(
             for iteration in range(n_iterations):
                 sums = local.assign(centroids)
                 centroids = sums.means(centroids)
-                # The first compares with the labels of another draw.
+                # The first iteration counts changes from the labels of another draw.
                 if iteration and not sums.n_changed:
                     break
             starts[number] = centroids
@@ -108,15 +111,15 @@ def kmeans_plus_plus(
 
 
 def distances_of(points: Float32) -> FromEach:
-    """Return squared L2 distances from some points to all of them, by position.
+    """Return a function that gives the squared L2 distances from some points to all, by position.
 
-    They are rounded to float32, since the last digits of matrix products depend on the threads.
-    Of few points all distances are computed at once, which takes 4 bytes a pair.
+    Distances are rounded to float32, since the last digits of matrix products depend on the
+    threads. For few points, all distances are computed at once, which takes 4 bytes a pair.
 
     Args:
         points: Shape (n, d).
     """
-    # Squares of numbers far from 0 would leave no digits to what sets points apart.
+    # Squares of numbers far from 0 would leave no digits for the differences between points.
     exact = points - points.mean(axis=0, dtype=np.float64)
     squares = np.einsum("ij,ij->i", exact, exact)
 
@@ -139,10 +142,11 @@ def distances_of(points: Float32) -> FromEach:
 
 
 def draw_apart(from_each: FromEach, weights: Int64, k: int, random: np.random.Generator) -> Int64:
-    """Return the positions of k points, each drawn by weight times squared distance to those
-    before.
+    """Return the positions of k points, drawn one after another and far from each other.
 
-    Of 2 + ln k candidates for each the one that leaves the least inertia is taken.
+    The chance of a point grows with its weight times its squared distance to the nearest point
+    drawn before. Of 2 + ln k candidates for each point, the one that leaves the least inertia is
+    taken.
 
     Args:
         from_each: Distances of n points; see ``distances_of``.
@@ -164,7 +168,7 @@ def draw_apart(from_each: FromEach, weights: Int64, k: int, random: np.random.Ge
     while len(chosen) < k:
         chances = weights * distances.astype(np.float64)
         if not chances.any():
-            # Every point lies on one that was drawn.
+            # Every point equals one that was drawn.
             others = np.setdiff1d(np.arange(len(weights)), chosen)
             return np.array([*chosen, *others[: k - len(chosen)]], np.int64)
         candidates = draw(chances, n_candidates)
@@ -176,7 +180,7 @@ def draw_apart(from_each: FromEach, weights: Int64, k: int, random: np.random.Ge
 
 
 def kmeans_parallel(vectors: VectorSet, k: int, seed: int, level: int) -> Float32:
-    """Draw two rounds of 2k rows drawn by squared distance over all rows, then weighted
+    """Return centroids by k-means||: two rounds that draw 2k rows by squared distance, then
     k-means++.
 
     Source: Scalable K-Means++ (Bahmani et al., VLDB 2012).
@@ -196,9 +200,10 @@ def kmeans_parallel(vectors: VectorSet, k: int, seed: int, level: int) -> Float3
 def draw_far_rows(
     vectors: VectorSet, centroids: Float32, n_draws: int, seed: int, level: int, round_: int
 ) -> Int64:
-    """Return rows drawn without replacement by weight times squared distance, in the order of rows.
+    """Return rows drawn without replacement by weight times squared distance, ascending.
 
-    The draw takes the smallest -ln(u) / (w D^2), which merges exactly over any split of the rows.
+    The draw takes the rows with the smallest -ln(u) / (w D^2), so it does not depend on how rows
+    are split.
 
     Source: Efraimidis and Spirakis, Weighted random sampling with a reservoir (2006).
     """
@@ -220,7 +225,7 @@ def _far_keys(
     unknown, unbounded = np.full(len(tile.vectors), -1, np.int32), np.zeros(len(tile.vectors))
     step = Pass.of(centroids, None, None)
     given = (tile.vectors, tile.lengths, unknown, unbounded, step, nearest)
-    # Exact, since a search's own distances depend on its threads in their last digits.
+    # Distances are exact, since the last digits of a search's own depend on its threads.
     distances = find_labels(*given)[1].astype(np.float64)
     far = np.flatnonzero(distances > 0)
     chance = uniform(seed, level, "far", round_, tile.rows[far])

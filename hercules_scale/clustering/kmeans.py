@@ -17,26 +17,26 @@ from hercules_scale.clustering.tiles import Tile, VectorSet, nearest_rows, sampl
 from hercules_scale.config.hierarchy import HierarchyConfig
 
 PERTURBATION = 1e-3
-# A sample is clustered first where there are this many times more vectors than it holds.
+# A sample is clustered first if there are at least this many times as many vectors.
 WARM_UP_FROM = 2
 WARM_UP_BYTES = 512 << 20
 
 
 @dataclass(frozen=True)
 class KMeansResult:
-    """Clusters of one level; the vector set holds the labels that go with them.
+    """Clusters of one level; the vector set holds their labels.
 
     Attributes:
-        centroids: Shape (k, d); their order is that of the labels.
+        centroids: Shape (k, d); a label is a position among them.
         counts: Weight of each cluster's vectors, shape (k,).
         inertia: Sum of squared L2 distances to the own centroid.
-        n_iterations: Iterations that were run over all vectors.
-        stopped: Reason of the end: ``labels`` (fewer changed than the bound), ``objective`` (it
-            fell by less than the tolerance) or ``max_iterations``.
+        n_iterations: Number of iterations that were run over all vectors.
+        stopped: Reason for the end: ``labels`` (no more of them changed than the bound),
+            ``objective`` (it fell by no more than the tolerance) or ``max_iterations``.
         objective_fall: Share by which the objective fell in the last iteration.
         share_changed: Share of labels that changed in the last iteration.
-        n_refilled: Empty clusters that were given new centroids on the way.
-        n_empty: Clusters asked for that stayed empty and were left out.
+        n_refilled: Number of empty clusters that were given new centroids on the way.
+        n_empty: Number of clusters that were asked for, stayed empty and were left out.
     """
 
     centroids: Float32
@@ -51,7 +51,7 @@ class KMeansResult:
 
     @property
     def converged(self) -> bool:
-        """Whether the iteration ended by itself."""
+        """Whether the iteration ended before ``max_iterations``."""
         return self.stopped != "max_iterations"
 
 
@@ -66,14 +66,14 @@ def kmeans(
 
     Args:
         vectors: The vectors of the level below.
-        k: Clusters wanted, at most the number of vectors.
+        k: Number of clusters, at most the number of vectors.
         config: Seed, start, metric, tolerances, resampling.
         level: Level that is built, for the draws and the checkpoints.
         checkpoints: Store of states.
 
     Returns:
-        The clusters; fewer than k where there are fewer distinct vectors. Their labels are those
-        of the vector set's last assignment.
+        The clusters; fewer than k if there are fewer distinct vectors. The vector set's last
+        assignment holds their labels.
 
     Source: HERCULES, Algorithm 3, lines 12-25; Vo et al., Automatic Data Curation for
         Self-Supervised Learning (2024).
@@ -94,7 +94,7 @@ def kmeans(
         rows = np.sort(nearest_rows(vectors, config.resampling.points_per_cluster))
         if len(rows) < k:
             break
-        # Each round draws afresh, so its seed is a hash of the run's and its own number.
+        # Each round has its own draws, so its seed is a hash of the run's seed and the round.
         seed = draw_seed(config.seed, level, "resample", round_)
         work = partial(_cluster_sample, *take(vectors, rows), k, config, level, seed)
         refined = vectors.run(work)
@@ -126,9 +126,9 @@ def _best_start(
 def _warm_start(
     vectors: VectorSet, k: int, config: HierarchyConfig, level: int, seed: int
 ) -> Float32:
-    """Return initial centroids; for many vectors the centroids of a clustered sample.
+    """Return initial centroids; for many vectors, the centroids of a clustered sample.
 
-    A pass over the sample costs little, and leaves the passes over all vectors little to do.
+    Passes over the sample are cheap, and leave little to do for the passes over all vectors.
     """
     size = warm_up_size(vectors, k)
     if size == vectors.n_rows:
@@ -153,7 +153,7 @@ def _cluster_sample(
 
 
 def warm_up_size(vectors: VectorSet, k: int) -> int:
-    """Return the rows of the sample that is clustered first; all rows where that would save
+    """Return the size of the sample that is clustered first; all rows if a sample would save
     little."""
     fits = WARM_UP_BYTES // (4 * vectors.dimension)
     size = min(SAMPLE_PER_CLUSTER * k, max(fits, k))
@@ -173,17 +173,17 @@ def lloyd(
 
     Args:
         vectors: Vectors to cluster.
-        start: Centroids, shape (k, d); without them the loop's checkpoint is taken up.
-        config: Metric, tolerances, what becomes of empty clusters.
+        start: Centroids, shape (k, d); if None, the loop resumes from its checkpoint.
+        config: Metric, tolerances and the treatment of empty clusters.
         level: Level that is built, for the draws.
         seed: Seed of this start, for the draws.
         checkpoints: Store of the state of each iteration.
-        loop: Name of the loop there.
+        loop: Name of the loop in ``checkpoints``.
     """
     checkpoints = checkpoints or NoCheckpoints()
     state = checkpoints.load(loop) if start is None else None
     if state is not None:
-        # The labels that went with these centroids come back to the bit.
+        # An assignment to these centroids gives the same labels again, to the bit.
         sums = vectors.assign(_centroids(state))
         result = _from_state(state, sums)
         if result.stopped:
@@ -231,7 +231,7 @@ def lloyd(
 
 
 def project(centroids: Float32, metric: str) -> Float32:
-    """Return centroids as the metric has them: of unit length for ``cosine`` (spherical
+    """Return centroids as the metric needs them: of unit length for ``cosine`` (spherical
     k-means)."""
     return centroids if metric == "squared_l2" else to_unit(centroids)
 
@@ -243,7 +243,7 @@ def _assigned(vectors: VectorSet, centroids: Float32, result: KMeansResult) -> K
 
 
 def _without_empty(vectors: VectorSet, result: KMeansResult, k: int) -> KMeansResult:
-    """Leave out empty clusters, so that ids are dense; no label moves to another centroid."""
+    """Leave out empty clusters, so that ids have no gaps; no vector moves to another centroid."""
     used = np.flatnonzero(result.counts)
     if len(used) < len(result.counts):
         result = _assigned(vectors, result.centroids[used], result)
@@ -264,7 +264,7 @@ def _centroids(state: State) -> Float32:
 
 
 def _from_state(state: State, sums: Sums) -> KMeansResult:
-    """Return a result that was kept, given the sums of its centroids' assignment."""
+    """Return a result that was saved, given the sums of an assignment to its centroids."""
     numbers: dict[str, Any] = {name: state.numbers[name] for name in _NUMBERS}
     return KMeansResult(_centroids(state), sums.counts, sums.inertia, n_empty=0, **numbers)
 
@@ -280,12 +280,12 @@ def refill(
 ) -> int:
     """Give each empty cluster a new centroid, in place.
 
-    ``split`` halves the largest clusters: the old centroid a little to either side along hashed
-    signs. ``farthest`` takes the vectors that lie farthest from their centroids. ``drop`` leaves
-    them empty.
+    ``split`` halves the largest clusters: it replaces a centroid by two, a little to either side of
+    it along hashed signs. ``farthest`` takes the vectors that lie farthest from their centroids.
+    ``drop`` leaves the clusters empty.
 
     Returns:
-        Clusters that were refilled.
+        Number of clusters that were refilled.
 
     Source: faiss ``Clustering.cpp``, ``split_clusters``.
     """
@@ -312,7 +312,7 @@ def refill(
 
 
 def _farthest_rows(vectors: VectorSet, n_rows: int) -> Int64:
-    """Return the rows farthest from their centroids, by (distance, row), those at 0 left out."""
+    """Return the rows farthest from their centroids, above distance 0, by (distance, row)."""
     parts = vectors.map(partial(_farthest_of_tile, n_rows=n_rows))
     rows, distances = (np.concatenate(each) for each in zip(*parts, strict=True))
     farthest: Int64 = rows[np.lexsort((rows, -distances))[:n_rows]]

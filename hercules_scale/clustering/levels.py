@@ -1,4 +1,4 @@
-"""A hierarchy of clusters, level on level."""
+"""Hierarchies of clusters, built level by level."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from hercules_scale.clustering.refinement import (
 from hercules_scale.clustering.tiles import VectorSet, labels_of, sample_rows, take
 from hercules_scale.config.hierarchy import HierarchyConfig
 
-# A tree that starts from a sample's is near its optimum, and passes over all vectors are dear.
+# A tree that starts from a sample's is near its optimum, and passes over all vectors are costly.
 SAMPLE_STARTED_TOLERANCE = 1e-4
-# Starts of each level above the first, of which the best is kept.
+# Starts of each level above the first; the best is kept.
 UPPER_STARTS = 10
 
 
@@ -40,7 +40,8 @@ class Level:
 
     Attributes:
         centroids: Shape (k, d).
-        parents: Cluster of the level above that each belongs to, shape (k,); nothing at the top.
+        parents: Cluster of the level above that each cluster belongs to, shape (k,); None at the
+            top.
     """
 
     centroids: Float32
@@ -52,18 +53,19 @@ LevelResult = KMeansResult | CutResult
 
 @dataclass(frozen=True)
 class Levels:
-    """A whole hierarchy; the vector set holds labels that ``leaves`` turns into level 1's.
+    """A whole hierarchy; ``leaves`` maps the labels in the vector set to clusters of level 1.
 
     Attributes:
         levels: Finest first.
-        runs: k-means of each level, before refinement.
-        leaves: Cluster of level 1 of each label of the vector set's last assignment; after k-means
+        runs: Result of k-means or cut of each level, before refinement.
+        leaves: Cluster of level 1 of each label in the vector set's last assignment; after k-means,
             the label itself.
-        path: Vectors of that assignment, one a label, shape (number of labels, d).
-        offsets: Added to the squared distances to each of them, shape (number of labels,).
-        tree: Result of refinement, where there was any.
-        micro: k-means of the micro-clusters below level 1, where there are any.
-        curve: Curve that counts of clusters were chosen by, where they were left to the data.
+        path: Vector of each label in that assignment, shape (number of labels, d).
+        offsets: Offset of the squared distances to each vector of ``path``, shape (number of
+            labels,).
+        tree: Result of refinement, if there was any.
+        micro: Result of k-means for the micro-clusters below level 1, if there are any.
+        curve: Scores by which numbers of clusters were chosen, if they were left to the data.
     """
 
     levels: list[Level]
@@ -84,17 +86,17 @@ def build_levels(
 ) -> Levels:
     """Cluster the items, then the centroids, and so on, finest level first.
 
-    With ``refinement: tree`` a centroid weighs as much as it has items, and the tree is refined as
-    a whole at the end; ``none`` is the paper's way. With ``method: agglomerative`` one dendrogram
-    is cut at every level instead. A level that asks for no fewer clusters than the level below
-    turned out to have is left out. With ``levels: auto`` the count of each level is chosen when
-    the level below is there, until a level has few clusters.
+    With ``refinement: tree``, the weight of a centroid is its number of items, and the tree is
+    refined as a whole at the end; ``none`` is the paper's way. With ``method: agglomerative``, one
+    dendrogram is cut at every level instead. A level is left out if it asks for at least as many
+    clusters as the level below has. With ``levels: auto``, the number of clusters of each level is
+    chosen once the level below is built, until a level has few clusters.
 
     Args:
         vectors: The items.
         config: The hierarchy section.
         checkpoints: Store of states.
-        on_level: Called with the number of each level and how it was found.
+        on_level: Function that is called with the number and the result of each level.
 
     Source: HERCULES, Algorithm 3 (direct mode).
     """
@@ -107,7 +109,7 @@ def build_levels(
             return _from_sample(vectors, size, config, checkpoints, on_level)
     runs: list[KMeansResult] = []
     parents: list[Int32] = []
-    # Centroids are few, and what their best start costs is soon repaid in the tree.
+    # Centroids are few, and the cost of more starts is soon repaid in the tree.
     upper = config.model_copy(update={"n_init": max(config.n_init, UPPER_STARTS)})
     finest = config
     if config.refinement == "tree" and (config.levels == "auto" or len(config.levels) > 1):
@@ -121,7 +123,7 @@ def build_levels(
         if isinstance(config.levels, list):
             yield from config.levels
             return
-        # Each is asked for when the level below is there.
+        # Each number is asked for once the level below is built.
         while points := choose_k(below, config, len(runs) + 1, checkpoints, vectors.run):
             curve.extend(points)
             yield next(point.k for point in points if point.chosen)
@@ -159,7 +161,8 @@ def _upper_level(
     level: int,
     n_gpus: int,
 ) -> State:
-    """Return the clusters of the level below's centroids, and the cluster of each."""
+    """Cluster the centroids of the level below; return the result and the cluster of each
+    centroid."""
     below = LocalVectors(centroids, weights, n_gpus)
     run = kmeans(below, k, config, level)
     return _to_state([run], run.centroids, [labels_of(below)])
@@ -174,12 +177,12 @@ def _from_sample(
 ) -> Levels:
     """Build the tree of a sample, then refine it over all vectors.
 
-    Passes over the sample cost little, and leave the passes over all vectors little to do.
+    Passes over the sample are cheap, and leave little to do for the passes over all vectors.
     """
     state = checkpoints.load("sample")
     if state is None:
         rows = np.sort(sample_rows(vectors, size, config.seed, 1))
-        # The driver's machine may be the smallest of a cluster.
+        # The driver's machine may be the smallest one, so the best machine runs this.
         found = vectors.run(partial(_of_rows, *take(vectors, rows), config))
         for number, run in enumerate(found.runs, start=1):
             on_level(number, run)
@@ -189,7 +192,7 @@ def _from_sample(
     runs, leaf_centroids, parents = _from_state(state)
     if parents:
         tolerance = max(config.tolerance, SAMPLE_STARTED_TOLERANCE)
-        # The heavier weights have served on the sample.
+        # The heavier weights were already used on the sample.
         tree = refine_tree(
             vectors,
             leaf_centroids,
@@ -200,7 +203,7 @@ def _from_sample(
             UPPER_WEIGHTS[-1:],
         )
         return _of_tree(vectors, tree, runs)
-    # Too few distinct vectors for a second level.
+    # There are too few distinct vectors for a second level.
     vectors.assign(leaf_centroids)
     return _of_kmeans([leaf_centroids], [], runs)
 
@@ -263,7 +266,7 @@ def _nested(centroids: list[Float32], parents: Parents) -> list[Level]:
 
 
 def _without_empty(vectors: VectorSet, tree: Tree) -> Tree:
-    """Return a tree without the clusters that lost their last item, ids dense again."""
+    """Return a tree without the clusters that lost their last item, with ids without gaps."""
     used = [np.flatnonzero(counts) for counts in tree.counts]
     if all(len(kept) == len(counts) for kept, counts in zip(used, tree.counts, strict=True)):
         return tree
@@ -279,7 +282,7 @@ def _without_empty(vectors: VectorSet, tree: Tree) -> Tree:
         path=tree.path[used[0]],
         offsets=tree.offsets[used[0]],
     )
-    # No item moves, since what is left out was empty.
+    # No item moves, since only empty clusters are left out.
     vectors.assign(tree.path, tree.offsets)
     return tree
 
@@ -291,9 +294,9 @@ class Memberships:
     Attributes:
         labels: Clusters, shape (n, L), finest level first.
         distances: Squared L2 distances to the own centroid, shape (n, L).
-        margins: Distance to the best other centroid of the level minus that to the own, shape
-            (n, L); below zero where the item's path does not hold its nearest centroid, NaN
-            where the level has one cluster.
+        margins: Squared distance to the best other centroid of the level minus the squared distance
+            to the own, shape (n, L); below zero if the item's path does not hold its nearest
+            centroid, NaN if the level has one cluster.
     """
 
     labels: NDArray[np.int32]
@@ -318,7 +321,8 @@ def compute_memberships(vectors: Float32, leaves: Int32, levels: list[Level]) ->
         if len(level.centroids) == 1:
             margins.append(np.full(len(vectors), np.nan, np.float32))
         else:
-            # Not the search's own distances: their last digits depend on its batch and threads.
+            # The search's own distances are not used: their last digits depend on its batch and
+            # threads.
             other = nearest_others(vectors, own, level.centroids)
             margin = squared_distances(vectors, level.centroids, other) - distance
             margins.append(margin.astype(np.float32))

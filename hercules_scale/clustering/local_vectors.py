@@ -13,7 +13,7 @@ from hercules_scale.clustering.tile_sets import hold_tiles
 from hercules_scale.clustering.tiles import TILE_ROWS, T, Thin, Tile, check_finite
 from hercules_scale.errors import InputError
 
-# Sums keep so many binary places of a typical length, or vectors are refused.
+# Least binary places of a typical length that sums must keep; with fewer, vectors are refused.
 LEAST_PLACES = 8
 
 
@@ -23,11 +23,11 @@ class LocalVectors:
     Args:
         vectors: Shape (n, d), float32.
         weights: Number of items that each vector represents, shape (n,); by default one.
-        n_gpus: GPUs that this process was given.
+        n_gpus: Number of GPUs that this process was given.
 
     Raises:
-        InputError: A number is NaN or infinite; it names the rows. Or a number is so large that
-            sums would lose the others; vectors of a run have been cut before, see
+        InputError: A number is NaN or infinite (the message names the rows), or so large that sums
+            would lose the digits of the others. Vectors of a run are shortened beforehand, see
             ``open_vectors``.
     """
 
@@ -42,7 +42,7 @@ class LocalVectors:
             Tile(start, vectors[start : start + TILE_ROWS], weights[start : start + TILE_ROWS])
             for start in range(0, len(vectors), TILE_ROWS)
         ]
-        # On a GPU each vector weighs one.
+        # Tiles on a GPU need weights of one.
         self._tiles = hold_tiles(tiles, n_gpus if (weights == 1).all() else 0)
         typical = typical_length(self._tiles.count_lengths())
         largest, total = self._tiles.largest(), int(weights.sum())
@@ -62,5 +62,5 @@ class LocalVectors:
         return [work(tile) for tile in self._tiles.tiles]
 
     def run(self, work: Callable[[int], T]) -> T:
-        """Return the result of a pure function, here."""
+        """Return the result of a pure function, run in this process."""
         return work(self._n_gpus)

@@ -1,8 +1,9 @@
 """Import of FAISS with passive OpenMP waits.
 
-By default they spin, which on a machine with other work makes a search many times as slow; asleep
-they cost nothing on a quiet one. The variable that says so is read when the library is loaded, and
-other libraries of the process must not see it: torch's threads wait as torch's users ask.
+By default, waiting threads spin, which makes a search many times slower on a machine with other
+work. Passive threads sleep, which costs nothing on an idle machine. FAISS reads OMP_WAIT_POLICY
+when it is loaded. If the user had not set the variable, it is removed afterwards, so that it does
+not change how the threads of other libraries, such as torch, wait.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 It lowers J, the sum over levels of w_l times the sum over items of |x - c_l|^2, where c_l is the
 centroid of the item's cluster at level l and the clusters nest. No step raises J, so the levels
-help one another out of poor optima. Upper levels weigh much at first and little at the end, which
-leaves level 1 as good as k-means makes it on its own, in the better optimum. Compare Hierarchical
-Means Clustering (Vichi, Cavicchia and Groenen, Journal of Classification 2022).
+help one another out of poor optima. Upper levels weigh much at first and little at the end. So
+level 1 ends as good as k-means alone makes it, but in a better optimum. Compare Hierarchical Means
+Clustering (Vichi, Cavicchia and Groenen, Journal of Classification 2022).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from hercules_scale.clustering.checkpoints import Checkpoints, NoCheckpoints, St
 from hercules_scale.clustering.kmeans import project
 from hercules_scale.clustering.tiles import VectorSet
 
-# Weights of every level above the first, which weighs 1, one after the other. At 2 alone level 1
-# ends up to 4% above k-means, at .1 alone upper levels stay in poorer optima.
+# Weights of each level above the first, one after another; the first weighs 1. With 2 alone, level
+# 1 ends up to 4% above k-means; with .1 alone, upper levels stay in poorer optima.
 UPPER_WEIGHTS = (2.0, 0.1)
-# At least, before the last weight, which moves everything once more.
+# Least tolerance before the last weight, which moves everything once more.
 DRAFT_TOLERANCE = 1e-3
-# For each weight.
+# Largest number of rounds for each weight.
 MAX_ROUNDS = 50
 
 Float64 = NDArray[np.float64]
@@ -34,14 +34,14 @@ Parents = list[NDArray[np.int32]]
 
 @dataclass(frozen=True)
 class Phase:
-    """The rounds under one weight of the upper levels.
+    """Rounds under one weight of the upper levels.
 
     Attributes:
         upper_weight: Weight of the upper levels.
         first_objective: J after the first round's assignment.
         objective: J at the end.
-        n_rounds: Rounds that were run.
-        converged: Whether J had stopped falling.
+        n_rounds: Number of rounds that were run.
+        converged: Whether J stopped falling, or no item changed its cluster.
     """
 
     upper_weight: float
@@ -80,10 +80,11 @@ class Tree:
         parents: Parent of each cluster of levels 1 to L - 1, each of shape (k_l,).
         centroids: Means of the items of each cluster, finest level first, each (k_l, d).
         counts: Items of each cluster, finest level first, each (k_l,).
-        path: Vectors that leaves were assigned by, shape (k_1, d); see ``path_centroids``.
-        offsets: The same, shape (k_1,).
+        path: Vector of each leaf's path, to which items were assigned, shape (k_1, d); see
+            ``path_centroids``.
+        offsets: Offset of each leaf's path, shape (k_1,); see ``path_centroids``.
         phases: Rounds under each weight of the upper levels.
-        n_moved: Moves of clusters to other parents.
+        n_moved: Number of moves of clusters to other parents.
     """
 
     parents: Parents
@@ -106,8 +107,8 @@ def refine_tree(
 ) -> Tree:
     """Lower J from a given tree until it stops falling, under one weight after the other.
 
-    A round takes the means of every cluster, moves clusters to better parents, and assigns every
-    item to the leaf with the cheapest whole path; it costs one assignment at k_1.
+    A round moves clusters to better parents, computes the means of all clusters, and assigns every
+    item to the leaf with the cheapest path. It costs one assignment to k_1 centroids.
 
     Args:
         vectors: The items.
@@ -116,7 +117,7 @@ def refine_tree(
         metric: ``cosine`` keeps centroids at unit length.
         checkpoints: Store of the state of each round.
         tolerance: Stop when J falls by no more than this share in one round.
-        upper_weights: Weights of levels above the first.
+        upper_weights: Weights of the levels above the first, one after another.
     """
     checkpoints = checkpoints or NoCheckpoints()
     n_levels = len(parents) + 1
@@ -161,7 +162,7 @@ def refine_tree(
             **{f"centroids_{level}": each for level, each in enumerate(centroids)},
         }
         checkpoints.save("refinement", State(arrays, numbers), last=in_last and phases[-1].ended)
-    # The means of the last assignment, so that centroids and items agree.
+    # Centroids are the means of the last assignment, so that they agree with the items.
     counts, totals = add_up(sums.counts, sums.totals(), parents)
     centroids = means(counts, totals, centroids, metric)
     return Tree(parents, centroids, counts, path, offsets, phases, n_moved)
@@ -170,13 +171,13 @@ def refine_tree(
 def path_centroids(
     centroids: list[Float32], parents: Parents, weights: Float64
 ) -> tuple[Float32, Float32]:
-    """Return one vector a leaf for its whole path.
+    """Return one vector and one offset for the whole path of each leaf.
 
     With W the sum of the weights, the sum over a path of w_l |x - c_l|^2 equals
     W (|x - p|^2 + o), where p is the weighted mean of the path's centroids.
 
     Returns:
-        The p of each leaf, shape (k_1, d), and the o, shape (k_1,).
+        Vector p of each leaf, shape (k_1, d), and its offset o, shape (k_1,).
     """
     total = weights.sum()
     node = np.arange(len(centroids[0]))
@@ -203,14 +204,14 @@ def reparent(
 ) -> int:
     """Move each cluster of one level to the parent that lowers J most, in place.
 
-    Taking n items of mean c out of a cluster of N_p items and mean C_p and into one of N_q and C_q
-    changes the level's sum of squares by n N_q / (N_q + n) |c - C_q|^2 - n N_p / (N_p - n)
-    |c - C_p|^2; the change counts at every level above where the path becomes another. A parent's
-    last child stays. With centroids of unit length, a cluster of N unit vectors that add up to S
-    has the sum of squares 2 N - 2 |S|.
+    A move of n items with mean c from a cluster of N_p items with mean C_p to a cluster of N_q
+    items with mean C_q changes the level's sum of squares by
+    n N_q / (N_q + n) |c - C_q|^2 - n N_p / (N_p - n) |c - C_p|^2. The change counts at every level
+    above at which the path changes. A parent's last child stays. With centroids of unit length, a
+    cluster of N unit vectors that add up to S has the sum of squares 2 N - 2 |S|.
 
     Returns:
-        Clusters moved.
+        Number of clusters that were moved.
     """
     moved = 0
     cost = _squared_l2_cost if metric == "squared_l2" else _cosine_cost
@@ -238,7 +239,8 @@ def reparent(
 
 
 def _squared_l2_cost(n: int, total: Float64, counts: Int64, totals: Float64, own: int) -> Float64:
-    """Change of one level's sum of squares for each cluster that could take the items."""
+    """Return the change of one level's sum of squares for each cluster that could take the
+    items."""
     mean = total / n
     others = totals / np.maximum(counts, 1)[:, None]
     difference = others - mean
@@ -252,7 +254,7 @@ def _squared_l2_cost(n: int, total: Float64, counts: Int64, totals: Float64, own
 
 
 def _cosine_cost(n: int, total: Float64, counts: Int64, totals: Float64, own: int) -> Float64:
-    """Return the same for centroids of unit length."""
+    """Return the same change for centroids of unit length."""
     lengths = np.linalg.norm(totals, axis=1)
     gain = 2 * (lengths - np.linalg.norm(totals + total, axis=1))
     change: Float64 = gain + 2 * (lengths[own] - np.linalg.norm(totals[own] - total))
@@ -281,7 +283,7 @@ def _move(
 
 
 def add_up(counts: Int64, totals: Float64, parents: Parents) -> tuple[list[Int64], list[Float64]]:
-    """Return counts and sums of every level's clusters from the leaves' own."""
+    """Return the counts and sums of every level's clusters, added up from the leaves."""
     all_counts, all_totals = [counts], [totals]
     for level in parents:
         k = int(level.max()) + 1
@@ -296,8 +298,7 @@ def add_up(counts: Int64, totals: Float64, parents: Parents) -> tuple[list[Int64
 def means(
     counts: list[Int64], totals: list[Float64], otherwise: list[Float32], metric: str
 ) -> list[Float32]:
-    """Return the centroids of every level from their counts and sums; ``otherwise`` where one is
-    empty."""
+    """Return the centroids of every level from counts and sums; empty ones keep ``otherwise``."""
     centroids = []
     for level, (count, total) in enumerate(zip(counts, totals, strict=True)):
         mean = (total / np.maximum(count, 1)[:, None]).astype(np.float32)

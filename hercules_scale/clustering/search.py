@@ -1,7 +1,7 @@
-"""The searches for nearest centroids on a GPU, and how far a float32 distance may be off.
+"""Searches for nearest centroids on a GPU, and error bounds of float32 distances.
 
-A search proposes; ``exact.find_labels`` decides in float64 where float32 cannot, so labels are the
-same by any of them.
+A search proposes; ``exact.find_labels`` decides in float64 where float32 cannot, so all searches
+lead to the same labels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SUM_ERROR = 2.0**-22
 def nearest_torch_gpu(
     vectors: Float32, centroids: Float32, n_nearest: int, offsets: Float32 | None
 ) -> tuple[Float32, Int64]:
-    """Search with torch on a GPU; vectors and centroids go there for this search."""
+    """Search with torch on a GPU, to which vectors and centroids are copied for each search."""
     # torch takes seconds to load, and a process without a GPU has no need of it here.
     from hercules_scale.clustering.torch_nearest import nearest_torch
 
@@ -34,9 +34,9 @@ def nearest_torch_gpu(
 
 
 class FaissGpuSearch:
-    """Search with a FAISS that is built for GPUs.
+    """Search with a build of FAISS for GPUs.
 
-    Its memory on the GPU and the indices of the centroids stay from tile to tile of a pass.
+    Its memory on the GPU and its indices of centroids are kept between the tiles of a pass.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class FaissGpuSearch:
     def __call__(
         self, vectors: Float32, centroids: Float32, n_nearest: int, offsets: Float32 | None
     ) -> tuple[Float32, Int64]:
-        """Return squared distances and numbers of the nearest centroids, shape (n, n_nearest)."""
+        """Return squared distances and ids of the nearest centroids, both (n, n_nearest)."""
         if offsets is not None:
             vectors = np.pad(vectors, ((0, 0), (0, 1)))
         with self._turn:
@@ -62,7 +62,7 @@ class FaissGpuSearch:
         points = centroids if offsets is None else with_offsets(centroids, offsets)
         index = faiss.GpuIndexFlatL2(self._resources, points.shape[1])
         index.add(points)
-        # All centroids of a pass, and those that moved farthest.
+        # Two indices are kept: all centroids of a pass, and the centroids that moved farthest.
         self._held = [*self._held[-1:], (centroids, offsets, index)]
         return index
 
@@ -70,12 +70,12 @@ class FaissGpuSearch:
 def error_bounds(
     lengths: NDArray[np.float64], dimension: int, centroids: Float32, offsets: Float32 | None
 ) -> NDArray[np.float64]:
-    """Return a bound on the error of a float32 distance of vectors of some lengths to a centroid.
+    """Return bounds on the errors of float32 distances from vectors of given lengths, shape (n,).
 
-    Distances are taken as |x|² + |c|² - 2 x·c. The bound is that of centroids that may be one of
-    the two nearest: with b the second smallest norm of all, one of more than 3 |x| + 2 b lies more
-    than twice as far as two others do. Those are neither nearest nor found to be, and
-    ``least_squares`` bounds their distances.
+    Distances are computed as |x|² + |c|² - 2 x·c. A bound holds for centroids that may be among the
+    two nearest to a vector x. With b the second smallest norm of all centroids, a centroid with a
+    norm above 3 |x| + 2 b lies more than twice as far from x as two others. Such a centroid is
+    neither nearest nor mistaken for it, and ``least_squares`` bounds its distance.
     """
     squares = np.einsum("ij,ij->i", centroids, centroids, dtype=np.float64)
     if offsets is not None:
@@ -91,15 +91,15 @@ def least_squares(
 ) -> NDArray[np.float64]:
     """Return lower bounds on the true squared distances, given distances in float32.
 
-    A centroid that ``errors`` leaves out is longer than three times the vector, so its distance is
-    at least half the sum of both norms.
+    A centroid that ``errors`` does not cover is more than three times as long as the vector, so its
+    distance is at least half the sum of both norms.
     """
     share = 1 - 4 * _relative_error(dimension)
     return np.asarray(np.maximum(distances.astype(np.float64) * share - errors, 0))
 
 
 def _relative_error(dimension: int) -> float:
-    """Return error bound of a float32 distance, as a share of (|x| + |c|)²."""
+    """Return the error bound of a float32 distance, as a share of (|x| + |c|)²."""
     return SUM_ERROR * (dimension + 4)
 
 

@@ -1,8 +1,8 @@
 """Neighbourhood smoothing: each vector becomes the mean of itself and its nearest neighbours.
 
-A low-pass filter on the neighbour graph, done several times over with the neighbours of the first;
-compare Zhang et al., Attributed Graph Clustering via Adaptive Graph Convolution (IJCAI 2019).
-Smoothed vectors serve clustering alone.
+This is a low-pass filter on the neighbour graph, applied several times with the neighbours of the
+unsmoothed vectors. Compare Zhang et al., Attributed Graph Clustering via Adaptive Graph Convolution
+(IJCAI 2019). Smoothed vectors are used for clustering only.
 """
 
 from __future__ import annotations
@@ -22,21 +22,22 @@ from hercules_scale.config.hierarchy import HierarchyConfig
 
 AUTO_NEIGHBOURS = 10
 AUTO_SAMPLE_ROWS = 16_384
-# A finest cluster should hold a few neighbourhoods, or smoothing melts it into the next.
+# Neighbourhoods that a finest cluster should hold; with fewer, smoothing blurs clusters together.
 NEIGHBOURHOODS_PER_CLUSTER = 2
 LEAST_NEIGHBOURS = 3
-# Vectors with lengths that vary less than this are taken for vectors of unit length.
+# Vectors count as vectors of unit length if their lengths differ from 1 by at most this.
 UNIT_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class SmoothingChoice:
-    """Decision of ``auto``, and its grounds.
+    """Decision of ``auto`` and its reasons.
 
     Attributes:
-        neighbours: Neighbours of each vector; 0 is off.
-        agreement_raw: Agreement (ARI) of two halves that were clustered apart, without smoothing.
-        agreement_smoothed: The same with each half smoothed by itself.
+        neighbours: Number of neighbours of each vector; 0 means no smoothing.
+        agreement_raw: Agreement (ARI) of two halves of a sample that were clustered separately,
+            without smoothing; None if it was not measured.
+        agreement_smoothed: The same agreement with each half smoothed by itself.
     """
 
     neighbours: int
@@ -45,7 +46,7 @@ class SmoothingChoice:
 
 
 def find_neighbours(vectors: Float32, candidates: Float32, own: Int64, n_neighbours: int) -> Int64:
-    """Return the nearest candidates of each vector, itself left out.
+    """Return the nearest candidates of each vector, except the vector itself.
 
     Args:
         vectors: Shape (n, d).
@@ -54,10 +55,10 @@ def find_neighbours(vectors: Float32, candidates: Float32, own: Int64, n_neighbo
         n_neighbours: Number of neighbours, at most c - 1.
 
     Returns:
-        Places among the candidates, nearest first, shape (n, n_neighbours).
+        Positions among the candidates, nearest first, shape (n, n_neighbours).
     """
     _, ids = faiss.knn(vectors, candidates, n_neighbours + 1)
-    # Of many equal vectors a vector may miss itself; then the last one goes.
+    # Among many equal vectors, a vector may not find itself; then the last one found is dropped.
     itself = ids == own[:, None]
     itself[~itself.any(axis=1), -1] = True
     kept: Int64 = ids[~itself].reshape(len(vectors), n_neighbours)
@@ -65,7 +66,8 @@ def find_neighbours(vectors: Float32, candidates: Float32, own: Int64, n_neighbo
 
 
 def average(vectors: Float32, neighbours: Int64, candidates: Float32, unit: bool) -> Float32:
-    """Return the mean of each vector and its neighbours, shape (n, d); of unit length if asked."""
+    """Return the mean of each vector and its neighbours, shape (n, d), at unit length if
+    ``unit``."""
     n, m = neighbours.shape
     members = sparse.csr_array(
         (np.ones(n * m, np.float32), neighbours.ravel(), np.arange(n + 1) * m),
@@ -85,9 +87,9 @@ def smooth(vectors: Float32, n_neighbours: int, rounds: int, unit: bool) -> Floa
     """Smooth vectors that fit in memory, with their exact neighbours.
 
     Args:
-        vectors: Shape (n, d), less their mean.
-        n_neighbours: Neighbours m of each vector.
-        rounds: Rounds r.
+        vectors: Vectors minus their mean, shape (n, d).
+        n_neighbours: Number of neighbours of each vector.
+        rounds: Number of rounds.
         unit: Whether vectors are kept at unit length.
     """
     vectors = to_unit(vectors) if unit else vectors
@@ -102,24 +104,24 @@ def smooth(vectors: Float32, n_neighbours: int, rounds: int, unit: bool) -> Floa
 def choose_smoothing(
     sample: Float32, n_rows: int, k: int, rounds: int, unit: bool, seed: int
 ) -> SmoothingChoice:
-    """Return whether to smooth, and over how many neighbours, without labels.
+    """Return whether to smooth and over how many neighbours, without the use of labels.
 
-    A neighbourhood may be no larger than half a finest cluster of average size, where equal vectors
-    count once: they need no smoothing, and melt the few others into themselves. Within that,
-    smoothing is taken if it does not lower the agreement of two halves of a sample that are
-    smoothed and clustered apart: what is there is found in both.
+    A neighbourhood may have at most half the size of an average finest cluster. Equal vectors count
+    once here, since they need no smoothing and would absorb the few others. Within that limit,
+    smoothing is chosen if it does not lower the agreement of two halves of a sample that are
+    smoothed and clustered separately: real structure is found in both halves.
 
     Args:
-        sample: Vectors of some rows less their mean, shape (n, d).
-        n_rows: Vectors in all.
-        k: Clusters at the finest level.
+        sample: Vectors of some rows minus their mean, shape (n, d).
+        n_rows: Number of all vectors.
+        k: Number of clusters at the finest level.
         rounds: Rounds of smoothing.
         unit: Whether vectors are kept at unit length.
         seed: Seed of the run.
     """
     share = len({row.tobytes() for row in sample}) / max(len(sample), 1)
     neighbours = min(AUTO_NEIGHBOURS, int(share * n_rows) // (NEIGHBOURHOODS_PER_CLUSTER * k))
-    # In a half of the sample clusters are smaller too.
+    # Clusters are smaller in half of the sample, so there are fewer of them.
     k = min(k, len(sample) // (4 * max(neighbours, 1)))
     if neighbours < LEAST_NEIGHBOURS or k < 2:
         return SmoothingChoice(0)
@@ -131,7 +133,8 @@ def choose_smoothing(
 
 
 def _agreement(halves: list[Float32], k: int, seed: int) -> float:
-    """Return the mean ARI, over both halves, of a half's own clusters and the other's."""
+    """Return the agreement of two halves: the mean ARI of a half's own clusters and the assignment
+    of its vectors to the other half's centroids."""
     # scikit-learn takes a second to load, and only this needs it here.
     from sklearn.metrics import adjusted_rand_score
 

@@ -1,4 +1,4 @@
-"""Rows in blocks, on the threads that this process may use."""
+"""Work on blocks of rows, shared by the threads that this process may use."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ T = TypeVar("T")
 def map_blocks(work: Callable[[slice], T], n_rows: int, block_rows: int) -> list[T]:
     """Return the results of a function over blocks of rows, in their order.
 
-    As many threads as faiss would take share the blocks, and faiss takes one in each: what is
-    between its searches is shared so too.
+    As many threads as faiss would use share the blocks, and faiss uses one thread in each. So the
+    work between searches of faiss runs in parallel too.
 
     Args:
-        work: Does not depend on what other blocks come to.
-        n_rows: Rows in all.
-        block_rows: Rows of every block but the last.
+        work: Function of one block, independent of the results of other blocks.
+        n_rows: Number of rows.
+        block_rows: Rows of a block; the last block may have fewer.
     """
     blocks = [slice(start, start + block_rows) for start in range(0, n_rows, block_rows)]
     n_threads = faiss.omp_get_max_threads()
@@ -36,7 +36,8 @@ def map_blocks(work: Callable[[slice], T], n_rows: int, block_rows: int) -> list
 
 @contextmanager
 def threads(n_threads: int) -> Iterator[None]:
-    """Take so many threads in ``map_blocks``, faiss and numpy's products, within the block."""
+    """Use ``n_threads`` threads in ``map_blocks``, faiss and numpy's products, within the
+    context."""
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(n_threads)
     try:
@@ -51,5 +52,5 @@ def _pool(n_threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n_threads, "blocks", partial(faiss.omp_set_num_threads, 1))
 
 
-# A forked process has none of its parent's threads, and would wait for them without end.
+# A forked process has none of its parent's threads, and would wait for them forever.
 os.register_at_fork(after_in_child=_pool.cache_clear)

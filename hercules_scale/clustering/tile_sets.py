@@ -19,23 +19,23 @@ from hercules_scale.clustering.tiles import TILE_ROWS, Tile
 if TYPE_CHECKING:
     from hercules_scale.clustering.torch_nearest import DeviceTiles
 
-# Rows that a thread searches at a time; faiss takes as many by itself.
+# Rows that a thread searches at a time, as many as faiss itself would take.
 SEARCH_ROWS = 4_096
 
 
 def _largest_number(vectors: Float32) -> float:
-    """Return the largest number in vectors, without sign."""
+    """Return the largest absolute value in vectors."""
     return max(float(vectors.max()), -float(vectors.min()))
 
 
 class TileSet:
-    """Tiles that this process holds: the work of one worker, or of a run in one process.
+    """Tiles that this process holds, for one worker or for a run in one process.
 
-    Sums are carried from pass to pass, and only rows that changed cluster are moved in them.
+    Sums are kept between passes, and only rows that changed their cluster are moved in them.
 
     Args:
         tiles: Tiles in any order.
-        search: Finds the nearest centroids; by default faiss on the CPU.
+        search: Search for the nearest centroids; by default faiss on the CPU.
     """
 
     def __init__(self, tiles: Sequence[Tile], search: Search = nearest) -> None:
@@ -46,11 +46,11 @@ class TileSet:
         self._counts = np.zeros(0, np.int64)
 
     def largest(self) -> float:
-        """Return the largest number in the vectors, without sign."""
+        """Return the largest absolute value in the vectors."""
         return max((_largest_number(tile.vectors) for tile in self.tiles), default=0.0)
 
     def count_lengths(self) -> Int64:
-        """Return the counts of the vectors' lengths; see ``count_lengths``."""
+        """Return the counts of the vectors' lengths; see ``lengths.count_lengths``."""
         return sum((count_lengths(t.lengths) for t in self.tiles), np.zeros(N_BINS, np.int64))
 
     def assign(self, centroids: Float32, offsets: Float32 | None, scale: Scale) -> Sums:
@@ -63,13 +63,13 @@ class TileSet:
             tile.labels, tile.distances, tile.bounds = self._find(tile, step)
         changed = [old != tile.labels for old, tile in zip(before, self.tiles, strict=True)]
         n_changed = sum(int(np.count_nonzero(each)) for each in changed)
-        # To move a row is to take it out and to put it in.
+        # A moved row is added twice, so new sums are cheaper if more than half of the rows moved.
         fresh = 2 * n_changed > sum(map(len, changed)) or len(self._counts) != len(centroids)
         if fresh:
             self._sums = np.zeros(centroids.shape, np.int64)
             self._counts = np.zeros(len(centroids), np.int64)
         for tile, old, moved in zip(self.tiles, before, changed, strict=True):
-            # A whole tile is not copied.
+            # The slice avoids a copy of the whole tile.
             rows = slice(None) if fresh else np.flatnonzero(moved)
             move_rows(
                 self._sums,
@@ -90,7 +90,7 @@ class TileSet:
             given = (tile.vectors[rows], tile.lengths[rows], tile.labels[rows], tile.bounds[rows])
             return find_labels(*given, step, self._search)
 
-        # A GPU has threads of its own.
+        # A GPU has its own threads.
         block_rows = SEARCH_ROWS if self._search is nearest else TILE_ROWS
         parts = map_blocks(work, len(tile.vectors), block_rows)
         labels, distances, bounds = (np.concatenate(each) for each in zip(*parts, strict=True))
@@ -102,7 +102,7 @@ class DeviceTileSet(TileSet):
 
     Args:
         tiles: Tiles in any order; each vector weighs one.
-        device: Device of torch that holds them.
+        device: Torch device that holds them.
     """
 
     def __init__(self, tiles: Sequence[Tile], device: str = "cuda") -> None:
@@ -131,7 +131,7 @@ class DeviceTileSet(TileSet):
 
 
 def _objective(tile: Tile, scale: Scale) -> int:
-    """Return the weighted sum of a tile's squared distances, fixed point."""
+    """Return the weighted sum of a tile's squared distances, in fixed point."""
     fixed = np.rint(tile.distances.astype(np.float64) * 2.0**scale.distances)
     if float(fixed.max(initial=0)) * float(tile.weights.sum()) < 2.0**62:
         return int((fixed.astype(np.int64) * tile.weights).sum())
@@ -141,10 +141,11 @@ def _objective(tile: Tile, scale: Scale) -> int:
 
 
 def hold_tiles(tiles: Sequence[Tile], n_gpus: int) -> TileSet:
-    """Return the tile set of a process that was given some GPUs.
+    """Return the tile set of a process with some number of GPUs.
 
-    With torch the tiles stay on the GPU where they fit. Else each goes there for its search, by
-    faiss where it is built for GPUs. A cluster's GPUs need not be of a kind that either can use.
+    Tiles stay on the GPU if torch can use it and they fit. Otherwise each tile is copied there for
+    its search, by faiss if it is built for GPUs, else by torch. If neither library can use the GPUs
+    of the machine, the CPU searches.
     """
     if n_gpus < 1:
         return TileSet(tiles)

@@ -1,7 +1,7 @@
-"""The seam of clustering: vectors in tiles of fixed rows, wherever they lie.
+"""Interface between clustering and vectors: tiles of fixed rows, wherever they are stored.
 
-A tile is the same rows whoever holds it. The k-means loop sees a ``VectorSet`` alone: it asks for
-one pass of assignment, or maps a pure function over the tiles.
+A tile has the same rows on any worker. The k-means loop sees only a ``VectorSet``: it asks for one
+pass of assignment, or maps a pure function over the tiles.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from hercules_scale.clustering.lengths import vector_lengths
 from hercules_scale.errors import InputError
 
 TILE_ROWS = 65_536
-# Rows at fault that a message names.
+# Faulty rows that a message names.
 NAMED_ROWS = 5
 
 T = TypeVar("T")
 
 Thin: TypeAlias = Callable[[list[T]], list[T]]
 Keyed = tuple[Int64, NDArray[Any]]
-"""Rows, and what they are ordered by."""
+"""Rows, and the keys that order them."""
 _Near = tuple[Int32, Int64, Float32]
 
 
 @dataclass
 class Tile:
-    """Some consecutive rows.
+    """Vectors of consecutive rows, with the results of their last assignment.
 
     Attributes:
-        first_row: Row id of the first.
+        first_row: Row id of the first vector.
         vectors: Shape (n, d), float32.
-        weights: Number of items that each represents, shape (n,).
+        weights: Number of items that each vector represents, shape (n,).
         labels: Clusters of the last assignment, shape (n,); -1 before the first.
         distances: Squared L2 distances of the last assignment, shape (n,).
         bounds: Lower bounds on the L2 distances to all centroids but the own, shape (n,).
@@ -69,7 +69,7 @@ def check_finite(vectors: Float32, first_row: int) -> None:
     """Refuse vectors that hold NaN or infinity, since one would spoil every mean.
 
     Raises:
-        InputError: It names the rows.
+        InputError: A number is NaN or infinite; the message names the rows.
     """
     if np.isfinite(vectors.sum(dtype=np.float64)):
         return
@@ -87,7 +87,7 @@ class VectorSet(Protocol):
 
     @property
     def n_rows(self) -> int:
-        """Vectors held."""
+        """Number of vectors."""
         ...
 
     @property
@@ -100,7 +100,7 @@ class VectorSet(Protocol):
 
         Args:
             centroids: Shape (k, d).
-            offsets: Added to the squared distances to each centroid, not below 0, shape (k,).
+            offsets: Offset of the squared distances to each centroid, at least 0, shape (k,).
         """
         ...
 
@@ -109,7 +109,7 @@ class VectorSet(Protocol):
 
         Args:
             work: The function.
-            thin: Makes fewer or smaller of the results of one worker, before they are sent.
+            thin: Function that shrinks the list of one worker's results before it is sent.
         """
         ...
 
@@ -117,7 +117,7 @@ class VectorSet(Protocol):
         """Return the result of a pure function, on the best machine that holds vectors.
 
         Args:
-            work: Called with the GPUs that it may use.
+            work: The function, called with the number of GPUs that it may use.
         """
         ...
 
@@ -132,8 +132,8 @@ def _labels(tile: Tile) -> Int32:
 
 
 def take(vectors: VectorSet, rows: Int64) -> tuple[Float32, Int64]:
-    """Return the vectors of some rows, shape (len(rows), d), and their weights, in the order
-    asked."""
+    """Return the vectors of some rows, shape (len(rows), d), and their weights, in the order of
+    ``rows``."""
     order = np.argsort(rows, kind="stable")
     parts = vectors.map(partial(_rows_of_tile, rows=rows[order]))
     back = np.empty(len(rows), np.int64)
@@ -151,8 +151,10 @@ def _rows_of_tile(tile: Tile, rows: Int64) -> tuple[Float32, Int64]:
 
 
 def sample_rows(vectors: VectorSet, size: int, seed: int, level: int) -> Int64:
-    """Return the rows of a uniform sample without replacement, in random order: the smallest
-    hashes."""
+    """Return the rows of a uniform sample without replacement, in random order.
+
+    The sample holds the rows with the smallest hashes.
+    """
     work = partial(_smallest_hashes, size=size, seed=seed, level=level)
     return smallest_keys(vectors.map(work, partial(thin_keys, size=size)), size)[0]
 
@@ -166,23 +168,26 @@ def _smallest_hashes(
 
 
 def smallest_keys(parts: list[Keyed], size: int) -> Keyed:
-    """Return the rows of the smallest keys of all parts, by (key, row), and the keys."""
+    """Return the rows with the smallest keys of all parts, ordered by (key, row), and their
+    keys."""
     rows, keys = (np.concatenate(each) for each in zip(*parts, strict=True))
     kept = np.lexsort((rows, keys))[:size]
     return rows[kept], keys[kept]
 
 
 def thin_keys(parts: list[Keyed], size: int) -> list[Keyed]:
-    """Return the same as one part: the smallest of a union are the smallest of the parts'
-    smallest."""
+    """Reduce parts to one part with their smallest keys.
+
+    The smallest keys of a union are the smallest among the smallest keys of its parts.
+    """
     return [smallest_keys(parts, size)]
 
 
 def nearest_rows(vectors: VectorSet, n_nearest: int) -> Int64:
     """Return the rows nearest to each centroid of the last assignment, by (distance, row).
 
-    The nearest of a union are the nearest of the parts' nearest, so any split of the rows gives
-    the same.
+    The nearest rows of a union are the nearest among the nearest rows of its parts, so the result
+    does not depend on how rows are split.
 
     Returns:
         Row ids by cluster, nearest first.
@@ -207,8 +212,8 @@ def _nearest_of_tile(tile: Tile, n_nearest: int) -> _Near:
 
 
 def first_of_each(labels: Int32, keys: NDArray[Any], rows: Int64, n_first: int) -> Int64:
-    """Return the positions of the ``n_first`` of each label by (key, row), by label, least key
-    first."""
+    """Return the positions of the first ``n_first`` rows of each label, ordered by (label, key,
+    row)."""
     order = np.lexsort((rows, keys, labels))
     ordered = labels[order]
     rank = np.arange(len(order)) - np.searchsorted(ordered, ordered, side="left")

@@ -2,10 +2,10 @@
 
 The product gives every score |c|² + offset - 2 x·c with a known bound on its error. Only centroids
 with a score within that bound of the best can be the nearest. Their distances are computed in
-float32, and in float64 where float32 cannot tell which is least. Both are sums of a fixed order, so
-that the bits of labels and distances depend on neither device, nor the product's type, nor batch.
+float32, and in float64 where float32 cannot tell which is least. Both add in a fixed order, so the
+bits of labels and distances do not depend on the device, the product's type or the batch.
 
-Only numpy and torch are imported.
+Outside this package, only numpy and torch are imported.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from hercules_scale.clustering.torch_operands import Centroids, Rows
 
 Array = Tensor | NDArray[np.float32]
 
-# Scores that are held at a time; larger blocks of rows keep a GPU busy.
+# Bytes of scores in memory at a time; larger blocks of rows keep a GPU busy.
 CPU_SCORE_BYTES = 64 << 20
 CUDA_SCORE_BYTES = 4 << 30
 MAX_ROWS = 65_536
-# Pairs of a row and a candidate that are decided at a time, some 60 bytes each.
+# Pairs of a row and a candidate that are decided at a time, about 60 bytes each.
 MAX_PAIRS = 1 << 24
-# Differences in float64 that are held at a time.
+# Bytes of differences in float64 in memory at a time.
 DIFFERENCE_BYTES = 512 << 20
-# Two squared distances of float32 that are truly equal differ by less than this share: each number
-# of a difference is rounded, squared, and added at most 25 times, each within 2^-24.
+# Equal squared distances differ by less than this share when they are computed in float32: each
+# number of a difference is rounded, squared, and added at most 25 times, each within 2^-24.
 FLOAT32_MARGIN = 2.0**-17
 
 
@@ -42,19 +42,19 @@ def nearest_torch(
     device: str | torch.device = "cuda",
     dtype: torch.dtype = torch.bfloat16,
 ) -> tuple[Tensor, Tensor]:
-    """Return the nearest centroids of each vector, as ``assign.nearest`` gives them.
+    """Return the nearest centroids of each vector, as ``assign.nearest`` does.
 
     Args:
         vectors: Shape (n, d), float32.
         centroids: Shape (k, d), float32.
-        n_nearest: Centroids wanted, at most k.
-        offsets: Added to the squared distances to each centroid, not below 0, shape (k,).
+        n_nearest: Number of centroids to find, at most k.
+        offsets: Offset of the squared distances to each centroid, at least 0, shape (k,).
         device: Device that computes.
         dtype: Type of the product: bfloat16, or float32 where that is no slower.
 
     Returns:
         Squared L2 distances, float32, and centroid ids, int64, both (n, n_nearest) on the device,
-        nearest first; of centroids equally near in float64 the one of the lowest id.
+        nearest first; among centroids equally near in float64, the lowest id comes first.
 
     Raises:
         ValueError: A number is not finite, or float32 products are not of full precision.
@@ -72,8 +72,10 @@ def nearest_torch(
 
 
 def device_bytes(n_numbers: int) -> int:
-    """Return the memory of a GPU that ``DeviceTiles`` of so many numbers take: float32, bfloat16,
-    scores."""
+    """Return the bytes of GPU memory that ``DeviceTiles`` with ``n_numbers`` numbers take.
+
+    Numbers are held in float32 and in bfloat16, beside the scores.
+    """
     return 6 * n_numbers + 2 * CUDA_SCORE_BYTES
 
 
@@ -83,7 +85,7 @@ class DeviceTiles:
     Memory: ``device_bytes``.
 
     Args:
-        tiles: Each of shape (rows, d), float32, of equal d; tiles of 65,536 rows do well.
+        tiles: Tiles of shape (rows, d), float32, with equal d; 65,536 rows work well.
         places: Binary places of the sums: ``Scale.vectors``.
         device: Device that holds them.
         dtype: Type of the product.
@@ -103,13 +105,13 @@ class DeviceTiles:
         self.counts = torch.zeros(0, dtype=torch.int64, device=self._device)
 
     def assign(self, centroids: Array, offsets: Array | None = None) -> tuple[Tensor, Tensor]:
-        """Assign every vector to its nearest centroid, and bring the sums up to date.
+        """Assign every vector to its nearest centroid, and update the sums.
 
-        ``sums`` (k, d) and ``counts`` (k,) are int64 and equal ``move_rows`` to the bit.
+        ``sums`` (k, d) and ``counts`` (k,) are int64, with the same bits as ``move_rows`` gives.
 
         Args:
             centroids: Shape (k, d), float32.
-            offsets: Added to the squared distances to each centroid, not below 0, shape (k,).
+            offsets: Offset of the squared distances to each centroid, at least 0, shape (k,).
 
         Returns:
             Labels, int32, and squared L2 distances, float32, of all rows, on the device.
@@ -140,7 +142,7 @@ class DeviceTiles:
         changed = torch.nonzero(old != new)[:, 0]
         if len(changed) < len(new):
             vectors, old, new = vectors[changed], old[changed], new[changed]
-        # A power of two leaves float32 digits as they are, so float64 would round to the same.
+        # A product with a power of two is exact in float32, so float64 would round to the same.
         fixed = (vectors * 2.0**self._places).round_().to(torch.int64)
         ones = torch.ones_like(new, dtype=torch.int64)
         self.sums.index_add_(0, new, fixed)
@@ -155,7 +157,7 @@ class DeviceTiles:
 
 def _on(array: Array, device: torch.device) -> Tensor:
     if isinstance(array, np.ndarray) and not array.flags.writeable:
-        # torch warns of memory that cannot be written, even where it only reads.
+        # torch warns about read-only memory, even where it only reads.
         array = array.copy()
     return torch.as_tensor(array, dtype=torch.float32, device=device)
 
@@ -165,7 +167,7 @@ def _unassigned(tile: Rows) -> Tensor:
 
 
 def _search(rows: Rows, centroids: Centroids, n_nearest: int) -> tuple[Tensor, Tensor]:
-    """Return distances and ids of the nearest, both of shape (n, n_nearest)."""
+    """Return distances and ids of the nearest centroids, both of shape (n, n_nearest)."""
     found = [_search_block(part, centroids, n_nearest) for part in _blocks(rows, centroids)]
     none = torch.zeros(0, n_nearest, device=rows.exact.device)
     return (
@@ -175,7 +177,7 @@ def _search(rows: Rows, centroids: Centroids, n_nearest: int) -> tuple[Tensor, T
 
 
 def _blocks(rows: Rows, centroids: Centroids) -> Iterator[Rows]:
-    """Yield blocks of nearly equal size, so many that the scores of each fit."""
+    """Yield blocks of rows of nearly equal size, so small that the scores of each fit in memory."""
     n, padded = len(rows.exact), len(centroids.product)
     held = (CUDA_SCORE_BYTES if rows.exact.is_cuda else CPU_SCORE_BYTES) // (4 * padded)
     n_blocks = -(-n // min(max(held, 1), MAX_ROWS))
@@ -186,21 +188,21 @@ def _blocks(rows: Rows, centroids: Centroids) -> Iterator[Rows]:
 def _search_block(rows: Rows, centroids: Centroids, n_nearest: int) -> tuple[Tensor, Tensor]:
     scores = _scores(rows.product, centroids.product)
     scores = scores.view(len(scores), centroids.group, -1)
-    # Along the middle, so that neighbouring threads read neighbouring numbers.
+    # Minima along the middle axis, so that neighbouring threads read neighbouring numbers.
     minima = scores.amin(dim=1)
     # The n-th least minimum is no less than the n-th least score.
     if n_nearest == 1:
         worst = minima.amin(dim=1)
     else:
         worst = torch.kthvalue(minima, n_nearest, dim=1).values
-    # A centroid above this is farther than n others, errors of both taken at their bound. The
-    # finite maximum leaves out centroids of infinite terms.
+    # A centroid with a score above this is farther than n others, even with the largest errors. The
+    # finite maximum leaves out centroids with infinite terms.
     limits = (worst + 2 * centroids.error(rows)).float().clamp(max=torch.finfo(torch.float32).max)
     return _settle(rows.exact, scores, minima, limits, centroids, n_nearest)
 
 
 def _scores(rows: Tensor, centroids: Tensor) -> Tensor:
-    """Return products summed and kept in float32."""
+    """Return products of rows and centroids, summed and kept in float32."""
     if rows.is_cuda and rows.dtype != torch.float32:
         return torch.mm(rows, centroids.T, out_dtype=torch.float32)
     if (precision := torch.get_float32_matmul_precision()) != "highest":
@@ -240,9 +242,9 @@ def _settle(
     tied = torch.nonzero(torch.bincount(row, minlength=n)[row] > 1)[:, 0]
     exact[tied] = _pair_distances(vectors, centroids, row[tied], ids[tied], torch.float64)
     found = _lowest(row, ids, exact, n, n_nearest)[1]
-    # A distance is that of float32 however it was decided, lest it depend on the candidates.
+    # Distances are always the float32 ones, so that they do not depend on the other candidates.
     distances = torch.stack([_value_of(column, row, ids, near) for column in found.T], dim=1)
-    # Two that float32 takes for the other way round become equal.
+    # Distances that float32 orders the other way round become equal.
     return distances.cummax(dim=1).values, found
 
 
@@ -265,7 +267,7 @@ def _lowest(
 
 
 def _value_of(wanted: Tensor, row: Tensor, ids: Tensor, values: Tensor) -> Tensor:
-    """Return the value of one pair of each row, shape (n,)."""
+    """Return the value of each row's pair with the wanted id, shape (n,)."""
     here = torch.nonzero(wanted[row] == ids)[:, 0]
     return torch.empty(len(wanted), device=row.device).index_copy_(0, row[here], values[here])
 
@@ -287,8 +289,8 @@ def _pair_distances(
 def _squared_l2(vectors: Tensor, centroids: Tensor) -> Tensor:
     """Return squared L2 distances of pairs, in the type of the vectors, which are overwritten.
 
-    Halves are added up one after another, since the order of torch's own sums depends on the
-    device and the batch, and equal distances must be equal to the bit.
+    One half of the numbers is added to the other until one number is left: the order of torch's own
+    sums depends on the device and the batch, but equal distances must be equal to the bit.
     """
     vectors -= centroids
     squares = vectors.mul_(vectors)

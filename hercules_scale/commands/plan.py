@@ -1,7 +1,7 @@
-"""Estimate of what a run will take, before it starts.
+"""Estimate of a run's tokens, time, memory and cost, before it starts.
 
-Rates are measured here on a sample of the input where they can be; rates of the language model
-are the ones of ``docs/benchmarks.md``.
+Rates of encoders are measured on a sample of the input; rates of the language model come from
+``docs/benchmarks.md``.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ from hercules_scale.summarization.prompts import PromptStyle, fixed_messages
 from hercules_scale.summarization.tokens import EstimatedTokens
 
 SAMPLE_TEXTS, SAMPLE_IMAGES = 128, 32
-# So small an input is read to count its rows.
+# Largest input that is read to count its rows.
 SMALL_BYTES = 8 * 2**20
-# Two cores, SmolLM2-135M on vLLM; seconds until the replica answers, tokens a second.
+# SmolLM2-135M in vLLM on two cores: seconds until the replica answers, tokens per second.
 LLM_START_SECONDS, LLM_PROMPT_RATE, LLM_ANSWER_RATE = 90, 660, 86
 ANSWER_TOKENS = 65
 FACTS_TOKENS = 60
@@ -59,11 +59,11 @@ class _Sample:
     """Items from the beginning of the input.
 
     Attributes:
-        items: Items as the scan leaves them.
-        words: A noun for them.
-        n_rows: Rows of the input, where it is so small that all were read.
-        dimension: Length of their vectors, where no model is needed to tell.
-        warnings: Rows that cannot be used, and what looks wrong.
+        items: Items as the scan stores them.
+        words: Text of each item, or a numeric item in words; empty texts for other items.
+        n_rows: Rows of the input; None unless all were read.
+        dimension: Length of vectors in the input, or number of numeric columns.
+        warnings: Warnings about rows that cannot be used and values that look wrong.
     """
 
     items: pa.Table
@@ -80,7 +80,7 @@ def make_plan(config: RunConfig) -> str:
         Lines for a terminal.
 
     Raises:
-        HerculesScaleError: As the run itself would.
+        HerculesScaleError: The run itself would raise it.
     """
     config, sources, taken = check(config)
     sample = _sample(config, sources)
@@ -112,11 +112,10 @@ def make_plan(config: RunConfig) -> str:
 
 
 def _resources(config: ResolvedConfig, sources: list[SourceFile]) -> str:
-    """Return the resources of each stage on the cluster that RAY_ADDRESS names, or on this
-    machine.
+    """Return the resources of each stage, on the cluster at RAY_ADDRESS or on this machine.
 
     Raises:
-        InputError: The cluster lacks what the run asks for, or a node the files or models.
+        InputError: The cluster lacks resources, or a node lacks files or models.
     """
     if not os.environ.get("RAY_ADDRESS"):
         import torch
@@ -134,7 +133,7 @@ def _resources(config: ResolvedConfig, sources: list[SourceFile]) -> str:
 
 
 def _embedding(config: ResolvedConfig, sample: _Sample, n_rows: int) -> tuple[int, str]:
-    """Return the length of the vectors, and how they are made; rates are measured on the sample."""
+    """Return the length of the vectors, and a description with rates measured on the sample."""
     import torch
 
     modality, workers = config.input.modality, config.resources.embed_workers
@@ -144,7 +143,7 @@ def _embedding(config: ResolvedConfig, sample: _Sample, n_rows: int) -> tuple[in
         return sample.dimension, f"{made}, {sample.dimension} dimensions"
     if config.embeds_at_endpoint:
         return _at_endpoint(config, sample, n_rows)
-    torch.set_num_threads(1)  # as each worker has
+    torch.set_num_threads(1)  # the number of threads of a worker
     n_sampled = len(sample.words)
     if by_text:
         encoder = load_encoder(config.text_embedding, config.storage)
@@ -170,7 +169,7 @@ def _embedding(config: ResolvedConfig, sample: _Sample, n_rows: int) -> tuple[in
 
 
 def _at_endpoint(config: ResolvedConfig, sample: _Sample, n_rows: int) -> tuple[int, str]:
-    """Return the length of the endpoint's vectors, and the tokens that it will read."""
+    """Return the length of the endpoint's vectors, and a description with tokens and cost."""
     encoder, price = open_endpoint(config.text_embedding), config.embedding.price
     total = int(encoder.count_tokens(sample.words).sum()) * n_rows // len(sample.words)
     cost = "" if price is None else f", about {total * price / 1e6:,.4f} at the price given"
@@ -181,7 +180,7 @@ def _at_endpoint(config: ResolvedConfig, sample: _Sample, n_rows: int) -> tuple[
 
 
 def _levels(config: ResolvedConfig, n_rows: int, counted: bool) -> tuple[list[int], str]:
-    """Return clusters a level, the most there may be where the data decide, and how to say it."""
+    """Return the clusters per level, upper bounds with ``levels: auto``, and a description."""
     hierarchy = config.hierarchy
     if isinstance(hierarchy.levels, list):
         return hierarchy.levels, str(hierarchy.levels)
@@ -245,7 +244,7 @@ def _batches(
 def _count_rows(
     config: ResolvedConfig, sources: list[SourceFile], sample: _Sample
 ) -> tuple[int, bool]:
-    """Return the rows of the input, and whether they were counted or estimated from the bytes."""
+    """Return the rows of the input, and whether they were counted, not estimated from bytes."""
     counted = count_rows(sources) if sample.n_rows is None else sample.n_rows
     return (estimate_rows(config.input, sources), False) if counted is None else (counted, True)
 

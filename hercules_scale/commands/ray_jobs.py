@@ -1,4 +1,4 @@
-"""The jobs of a Ray cluster, by its job API."""
+"""Client of a Ray cluster's job API."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from hercules_scale.sanitize import printable
 CONNECT_SECONDS = 10.0
 POLL_SECONDS = 1.0
 STOP_SECONDS = 60.0
-# Ray takes these over the address that it is given.
+# Ray prefers these variables to the address that it is given.
 RAY_ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 Say = Callable[[str], None]
@@ -49,7 +49,7 @@ class Job:
     Attributes:
         submission_id: Id of the job in Ray's job API and dashboard.
         status: Last known status.
-        driver_exit_code: Driver exit code of the run, once it has ended.
+        driver_exit_code: Exit code of the driver, once it has ended.
     """
 
     submission_id: str
@@ -64,21 +64,22 @@ class Cluster:
         address: URL of its dashboard.
 
     Raises:
-        InputError: It cannot be reached, or refuses the token.
+        ConfigError: The address is not the URL of a dashboard.
+        InputError: The cluster cannot be reached, or refuses the token.
     """
 
     def __init__(self, address: str) -> None:
         self._address = address
         _check_reachable(address)
-        # If a token is found, the cluster is asked with it, as Ray's own commands do.
+        # Requests carry Ray's token if there is one, as those of Ray's own commands do.
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-        # It says when a connection is closed.
+        # Ray's client logs every connection that is closed.
         logging.getLogger(JobSubmissionClient.__module__).setLevel(logging.WARNING)
         with self._explained(), _unset(RAY_ADDRESSES):
             self._client = JobSubmissionClient(address)
 
     def jobs_of(self, run_id: str) -> list[Job]:
-        """Return jobs of one run, oldest first."""
+        """Return the jobs of one run, oldest first."""
         with self._explained():
             found = self._client.list_jobs()
         numbered = [(_number(run_id, job.submission_id), job) for job in found]
@@ -86,13 +87,13 @@ class Cluster:
         return [_job(details) for _, details in own]
 
     def submit(self, submission_id: str, work: Work, folder: Path, variables: str) -> None:
-        """Start a job with a folder of this machine as its working directory.
+        """Start a job with a local folder as its working directory.
 
         Args:
-            submission_id: Name of the job.
-            work: Work that it does.
-            folder: Its working directory.
-            variables: Name of the file with its variables.
+            submission_id: Id of the job.
+            work: Work of the job.
+            folder: Working directory.
+            variables: Name of the file with the environment variables.
         """
         command = ["python", "-m", hercules_scale.__name__, *work.arguments]
         with self._explained():
@@ -113,7 +114,7 @@ class Cluster:
             )
 
     def follow(self, submission_id: str, say: Say) -> Job:
-        """Say what a job prints, line by line, until it has ended."""
+        """Show the log of a job, line by line, until it has ended."""
         said = 0
         while True:
             with self._explained():
@@ -121,7 +122,7 @@ class Cluster:
                 job = _job(self._client.get_job_info(submission_id))
             if job.status.is_terminal():
                 return job
-            # The connection was closed before the end.
+            # The connection was closed before the job ended.
             time.sleep(POLL_SECONDS)
 
     def stop(self, submission_id: str) -> Job:
@@ -136,7 +137,7 @@ class Cluster:
                 time.sleep(POLL_SECONDS)
 
     async def _tail(self, submission_id: str, said: int, say: Say) -> int:
-        """Say the lines that follow those said before; how many there are by now."""
+        """Show the lines after the first ``said`` ones; return the number of lines so far."""
         n_lines, rest = 0, ""
         try:
             async for text in self._client.tail_job_logs(submission_id):
@@ -146,7 +147,7 @@ class Cluster:
                     if n_lines > said:
                         say(printable(line))
         except RuntimeError:
-            # Closed in the middle; whoever follows asks again.
+            # The connection was closed in the middle; ``follow`` opens another.
             return max(n_lines, said)
         if rest:
             say(printable(rest))
@@ -154,7 +155,7 @@ class Cluster:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Provide the errors of Ray's client, as one line that says what to do."""
+        """Replace errors of Ray's client by one-line errors with a remedy."""
         where = f"--address {self._address}"
         try:
             yield
@@ -175,7 +176,7 @@ class Cluster:
 
 
 def _check_reachable(address: str) -> None:
-    """Refuse an address that nothing listens at; Ray's client would wait without end."""
+    """Check that something listens at an address; otherwise Ray's client would wait forever."""
     url = urlsplit(address)
     try:
         port = url.port or (443 if url.scheme == "https" else 80)
@@ -199,7 +200,8 @@ def _unreachable(address: str, reason: str) -> InputError:
 
 
 def _number(run_id: str, name: str | None) -> int:
-    """Return the number of a run's job by its submission id, from 1; 0 for another run's."""
+    """Return the number, from 1, in the submission id of a run's job; 0 for a job of another
+    run."""
     found = re.fullmatch(rf"{run_id}(?:-(\d+))?", name or "")
     return int(found[1] or 1) if found else 0
 

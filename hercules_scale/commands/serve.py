@@ -1,4 +1,4 @@
-"""Serves the language model of a configuration alone, for runs that ask it as an endpoint."""
+"""The command ``serve``: a configuration's language model as an endpoint for other runs."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def serve_model(config: RunConfig, port: int, reporter: Reporter | None = None) 
     """Serve the model until this process is stopped.
 
     Args:
-        config: Names the model and its resources; its output is not touched.
-        port: Port of the head node.
-        reporter: Shows messages; by default on the terminal.
+        config: Configuration of the model and its resources; its output is not touched.
+        port: Port on the head node.
+        reporter: Reporter of messages; by default on the terminal.
 
     Raises:
-        HerculesScaleError: The model, or what it needs, is not there.
+        HerculesScaleError: The model or its resources are not available.
     """
     check_chat_model(config.summaries.model)
     own = config.model_copy(
         update={"summaries": config.summaries.model_copy(update={"engine": "vllm"})}
     )
-    # There are no items, so nothing embeds any.
+    # This modality needs no encoder; there are no items to embed.
     alone = ResolvedConfig.of(own, own.input.model_copy(update={"modality": "embedding"}))
     reporter = reporter or Reporter()
     with local_or_cluster_ray(alone):

@@ -14,18 +14,18 @@ from hercules_scale.storage import layout
 if TYPE_CHECKING:
     import pandas as pd
 
-# Clusters that a run ends with.
+# Lines of the tree that a run prints at its end.
 TREE_LINES = 60
-# Clusters that are named among those that grew.
+# Clusters with the most growth that a summary names.
 N_GROWN = 3
 
 
 def describe_run(hierarchy: Hierarchy, verbose: bool = False) -> str:
-    """Return the place of the output, the command that explores it, and how good its titles are.
+    """Return the summary of a run: output, command to explore it, sources and fit of titles.
 
     Args:
         hierarchy: The run.
-        verbose: Whether tables, metrics and stages follow.
+        verbose: Whether to add tables, metrics and stages.
     """
     record, clusters = hierarchy.run, hierarchy.clusters()
     summaries = record["config"].get("summaries", {})
@@ -44,7 +44,7 @@ def describe_run(hierarchy: Hierarchy, verbose: bool = False) -> str:
 
 
 def shown_tree(hierarchy: Hierarchy) -> str:
-    """Return the upper levels of the tree, as many as a screen or two hold."""
+    """Return the upper levels of the tree, as many as fit into ``TREE_LINES`` lines."""
     counts = hierarchy.clusters().groupby("level").size().sort_index(ascending=False).cumsum()
     depth = max(int((counts <= TREE_LINES).sum()), 1)
     lines = hierarchy.tree_text(depth).split("\n")
@@ -54,7 +54,7 @@ def shown_tree(hierarchy: Hierarchy) -> str:
 
 
 def _fit(evaluations: pd.DataFrame) -> str:
-    """Return the fit of labels to held-out items, at the finest level that has siblings."""
+    """Return the label accuracy of held-out items, at the finest level that has siblings."""
     values = evaluations[evaluations["basis"] == "summaries"].set_index(["metric", "level"])[
         "value"
     ]
@@ -95,8 +95,7 @@ def _details(hierarchy: Hierarchy) -> list[str]:
 
 
 def describe_assignment(assigned: Hierarchy, run: Hierarchy) -> str:
-    """Return the number of items assigned to the clusters of a run, and how they differ from its
-    own."""
+    """Return a summary of an assignment: its counts, and its drift from the run's own items."""
     counts, rejected = assigned.run["assigned"], assigned.run["rows"]["rejected"]
     drift = assigned.table("drift")
     lines = [
@@ -126,8 +125,7 @@ def describe_assignment(assigned: Hierarchy, run: Hierarchy) -> str:
 
 
 def describe_metrics(evaluations: pd.DataFrame) -> list[str]:
-    """Return metrics, a line a level: against ground truth, of clusters, of titles and
-    descriptions."""
+    """Return metrics, a line per level: agreement with ground truth, of clusters, of labels."""
     basis = evaluations["basis"]
     of_labels, of_vectors = basis.str.startswith("labels:"), basis.isin(["items", "children"])
     lines = []
@@ -149,7 +147,7 @@ def describe_metrics(evaluations: pd.DataFrame) -> list[str]:
 
 
 def describe_cluster(hierarchy: Hierarchy, level: int, cluster_id: int) -> str:
-    """Return one cluster: its labels, place in the tree and exemplars.
+    """Return one cluster as text: its labels, its place in the tree and its exemplars.
 
     Raises:
         InputError: There is no such cluster.

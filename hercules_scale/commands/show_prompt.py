@@ -1,4 +1,4 @@
-"""The prompt that asks about a cluster of a run."""
+"""The prompt for a cluster of a run, as text."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from hercules_scale.storage.store import Store
 
 
 class _NotThereError(Exception):
-    """The run does not hold yet all that a prompt is made of."""
+    """The run does not hold all parts of a prompt yet."""
 
 
 class _Looking(Store):
-    """An output that is looked at alone."""
+    """An output that is only read."""
 
     def check_owner(self) -> None:
-        """Refuse what would be written or deleted."""
+        """Refuse to write and delete."""
         raise _NotThereError
 
 
 def show_prompt(config: RunConfig, level: int, cluster_id: int) -> str:
     """Return the prompt for one cluster of a finished or partial run.
 
-    All but the section ``summaries`` is the run's own. Parts of a prompt that the run does not hold
-    yet are made under its lock, as the run itself would make them.
+    The sections ``input``, ``hierarchy`` and ``privacy`` are the run's own. Parts of the prompt
+    that the run does not hold yet are made under its lock, as the run itself would make them.
 
     Raises:
-        InputError: The output holds no clusters yet, or not that one.
-        StorageError: Something is to be made, and the run is going on.
+        InputError: The output holds no clusters yet, or not this one.
+        StorageError: Parts are missing while the run is going on.
     """
     store = Store(config.output.path, config.storage)
     if not store.exists(layout.RUN):
@@ -50,7 +50,7 @@ def show_prompt(config: RunConfig, level: int, cluster_id: int) -> str:
             "clusters, with summaries.engine keyphrases without a language model"
         )
     record = read_run(store)
-    # Modality and columns may have been detected; by the seed it is drawn what is counted.
+    # The run may have detected modality and columns, and its seed decides the sample of items.
     known = run_config(store, record)
     own = {"privacy": known.privacy, "hierarchy": known.hierarchy}
     named, given = known.privacy.redact, config.privacy.redact
@@ -85,7 +85,7 @@ def show_prompt(config: RunConfig, level: int, cluster_id: int) -> str:
 
 
 def _as_text(content: str | list[dict[str, Any]]) -> str:
-    """Return the content of a message, its images as marks."""
+    """Return the content of a message as text, with a mark for each image."""
     if isinstance(content, str):
         return printable_lines(content)
     return "\n".join(

@@ -1,9 +1,9 @@
-"""Submits a run or another command to a Ray cluster by its job API, follows it and stops it.
+"""The command ``submit``: a run or another command as a job on a Ray cluster.
 
-A run has one submission id, made of its configuration and its output, so that it is not run twice
-at a time; another command has one of its arguments. What is sent is the configuration with the
-files and modules of this machine that it names, this package (so that what checked the
-configuration is what runs) and the variables that storage, endpoint and model hub need.
+The submission id of a run is a hash of its configuration and output, so that it cannot run twice at
+a time; that of another command is a hash of its arguments. The job gets the configuration, the
+local files and modules that it names, this package (so that the version that checked the
+configuration also runs it), and the variables for storage, endpoint and model hub.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ PASSED_ON = (
     "OPENAI_BASE_URL",
     "HF_TOKEN",
 )
-"""Variables that go with a job where they are set. Those that name files of this machine do not."""
+"""Variables that go with a job if they are set. Variables that name local files are left out."""
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
-"""The same, unless they name this machine."""
+"""Variables that go with a job if they are set and do not name this machine."""
 
 KEPT = "which whoever uses the cluster can read until some ten minutes after its end"
 
@@ -54,19 +54,20 @@ def submit(
     variables: Sequence[str] | None = (),
     again: bool = False,
 ) -> None:
-    """Have a cluster do some work, unless it does so already.
+    """Submit work to a cluster as a job; follow the job if it was submitted before.
 
     Args:
         work: The work.
         address: URL of the cluster's dashboard.
         say: Called with each line of the log.
         wait: Whether to follow the job to its end.
-        variables: Names of variables that go with it besides ``PASSED_ON`` and ``PROXIES``; None
-            for no variable at all.
-        again: Whether to submit a run again after its job succeeded.
+        variables: Names of variables to send besides ``PASSED_ON`` and ``PROXIES``; None to send
+            no variables at all.
+        again: Whether to submit the work again after its job succeeded.
 
     Raises:
-        InputError: The cluster cannot be reached, or the job ended with 2.
+        ConfigError: The address is not a URL, or a variable is not set.
+        InputError: The cluster cannot be reached, or the job ended with exit code 2.
         HerculesScaleError: The job failed or was stopped.
     """
     environment = _environment(variables)
@@ -95,7 +96,7 @@ def submit(
 
 
 def stop(work: Work, address: str, say: Say) -> None:
-    """Stop the job of some work, if there is one; submitted again, it resumes."""
+    """Stop the job of some work, if there is one; a later job resumes it."""
     cluster, run_id = Cluster(address), work.run_id
     going = [job for job in cluster.jobs_of(run_id) if not job.status.is_terminal()]
     if not going:
@@ -125,7 +126,7 @@ def _environment(names: Sequence[str] | None) -> dict[str, str]:
     """Return the variables of this process that go with a job.
 
     Raises:
-        ConfigError: One that is asked for is not set.
+        ConfigError: A named variable is not set.
     """
     if names is None:
         return {}

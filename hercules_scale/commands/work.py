@@ -1,4 +1,4 @@
-"""Work for a job on a cluster: the command, its name, and what goes along."""
+"""Work for a job on a cluster: the command, its id, and the files that it needs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Work:
 
     Attributes:
         arguments: Arguments of ``hercules-scale``.
-        run_id: Name of its first job.
-        output: Output of the run, for people who read the dashboard.
-        config: Configuration of the run, which goes along as ``CONFIG_FILE``.
-        redact: ``privacy.redact``, of which the module goes along.
+        run_id: Submission id of its first job.
+        output: Output of the run, for readers of the dashboard.
+        config: Configuration of the run, which the job gets as ``CONFIG_FILE``.
+        redact: Function ``privacy.redact``; the job gets its module.
     """
 
     arguments: tuple[str, ...]
@@ -32,9 +32,9 @@ class Work:
 
 
 def work_of_run(config: RunConfig, command: tuple[str, ...] = ("run",)) -> Work:
-    """Return a run, or another command with its configuration.
+    """Return the work of a run, or of another command with a configuration.
 
-    Its id is the same for the same configuration and output.
+    Equal configurations and outputs have equal ids.
     """
     name, *more = command
     arguments = (name, CONFIG_FILE, *more)
@@ -49,6 +49,6 @@ def work_of_run(config: RunConfig, command: tuple[str, ...] = ("run",)) -> Work:
 
 
 def work_of_command(arguments: list[str], output: str, redact: str | None) -> Work:
-    """Return a command on a finished run; its id is the same for the same arguments."""
+    """Return the work of a command on a finished run; equal arguments have equal ids."""
     run_id = f"hercules-{fingerprint({'arguments': arguments})}"
     return Work(tuple(arguments), run_id, output, None, redact)

@@ -1,1 +1,1 @@
-"""The configuration of a run: sections with defaults and bounds, its file, its messages."""
+"""The configuration of a run: sections with defaults and bounds, YAML file, error messages."""

@@ -1,4 +1,4 @@
-"""A configuration out of a YAML file or a mapping."""
+"""Configurations from YAML files and mappings."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from hercules_scale.sanitize import printable
 
 
 def load_config(path: str, overrides: list[str] | None = None) -> RunConfig:
-    """Read a YAML file, apply ``a.b=value`` overrides and validate.
+    """Read a YAML file, apply overrides such as ``a.b=value``, and validate.
 
     Raises:
-        ConfigError: The file is missing or is no YAML mapping, or a key is wrong.
+        ConfigError: The file is missing or not a YAML mapping, or a key is wrong.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -46,15 +46,15 @@ def load_config(path: str, overrides: list[str] | None = None) -> RunConfig:
 
 
 def check_functions(config: RunConfig, llm: bool = False, embed: bool = False) -> None:
-    """Refuse a configuration that asks for functions of Python that are not given.
+    """Check that the Python functions that a configuration names are given.
 
     Args:
-        config: The run.
+        config: The configuration.
         llm: Whether a function that answers prompts is given.
         embed: Whether a function that embeds texts is given.
 
     Raises:
-        ConfigError: One is missing.
+        ConfigError: A function is missing.
     """
     asked = (
         ("llm", llm, "summaries.engine", config.summaries.engine),
@@ -71,10 +71,10 @@ def check_functions(config: RunConfig, llm: bool = False, embed: bool = False) -
 
 
 def storage_options(overrides: list[str]) -> StorageConfig:
-    """Return access to the output of a run, by overrides such as ``storage.endpoint=URL``.
+    """Return the section ``storage`` from overrides such as ``storage.endpoint=URL``.
 
     Raises:
-        ConfigError: A key is wrong, or of another section.
+        ConfigError: A key is wrong, or belongs to another section.
     """
     values: dict[Any, Any] = {"input": {"path": "-"}, "output": {"path": "-"}}
     for override in overrides:
@@ -87,18 +87,20 @@ def storage_options(overrides: list[str]) -> StorageConfig:
     return parse_config(values).storage
 
 
-def storage_section(values: dict[str, Any]) -> StorageConfig:
-    """Return access to storage by the keys of the section ``storage``.
+def storage_section(values: dict[str, Any] | StorageConfig | None) -> StorageConfig:
+    """Return the section ``storage``, if need be from a mapping of its keys.
 
     Raises:
         ConfigError: A key is wrong.
     """
-    section = {"input": {"path": "-"}, "output": {"path": "-"}, "storage": values}
+    if isinstance(values, StorageConfig):
+        return values
+    section = {"input": {"path": "-"}, "output": {"path": "-"}, "storage": values or {}}
     return parse_config(section).storage
 
 
 def _set(values: dict[Any, Any], override: str) -> None:
-    """Apply one ``a.b=value``, the value read as YAML."""
+    """Apply one override ``a.b=value``, with the value in YAML."""
     key, equals, text = override.partition("=")
     names = key.split(".")
     if not equals or not all(names):
@@ -122,7 +124,7 @@ def parse_config(values: dict[Any, Any]) -> RunConfig:
     """Validate a mapping of sections.
 
     Raises:
-        ConfigError: One line that names each wrong key, the rule, the value and the remedy.
+        ConfigError: A key is wrong; one line has key, rule, value and remedy of up to three.
     """
     try:
         return RunConfig.model_validate(values)

@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator,
 from hercules_scale.config.section import Section, key
 
 Linkage = Literal["ward", "average", "complete", "single"]
-# Their distances, in float64, take 200 MB.
+# Largest number of points that are agglomerated; their distances in float64 take 200 MB.
 MAX_AGGLOMERATED = 5_000
 
 
@@ -48,11 +48,11 @@ class SmoothingConfig(Section):
 
 
 def levels_tag(value: object) -> str:
-    """Return the branch of the union of ``levels`` that a value belongs to."""
+    """Return the tag of the branch of the union ``levels`` that a value belongs to."""
     return "levels chosen" if value == "auto" else "levels listed"
 
 
-# A message names the rules of a list alone, not the rules of each branch of the union.
+# With tags, an error message names the rules of one branch, not of every branch of the union.
 _Levels = Annotated[
     Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1), Tag(levels_tag(None))]
     | Annotated[Literal["auto"], Tag(levels_tag("auto"))],
@@ -184,7 +184,7 @@ class HierarchyConfig(Section):
 
     @model_validator(mode="after")
     def _resampling_is_not_undone(self) -> HierarchyConfig:
-        # One level has no tree.
+        # Tree refinement needs two levels or more.
         nests = self.levels == "auto" or len(self.levels) > 1
         if nests and self.refinement == "tree" and self.resampling.rounds > 0:
             raise ValueError(
@@ -197,6 +197,6 @@ class HierarchyConfig(Section):
 
     @property
     def listed_levels(self) -> list[int]:
-        """Levels that are known not to be ``auto``."""
+        """The list of ``levels``, which must not be ``auto``."""
         assert self.levels != "auto"
         return self.levels

@@ -1,4 +1,4 @@
-"""One line about each mistake in a configuration."""
+"""Messages about mistakes in a configuration, one line each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _RULES = {
 }
 
 
-# A value is shown in short however large it is: aliases of YAML make a large one of a few bytes.
+# Large values are shortened, since YAML aliases can make a huge value out of a few bytes.
 SHOWN_CHARACTERS = 2_000
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict = 3, 8, 8
@@ -34,10 +34,10 @@ def explain(problem: dict[str, Any]) -> str:
     """Describe one mistake in one line: key, rule, value and remedy.
 
     Args:
-        problem: An error of Pydantic.
+        problem: Error of pydantic, as a mapping.
     """
     unknown = problem["type"] == "extra_forbidden"
-    # Pydantic names the branches of a union such as input.path, which holds no keys.
+    # The location may hold branches of a union, as of input.path; these are not keys.
     branches = ("str", "list[str]", levels_tag(None))
     location = [part for part in problem["loc"] if unknown or part not in branches]
     key = ".".join(str(part) for part in location)
@@ -56,18 +56,18 @@ def explain(problem: dict[str, Any]) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a value in short, without secrets in it."""
+    """Return a value, shortened and without secrets."""
     if isinstance(value, str):
         return repr(without_secrets(value[:SHOWN_CHARACTERS]))[:200]
     try:
         return without_secrets(_SHORT.repr(value))[:200]
     except ValueError:
-        # Python writes no number of more than some thousand digits.
+        # Python refuses to write a number of more than some thousand digits.
         return "a number too long to show"
 
 
 def _fields_at(location: list[str | int]) -> tuple[list[str], str | None]:
-    """Return known keys of the section that holds a location, and the description of its field."""
+    """Return the known keys of the section at a location, and the description of its field."""
     section: type[BaseModel] = RunConfig
     field = None
     for part in location:

@@ -21,7 +21,7 @@ class VariableConfig(Section):
 
 
 class CsvConfig(Section):
-    """Dialect of csv files; what is left out is detected, in each file by itself."""
+    """Dialect of csv files; keys that are left out are detected for each file."""
 
     delimiter: str | None = key(
         browser=True,
@@ -63,7 +63,7 @@ class CsvConfig(Section):
     @classmethod
     def _encoding_is_known(cls, value: str | None) -> str | None:
         try:
-            # Python's codecs that make no text of bytes, such as base64, have no such name.
+            # Python's codecs that are not encodings of text, such as base64, raise LookupError.
             if value is not None:
                 "a".encode(value)
         except (LookupError, ValueError):

@@ -1,4 +1,4 @@
-"""The configuration of a run as it is carried out: modality, columns and models are known."""
+"""The configuration of a run with its modality, columns and models known."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from hercules_scale.models.aliases import DEFAULT_MODELS
 
 
 class ResolvedInput(InputConfig):
-    """The input of a run, with what was detected."""
+    """The input of a run, with detected modality and columns."""
 
     modality: Modality
 
     @property
     def words_column(self) -> str:
-        """Column of the table ``items`` that says in words what an item is."""
+        """Column of the table ``items`` that describes an item in words."""
         has_text = self.text_column is not None or self.modality == "text"
         return "text" if has_text else "description"
 
 
 class EncoderConfig(EmbeddingConfig):
-    """One encoder, by its model."""
+    """Section ``embedding`` of one encoder, with its model known."""
 
     model: str
 
 
 class ResolvedConfig(RunConfig):
-    """A whole run, with what follows from its input. ``of`` makes one."""
+    """Configuration of a run with all that follows from its input; made by ``of``."""
 
     input: ResolvedInput
 
     @classmethod
     def of(cls, config: RunConfig, found: InputConfig) -> ResolvedConfig:
-        """Return a run with its modality and columns, and the models that follow from them.
+        """Return the configuration with modality, columns, and the models that follow from them.
 
         Args:
-            config: The run as it was written; its values are not checked again.
-            found: Its section ``input`` with what was detected.
+            config: The configuration as written; its values are not checked again.
+            found: Section ``input`` with detected modality and columns.
         """
         resolved = ResolvedInput.model_construct(found.model_fields_set, **dict(found))
         written = config.embedding
@@ -52,7 +52,7 @@ class ResolvedConfig(RunConfig):
 
     @property
     def text_embedding(self) -> EncoderConfig:
-        """Encoder of titles and descriptions: that of the items where they are texts."""
+        """Encoder of titles and descriptions: that of the items if they are texts."""
         of_text = self.input.modality == "text"
         return self._encoder(self.embedding.model if of_text else self.embedding.text_model)
 
@@ -72,7 +72,7 @@ class ResolvedConfig(RunConfig):
 
     @property
     def labels_share_space(self) -> bool:
-        """Whether items and labels are embedded by one model, so that they can be compared."""
+        """Whether one model embeds items and labels, so that they can be compared."""
         return self.input.modality == "text" or self.hierarchy.representation == "description"
 
     @property
@@ -82,10 +82,10 @@ class ResolvedConfig(RunConfig):
 
     @property
     def loads_encoder(self) -> bool:
-        """Whether workers load an encoder for the items or their descriptions."""
+        """Whether workers load a model that embeds the items or their descriptions."""
         return self.encodes_items and not self.embeds_at_endpoint
 
     @property
     def encodes_items(self) -> bool:
-        """Whether a model embeds the items, or words about them."""
+        """Whether a model embeds the items, or their descriptions."""
         return self.describes_items or self.input.modality in ("text", "image")

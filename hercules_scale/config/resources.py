@@ -1,4 +1,4 @@
-"""Sections about machines and storage."""
+"""Sections about resources and storage."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hercules_scale.config.section import Section, key, without_secret
 
 
 class StageResources(Section):
-    """Actors of one stage, and what each may take."""
+    """Number of actors of one stage, and resources of each."""
 
     workers: int | None = key(
         tables=False,
@@ -47,7 +47,7 @@ class StageResources(Section):
 
 
 class EmbedResources(StageResources):
-    """Resources of embedding, where actors may become more."""
+    """Resources of embedding, where the number of actors may grow."""
 
     max_workers: int | None = key(
         tables=False,
@@ -151,27 +151,27 @@ class ResourcesConfig(Section):
 
     @property
     def embed_workers(self) -> int:
-        """Actors that embed."""
+        """Number of actors that embed."""
         return self.embed.workers or self.workers
 
     @property
     def cluster_workers(self) -> int:
-        """Actors that cluster."""
+        """Number of actors that cluster."""
         return self.cluster.workers or self.workers
 
     @property
     def n_tasks(self) -> int:
-        """Tasks at a time where no model is needed."""
+        """Number of concurrent tasks in stages without a model."""
         return self.tasks or self.workers
 
     @property
     def replicas(self) -> int:
-        """VLLM replicas, at least."""
+        """Least number of vLLM replicas."""
         return self.llm_replicas or 1
 
     @property
     def tensor_parallel(self) -> int:
-        """GPUs that share one replica."""
+        """Number of GPUs that share one replica."""
         return self.llm_tensor_parallel or 1
 
 

@@ -17,13 +17,13 @@ from hercules_scale.config.summaries import SummariesConfig
 
 
 class ReductionConfig(Section):
-    """The principal components that maps are drawn with."""
+    """Principal components for the map."""
 
     components: int = key(browser=True, default=2, ge=2, le=3, description="2 or 3")
 
 
 class EvaluationConfig(Section):
-    """Measurements at the end of a run."""
+    """Evaluation at the end of a run."""
 
     metrics: Literal["all", "none"] = key(browser=True, default="all", description="all or none")
 
@@ -132,7 +132,7 @@ class RunConfig(Section):
                 "models, but hierarchy.representation description and summaries.describe_items "
                 "send every item's text before there are clusters; leave one out"
             )
-        # Items of an unnamed modality may be texts.
+        # Items of a modality that is still to be detected may be texts.
         texts = own.modality in (None, "text") or self.hierarchy.representation == "description"
         if self.privacy.withholds and texts and self.embedding.engine == "openai":
             raise ValueError(
@@ -160,12 +160,12 @@ class RunConfig(Section):
 
     @classmethod
     def decides_tables(cls, name: str) -> bool:
-        """Return whether the tables depend on a key, such as ``embedding.price``; see ``key``."""
+        """Return whether the tables depend on a key, such as ``embedding.model``; see ``key``."""
         section: type[BaseModel] = cls
         for part in name.split("."):
             field = section.model_fields.get(part)
             if field is None:
-                # A key of another version: as its neighbours.
+                # A key of another version counts if any key of its section does.
                 extras = [each.json_schema_extra for each in section.model_fields.values()]
                 return any(each["tables"] for each in extras if isinstance(each, dict))
             if isinstance(field.json_schema_extra, dict):
@@ -176,7 +176,7 @@ class RunConfig(Section):
 
     @property
     def embeds_by_function(self) -> bool:
-        """Whether a function of Python embeds texts: items, labels or both."""
+        """Whether a Python function embeds texts: items, labels or both."""
         return any(map(names_function, (self.embedding.model, self.embedding.text_model)))
 
     @property

@@ -10,7 +10,7 @@ from hercules_scale.config.section import CALLABLE, EndpointUrl, Section, key
 from hercules_scale.models.aliases import DEFAULT_CHAT_MODEL
 from hercules_scale.models.sizes import n_parameters
 
-# Arguments of vLLM's engine that are set here, with the key to change them by where there is one.
+# Arguments of vLLM's engine that this package sets, each with the key that changes it, if any.
 OWN_ENGINE_ARGUMENTS = {
     "model": "summaries.model",
     "served_model_name": "summaries.model",
@@ -24,7 +24,7 @@ OWN_ENGINE_ARGUMENTS = {
 
 
 class PriceConfig(Section):
-    """Prices of the language model, for the plan."""
+    """Prices of the language model, for ``plan`` and ``max_cost``."""
 
     prompt: float = Field(ge=0, description="price of a million prompt tokens")
     completion: float = Field(ge=0, description="price of a million generated tokens")
@@ -34,7 +34,7 @@ class PriceConfig(Section):
         return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
 
 
-# Items and tokens of prompts: small ones, and others.
+# Defaults for small prompts, and for medium and large ones.
 SMALL_PROMPTS: dict[str, Any] = {
     "exemplars": 8,
     "exemplar_strategy": "mixed",
@@ -47,12 +47,12 @@ LARGE_PROMPTS: dict[str, Any] = {
     "exemplar_tokens": 96,
     "max_prompt_tokens": 4000,
 }
-# Parameters from which a model is shown more than items, and no worked examples.
+# Least parameters of models that get medium prompts, and of models that get large ones.
 MEDIUM_PARAMETERS, LARGE_PARAMETERS = 0.95e9, 4e9
 
 
 def _prompt_size(engine: object, model: object) -> str:
-    """Return the size of prompts that fits a model; endpoints and functions are taken for large."""
+    """Return the prompt size for a model; endpoints and functions count as large."""
     if engine == "keyphrases":
         return "small"
     size = n_parameters(model) if engine == "vllm" and isinstance(model, str) else None
@@ -62,7 +62,7 @@ def _prompt_size(engine: object, model: object) -> str:
 
 
 class PromptExample(Section):
-    """A worked example of the user's own."""
+    """A worked example that the user gives."""
 
     items: list[str] = Field(min_length=1, max_length=20, description="texts of a few items")
     title: str = Field(min_length=1, max_length=60, description="their title")
@@ -248,13 +248,13 @@ class SummariesConfig(Section):
 
     @property
     def for_items(self) -> SummariesConfig:
-        """The same for items: each has one answer, since there is nothing to choose it by."""
+        """The section for items: one answer each, since answers about an item do not compete."""
         return self.model_copy(update={"candidates": 1})
 
     @model_validator(mode="before")
     @classmethod
     def _prompts_fit_the_model(cls, values: Any) -> Any:
-        """Give what is left out the values that fit the model's size."""
+        """Fill in the defaults that depend on the size of the model."""
         if not isinstance(values, dict):
             return values
         left_out = (*LARGE_PROMPTS, "prompt_size")

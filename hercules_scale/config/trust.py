@@ -1,4 +1,4 @@
-"""Checks of what a run would have us ask or execute; somebody else may have made it."""
+"""Checks of the servers, functions and models that a run names, since it may not be trusted."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from hercules_scale.models.aliases import is_alias
 
 
 def check_trusted(uri: str, key: str, named: str | None, given: str | None, option: str) -> None:
-    """Make sure that the caller, too, names what a run would have us ask or execute.
+    """Check that the caller names the same server, function or model as the run.
 
     Args:
         uri: Output of the run.
         key: Key of the configuration, such as ``privacy.redact``.
-        named: Its value in the run.
-        given: The caller's value.
-        option: Option by which the caller gives it.
+        named: Value in the run; None needs no check.
+        given: Value of the caller.
+        option: Option by which the caller gives the value.
 
     Raises:
-        InputError: The run names something, and the caller nothing or something else.
+        InputError: The caller gives no value, or another one.
     """
     if named is not None and given != named:
         raise InputError(
@@ -33,19 +33,19 @@ def check_trusted(uri: str, key: str, named: str | None, given: str | None, opti
 def check_models(
     uri: str, named: Mapping[str, str | None], given: Sequence[str], option: str = "--model "
 ) -> None:
-    """Make sure that the caller names the models that a run would have us load.
+    """Check that the caller names the models of a run that would be loaded.
 
-    Files of a model can hold code, and a hub sends them over the network. Aliases name models in
-    installed packages, and functions come from the caller.
+    A model's files can hold code, and a hub sends them over the network. Aliases of installed
+    packages and functions of the caller need no check.
 
     Args:
         uri: Output of the run.
-        named: The models by the key of the configuration, such as ``embedding.model``.
+        named: Models of the run by key of the configuration, such as ``embedding.model``.
         given: Models that the caller names.
-        option: Option by which the caller names one.
+        option: Option by which the caller names a model.
 
     Raises:
-        InputError: The run names a model that the caller does not.
+        InputError: The run names a model that the caller does not name.
     """
     for key, model in named.items():
         if model is not None and not is_alias(model) and not names_function(model):

@@ -12,10 +12,10 @@ from hercules_scale.errors import ConfigError
 
 
 class TextEncoder(Protocol):
-    """Turns texts into vectors.
+    """Encoder that turns texts into vectors.
 
-    Equal texts in the same call give equal vectors, and a call's result depends on its texts
-    alone, so that a shard is the same whoever computes it.
+    Equal texts in the same call give equal vectors, and a call's result depends on its texts alone,
+    so that a shard is the same on any worker.
     """
 
     @property
@@ -24,7 +24,7 @@ class TextEncoder(Protocol):
         ...
 
     def count_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """Return the tokens that the model reads of each text, shape (n,), after truncation."""
+        """Return the number of tokens of each text, after truncation, shape (n,)."""
         ...
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -33,7 +33,7 @@ class TextEncoder(Protocol):
 
 
 class ImageEncoder(Protocol):
-    """Turns images into vectors, each whatever else is in the call."""
+    """Encoder that turns images into vectors, which do not depend on other images of a call."""
 
     @property
     def dimension(self) -> int:
@@ -41,16 +41,16 @@ class ImageEncoder(Protocol):
         ...
 
     def encode(self, images: Sequence[bytes]) -> NDArray[np.float32]:
-        """Return the vectors of unit length of RGB images, as PNG or JPEG, shape (n, d)."""
+        """Return the unit-length vectors of RGB images, given as PNG or JPEG, shape (n, d)."""
         ...
 
 
 def named_prompt(prompts: Mapping[str, str], default: str | None, prompt: str | None) -> str:
-    """Return the text before every text.
+    """Return the text that goes before every text.
 
     Args:
         prompts: The model's own prompts, by name.
-        default: Name of the one that the model wants, if it says so.
+        default: Name of the model's default prompt, if it has one.
         prompt: A text or the name of a prompt, as the user gives it; None takes the default.
     """
     if prompt is None:
@@ -59,7 +59,7 @@ def named_prompt(prompts: Mapping[str, str], default: str | None, prompt: str | 
 
 
 def check_dimensions(model: str, dimension: int, wanted: int | None) -> None:
-    """Refuse more numbers of a vector than a model gives.
+    """Refuse more dimensions than a model gives.
 
     Raises:
         ConfigError: More are wanted.

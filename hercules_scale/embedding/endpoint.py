@@ -1,4 +1,4 @@
-"""Texts embedded at an endpoint that speaks OpenAI's embeddings API."""
+"""Encoder of texts at an endpoint with OpenAI's embeddings API."""
 
 from __future__ import annotations
 
@@ -24,25 +24,26 @@ from hercules_scale.sanitize import without_secrets
 REQUEST_TEXTS = 128
 REQUESTS_IN_FLIGHT = 8
 REQUEST_SECONDS = 300.0
-# The client waits as long as the endpoint asks, up to a minute, or half a second to eight.
+# Between retries, the client waits as long as the endpoint asks, up to a minute, or else from half
+# a second to eight seconds.
 RETRIES = 12
-# A shorter text is not refused for its length.
+# A text of up to this many characters is not cut, since its length is not why it is refused.
 SHORTEST_CUT = 200
-# An estimate, for endpoints that count none.
+# Estimated characters per token, for endpoints that do not count tokens.
 CHARACTERS_A_TOKEN = 3
 
 
 class EndpointEncoder:
-    """A model behind any endpoint that speaks OpenAI's embeddings API.
+    """Model behind any endpoint with OpenAI's embeddings API.
 
-    Requests that fail are repeated; a text that is too long for the model is cut until it is taken.
+    Requests that fail are repeated; a text that is too long for the model is cut until it fits.
 
     Args:
         model: The endpoint's name of the model.
         endpoint: Base URL; by default OPENAI_BASE_URL.
-        prompt: Text before every text.
-        dimensions: Numbers of a vector that the endpoint is asked for; by default all.
-        key: Key of the endpoint; by default that of the environment.
+        prompt: Text that goes before every text.
+        dimensions: Dimensions that the endpoint is asked for; by default all.
+        key: Key of the endpoint; by default the key in the environment.
 
     Attributes:
         url: Base URL.
@@ -73,13 +74,13 @@ class EndpointEncoder:
 
     @cached_property
     def dimension(self) -> int:
-        """Length d of a vector, by one small request.
+        """Length d of a vector, found by one small request.
 
         Raises:
             ConfigError: The endpoint does not answer, or refuses the key, the model or the
                 dimensions.
         """
-        # A person is waiting.
+        # A person is waiting, so there are few retries.
         hasty = self._client.with_options(max_retries=2)
         try:
             return int(self._ask(["Ready"], hasty).shape[1])
@@ -95,7 +96,7 @@ class EndpointEncoder:
         return -(-np.array(lengths, np.int64) // CHARACTERS_A_TOKEN)
 
     def spent(self) -> int:
-        """Return the tokens that the endpoint has read since the last call."""
+        """Return the number of tokens that the endpoint has read since the last call."""
         with self._counting:
             n_tokens, self._n_tokens = self._n_tokens, 0
         return n_tokens
@@ -121,7 +122,8 @@ class EndpointEncoder:
         return np.asarray(vectors / np.maximum(norms, np.finfo(np.float32).tiny), np.float32)
 
     def _embed(self, texts: list[str]) -> NDArray[np.float32]:
-        """Return vectors of some texts; what is too much for one request goes in halves."""
+        """Return vectors of some texts; if a request is refused, split it in halves or cut its one
+        text."""
         try:
             return self._ask(texts, self._client)
         except self._openai.BadRequestError as error:
@@ -141,7 +143,7 @@ class EndpointEncoder:
         """Return vectors by one request.
 
         Raises:
-            BadRequestError: Of the client's: the endpoint refuses these texts.
+            BadRequestError: The endpoint refuses these texts (an exception of the client).
         """
         openai = self._openai
         more = {} if self._dimensions is None else {"dimensions": self._dimensions}
@@ -158,7 +160,7 @@ class EndpointEncoder:
                 "embedding.model or embedding.endpoint"
             ) from None
         except openai.APIStatusError as error:
-            # Some servers have their own words for a request that is too long.
+            # Some servers have another status for a request that is too long.
             if error.status_code in (400, 413, 422):
                 raise openai.BadRequestError(
                     str(error), response=error.response, body=error.body

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from hercules_scale.errors import ConfigError, StageError
 from hercules_scale.sanitize import without_secrets
 
-# Texts that the function is given at a time, at most.
+# Largest number of texts that the function gets at a time.
 BATCH_TEXTS = 1024
 
 
 class FunctionEncoder:
-    """Embeds texts by a function from a list of texts to an array of shape (n, d).
+    """Encoder that calls a function from a list of texts to an array of shape (n, d).
 
     Attributes:
         name: Name of the function, for messages.
@@ -31,12 +31,12 @@ class FunctionEncoder:
         """Return vectors as the function gives them, shape (n, d), in the order of the texts.
 
         Args:
-            texts: Texts to embed; the function is not called for none.
+            texts: Texts to embed; without any, the function is not called.
             stage: Name of the stage that asks.
 
         Raises:
             StageError: The function raised an exception, which is its cause.
-            ConfigError: It returned something else than finite vectors of one length.
+            ConfigError: It returned something other than finite vectors of one length.
         """
         if not texts:
             return np.zeros((0, self.dimension or 0), np.float32)
@@ -67,12 +67,12 @@ class FunctionEncoder:
 
 
 def _read(result: Any, n_texts: int) -> tuple[NDArray[np.float32], str]:
-    """Return the vectors of a result, and what is wrong with it."""
+    """Return the vectors of a result, and the problem with it (empty if there is none)."""
     nothing = np.zeros((0, 0), np.float32)
     try:
         array = np.asarray(result)
     except Exception as error:
-        # Arrays of other libraries raise what they like.
+        # Arrays of other libraries may raise any exception.
         reason = without_secrets(" ".join(str(error).split()))[:200]
         return nothing, f"a {type(result).__name__} that is no array ({reason})"
     if array.ndim == 0:

@@ -20,7 +20,8 @@ from hercules_scale.storage.stored_models import local_model
 
 Precision = Literal["auto", "float32", "bfloat16"]
 BATCH_IMAGES = 32
-# Its own input size; smaller images are not blown up beyond twice their size, which costs time.
+# Input size of EfficientNet-Lite0, step of smaller sizes and least size. Small images are enlarged
+# to about twice their size only, since larger ones cost time.
 LITE_PIXELS, LITE_STRIDE, LITE_LEAST_PIXELS = 224, 32, 64
 
 
@@ -46,7 +47,7 @@ def load_image_encoder(
 class EfficientNetLite:
     """EfficientNet-Lite0, trained on ImageNet; the mean of its last feature map.
 
-    Images keep to its own 224 pixels; images of at most 112 are enlarged to twice their size only.
+    Images are scaled to its own 224 pixels, but images below 112 only to about twice their size.
 
     Raises:
         ConfigError: Its packages are not installed.
@@ -79,7 +80,7 @@ class EfficientNetLite:
         import torch
 
         vectors = np.empty((len(images), self.dimension), np.float32)
-        # Of one size together, so that no image's vector depends on its neighbours.
+        # Images of one size are encoded together, so that no vector depends on other images.
         sizes = np.array([_lite_size(data) for data in images])
         with torch.inference_mode():
             for size in np.unique(sizes).tolist():
@@ -115,7 +116,7 @@ def _lite_size(data: bytes) -> int:
 
 
 def _square(data: bytes, size: int) -> NDArray[np.uint8]:
-    """Return the middle of an image, shape (size, size, 3)."""
+    """Return the central square of an image, scaled, shape (size, size, 3)."""
     from PIL import Image, ImageOps
 
     image = Image.open(io.BytesIO(data)).convert("RGB")

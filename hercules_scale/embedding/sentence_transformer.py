@@ -1,4 +1,4 @@
-"""sentence-transformers behind the encoder protocol."""
+"""Text encoder that runs models of sentence-transformers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from hercules_scale.models.names import resolve_embedding_model
 from hercules_scale.storage.stored_models import local_model
 
 CPU_BATCH_TOKENS = 1024
-# On a GPU at most so many, and half of them and so on where its memory holds fewer: a token takes
-# some bytes for each number of a hidden state, in float32.
+# Most tokens of a batch on a GPU, halved until they fit in its memory; bytes that a token takes for
+# each number of its hidden state, in float32.
 GPU_BATCH_TOKENS = 65_536
 TOKEN_BYTES = 256
 # Beyond this length the quadratic memory of plain attention costs more than it saves.
@@ -27,7 +27,7 @@ PLAIN_ATTENTION_TOKENS = 512
 
 
 class SentenceTransformerEncoder:
-    """A sentence-transformers model that batches texts of like length.
+    """A sentence-transformers model that batches texts of similar length.
 
     On a CPU with bfloat16 arithmetic, linear layers keep their weights in the matrix library's
     own layout and plain attention is used, which is faster there for short sequences;
@@ -39,9 +39,9 @@ class SentenceTransformerEncoder:
         long_text: Texts longer than the model reads are cut (``truncate``), or read in windows of
             that length with vectors averaged by their tokens (``window``).
         device: ``cpu`` or ``cuda``; by default CUDA where there is a GPU.
-        prompt: Text before every text, or the name of one of the model's own prompts; by default
-            the prompt that the model says it wants, if it says one.
-        dimensions: Numbers of a vector to keep, of a model trained so that the first ones serve
+        prompt: Text that goes before every text, or the name of one of the model's own prompts; by
+            default the model's default prompt, if it has one.
+        dimensions: Number of leading dimensions to keep, for models trained to work with these
             alone (Kusupati et al., "Matryoshka Representation Learning", 2022); by default all.
         trust_remote_code: Whether code in the model's files may be executed.
         storage: Access to the model where it lies on an object store.
@@ -93,7 +93,7 @@ class SentenceTransformerEncoder:
             ) from None
         self._model.eval()
         self._tokenizer = self._model.tokenizer
-        # Some tokenizers give no limit, as a number with thirty digits.
+        # For no limit, some tokenizers give a number with thirty digits.
         self.max_tokens = int(min(self._model.max_seq_length or 512, 1_000_000))
         whole = int(self._model.get_embedding_dimension() or 0)
         check_dimensions(model, whole, dimensions)
@@ -116,7 +116,8 @@ class SentenceTransformerEncoder:
             self._batch_tokens = gpu_batch_tokens(memory - weights, width)
 
     def count_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """Return the tokens that the model reads of each text, shape (n,), after truncation."""
+        """Return the number of tokens that the model reads of each text, after truncation, shape
+        (n,)."""
         return self._tokenize(texts).tokens()
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -144,7 +145,8 @@ class SentenceTransformerEncoder:
         vectors[rows] = unit.cpu().numpy()
 
     def _tokens_of_prompt(self) -> dict[str, int]:
-        """Return the number of leading tokens that some models leave out of a vector."""
+        """Return an option for models that leave the prompt out of vectors: its number of
+        tokens."""
         pooling = [each for each in self._model if hasattr(each, "include_prompt")]
         if not self._prompt or all(each.include_prompt for each in pooling):
             return {}
@@ -157,7 +159,7 @@ class SentenceTransformerEncoder:
 
 
 def gpu_batch_tokens(free_bytes: int, width: int) -> int:
-    """Return the padded tokens of a batch on a GPU, a power of two.
+    """Return the number of padded tokens of a batch on a GPU, a power of two.
 
     It depends on the kind of GPU and on the model, not on what else the GPU holds now: batches,
     and so the last digits of vectors, stay the same from run to run.
@@ -171,7 +173,7 @@ def gpu_batch_tokens(free_bytes: int, width: int) -> int:
 
 
 def in_halves(encode: Callable[[NDArray[np.int64]], None], rows: NDArray[np.int64]) -> None:
-    """Encode some rows; half of them at a time, and so on, where the GPU's memory is too small."""
+    """Encode some rows; if the GPU's memory is too small, encode their halves, and so on."""
     import torch
 
     try:
@@ -180,7 +182,7 @@ def in_halves(encode: Callable[[NDArray[np.int64]], None], rows: NDArray[np.int6
     except torch.OutOfMemoryError:
         if len(rows) == 1:
             raise
-    # Outside the except block: its traceback keeps the tensors.
+    # This is outside the except block, since the traceback there keeps the tensors.
     torch.cuda.empty_cache()
     middle = len(rows) // 2
     in_halves(encode, rows[:middle])
@@ -198,7 +200,7 @@ def choose_device(
 
 
 def choose_precision(device: str) -> Literal["float32", "bfloat16"]:
-    """Return bfloat16 where the device multiplies in it, else float32."""
+    """Return bfloat16 if the device computes in it, else float32."""
     import torch
 
     if device == "cuda":
@@ -215,10 +217,10 @@ def cpu_has_bfloat16() -> bool:
 
 
 def length_batches(lengths: NDArray[np.int64], batch_tokens: int) -> Iterator[NDArray[np.int64]]:
-    """Yield the rows in batches of like length, each of at most ``batch_tokens`` padded tokens.
+    """Yield rows in batches of similar length, each of at most ``batch_tokens`` padded tokens.
 
-    A text longer than the budget is a batch of its own. Equal lengths keep their order, so the
-    batches depend on the lengths alone.
+    A text longer than that is its own batch. Equal lengths keep their order, so the batches depend
+    on the lengths alone.
     """
     order = np.argsort(lengths, kind="stable")
     start = 0

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Windows of a text that are read; one of 10 MB would cost as much as thousands of others.
+# Most windows that are read of a text; a text of 10 MB would cost as much as thousands of others.
 WINDOWS = 64
-# Few tokens are longer.
+# Few tokens have more characters than this.
 CHARACTERS_PER_TOKEN = 16
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Tokens of some texts, in one or more windows a text.
+    """Tokens of some texts, in one or more windows per text.
 
     Attributes:
         ids: Tokens of each window.
-        owners: Position of the text that each window is of, shape (n windows,), ascending.
+        owners: Position of each window's text, ascending, shape (n windows,).
         n_texts: Number of texts.
     """
 
@@ -31,18 +31,19 @@ class Windows:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each window, shape (n windows,)."""
+        """Number of tokens of each window, shape (n windows,)."""
         return np.array([len(ids) for ids in self.ids], np.int64)
 
     def tokens(self) -> NDArray[np.int64]:
-        """Return the tokens of each text, shape (n,)."""
+        """Return the number of tokens of each text, shape (n,)."""
         return np.bincount(self.owners, self.lengths, self.n_texts).astype(np.int64)
 
     def averaged(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the texts' vectors of unit length, shape (n, d): means by tokens of the windows'.
+        """Return a unit-length vector for each text: the mean of its windows by tokens, shape (n,
+        d).
 
         Args:
-            vectors: Of the windows, of unit length, shape (n windows, d).
+            vectors: Vectors of the windows, of unit length, shape (n windows, d).
         """
         if len(self.ids) == self.n_texts:
             return vectors
@@ -57,11 +58,11 @@ def tokenize(
     """Return the tokens of texts, cut after the first window unless windows are wanted.
 
     Args:
-        tokenizer: Of the transformers package.
+        tokenizer: Tokenizer of the transformers package.
         texts: Texts, n of them.
-        prompt: Text before every text.
-        max_tokens: Longest window.
-        in_windows: Whether what follows the first window is read too, up to 64 windows.
+        prompt: Text that goes before every text.
+        max_tokens: Largest number of tokens of a window.
+        in_windows: Whether the text after the first window is read too, up to 64 windows.
     """
     if not texts:
         return Windows([], np.zeros(0, np.int64), 0)

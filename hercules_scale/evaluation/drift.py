@@ -1,4 +1,4 @@
-"""Drift of new items in the clusters of older ones: distances and shares, by cluster and level."""
+"""Drift of new items in the clusters of older items: distances and shares by cluster and level."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Distances:
     Attributes:
         counts: Items of each cluster, finest level first, each (k_l,).
         sums: Sum of their distances, each (k_l,).
-        beyond: Number of them beyond their level's limit, each (k_l,).
+        beyond: Number of items beyond their level's limit, each (k_l,).
         labels: Clusters of sampled items, shape (s, L).
         sampled: Their distances, shape (s, L).
     """
@@ -55,7 +55,8 @@ class Distances:
             distances: Shape (n, L).
             sizes: Clusters of each level.
             in_sample: Whether an item's distances are kept, shape (n,).
-            limits: Distances to count items beyond, shape (L,); by default none is.
+            limits: Distance of each level beyond which items are counted, shape (L,); by default
+                none are.
         """
         limits = np.full(len(sizes), np.inf) if limits is None else limits
         counts, sums, beyond = [], [], []
@@ -128,7 +129,7 @@ def reference_table(distances: Distances) -> pa.Table:
 
 
 def level_limits(reference: pa.Table) -> Float64:
-    """Return 99th percentile of the distances of each level, shape (L,), finest first."""
+    """Return the 99th percentile of the distances of each level, shape (L,), finest first."""
     whole = reference.filter(pa.compute.is_null(reference["cluster_id"]))
     return np.asarray(whole.sort_by("level")["p99_distance"].to_numpy(), np.float64)
 
@@ -169,7 +170,7 @@ def drift_table(reference: pa.Table, new: Distances) -> pa.Table:
 
 
 def jensen_shannon(one: Float64, two: Float64) -> float:
-    """Return Jensen-Shannon divergence of two distributions of shape (k,), in bits."""
+    """Return the Jensen-Shannon divergence of two distributions of shape (k,), in bits."""
     middle = (one + two) / 2
 
     def to_middle(shares: Float64) -> float:
@@ -182,7 +183,8 @@ def jensen_shannon(one: Float64, two: Float64) -> float:
 def _level_table(
     level: int, columns: dict[str, NDArray[np.generic]], schema: pa.Schema
 ) -> pa.Table:
-    """Return columns with a first number of the level as a whole and the others of its clusters."""
+    """Return a table of a level; each column holds its whole level's value, then its clusters'
+    values."""
     n_rows = len(columns["n_items"])
     arrays = {
         "level": pa.array(np.full(n_rows, level + 1, np.int16)),
@@ -198,14 +200,14 @@ def _with_total(values: NDArray[np.generic]) -> NDArray[np.generic]:
 
 
 def _divide(values: NDArray[np.generic], by: NDArray[np.generic]) -> Float64:
-    """Return a quotient; NaN where it is by 0 or by nothing."""
+    """Return quotients; NaN where the divisor is 0 or NaN."""
     result = np.full(len(values), np.nan)
     np.divide(values, by, out=result, where=np.asarray(by, np.float64) > 0)
     return result
 
 
 def _quantiles(distances: Distances, level: int, share: float) -> Float64:
-    """Return a quantile of the level's distances, then one of each cluster's; NaN of too few."""
+    """Return a quantile of the level's distances, then one of each cluster's; NaN if too few."""
     own, sampled = distances.labels[:, level], distances.sampled[:, level].astype(np.float64)
     ids = np.arange(len(distances.counts[level]))
     order = np.argsort(own, kind="stable")

@@ -25,7 +25,7 @@ Vectors = Float32 | Float64
 Labels = NDArray[np.integer[Any]]
 Distance = Literal["cosine", "euclidean"]
 
-# Vectors worked on at a time, and clusters that they are compared with; 32 MB.
+# Vectors that are worked on at a time, and clusters that they are compared with; 32 MB.
 BLOCK_ROWS, BLOCK_CLUSTERS = 4_096, 1_024
 # Vectors with distances to a block of others in memory; 16 MB.
 PAIR_ROWS = 512
@@ -41,8 +41,8 @@ class Figure(NamedTuple):
     Attributes:
         value: The figure.
         n: Number of items, clusters or vectors measured.
-        low: Lower end of its 95% confidence interval; nothing where it is exact.
-        high: Upper end.
+        low: Lower end of the 95% confidence interval; None if the figure is exact.
+        high: Upper end of the interval.
     """
 
     value: float
@@ -56,9 +56,9 @@ class ClusterSums:
     """Sums of the vectors of each of k clusters.
 
     Attributes:
-        counts: Vectors, shape (k,).
+        counts: Number of vectors, shape (k,).
         vectors: Sums of the vectors, shape (k, d).
-        units: Sums of the vectors at length 1, shape (k, d); zero vectors add nothing.
+        units: Sums of the vectors scaled to length 1, shape (k, d); zero vectors add nothing.
     """
 
     counts: NDArray[np.int64]
@@ -67,8 +67,7 @@ class ClusterSums:
 
     @classmethod
     def of(cls, vectors: Vectors, labels: Labels, k: int) -> ClusterSums:
-        """Return the sums of vectors of shape (n, d) by their clusters, shape (n,), in the order
-        given."""
+        """Return the sums of vectors (n, d) by their clusters (n,), added in the order given."""
         sums = cls.zero(k, vectors.shape[1])
         for start in range(0, len(vectors), BLOCK_ROWS):
             block = vectors[start : start + BLOCK_ROWS].astype(np.float64)
@@ -94,15 +93,15 @@ class ClusterSums:
         """Return the sums of k coarser clusters.
 
         Args:
-            parents: The one that each cluster lies in.
-            k: Coarser clusters.
+            parents: Coarser cluster that each cluster lies in.
+            k: Number of coarser clusters.
         """
         members = _members(parents, k)
         return ClusterSums(members @ self.counts, members @ self.vectors, members @ self.units)
 
     @property
     def can_be_measured(self) -> bool:
-        """Whether there are two clusters and one of more than one vector."""
+        """Whether there are at least two clusters, and one of them has more than one vector."""
         return 1 < len(self.counts) < int(self.counts.sum())
 
     @property
@@ -117,7 +116,7 @@ class Spread:
 
     Attributes:
         distances: Sum of Euclidean distances to the cluster's mean.
-        squared: Sum of squared L2 distances to it.
+        squared: Sum of squared L2 distances to the cluster's mean.
         silhouettes: Sum of cosine silhouettes; zeros where they were not asked for.
     """
 
@@ -127,9 +126,9 @@ class Spread:
 
     @classmethod
     def of(cls, vectors: Vectors, labels: Labels, sums: ClusterSums, cosine: bool) -> Spread:
-        """Return the spread of vectors of shape (n, d), possibly a part of those in ``sums``.
+        """Return the spread of vectors (n, d), which may be a part of the vectors in ``sums``.
 
-        Peak memory: 32 MB, and 8 bytes a number of the means.
+        Peak memory: 32 MB, and 8 bytes for each number of the means.
         """
         k, means = len(sums.counts), sums.means
         unit_means = sums.units / sums.counts[:, None]
@@ -147,7 +146,7 @@ class Spread:
         return total
 
     def plus(self, other: Spread) -> Spread:
-        """Return spread of the vectors of both."""
+        """Return the spread of the vectors of both."""
         return Spread(
             self.distances + other.distances,
             self.squared + other.squared,
@@ -180,11 +179,11 @@ def internal_metrics(vectors: Vectors, labels: Labels, distance: Distance) -> di
     Args:
         vectors: Shape (n, d), finite.
         labels: Cluster of each, shape (n,).
-        distance: Distance that the silhouette is of; the other two are Euclidean.
+        distance: Distance of the silhouette; the other two metrics are Euclidean.
 
     Returns:
-        ``silhouette``, ``davies_bouldin``, ``calinski_harabasz``; nothing for one cluster, or
-        where each has one vector.
+        ``silhouette``, ``davies_bouldin``, ``calinski_harabasz``; empty for one cluster, or if each
+        cluster has one vector.
     """
     names, dense = np.unique(labels, return_inverse=True)
     sums = ClusterSums.of(vectors, dense, len(names))
@@ -208,12 +207,12 @@ def distance_sums(queries: Vectors, vectors: Vectors, labels: Labels, k: int) ->
         queries: Shape (q, d).
         vectors: Shape (n, d).
         labels: Cluster of each vector, shape (n,).
-        k: Clusters.
+        k: Number of clusters.
 
     Returns:
         Shape (q, k).
     """
-    # It takes a third of a second to load, and only this needs it here.
+    # scipy takes a third of a second to load, and only this function needs it here.
     from scipy.spatial.distance import cdist
 
     total = np.zeros((len(queries), k))
@@ -224,12 +223,12 @@ def distance_sums(queries: Vectors, vectors: Vectors, labels: Labels, k: int) ->
 
 
 def euclidean_silhouettes(apart: Float64, own: Labels, counts: NDArray[np.int64]) -> Float64:
-    """Return silhouette of each query, shape (q,).
+    """Return the silhouette of each query, shape (q,).
 
     Args:
         apart: ``distance_sums`` to all vectors, the queries among them, shape (q, k).
         own: Cluster of each query, shape (q,).
-        counts: Vectors of each of two clusters or more, shape (k,).
+        counts: Number of vectors of each of at least two clusters, shape (k,).
     """
     rows = np.arange(len(own))
     others = apart / counts
@@ -239,8 +238,7 @@ def euclidean_silhouettes(apart: Float64, own: Labels, counts: NDArray[np.int64]
 
 
 def sampled_mean(values: Float64) -> Figure:
-    """Return the mean of a random sample, with the interval that holds the mean of all in 95% of
-    samples."""
+    """Return the mean of a random sample, with its 95% confidence interval."""
     mean, n = float(values.mean()), len(values)
     margin = NORMAL_95 * float(values.std(ddof=1)) / math.sqrt(n)
     return Figure(mean, n, mean - margin, mean + margin)
@@ -268,8 +266,7 @@ def _cosine_silhouettes(
 
 
 def _silhouettes(inside: Float64, outside: Float64, counts: NDArray[np.int64]) -> Float64:
-    """Return (b - a) / max(a, b); 0 where both are 0, and of a vector that is alone in its
-    cluster."""
+    """Return (b - a) / max(a, b); 0 if both are 0, or if a vector is alone in its cluster."""
     larger = np.maximum(inside, outside)
     scores: Float64 = np.zeros(len(larger))
     np.divide(outside - inside, larger, out=scores, where=larger > 0)

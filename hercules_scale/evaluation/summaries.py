@@ -1,4 +1,4 @@
-"""Quality of titles and descriptions, measured on items that had no part in them.
+"""Quality of titles and descriptions, measured on items that were not used to write them.
 
 Source: HERCULES, section 3.7, for the metrics on description embeddings.
 """
@@ -20,19 +20,20 @@ Measured = dict[str, tuple[float, int]]
 def held_out_accuracy(
     vectors: Float32, centroids: Float32, items: Items, sizes: Int64, groups: list[Int64]
 ) -> Measured:
-    """Return whether held-out items lie nearest to their own cluster's label among its siblings'.
+    """Return how often held-out items lie nearer to their cluster's label than to its siblings'
+    labels.
 
     Args:
         vectors: Embedded "title. description" of each cluster, shape (k, d), of unit length.
-        centroids: Means of each cluster's items, shape (k, d), for comparison: their accuracy as
-            labels. Where smoothed vectors were clustered, labels can be better than these.
-        items: Items that were neither in a prompt nor chosen by.
-        sizes: Items of each cluster, shape (k,).
+        centroids: Means of each cluster's items, shape (k, d); their accuracy as labels is given
+            for comparison. If smoothed vectors were clustered, labels can be better than the means.
+        items: Items that were neither in a prompt nor used to choose labels.
+        sizes: Number of items of each cluster, shape (k,).
         groups: Clusters that are siblings.
 
     Returns:
-        Metrics, each with the clusters that it is of; none where no cluster has siblings. The
-        plain one is the mean over clusters, ``_weighted`` that over all items.
+        Metrics, each with the number of clusters measured; empty if no cluster has siblings. The
+        plain metric is the mean over clusters, ``_weighted`` the mean over all items.
     """
     with_siblings = np.zeros(len(vectors), bool)
     chance = np.ones(len(vectors))
@@ -57,7 +58,7 @@ def summary_shares(level: pa.Table, groups: list[Int64]) -> Measured:
     """Return shares of clusters that the model labelled, and of titles that no other cluster has.
 
     ``share_ok`` counts clusters with title and description by the model, ``share_titles_by_model``
-    their titles alone.
+    clusters with a title by the model.
     """
     keys = [title_key(title) for title in level["title"].to_pylist()]
     n = len(keys)
@@ -78,7 +79,8 @@ def _n_alone(keys: list[str]) -> int:
 
 
 def groundedness_metrics(shares: NDArray[np.float64]) -> Measured:
-    """Return the mean share of the content words of titles and of descriptions that the items say.
+    """Return the mean share of content words in titles, and in descriptions, that the items
+    contain.
 
     Args:
         shares: Shares of each cluster's title and description, shape (k, 2 or more); NaN where
@@ -100,8 +102,8 @@ def description_metrics(vectors: Float32, parents: NDArray[np.int32]) -> Measure
         parents: Cluster of each, shape (n,).
 
     Returns:
-        Silhouette (cosine), Davies-Bouldin and Calinski-Harabasz; none where every cluster has one
-        child, or there is one cluster.
+        Silhouette (cosine), Davies-Bouldin and Calinski-Harabasz; empty if every cluster has one
+        child, or if there is one cluster.
     """
     found = internal_metrics(vectors, parents, "cosine")
     return {f"llm_{metric}": (figure.value, figure.n) for metric, figure in found.items()}

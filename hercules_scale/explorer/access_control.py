@@ -1,8 +1,8 @@
-"""Access to the explorer: its own pages alone, and from elsewhere whoever has the token.
+"""Access control of the explorer: requests from its own pages only, elsewhere with a token.
 
-A page of another site can make a browser send requests here, and a name of its own can be made to
-point here. So the name that was asked for must be ours where nothing else protects (DNS rebinding),
-and what changes something must come from our own page (cross-site request forgery).
+Another site can make a browser send requests here, and can point its own host name here. So without
+a token the host name must be that of this machine (DNS rebinding), and requests that change
+something must come from the explorer's own pages (cross-site request forgery).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hercules_scale.endpoint import is_loopback_host
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-    # Strings can become elements in no way at all.
+    # No script can turn a string into elements.
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
 HEADERS = {
@@ -38,12 +38,12 @@ SAFE = ("GET", "HEAD")
 
 @dataclass(frozen=True)
 class AccessControl:
-    """Lets requests through to an application, or answers them itself.
+    """Passes requests on to an application, or refuses them.
 
     Attributes:
         app: The application.
         port: Port that it listens on.
-        token: Secret that a browser must send; none where only this machine can ask.
+        token: Secret that a browser must send; None where only this machine can connect.
     """
 
     app: ASGIApp
@@ -86,7 +86,7 @@ class AccessControl:
 
     def _stranger(self, request: Request, headers: Headers) -> Response | None:
         assert self.token is not None
-        # Cookies do not tell ports apart.
+        # Cookies are shared by all ports of a host, so the name holds the port.
         cookie = f"hercules_scale_{self.port}"
         given = request.query_params.get("token")
         if request.url.path == "/" and given is not None and self._is_token(given):

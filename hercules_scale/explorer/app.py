@@ -1,4 +1,4 @@
-"""The explorer as a web application: files of its own pages, and JSON about runs by number."""
+"""The explorer's web application: static pages, and JSON about runs by number."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ ITEM_TABLES = ("items", TABLE)
 
 
 class Explorer:
-    """State of the explorer, and an answer to each kind of request.
+    """State of the explorer, and the handlers of its requests.
 
     Args:
-        uris: Outputs of the runs that are shown; the first is the one that opens.
-        work: Folder for runs that are started from the page; None allows none.
-        inputs: Their allowed inputs besides uploads.
-        models: Folders and hub ids of models that runs were embedded by, which are loaded.
+        uris: Outputs of the runs that are shown; the first one opens.
+        work: Folder for runs that are started from the page; None forbids such runs.
+        inputs: Inputs that such runs may have besides uploads.
+        models: Folders and hub ids of embedding models that may be loaded.
         storage: Access to the runs.
     """
 
@@ -67,10 +67,10 @@ class Explorer:
         storage: StorageConfig | None = None,
     ) -> None:
         self.runs = [ShownRun(uri, models=models, storage=storage) for uri in uris]
-        self.jobs = None if work is None else Jobs(work, inputs or [])
+        self.jobs = None if work is None else Jobs(work, inputs or [], storage)
 
     def stop(self) -> None:
-        """End what was started from the page."""
+        """Stop the runs that were started from the page."""
         if self.jobs is not None:
             self.jobs.stop()
 
@@ -83,7 +83,7 @@ class Explorer:
         return shown
 
     def application(self) -> Starlette:
-        """Return the routes."""
+        """Return the web application with its routes."""
         of_run = {
             "state": lambda run, request: run.state(),
             "tree": lambda run, request: views.tree(run.refresh_edits()),
@@ -159,7 +159,7 @@ class Explorer:
         )
 
     def _compare(self, run: ShownRun, request: Request) -> Any:
-        # scipy takes a quarter of a second, which the first page need not wait for.
+        # scipy takes a quarter of a second to load, and the first page does not need it.
         from hercules_scale.explorer.compare import compare
 
         number = query_number(request, "other")
@@ -225,7 +225,7 @@ class Explorer:
         if form not in EXPORTS:
             raise InputError(f"format must be one of {', '.join(EXPORTS)}")
         shown = self.run(request)
-        # It is deleted after the response was sent.
+        # The folder is deleted after the response.
         folder = tempfile.TemporaryDirectory(prefix="hercules_scale_")
         path = f"{folder.name}/{form}"
         await run_in_threadpool(write_export, shown.store, form, path)
@@ -245,12 +245,12 @@ class Explorer:
         number = query_number(request, "part", 0)
 
         def open_part(files: list[FileRecord]) -> Any:
-            # The names of files come from the manifest, never from the browser.
+            # File names come from the manifest, never from the browser.
             if number >= len(files):
                 raise HTTPException(404, "there is no such table")
             return shown.store.arrow.open_input_stream(shown.store.path(files[number].path))
 
-        # Before the answer begins, since the table may have other files since the run was opened.
+        # The table may have been replaced; this is noticed before the answer begins.
         file = await run_in_threadpool(read_files, run.finished, name, open_part)
 
         def chunks() -> Iterator[bytes]:
@@ -264,7 +264,7 @@ class Explorer:
     @staticmethod
     async def _file(request: Request) -> Response:
         name = request.path_params.get("name", "index.html")
-        # Among the names that are there, so that no path leads out of the folder.
+        # The name must be one of the folder's, so that no path leads out of it.
         found = {each.name: each for each in STATIC.iterdir()}.get(name)
         ending = name.rpartition(".")[2]
         if found is None or ending not in TYPES:
@@ -279,7 +279,7 @@ class Explorer:
             place, run = query_number(request, "place"), shown.with_items()
             if place >= run.n_items or "thumbnail" not in run.items.columns:
                 return None
-            # With the id, so that it is shown to those alone who may see the item.
+            # With the id among the columns, thumbnails of withheld items are left out.
             (item,) = run.items.read(place, place + 1, ["item_id", "thumbnail"]).to_pylist()
             found: bytes | None = item["thumbnail"]
             return found
@@ -312,7 +312,7 @@ class Explorer:
 
 
 def to_json(value: Any, status: int = 200) -> Response:
-    """Return JSON; numbers that are not finite are an error of ours."""
+    """Return a JSON response; the value must hold no number that is not finite."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"), default=str)
     return Response(text, status, media_type="application/json")
 

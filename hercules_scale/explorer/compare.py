@@ -1,4 +1,4 @@
-"""Two runs over the same items: the overlap of their clusters."""
+"""Comparison of two runs over the same items, by the overlap of their clusters."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from hercules_scale.evaluation.external import external_metrics
 from hercules_scale.explorer.open_run import OpenRun
 from hercules_scale.storage.tables import iterate_batches
 
-# Clusters that are shown, the largest first, each with so many of the other run.
+# Clusters that are shown, the largest first, and clusters of the other run shown beside each.
 SHOWN, PARTNERS = 300, 3
 # Runs with items in another order are joined by id in memory.
 MAX_JOINED = 2_000_000
 
 
 def compare(one: OpenRun, other: OpenRun, level: int, other_level: int) -> dict[str, Any]:
-    """Return the agreement of two levels, and the clusters of the second that hold each cluster of
-    the first.
+    """Return the agreement of a level of each run, and the clusters of the second run that overlap
+    most with each cluster of the first.
 
     Raises:
         InputError: There is no such level, or the runs have no items in common.
@@ -70,7 +70,7 @@ def compare(one: OpenRun, other: OpenRun, level: int, other_level: int) -> dict[
 def _labels(
     one: OpenRun, other: OpenRun, level: int, other_level: int
 ) -> Iterator[tuple[Any, Any]]:
-    """Yield the clusters of the items that both have, some at a time."""
+    """Yield the cluster ids of common items in both runs, a batch at a time."""
     n_aligned = 0
     if one.n_items == other.n_items:
         for left, right in zip(_batches(one, level), _batches(other, other_level), strict=True):
@@ -105,7 +105,7 @@ def _labels(
 
 
 def _batches(run: OpenRun, level: int, rows: int = 16_384) -> Iterator[tuple[pa.Array, pa.Array]]:
-    """Yield ids and clusters in the order of the rows, the same number at a time for any run."""
+    """Yield ids and clusters of items in row order, in batches of ``rows`` in every run."""
     waiting: list[pa.Table] = []
     n_waiting = 0
     for file in run.finished.files["memberships"]:

@@ -1,14 +1,15 @@
-"""Files that the explorer makes of a run, for a browser to save."""
+"""Exports of a run that the explorer offers as downloads."""
 
 from __future__ import annotations
 
 from hercules_scale.hierarchy import Hierarchy
+from hercules_scale.results.plot import check_matplotlib
 from hercules_scale.results.rows_csv import harmless
 from hercules_scale.storage.store import Store
 
 BINARY = "application/octet-stream"
 EXPORTS = {
-    # As files to be saved: opened here they would be pages of the explorer.
+    # A browser must save an HTML export; opened here it would be a page of the explorer.
     "html": BINARY,
     "json": "application/json",
     "csv": "text/csv",
@@ -18,16 +19,17 @@ EXPORTS = {
 
 
 def write_export(store: Store, form: str, path: str) -> None:
-    """Write a run in one of the ``EXPORTS`` to a file of this machine."""
+    """Write a run to a local file, in one of the formats of ``EXPORTS``."""
     hierarchy = Hierarchy(store)
     if form == "clusters.csv":
         vectors = ["centroid", "description_embedding"]
         clusters = hierarchy.clusters().drop(columns=vectors)
         harmless(clusters).to_csv(path, index=False)
     elif form == "map.png":
+        check_matplotlib()
         import matplotlib
 
-        # Windows belong to a main thread, which this is not.
+        # A backend with windows would need the main thread.
         matplotlib.use("Agg")
         hierarchy.data_map(path=path)
     else:

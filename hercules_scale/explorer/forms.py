@@ -1,8 +1,7 @@
-"""The configuration of a run as fields of a form, and back.
+"""The configuration of a run as fields of a form, and the way back.
 
-Fields come out of the configuration's own schema, with its bounds and its help. Keys that name
-places or code are not among them: where a run reads and writes is for those to say who started the
-explorer.
+Fields come from the configuration's schema, with bounds and help. Keys that name places or code are
+left out: only the person who started the explorer decides where a run reads and writes.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ MODELS = {
     "embedding.text_model": embedding_aliases(),
     "summaries.model": chat_aliases(),
 }
-"""Models that packages hold, to choose from."""
+"""Models of installed packages that the form offers."""
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.:-]*)?")
 KINDS = {"boolean", "integer", "number", "string"}
 BOUNDS = {
@@ -36,11 +35,11 @@ BOUNDS = {
 
 
 def fields() -> list[dict[str, Any]]:
-    """Return every key that may be given, in the order of the configuration.
+    """Return a field for every key that a browser may set, in the order of the configuration.
 
     Returns:
-        Of each: ``key``, ``kind`` (boolean, integer, number, string, choice, yaml), ``default``,
-        ``help``, ``bounds`` in words, ``choices``.
+        For each key: ``key``, ``kind`` (boolean, integer, number, string, choice, yaml),
+        ``default``, ``help``, ``bounds`` in words, ``choices``.
     """
     schema = RunConfig.model_json_schema()
     defaults = parse_config({"input": {"path": "-"}, "output": {"path": "-"}}).model_dump()
@@ -61,7 +60,7 @@ def fields() -> list[dict[str, Any]]:
 def _field(key: str, rule: dict[str, Any], default: Any) -> dict[str, Any]:
     branches = [each for each in rule.get("anyOf", [rule]) if each.get("type") != "null"]
     only = branches[0] if len(branches) == 1 else {}
-    # Nothing but Python can give a function.
+    # A function can be given in Python only.
     choices = [choice for choice in only.get("enum", []) if choice != CALLABLE]
     kind = "choice" if choices else only.get("type", "yaml")
     if kind not in KINDS and kind != "choice":
@@ -81,15 +80,15 @@ def _field(key: str, rule: dict[str, Any], default: Any) -> dict[str, Any]:
 
 
 def configuration(given: dict[str, Any], paths: list[str], output: str) -> RunConfig:
-    """Return the configuration that a form describes.
+    """Return the configuration from the values of a form.
 
     Args:
-        given: Values of the form, by key; blank texts mean the default.
+        given: Values of the form by key; blank ones mean the default.
         paths: Input of the run.
-        output: Folder of its output.
+        output: Output folder of the run.
 
     Raises:
-        ConfigError: A key is unknown or its value impossible.
+        ConfigError: A key is unknown or its value is invalid.
     """
     known = {field["key"]: field for field in fields()}
     values: dict[str, Any] = {"input": {"path": paths}, "output": {"path": output}}
@@ -114,7 +113,7 @@ def configuration(given: dict[str, Any], paths: list[str], output: str) -> RunCo
 
 
 def _check_model(key: str, name: Any) -> None:
-    """Refuse a model that is a folder of this machine."""
+    """Refuse a model that is a folder on this machine."""
     if not isinstance(name, str) or not HUB_ID.fullmatch(name) or Path(name).exists():
         raise ConfigError(
             f"{key} must be one of {', '.join(MODELS[key])}, or the name of a model elsewhere, got "

@@ -1,7 +1,7 @@
-"""Runs that are started from the page: files that were sent, the process, its log, its end.
+"""Runs that are started from the page: uploads, processes, logs and their ends.
 
-Everything lies in one folder that whoever started the explorer named; browsers know uploads and
-runs by numbers that are given here.
+Everything lies in one folder, which the person who started the explorer chose. Browsers know
+uploads and runs by number only.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import pyarrow as pa
 import yaml
 
 from hercules_scale.config.reading import CsvConfig, InputConfig
+from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import HerculesScaleError, InputError
 from hercules_scale.explorer.forms import configuration
 from hercules_scale.reading.csv_files import csv_rows
@@ -45,7 +46,7 @@ class Upload:
     """A file that a browser sent.
 
     Attributes:
-        name: Its name there, for people alone.
+        name: Original name, for people only.
         path: Path on this machine.
     """
 
@@ -55,14 +56,14 @@ class Upload:
 
 @dataclass
 class Job:
-    """A run that was started here.
+    """A run that was started from the page.
 
     Attributes:
         name: Name for people.
-        output: Folder of its tables.
-        process: Process that runs it.
-        run: Its number among the runs that are shown.
-        cancelled: Whether somebody stopped it.
+        output: Output folder.
+        process: Process of the run.
+        run: Number among the runs that are shown.
+        cancelled: Whether a person stopped it.
     """
 
     name: str
@@ -89,7 +90,7 @@ class Job:
         }
 
     def cancel(self) -> None:
-        """Have it stop as by Ctrl+C, and after a while for certain."""
+        """Stop the process as Ctrl+C does; kill it if it is alive after ``STOP_SECONDS``."""
         if self.process.poll() is not None:
             return
         self.cancelled = True
@@ -111,20 +112,25 @@ class Jobs:
 
     Attributes:
         folder: Folder of all files.
-        inputs: Paths and URIs that runs may be of besides uploads.
+        inputs: Paths and URIs that runs may read besides uploads.
+        storage: Access to the inputs.
+        uploads: Files that browsers sent.
+        jobs: Runs that were started.
+        lock: Lock of the lists of uploads and jobs.
     """
 
     folder: Path
     inputs: list[str] = field(default_factory=list)
+    storage: StorageConfig | None = None
     uploads: list[Upload] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def new_upload(self, name: str) -> tuple[int, BinaryIO]:
-        """Return the number of a file to be sent, and a stream to write it to.
+        """Return the number of a new upload, and a stream to write it to.
 
         Raises:
-            InputError: It is of no kind that a run reads.
+            InputError: A run cannot read files of this type.
         """
         ending = name.rpartition(".")[2].lower()
         if ending not in ENDINGS:
@@ -137,40 +143,40 @@ class Jobs:
         return number, path.open("xb")
 
     def upload(self, number: int) -> Upload:
-        """Return a file that was sent.
+        """Return an upload.
 
         Raises:
-            InputError: There is none of this number.
+            InputError: There is no upload of this number.
         """
         if not 0 <= number < len(self.uploads) or not self.uploads[number].path.exists():
             raise InputError(f"there is no upload {number}")
         return self.uploads[number]
 
     def input(self, number: int) -> str:
-        """Return a place that whoever started the explorer named.
+        """Return an allowed input.
 
         Raises:
-            InputError: There is none of this number.
+            InputError: There is no input of this number.
         """
         if not 0 <= number < len(self.inputs):
             raise InputError(f"there is no input {number}")
         return self.inputs[number]
 
     def preview(self, number: int, is_input: bool = False) -> dict[str, Any]:
-        """Return the first rows of a file as a run reads them, and what it takes them for.
+        """Return the first rows of a file as a run reads them, and the modality it detects.
 
         Args:
-            number: Number of an upload.
-            is_input: Whether it is that of an input.
+            number: Number of an upload or of an allowed input.
+            is_input: Whether it is the number of an allowed input.
 
         Raises:
-            InputError: It cannot be read.
+            InputError: The file cannot be read.
         """
         upload = None if is_input else self.upload(number)
         path = self.input(number) if upload is None else str(upload.path)
         name = path if upload is None else upload.name
         config = InputConfig(path=path)
-        sources = list_sources(config.paths)
+        sources = list_sources(config.paths, storage=self.storage)
         found: dict[str, Any] = {
             "name": name,
             "size_bytes": sum(each.size_bytes for each in sources),
@@ -178,7 +184,7 @@ class Jobs:
         try:
             columns = survey(config, sources).columns
         except HerculesScaleError as error:
-            # The user may have to name its columns; its rows help with that.
+            # The user may have to name columns; the rows help with that.
             found["problem"] = str(error).replace(path, name)
             return found | ({} if upload is None else _plain_preview(upload.path))
         found["modality"] = columns.modality
@@ -191,13 +197,13 @@ class Jobs:
         """Start a run.
 
         Args:
-            values: ``uploads``, their numbers, or ``input``, that of an input; ``name``;
-                ``config``, what was filled in by key.
-            run: Number that it will be shown under.
+            values: ``uploads``, a list of their numbers, or ``input``, the number of an allowed
+                input; ``name``; ``config``, values of the form by key.
+            run: Number of the run among those that are shown.
 
         Raises:
             ConfigError: The configuration is wrong.
-            InputError: There is no such upload, or too much is running.
+            InputError: There is no such upload or input, or too many runs are going on.
         """
         given, name = values.get("config"), values.get("name")
         if not isinstance(given, dict):
@@ -213,8 +219,10 @@ class Jobs:
             raise InputError(f"{RUNNING_AT_ONCE} runs are going on; wait for one or cancel it")
         output = self.folder / "runs" / f"{_stamp()}-{len(self.jobs)}"
         config = configuration(given, paths, str(output))
-        sources = list_sources(paths, documents=config.input.documents)
-        # Cells of a table may name any file.
+        if self.storage is not None:
+            config = config.model_copy(update={"storage": self.storage})
+        sources = list_sources(paths, documents=config.input.documents, storage=config.storage)
+        # Cells of an image column could name any file.
         is_table = sources[0].format != "image"
         if is_table and survey(config.input, sources).columns.image is not None:
             raise InputError("images are sent as files here, not as columns of a table")
@@ -227,7 +235,7 @@ class Jobs:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                # So that Ctrl+C of the explorer does not reach it twice.
+                # In its own session the run does not get the explorer's Ctrl+C a second time.
                 start_new_session=True,
             )
         job = Job(str(name)[:200], output, process, run)
@@ -242,17 +250,17 @@ class Jobs:
         return [self.upload(number) for number in numbers]
 
     def job(self, number: int) -> Job:
-        """Return a run that was started here.
+        """Return a run that was started from the page.
 
         Raises:
-            InputError: There is none of this number.
+            InputError: There is no job of this number.
         """
         if not 0 <= number < len(self.jobs):
             raise InputError(f"there is no job {number}")
         return self.jobs[number]
 
     def stop(self) -> None:
-        """Cancel what is running, and wait for its end."""
+        """Cancel all running jobs, and wait for their end."""
         for job in self.jobs:
             job.cancel()
         for job in self.jobs:
@@ -273,7 +281,7 @@ def _shown(table: pa.Table) -> dict[str, Any]:
 def _cell(value: Any) -> str:
     text = "" if value is None else str(value)
     if isinstance(value, bytes):
-        # Texts are read as bytes, as which they come from files.
+        # Texts of files are read as bytes.
         try:
             text = value.decode()
         except UnicodeDecodeError:
@@ -282,13 +290,13 @@ def _cell(value: Any) -> str:
 
 
 def _plain_preview(path: Path) -> dict[str, Any]:
-    """Return columns and first rows of a table of whatever columns; none of what is no table.
+    """Return columns and first rows of a table, whatever its columns; empty lists for other files.
 
-    Memory: that of a run's reader, some 16 MiB of the file decoded, however large it is.
+    Memory: some 16 MiB of the decoded file, whatever its size.
     """
     try:
         (source,) = list_sources([str(path)])
-        # Refuses what is too wide before it is read.
+        # This refuses tables that are too wide before rows are read.
         head = read_file_head(InputConfig(path=str(path)), source)
         names = list(head.kinds)[:PREVIEW_COLUMNS]
         if source.format == "parquet":

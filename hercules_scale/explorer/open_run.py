@@ -1,8 +1,8 @@
-"""A run as the explorer reads it: clusters whole, items by page.
+"""A run as the explorer reads it: all clusters at once, items by page.
 
-Clusters are held without their vectors, which are read where somebody asks for neighbours or for
-the map of descriptions. Items come out of ``cluster_items``, where those of a cluster lie side by
-side; a run that was made without it has it made beside the explorer.
+Clusters are held without their vectors, which are read when neighbours or the map of descriptions
+are asked for. Items are read from ``cluster_items``, where the items of a cluster are adjacent
+rows; for a run without this table the explorer makes it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import column_vectors, read_rows, read_tables
 
 READERS = 8
-# Columns of items that name them, and those that say what they are.
+# Columns that a withheld item still shows.
 NAMING = ("row", "item_id")
 
 
@@ -38,8 +38,8 @@ class OpenRun:
     """A run that has clusters.
 
     Args:
-        run: Its tables.
-        clusters: Every cluster, without vectors.
+        run: Tables of the run.
+        clusters: All clusters, without vectors.
     """
 
     def __init__(self, run: Run, clusters: pa.Table) -> None:
@@ -57,10 +57,10 @@ class OpenRun:
 
     @classmethod
     def of(cls, store: Store) -> OpenRun:
-        """Return a finished run, or one that has come as far as its clusters.
+        """Return a finished run, or an unfinished one that has clusters already.
 
         Raises:
-            InputError: There is none, or it has no clusters of its own.
+            InputError: There is no run, or it has no clusters.
         """
         if not store.exists(layout.SUCCESS) and store.exists(layout.RUN):
             found = unfinished_run(store)
@@ -78,13 +78,13 @@ class OpenRun:
 
     @property
     def store(self) -> Store:
-        """The output."""
+        """Store of the output."""
         return self.finished.store
 
     def _withheld(self) -> NDArray[np.bool_]:
-        """Return whether each finest cluster is too small to show what its items are.
+        """Return whether each finest cluster is withheld for privacy.
 
-        All are, where privacy is asked for and it is not known yet which are.
+        Before the run knows which clusters are too small, all are withheld if it has limits.
         """
         table, privacy = self.level(1), self.finished.config("privacy")
         if table["summary_source"].null_count == table.num_rows:
@@ -95,19 +95,19 @@ class OpenRun:
 
     @property
     def n_items(self) -> int:
-        """Items in all."""
+        """Number of items."""
         return int(self.order.starts[-1])
 
     def level(self, level: int) -> pa.Table:
-        """Return the clusters of one level by id, as the output has them."""
+        """Return the clusters of one level in order of id, without edits."""
         first = self._first[level - 1]
         return self.clusters.slice(first, self._first[level] - first)
 
     def check(self, key: ClusterKey) -> ClusterKey:
-        """Return the same cluster, if there is such a one.
+        """Check that a cluster exists, and return its key.
 
         Raises:
-            InputError: There is none.
+            InputError: There is no such cluster.
         """
         level, cluster_id = key
         if not 1 <= level <= self.n_levels or not 0 <= cluster_id < len(self.level(level)):
@@ -115,17 +115,17 @@ class OpenRun:
         return key
 
     def check_row(self, row: int) -> int:
-        """Return the same row, if there is such a one.
+        """Check that a row exists, and return it.
 
         Raises:
-            InputError: There is none.
+            InputError: There is no such row.
         """
         if not 0 <= row < self.n_items:
             raise InputError(f"there is no row {row}; rows are 0 to {self.n_items - 1}")
         return row
 
     def withholds(self, row: int) -> bool:
-        """Return whether the cluster of an item is too small to show what the item is."""
+        """Return whether the finest cluster of an item is withheld for privacy."""
         if not self.withheld.any():
             return False
         (member,) = self.rows("memberships", [row])
@@ -135,7 +135,7 @@ class OpenRun:
         """Return one cluster with its edits.
 
         Raises:
-            InputError: There is none.
+            InputError: There is no such cluster.
         """
         level, cluster_id = self.check(key)
         row = self.level(level).slice(cluster_id, 1)
@@ -151,7 +151,8 @@ class OpenRun:
         return found
 
     def span(self, key: ClusterKey | None) -> tuple[int, int]:
-        """Return first and last place of a cluster's items among all, in the order of the tree."""
+        """Return the first place of a cluster's items in the order of the tree, and the place
+        after the last; for None those of all items."""
         if key is None:
             return 0, self.n_items
         level, cluster_id = self.check(key)
@@ -159,10 +160,10 @@ class OpenRun:
         return start, stop
 
     def vectors(self, level: int, name: str) -> NDArray[np.float32] | None:
-        """Return centroids or embeddings of the descriptions of a level, shape (k, d), where all
-        have one.
+        """Return centroids or description embeddings of a level, shape (k, d); None unless all
+        clusters have one.
 
-        Memory: 4 bytes a number, kept for the level that was asked for last.
+        Memory: 4 bytes per number; the result for the last level and column is kept.
         """
         with self._lock:
             held = getattr(self, "_vectors", None)
@@ -181,7 +182,7 @@ class OpenRun:
         return column_vectors(table[name])
 
     def rows(self, table: str, rows: list[int]) -> list[dict[str, Any]]:
-        """Return the rows of a table with a row an item, in the order given, without thumbnails."""
+        """Return some rows of a table of items, in the order given, without thumbnails."""
         files = self.finished.files.get(table, [])
         columns = [name for name in self.columns(table) if name != "thumbnail"]
         starts = np.cumsum([0, *(file.rows for file in files)])
@@ -202,13 +203,13 @@ class OpenRun:
             return list(readers.map(read, rows))
 
     def columns(self, table: str) -> list[str]:
-        """Return the names of the columns of a table; none where it was not published."""
+        """Return the column names of a table; an empty list if it was not published."""
         if table not in self._columns:
             self._columns[table] = self.finished.columns(table)
         return self._columns[table]
 
     def thumbnail(self, row: int) -> bytes | None:
-        """Return the picture of an item, where it has one."""
+        """Return the thumbnail of an item; None if it has none or is withheld."""
         self.check_row(row)
         if "thumbnail" not in self.columns("items") or self.withholds(row):
             return None
@@ -222,5 +223,5 @@ class OpenRun:
 
     @cached_property
     def numbers(self) -> list[str]:
-        """Numeric columns of the items, in the order of ``numbers``."""
+        """Names of the numeric columns, in the order of the column ``numbers``."""
         return [name for name in self.columns("items") if name not in NOT_NUMBERS]

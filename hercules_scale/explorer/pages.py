@@ -1,4 +1,4 @@
-"""Items of a run by page, in the order of the tree."""
+"""Pages of a run's items, in the order of the tree."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord
 
-# Footers of Parquet files that are kept, about a megabyte each at most.
+# Footers of Parquet files that are kept, of about a megabyte each at most.
 FOOTERS = 32
 TELLING = ("title", "description", "text", "image_uri", "thumbnail", "numbers")
 
 
 class Pages:
-    """The table ``cluster_items``, by places in the order of the tree.
+    """The table ``cluster_items``, by place in the order of the tree.
 
     Args:
-        store: Folder that it is in.
-        files: Its files; none where it has still to be made.
-        withheld: Whether each finest cluster is too small to show what its items are.
+        store: Store of the table.
+        files: Files of the table; empty if it is still to be made.
+        withheld: Whether each finest cluster is withheld for privacy.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Pages:
         return names
 
     def read(self, start: int, stop: int, columns: list[str]) -> pa.Table:
-        """Return some rows; only row groups that hold any are read."""
+        """Return the rows from ``start`` to ``stop``; only their row groups are read."""
         tables = [
             table.slice(
                 max(start - first, 0), min(stop, first + table.num_rows) - max(start, first)
@@ -58,7 +58,8 @@ class Pages:
         return pa.concat_tables(tables)
 
     def sample(self, start: int, stop: int, columns: list[str], most: int) -> pa.Table:
-        """Return some rows, or about ``most`` of them, taken from row groups at equal distances."""
+        """Return the rows from ``start`` to ``stop``; if there are more than ``most``, a sample of
+        row groups at equal distances."""
         if stop - start <= most:
             return self.read(start, stop, columns)
         n_groups = len(self.places(start, stop))
@@ -75,9 +76,10 @@ class Pages:
     def groups(
         self, start: int, stop: int, columns: list[str], wanted: set[int] | None = None
     ) -> Iterator[tuple[int, pa.Table]]:
-        """Yield row groups that hold some rows, each with the place of its first row.
+        """Yield the row groups that hold rows from ``start`` to ``stop``, each with the place of
+        its first row.
 
-        Where items are named, items of clusters that are too small show nothing but their names.
+        If the columns hold ``item_id``, texts, images and numbers of withheld items are null.
         """
         hides = "item_id" in columns and bool(self._withheld.any())
         read = [*columns, "level_1"] if hides and "level_1" not in columns else columns
@@ -91,7 +93,7 @@ class Pages:
             yield first, self._shown(table).select(columns) if hides else table
 
     def group(self, path: str, group: int, columns: list[str]) -> pa.Table:
-        """Return one row group, whoever its items belong to."""
+        """Return one row group, withheld items included."""
         return self._open(path).read_row_group(group, columns=columns)
 
     def _open(self, path: str) -> pq.ParquetFile:
@@ -99,7 +101,7 @@ class Pages:
         return pq.ParquetFile(place, filesystem=self.store.arrow, metadata=footer)
 
     def _shown(self, table: pa.Table) -> pa.Table:
-        """Return rows; rows of clusters that are too small have names and figures alone."""
+        """Return a table with nulls in the columns ``TELLING`` of withheld items."""
         hidden = pa.array(self._withheld[table["level_1"].to_numpy()])
         for place, name in enumerate(table.column_names):
             if name in TELLING:
@@ -109,7 +111,11 @@ class Pages:
         return table
 
     def places(self, start: int, stop: int) -> list[tuple[str, int, int, int]]:
-        """Return file, number, first row and rows of each row group that holds some rows."""
+        """Return the row groups that hold rows from ``start`` to ``stop``.
+
+        Returns:
+            Of each: file, number in the file, first row, number of rows.
+        """
         found = []
         low = int(np.searchsorted(self._starts, start, side="right")) - 1
         for number in range(max(low, 0), len(self.files)):

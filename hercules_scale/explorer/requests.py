@@ -1,4 +1,4 @@
-"""Values that a request to the explorer holds."""
+"""Values of a request to the explorer."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ MAX_BODY_BYTES = 1_000_000
 
 
 async def body(request: Request) -> dict[str, Any]:
-    """Return the JSON object that a request holds.
+    """Return the JSON object in the body of a request.
 
     Raises:
-        InputError: It holds another thing, or too much.
+        InputError: The body is not a JSON object, or is too large.
     """
     data = b""
     async for chunk in request.stream():
@@ -36,10 +36,10 @@ def query_number(request: Request, name: str, default: int | None = None) -> int
     """Return a number of the query.
 
     Raises:
-        InputError: It is none, or is left out and has no default.
+        InputError: The value is not a whole number, or is left out and has no default.
     """
     text = request.query_params.get(name, "" if default is None else str(default))
-    # int() would take any length and any script's digits.
+    # int() would accept any length, and digits of any script.
     if not (text.isascii() and text.isdigit() and len(text) <= 18):
         raise InputError(f"{name} must be a whole number, got {text[:40]!r}")
     return int(text)
@@ -51,12 +51,12 @@ def query_key(request: Request) -> tuple[int, int]:
 
 
 def query_key_if_any(request: Request) -> tuple[int, int] | None:
-    """Return level and id of the cluster; None where the query names no level."""
+    """Return level and id of the cluster that the query names; None if it names no level."""
     return query_key(request) if "level" in request.query_params else None
 
 
 def query_page(request: Request) -> tuple[int, int]:
-    """Return the number of the first row of a page, and how many rows it has."""
+    """Return the first row of a page, and its number of rows."""
     return query_number(request, "offset", 0), query_number(request, "limit", 50)
 
 
@@ -64,7 +64,7 @@ def body_number(values: dict[str, Any], name: str) -> int:
     """Return a number of a body.
 
     Raises:
-        InputError: It is none.
+        InputError: The value is not a whole number.
     """
     value = values.get(name)
     if type(value) is not int:
@@ -73,10 +73,10 @@ def body_number(values: dict[str, Any], name: str) -> int:
 
 
 def body_text(values: dict[str, Any], name: str) -> str | None:
-    """Return a text of a body; None where it is left out.
+    """Return a text of a body; None if it is left out.
 
     Raises:
-        InputError: It is no text.
+        InputError: The value is not text.
     """
     value = values.get(name)
     if value is not None and not isinstance(value, str):

@@ -1,9 +1,9 @@
 """Search over clusters and items, by words and by meaning.
 
-Items are searched in the order of the tree for as long as a request may take; the answer says how
-far it came, and the next request goes on from there. So the first hits come at once however large
-the run is. By meaning they are searched in the order of how near their clusters are, as in an
-inverted file (Sivic and Zisserman, Video Google, ICCV 2003) with the finest clusters as its lists.
+A search for items by words reads them in the order of the tree for a limited time, and returns the
+place it reached; the next request goes on there. So the first hits of a run of any size come at
+once. A search by meaning reads the nearest clusters first, as in an inverted file (Sivic and
+Zisserman, Video Google, ICCV 2003) with the finest clusters as its lists.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ ITEM_COLUMNS = ["row", "item_id", "description", "level_1"]
 
 
 def words_of(query: str) -> list[str]:
-    """Return the words that must all be there.
+    """Return the words of a query.
 
     Raises:
-        InputError: There are none or too many.
+        InputError: There are no words, too many words or too many characters.
     """
     words = query.lower().split()
     if not words or len(words) > MAX_WORDS or len(query) > MAX_CHARACTERS:
@@ -49,8 +49,8 @@ def words_of(query: str) -> list[str]:
 
 
 def find_clusters(run: OpenRun, query: str) -> dict[str, Any]:
-    """Return clusters with all words in title, description, note or key phrases, larger ones
-    first."""
+    """Return clusters with all words of a query in title, description, note or key phrases, the
+    largest first."""
     words = words_of(query)
     table = run.clusters
     phrases = pc.binary_join(table["keyphrases"].combine_chunks(), " ")
@@ -74,15 +74,15 @@ def find_clusters(run: OpenRun, query: str) -> dict[str, Any]:
 
 
 def find_items(run: OpenRun, query: str, start: int = 0) -> dict[str, Any]:
-    """Return items with all words in their id or the beginning of their text.
+    """Return items with all words of a query in their id or the beginning of their text.
 
     Args:
-        run: Where.
+        run: The run.
         query: Words.
-        start: Position that an earlier request reached.
+        start: Place that an earlier request reached.
 
     Returns:
-        Hits, how far the search came, and of how many.
+        Hits, place that the search reached, number of items.
     """
     words = words_of(query)
     if start < 0:
@@ -91,7 +91,7 @@ def find_items(run: OpenRun, query: str, start: int = 0) -> dict[str, Any]:
     hits: list[dict[str, Any]] = []
     reached = n_items = run.n_items
     for first, group in run.items.groups(start, n_items, ITEM_COLUMNS):
-        # The row group that an earlier request ended in begins before it.
+        # The first row group may begin before the place that an earlier request reached.
         rows = group.slice(max(start - first, 0))
         texts = [pc.fill_null(rows["item_id"], ""), pc.fill_null(rows["description"], "")]
         places = np.flatnonzero(_all_words(texts, words).to_numpy(zero_copy_only=False))
@@ -119,15 +119,15 @@ def _all_words(texts: list[Any], words: list[str]) -> Any:
 
 
 def similar_items(run: OpenRun, row: int, start: int = 0) -> dict[str, Any]:
-    """Return items with the vectors nearest to an item's, in the space of the embeddings.
+    """Return items with the nearest embeddings to that of an item.
 
     Args:
-        run: Where.
-        row: The item.
-        start: Position that an earlier request reached.
+        run: The run.
+        row: Row of the item.
+        start: Number of row groups that earlier requests have read.
 
     Raises:
-        InputError: There is no such row, privacy keeps it back, or the run has no vectors.
+        InputError: There is no such row, the item is withheld, or the run has no vectors.
     """
     if run.withholds(run.check_row(row)):
         raise InputError("privacy keeps the items of this small cluster back")
@@ -145,22 +145,22 @@ def similar_items(run: OpenRun, row: int, start: int = 0) -> dict[str, Any]:
 def nearest_items(
     run: OpenRun, vector: Vectors, start: int, metric: str, but: int = -1
 ) -> dict[str, Any]:
-    """Return items nearest to a vector, in row groups of ``cluster_items``, the most promising
-    first.
+    """Return the items nearest to a vector, from the most promising row groups of
+    ``cluster_items``.
 
     Args:
-        run: Where.
-        vector: Shape (d,).
-        start: Row groups that earlier requests have read.
+        run: The run.
+        vector: Vector, shape (d,).
+        start: Number of row groups that earlier requests have read.
         metric: ``squared_l2`` or ``cosine``.
         but: Row of an item that is left out.
 
     Returns:
-        The nearest of these row groups, each with its cosine or squared distance, how many groups
-        and items were read until now, and of how many.
+        The nearest items of these row groups, each with its cosine or squared distance; the
+        numbers of groups and items read so far, and of all.
 
     Raises:
-        InputError: The run has no vectors of its items, or of another length.
+        InputError: The run has no vectors of its items, or vectors of another length.
     """
     score = SCORES[metric]
     if CODES not in run.items.columns:
@@ -168,7 +168,7 @@ def nearest_items(
             "this run was made by a version that kept no vectors in the order of the tree; "
             "run it again into a new output to search its items by meaning"
         )
-    # As long again may take what is shown of the items that are found.
+    # Reading the columns that are shown may take as long again.
     until = time.monotonic() + SECONDS / 2
     places = _promising(run, score(_centroids(run, len(vector)), vector))
     places, done = places[start:], sum(place[3] for place in places[:start])
@@ -195,7 +195,7 @@ def nearest_items(
             done += sum(place[3] for place in taken)
         shown = np.isfinite(best[0])
         scores, where = best[0][shown].astype(float).round(4), best[1][shown]
-        # Many lie in the same row groups, each of which is read once.
+        # Hits often share a row group; each group is read once.
         spans = {place[2]: place[2] + place[3] for place in places[:n_groups]}
         firsts = np.array(sorted(spans))
         own = firsts[np.searchsorted(firsts, where, side="right") - 1]
@@ -221,7 +221,7 @@ def nearest_items(
 
 
 def _centroids(run: OpenRun, dimension: int) -> Vectors:
-    """Return vectors of the finest clusters in the order of the tree, shape (k, d)."""
+    """Return centroids of the finest clusters in the order of the tree, shape (k, d)."""
     centroids = run.vectors(1, "centroid")
     if centroids is None or centroids.shape[1] != dimension:
         raise InputError("the items of this run were not embedded by such a model")
@@ -229,7 +229,12 @@ def _centroids(run: OpenRun, dimension: int) -> Vectors:
 
 
 def _promising(run: OpenRun, scores: Vectors) -> list[tuple[str, int, int, int]]:
-    """Return row groups by the best score of a cluster in them; scores of shape (k,)."""
+    """Return row groups in descending order of the best score of their clusters.
+
+    Args:
+        run: The run.
+        scores: Score of each finest cluster in the order of the tree, shape (k,).
+    """
     places = run.items.places(0, run.n_items)
     starts = run.order.starts
     firsts = np.searchsorted(starts, [place[2] for place in places], side="right") - 1
@@ -239,13 +244,13 @@ def _promising(run: OpenRun, scores: Vectors) -> list[tuple[str, int, int, int]]
 
 
 def cosines(vectors: Vectors, vector: Vectors) -> Vectors:
-    """Return cosines of vectors, shape (n, d), with a vector, shape (d,)."""
+    """Return the cosines, shape (n,), of vectors, shape (n, d), with a vector, shape (d,)."""
     lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(vector)
     return np.asarray(vectors @ vector / np.maximum(lengths, 1e-12), np.float32)
 
 
 def _nearness(vectors: Vectors, vector: Vectors) -> Vectors:
-    """Return negative squared L2 distances."""
+    """Return negative squared L2 distances, shape (n,)."""
     difference = vectors - vector
     return np.asarray(-np.einsum("ij,ij->i", difference, difference), np.float32)
 
@@ -254,7 +259,7 @@ SCORES = {"cosine": cosines, "squared_l2": _nearness}
 
 
 class Meaning:
-    """The embedding model of a run, loaded when somebody first searches by meaning.
+    """Search by meaning; loads the run's embedding model at the first search.
 
     Args:
         run: The run.
@@ -267,11 +272,10 @@ class Meaning:
         self._lock = threading.Lock()
 
     def find(self, query: str) -> dict[str, Any]:
-        """Return clusters with the titles and descriptions nearest in meaning to a query, nearest
-        first.
+        """Return the clusters with labels nearest in meaning to a query, nearest first.
 
         Raises:
-            InputError: The run's descriptions were not embedded, or its model is not here.
+            InputError: The run's labels were not embedded, or its model cannot be loaded.
         """
         words_of(query)
         run = self._run
@@ -299,10 +303,10 @@ class Meaning:
         return {"n_hits": len(hits), "hits": hits[:MAX_HITS]}
 
     def find_items(self, query: str, start: int = 0) -> dict[str, Any]:
-        """Return the items that mean what is asked, nearest first; see ``nearest_items``.
+        """Return the items nearest in meaning to a query, nearest first; see ``nearest_items``.
 
         Raises:
-            InputError: The items were not embedded as texts, or the model is not here.
+            InputError: The items were not embedded as texts, or the model cannot be loaded.
         """
         words_of(query)
         config = self._run.finished.config
@@ -322,25 +326,24 @@ class Meaning:
                 run = self._run.finished
                 if "imported" in run.record:
                     raise InputError("a model of another package embedded this run")
-                config = run_config(run.store, run.record)
-                encoder = config.text_embedding
+                try:
+                    config = run_config(run.store, run.record)
+                    encoder = config.text_embedding
+                    named = {config.text_model_key: encoder.model}
+                    if not (names_function(encoder.model) or encoder.engine == "openai"):
+                        check_models(run.store.uri, named, self._models)
+                except InputError as error:
+                    raise _unavailable(str(error)) from None
                 if names_function(encoder.model):
-                    raise InputError(
-                        "search by meaning is not available: a function of Python embedded this "
-                        "run, and the explorer does not have it; search by words"
+                    raise _unavailable(
+                        "a function of Python embedded this run, and the explorer does not have it"
                     )
                 if encoder.engine == "openai":
-                    raise InputError(
-                        "search by meaning is not available: an endpoint embedded this run, and "
-                        "the explorer asks none; search by words"
-                    )
-                try:
-                    named = {config.text_model_key: encoder.model}
-                    check_models(run.store.uri, named, self._models)
-                except InputError as error:
-                    raise InputError(
-                        f"search by meaning is not available: {error}; search by words"
-                    ) from None
+                    raise _unavailable("an endpoint embedded this run, and the explorer asks none")
                 self._encoder = load_encoder(encoder, run.store.options)
             found: NDArray[np.float32] = self._encoder.encode([query])[0]
             return found
+
+
+def _unavailable(reason: str) -> InputError:
+    return InputError(f"search by meaning is not available: {reason}; search by words")

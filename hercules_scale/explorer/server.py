@@ -1,4 +1,4 @@
-"""Starts the explorer's web server."""
+"""The explorer's web server."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ def serve(
     models: Sequence[str] = (),
     storage: StorageConfig | None = None,
 ) -> None:
-    """Serve until it is interrupted.
+    """Serve the explorer until it is interrupted.
 
     Args:
-        uris: Outputs of runs; the first is the one that opens.
-        host: Address to listen on. Beyond this machine a token is asked for: that of
+        uris: Outputs of the runs; the first one opens.
+        host: Address to listen on. If other machines can reach it, browsers need a token:
             ``HERCULES_EXPLORER_TOKEN`` (blank counts as unset), or a new one, which is printed.
-        port: 0 takes any that is free.
-        work: Folder for runs that are started from the page; by default ``runs/explorer`` where
-            only this machine can ask, else there are none.
-        inputs: Their allowed inputs besides files that are sent.
-        models: Folders and hub ids of models that runs were embedded by, which are loaded.
+        port: Port; 0 takes any free one.
+        work: Folder for runs that are started from the page; by default ``runs/explorer`` if only
+            this machine can connect, else no runs can be started.
+        inputs: Inputs that such runs may have besides uploads.
+        models: Folders and hub ids of embedding models that may be loaded.
         storage: Access to the runs.
 
     Raises:
-        InputError: There is no run, the token is short, or the address cannot be listened on.
+        InputError: There is no run, the token is too short, or the address is not available.
     """
     token = _token(host)
     if work is None and is_loopback_host(host):
@@ -54,7 +54,7 @@ def serve(
     folder = None if work is None else Path(work).absolute()
     explorer = Explorer(uris, folder, inputs, models, storage)
     for run in explorer.runs:
-        # A mistake is reported here, not in a browser.
+        # A wrong URI is reported at the start, not in the browser.
         run.state()
         if run.is_finished:
             run.opened()
@@ -67,7 +67,7 @@ def serve(
         guarded, log_level="warning", access_log=False, server_header=False, lifespan="off",
         timeout_graceful_shutdown=2,
     )  # fmt: skip
-    # Of its own accord it would end before the runs that were started from the page.
+    # SIGTERM must stop the runs that were started from the page before the server ends.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     try:
         uvicorn.Server(config).run([listener])
@@ -78,7 +78,7 @@ def serve(
 
 
 def _token(host: str) -> str | None:
-    """Return the token that a browser must send; none on this machine where the user set none."""
+    """Return the token that a browser must send; None for a local host without a set token."""
     token = os.environ.get(TOKEN, "").strip()
     if not token:
         return None if is_loopback_host(host) else secrets.token_urlsafe(24)

@@ -1,4 +1,4 @@
-"""The runs that an explorer shows, by number; browsers name no paths."""
+"""State of each run that the explorer shows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ShownRun:
     """One run, finished or not.
 
     Args:
-        uri: Its output.
+        uri: Output of the run.
         is_starting: Whether it may not have written anything yet.
         models: Models that may be loaded besides aliases.
         storage: Access to the output.
@@ -50,31 +50,31 @@ class ShownRun:
         self._finished = False
         self._opened: OpenRun | None = None
         self._meaning: Meaning | None = None
-        # Shares of the index that is made beside the explorer, and what went wrong with it.
+        # Share of ``cluster_items`` that is done, where the explorer makes it, and its error.
         self.index_share: float | None = None
         self.index_error: str | None = None
 
     @property
     def name(self) -> str:
-        """The last part of where the output lies."""
+        """Last part of the output's path."""
         return self.store.root.rpartition("/")[2] or "run"
 
     @property
     def is_finished(self) -> bool:
-        """Whether everything is published."""
+        """Whether the run is finished."""
         return self._finished or self.store.exists(layout.SUCCESS)
 
     def opened(self) -> OpenRun:
         """Return the run, once it has clusters.
 
         Raises:
-            InputError: It has none, or there is no run.
+            InputError: There is no run, or it has no clusters yet.
         """
         with self._lock:
             if not self._finished:
                 self._finished = self.store.exists(layout.SUCCESS)
                 if self._finished:
-                    # Sessions opened before had no titles yet.
+                    # A run that was opened earlier had no titles yet.
                     self._opened = self._meaning = None
             if self._opened is None:
                 self._opened = OpenRun.of(self.store)
@@ -99,10 +99,10 @@ class ShownRun:
         return run
 
     def refresh_edits(self) -> OpenRun:
-        """Return the run with what others have said of its clusters since.
+        """Return the run with the current edits.
 
         Raises:
-            InputError: It has no clusters.
+            InputError: It has no clusters yet.
         """
         run = self.opened()
         run.edits = read_edits(self.store)
@@ -110,7 +110,7 @@ class ShownRun:
 
     @property
     def meaning(self) -> Meaning:
-        """Search of items by meaning."""
+        """Search for clusters and items by meaning."""
         run = self.opened()
         with self._lock:
             if self._meaning is None:
@@ -118,7 +118,7 @@ class ShownRun:
             return self._meaning
 
     def state(self) -> dict[str, Any]:
-        """Return progress of the run.
+        """Return the state and progress of the run.
 
         Raises:
             InputError: There is no run.
@@ -140,7 +140,7 @@ class ShownRun:
             "index_share": self.index_share,
             "index_error": self.index_error,
             "titles": _titles(record),
-            "has_data_maps": importlib.util.find_spec("datamapplot") is not None,
+            "has_data_maps": all(map(importlib.util.find_spec, ("datamapplot", "matplotlib"))),
             "stages": [asdict(stage) for stage in stage_reports(self.store, record)],
             **{
                 key: record.get(key)
@@ -164,7 +164,7 @@ class ShownRun:
         try:
             files = make_index(run, target, self._show)
         except Exception as error:
-            # It runs in a thread of its own, where its exception would be lost.
+            # An exception in this thread would be lost.
             self.index_error = f"the items cannot be paged: {type(error).__name__}: {error}"[:500]
             return
         run.items = Pages(target, files, run.withheld)
@@ -175,11 +175,11 @@ class ShownRun:
 
 
 def make_index(run: OpenRun, target: Store, show: Any = lambda share: None) -> list[Any]:
-    """Return the table ``cluster_items`` of a run in a folder of our own, made once.
+    """Return the files of the table ``cluster_items``; make it if it is missing.
 
     Args:
         run: The run.
-        target: Destination.
+        target: Store for the table.
         show: Called with the share of the work that is done.
     """
     if target.exists(layout.SUCCESS):
@@ -200,7 +200,7 @@ def make_index(run: OpenRun, target: Store, show: Any = lambda share: None) -> l
 
 
 def _titles(record: dict[str, Any]) -> str | None:
-    """Return the share of titles by their source; None where a run does not say it yet."""
+    """Return the titles by source in words; None while the run has not recorded them."""
     sources, statuses = record.get("summary_source"), record.get("summary_status")
     if not sources or not statuses:
         return None

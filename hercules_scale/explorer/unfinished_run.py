@@ -1,7 +1,7 @@
-"""A run that goes on or was interrupted, as far as it can be looked at: from its clustering on.
+"""Clusters of a run that is going on or was interrupted, once it has clustered its items.
 
-Titles come at the end of a run. Until then clusters have their numbers for titles, and a map by the
-principal components of their centroids.
+Titles come at the end of a run. Until then numbers take their place, and the map shows principal
+components of the centroids.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ WAITING = "waiting"
 
 
 def unfinished_run(store: Store) -> tuple[Run, pa.Table] | None:
-    """Return the state of an unfinished run, and its clusters without vectors; None where there
-    are none yet.
+    """Return an unfinished run, and its clusters without vectors; None if it has no clusters yet.
 
     Raises:
         FileNotFoundError: There is no run.

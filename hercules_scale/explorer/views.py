@@ -1,4 +1,4 @@
-"""Values for JSON that the explorer's pages show; none of it is HTML."""
+"""JSON values for the explorer's pages; none of them is HTML."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from hercules_scale.results.title_sources import title_marks
 from hercules_scale.storage.tables import FileRecord, column_vectors, read_rows, read_tables
 
 MAX_PAGE = 200
-# Items drawn as points, at most; more are a density over a grid.
+# Most items drawn as points; more are drawn as a density on a grid of this size.
 MAX_POINTS, GRID = 20_000, 96
 SAMPLED_ROWS = 131_072
 NEIGHBOURS, BINS = 8, 24
-# Longest text of one item that is sent.
+# Characters of an item's text that are sent, at most.
 TEXT_CHARACTERS = 200_000
 
 
 def finite(values: Any) -> list[float | None]:
-    """Return numbers with five digits for JSON; null for what is none."""
+    """Return numbers of five digits for JSON; None for values that are missing or not finite."""
     return [
         float(f"{value:.5g}") if value is not None and math.isfinite(value) else None
         for value in values
@@ -35,7 +35,7 @@ def finite(values: Any) -> list[float | None]:
 
 
 def tree(run: OpenRun) -> dict[str, Any]:
-    """Return every cluster, a level at a time, in columns by id."""
+    """Return all clusters by level, in columns in order of id."""
     marks = _marks(run)
     levels = []
     for level in range(1, run.n_levels + 1):
@@ -58,7 +58,7 @@ def tree(run: OpenRun) -> dict[str, Any]:
 
 
 def _marks(run: OpenRun) -> dict[int, list[str]]:
-    """Return the marks of titles by level, as the output has them."""
+    """Return the marks of titles by level, without edits."""
     names = ("level", "summary_source", "summary_status")
     levels, sources, statuses = (run.clusters[name].to_pylist() for name in names)
     marks: dict[int, list[str]] = {}
@@ -68,14 +68,15 @@ def _marks(run: OpenRun) -> dict[int, list[str]]:
 
 
 def places(column: pa.ChunkedArray) -> list[list[float | None]]:
-    """Return coordinates, an axis at a time; empty where a cluster has none."""
+    """Return coordinates on the map, a list for each axis; empty if a cluster has none."""
     if column.null_count or column.type.list_size < 2:
         return []
     return [finite(axis) for axis in column_vectors(column).T.tolist()]
 
 
 def description_places(run: OpenRun) -> list[list[list[float | None]]]:
-    """Return the clusters of each level on the principal axes of all descriptions' embeddings.
+    """Return the coordinates of each level's clusters on the principal axes of all description
+    embeddings.
 
     Raises:
         InputError: Descriptions were not embedded.
@@ -89,7 +90,7 @@ def description_places(run: OpenRun) -> list[list[list[float | None]]]:
 
 
 def cluster(run: OpenRun, key: ClusterKey) -> dict[str, Any]:
-    """Return one cluster's page, but its items and its children, which the tree has."""
+    """Return the page of one cluster, without its items and its children, which the tree has."""
     level, cluster_id = key
     values = run.cluster(key)
     edit = run.edits.get(key)
@@ -115,13 +116,13 @@ def cluster(run: OpenRun, key: ClusterKey) -> dict[str, Any]:
 
 
 def exemplars(run: OpenRun, values: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the items nearest to a centroid."""
+    """Return the exemplars of a cluster."""
     ids, rows = values["exemplar_item_ids"] or [], values.get("exemplar_rows")
     if rows is not None:
         return [_shown(run, item) for item in run.rows("items", rows)]
     if not run.items.files:
         return [{"item_id": item_id} for item_id in ids]
-    # A run that does not say which rows they are.
+    # Some runs, such as imported ones, have no rows of exemplars, so their ids are looked up.
     start, stop = run.span((values["level"], values["cluster_id"]))
     wanted = pa.array(ids, pa.string())
     found = {}
@@ -136,7 +137,7 @@ def exemplars(run: OpenRun, values: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _shown(run: OpenRun, item: dict[str, Any]) -> dict[str, Any]:
-    """Return a row of ``items`` as it goes to the browser; its picture goes by itself."""
+    """Return a row of ``items`` for the browser; the thumbnail has its own request."""
     text = item.get("text")
     if text is not None and len(text) > TEXT_CHARACTERS:
         item |= {"text": text[:TEXT_CHARACTERS], "n_characters": len(text)}
@@ -149,8 +150,8 @@ def _shown(run: OpenRun, item: dict[str, Any]) -> dict[str, Any]:
 def statistics(
     run: OpenRun, key: ClusterKey, own: list[dict[str, Any]] | None
 ) -> list[dict[str, Any]]:
-    """Return numeric variables of a cluster, those that set it apart first, each with a
-    histogram."""
+    """Return the numeric variables of a cluster, each with a histogram, the largest deviation from
+    the mean of all items first."""
     if not own:
         return []
     whole = run.finished.record.get("variables") or {}
@@ -181,7 +182,7 @@ def statistics(
 
 
 def distributions(run: OpenRun, key: ClusterKey) -> dict[str, Any]:
-    """Return the distances of the items to the centroid, and to the best other one."""
+    """Return histograms of the items' distances to their centroid, and of their margins."""
     if not run.items.files:
         return {}
     names = {name: f"{name}_{key[0]}" for name in ("distance", "margin")}
@@ -202,7 +203,7 @@ def distributions(run: OpenRun, key: ClusterKey) -> dict[str, Any]:
 
 
 def neighbours(run: OpenRun, key: ClusterKey) -> list[dict[str, Any]]:
-    """Return the clusters of the level with the nearest centroids, by squared L2."""
+    """Return the nearest clusters of the level, by squared L2 distance of centroids."""
     level, cluster_id = key
     centroids = run.vectors(level, "centroid")
     if centroids is None or len(centroids) < 2:
@@ -217,8 +218,7 @@ def neighbours(run: OpenRun, key: ClusterKey) -> list[dict[str, Any]]:
 
 
 def items(run: OpenRun, key: ClusterKey, offset: int, limit: int) -> dict[str, Any]:
-    """Return a page of the items of a cluster: by finest cluster, the nearest to its centroid
-    first."""
+    """Return a page of a cluster's items: by finest cluster, the nearest to its centroid first."""
     if not 1 <= limit <= MAX_PAGE or offset < 0:
         raise InputError(f"limit must be from 1 to {MAX_PAGE} and offset at least 0")
     start, stop = run.span(key)
@@ -241,7 +241,7 @@ def items(run: OpenRun, key: ClusterKey, offset: int, limit: int) -> dict[str, A
 
 
 def item(run: OpenRun, row: int) -> dict[str, Any]:
-    """Return one item whole, with its clusters at every level.
+    """Return one item in full, with its clusters at every level.
 
     Raises:
         InputError: There is no such row.
@@ -270,7 +270,7 @@ def item(run: OpenRun, row: int) -> dict[str, Any]:
 
 
 def points(run: OpenRun, key: ClusterKey | None) -> dict[str, Any]:
-    """Return the items of a cluster on the map: points where they are few, else how dense they lie.
+    """Return the items of a cluster on the map: as points if they are few, else as a density.
 
     Raises:
         InputError: The run has no map of its items.
@@ -302,7 +302,7 @@ def points(run: OpenRun, key: ClusterKey | None) -> dict[str, Any]:
 
 
 def table_rows(run: OpenRun, name: str) -> list[dict[str, Any]]:
-    """Return a small table whole."""
+    """Return all rows of a small table."""
     if not run.finished.files.get(name):
         return []
 

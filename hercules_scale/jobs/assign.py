@@ -1,4 +1,4 @@
-"""The order of the stages that put new items into the clusters of a finished run."""
+"""Job that puts new items into the clusters of a finished run, as a list of stages."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def assign(
 ) -> Store:
     """Put items into the clusters of a finished run, at every level; resumes like a run.
 
-    Writes the tables ``items``, ``labels`` where the input has the run's label columns,
-    ``embeddings``, ``memberships``, ``rejected`` and ``drift``.
+    The tables ``items``, ``embeddings``, ``memberships``, ``rejected`` and ``drift`` are written,
+    and ``labels`` if the input has label columns of the run.
 
     Args:
         run: Output of the run.
@@ -60,21 +60,21 @@ def assign(
             run's.
         output: Folder of the tables.
         reporter: Shows progress; by default on the terminal.
-        functions: The user's own, where the run was made by such.
-        redact: ``privacy.redact`` of the run, where it has one; it is imported and called.
-        endpoints: ``embedding.endpoint`` and ``summaries.endpoint`` of the run, where items are
-            embedded or described by one.
-        models: Models of the run that are folders or hub ids, which are loaded.
+        functions: The user's functions, if the run was made with functions.
+        redact: ``privacy.redact`` of the run, if it has one; it is imported and called.
+        endpoints: ``embedding.endpoint`` and ``summaries.endpoint`` of the run, if they embed or
+            describe items.
+        models: Models of the run that are loaded from folders or hub ids.
         storage: Access to the run, the items and the output.
 
     Returns:
-        The output, finished.
+        The finished output.
 
     Raises:
         InputError: The run is not finished or holds nothing to assign by, the input names no file
             or lacks a column, the output is not empty, or the run would call a function, ask a
             server or load a model that the caller does not name.
-        ManifestMismatchError: The output holds something else.
+        ManifestMismatchError: The output holds another run.
     """
     reporter = reporter or Reporter()
     store = Store(run, storage)
@@ -91,7 +91,7 @@ def assign(
     values = run_config(store, record).model_dump()
     _check_storage(store, values, [str(section["path"]), output])
     config = _configure(values, section, output, store.options, reporter)
-    # Items and output are reached as the run is.
+    # The options of the run's storage serve items and output too.
     config = config.model_copy(update={"storage": store.options})
     known = ResolvedConfig.of(config, config.input)
     check_trusted(store.uri, "privacy.redact", config.privacy.redact, redact, "--redact ")
@@ -116,10 +116,10 @@ def assign(
 
 
 def _check_storage(store: Store, values: dict[str, Any], places: list[str]) -> None:
-    """Refuse to ask another host for items or output than the caller names.
+    """Refuse a storage endpoint that only the run names, and not the caller.
 
     Raises:
-        InputError: The run names one, and the caller, who needs one, none.
+        InputError: Items or output are remote, and the run names an endpoint for them.
     """
     named = values.get("storage", {}).get("endpoint")
     elsewhere = [place for place in places if split_uri(place)[0] != "file"]
@@ -129,7 +129,7 @@ def _check_storage(store: Store, values: dict[str, Any], places: list[str]) -> N
 
 
 def _loaded_models(config: ResolvedConfig) -> dict[str, str | None]:
-    """Return the models that embed and describe new items, by their keys."""
+    """Return the models that embed and describe new items, by configuration key."""
     modality, loaded = config.input.modality, dict[str, str | None]()
     if modality in ("text", "image") and not config.embeds_at_endpoint:
         loaded["embedding.model"] = config.embedding.model
@@ -141,7 +141,7 @@ def _loaded_models(config: ResolvedConfig) -> dict[str, str | None]:
 
 
 def _asked_endpoints(config: ResolvedConfig) -> dict[str, str | None]:
-    """Return the endpoints that embed and describe new items, by their keys."""
+    """Return the endpoints that embed and describe new items, by configuration key."""
     asked = dict[str, str | None]()
     if config.embeds_at_endpoint:
         asked["embedding.endpoint"] = config.embedding.endpoint
@@ -157,12 +157,12 @@ def _configure(
     storage: StorageConfig,
     reporter: Reporter,
 ) -> RunConfig:
-    """Return the run's configuration for other items, without what only titles of clusters need."""
+    """Return the run's configuration for new items, without options that only titles need."""
     labels = values["input"]["label_columns"]
-    # The caller says where images may be fetched from.
+    # Only the caller may say where images are fetched from.
     values["input"] |= {"label_columns": [], "image_sources": [], **section}
     values["output"] = {"path": output}
-    # It is written too, and may be anywhere.
+    # A cache is written to, and the run may name any place for it.
     values["embedding"]["cache"] = None
     # Clusters get no text here, so owners of items are not needed.
     values["input"]["owner_column"] = None

@@ -1,4 +1,4 @@
-"""New items, of files or in memory, put into clusters by a call that returns their rows."""
+"""Assignment of new items, from files or memory, that returns their memberships."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ def assign_to_frame(
     Args:
         store: Output of the run.
         items: See ``Hierarchy.assign``.
-        output: Folder of the tables; by default none.
-        llm: The function that the run was made with, where the caller gives it.
-        embed: The function that embedded the items of the run; the same holds.
-        known: Functions of the run that are remembered.
-        redact: ``privacy.redact`` of the run, where it has one.
+        output: Folder of the tables; by default a temporary one.
+        llm: The run's function in place of a language model, if the caller gives it.
+        embed: The run's function that embeds texts, if the caller gives it.
+        known: Functions remembered from the run, for those that are not given.
+        redact: ``privacy.redact`` of the run, if it has one.
         endpoints: Endpoints that the caller names.
         models: Models that the caller names.
         verbose: Whether progress is shown.
 
     Raises:
-        HerculesScaleError: As a run would.
+        HerculesScaleError: The assignment failed; see ``assign``.
     """
     functions = _known_functions(store, llm, embed, known)
     with tempfile.TemporaryDirectory(prefix="hercules_scale_") as scratch:
@@ -91,10 +91,10 @@ def _known_functions(
     embed: Callable[[list[str]], Any] | None,
     known: Functions,
 ) -> Functions:
-    """Return functions that are given, else those that are remembered.
+    """Return the given functions, or else the remembered ones.
 
     Raises:
-        InputError: One is given that the run was not made with.
+        InputError: A function is given, but the run was made without it.
     """
     config = read_run(store)["config"]
     for name, function, section, key in (

@@ -76,13 +76,13 @@ def run(
     Args:
         config: The run.
         reporter: Shows progress; by default on the terminal.
-        functions: The user's own, where the configuration asks for them.
+        functions: The user's functions, if the configuration asks for them.
 
     Returns:
-        The output, finished.
+        The finished output.
 
     Raises:
-        HerculesScaleError: Of the type that says what went wrong.
+        HerculesScaleError: The run failed; the type tells the kind of failure.
     """
     resolved, sources, taken = check(config, functions)
 
@@ -101,22 +101,22 @@ def carry_out(
     assigned_to: str | None = None,
     functions: Functions = NO_FUNCTIONS,
 ) -> Store:
-    """Start or resume the stages of one output, keep its record, and publish what they made.
+    """Start or resume the stages of one output, keep its record, and publish its tables.
 
     Args:
         config: The run.
-        sources: Its input files.
+        sources: Input files of the run.
         taken: Findings about the input.
-        stages: The stages, on Ray.
+        stages: Function that runs the stages on Ray.
         reporter: Shows progress; by default on the terminal.
-        assigned_to: Fingerprint of the run that has the clusters, where items are assigned.
-        functions: The user's own, where the configuration asks for them.
+        assigned_to: Fingerprint of the run that items are assigned to, if any.
+        functions: The user's functions, if the configuration asks for them.
 
     Returns:
-        The output, finished.
+        The finished output.
 
     Raises:
-        ConfigError: It needs functions of this process, and Ray is a cluster of several machines.
+        ConfigError: The run needs functions of this process, and Ray has several machines.
         ManifestMismatchError: The output holds another run.
         StorageError: Another run is writing there, or the storage fails.
     """
@@ -135,12 +135,12 @@ def carry_out(
         finished = earlier_attempt()[1]
         if not finished:
             if _embeds_at_endpoint(context):
-                # Whatever is wrong with it is found before anything is written.
+                # Faults of the endpoint are found before anything is written.
                 _ = open_endpoint(config.text_embedding).dimension
             if _asks_endpoint(context, assigned_to):
                 context = probe_endpoint(context)
             with hold_lock(store, reporter.alarm) as lock:
-                # Another run may have ended since.
+                # Another run may have finished in the meantime.
                 earlier, finished = earlier_attempt()
                 if not finished:
                     lock.store.delete_unfinished()
@@ -168,7 +168,7 @@ def _asks_endpoint(context: RunContext, assigned_to: str | None) -> bool:
 
 
 def _embeds_at_endpoint(context: RunContext) -> bool:
-    """Return whether an endpoint has texts to embed still."""
+    """Return whether an endpoint still has texts to embed in a run."""
     config = context.config
     if config.embedding.engine != "openai" or names_function(config.text_embedding.model):
         return False
@@ -177,7 +177,7 @@ def _embeds_at_endpoint(context: RunContext) -> bool:
 
 @contextmanager
 def _storage_errors(store: Store) -> Iterator[None]:
-    """Say what storage raises in one line."""
+    """Turn errors of the storage into messages of one line."""
     try:
         yield
     except OSError as error:
@@ -188,14 +188,14 @@ def _storage_errors(store: Store) -> Iterator[None]:
 
 
 def _load_workers(n_workers: int) -> None:
-    """Let workers load the stages at once, and not each when it is first needed."""
+    """Make workers import all stages now, and not each stage at its first use."""
     load = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(_load_stages)
     for _ in range(n_workers):
         load.remote()
 
 
 def _load_stages() -> None:
-    """Do nothing; a worker that gets this function loads this module, and so every stage."""
+    """Do nothing; a worker imports this module for the function, and so every stage."""
 
 
 def _run_stages(context: RunContext, sources: list[SourceFile]) -> Results:
@@ -234,7 +234,7 @@ def _run_stages(context: RunContext, sources: list[SourceFile]) -> Results:
         CLUSTERS,
         lambda: _write_clusters(context, shards, clustering, summaries, statistics, pca),
     )
-    # Before the metrics, which take up its sums.
+    # This goes before the metrics, which reuse its sums.
     assigning = keep_assigner(context, shards, smoothed=source.table != "embeddings")
     evaluations = evaluate_levels(context, shards, clustering, summaries)
     tables = files | {
@@ -271,7 +271,7 @@ def _run_stages(context: RunContext, sources: list[SourceFile]) -> Results:
 def _label_encoder(
     context: RunContext, n_gpus: int
 ) -> AbstractContextManager[Callable[[list[str]], Float32]]:
-    """Provide a function that embeds labels: the user's, or a model."""
+    """Provide the function that embeds labels: the user's own or a model's."""
     embed, config = context.functions.embed, context.config.text_embedding
     if embed is None or not names_function(config.model):
         pool = label_encoder_pool(context.config, n_gpus, label_encoder_gib(context.config))
@@ -288,7 +288,7 @@ def _write_clusters(
     statistics: Statistics | None,
     pca: PCA,
 ) -> ShardResult:
-    """Join what clustering, summarising and reducing made into the table ``clusters``."""
+    """Write the table ``clusters`` from the results of clustering, summarising and reducing."""
     clusters = clustering.clusters
     centroids = column_vectors(clusters["centroid"])
     reduced = pca.transform(centroids)

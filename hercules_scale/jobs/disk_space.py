@@ -1,4 +1,4 @@
-"""Whether there is disk enough for what a run writes."""
+"""Check of the disk space that a run needs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from hercules_scale.reading.items import read_layout
 from hercules_scale.reading.sources import SourceFile, npy_header, parquet_file
 from hercules_scale.storage.store import Store
 
-# Of the smallest models in use, where only the model would tell.
+# Dimension of the smallest models in use, assumed if only the model knows its dimension.
 LEAST_DIMENSION = 384
-# Texts in plain files take about this much of their size, compressed and kept twice.
+# Texts of plain files are kept twice and compressed; together they take about this share of the
+# files' size.
 SHARE_OF_PLAIN_TEXT = 0.5
 PLAIN = ("csv", "jsonl", "txt", "document")
 
 
 def count_rows(sources: list[SourceFile]) -> int | None:
-    """Return the rows of the input, where files say so without being read."""
+    """Return the number of rows of the input; None if files would have to be read for it."""
     if sources[0].format == "parquet":
         return sum(int(parquet_file(source).metadata.num_rows) for source in sources)
     if sources[0].format == "npy":
@@ -30,7 +31,7 @@ def count_rows(sources: list[SourceFile]) -> int | None:
 
 
 def dimension_of(config: RunConfig, columns: Columns, sources: list[SourceFile]) -> int:
-    """Return numbers of a vector, or the fewest that a model makes of an item."""
+    """Return the dimension of vectors, or a lower bound if only the model knows it."""
     if columns.modality == "embedding":
         return read_layout(config.input, sources).dimension
     if columns.modality == "text" and config.embeds_by_function:
@@ -41,32 +42,32 @@ def dimension_of(config: RunConfig, columns: Columns, sources: list[SourceFile])
 def check_space(
     config: RunConfig, sources: list[SourceFile], n_rows: int | None, dimension: int
 ) -> str:
-    """Compare what a run writes at least with what is free.
+    """Compare the least space that a run needs with the free space.
 
     Args:
         config: The run.
-        sources: Its input files.
-        n_rows: Their rows, where that is known.
-        dimension: Numbers of a vector.
+        sources: Input files of the run.
+        n_rows: Number of their rows, if known.
+        dimension: Dimension of vectors.
 
     Returns:
-        Both figures of the output and of the temporary folder, for the plan.
+        Needed and free space of the output and of the temporary folder, for the plan.
 
     Raises:
-        InputError: There is less.
+        InputError: There is not enough free space.
     """
     store = Store(config.output.path, config.storage)
     vectors = 4 * dimension * (n_rows or 0)
     size = sum(source.size_bytes for source in sources)
     text = int(SHARE_OF_PLAIN_TEXT * size) if sources[0].format in PLAIN else 0
-    # Vectors of the input are kept as they are read too.
+    # Vectors from the input are kept a second time, as they were read.
     kept = 2 * vectors if config.input.modality == "embedding" else vectors
     wanted = {"temporary": vectors, "output": kept + text}
     places = {"temporary": tempfile.gettempdir(), "output": store.root}
     if not store.is_local:
         del places["output"]
     elif os.path.isdir(store.root):
-        # Files of an earlier attempt are there already.
+        # Files of an earlier attempt need no new space.
         wanted["output"] = max(0, wanted["output"] - sum(store.list_sizes("").values()))
     if os.environ.get("RAY_ADDRESS"):
         # The vectors lie on the nodes.

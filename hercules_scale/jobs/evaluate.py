@@ -1,4 +1,4 @@
-"""Measures a finished run again: into its table ``evaluations``, or in this process alone."""
+"""Measures a finished run again: on Ray into its table ``evaluations``, or in this process."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 # Name in ``basis`` of classes that the caller gives without a name.
 GIVEN = "given"
-# The basis of rows by a language model.
+# Name in ``basis`` of rows by a language model.
 JUDGE = "judge"
 
 
@@ -66,14 +66,15 @@ def evaluate_run(
 
     Args:
         uri: Output of the run.
-        columns: Ground truth to compare with, of the table ``labels``; by default every column.
-        judge: Keys of ``summaries`` of a language model that judges the run, and ``criterion``;
-            those left out are the run's own. None for no judge: rows of an earlier one stay.
-        redact: ``privacy.redact`` of the run, where it has one and a judge is asked.
+        columns: Columns of the table ``labels`` to compare with; by default every column.
+        judge: Keys of ``summaries`` for a language model that judges the run, and ``criterion``;
+            by default the run's own engine, model, endpoint and topic. None for no judge: rows of
+            an earlier judge stay.
+        redact: ``privacy.redact`` of the run, if it has one and a judge is asked.
         storage: Access to the run.
 
     Returns:
-        What a user should know of figures that are not there.
+        Notes for the user, such as reasons for missing figures.
 
     Raises:
         InputError: There is no finished run, no such column, or the judge would have the run call
@@ -86,20 +87,20 @@ def evaluate_run(
     judgement = None if judge is None else run.judgement(judge, redact)
     notes: list[str] = []
     with hold_lock(store, notes.append) as lock:
-        # Another call may have ended since.
+        # Another call may have finished in the meantime.
         run = EvaluatedRun.open(lock.store, reporter)
         context = run.context
         with local_or_cluster_ray(context.config):
-            # The run's machines may have been others.
+            # The run may have had other machines.
             here = context.config.model_copy(update={"resources": ResourcesConfig()})
             here = fill(here, find_machines())
             gather = GatherOnRay(replace(context, config=here), run.shards)
-            # Sums of an interrupted call may be of other columns; its other sums are taken up.
+            # An interrupted call may have counted other columns; its other sums are reused.
             gather.forget(CLASSES)
             rows, missing = run.measure(truth, gather)
             rows += run.rows_before(JUDGE) if judgement is None else run.judge(judgement, notes)
         part = next_part(store, "evaluations")
-        # Another call may have asked for other columns, or another judge.
+        # The owner is in the name, since another call may ask for other columns or another judge.
         file = write_evaluations(lock.store, rows, part, lock.store.owner)
         replace_table(context.store, "evaluations", [file])
         run.record.setdefault("rows", {})["evaluations"] = len(rows)
@@ -131,14 +132,14 @@ def evaluate_here(store: Store, labels: Any = None) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class EvaluatedRun:
-    """Tables that a finished run published.
+    """A finished run with its published tables.
 
     Attributes:
-        context: Its configuration, at the place where it lies now.
+        context: Configuration of the run, with its present location.
         record: Content of ``run.json``.
         files: Files of each table.
-        shards: Its items.
-        clustering: Its clusters, with their titles.
+        shards: Shards of the run's items.
+        clustering: Clusters of the run, with titles.
     """
 
     context: RunContext
@@ -152,12 +153,14 @@ class EvaluatedRun:
         """Read a finished run.
 
         Raises:
-            InputError: There is none.
+            InputError: There is no finished run.
         """
         files = published_files(store)
         members = files["memberships"]
         record = read_run(store)
-        context = RunContext(run_config(store, record), store, record["fingerprint"], reporter)
+        # The caller says how storage is reached, since a run may be a stranger's.
+        config = run_config(store, record).model_copy(update={"storage": store.options})
+        context = RunContext(config, store, record["fingerprint"], reporter)
         clusters = read_tables(store, [file.path for file in files["clusters"]])
         n_levels = pa.compute.max(clusters["level"]).as_py()
         clustering = Clustering(clusters, n_levels, members, {}, [])
@@ -169,7 +172,7 @@ class EvaluatedRun:
         return [file.path for file in self.files.get(table, [])]
 
     def stored_truth(self, columns: list[str] | None) -> StoredTruth:
-        """Return the columns asked for of the table ``labels``, or all of them."""
+        """Return the given columns of the table ``labels``, or all of them."""
         known: list[str] = []
         if paths := self.paths("labels"):
             known = [name for name in self._schema(paths[0]) if name != "row"]
@@ -190,7 +193,7 @@ class EvaluatedRun:
         return names
 
     def measure(self, truth: Truth, gather: Gather) -> tuple[list[Row], list[str]]:
-        """Return the rows of the table ``evaluations``, and why there are not more."""
+        """Return the rows of the table ``evaluations``, and reasons for missing rows."""
         context, notes = self.context, []
         items = clustered_items(context.store, context.config, self.shards, self.clustering)
         rows = measure_items(items, gather)
@@ -228,7 +231,7 @@ class EvaluatedRun:
         return judgement
 
     def judge(self, judgement: Judgement, notes: list[str]) -> list[Row]:
-        """Return rows by a language model; its calls are added to the table ``llm_calls``."""
+        """Return a language model's rows; its calls replace an earlier judge's in ``llm_calls``."""
         store, files = self.context.store, self.files.get("llm_calls", [])
         part = next_part(store, "llm_calls", CALLS_FROM)
         judged = judge_clusters(self.context, self.shards, self.clustering, judgement, part)
@@ -252,17 +255,17 @@ class EvaluatedRun:
         return Summaries(clusters, vectors, [], items, measured_labels(self.context))
 
     def rows_before(self, basis: str) -> list[Row]:
-        """Return the rows of a basis as they were measured before."""
+        """Return the rows of a basis in the present table ``evaluations``."""
         table = read_tables(self.context.store, self.paths("evaluations"))
         rows: list[Row] = table.filter(pa.compute.equal(table["basis"], basis)).to_pylist()
         return rows
 
 
 def _given_truth(run: EvaluatedRun, labels: Any) -> GivenTruth:
-    """Return classes by row, of labels in row order or by item id.
+    """Return classes by row, from labels in row order or by item id.
 
     Raises:
-        InputError: They are of another length, or of items that are not there.
+        InputError: Labels have another length than the items, name unknown items, or hold no value.
     """
     import pandas as pd
 
@@ -296,7 +299,7 @@ def _series(labels: Any) -> pd.Series[Any]:
 
 
 def _by_id(run: EvaluatedRun, ids: pd.Index[Any], codes: Int64) -> Int64:
-    """Return classes by row, of classes by item id; -1 where an item has none."""
+    """Return classes by row, from classes by item id; -1 for items without a class."""
     twice = ids[ids.duplicated()]
     if len(twice):
         raise InputError(f"labels name the item {twice[0]!r} more than once; give it one label")

@@ -10,7 +10,7 @@ from hercules_scale.config.file import check_functions
 from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.config.run import RunConfig
 from hercules_scale.config.section import names_function
-from hercules_scale.endpoint import endpoint_url, is_loopback
+from hercules_scale.endpoint import endpoint_url, import_openai, is_loopback
 from hercules_scale.errors import ConfigError, InputError
 from hercules_scale.jobs.disk_space import check_space, count_rows, dimension_of
 from hercules_scale.models.aliases import IMAGE_ALIASES
@@ -42,11 +42,11 @@ def check(
 
     Args:
         config: The run.
-        functions: The user's own, which the configuration may ask for.
+        functions: The user's functions, which the configuration may ask for.
 
     Returns:
-        The configuration with the modality and the columns that were detected, the files, and
-        what they are taken for.
+        The configuration with the detected modality and columns, the files, and the findings
+        about them.
 
     Raises:
         InputError: A path names nothing or cannot be read, or the output cannot be written.
@@ -69,17 +69,18 @@ def check(
 
 
 def check_language_model(config: RunConfig) -> None:
-    """Refuse a language model that does not exist, or may not be asked.
+    """Refuse a language model that does not exist or may not be asked.
 
     Raises:
-        ConfigError: It is no alias, folder or hub id; or not on this machine where it must be.
+        ConfigError: The model is no alias, folder or hub id, or it must be on this machine and is
+            not.
     """
     if config.summaries.engine == "vllm":
         check_chat_model(config.summaries.model)
         if config.privacy.local_only:
             check_local("summaries.model", config.summaries.model)
         if config.summaries.engine_kwargs or config.resources.llm_accelerator:
-            # Heavy, so that it is loaded only where there is something to check.
+            # The import is slow, so it is done only if there is something to check.
             from hercules_scale.serving.engine import check_arguments
 
             check_arguments(config)
@@ -90,8 +91,8 @@ def check_language_model(config: RunConfig) -> None:
 
 
 def _check_output(config: RunConfig) -> None:
-    """Look what is there, write a small file and delete it."""
-    # An outage is waited for while a run is under way; at its start somebody is looking.
+    """Check that the output is free, and write and delete a small file there."""
+    # A run waits out long outages of the storage, but not at its start, when the user is watching.
     store = Store(config.output.path, config.storage).hasty
     _check_apart(config.input.paths, store)
     probe = layout.stage_file("probe", "writable")
@@ -109,7 +110,7 @@ def _check_output(config: RunConfig) -> None:
 
 
 def _check_apart(inputs: list[str], output: Store) -> None:
-    """Refuse an output that the same input would read the next time."""
+    """Refuse an output that the next run on the same input would read."""
     own = [layout.RUN, *(layout.part(table, 0) for table in layout.TABLES)]
     folders = _spellings(output.scheme, output.root)
     inside = [f"{folder}/{name}" for folder in folders for name in own]
@@ -128,7 +129,7 @@ def _check_apart(inputs: list[str], output: Store) -> None:
 
 
 def _spellings(scheme: str, place: str) -> set[str]:
-    """Return a path, and where a local one leads by its links."""
+    """Return a path, and for a local one its target with links resolved."""
     if scheme != "file":
         return {place.rstrip("/")}
     return {os.path.normpath(place), os.path.realpath(place)}
@@ -146,7 +147,7 @@ def _check_local_models(config: ResolvedConfig) -> None:
 
 
 def _check_endpoint(key: str, url: str) -> None:
-    """Refuse an endpoint that is not on this machine; one that is there is asked without proxy."""
+    """Refuse an endpoint that is not on this machine; a local one is asked without a proxy."""
     if not is_loopback(url):
         raise ConfigError(
             f"{key} is at {urllib.parse.urlsplit(url).hostname}, and "
@@ -159,6 +160,8 @@ def _check_models(config: ResolvedConfig) -> None:
     """Refuse models that do not exist, and modes that the modality does not allow."""
     modality, embedding = config.input.modality, config.embedding
     of_texts = config.text_embedding.model
+    if embedding.engine == "openai" and not names_function(of_texts):
+        import_openai("embedding.engine")
     if not names_function(of_texts) and embedding.engine != "openai":
         resolve_embedding_model(of_texts, config.text_model_key)
     if modality == "image":

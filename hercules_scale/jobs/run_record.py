@@ -1,4 +1,4 @@
-"""The record of a run, ``run.json``: its identity, its progress and its end."""
+"""Record of a run, ``run.json``: identity, progress and end."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def keep_record(
     lock: Lock,
     stages: Callable[[RunContext], Results],
 ) -> dict[str, list[FileRecord]]:
-    """Do the stages, and write down how they go.
+    """Run the stages, and record their progress.
 
     Returns:
         The files of each table.
@@ -88,7 +88,7 @@ def keep_record(
             tables, results = stages(context)
     except BaseException as error:
         record |= {"status": "failed", "error": _described(error)}
-        # The storage may be what failed, or the run may be another's by now.
+        # The storage may have failed, or another run may have taken over the output.
         with suppress(Exception):
             lock.check()
             end(store.hasty)
@@ -107,8 +107,8 @@ def fingerprint_of(config: RunConfig, sources: list[SourceFile], assigned_to: st
     """Return the identity of a run: its configuration, its input and the run that it assigns to."""
     values: dict[str, Any] = {
         "config": fingerprinted(config),
-        # Not the files' state, which runs of older versions have not recorded: where a record has
-        # it, it is compared.
+        # The files' state is left out, since older versions did not record it; ``earlier_run``
+        # compares it if it is recorded.
         "inputs": [
             {key: value for key, value in source.record().items() if key != "state"}
             for source in sources
@@ -120,7 +120,7 @@ def fingerprint_of(config: RunConfig, sources: list[SourceFile], assigned_to: st
 
 
 def fingerprinted(config: RunConfig) -> dict[str, Any]:
-    """Return the keys of a configuration, dotted, that what the tables hold depends on."""
+    """Return the options of a configuration that the tables depend on, by dotted key."""
     flat = _flatten(config.model_dump())
     return {key: value for key, value in flat.items() if RunConfig.decides_tables(key)}
 
@@ -132,10 +132,10 @@ def earlier_run(
     run_fingerprint: str,
     assigned_to: str | None,
 ) -> dict[str, Any] | None:
-    """Return the record of an earlier attempt at the same run.
+    """Return the record of an earlier attempt at the same run; None if there is none.
 
     Raises:
-        ManifestMismatchError: The output holds another run, or what is left of one of another
+        ManifestMismatchError: The output holds another run, or an unfinished run of another
             version; the message says what differs.
     """
     if not store.exists(layout.RUN):

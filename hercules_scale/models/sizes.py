@@ -13,11 +13,11 @@ _SIZE = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)([mb])(?![a-z0-9])", re.IGNORECASE
 
 
 def n_parameters(name: str) -> float | None:
-    """Return the parameters of a chat model, by the configuration in its folder or the size in its
+    """Return the number of parameters of a chat model, by its configuration or the size in its
     name.
 
     Returns:
-        Their number, to within a fifth; None where neither says it.
+        The number, to within a fifth; None if neither gives it.
     """
     folder = os.path.expanduser(name)
     if os.path.isdir(folder):
@@ -34,7 +34,7 @@ def n_parameters(name: str) -> float | None:
 
 
 def _n_weights(config: dict[str, Any]) -> float:
-    """Return the weights of a transformer decoder, by its configuration."""
+    """Return the number of weights of a transformer decoder, by its configuration."""
     width, n_heads = config["hidden_size"], config["num_attention_heads"]
     of_keys = width * config.get("num_key_value_heads", n_heads) / n_heads
     n_experts = config.get("num_local_experts") or config.get("num_experts") or 1
@@ -45,6 +45,6 @@ def _n_weights(config: dict[str, Any]) -> float:
 
 
 def sizes_in_folder(folder: str) -> dict[str, int]:
-    """Return the files below a folder and their bytes."""
+    """Return the size in bytes of each file below a folder, by its path in the folder."""
     files = [path for path in Path(folder).rglob("*") if path.is_file()]
     return {str(path.relative_to(folder)): path.stat().st_size for path in files}

@@ -1,6 +1,6 @@
-"""A run as the model JSON of the package pyhercules, for its ``load_model`` and its app.
+"""Export of a run as the model JSON of the package pyhercules, for its ``load_model`` and its app.
 
-Source: pyhercules 1.1.1, what ``Hercules.save_model`` writes and ``load_model`` reads.
+Source: pyhercules 1.1.1, the format of ``Hercules.save_model`` and ``load_model``.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from hercules_scale.storage.schemas import WITHHELD
 VERSION = "1.1.1"
 SPACE = "text_embedding"
 OURS = "hercules_scale"
-"""Member of a cluster that holds what pyhercules has no place for; it passes over it."""
+"""Member of a cluster with values that pyhercules has no place for; pyhercules ignores it."""
 OUR_COLUMNS = ["summary_status", "summary_error", "summary_source", "keyphrases"]
-# Rows of items with clusters gathered at a time, 8 bytes each.
+# Rows of items that are gathered by cluster at a time, 8 bytes each.
 GATHERED_ROWS = 1 << 21
 MAX_SEED = 2**32
 
@@ -37,10 +37,10 @@ def write_model(run: Run, stream: Any) -> None:
 
     Args:
         run: The run.
-        stream: Destination, binary.
+        stream: Binary destination.
 
     Raises:
-        InputError: The items are not texts, or some of them are not to be shown.
+        InputError: The items are not texts, or some clusters are withheld for privacy.
     """
     columns = run.columns("items")
     if "text" not in columns:
@@ -94,7 +94,7 @@ def _write_state(run: Run, stream: Any) -> None:
 
 
 def _config(run: Run) -> dict[str, Any]:
-    """Return the options of pyhercules as far as a run has them; it has defaults for the others."""
+    """Return the options of pyhercules that a run has; pyhercules has defaults for the others."""
     hierarchy = run.config("hierarchy")
     seed = hierarchy.get("seed")
     return {
@@ -103,7 +103,7 @@ def _config(run: Run) -> dict[str, Any]:
         "agglomerative_linkage": hierarchy.get("linkage", "ward"),
         "representation_mode": hierarchy.get("representation", "direct"),
         "n_reduction_components": run.clusters["reduction"].type.list_size,
-        # NumPy takes no larger seed.
+        # NumPy accepts no larger seed.
         "random_state": seed if isinstance(seed, int) and seed < MAX_SEED else None,
         "save_run_details": False,
         "verbose": 1,
@@ -115,8 +115,7 @@ def _function(name: str | None) -> dict[str, Any]:
 
 
 def _ids(run: Run, level: int, cluster_ids: pa.ChunkedArray) -> list[int]:
-    """Return numbers of clusters in the model: the items' rows come first, then level after
-    level."""
+    """Return the numbers of clusters in the model, which follow the items' rows level by level."""
     start = run.n_items + sum(run.level(below).num_rows for below in range(1, level))
     return [start + cluster_id for cluster_id in cluster_ids.to_pylist()]
 
@@ -207,7 +206,7 @@ def _node(node: dict[str, Any], vector: str, place: str) -> str:
 
 
 def _vectors(column: pa.ChunkedArray) -> Iterator[str]:
-    """Yield vectors as JSON, or ``null``; some thousand at a time."""
+    """Yield each vector as JSON, or ``null``; about a thousand are converted at a time."""
     for start in range(0, len(column), 1024):
         part = column.slice(start, 1024).combine_chunks()
         width = part.type.list_size
@@ -218,14 +217,14 @@ def _vectors(column: pa.ChunkedArray) -> Iterator[str]:
 
 
 def _members(parents: NDArray[np.int64], n_clusters: int) -> Iterator[NDArray[np.int64]]:
-    """Yield the members of each of some clusters, rising."""
+    """Yield the members of each cluster, in ascending order."""
     order = np.argsort(parents, kind="stable")
     ends = np.cumsum(np.bincount(parents, minlength=n_clusters))
     yield from np.split(order, ends[:-1])
 
 
 def _item_rows(run: Run) -> Iterator[NDArray[np.int64]]:
-    """Yield the rows of the items of each finest cluster, gathered for some clusters at a time."""
+    """Yield the rows of each finest cluster's items, gathered for some clusters at a time."""
     sizes = run.level(1)["n_items"].to_numpy()
     first = 0
     while first < len(sizes):

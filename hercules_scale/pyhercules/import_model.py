@@ -1,4 +1,4 @@
-"""A model of pyhercules written as the tables of a finished run."""
+"""Import of a model of pyhercules as a finished run."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ SHARD_ITEMS = 16_384
 
 
 def import_model(path: str, output: str, storage: StorageConfig | None = None) -> Store:
-    """Write a model of pyhercules as a finished run, which ``show`` and ``export`` read.
+    """Write a model of pyhercules as a finished run, for ``show``, ``export`` and others.
 
     The file is read twice; memory is that of its clusters, of 16,384 items and of all ids.
 
     Args:
         path: Path or URI of the JSON that ``Hercules.save_model`` wrote.
-        output: Folder of the tables, a path or URI.
+        output: Output folder, a path or URI.
         storage: Access to object stores.
 
     Returns:
-        The output.
+        Store of the output.
 
     Raises:
-        InputError: The file is no such model, none of its items can be used, or there is a run at
-            the output.
+        InputError: The file is not such a model, none of its items can be used, or the output
+            holds a run already.
     """
     store = Store(output, storage)
     if store.exists(layout.RUN):

@@ -1,4 +1,4 @@
-"""Tables of a model of pyhercules: of its items, some at a time, and of its clusters."""
+"""Tables of an imported model of pyhercules: of items, a shard at a time, and of clusters."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from hercules_scale.storage.tables import memberships_table, vector_column
 EXEMPLARS = 4
 STATUSES = ("ok", "fallback", "failed")
 SOURCES = ("model", "keyphrases")
-# End of titles in pyhercules that its language model did not give.
+# End of the titles that pyhercules gives when its language model fails.
 FAILED_TITLE = "(LLM Failed)"
 
 
 @dataclass
 class _Counts:
-    """Contribution of the items to the clusters of one level."""
+    """Sums over the items for the clusters of one level."""
 
     sizes: NDArray[np.int64]
     inertia: NDArray[np.float64]
@@ -35,12 +35,13 @@ class _Counts:
 
 @dataclass
 class ImportedTree:
-    """The clusters, and what is counted over the items.
+    """Clusters of a model, and sums over its items.
 
     Attributes:
         model: The model.
-        levels: Centroids and parents, finest first; centroids are NaN where there are none.
-        placed: Whether distances are known.
+        levels: Centroids and parents, finest level first; NaN for missing centroids.
+        placed: Whether distances can be computed, since all clusters and items have vectors.
+        counts: Sums over the items counted so far, by level.
     """
 
     model: Model
@@ -66,7 +67,7 @@ def open_tree(model: Model) -> ImportedTree:
 
 
 def _vectors(nodes: list[Node], key: str, dimension: int) -> Float32:
-    """Return the vectors of clusters, NaN for those that have none of this length."""
+    """Return a vector of each cluster, shape (k, dimension); NaN for missing ones."""
     vectors = np.full((len(nodes), max(dimension, 1)), np.nan, np.float32)
     for place, node in enumerate(nodes):
         vector = finite_numbers(node.values.get(key), 1)
@@ -76,7 +77,7 @@ def _vectors(nodes: list[Node], key: str, dimension: int) -> Float32:
 
 
 def item_tables(tree: ImportedTree, items: list[Item], start: int) -> dict[str, pa.Table]:
-    """Return the tables of some items; their rows are counted from ``start``."""
+    """Return the tables of some items, with rows from ``start``."""
     model = tree.model
     rows = np.arange(start, start + len(items))
     names: dict[str, Any] = {"row": rows, "item_id": [item.item_id for item in items]}
@@ -115,7 +116,7 @@ def item_tables(tree: ImportedTree, items: list[Item], start: int) -> dict[str, 
 def _memberships(
     tree: ImportedTree, items: list[Item], leaves: Int32, names: dict[str, Any]
 ) -> pa.Table:
-    """Return the clusters of some items; their counts, inertia and nearness go to the clusters."""
+    """Return the memberships of some items, and add the items to ``tree.counts``."""
     n_levels = len(tree.levels)
     if tree.placed:
         vectors = np.stack([item.vector for item in items if item.vector is not None])
@@ -144,7 +145,7 @@ def _memberships(
 
 
 def clusters_table(tree: ImportedTree) -> pa.Table:
-    """Return the table ``clusters``, once all items were counted."""
+    """Return the table ``clusters``; all items must have been counted."""
     model = tree.model
     nodes = [node for level in model.levels for node in level]
     lengths = {
@@ -194,7 +195,10 @@ def _placed(node: Node) -> Node:
 
 
 def _labels(node: Node, level: int, place: int) -> dict[str, Any]:
-    """Return title, description and where they come from; a model of our own says more of that."""
+    """Return title, description, status, source and key phrases.
+
+    Models that ``export_model`` wrote have status, source and key phrases of the run.
+    """
     title, description = node.values.get("title"), node.values.get("description")
     status, source, error = "ok", "model", None
     if not title:
@@ -220,7 +224,7 @@ def _labels(node: Node, level: int, place: int) -> dict[str, Any]:
 
 
 def _statistics(node: Node, variables: list[str]) -> list[dict[str, str | float]] | None:
-    """Return mean, bounds and standard deviation of each variable, in its own unit."""
+    """Return mean, bounds and standard deviation of each variable, in the variable's unit."""
     if node.numbers is None or node.numbers.shape[1] != len(variables) or not len(node.numbers):
         return None
     (figures,) = Moments.of(node.numbers).of_variables(variables)

@@ -1,6 +1,6 @@
-"""The model JSON of the package pyhercules, read as a stream and checked.
+"""Reader of the model JSON of the package pyhercules, as a stream and with checks.
 
-Source: pyhercules 1.1.1, what ``Hercules.save_model`` writes.
+Source: pyhercules 1.1.1, the format of ``Hercules.save_model``.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Node:
     """One cluster.
 
     Attributes:
-        where: Its place in the file, for messages.
-        values: Its members as they stand in the file, without children and raw data.
-        numbers: Numeric data of its items, shape (n, variables), where there is any.
+        where: Place in the file, for messages.
+        values: Members as in the file, without children and raw data.
+        numbers: Numeric data of its items, shape (n, variables), if there is any.
     """
 
     where: str
@@ -42,16 +42,16 @@ class Node:
 
 @dataclass(frozen=True)
 class Item:
-    """One item that our tables can hold.
+    """One item that the tables can hold.
 
     Attributes:
-        item_id: Its id as text.
-        title: Its title, or else its id.
-        description: Its description, or else its title.
-        raw: A text, the place of an image, or a list of numbers.
-        leaf: Its cluster at level 1, from 0.
-        vector: Vector that was clustered, shape (d,).
-        place: Its place on the map, shape (components,).
+        item_id: Id as text.
+        title: Title, or else the id.
+        description: Description, or else the title.
+        raw: Text, place of an image, or list of numbers.
+        leaf: Cluster at level 1, from 0.
+        vector: Vector that was clustered, shape (d,); None if the model has no vectors.
+        place: Place on the map, shape (components,); None if it is missing.
     """
 
     item_id: str
@@ -65,12 +65,12 @@ class Item:
 
 @dataclass(frozen=True)
 class Rejected:
-    """One item that our tables cannot hold.
+    """One item that the tables cannot hold.
 
     Attributes:
-        item_id: Its id as text, where it has one.
-        position: Its place among the file's ``clusters``, from 0.
-        reason: Why.
+        item_id: Id as text, if it has one.
+        position: Place in the file's list ``clusters``, from 0.
+        reason: Reason for the rejection.
     """
 
     item_id: str | None
@@ -80,15 +80,15 @@ class Rejected:
 
 @dataclass
 class Model:
-    """Facts of a model besides its items.
+    """A model without its items.
 
     Attributes:
-        path: The file.
+        path: Path or URI of the file.
         storage: Access to its folder.
-        facts: Its members but ``clusters`` and ``prompt_log``.
-        levels: Clusters by level, finest first, as they come in the file.
-        dimension: Length of the items' vectors; 0 where they have none.
-        components: Length of their places on the map; 0 where they have none.
+        facts: Members of the file other than ``clusters`` and ``prompt_log``.
+        levels: Clusters by level, finest first, in the order of the file.
+        dimension: Length of the items' vectors; 0 if they have none.
+        components: Axes of the items' places on the map; 0 if they have none.
     """
 
     path: str
@@ -99,7 +99,7 @@ class Model:
     components: int = 0
 
     def section(self, name: str) -> dict[str, Any]:
-        """Return one member of the facts that is an object; empty where it is none."""
+        """Return a member of the facts that is an object; an empty one if it is not."""
         value = self.facts.get(name)
         return value if isinstance(value, dict) else {}
 
@@ -110,17 +110,17 @@ class Model:
 
     @property
     def variables(self) -> list[str]:
-        """Names of the numeric columns."""
+        """Names of the numeric columns; empty for other modalities."""
         names = self.section("state").get("variable_names")
         return names if self.modality == "numeric" and isinstance(names, list) else []
 
     def leaves(self) -> dict[int, int]:
-        """Return the place of each finest cluster by its number in the model."""
+        """Return the place at level 1 of each finest cluster, by its id in the model."""
         return {node.values["id"]: place for place, node in enumerate(self.levels[0])}
 
 
 def read_model(path: str, storage: StorageConfig | None = None) -> Model:
-    """Read everything but the items.
+    """Read a model without its items.
 
     Memory is that of the clusters and of the list of ids.
 
@@ -129,7 +129,7 @@ def read_model(path: str, storage: StorageConfig | None = None) -> Model:
         storage: Access to its folder.
 
     Raises:
-        InputError: The file is missing, malformed or no model; the message says where.
+        InputError: The file is missing, malformed or not a model; the message names the place.
     """
     model = Model(path, storage)
     by_level: dict[int, list[Node]] = {}
@@ -161,7 +161,7 @@ def read_model(path: str, storage: StorageConfig | None = None) -> Model:
 
 
 def _members(model: Model) -> Iterator[tuple[str, Any, int]]:
-    """Yield the members of the model; members of ``clusters`` one by one, with their place."""
+    """Yield name and value of each member of the file, and for each cluster its place."""
     path = model.path
     store, name = split_file(path, model.storage)
     try:
@@ -198,7 +198,7 @@ def _node(value: dict[str, Any], where: str) -> Node:
 
 
 def _check(model: Model) -> None:
-    """Check what the tables stand on: the modality, the variables, and parents one level up."""
+    """Check the modality, the variables, and that every parent is one level up."""
     if model.modality not in MODALITIES:
         raise InputError(
             f"{model.path}: state.input_data_type must be text, image or numeric, got "
@@ -235,9 +235,9 @@ def _check(model: Model) -> None:
 
 
 def read_items(model: Model) -> Iterator[Item | Rejected]:
-    """Read the items, in the file's order.
+    """Read the items in the order of the file.
 
-    Memory is that of the ids, some 100 bytes each, which must not come twice.
+    Memory is that of the ids, some 100 bytes each, to find ids that occur twice.
     """
     leaves = model.leaves()
     seen: set[str] = set()
@@ -261,7 +261,7 @@ def read_items(model: Model) -> Iterator[Item | Rejected]:
 def _item(
     model: Model, value: dict[str, Any], item_id: str | None, leaves: dict[int, int]
 ) -> Item | str:
-    """Return one item, or why it cannot be held."""
+    """Return an item, or the reason why the tables cannot hold it."""
     if item_id is None:
         return f"original_id must be text or a number, got {repr(value.get('original_id'))[:80]}"
     parent = value.get("parent_id")
@@ -302,7 +302,7 @@ def _place(value: dict[str, Any]) -> list[Any]:
 
 
 def finite_numbers(value: Any, dimensions: int, dtype: type = np.float32) -> Any:
-    """Return an array of so many dimensions, or nothing where the value is none of finite
+    """Return a value as an array of ``dimensions`` axes; None if it is not one of finite
     numbers."""
     if not isinstance(value, list):
         return None
@@ -315,7 +315,7 @@ def finite_numbers(value: Any, dimensions: int, dtype: type = np.float32) -> Any
 
 
 def _is_unicode(text: str) -> bool:
-    """Return whether text can be written as UTF-8: JSON may hold halves of characters."""
+    """Return whether text can be written as UTF-8; JSON may hold lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Findings about an input that look wrong, though it can be read."""
+"""Alarms about an input that can be read but looks wrong."""
 
 from __future__ import annotations
 
@@ -16,26 +16,28 @@ from hercules_scale.reading.decimals import GROUPED, is_missing
 from hercules_scale.reading.guessed_roles import is_int, texts_of
 from hercules_scale.reading.heads import SNIFFED_ROWS, FileHead
 
-# Repeated values that stand for none, such as 65535, up to three of them: so many times as far from
-# others, at least so many that differ, as these are apart. Of codes such as 97 and 999 the others
-# may be few.
+# Repeated values that mark missing ones, such as 65535: they lie more than FAR times the range of
+# the other values away; at least DIFFERENT other values differ, unless CODE matches the repeated
+# ones, such as 97 and 999; there are at most MOST_FAR of them.
 FAR, DIFFERENT, MOST_FAR, CODE = 3, 8, 3, re.compile(r"-?(9+[6-9]|8{2,})")
-# Whole numbers up to this one are read as they are.
+# Whole numbers up to this one are read exactly.
 EXACT = 2.0**53
-# Words from which on a name may be a text.
+# Number of words from which the name of a column may be a text.
 SENTENCE_WORDS = 6
-# Texts of which so few differ are likely classes.
+# Texts are likely classes if there are at least so many, with at most this share of different ones.
 FEWEST_TEXTS, CLASSES_SHARE = 50, 0.1
-# Texts that mark missing values, of all.
+# Share of texts that mark missing values, from which there is an alarm.
 NULL_SHARE = 0.02
-# Any others that many times as far leave no difference between the others.
+# Other values are far if they lie this many times the range of the rest away, which hides all
+# differences in the rest.
 VERY_FAR = 1e6
 
 
 def alarms_of(
     config: InputConfig, columns: Columns, heads: list[FileHead], guess: Guess
 ) -> Iterator[str]:
-    """Yield the findings, such as values that likely stand for none or for a thousand."""
+    """Yield the alarms, such as values that likely mark missing ones, or points that may mark
+    thousands."""
     found = [head.dialect.doubtful for head in heads if head.dialect]
     doubtful = next(filter(None, found), "")
     if doubtful and (columns.numbers or columns.text not in {None, *guess.wordy}):
@@ -79,10 +81,10 @@ def alarms_of(
 
 
 def _far(ordered: list[float], counts: Counter[float]) -> list[float]:
-    """Return the last of some values, up to three, that lie far from all before them."""
+    """Return the last values, up to three, that lie far from all values before them."""
     for n_far in range(1, min(MOST_FAR, len(ordered) - 2) + 1):
         far, others = ordered[-n_far:], ordered[:-n_far]
-        # Of few values, such as ranks, one may be far from the others.
+        # Among few values, such as ranks, one may lie far from the others.
         nines = all(CODE.fullmatch(f"{value:.0f}") for value in far)
         usual = min(counts[value] for value in far) > 1 and (len(others) >= DIFFERENT or nines)
         times = FAR if usual else VERY_FAR
@@ -92,7 +94,7 @@ def _far(ordered: list[float], counts: Counter[float]) -> list[float]:
 
 
 def _of_texts(name: str, heads: list[FileHead]) -> Iterator[str]:
-    """Yield a word on texts that stand for none, or were quoted otherwise than the file says."""
+    """Yield alarms about texts that mark missing values, or have quotes that enclose no field."""
     texts = list(filter(None, texts_of(heads, name)))
     if not texts:
         return
@@ -111,7 +113,7 @@ def _of_texts(name: str, heads: list[FileHead]) -> Iterator[str]:
 
 
 def _of_classes(name: str, heads: list[FileHead]) -> Iterator[str]:
-    """Yield a word on a column that was chosen, and holds few texts again and again."""
+    """Yield an alarm about a column that was chosen for the texts, but repeats few of them."""
     texts = [text for text in texts_of(heads, name) if text]
     n_different = len(set(texts))
     if len(texts) >= FEWEST_TEXTS and n_different <= CLASSES_SHARE * len(texts):
@@ -122,7 +124,7 @@ def _of_classes(name: str, heads: list[FileHead]) -> Iterator[str]:
 
 
 def _of_last_rows(columns: Columns, heads: list[FileHead]) -> Iterator[str]:
-    """Yield a word on a last row of sums, where files are so short that the sample has it."""
+    """Yield an alarm about a last row of sums, in files so short that the sample has that row."""
     for head in heads:
         cells = [head.cells.get(name, []) for name in columns.numbers]
         if not cells or not 3 < len(cells[0]) < SNIFFED_ROWS:

@@ -1,4 +1,4 @@
-"""Which columns of an input hold what, and the modality that follows."""
+"""Roles of the columns of an input, and the modality that follows from them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 from hercules_scale.config.reading import InputConfig, Modality
 from hercules_scale.errors import SchemaError
 
-# Names of columns of our own.
+# Names of columns that this package writes itself.
 RESERVED_LABELS = ("position", "row")
 RESERVED_NUMBERS = ("position", "row", "item_id", "title", "description")
 
@@ -20,9 +20,9 @@ class Columns:
 
     Attributes:
         modality: Modality of the items.
-        item_id: Column of the ids; none for row numbers.
+        item_id: Column of the ids; None if ids are row numbers.
         labels: Columns of ground truth.
-        text: Column of the texts; beside vectors or images, of what is said of them.
+        text: Column of the texts; beside vectors or images, of texts about them.
         image: Column of the images.
         embedding: Column of the vectors.
         numbers: Columns of the variables.
@@ -42,7 +42,7 @@ class Columns:
 
     @property
     def names(self) -> list[str]:
-        """Every column that is read."""
+        """Names of all columns that are read."""
         single = [self.text, self.image, self.embedding, self.item_id, self.owner]
         names = [*(name for name in single if name), *self.numbers, *self.labels]
         return list(dict.fromkeys(names))
@@ -50,12 +50,12 @@ class Columns:
 
 @dataclass(frozen=True)
 class Guess:
-    """Findings from the values of columns, beyond their types, where no role is named.
+    """Findings from the values of columns, for roles that the configuration does not name.
 
     Attributes:
         kinds: Types by the values: numbers written as text are numbers.
-        aside: Columns that are none of an item, with the reason.
-        wordy: Columns of texts that hold more than a word.
+        aside: Columns that are not part of an item, with the reason.
+        wordy: Columns of texts with several words.
     """
 
     kinds: dict[str, pa.DataType]
@@ -70,14 +70,14 @@ def choose_columns(
     typed: bool = True,
     guess: Guess | None = None,
 ) -> Columns:
-    """Return columns by role, from the configuration or, where it is silent, by what there is.
+    """Return columns by role, from the configuration or else from the columns that there are.
 
     Args:
         config: The input section.
         available: Columns of the input and their types.
         where: The file, for messages.
-        typed: Whether the file says its types; in a csv file every column holds text.
-        guess: Findings from values; left out, the types alone count.
+        typed: Whether the file has types; in a csv file every column holds text.
+        guess: Findings from values; by default, the types alone count.
 
     Raises:
         SchemaError: A column is missing or of a wrong type, or the modality is not clear.
@@ -140,7 +140,7 @@ def with_columns(config: InputConfig, columns: Columns) -> InputConfig:
 
 
 def shown_name(name: str) -> str:
-    """Return the name of a column for a list; in quotes where spaces are part of it."""
+    """Return the name of a column for a list, in quotes if it begins or ends with spaces."""
     return name if name == name.strip() else repr(name)
 
 
@@ -177,7 +177,8 @@ def _refuse_others(config: InputConfig, modality: str, keys: tuple[str, ...], wh
 
 
 def _detect(config: InputConfig, free: dict[str, pa.DataType], guess: Guess) -> Modality:
-    """Return the modality of the items, by the columns that are named, else by what there is."""
+    """Return the modality of the items, from the named columns, or else from the types of the
+    others."""
     if config.columns:
         return "numeric"
     if config.embedding_column:
@@ -206,8 +207,8 @@ def _free(config: InputConfig, guess: Guess) -> dict[str, pa.DataType]:
 def _the_one(
     free: dict[str, pa.DataType], where: str, role: str, likely: frozenset[str] = frozenset()
 ) -> str:
-    """Return the only column that can play a role, or the one that is called so, or of several the
-    only likely one."""
+    """Return the column with the name of a role, else the only column that fits it, else the only
+    likely one."""
     fits = {"text": lambda _, kind: is_text(kind), "image": is_image}
     fit = fits.get(role, lambda _, kind: is_vector(kind))
     names = [name for name, kind in free.items() if fit(name, kind)]
@@ -263,7 +264,7 @@ def _check_numbers(
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Return whether a column may hold texts; one without values may."""
+    """Return whether a column may hold texts; a column without values may."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return bool(
@@ -322,7 +323,8 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def is_image(name: str, kind: pa.DataType) -> bool:
-    """Return whether a column holds images: bytes, or a record of bytes and path, called so."""
+    """Return whether a column holds images: records with bytes, or text or bytes named
+    ``image``."""
     if pa.types.is_struct(kind):
         return any(field.name == "bytes" for field in kind)
     return name in ("image", "img") and is_text(kind)

@@ -1,4 +1,4 @@
-"""Rows of csv files, and what their beginning says of the columns."""
+"""Rows of csv files, and their columns from the beginning of a file."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from hercules_scale.reading.quotes import QuotedRows
 from hercules_scale.reading.sources import SourceFile
 from hercules_scale.reading.streams import dialect_of, open_buffered, open_text, read_head
 
-# A row of CSV must fit in a block; the longest text that is read is so long.
+# Bytes of a block, which a row of csv must fit in; the longest row that can be read.
 CSV_BLOCK_BYTES = LONGEST_LINE_BYTES
-# Rows of a wrong width that a block may have: of a block of two bytes a row, the reasons would fill
-# the memory.
+# Most rows of a wrong width in a block; with two bytes a row, the reasons for all rows of a block
+# would fill the memory.
 MOST_MALFORMED = 100_000
-# The reader takes some kilobytes for each, which its name alone does not.
+# The reader takes some kilobytes of memory for each column, however short its name is.
 MOST_COLUMNS = 65_536
-# Numbers at one distance, to within a share, that are names of columns.
+# Least number of equally spaced numbers that may be column names, and largest ratio of their steps.
 FEWEST_STEPS, UNEVEN = 8, 1.05
 NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
 
@@ -56,7 +56,7 @@ class _Malformed(NamedTuple):
 
 
 def csv_head(config: InputConfig, source: SourceFile, with_cells: bool) -> FileHead:
-    """Return columns by the header, with types and values by the first block."""
+    """Return columns from the header, with types and values from the first block."""
     dialect = dialect_of(source, config.csv, named_columns(config, source))
     broken: list[_Malformed] = []
     if not read_head(source, 1):
@@ -73,7 +73,8 @@ def csv_head(config: InputConfig, source: SourceFile, with_cells: bool) -> FileH
             batch = reader.read_next_batch()
         except StopIteration:
             batch = pa.RecordBatch.from_pylist([], schema)
-    # The reader is ahead of its batches: those before the last row of this one.
+    # The reader is ahead of its batches: only malformed rows before the last row of this batch
+    # count.
     own = [each for place, each in enumerate(broken) if each.row - place <= batch.num_rows]
     _check_fits(source, dialect, batch.num_rows, len(own), own)
     first = batch.slice(0, SNIFFED_ROWS)
@@ -102,14 +103,17 @@ def _check_width(source: SourceFile, dialect: Dialect) -> None:
 
 
 def csv_rows(source: SourceFile) -> pa.Table:
-    """Return the first rows of a csv file, with every column, as pyarrow types them."""
+    """Return the first rows of a csv file, with all columns and the types that pyarrow gives
+    them."""
     with _open_csv(source, dialect_of(source, CsvConfig()), None, [], []) as rows:
         return pa.table(next(iter(rows), pa.RecordBatch.from_pylist([], rows.schema)))
 
 
 def _check_named(rows: pa.RecordBatch, source: SourceFile) -> None:
-    """Refuse several columns without a name that hold something; exports end rows with delimiters
-    alone."""
+    """Refuse several columns that hold values but have no name.
+
+    Columns without name and values are allowed, since exports may end rows with delimiters.
+    """
     names = rows.schema.names
     unnamed = [
         column
@@ -125,11 +129,13 @@ def _check_named(rows: pa.RecordBatch, source: SourceFile) -> None:
 
 
 def _check_header(names: list[str], source: SourceFile) -> None:
-    """Refuse a first line that looks like a row; numbers from 0 on, years, and many numbers at one
-    distance, such as wavelengths, may be names."""
+    """Refuse a first line that looks like a row of values.
+
+    Numbers from 0 on, years and many equally spaced numbers, such as wavelengths, may be names.
+    """
     numbers = [name.strip() for name in names if NUMBER.fullmatch(name.strip())]
     counted = numbers == [str(place) for place in range(len(numbers))]
-    # A first row may begin with 0.
+    # A single 0 beside other cells may be the value of a first row.
     counted = counted and (len(numbers) > 1 or len(names) == 1)
     years = all(re.fullmatch(r"(19|20)\d\d", name) for name in numbers)
     if not (counted or years or _are_steps(numbers)):
@@ -141,7 +147,7 @@ def _check_header(names: list[str], source: SourceFile) -> None:
 
 
 def _are_steps(numbers: list[str]) -> bool:
-    """Return whether so many numbers rise by the same that no row is likely to."""
+    """Return whether numbers rise in equal steps, and are too many to be a row of values."""
     if len(numbers) < FEWEST_STEPS or any("," in number for number in numbers):
         return False
     steps = np.diff(np.array(numbers, np.float64))
@@ -151,17 +157,18 @@ def _are_steps(numbers: list[str]) -> bool:
 def csv_batches(
     source: SourceFile, dialect: Dialect, columns: Columns, own: list[str], alarms: list[str]
 ) -> Iterator[tuple[pa.Table, dict[int, str]]]:
-    """Yield the rows of the columns in ``own`` as bytes, and a reason for each of another width.
+    """Yield the rows of the columns in ``own`` as bytes, and a reason for each row of a wrong
+    width.
 
     Raises:
-        InputError: So many have another width that the rest may be wrong too.
+        InputError: So many rows have a wrong width that the rest may be read wrongly too.
     """
     broken: list[_Malformed] = []
     n_rows = n_broken = 0
     first = None
     if not read_head(source, 1):
         return
-    # A row that names an owner is not quoted.
+    # Reasons do not quote a row that names an owner.
     quoted = columns.owner is None
     with _open_csv(source, dialect, own, broken, alarms, quoted) as reader:
         for batch in reader:
@@ -186,11 +193,10 @@ def csv_batches(
 def _in_place(
     batch: pa.RecordBatch, broken: list[_Malformed], at: int
 ) -> tuple[pa.Table, dict[int, str]]:
-    """Return a batch with the malformed rows that lie before its end where the file has them, all
-    null, and the reason for each.
+    """Return a batch with its malformed rows put back in place, all null, and the reason for each.
 
     Args:
-        batch: The other rows.
+        batch: Rows that were read.
         broken: Malformed rows, from this batch on.
         at: Row of the file that the batch begins with.
     """
@@ -206,7 +212,7 @@ def _in_place(
 def _check_fits(
     source: SourceFile, dialect: Dialect, n_rows: int, n_broken: int, broken: list[_Malformed]
 ) -> None:
-    """Refuse a file of which much does not fit how it is read, since the rest may be wrong too.
+    """Refuse a file with many malformed rows, since the rest may be read wrongly too.
 
     Raises:
         InputError: Many rows have another width than the header.
@@ -236,9 +242,9 @@ def _open_csv(
     Args:
         source: The file.
         dialect: Dialect of the file.
-        names: The columns; left out: all, by types that are guessed.
-        broken: Gets rows of a wrong width.
-        alarms: Get what looks wrong.
+        names: The columns; by default all, with guessed types.
+        broken: List to which rows of a wrong width are added.
+        alarms: List to which alarms are added.
         quoted: Whether reasons quote the row.
     """
 
@@ -248,11 +254,12 @@ def _open_csv(
         text = f": {row.text[:100]}" if quoted else ""
         number = row.number + dialect.comments
         reason = f"line {number} has {row.actual_columns} columns, not {row.expected_columns}{text}"
-        # Rows are counted from 1, that of the names.
+        # Rows are counted from 1, the row of the names.
         broken.append(_Malformed(row.number - 2 - dialect.records, reason))
         return "skip"
 
-    # As bytes, so that one row of invalid UTF-8 is rejected alone, and 007 stays 007.
+    # Cells are read as bytes, so that one row of invalid UTF-8 is rejected alone, and 007 stays
+    # 007.
     convert = pacsv.ConvertOptions(decimal_point=dialect.decimal)
     if names is not None:
         convert = pacsv.ConvertOptions(
@@ -266,11 +273,11 @@ def _open_csv(
         delimiter=dialect.delimiter,
         quote_char=dialect.quote or False,
         newlines_in_values=True,
-        # Of a single column, an empty line is an empty cell.
+        # In a file of a single column, an empty line is an empty cell.
         ignore_empty_lines=dialect.width > 1,
         invalid_row_handler=set_aside,
     )
-    # Line numbers of malformed rows are known to a single-threaded reader alone.
+    # Only a single-threaded reader knows the line numbers of malformed rows.
     read = pacsv.ReadOptions(
         use_threads=False, block_size=CSV_BLOCK_BYTES, skip_rows_after_names=dialect.records
     )
@@ -290,9 +297,9 @@ def _open_csv(
 
 @contextmanager
 def _without_traces_of_undecodable_rows() -> Iterator[None]:
-    """Hold back the trace that pyarrow prints of a malformed row that is no UTF-8.
+    """Hold back the trace that pyarrow prints for a malformed row that is not UTF-8.
 
-    It refuses such a row by itself, by its number.
+    pyarrow itself refuses such a row, with its number.
     """
     before = sys.unraisablehook
 
@@ -310,6 +317,6 @@ def _without_traces_of_undecodable_rows() -> Iterator[None]:
 def reason_of(error: Exception) -> str:
     """Return a library's message about a file, on one line."""
     reason = " ".join(str(error).split())[:200]
-    # The message of pyarrow about a row that does not end within a block names none of our options.
+    # pyarrow's message about a row that is longer than a block names options that users cannot set.
     straddles = "straddling object" in reason
     return f"a row is longer than {CSV_BLOCK_BYTES >> 20} MiB" if straddles else reason

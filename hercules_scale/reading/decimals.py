@@ -1,4 +1,4 @@
-"""Numbers in text: their marks, by columns of them, and their values."""
+"""Numbers in text: decimal marks of columns, and values."""
 
 from __future__ import annotations
 
@@ -6,39 +6,40 @@ import re
 import unicodedata
 
 COMMA_NUMBER = re.compile(r"[+-]?(\d+|[1-9]\d{0,2}(\.\d{3})+),\d+([eE][+-]?\d+)?")
-# Thousands that are set apart.
+# Whole numbers with marks between thousands.
 GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}([,.]\d{3})+")
 POINT_NUMBER = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
-# Thousands apart: where a comma is known to set them so, and where it cannot begin decimals.
+# Numbers with commas between thousands: if commas are known to mean that, and if they can mean
+# nothing else.
 BY_COMMAS = re.compile(rb"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
 THOUSANDS = re.compile(rb"[+-]?\d{1,3}((,\d{3})+\.\d+|(,\d{3}){2,})")
 # Words that people and programs write for a missing number, in lower case.
 MISSING = {
     *(b"", b"?", b"-", b"--", b".", b"na", b"n/a", b"#n/a", b"nan", b"null", b"none", b"nil"),
     *(b"missing", b"<na>", b"nat", b"\\n", b"-nan"),
-    # Of statistical offices.
+    # Words of statistical offices.
     *(b":", b"..", b"..."),
 }
-# Thousands as in Switzerland, and negative numbers of SAP.
+# Numbers with Swiss marks between thousands, and negative numbers as SAP writes them.
 APOSTROPHES = re.compile(rb"[+-]?\d{1,3}('\d{3})+(\.\d+)?")
 MINUS_BEHIND = re.compile(rb"\d[\d.,]*-")
-# Spaces that set thousands apart and end no line, as in French.
+# Special spaces between thousands, as in French.
 SPACED_THOUSANDS = re.compile(r"(?<=\d)[\u00a0\u202f\u2009](?=\d{3}(?!\d))")
 # Marks of numbers in Arabic and Persian.
 ARABIC_MARKS = str.maketrans({"\u066b": ".", "\u066c": None})
 
 
 def is_missing(text: bytes) -> bool:
-    """Return whether a cell among numbers says that there is none."""
+    """Return whether a cell among numbers marks a missing one."""
     return text.strip().lower() in MISSING
 
 
 def as_number(text: bytes, marks: str = ".") -> float | None:
-    """Return a number in text; none for what is no number, or may be two.
+    """Return the number in a text; None if it is no number, or ambiguous.
 
     Args:
         text: The number.
-        marks: Decimal mark and, where it is known, that of thousands.
+        marks: Decimal mark and, if it is known, the mark of thousands.
     """
     if not text.isascii():
         text, marks = _in_ascii(text, marks)
@@ -69,12 +70,13 @@ def _in_ascii(text: bytes, marks: str) -> tuple[bytes, str]:
 
 
 def decimal_mark(columns: list[list[str]]) -> tuple[str, str]:
-    """Return a comma where more columns of numbers have it than have a point, else a point.
+    """Return the decimal mark: a comma if more columns of numbers have it than a point, else a
+    point.
 
     ``1,234`` and ``1.234`` decide nothing, since they may be thousands.
 
     Returns:
-        The mark, and a sentence about numbers that may be others.
+        The mark, and a sentence about ambiguous numbers (empty if there are none).
     """
     found = [each for each in map(_marked, columns) if each is not None]
     commas = [number for mark, number in found if mark == ","]
@@ -103,8 +105,11 @@ def decimal_mark(columns: list[list[str]]) -> tuple[str, str]:
 
 
 def _marked(cells: list[str]) -> tuple[str, str] | None:
-    """Return the decimal mark of a column of numbers, ``?`` where it may be that of thousands, and
-    a number with it; None where no number has any, or most cells are something else."""
+    """Return the decimal mark of a column of numbers, and a number with it.
+
+    The mark is ``?`` if it may be the mark of thousands. The result is None if no number has a
+    mark, or if most cells are not numbers.
+    """
     cells = [cell for cell in cells if cell]
     grouped = [cell for cell in cells if GROUPED.fullmatch(cell)]
     clear = [cell for cell in cells if not GROUPED.fullmatch(cell)]
@@ -113,7 +118,7 @@ def _marked(cells: list[str]) -> tuple[str, str] | None:
     whole = sum(cell.lstrip("+-").isdigit() for cell in clear)
     if 2 * (len(grouped) + len(commas) + len(points) + whole) < len(cells):
         return None
-    # Of several marks, all stand for thousands.
+    # Several points in one number are marks of thousands.
     millions = [cell for cell in grouped if cell.count(".") > 1]
     if millions and not points:
         return ",", millions[0]

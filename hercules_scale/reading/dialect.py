@@ -1,4 +1,4 @@
-"""Dialects of files of text: their encoding, and how csv separates and quotes fields."""
+"""Dialects of text files: their encoding, and the delimiters and quotes of csv."""
 
 from __future__ import annotations
 
@@ -16,47 +16,51 @@ from hercules_scale.config.reading import CsvConfig
 from hercules_scale.reading.decimals import decimal_mark
 from hercules_scale.reading.encodings import decoded, detect_encoding, foreign_word
 
-# Part of a file that is looked at.
+# Bytes at the beginning of a file that its dialect is detected from.
 HEAD_BYTES = 256 * 2**10
 DELIMITERS = (",", ";", "\t", "|")
-# Rows of a width other than the header's that a file may have; of more, it is read wrongly.
+# Largest share of rows of a wrong width, in files of at least so many rows; a file with more is
+# likely read wrongly.
 MOST_MALFORMED_SHARE, FEWEST_ROWS = 0.2, 10
-# Share of fields that speaks for a quote.
+# Share of fields that a quote must enclose to be detected.
 FITTING = 1 - MOST_MALFORMED_SHARE
 COMMENTS = re.compile(r"(#[^\n]*\n)+")
-# The first line of a file that Excel is to open.
+# First line that gives the delimiter of a file to Excel.
 SEPARATOR = re.compile(r'"?sep=([^\w\s]|\t)"?\r?\n')
-# Rows by which delimiters are compared, and a number in any of them.
+# Number of rows by which delimiters are compared, and pattern of a number in any dialect.
 SCORED_ROWS, NUMBER = 50, re.compile(r"[+-]?\d+([.,]\d+)?")
 SPACED_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 CODE = re.compile(r"0\d+")
 # Key and short text of a JSON object.
 JSON_CELL = re.compile(r'"((?:[^"\\]|\\.){1,200}+)"\s{0,9}+:\s{0,9}+"([^"\\]{1,40}+)"')
-# Qualtrics writes questions and such a record of each column below the names.
+# Below the names, Qualtrics writes a line of questions and a line with such a record of each
+# column.
 SURVEY_RECORD = re.compile(r'\{\s*"ImportId"')
 SURVEY_LINES = 2
-# SurveyMonkey writes one line of these.
+# Below the names, SurveyMonkey writes one line of these.
 ANSWERS = frozenset(("Response", "Open-Ended Response", "Other (please specify)"))
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """Dialect of a file of text.
+    """Dialect of a text file.
 
     Attributes:
-        encoding: Python's name of it.
-        delimiter: Delimiter of csv, as the others.
-        quote: Empty where nothing encloses a field.
-        escape: Character before a quote within quotes; empty where that is a quote.
+        encoding: Python's name of the encoding.
+        delimiter: Delimiter of csv.
+        quote: Quote of csv; empty if fields are not quoted.
+        escape: Character before a quote within quotes; empty if such quotes are doubled.
         decimal: Decimal mark.
-        named: Whether the user named it, so that the other mark is that of thousands.
-        doubtful: A sentence about numbers that may be others.
-        comments: Lines that begin with ``#`` before the names of csv.
-        unnamed: Whether each row of csv has one field more than there are names, ``first`` or
-            ``last``; empty where none has.
-        records: Lines that describe the columns, after their names.
-        width: Columns of csv.
-        guessed: A word by the encoding, where that is a guess.
+        named: Whether the user named the decimal mark, so that the other mark is the mark of
+            thousands.
+        doubtful: Sentence about numbers that are ambiguous, or lines that look like rows of a
+            table; empty if there is none.
+        comments: Number of lines before the names of csv that begin with ``#``.
+        unnamed: Field without a name in each row of csv, ``first`` or ``last``; empty if all have
+            names.
+        records: Number of lines that describe the columns, after their names.
+        width: Number of columns of csv.
+        guessed: Word that was decoded with the encoding, if that is a guess; else empty.
     """
 
     encoding: str = "utf-8"
@@ -74,11 +78,11 @@ class Dialect:
 
     @property
     def marks(self) -> str:
-        """Decimal mark and, where it is known, that of thousands."""
+        """Decimal mark and, if it is known, the mark of thousands."""
         return self.decimal + ("," if self.decimal == "." else ".") * self.named
 
     def said(self, of_csv: bool) -> str:
-        """Describe it for people."""
+        """Describe the dialect in words."""
         parts = [self.encoding]
         if of_csv:
             parts.append(f"delimiter {self.delimiter!r}")
@@ -105,9 +109,9 @@ def detect(
 
     Args:
         head: Its first bytes, uncompressed.
-        whole: Whether these are all.
+        whole: Whether these are all its bytes.
         given: Keys that the user set.
-        of_csv: Whether it is csv; else the encoding is all there is.
+        of_csv: Whether it is csv; other files have only an encoding and a decimal mark.
         names: Columns that csv must have.
     """
     encoding = given.encoding or detect_encoding(head, whole, of_csv)
@@ -118,7 +122,7 @@ def detect(
 
 
 def _of_json(text: str, given: CsvConfig) -> Dialect:
-    """Return the decimal mark of numbers in the texts of JSON objects."""
+    """Return a dialect with the decimal mark of numbers in the texts of JSON objects."""
     cells: dict[str, list[str]] = {}
     for name, cell in JSON_CELL.findall(text):
         cells.setdefault(name, []).append(cell.strip())
@@ -126,7 +130,7 @@ def _of_json(text: str, given: CsvConfig) -> Dialect:
 
 
 def _of_csv(text: str, whole: bool, given: CsvConfig, names: Collection[str]) -> Dialect:
-    """Return the dialect of csv but for its encoding."""
+    """Return the dialect of csv, without its encoding."""
     quote = _quote(text) if given.quote is None else given.quote
     separator = SEPARATOR.match(text)
     text = text[separator.end() :] if separator is not None else text
@@ -137,7 +141,7 @@ def _of_csv(text: str, whole: bool, given: CsvConfig, names: Collection[str]) ->
     best, rows = _delimited(text, whole, plain, known, names)
     n_comments = len(comments)
     if comments and rows:
-        # The last of them names the columns where it is as wide as the rows.
+        # The last comment names the columns if it is as wide as the rows.
         last = next(_rows(comments[-1], best, True), [])
         if len(last) == len(rows[0]):
             n_comments, rows = n_comments - 1, [last, *rows]
@@ -148,7 +152,7 @@ def _of_csv(text: str, whole: bool, given: CsvConfig, names: Collection[str]) ->
     return replace(
         best,
         decimal=decimal,
-        # Between commas, a point is that of the decimals.
+        # If commas are delimiters, a point can only be a decimal mark.
         doubtful="" if best.delimiter == "," else doubtful,
         comments=n_comments,
         unnamed=_unnamed(text, rows),
@@ -164,10 +168,10 @@ def _delimited(
 
     Args:
         text: The beginning of a file.
-        whole: Whether it is all of it.
+        whole: Whether the text is the whole file.
         plain: The dialect without the delimiter.
-        known: The delimiter; empty where it is to be found.
-        names: Columns that there must be.
+        known: The delimiter; empty if it must be detected.
+        names: Columns that csv must have.
     """
     found = []
     for delimiter in [known] if known else DELIMITERS:
@@ -193,14 +197,15 @@ def _without_comments(text: str) -> tuple[str, list[str]]:
 
 
 def _begin_rows(rest: str) -> bool:
-    """Return whether lines that begin with ``#`` are rows, since more do, or of one column."""
+    """Return whether lines that begin with ``#`` are rows: most lines do, or there is one
+    column."""
     names = rest.partition("\n")[0]
     one_column = not any(delimiter in names for delimiter in DELIMITERS)
     return one_column or 2 * rest.count("\n#") > rest.count("\n")
 
 
 def _records(rows: list[list[str]]) -> int:
-    """Return the number of lines after the names that survey programs describe columns in."""
+    """Return the number of lines after the names in which survey programs describe columns."""
     if len(rows) > SURVEY_LINES and all(map(SURVEY_RECORD.match, rows[SURVEY_LINES])):
         return SURVEY_LINES
     said = {cell for cell in rows[1] if cell} if len(rows) > 1 else set()
@@ -208,8 +213,11 @@ def _records(rows: list[list[str]]) -> int:
 
 
 def _unnamed(text: str, rows: list[list[str]]) -> str:
-    """Return which field of the rows has no name: some programs end each row with a delimiter, and
-    R leaves the name of row names out, all of which it quotes."""
+    """Return the field of the rows that has no name, ``first`` or ``last``; empty if there is none.
+
+    Some programs end each row with a delimiter. R writes quoted row names without a name for their
+    column.
+    """
     width = len(rows[0]) if rows else 0
     if len(rows) < 3 or any(len(row) != width + 1 for row in rows[1:]):
         return ""
@@ -220,7 +228,7 @@ def _unnamed(text: str, rows: list[list[str]]) -> str:
 
 
 def _are_of_r(text: str, rows: list[list[str]]) -> bool:
-    """Return whether spaces stand between fields, names in quotes among them, as R writes them."""
+    """Return whether spaces separate fields, below names in quotes, as R writes them."""
     header = text.partition("\n")[0].strip()
     width = len(rows[0]) if rows else 0
     return (
@@ -233,15 +241,18 @@ def _are_of_r(text: str, rows: list[list[str]]) -> bool:
 
 
 def _quote(text: str) -> str:
-    """Return a single quote where it encloses nearly all fields that begin with it, and no other
-    does."""
+    """Return the quote of fields.
+
+    It is a single quote if there is no double quote and nearly all fields that begin with a single
+    quote end with one; otherwise it is a double quote.
+    """
     whole = len(re.findall(r"(?m)(?:^|[,;\t|])'(?:[^'\r\n]++|'')*+'(?=[,;\t|\r\n]|$)", text))
     begun = len(re.findall(r"(?m)(?:^|[,;\t|])'", text))
     return "'" if '"' not in text and whole >= 2 and whole >= FITTING * begun else '"'
 
 
 def _escape(text: str, quote: str) -> str:
-    r"""Return a backslash where quotes within quotes have one before them, as Spark writes them.
+    r"""Return a backslash if quotes within quotes have one before them, as Spark writes them.
 
     In a file of doubled quotes, ``\"`` ends a field or is followed by another quote.
     """
@@ -274,8 +285,8 @@ def count_lines(head: bytes, dialect: Dialect) -> int:
 
 
 def _rows(text: str, dialect: Dialect, whole: bool) -> Iterator[list[str]]:
-    """Yield the rows of the beginning of a file, without one that is cut off and without empty
-    ones."""
+    """Yield the rows at the beginning of a file, without empty rows and a last row that is cut
+    off."""
     options = {"quotechar": dialect.quote} if dialect.quote else {"quoting": csv.QUOTE_NONE}
     reader = csv.reader(
         io.StringIO(text, newline=""),
@@ -284,7 +295,7 @@ def _rows(text: str, dialect: Dialect, whole: bool) -> Iterator[list[str]]:
         **options,
     )
     last: list[str] = []
-    # Of a field that is longer than it takes, or a return within one.
+    # The reader raises an error for a field that is too long, or that holds a carriage return.
     with suppress(csv.Error):
         for row in reader:
             if last:
@@ -295,14 +306,14 @@ def _rows(text: str, dialect: Dialect, whole: bool) -> Iterator[list[str]]:
 
 
 class _Score(NamedTuple):
-    """Score of how well rows fit together; the larger the better.
+    """Score of how well rows fit together; larger is better.
 
     Attributes:
-        named: Whether the columns that there must be are there.
+        named: Whether the columns that csv must have are there.
         splits: Whether there are several columns.
         share: Share of rows with the header's width.
         numbers: Share of cells that are numbers.
-        width: Columns.
+        width: Number of columns.
     """
 
     named: bool = False
@@ -326,7 +337,8 @@ def _score(rows: list[list[str]], names: Collection[str]) -> _Score:
 
 
 def _are_numbers_in_columns(rows: list[list[str]]) -> bool:
-    """Return whether rows below the first are numbers, several and as many in each."""
+    """Return whether all rows have equally many cells, several, which are numbers below the first
+    row."""
     width = len(rows[0]) if rows else 0
     return (
         len(rows) > 2

@@ -1,4 +1,4 @@
-"""Encodings of files of text, by their first bytes."""
+"""Encodings of text files, detected from their first bytes."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from collections import Counter
 
 MARKS = {
     codecs.BOM_UTF8: "utf-8",
-    # Before UTF-16, the mark of which begins it.
+    # UTF-32 comes before UTF-16, since its mark begins with the mark of UTF-16.
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-# Bytes that are no UTF-8 are damage where they are fewer, and rejected with their rows.
+# Fewer bytes than this that are not UTF-8 are damage, and are rejected with their rows.
 FEWEST_FOREIGN = 5
-# Lines with such bytes that the detector gets, and what it is asked of at least.
+# Most bytes that the detector gets, from lines with bytes beyond ASCII.
 DETECTED_BYTES = 16 * 2**10
-# Encodings that programs on Windows write, for those that detectors take them for.
+# Encodings that programs on Windows write, by the encodings that detectors take them for.
 WINDOWS = {
     **dict.fromkeys(("shift_jis", "shift_jis_2004", "shift_jisx0213"), "cp932"),
     **dict.fromkeys(("gb2312", "gbk"), "gb18030"),
     "big5": "cp950",
     "euc_kr": "cp949",
 }
-# Encodings of Latin letters, of which detectors take one for the other; the first that fits counts.
+# Encodings of Latin letters, which detectors confuse; the first is preferred.
 LATIN = ("cp1252", "cp1250", "iso8859_2", "cp1254", "cp1257", "cp850", "cp852", "mac_roman")
-# Letters beyond ASCII, by language. A text has letters of one language.
+# Letters beyond ASCII, by language. A text should have letters of one language only.
 LETTERS = tuple(
     map(
         frozenset,
@@ -39,16 +39,17 @@ LETTERS = tuple(
         ),
     )
 )
-# Marks of any of these languages.
+# Marks beyond ASCII in any of these languages.
 MARKS_OF_TEXT = set("‘’“”„‚–—…•€£¥§°±²³µ«»©®™¡¿´·¼½¾ªº×÷\xa0")
 # Share of letters by which another encoding must fit better than the first.
 BETTER = 0.02
-# Share by which Latin letters are taken, whatever a detector says of a few bytes.
+# Share of fitting letters from which a Latin encoding is taken, whatever the detector says.
 FITS_ANYWAY = 0.95
 
 
 def foreign_word(text: str) -> str:
-    """Return a word with a character beyond ASCII, one of letters rather."""
+    """Return a word with a character beyond ASCII, preferably of letters alone; empty if there is
+    none."""
     words = re.findall(r"[^\W\d_]{3,20}", text) + re.findall(r"\S{1,20}", text)
     foreign = (word for word in words if not word.isascii())
     return max(itertools.islice(foreign, 20), key=len, default="")
@@ -68,12 +69,12 @@ def detect_encoding(head: bytes, whole: bool = True, of_csv: bool = False) -> st
     if wide := _wide(head):
         return wide
     if not whole:
-        # Not cut within a character.
+        # The end may be cut within a character.
         head = head[: head.rfind(b"\n") + 1] or head[:-3]
     text = head.decode("utf-8", "replace")
     foreign = text.count("\ufffd")
     known = sum(not char.isascii() for char in text) - foreign if foreign else 0
-    # Names of columns have to be read, however few such bytes there are.
+    # Names of columns must be readable, even if they have few such bytes.
     named = of_csv and "\ufffd" in text.partition("\n")[0] and not known
     if (foreign < FEWEST_FOREIGN and not named) or known >= foreign:
         return "utf-8"
@@ -81,7 +82,8 @@ def detect_encoding(head: bytes, whole: bool = True, of_csv: bool = False) -> st
 
 
 def _wide(head: bytes) -> str:
-    """Return UTF-16 or UTF-32 without a mark, by the zeros of the ASCII in it."""
+    """Return UTF-16 or UTF-32 if a text without a mark has the zero bytes of ASCII in it; else
+    empty."""
     if len(head) < 4:
         return ""
     share = [head[place::4].count(0) / len(head[place::4]) for place in range(4)]
@@ -96,7 +98,7 @@ def _wide(head: bytes) -> str:
 
 
 def _legacy(head: bytes) -> str:
-    """Return an encoding of one language, by a detector."""
+    """Return a legacy encoding, by a detector and by letters of languages."""
     from charset_normalizer import from_bytes
 
     lines = [line for line in head.splitlines() if not line.isascii()]
@@ -126,8 +128,8 @@ def _decodes(text: bytes, encoding: str) -> bool:
 
 
 def _fit(text: bytes, encoding: str) -> float:
-    """Return the share of letters beyond ASCII that one language has, -1 where bytes stand for
-    nothing."""
+    """Return the share of letters beyond ASCII that one language has; -1 if the bytes do not
+    decode."""
     if not _decodes(text, encoding):
         return -1.0
     counts = Counter(char.lower() for char in text.decode(encoding) if not char.isascii())

@@ -1,4 +1,4 @@
-"""Rows of input files as they are, by format, before anybody judges them."""
+"""Rows of input files by format, as they are, before any row is rejected."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from hercules_scale.reading.pieces import Piece
 from hercules_scale.reading.sources import COMPRESSED, SourceFile, npy_header
 from hercules_scale.reading.streams import UNPACK, UNPACK_ERRORS, dialect_of, read_head
 
-# Decoded images of a batch are held together.
+# Images of a batch, which are decoded and held in memory together.
 BATCH_IMAGES = 64
-# Beginning of a file by which its rows are estimated.
+# Bytes at the beginning of a file from which its number of rows is estimated.
 ESTIMATED_BYTES = 2**20
-# Columns of files that have none.
+# Names for the column of files without columns.
 VECTOR_COLUMN, IMAGE_COLUMN = "embedding", "image"
 
 
 def read_columns(config: InputConfig, source: SourceFile) -> Columns:
-    """Return columns by role of one file, from the configuration, its schema or first rows.
+    """Return the columns of one file by role, from the configuration, its schema or its first rows.
 
     Raises:
         InputError: The file cannot be read.
@@ -48,11 +48,12 @@ def read_columns(config: InputConfig, source: SourceFile) -> Columns:
 
 
 def piece_columns(config: InputConfig, source: SourceFile) -> Columns | None:
-    """Return the rows of a file among others with known columns; none where it is empty.
+    """Return the columns of one of several files by role, by known names; None if the file is
+    empty.
 
     Raises:
         InputError: The file cannot be read.
-        SchemaError: A column is missing, which an object of JSON may leave out, or of a wrong type.
+        SchemaError: A column is missing (JSON objects may leave some out), or has a wrong type.
     """
     head = read_file_head(config, source)
     if not head.kinds:
@@ -72,12 +73,12 @@ def piece_columns(config: InputConfig, source: SourceFile) -> Columns | None:
 
 
 def read_file_head(config: InputConfig, source: SourceFile, cells: bool = False) -> FileHead:
-    """Return the columns of a file, with those that its place names, such as ``topic=bikes/``.
+    """Return the columns of a file, and columns that its folders name, such as ``topic=bikes/``.
 
     Args:
         config: The input section.
         source: The file.
-        cells: Whether values are wanted too.
+        cells: Whether to read the first values too.
 
     Raises:
         InputError: The file cannot be read.
@@ -109,7 +110,7 @@ def _read_file_head(config: InputConfig, source: SourceFile, cells: bool) -> Fil
 
 @contextmanager
 def _reading(source: SourceFile) -> Iterator[None]:
-    """Name the file in the exceptions of its libraries."""
+    """Turn the exceptions of libraries into an ``InputError`` that names the file."""
     try:
         yield
     except (
@@ -127,7 +128,7 @@ def _reading(source: SourceFile) -> Iterator[None]:
 
 
 def estimate_rows(config: InputConfig, sources: list[SourceFile]) -> int:
-    """Return about how many rows files of text hold, by the beginning of the largest."""
+    """Return an estimate of the number of rows in text files, from the beginning of the largest."""
     source = max(sources, key=lambda each: each.size_bytes)
     with _reading(source):
         head = read_head(source, ESTIMATED_BYTES)
@@ -146,14 +147,14 @@ def raw_batches(
     alarms: list[str] | None = None,
     csv: CsvConfig | None = None,
 ) -> Iterator[tuple[pa.Table, dict[int, str]]]:
-    """Yield columns as they are read, and a reason for each row that could not even be read.
+    """Yield columns as they are read, and a reason for each row that cannot be read.
 
     Args:
         piece: The piece.
-        columns: Their roles.
-        dialect: Dialect of a file of text; left out: detected.
-        alarms: Findings are added to these.
-        csv: Dialect as it is configured, for documents, each of which has its own.
+        columns: Columns by role.
+        dialect: Dialect of a text file; by default it is detected.
+        alarms: List to which alarms are added.
+        csv: Configured dialect, for documents; each document has its own dialect.
     """
     source = piece.source
     own = [name for name in columns.names if name not in source.partitions]
@@ -183,7 +184,7 @@ def _raw_batches(
     if source.format == "parquet":
         size = BATCH_ROWS if columns.image is None else BATCH_IMAGES
         groups = list(piece.row_groups or ())
-        # Images have a limit of their own, of pixels.
+        # Images have their own limit, in pixels.
         longest = {name: LONGEST_LINE_BYTES for name in own if name != columns.image}
         yield from parquet_batches(source, groups, own, size, longest)
     elif source.format == "npy":
@@ -212,7 +213,7 @@ def _npy_batches(piece: Piece, columns: Columns) -> Iterator[tuple[pa.Table, dic
                 raise EOFError("the file is shorter than its header says")
             values = np.frombuffer(data, header.dtype).reshape(n_rows, header.width)
             if columns.numbers:
-                # In the names' order, which may leave columns out.
+                # Columns come in the order of their names, which may leave some out.
                 places = [int(name.removeprefix("column_")) for name in columns.numbers]
                 arrays = [pa.array(values[:, place].astype(np.float64)) for place in places]
                 yield pa.table(arrays, names=list(columns.numbers)), {}

@@ -1,4 +1,4 @@
-"""Data as they are given in Python: whether they name files, their columns, Ray's datasets."""
+"""Data that are given in Python: paths of files, numbers of columns, and Ray Datasets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ WRITTEN = "input_written"
 
 
 def names_files(data: Any, modality: str | None) -> bool:
-    """Return whether data are the path, URI or paths of files; a list of strings is of texts."""
+    """Return whether data are a path, a URI or a list of paths of files; a list of strings holds
+    texts."""
     if isinstance(data, str | Path):
         return True
     if not isinstance(data, list | tuple) or modality == "image" or not data:
@@ -26,7 +27,7 @@ def names_files(data: Any, modality: str | None) -> bool:
 
 
 def n_columns(data: Any) -> int | None:
-    """Return the columns of an array, a table or a list of rows; nothing of other items."""
+    """Return the number of columns of an array, a table or a list of rows; None for other items."""
     if isinstance(data, list | tuple):
         first = data[0] if data else None
         return len(first) if isinstance(first, list | tuple | np.ndarray) else None
@@ -35,7 +36,7 @@ def n_columns(data: Any) -> int | None:
 
 
 def write_dataset(dataset: Any, folder: str, storage: StorageConfig) -> None:
-    """Write a Ray Dataset as Parquet, once: a resumed run takes up what was written."""
+    """Write a Ray Dataset as Parquet once; a resumed run uses the files that were written."""
     store, beside = (Store(each, storage) for each in (folder, folder.rpartition("/")[0]))
     if not beside.exists(WRITTEN):
         store.delete_files("")

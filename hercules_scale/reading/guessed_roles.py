@@ -1,4 +1,4 @@
-"""Roles of columns that no one names, by their values."""
+"""Roles of columns that the user does not name, guessed from their values."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ from hercules_scale.reading.heads import FileHead
 from hercules_scale.reading.payload import as_vector
 from hercules_scale.reading.sources import SourceFile
 
-# Share of cells that are numbers in a column of numbers, of those that are not missing.
+# Least share of numbers among the cells of a column of numbers that are not missing.
 NUMBERS_SHARE = 0.9
-# Texts that are tried as lists of numbers.
+# Number of texts that are tried as lists of numbers.
 SNIFFED_VECTORS = 100
-# Rows from which on numbers that rise by one are taken for a count.
+# Number of rows from which numbers that rise by one are taken for row numbers.
 COUNTED_ROWS = 10
-# Texts of a sample with so many words are texts, and not names, dates or codes: beside one column
-# of numbers, and beside more of them. Scripts without spaces count by their bytes.
+# A column holds texts, not names, dates or codes, if at least WORDY_SHARE of its sampled cells have
+# so many words: WORDS_BESIDE_ONE beside at most one column of numbers, else WORDS_BESIDE_MORE.
+# Scripts without spaces count by their bytes.
 ASCII_BYTE = 127
 WORDY_SHARE, WORDS_BESIDE_ONE, WORDS_BESIDE_MORE, WORDY_BYTES = 0.5, 2, 4, 24
-# Rows that have a text, of all, where it is what items are about beside numbers.
+# Least share of rows with a text for a column of texts beside numbers to be the items' content.
 MOST_TEXTS = 0.5
-# Lists of fewer numbers beside texts, such as boxes and places, are no vectors of these.
+# Lists of fewer numbers beside texts, such as boxes and places, are no vectors of the texts.
 SHORTEST_VECTOR = 8
-# Share of values of a column of categories that differ.
+# Largest share of different values in a column of categories.
 CATEGORIES_SHARE = 0.1
-# Vectors as NumPy shortens them, and as others write them.
+# Vectors as NumPy shortens them, and vectors that are not written as JSON.
 ELIDED = re.compile(rb"\s{0,9}\[[\d\s.eE+,-]{1,1000}?[\s,]\.\.\.")
 BARE_NUMBER = rb"[+-]?[\d.]{1,30}+([eE][+-]?\d{1,3}+)?+"
 BARE_NUMBERS = re.compile(
@@ -56,7 +57,7 @@ def guess_roles(
     heads: list[FileHead],
     sampled: list[SourceFile],
 ) -> Guess:
-    """Return what the values of columns say of their roles.
+    """Return findings about the roles of columns, from their values.
 
     Args:
         config: The input section.
@@ -88,7 +89,7 @@ def guess_roles(
                 texts[name] = [value for value in values if isinstance(value, bytes)]
         if name not in aside and is_number(refined[name]):
             reason = _is_no_variable(name, [part for part in cells if part], kind)
-            # An object of JSON may leave out what it has not.
+            # A JSON object may leave out a missing value.
             if not all(name in head.kinds for head in tables):
                 reason = "not in every file"
             aside |= {name: reason} if reason else {}
@@ -119,7 +120,7 @@ def guess_roles(
 
 
 def _is_no_text(values: list[Any]) -> str:
-    """Return reason why texts are none, but vectors that cannot be read; empty otherwise."""
+    """Return the reason why texts are vectors that cannot be read; empty otherwise."""
     texts = [value for value in values if isinstance(value, bytes)][:SNIFFED_VECTORS]
     least = NUMBERS_SHARE * max(len(texts), 1)
     if sum(ELIDED.match(text) is not None for text in texts) >= least:
@@ -130,7 +131,7 @@ def _is_no_text(values: list[Any]) -> str:
 
 
 def _is_no_vector(lengths: list[int], beside_texts: bool) -> str:
-    """Return reason why lists of numbers beside texts are no vectors; empty where they may be."""
+    """Return the reason why lists of numbers beside texts are no vectors; empty if they may be."""
     if not lengths or not beside_texts:
         return ""
     length, count = Counter(lengths).most_common(1)[0]
@@ -150,10 +151,10 @@ def cells_of(head: FileHead, name: str) -> list[Any]:
 
 
 def _are_numbers(parts: list[tuple[list[Any], str]]) -> bool:
-    """Return whether values are numbers but for a few, in text; codes such as 007 are none.
+    """Return whether nearly all values are numbers, perhaps in text; codes such as 007 are none.
 
     Args:
-        parts: Values of each file, and its marks of decimals and thousands.
+        parts: Values of each file, and the file's marks of decimals and thousands.
     """
     n_numbers = n_others = 0
     for value, marks in ((value, marks) for values, marks in parts for value in values):
@@ -165,7 +166,7 @@ def _are_numbers(parts: list[tuple[list[Any], str]]) -> bool:
                 continue
             digits = text.lstrip(b"+-")
             if digits[:1] == b"0" and digits[1:].isdigit():
-                # One code decides, as in csv.
+                # A single code makes a column one of codes, as in csv.
                 return False
             known = as_number(text, marks) is not None
         else:
@@ -176,14 +177,15 @@ def _are_numbers(parts: list[tuple[list[Any], str]]) -> bool:
 
 
 def _are_vectors(values: list[Any]) -> bool:
-    """Return whether texts are lists of numbers but for a few."""
+    """Return whether nearly all texts are lists of numbers."""
     texts = [value for value in values if isinstance(value, bytes)][:SNIFFED_VECTORS]
     known = [as_vector(text) for text in texts if text.lstrip().startswith(b"[")]
     return bool(known) and sum(map(bool, known)) >= NUMBERS_SHARE * len(texts)
 
 
 def is_wordy(values: list[Any], n_words: int) -> bool:
-    """Return whether most of some texts have so many words."""
+    """Return whether at least half of the texts have ``n_words`` words, or many letters beyond
+    ASCII."""
     texts = [value for value in values if isinstance(value, bytes)]
     wordy = 0
     for text in texts:
@@ -195,12 +197,13 @@ def is_wordy(values: list[Any], n_words: int) -> bool:
 
 
 def _are_categories(values: list[Any]) -> bool:
-    """Return whether few values occur again and again."""
+    """Return whether few different values occur again and again."""
     return len(set(values)) <= CATEGORIES_SHARE * len(values)
 
 
 def _is_no_variable(name: str, parts: list[list[Any]], kind: pa.DataType) -> str:
-    """Return reason why numbers are no variable: they count rows, or are ids; empty otherwise."""
+    """Return the reason why numbers are no variable: they count rows, or are ids; empty
+    otherwise."""
     if not is_whole(kind) and not pa.types.is_floating(kind):
         return ""
     whole = [[int(cell) for cell in part if is_int(cell)] for part in parts]

@@ -1,4 +1,4 @@
-"""Columns of a file, by its beginning."""
+"""Columns of a file, from its beginning."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from hercules_scale.reading.sources import SourceFile
 
 BATCH_ROWS = 8_192
 SNIFFED_ROWS = 1_000
-# A line of a text or JSON Lines file, so that a small .gz cannot fill the memory with one; a row of
-# csv, and a cell of Parquet.
+# Longest line of a text or JSON Lines file, row of csv or cell of Parquet, so that a small .gz
+# cannot fill the memory with a single line.
 LONGEST_LINE_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
 class FileHead:
-    """Columns of a file, by its beginning.
+    """Columns of a file, from its beginning.
 
     Attributes:
-        kinds: Their types.
+        kinds: Type of each column.
         cells: First values of columns of texts and numbers.
-        dialect: Dialect of a file of text.
-        indices: Columns that pandas made of the index of a frame.
-        lengths: Numbers of values of the first lists of columns of vectors.
+        dialect: Dialect of a text file.
+        indices: Columns that pandas made from the index of a frame.
+        lengths: Lengths of the first lists in columns of vectors.
     """
 
     kinds: dict[str, pa.DataType]
@@ -42,10 +42,10 @@ class FileHead:
 
 
 def check_names(names: list[str], source: SourceFile) -> None:
-    """Refuse columns of one name.
+    """Refuse columns with the same name.
 
     Raises:
-        SchemaError: There are such.
+        SchemaError: Two columns have the same name.
     """
     twice = sorted(name for name, count in Counter(names).items() if name and count > 1)
     if twice:
@@ -56,7 +56,7 @@ def check_names(names: list[str], source: SourceFile) -> None:
 
 
 def plain_cells(column: pa.ChunkedArray) -> list[Any]:
-    """Return the values of a column, texts as bytes, which may be no valid UTF-8."""
+    """Return the values of a column; texts as bytes, which may be invalid UTF-8."""
     array = flatten(column)
     return list((array.cast(pa.large_binary()) if is_text(array.type) else array).to_pylist())
 

@@ -19,16 +19,16 @@ from hercules_scale.sanitize import without_secrets
 if TYPE_CHECKING:
     from PIL import Image
 
-# Decoded, 300 MB; more is a bomb or a map.
+# 300 MB when decoded; an image with more pixels is a decompression bomb or a map.
 MOST_PIXELS = 100_000_000
-# Pixels that the encoders see; the explorer shows them too.
+# Shorter side of a thumbnail, which the encoders get and the explorer shows.
 THUMBNAIL_PIXELS = 256
 JPEG_QUALITY = 92
-# Of more pixels, one image at a time is decoded; of fewer, as many as there are threads.
+# Images with more pixels are decoded one at a time, others by all threads.
 LARGE_PIXELS = 12_000_000
-# Of a path or URI, in a message.
+# Characters of a path or URI that a message shows.
 SHOWN_CHARACTERS = 200
-# Bits of a shade of grey.
+# Depths of grey images, in bits.
 DEPTHS = (8, 10, 12, 14, 16)
 _one_large = threading.Lock()
 
@@ -38,13 +38,15 @@ class UnusableImageError(Exception):
 
 
 def thumbnail(data: bytes) -> bytes:
-    """Return an image made small, as PNG where it was small already, else as JPEG.
+    """Return a thumbnail of an image, as PNG if the image is small already, else as JPEG.
 
     Args:
-        data: The file, of any format that Pillow reads; of an animation the first frame.
+        data: Content of a file in any format that Pillow reads; an animation counts by its first
+            frame.
 
     Returns:
-        RGB, upright, at most 256 pixels on its shorter side and four times that on the longer.
+        A file with an image in RGB, upright, of at most 256 pixels on the shorter side and 1,024 on
+        the longer.
 
     Raises:
         UnusableImageError: It is no image, is cut off, or has too many pixels.
@@ -53,7 +55,7 @@ def thumbnail(data: bytes) -> bytes:
 
     if not data:
         raise UnusableImageError("the image is empty")
-    # We judge the number of pixels ourselves, before any is decoded.
+    # The number of pixels is checked here, before any is decoded.
     Image.MAX_IMAGE_PIXELS = None
     try:
         with ExitStack() as stack, warnings.catch_warnings():
@@ -69,7 +71,7 @@ def thumbnail(data: bytes) -> bytes:
             shortest = min(width, height)
             small = shortest <= THUMBNAIL_PIXELS and max(width, height) <= 4 * THUMBNAIL_PIXELS
             if not small:
-                # JPEG decodes to an eighth, a quarter or a half as it goes.
+                # JPEG can be decoded to an eighth, a quarter or a half of its size.
                 opened.draft("RGB", (2 * THUMBNAIL_PIXELS, 2 * THUMBNAIL_PIXELS))
             image = as_rgb(opened)
             if not small:
@@ -83,7 +85,7 @@ def thumbnail(data: bytes) -> bytes:
     except UnusableImageError:
         raise
     except Exception as error:
-        # Decoders of damaged files raise what they like: SyntaxError, struct.error, IndexError.
+        # Decoders may raise any exception for damaged files: SyntaxError, struct.error, IndexError.
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise UnusableImageError(f"the image cannot be decoded ({reason})") from None
     out = io.BytesIO()
@@ -95,12 +97,11 @@ def thumbnail(data: bytes) -> bytes:
 
 
 def as_rgb(opened: Image.Image) -> Image.Image:
-    """Return an image of any mode in RGB, upright, on white; of an animation the frame that is
-    open.
+    """Return an image of any mode in RGB, upright, on white; the open frame of an animation.
 
-    More than 8 bits of grey are scaled down from the fewest of 8, 10, 12, 14 and 16 that hold the
-    brightest; fractions from 0 to 1 are scaled up; what is beyond is stretched from darkest to
-    brightest.
+    Grey values of more than 8 bits are scaled down from the least depth of 8, 10, 12, 14 or 16 bits
+    that holds the brightest. Fractions from 0 to 1 are scaled up. Values outside these ranges are
+    stretched from darkest to brightest.
     """
     from PIL import Image, ImageOps
 
@@ -133,7 +134,7 @@ def read_image(
     allowed: tuple[str, ...] = (),
     storage: StorageConfig | None = None,
 ) -> tuple[bytes, str]:
-    """Return bytes of an image by path or URI, and its full URI.
+    """Return the bytes of an image at a path or URI, and its full path or URI.
 
     Args:
         location: A URI, an absolute path, or a path in ``folder``.
@@ -142,7 +143,7 @@ def read_image(
         storage: Access to object stores.
 
     Raises:
-        UnusableImageError: There is none, or it cannot or may not be read.
+        UnusableImageError: There is no such file, or it cannot or may not be read.
     """
     if "://" not in location and not Path(location).is_absolute():
         location = f"{folder}/{location}"
@@ -151,17 +152,17 @@ def read_image(
     except FileNotFoundError:
         raise UnusableImageError(f"there is no file {_shown(location)}") from None
     except Exception as error:
-        # Every file system has exceptions of its own.
+        # Every file system has its own exceptions.
         reason = " ".join(without_secrets(str(error)).split())[:120] or type(error).__name__
         raise UnusableImageError(f"{_shown(location)} cannot be read ({reason})") from None
 
 
 def _shown(location: str) -> str:
-    # Cut, the secret in it might not be seen for one.
+    # Secrets are removed first, since a secret that is cut might not be recognised.
     return without_secrets(location)[:SHOWN_CHARACTERS]
 
 
 def image_title(uri: str) -> str:
-    """Caption of an image, from its file name."""
+    """Return a caption of an image, from its file name."""
     stem = PurePosixPath(uri.rpartition("://")[2]).stem
     return " ".join(stem.replace("_", " ").replace("-", " ").split())

@@ -1,4 +1,4 @@
-"""Items out of input files, with ids and labels, and the rows that cannot be used."""
+"""Items of input files, with ids and labels, and rows that are rejected."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from hercules_scale.reading.streams import dialect_of
 from hercules_scale.reading.survey import survey
 from hercules_scale.storage.schemas import SCANNED_OWNERS, scanned, scanned_labels
 
-# A whole number with decimals.
+# A whole number with zeros as decimals.
 WHOLE = r"^(-?\d+)\.0+$"
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of a piece, in order: those that can be used and those that cannot."""
+    """Rows of a piece, in order: usable and rejected ones."""
 
     items: pa.Table
     labels: pa.Table
@@ -42,7 +42,7 @@ class Layout:
 
     Attributes:
         columns: Columns of the input by role.
-        dimension: Length of the vectors that the user brings; else 0.
+        dimension: Length of the input's vectors; 0 for other modalities.
     """
 
     columns: Columns
@@ -57,8 +57,7 @@ class Layout:
 
 
 def read_layout(config: InputConfig, sources: list[SourceFile]) -> Layout:
-    """Return the layout of the items, by a sample of all files and, for the vectors' length, the
-    first rows.
+    """Return the layout of the items, from a sample of all files and the first rows with a vector.
 
     Raises:
         InputError: A file cannot be read.
@@ -82,7 +81,7 @@ def read_layout(config: InputConfig, sources: list[SourceFile]) -> Layout:
 
 
 def _is_resolved(config: InputConfig) -> bool:
-    """Return whether the columns that items are made of are named."""
+    """Return whether the modality and the columns of the items are named."""
     named = (config.text_column, config.image_column, config.embedding_column, config.columns)
     return config.modality is not None and any(named)
 
@@ -94,15 +93,15 @@ def read_piece(
 
     Args:
         config: The input section.
-        layout: Layout of its items.
+        layout: Layout of the input's items.
         piece: The rows to read.
-        alarms: Findings that look wrong though they can be read are added to these.
+        alarms: List to which alarms are added.
 
     Raises:
         InputError: The file cannot be read.
         SchemaError: A column is missing or has a type that cannot be used.
     """
-    # Of every file, since its types may be others.
+    # Columns are checked in every file, since types may differ between files.
     config, source, dialect = with_columns(config, layout.columns), piece.source, None
     columns = piece_columns(config, source)
     if columns is None:
@@ -166,9 +165,9 @@ def _sort_rows(
 
 
 def _as_owners(raw: pa.Table, columns: Columns, source: SourceFile) -> pa.Array:
-    """Return the hashes of the owners, null where there is none; no column of ours holds a name.
+    """Return the hashes of the owners, null for none; no output holds an owner's name.
 
-    Two owners of one hash, one pair of 2**64, would count as one, so that less is shown, not more.
+    Two owners with the same hash, one pair in 2**64, count as one, so that less is shown, not more.
     """
     if columns.owner is None:
         return pa.nulls(raw.num_rows, pa.uint64())
@@ -197,12 +196,12 @@ def _as_ids(column: pa.ChunkedArray, name: str, source: SourceFile) -> tuple[pa.
 
 
 def _none_for_empty(texts: pa.Array) -> pa.Array:
-    """Return texts with null for empty ones, as csv has them."""
+    """Return texts with null for empty ones, which csv has for missing ones."""
     return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
 
 
 def _as_classes(column: pa.ChunkedArray, name: str, source: SourceFile) -> pa.Array:
-    """Return classes as text; 1.0 of csv is 1, as other programs write a column that has gaps."""
+    """Return classes as text; 1.0 in csv becomes 1, since programs write columns with gaps so."""
     array = flatten(column)
     if is_text(array.type):
         cells = array.cast(pa.large_binary()).to_pylist()
@@ -220,7 +219,7 @@ def _without_decimals(texts: pa.Array) -> pa.Array:
 
 
 def _as_plain_text(column: pa.ChunkedArray, name: str, source: SourceFile, key: str) -> pa.Array:
-    """Return text or numbers as text; null for what is no valid UTF-8."""
+    """Return text or numbers as text; null for invalid UTF-8."""
     array = flatten(column)
     if is_text(array.type):
         texts = as_text(pa.chunked_array([array]), name, source)[0].cast(pa.string())

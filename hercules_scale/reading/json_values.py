@@ -1,4 +1,5 @@
-"""JSON objects of a stream that are not a line each: in an array, or printed over several lines."""
+"""JSON objects of a stream that are not one per line: in an array, or printed over several
+lines."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ _IN_STRING = re.compile(rb'["\\]')
 
 
 class _Values:
-    """Bounds of the values of a stream."""
+    """Scanner that finds the beginnings and ends of the values of a stream."""
 
     def __init__(self, longest: int) -> None:
         self._longest = longest
@@ -59,7 +60,8 @@ class _Values:
             self._parts += data
 
     def _end(self, data: bytes, at: int) -> tuple[int, bool]:
-        """Return end of the value, or of the token in it, and whether the value ends there."""
+        """Return the end of the value, or of the next token in it, and whether the value ends
+        there."""
         if self._escaped:
             self._escaped = False
             return at + 1, False
@@ -80,10 +82,10 @@ class _Values:
 
 
 def json_values(stream: Any, where: str, longest: int) -> Iterator[bytes | None]:
-    """Yield each object of a stream, and whatever else is in it; None for one that is too long.
+    """Yield each object of a stream, and any other value in it; None for one that is too long.
 
     Args:
-        stream: Binary, UTF-8.
+        stream: Binary stream of UTF-8.
         where: The file, for messages.
         longest: Most bytes of an object.
 

@@ -1,4 +1,4 @@
-"""Lines of text files, and JSON objects, a line each or not."""
+"""Lines of text files, whole text files, and JSON objects, one per line or not."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ from hercules_scale.reading.sources import SourceFile
 from hercules_scale.reading.streams import dialect_of, open_buffered, read_head
 
 TEXT_COLUMN_OF_LINES = "text"
-# Columns of files that are one text each: the text, the file's path in its folder, and its last
-# folder.
+# Columns of files that are one text each: the text, the file's path in the input, and the name of
+# its folder.
 DOCUMENT_COLUMNS = (TEXT_COLUMN_OF_LINES, "file", "folder")
 BATCH_DOCUMENTS = 64
-# Files of paragraphs, or so many files of so few lines, are likely one text each.
+# Files with paragraphs, or at least so many files with fewer lines than this, are likely one text
+# each.
 PARAGRAPHS, MANY_FILES, LONG_FILE = re.compile(r"\n[ \t\r]*\n"), 20, 200
-# Lines of a text that are looked at, and what makes rows of a table: a mark, its name, and how many
-# of it no sentences have line after line.
+# Number of lines of a text that are examined, least number that decides, and share of lines with
+# equally many marks that makes a table; then each mark, its name, and the least number of marks in
+# a line, more than sentences have line after line.
 LINES_SEEN, FEWEST_LINES, ROWS_SHARE = 40, 10, 0.8
 ROW_MARKS = (
     *(("\t", "tabs", 1), (";", "semicolons", 1), ("|", "bars", 1)),
@@ -65,11 +67,11 @@ def _document(source: SourceFile, csv: CsvConfig) -> bytes | None:
 
 
 def paragraphs_in_lines(texts: Sequence[str], n_files: int) -> str:
-    """Return a sentence on files that are likely one text each; empty where they are not.
+    """Return a sentence about files that are likely one text each; empty if they are not.
 
     Args:
         texts: Beginnings of some files.
-        n_files: All files.
+        n_files: Number of all files.
     """
     spaced = sum(PARAGRAPHS.search(text.strip()) is not None for text in texts)
     short = n_files >= MANY_FILES and all(1 < len(text.splitlines()) < LONG_FILE for text in texts)
@@ -83,13 +85,13 @@ def paragraphs_in_lines(texts: Sequence[str], n_files: int) -> str:
 
 
 def table_in_lines(text: str) -> str:
-    """Return a sentence on lines that are likely rows of a table; empty where they are not."""
+    """Return a sentence about lines that are likely rows of a table; empty if they are not."""
     lines = [line for line in text.split("\n", LINES_SEEN)[:LINES_SEEN] if line.strip()]
     if len(lines) < FEWEST_LINES:
         return ""
     for mark, name, least in ROW_MARKS:
         ((n_marks, n_lines),) = Counter(line.count(mark) for line in lines).most_common(1)
-        # Lines above the names, and those that rule a table, have others.
+        # Lines above the names, and ruled lines, have other numbers of marks.
         if n_marks >= least and n_lines >= ROWS_SHARE * len(lines):
             each = "each line has" if n_lines == len(lines) else "most lines have"
             return (
@@ -105,7 +107,7 @@ def table_in_lines(text: str) -> str:
 
 
 def _lines(source: SourceFile, dialect: Dialect) -> Iterator[list[bytes | None]]:
-    """Yield lines some thousand at a time; None for one that is too long."""
+    """Yield lines, some thousand at a time; None for a line that is too long."""
     with open_buffered(source, dialect) as stream:
         yield from _gathered(_each_line(stream))
 
@@ -123,7 +125,7 @@ def _each_line(stream: Any) -> Iterator[bytes | None]:
 
 
 def _gathered(lines: Iterator[bytes | None]) -> Iterator[list[bytes | None]]:
-    """Yield lines some thousand at a time, fewer of long ones."""
+    """Yield lines, some thousand at a time, or fewer if they are long."""
     some: list[bytes | None] = []
     n_bytes = 0
     for line in lines:
@@ -137,7 +139,7 @@ def _gathered(lines: Iterator[bytes | None]) -> Iterator[list[bytes | None]]:
 
 
 def _json_texts(source: SourceFile, dialect: Dialect) -> Iterator[list[bytes | None]]:
-    """Yield JSON objects, a line each, or in an array, or spread over lines."""
+    """Yield JSON objects that are one per line, in an array, or spread over lines."""
     with open_buffered(source, dialect) as stream:
         if _is_a_line_each(stream.peek(1)):
             yield from _gathered(_each_line(stream))
@@ -146,7 +148,7 @@ def _json_texts(source: SourceFile, dialect: Dialect) -> Iterator[list[bytes | N
 
 
 def _is_a_line_each(head: bytes) -> bool:
-    """Return whether the beginning of a JSON file has objects that end with their line."""
+    """Return whether objects at the beginning of a JSON file end with their line."""
     head = head.removeprefix(b"\xef\xbb\xbf")
     if not head.lstrip().startswith((b"{", b"[")):
         return True
@@ -156,8 +158,7 @@ def _is_a_line_each(head: bytes) -> bool:
 
 
 def json_head(config: InputConfig, source: SourceFile) -> FileHead:
-    """Return the columns of the first lines that are objects; one that ever holds text is a text
-    column."""
+    """Return the columns of the first objects; a column that ever holds text is a text column."""
     dialect = dialect_of(source, config.csv)
     if not read_head(source, 1):
         return FileHead({}, {}, dialect)
@@ -176,7 +177,7 @@ def json_head(config: InputConfig, source: SourceFile) -> FileHead:
             return found
         break
     else:
-        # An array of nothing.
+        # The file is an empty array.
         return FileHead({}, {}, dialect)
     raise InputError(
         f"{source.uri}: the first {SNIFFED_ROWS:,} lines hold no JSON object; give one a line, "
@@ -185,7 +186,7 @@ def json_head(config: InputConfig, source: SourceFile) -> FileHead:
 
 
 def _json_type(cells: list[object]) -> pa.DataType:
-    """Return text where a value is, else the type of most."""
+    """Return text if any value is text, else the most common type."""
     if any(isinstance(cell, str) for cell in cells):
         return pa.string()
     counts = Counter(map(_type_of, cells))
@@ -200,10 +201,10 @@ def _type_of(cell: object) -> pa.DataType:
 
 
 def _check_no_envelope(value: dict[str, Any], source: SourceFile) -> None:
-    """Refuse one object that holds the items in a list, or columns by name.
+    """Refuse a single object that holds the items in a list, or columns by name.
 
     Raises:
-        InputError: It does.
+        InputError: The object does.
     """
     for name, held in value.items():
         if isinstance(held, list) and len(held) > 1 and all(isinstance(it, dict) for it in held):
@@ -227,7 +228,7 @@ def _check_no_envelope(value: dict[str, Any], source: SourceFile) -> None:
 def json_batches(
     source: SourceFile, dialect: Dialect, names: list[str], text: str | None
 ) -> Iterator[tuple[pa.Table, dict[int, str]]]:
-    """Yield the values of some names as bytes, and a reason for each row that is no object."""
+    """Yield the values of some columns as bytes, and a reason for each row that cannot be used."""
     for lines in _json_texts(source, dialect):
         cells: dict[str, list[bytes | None]] = {name: [] for name in names}
         broken: dict[int, str] = {}
@@ -262,5 +263,5 @@ def _to_bytes(cell: object) -> bytes | None:
     if cell is None:
         return None
     text = cell if isinstance(cell, str) else json.dumps(cell)
-    # A lone surrogate has no UTF-8 form; what comes out fails the check for valid UTF-8.
+    # A lone surrogate has no UTF-8 form; the result fails the check for valid UTF-8.
     return text.encode("utf-8", "surrogatepass")

@@ -1,4 +1,4 @@
-"""Which files an input names, what is passed over, and what is refused."""
+"""Files that an input names, files that are skipped, and files that are refused."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ FORMATS = {
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"), "image"),
 }
 PACKED = (".gz", ".bz2", ".xz", ".zst")
-# Tables that are not read; what is no table, such as a README, is skipped.
+# Formats of tables that are not read, and how to convert them; other files, such as a README, are
+# skipped.
 CONVERTED = {
     **dict.fromkeys(
         (".xlsx", ".xlsm", ".xls", ".ods"),
@@ -42,9 +43,9 @@ CONVERTED = {
     **dict.fromkeys((".zip", ".tar", ".tgz", ".rar", ".7z"), "unpack it"),
     **dict.fromkeys((".pdf", ".docx", ".html", ".xml"), "convert it to txt, csv or jsonl"),
 }
-# Of these, what is no table is passed over beside data.
+# Formats among these that are no tables; such files are skipped beside data.
 DOCUMENTS = (".pdf", ".docx", ".html", ".xml")
-# Formats of tables that keep files which are no longer part of the table.
+# Formats of tables that keep files which no longer belong to the table.
 LAKES = (
     (re.compile(r"(^|/)_delta_log/"), "Delta", "deltalake.DeltaTable(folder).to_pyarrow_table()"),
     (
@@ -54,9 +55,10 @@ LAKES = (
     ),
     (re.compile(r"(^|/)\.hoodie/"), "Hudi", "Spark"),
 )
-# Folders of these files, and levels above a folder of data that are searched for them.
+# Folders of such tables' own files, and number of folders above the data that are searched for
+# them.
 LAKE_FOLDERS, LAKE_LEVELS = ("_delta_log", "metadata", ".hoodie"), 4
-# Files of systems, and a folder of network storage, among the user's.
+# Files of operating systems, and a folder of network storage, among the user's files.
 LEFT_FILES, LEFT_FOLDER = ("thumbs.db", "desktop.ini"), "@eaDir"
 README = re.compile(r"(readme|license|licence|notice|changelog|copying)\b", re.I)
 
@@ -71,13 +73,13 @@ def list_sources(
 
     Args:
         paths: Paths that the user names.
-        skipped: Gets files that are left out, with the reason.
-        documents: Whether a txt file is one text.
+        skipped: Dictionary to which files that are left out are added, with the reason.
+        documents: Whether each txt file is one text.
         storage: Access to the paths.
 
     Raises:
-        InputError: A path names nothing or no data, files of an unknown format or of several, or
-            a table of which some files are not to be read.
+        InputError: A path names no file or no data, files of an unknown format or of several
+            formats, or a table with files that no longer belong to it.
     """
     left_out: dict[str, str] = {}
     sources = [source for path in paths for source in _expand(path, storage, left_out)]
@@ -86,7 +88,7 @@ def list_sources(
         uris = [source.uri for source in sources]
         twice = next(uri for uri in uris if uris.count(uri) > 1)
         raise InputError(f"input.path names {twice} twice; name each file once")
-    # An empty image is one item that cannot be used.
+    # An empty image is an item that will be rejected.
     empty = [each for each in sources if each.size_bytes == 0 and each.format != "image"]
     left_out |= {each.uri: "the file is empty" for each in empty}
     sources = [each for each in sources if each.uri not in left_out]
@@ -120,8 +122,10 @@ def _document(source: SourceFile) -> SourceFile:
 
 
 def _is_readme(name: str, mixed: bool) -> bool:
-    """Return whether a file lies beside data, such as a README: by the beginning of its name, or by
-    all of it where the files have one format."""
+    """Return whether a file only accompanies data, such as a README.
+
+    Among files of several formats, the beginning of its name decides, else the whole name.
+    """
     name = name.rpartition("/")[2]
     return bool(README.match(name) if mixed else README.fullmatch(name.partition(".")[0]))
 
@@ -134,7 +138,7 @@ def _expand(path: str, storage: StorageConfig | None, skipped: dict[str, str]) -
     store = Store(prefix + root, storage)
     entries = _find(store, path)
     if not is_glob and root in entries:
-        # The path is a file itself, which may have a name that is passed over in folders.
+        # The path is a file itself, which may have a name that is skipped in folders.
         store = Store(prefix + root.rpartition("/")[0], storage)
         return [_source(store, root, entries[root])]
     inner = {name: name[len(store.root) + 1 :] for name in sorted(entries)}
@@ -157,8 +161,10 @@ def _expand(path: str, storage: StorageConfig | None, skipped: dict[str, str]) -
 
 
 def _literal(prefix: str, location: str, storage: StorageConfig | None) -> tuple[str, str]:
-    """Return the folders of a path that are there, whatever characters they have, and the glob in
-    them."""
+    """Return the part of a path that is not a glob, and the glob below it.
+
+    A part with the characters of a glob is not one if a file or folder of that name exists.
+    """
     parts = location.split("/")
     for place, part in enumerate(parts):
         path = "/".join(parts[: place + 1])
@@ -173,7 +179,7 @@ def _is_there(store: Store) -> bool:
     except HerculesScaleError:
         raise
     except Exception:
-        # Listing says what is wrong.
+        # The listing reports the problem.
         return False
 
 
@@ -194,8 +200,7 @@ def _find(store: Store, path: str) -> dict[str, dict[str, object]]:
 
 
 def _followed(store: Store, entries: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:
-    """Return the files of a local folder with those in folders that links lead to, each folder
-    once."""
+    """Return the files of a local folder, including files in linked folders, each folder once."""
     found: dict[str, dict[str, object]] = {}
     seen = {os.path.realpath(store.root)}
     todo = list(entries.items())
@@ -205,7 +210,7 @@ def _followed(store: Store, entries: dict[str, dict[str, object]]) -> dict[str, 
             found[name] = entry
             continue
         real = os.path.realpath(name)
-        # Not a folder that holds the link, nor one that is read anyway.
+        # Links to a folder above the link, or to a folder that is read anyway, are not followed.
         if not any(_holds(real, each) or _holds(each, real) for each in seen):
             seen.add(real)
             todo += store.fsspec.find(name, detail=True).items()
@@ -217,7 +222,8 @@ def _holds(folder: str, path: str) -> bool:
 
 
 def _refuse_lakes(path: str, entries: Iterable[str], names: list[str]) -> None:
-    """Refuse tables of lakes: their folders keep files that the current version has not."""
+    """Refuse tables of lakes, since their folders keep files that the current version does not
+    have."""
     for pattern, lake, reader in LAKES:
         found = {name[: match.start()] for name in entries if (match := pattern.search(name))}
         if any(_holds(folder, name) for folder in found for name in names):
@@ -229,7 +235,7 @@ def _refuse_lakes(path: str, entries: Iterable[str], names: list[str]) -> None:
 
 
 def _beside_parents(store: Store) -> Iterator[str]:
-    """Yield the files that make a lake's table of a folder above."""
+    """Yield files that would make a folder above the table of a lake."""
     parent = store.root
     for _ in range(LAKE_LEVELS):
         parent = parent.rpartition("/")[0]
@@ -243,8 +249,10 @@ def _beside_parents(store: Store) -> Iterator[str]:
 
 
 def _is_data(name: str) -> bool:
-    """Return whether a name is data: markers and hidden files start with ``_`` or ``.``, and
-    programs leave some of their own."""
+    """Return whether a name may be data.
+
+    Markers and hidden files begin with ``_`` or ``.``, and programs leave their own files.
+    """
     *folders, own = name.split("/")
     hidden = any(part.startswith(("_", ".", "~$")) for part in (*folders, own))
     return not (hidden or own.lower() in LEFT_FILES or LEFT_FOLDER in folders)
@@ -257,7 +265,7 @@ def _is_marked(name: str) -> bool:
 
 
 def _format(uri: str) -> str | None:
-    """Return the format that a name says; none where it is not known."""
+    """Return the format by the ending of a name; None if it is not known."""
     lower = uri.lower()
     packed = next((ending for ending in PACKED if lower.endswith(ending)), "")
     stem = lower.removesuffix(packed)

@@ -1,4 +1,4 @@
-"""Items in memory, of the forms that people have them in, into a file that the stages read."""
+"""Items in memory, in common types of Python, written to a file that the stages read."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ID_COLUMN = "item_id"
-# Strings that are looked at to tell paths of images from texts.
+# Number of strings that are examined to tell paths of images from texts.
 SNIFFED = 20
 IMAGE_ENDINGS = tuple(ending for ending, kind in FORMATS.items() if kind == "image")
-# Columns of an array, which has no names.
+# Names of the columns of an array.
 ARRAY_COLUMN = "column_{}"
 
 
@@ -48,11 +48,10 @@ def write_items(
         data: Texts, images (paths, URIs, bytes, PIL images), numbers or vectors in a list, tuple,
             Series or array, which get row numbers for ids; or any of these by id, as a mapping; or
             a table: a DataFrame, an Arrow table, a list of mappings. The index of a Series or
-            DataFrame that is not the default one holds its ids, unless it is of numbers that
-            repeat, as in frames that were put together.
+            DataFrame, unless it is the default one, holds the ids; but whole numbers that repeat,
+            as in concatenated frames, are no ids.
         folder: A path or URI.
-        modality: Modality of the items; left out, it is detected. A 2-D array is numeric
-            unless it is said to be of embeddings.
+        modality: Modality of the items; by default it is detected, and a 2-D array is numeric.
         labels: Ground truth of each item, in order, for evaluation only.
         storage: Access to the folder.
 
@@ -78,17 +77,17 @@ def write_items(
     content = buffer.getvalue()
     name = f"items-{hashlib.sha256(content).hexdigest()[:16]}.parquet"
     store = Store(folder, storage)
-    # A resumed run must find the file as it was, time of change and all.
+    # A resumed run must find the file as it was, with the same time of change.
     if not store.exists(name):
         store.write_bytes(name, content)
     return f"{store.uri}/{name}", section
 
 
 def _split_ids(data: Any) -> tuple[list[object] | None, Any]:
-    """Return the ids of items that have any, and the items."""
+    """Return the ids of items, None if they have none, and the items."""
     import pandas as pd
 
-    # Some are mappings too.
+    # Some sparse arrays are mappings too.
     if hasattr(data, "toarray"):
         raise InputError(
             f"items must be dense, got a sparse {type(data).__name__}; give items.toarray(), or "
@@ -99,12 +98,12 @@ def _split_ids(data: Any) -> tuple[list[object] | None, Any]:
     if isinstance(data, pd.Series | pd.DataFrame):
         index = data.index
         default = isinstance(index, pd.RangeIndex) and (index.start, index.step) == (0, 1)
-        # Frames that were put together repeat their numbers, which name no item then.
+        # Concatenated frames repeat row numbers, which then identify no item.
         joined = pd.api.types.is_integer_dtype(index.dtype) and not index.is_unique
         ids = None if default or joined else index.tolist()
         return ids, data if isinstance(data, pd.DataFrame) else data.to_list()
     if hasattr(data, "to_arrow"):
-        # A frame of Polars.
+        # The data are a frame of Polars.
         data = data.to_arrow()
     if isinstance(data, str | bytes) or not isinstance(data, Iterable | pa.Table):
         raise InputError(
@@ -115,7 +114,7 @@ def _split_ids(data: Any) -> tuple[list[object] | None, Any]:
 
 
 def _table(values: Any, modality: Modality | None) -> tuple[pa.Table, dict[str, Any]]:
-    """Return items as a table, and how to read it."""
+    """Return items as a table, and the configuration that reads it."""
     import pandas as pd
 
     if isinstance(values, pa.Table):
@@ -147,7 +146,8 @@ def _table(values: Any, modality: Modality | None) -> tuple[pa.Table, dict[str, 
 
 
 def _section(modality: Modality, **columns: Any) -> dict[str, Any]:
-    """Return configuration that reads items with columns of ours, each of a role or none."""
+    """Return the configuration that reads items from named columns, without columns for other
+    roles."""
     roles = dict.fromkeys(("text_column", "image_column", "embedding_column"))
     return {"modality": modality, **roles, **columns}
 
@@ -177,7 +177,7 @@ def _frame(frame: pd.DataFrame, modality: Modality | None) -> tuple[pa.Table, di
 
 def _numbers(values: list[Any]) -> np.ndarray[Any, Any]:
     array = np.asarray(values)
-    # As float64 it would lose its imaginary part.
+    # A complex array would lose its imaginary part as float64.
     return array if np.iscomplexobj(array) else array.astype(np.float64)
 
 
@@ -210,8 +210,7 @@ def _array(
 
 
 def _lists(items: list[Any], modality: Modality | None) -> tuple[pa.Table, dict[str, Any]]:
-    """Return the vectors in a list: numeric rows where all have one length, unless said
-    otherwise."""
+    """Return lists of numbers as numeric rows if all have one length, or else as embeddings."""
     rows = [None if _is_missing(each) else list(each) for each in items]
     lengths = {len(row) for row in rows if row is not None}
     if modality != "embedding" and len(lengths) == 1 and None not in rows:
@@ -228,7 +227,7 @@ def _lists(items: list[Any], modality: Modality | None) -> tuple[pa.Table, dict[
 
 
 def _is_missing(value: object) -> bool:
-    """Return whether a value is what Python, NumPy or pandas has for none."""
+    """Return whether a value marks a missing one in Python, NumPy or pandas."""
     import pandas as pd
 
     if value is None or value is pd.NA or value is pd.NaT:
@@ -248,7 +247,8 @@ def _are_images(items: list[Any], first: object, modality: Modality | None) -> b
 
 
 def _images(items: list[Any]) -> tuple[pa.Array, list[str]]:
-    """Return the images, and where those that the caller names by path or URL lie."""
+    """Return the images, and the folder and hosts of images that the caller names by path or
+    URL."""
     hosts, folders = set(), set()
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     rows: list[dict[str, object] | None] = []
@@ -306,7 +306,7 @@ def _of_wrong_type(items: list[Any], what: str, kinds: tuple[type, ...]) -> Inpu
 
 
 def _ids(ids: list[object]) -> pa.Array:
-    """Return the ids of one scalar type as texts; none where one is missing."""
+    """Return ids of one scalar type as texts; null where one is missing."""
     kinds = {type(each) for each in ids if not _is_missing(each)}
     if len(kinds) > 1:
         names = " and ".join(sorted(kind.__name__ for kind in kinds))
@@ -315,7 +315,7 @@ def _ids(ids: list[object]) -> pa.Array:
 
 
 def _with_labels(table: pa.Table, labels: Any) -> tuple[pa.Table, list[str]]:
-    """Return the columns of ground truth beside the items."""
+    """Return the table with columns of ground truth added, and the names of these."""
     import pandas as pd
 
     named = (
@@ -337,7 +337,7 @@ def _with_labels(table: pa.Table, labels: Any) -> tuple[pa.Table, list[str]]:
 
 
 def _strings(values: Sequence[str | None]) -> pa.Array:
-    """Return texts; those that are no valid Unicode come as bytes that reading sets aside."""
+    """Return texts as an array; as bytes if one is invalid Unicode, which is rejected when read."""
     try:
         return pa.array(values, pa.large_string())
     except UnicodeEncodeError:

@@ -39,8 +39,8 @@ class Moments:
 
         Args:
             values: Shape (n, p), finite.
-            groups: Group of each row, from 0 to k - 1; without, all are one group.
-            k: Groups.
+            groups: Group of each row, from 0 to k - 1; by default all are one group.
+            k: Number of groups.
         """
         p = values.shape[1]
         if groups is None:
@@ -80,11 +80,11 @@ class Moments:
 
         Args:
             parents: Union that each group belongs to, shape (own k,).
-            k: Unions.
+            k: Number of unions.
         """
         p = self.mean.shape[1]
         found = Moments.of(np.zeros((0, p)), np.zeros(0, np.int64), k)
-        # Of each union the first, second, ... group, so that every step adds without collision.
+        # Step by step, the first, second, ... group of each union is added, so that no two collide.
         order = np.argsort(parents, kind="stable")
         counts = np.bincount(parents, minlength=k)
         within = np.arange(len(parents)) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -1,4 +1,4 @@
-"""Numeric items in words."""
+"""Descriptions of numeric items in words."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import pyarrow as pa
 
 from hercules_scale.config.reading import VariableConfig
 
-# Variables of an item that its description has.
+# Most variables of an item in its description.
 VARIABLES_SHOWN = 24
 
 
 def variable_name(column: str, metadata: Mapping[str, VariableConfig]) -> str:
-    """Return the name of a column, in people's words."""
+    """Return the name of a column for people."""
     return (metadata[column].name if column in metadata else None) or column.replace("_", " ")
 
 
 def with_unit(
     value: float, column: str, metadata: Mapping[str, VariableConfig], precision: int = 4
 ) -> str:
-    """Return a value of some digits with its unit."""
+    """Return a value with its unit, to ``precision`` digits."""
     unit = metadata[column].unit if column in metadata else None
     return f"{value:.{precision}g} {unit}" if unit else f"{value:.{precision}g}"
 

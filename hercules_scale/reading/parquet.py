@@ -1,4 +1,5 @@
-"""Rows of a Parquet file in batches of bounded size, however few bytes of the file they take."""
+"""Rows of a Parquet file in batches of bounded size in memory, even if they are small in the
+file."""
 
 from __future__ import annotations
 
@@ -26,14 +27,14 @@ from hercules_scale.reading.payload import flatten
 from hercules_scale.reading.sources import SourceFile, parquet_file
 from hercules_scale.storage.tables import gathered
 
-# Decoded cells that are held at a time.
+# Bytes of decoded cells in memory at a time.
 BATCH_BYTES = 64 * 2**20
-# So many batches are decoded at once where they are small, since each time the dictionary is.
+# Number of small batches that are decoded at once, since the dictionary is decoded each time.
 BATCHES_DECODED = 8
-# A column of a row group may be that large, or so many times as large as it is in the file: its
-# pages, which may be as large as it, are unpacked whole.
+# Most bytes of a column of a row group when unpacked, or largest ratio of these to its bytes in the
+# file. Pages, which may be as large as the column, are unpacked whole.
 MOST_BYTES, MOST_UNPACKED = 512 * 2**20, 200
-# In it a value may repeat the value before, so that a few bytes make many long ones.
+# Encoding in which a value may repeat the value before, so that few bytes make many long values.
 PREFIXED = "DELTA_BYTE_ARRAY"
 
 Int64 = NDArray[np.int64]
@@ -41,26 +42,26 @@ Int64 = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class _Chunk:
-    """A column without fields of its own in one row group."""
+    """A column without subfields, in one row group."""
 
     metadata: pq.ColumnChunkMetaData
     schema: pq.ColumnSchema
 
     @cached_property
     def is_bytes(self) -> bool:
-        """Whether values have lengths of their own."""
+        """Whether each value has its own length."""
         return bool(self.metadata.physical_type == "BYTE_ARRAY")
 
     @cached_property
     def decoded_bytes(self) -> int:
-        """Bytes of all values, each of those that repeat counted once."""
+        """Bytes of all values, where repeated values count once."""
         width = 4 if self.is_bytes else max(self.schema.length or 0, 8)
         return int(max(self.metadata.total_uncompressed_size, self.metadata.num_values * width))
 
     @cached_property
     def is_expanded(self) -> bool:
-        """Whether its values are longer together than what is decoded of it, and not known by
-        a dictionary."""
+        """Whether its values may be longer than ``decoded_bytes``, and no dictionary gives their
+        lengths."""
         in_lists = self.schema.max_repetition_level > 0
         return self.is_bytes and (in_lists or PREFIXED in self.metadata.encodings)
 
@@ -68,17 +69,17 @@ class _Chunk:
 def parquet_batches(
     source: SourceFile, row_groups: list[int], names: list[str], rows: int, longest: dict[str, int]
 ) -> Iterator[tuple[pa.Table, dict[int, str]]]:
-    """Yield the rows in order, and a reason for each that has too long a cell, which is null then.
+    """Yield the rows in order, and a reason for each row with a cell that is too long (then null).
 
     Args:
         source: The file.
-        row_groups: Which are read.
+        row_groups: Row groups that are read.
         names: Columns that are read.
-        rows: Rows of a batch at most.
+        rows: Most rows of a batch.
         longest: Most bytes of a cell, by column; others have no limit.
 
     Raises:
-        InputError: The file is none of Parquet, or unpacks to very many times its length.
+        InputError: The file is not Parquet, or unpacks to very many times its length.
     """
     metadata = parquet_file(source).metadata
     texts: set[str] = set()
@@ -97,9 +98,9 @@ def parquet_batches(
         if any(chunk.is_expanded for chunk in chunks):
             expanded = max([expanded, *(chunk.decoded_bytes for chunk in in_bytes)])
     if expanded:
-        # No value is longer than all that its column unpacks to.
+        # No value is longer than its whole unpacked column.
         decoded_rows, texts = min(decoded_rows, max(BATCH_BYTES // expanded, 1)), set()
-    # A value that repeats is held once, until its length in every row is known.
+    # Repeated values are held once, until their lengths in all rows are known.
     file = parquet_file(source, metadata, sorted(texts))
     batches = file.iter_batches(decoded_rows, row_groups=row_groups, columns=names)
     tables: Iterator[pa.Table] = map(pa.table, batches)
@@ -160,7 +161,8 @@ def _bounded(
 
 
 def _row_bytes(array: pa.Array) -> Int64:
-    """Return bytes of the texts of each row, shape (n,); others are few or are decoded already."""
+    """Return the bytes of each row's texts, shape (n,); other values are small or decoded
+    already."""
     kind = array.type
     if pa.types.is_dictionary(kind):
         lengths = pa.array(_row_bytes(array.dictionary)).take(array.indices)
@@ -189,8 +191,7 @@ def _plain(array: pa.Array) -> pa.Array:
 
 
 def parquet_head(source: SourceFile, cells: bool) -> FileHead:
-    """Return columns by the schema, and the first values of texts and numbers where they are
-    wanted."""
+    """Return columns from the schema and, if ``cells``, the first values of texts and numbers."""
     file = parquet_file(source)
     schema = file.schema_arrow
     check_names(schema.names, source)
@@ -213,7 +214,7 @@ def parquet_head(source: SourceFile, cells: bool) -> FileHead:
 
 
 def _empty_columns(metadata: pq.FileMetaData) -> set[str]:
-    """Return the columns that hold no value in any row, where the file says so."""
+    """Return the columns without a value in any row, by the statistics of the file."""
     groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
     found: set[str] = set()
     for place in range(metadata.num_columns if groups else 0):
@@ -229,7 +230,7 @@ def _empty_columns(metadata: pq.FileMetaData) -> set[str]:
 
 
 def _pandas_indices(schema: pa.Schema) -> list[str]:
-    """Return the columns that hold the index of a frame, by what pandas says of the file."""
+    """Return the columns that hold the index of a frame, by the metadata of pandas in the file."""
     of_pandas = (schema.metadata or {}).get(b"pandas")
     try:
         columns = json.loads(of_pandas).get("index_columns", []) if of_pandas else []

@@ -24,16 +24,16 @@ from hercules_scale.reading.sources import SourceFile
 from hercules_scale.sanitize import without_secrets
 from hercules_scale.storage.tables import vector_column
 
-# Object stores answer many requests at a time; decoders leave Python's lock.
+# Object stores answer many requests at a time, and decoders release Python's lock.
 IMAGE_THREADS = 8
-# Of float32; what is beyond becomes infinite.
+# Numbers in vectors must be below this, so that they fit in float64.
 LARGEST = 1e308
-# Squares of larger ones, summed over all rows, would not be finite.
+# Squares of larger numbers, summed over all rows, would not be finite.
 LARGEST_NUMBER = 1e100
 # A row that some programs draw below the names.
 RULED = r"^[-=+|: ]{3,}$"
 Reasons = dict[int, str]
-# The item's columns in order, and a reason for each row that cannot be used.
+# Columns of the items, and a reason for each row that cannot be used.
 Payload = tuple[dict[str, pa.Array], Reasons]
 
 
@@ -44,10 +44,10 @@ def payload(
 
     Args:
         raw: Rows as they were read.
-        columns: Their roles.
+        columns: Columns by role.
         source: The file, for messages.
         dimension: Length of a vector.
-        marks: Decimal mark of numbers in text and, where it is known, that of thousands.
+        marks: Decimal mark of numbers in text and, if it is known, the mark of thousands.
 
     Raises:
         SchemaError: A column has a type that cannot be used.
@@ -67,7 +67,7 @@ def payload(
         if columns.modality == "text":
             reasons = _text_reasons(text, bad)
             if source.format == "csv":
-                # Files that were joined keep their byte order marks.
+                # Joined files keep the byte order marks before their headers.
                 bare = pc.utf8_trim(text, '\ufeff" \t')
                 repeated = true_rows(pc.equal(bare, columns.text.strip()))
                 reasons |= dict.fromkeys(repeated, "the row repeats the header")
@@ -130,18 +130,19 @@ def _as_numbers(
 
 
 def vector_length(column: pa.ChunkedArray) -> int:
-    """Return the length of most of the vectors of a column; 0 where there is none."""
+    """Return the most common length of the vectors of a column; 0 if there is no vector."""
     lists, _ = _as_lists(flatten(column))
     if pa.types.is_fixed_size_list(lists.type) and len(lists):
         return int(lists.type.list_size)
     counts = pc.value_counts(pc.list_value_length(lists).drop_null()).to_pylist()
-    # Of equally many the longer, whatever the order of rows.
+    # Among equally common lengths, the longest is taken, so that the order of rows does not matter.
     most = max(counts, key=lambda each: (each["counts"], each["values"]), default={"values": 0})
     return int(most["values"])
 
 
 def _vectors(column: pa.ChunkedArray, dimension: int) -> tuple[pa.Array, Reasons]:
-    """Return the vectors of one length, and the rows that hold others (zeros in the result)."""
+    """Return vectors of one length, and reasons for rows without such a vector (zeros in the
+    result)."""
     lists, reasons = _as_lists(flatten(column))
     lengths = pc.list_value_length(lists)
     vectors = np.zeros((len(lists), dimension), np.float32)
@@ -176,7 +177,7 @@ def _as_lists(array: pa.Array) -> tuple[pa.Array, Reasons]:
 
 
 def as_vector(text: bytes) -> list[float] | None:
-    """Return a list of numbers as JSON or NumPy writes it; none for what is no such list."""
+    """Return a list of numbers, as JSON or NumPy writes it; None for any other text."""
     try:
         row = json.loads(text)
     except (ValueError, RecursionError):
@@ -197,7 +198,7 @@ def _is_numbers(row: object) -> bool:
 
 
 def _images(column: pa.ChunkedArray, columns: Columns, source: SourceFile) -> Payload:
-    """Return thumbnails and where the images are, and the rows that hold none."""
+    """Return thumbnails and places of images, and reasons for rows without a usable image."""
     array = flatten(column)
     data: list[bytes | None] = [None] * len(array)
     places: list[str | None] = [None] * len(array)
@@ -218,7 +219,7 @@ def _images(column: pa.ChunkedArray, columns: Columns, source: SourceFile) -> Pa
             f"got {array.type}; name another column"
         )
 
-    # In a folder of images, links are the user's own, where a table may be somebody else's.
+    # In a folder of images, links are the user's own, but a table may be somebody else's.
     allowed = ("/",) if source.format == "image" else columns.image_sources
 
     def load(index: int) -> tuple[bytes | None, str | None, str]:
@@ -234,7 +235,7 @@ def _images(column: pa.ChunkedArray, columns: Columns, source: SourceFile) -> Pa
             return None, None, without_secrets(str(error))
 
     with ThreadPoolExecutor(IMAGE_THREADS) as threads:
-        # In this thread's context, which says how folders are reached.
+        # Images are loaded in parallel, and results come in the order of rows.
         found_by = [threads.submit(load, i) for i in range(len(array))]
         loaded = [each.result() for each in found_by]
     found: dict[str, pa.Array] = {
@@ -250,7 +251,8 @@ def true_rows(mask: pa.Array) -> list[int]:
 
 
 def flatten(column: pa.ChunkedArray) -> pa.Array:
-    """Return a column in one piece, its dictionary decoded; without values it has no type."""
+    """Return a column as one array, its dictionary decoded; without any value it has the null
+    type."""
     array = column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.chunks else pa.array([], column.type)
@@ -268,8 +270,7 @@ def flatten(column: pa.ChunkedArray) -> pa.Array:
 
 
 def as_text(column: pa.ChunkedArray, name: str, source: SourceFile) -> tuple[pa.Array, list[int]]:
-    """Return a column as strings, and the rows with bytes that are no valid UTF-8 (null in the
-    result)."""
+    """Return a column as strings, and the rows of invalid UTF-8 (null in the result)."""
     array = flatten(column)
     if not is_text(array.type):
         raise SchemaError(

@@ -1,4 +1,4 @@
-"""The pieces that an input is read in."""
+"""Pieces in which an input is read."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Piece:
     """A part of the input that one task reads.
 
     Attributes:
-        sources: One file, or several images or documents of an item each.
+        sources: One file, or several images or documents, each with one item.
         row_groups: Row groups of a Parquet file.
         first_row: First row of the piece in its file.
-        n_rows: Rows, where they are known beforehand.
+        n_rows: Number of rows if it is known beforehand, else 0.
     """
 
     sources: tuple[SourceFile, ...]
@@ -35,7 +35,7 @@ class Piece:
 
     @property
     def described(self) -> str:
-        """The file and what of it is read, for messages."""
+        """The file and the part of it that is read, for messages."""
         if len(self.sources) > 1:
             return f"{self.source.uri} and {len(self.sources) - 1:,} more files"
         rows = f", rows {self.first_row:,} to {self.first_row + self.n_rows - 1:,}"
@@ -63,7 +63,7 @@ def split_into_pieces(sources: list[SourceFile]) -> list[Piece]:
 
 
 def _pieces_of_documents(sources: list[SourceFile]) -> list[Piece]:
-    """Return pieces of some thousand files each, of folders that name the same columns."""
+    """Return pieces of about a thousand files each, from folders with the same partition values."""
     pieces: list[Piece] = []
     for _, own in itertools.groupby(sources, key=lambda source: source.partitions):
         some: list[SourceFile] = []

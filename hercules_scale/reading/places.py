@@ -1,7 +1,8 @@
-"""Places that cells of an image column may name, and how files are fetched from there.
+"""Places that cells of an image column may name, and the fetching of files from there.
 
-A table may be somebody else's, so that its cells are data: without a word of the configuration they
-name files in the folder of the table and on object stores, and nothing on other hosts.
+A table may be somebody else's, so its cells are not trusted: unless the configuration allows more,
+they may name only files in the folder of the table and on object stores, and nothing on other
+hosts.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import httpcore
 from hercules_scale.config.resources import StorageConfig
 from hercules_scale.storage.store import Store
 
-# Of an image file; a hundred million pixels take less as any file that is compressed.
+# Largest image file; a hundred million pixels take less in any compressed format.
 MOST_BYTES = 128 << 20
 FETCH_SECONDS = 60.0
 MOST_REDIRECTS = 5
@@ -31,13 +32,13 @@ WEB = ("http", "https")
 
 
 class RefusedPlaceError(Exception):
-    """A file that may not be read, or cannot be; the message says why."""
+    """A file that may not or cannot be read; the message says why."""
 
 
 def read_place(
     location: str, folder: str, allowed: tuple[str, ...], storage: StorageConfig | None = None
 ) -> bytes:
-    """Return bytes of a file that a cell names.
+    """Return the bytes of a file that a cell names.
 
     Args:
         location: Path or URI.
@@ -46,8 +47,8 @@ def read_place(
         storage: Access to object stores.
 
     Raises:
-        FileNotFoundError: There is none.
-        RefusedPlaceError: It may not be read, is too large, or takes too long.
+        FileNotFoundError: There is no such file.
+        RefusedPlaceError: The file may not be read, is too large, or takes too long.
     """
     if urlsplit(location).scheme in WEB:
         return _fetch(location, allowed)
@@ -88,7 +89,7 @@ def _fetch(url: str, allowed: tuple[str, ...]) -> bytes:
 
 
 def _request(url: str, allowed: tuple[str, ...], deadline: float) -> tuple[bytes, str | None]:
-    """Return the body, or the address that it is to be fetched from instead."""
+    """Return the body of the answer, or the address that it redirects to."""
     asked = urlsplit(url)
     rule = next((rule for rule in map(urlsplit, allowed) if _allows(rule, asked)), None)
     if asked.scheme not in WEB or rule is None:
@@ -96,7 +97,7 @@ def _request(url: str, allowed: tuple[str, ...], deadline: float) -> tuple[bytes
             f"{asked.scheme}://{asked.netloc} is not fetched from, since input.image_sources "
             "does not name it"
         )
-    # A fragment is the reader's own.
+    # A fragment is not sent to the server.
     plain = asked._replace(fragment="").geturl()
     seconds = max(deadline - time.monotonic(), 0.001)
     timeout = dict.fromkeys(("connect", "read", "write", "pool"), seconds)
@@ -133,8 +134,8 @@ def _too_large(place: str) -> RefusedPlaceError:
 
 
 def _allows(rule: SplitResult, asked: SplitResult) -> bool:
-    """Return whether a beginning of URLs, of which ``https://`` alone is every public host, holds
-    one."""
+    """Return whether a URL begins as a rule does; ``https://`` alone is a rule for every public
+    host."""
     if rule.scheme != asked.scheme or ".." in asked.path.split("/"):
         return False
     if not rule.netloc:
@@ -158,7 +159,8 @@ def _pool(named: bool) -> httpcore.ConnectionPool:
 
 
 class _Backend(httpcore.SyncBackend):
-    """Connects to the address that was looked at, so that no second answer of a name counts.
+    """Backend that connects to the same address that it checked, so that a name is resolved only
+    once.
 
     Args:
         named: Whether the configuration names the host, which may then be a private one.
@@ -170,7 +172,7 @@ class _Backend(httpcore.SyncBackend):
     def connect_tcp(
         self, host: str, port: int, *arguments: Any, **options: Any
     ) -> httpcore.NetworkStream:
-        """Return a connection, unless the host is one of this machine's own network."""
+        """Return a connection, unless the host is in a private network and not named."""
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""A stream of csv with its quotes followed, so that none stays open and each means the same."""
+"""Stream of csv with checked quotes: none stays open, and all are in one form."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from hercules_scale.errors import InputError
 from hercules_scale.reading.dialect import Dialect
 
 BLOCK_BYTES = 2**20
-# Lines of a field that look like rows, from which on a quote is likely missing: so many, of which
-# so large a share; fewer where no sentence has as many delimiters. In a file of one column every
-# line does: there, so many in one field alone.
+# A quote is likely missing if at least ROW_LIKE_LINES lines of a field look like rows, and at least
+# ROW_LIKE_SHARE of its lines. FEWER_LINES suffice in all fields together if rows have more
+# delimiters than sentences. In a file of one column, every line looks like a row: there, LONE_LINES
+# lines in a single long field are needed.
 ROW_LIKE_LINES, FEWER_LINES, ROW_LIKE_SHARE, LONE_LINES = 10, 3, 0.9, 50
 
 
 class QuotedRows:
-    """A stream as RFC 4180 has csv, out of one of another dialect, for a reader that takes bytes.
+    """Stream of csv as in RFC 4180, made from a stream in another dialect, for a reader of bytes.
 
-    Quotes that were escaped are doubled; in a file with newlines as ends of lines, a lone carriage
-    return outside quotes, which readers would take for the end of a row, becomes a space.
+    Escaped quotes are doubled. In a file with newlines as ends of lines, a lone carriage return
+    outside quotes becomes a space, since readers would take it for the end of a row.
 
     Args:
-        stream: Binary, UTF-8.
+        stream: Binary stream of UTF-8.
         where: The file, for messages.
         dialect: Dialect of the file.
         longest: Most bytes between two quotes.
 
     Attributes:
-        alarms: Findings that look wrong though they can be read.
+        alarms: Alarms about the stream.
     """
 
     closed = False
@@ -51,22 +52,23 @@ class QuotedRows:
         self._ends = (self._delimiter, b"\r", b"\n")
         self._out, self._held = bytearray(), b""
         self._begun = self._ended = self._inside = False
-        # A quote opens at the beginning of a field.
+        # Whether a field begins here, where a quote would open.
         self._starts = True
         self._newline, self._delimiters = b"\n", 0
-        # The line that is read, and that of the quote that is open.
+        # Number of the line that is read, and of the line in which the open quote begins.
         self._line = self._opened = 1
         self._length = self._lines = self._row_like = self._stray = self._returns = 0
-        # Fields of many lines in a file of one column, and the first of them.
+        # Number of fields of many lines in a file of one column; line and length of the first.
         self._n_long, self._long = 0, (0, 0)
-        # Lines within fields, those that look like rows, and the first field that has one.
+        # Number of lines within fields, number of these that look like rows, line of the first such
+        # field.
         self._all_lines = self._all_row_like = self._first_row_like = 0
 
     def read(self, n_bytes: int) -> bytes:
         """Return a number of bytes, fewer at the end.
 
         Raises:
-            InputError: A quote is open at the end, or for too long.
+            InputError: A quote is still open at the end, or for too long.
         """
         while len(self._out) < n_bytes and not self._ended:
             block = bytes(self._stream.read(BLOCK_BYTES))
@@ -77,7 +79,7 @@ class QuotedRows:
         return found
 
     def readable(self) -> bool:
-        """Return the position, as files do."""
+        """Return True, as files that can be read do."""
         return True
 
     def close(self) -> None:
@@ -102,8 +104,10 @@ class QuotedRows:
             self._say_counts()
 
     def _begin(self, data: bytes) -> bytes:
-        """Take the kind of newline and the width of the header from the first line, which gets a
-        name for the field that has none."""
+        """Find the kind of newline and the width of the header in the first line.
+
+        Lines before the header are removed, and a field without a name gets an empty one.
+        """
         self._begun = True
         data = data.removeprefix(b"\xef\xbb\xbf")
         if re.match(rb'"?sep=%b"?\r?\n' % re.escape(self._delimiter), data):
@@ -124,10 +128,10 @@ class QuotedRows:
         return data
 
     def _whole_rows(self, data: bytes) -> int:
-        """Take the rows of a block at once where each quote that opens closes in it.
+        """Pass on the rows of a block at once if each quote that opens closes in it.
 
         Returns:
-            Where they end; 0 where one has to look closer.
+            End of these rows; 0 if the block must be read quote by quote.
         """
         end = data.rfind(b"\n") + 1
         rows = data[:end]
@@ -150,7 +154,7 @@ class QuotedRows:
         return end
 
     def _outside(self, data: bytes, at: int) -> int:
-        """Take what lies before the next quote that opens, and that."""
+        """Pass on the bytes up to the next quote that opens, and return their end."""
         opens = -1
         if self._quote:
             if self._starts and data.startswith(self._quote, at):
@@ -160,7 +164,7 @@ class QuotedRows:
         stop = len(data) if opens < 0 else opens + 1
         span = data[at:stop]
         if self._newline == b"\n" and b"\r" in span:
-            # Text that was held back ends with a return only at the end of the file.
+            # A block ends with a carriage return only at the end of the file.
             span, count = re.subn(rb"\r(?!\n)", b" ", span)
             self._returns += count
         self._out += span
@@ -172,12 +176,12 @@ class QuotedRows:
         return stop
 
     def _within(self, data: bytes, at: int) -> int:
-        """Take what lies before the quote that closes, and that."""
+        """Pass on the bytes up to the quote that closes, and return their end."""
         start = at
         while found := self._mark.search(data, at):
             place, mark, after = found.start(), found[0], data[found.start() + 1 : found.end() + 1]
             if not after and not self._ended:
-                # The next character decides.
+                # The next character decides what this mark means.
                 self._take(data[start:place])
                 self._held = data[place:] + self._held
                 return len(data)

@@ -1,4 +1,4 @@
-"""The user's own function that texts go through before anything shows them."""
+"""The user's own function that redacts texts before they are shown."""
 
 from __future__ import annotations
 
@@ -33,12 +33,11 @@ def load_redaction(name: str) -> Callable[[str], str]:
 
 
 def redacted(texts: Sequence[str], name: str | None) -> list[str]:
-    """Return texts as they may be shown: after the function of that name, or as they are without
-    one.
+    """Return texts as they may be shown: redacted by the named function, or unchanged without one.
 
     Raises:
-        ConfigError: The function fails or gives no text. The message and its cause quote nothing,
-            since they would quote what was to be hidden.
+        ConfigError: The function fails or gives no text. The message and its cause quote no text,
+            since that was to be hidden.
     """
     if name is None:
         return list(texts)

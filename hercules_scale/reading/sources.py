@@ -1,4 +1,4 @@
-"""The files of an input, and whether they change."""
+"""Files of an input, and checks that they do not change."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import InputError
 from hercules_scale.storage.store import Store
 
-# Formats of text.
+# Formats of text, which may be compressed.
 COMPRESSED = ("csv", "jsonl", "txt")
-# Of a folder named key=value.
+# Name of a folder of the form key=value.
 PARTITION = re.compile(r"([^/=]+)=([^/]*)")
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
-# Under which file systems say which version of a file there is.
+# Keys under which file systems give the version of a file.
 VERSIONS = ("ETag", "etag", "mtime", "LastModified", "last_modified")
-# Files of one folder that are asked for by name; of more the folder is listed.
+# Most files of a folder that are looked up by name; for more, the folder is listed.
 ASKED_BY_NAME = 16
 
 
@@ -37,9 +37,9 @@ class FileState:
 
     Attributes:
         mtime_ns: Time of the last change of its content, which programs may set.
-        ctime_ns: Time of the last change of anything, which they may not set.
-        inode: Its number on a disk; none on file systems that may number a file anew.
-        host: The machine, where alone ``ctime_ns`` and ``inode`` have a meaning.
+        ctime_ns: Time of the last change of content or attributes, which programs cannot set.
+        inode: Its number on a disk; None on file systems that may renumber files.
+        host: The machine; on others, ``ctime_ns`` and ``inode`` have no meaning.
     """
 
     mtime_ns: int
@@ -49,12 +49,12 @@ class FileState:
 
     @classmethod
     def of(cls, path: str) -> FileState | None:
-        """Return the state of a file; none where it is not found, which its reader reports."""
+        """Return the state of a file; None if it is not found, which its reader reports."""
         try:
             found = os.stat(path)
         except OSError:
             return None
-        # Network file systems and file systems of programs have no device of their own.
+        # Network file systems and file systems of programs have no disk, and device number 0.
         inode = found.st_ino if os.major(found.st_dev) else None
         return cls(found.st_mtime_ns, found.st_ctime_ns, inode, platform.node())
 
@@ -68,9 +68,10 @@ class SourceFile:
         name: Its name in that folder.
         format: ``parquet``, ``csv``, ``jsonl``, ``txt``, ``document``, ``npy`` or ``image``.
         size_bytes: Its length.
-        version: Entity tag or time of change, of a link its own; a run's fingerprint has it.
-        state: State of a local file, by which a change is noticed that ``version`` misses.
-        storage: Access to the folder; no part of the file, so that it is in no record of it.
+        version: Entity tag or time of change (of a link, not its target); part of a run's
+            fingerprint.
+        state: State of a local file, which shows changes that ``version`` misses.
+        storage: Access to the folder; it is not part of the file, nor of its record.
     """
 
     folder: str
@@ -83,11 +84,11 @@ class SourceFile:
 
     @property
     def store(self) -> Store:
-        """The folder that holds it."""
+        """Store of the folder that holds the file."""
         return Store(self.folder, self.storage)
 
     def record(self) -> dict[str, Any]:
-        """Return its values as ``run.json`` has them."""
+        """Return the file's values as ``run.json`` has them."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         del values["storage"]
         return values | {"state": self.state and asdict(self.state)}
@@ -99,7 +100,7 @@ class SourceFile:
 
     @property
     def partitions(self) -> dict[str, str | None]:
-        """Columns that folders name, as ``topic=bikes/`` does; a value is none where it is null."""
+        """Columns that folders name, such as ``topic=bikes/``, and their values; None for null."""
         found = map(PARTITION.fullmatch, self.name.split("/")[:-1])
         return {
             unquote(each[1]): None if each[2] == NO_VALUE else unquote(each[2])
@@ -113,10 +114,10 @@ class NpyHeader:
     """Header of a ``.npy`` file.
 
     Attributes:
-        n_rows: Rows.
-        width: Numbers of a row.
-        dtype: Their type.
-        offset: Byte at which they begin.
+        n_rows: Number of rows.
+        width: Number of columns.
+        dtype: Type of the numbers.
+        offset: Byte at which the numbers begin.
     """
 
     n_rows: int
@@ -126,7 +127,7 @@ class NpyHeader:
 
 
 def with_state(source: SourceFile, store: Store, entry: dict[str, object]) -> SourceFile:
-    """Return a file with what a listing of its folder says of it."""
+    """Return a file with its size and version in a listing of its folder, and its state now."""
     version = next((entry[name] for name in VERSIONS if entry.get(name)), "")
     size = entry["size"]
     assert isinstance(size, int)
@@ -138,7 +139,7 @@ def check_unchanged(sources: list[SourceFile]) -> None:
     """Refuse files that are not as they were when they were listed.
 
     Raises:
-        InputError: One has changed or is gone; the message says what of it.
+        InputError: A file has changed or is gone; the message says how.
     """
     by_folder: dict[str, list[SourceFile]] = {}
     for source in sources:
@@ -155,7 +156,7 @@ def check_unchanged(sources: list[SourceFile]) -> None:
 
 
 def _found_again(sources: list[SourceFile]) -> list[SourceFile]:
-    """Return files of one folder as they are, without those that are gone."""
+    """Return the files of one folder as they are now, without files that are gone."""
     store = sources[0].store
 
     def entries() -> dict[str, dict[str, object]]:
@@ -174,12 +175,12 @@ def _found_again(sources: list[SourceFile]) -> list[SourceFile]:
 
 
 def changed_files(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[str]:
-    """Return the files that changed; of very many the first.
+    """Return a sentence for each file that changed; for many files, for the first three only.
 
     Args:
-        old: Files as ``run.json`` has them; one of an older version says less of each, and what it
-            does not say is not compared.
-        new: Files as they are.
+        old: Files as ``run.json`` has them; values that an older version did not record are not
+            compared.
+        new: Files as they are now.
     """
     before, now = (
         {f"{file.get('folder', '')}/{file['name']}": file for file in each} for each in (old, new)
@@ -199,7 +200,7 @@ def changed_files(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[
 
 
 def _comparable(old: dict[str, Any], new: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the comparable values of a file at two times."""
+    """Return the values of a file at two times that can be compared."""
     flat = [{**file, **(file.get("state") or {})} for file in (old, new)]
     same_host = flat[0].get("host") == flat[1].get("host")
     left_out = {"state", "host"} | (set() if same_host else {"ctime_ns", "inode"})
@@ -219,7 +220,7 @@ def parquet_file(
     Args:
         source: The file.
         metadata: Its footer, where it has been read.
-        as_dictionaries: Columns of bytes of which a value that repeats is held once.
+        as_dictionaries: Columns of bytes in which a repeated value is held once.
 
     Raises:
         InputError: It is no Parquet file, or is cut off.
@@ -237,7 +238,7 @@ def parquet_file(
 
 
 def npy_header(source: SourceFile) -> NpyHeader:
-    """Return the header of a NumPy file of one row an item.
+    """Return the header of a NumPy file with one row per item.
 
     Raises:
         InputError: It is no such file, or does not hold rows of real numbers.
@@ -250,7 +251,7 @@ def npy_header(source: SourceFile) -> NpyHeader:
             shape, by_column, dtype = read(file)  # type: ignore[no-untyped-call]
             offset = file.tell()
     except Exception as error:
-        # NumPy reads a header as Python, so a damaged one raises what Python does.
+        # NumPy parses a header as Python, so a damaged one may raise any exception of Python.
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"{source.uri}: cannot be read as npy ({reason}); replace the file or leave it out"

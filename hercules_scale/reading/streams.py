@@ -1,4 +1,4 @@
-"""Files of text as streams of UTF-8, unpacked and decoded as they are read."""
+"""Text files as streams of UTF-8, unpacked and decoded as they are read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UNPACK: dict[str, Callable[[Any], Any]] = {
     ".xz": lzma.open,
     ".zst": lambda stream: pa.CompressedInputStream(stream, "zstd"),
 }
-# Their exceptions for damaged data.
+# Exceptions of these functions for damaged data.
 UNPACK_ERRORS = (EOFError, zlib.error, lzma.LZMAError)
 
 POINTER = "a pointer of Git LFS"
@@ -33,7 +33,7 @@ NO_DATA = {
     b"<!doctype html": "a page of HTML",
     b"<html": "a page of HTML",
 }
-# Beginnings of files that are no text, under a name that says that they are.
+# Beginnings of files that are not text, though their names say so.
 NO_TEXT = {
     b"\x1f\x8b": ("packed by gzip", "name it .gz"),
     b"BZh9": ("packed by bzip2", "name it .bz2"),
@@ -47,7 +47,7 @@ NO_TEXT = {
 
 
 def open_bytes(source: SourceFile) -> Any:
-    """Return a file as it is, unpacked."""
+    """Return a stream of a file's bytes, unpacked."""
     store = source.store
     stream = store.arrow.open_input_stream(store.path(source.name), compression=None)
     ending = next((each for each in UNPACK if source.name.lower().endswith(each)), None)
@@ -55,10 +55,10 @@ def open_bytes(source: SourceFile) -> Any:
 
 
 def dialect_of(source: SourceFile, given: CsvConfig, names: Collection[str] = ()) -> Dialect:
-    """Return the dialect of a file of text, by its first bytes; see ``detect``.
+    """Return the dialect of a text file, from its first bytes; see ``detect``.
 
     Raises:
-        InputError: It is what lies there where data could not be fetched.
+        InputError: The file was left by a failed download, or is not text.
     """
     head = read_head(source, HEAD_BYTES)
     for mark, kind in NO_DATA.items():
@@ -75,7 +75,7 @@ def dialect_of(source: SourceFile, given: CsvConfig, names: Collection[str] = ()
 
 
 def open_text(source: SourceFile, dialect: Dialect) -> Any:
-    """Return a file as UTF-8; bytes that are none stay where it is said to be UTF-8."""
+    """Return a stream of a file as UTF-8; invalid bytes of a file in UTF-8 stay as they are."""
     stream = open_bytes(source)
     if dialect.encoding.lower().replace("_", "-") in ("utf-8", "utf8", "ascii", "us-ascii"):
         return stream
@@ -85,13 +85,14 @@ def open_text(source: SourceFile, dialect: Dialect) -> Any:
 
 
 def open_buffered(source: SourceFile, dialect: Dialect) -> Any:
-    """Return the same, to be read by lines, which may end with carriage returns alone."""
+    """Return the same stream, buffered, with newlines as ends of lines in place of lone carriage
+    returns."""
     stream = open_text(source, dialect)
     return io.BufferedReader(_Lines(stream), 2**18)
 
 
 class _Lines(io.RawIOBase):
-    """A stream with newlines as ends of lines, also where they were carriage returns."""
+    """A stream with newlines as ends of lines, also if they were lone carriage returns."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream

@@ -1,4 +1,4 @@
-"""Interpretation of an input, by a sample of all its files, also in words for the user."""
+"""Interpretation of an input from a sample of its files, and its description for the user."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from hercules_scale.reading.lines import paragraphs_in_lines, table_in_lines
 from hercules_scale.reading.sources import SourceFile
 from hercules_scale.reading.streams import read_head
 
-# Files that are looked into, first, last and between.
+# Number of files that are examined: the first, the last and files between them.
 SAMPLED_FILES = 8
 # A number with something before or after it, such as a unit.
 NUMBER_IN_TEXT = re.compile(r"[^\w]{0,3}\d[\d.,' \u00a0\u202f]*\W{0,2}[^\W\d]{0,4}\W?")
-# Names that are listed in a line.
+# Most names that are listed in a line.
 SHOWN = 8
 SKIPPED_RECORDED = 100
 
@@ -48,15 +48,15 @@ class Survey:
     Attributes:
         columns: Columns by role.
         left_out: Other columns, with the reason.
-        n_files: Its files.
-        size_bytes: Their length.
-        format: Their format.
-        n_rows: Their rows, where files say so.
-        dialects: Dialects of files of text, with the number of sampled files.
-        n_sampled: Files that were looked into.
+        n_files: Number of files.
+        size_bytes: Length of all files together.
+        format: Format of the files.
+        n_rows: Number of rows, if the files give it.
+        dialects: Dialects of text files, with the number of sampled files of each.
+        n_sampled: Number of files that were examined.
         skipped: Files that are not read, with the reason.
-        alarms: Findings that look wrong.
-        guessed: A word of a file, where its encoding is a guess.
+        alarms: Alarms about the input.
+        guessed: Word that was decoded with an encoding that is a guess; else empty.
     """
 
     columns: Columns
@@ -73,7 +73,7 @@ class Survey:
 
     @property
     def lines(self) -> list[str]:
-        """In words, a line each."""
+        """Description of the input for the user, in lines."""
         columns = self.columns
         rows = "" if self.n_rows is None else f", {self.n_rows:,} rows"
         files = "file" if self.n_files == 1 else "files"
@@ -152,7 +152,7 @@ def survey(
     Args:
         config: The input section.
         sources: The files.
-        n_rows: Their rows, where files say so.
+        n_rows: Number of rows, if the files give it.
         skipped: Files that are not read, with the reason.
 
     Raises:
@@ -175,7 +175,7 @@ def survey(
     kinds = _merged(heads)
     if not kinds:
         raise InputError(f"{sources[0].uri}: the file is empty; replace it or leave it out")
-    # Files that are empty once they are unpacked.
+    # These files are empty once they are unpacked.
     empty = [source.uri for source, head in zip(sampled, heads, strict=True) if not head.kinds]
     guess = guess_roles(config, kinds, heads, sampled)
     typed = sources[0].format != "csv"
@@ -207,13 +207,13 @@ def _beginning(head: FileHead, source: SourceFile) -> str:
 
 
 def _looked_for_rows(head: FileHead, text: str) -> FileHead:
-    """Return the same with a word on lines that are likely rows of a table."""
+    """Return a head with a sentence about lines that are likely rows of a table."""
     assert head.dialect is not None
     return replace(head, dialect=replace(head.dialect, doubtful=table_in_lines(text)))
 
 
 def _spelt_twice(kinds: dict[str, pa.DataType]) -> str:
-    """Return a word on names of columns that differ in capitals alone."""
+    """Return a hint about names of columns that differ only in case; empty if there are none."""
     known: dict[str, str] = {}
     for name in kinds:
         other = known.setdefault(name.casefold(), name)
@@ -223,8 +223,8 @@ def _spelt_twice(kinds: dict[str, pa.DataType]) -> str:
 
 
 def _merged(heads: list[FileHead]) -> dict[str, pa.DataType]:
-    """Return the columns of all files; one that is empty in some has the type that it has
-    elsewhere."""
+    """Return the columns of all files; a column that is empty in some files has its type in
+    others."""
     found: dict[str, pa.DataType] = {}
     for head in heads:
         for name, kind in head.kinds.items():
@@ -243,7 +243,8 @@ def _left_out(columns: Columns, guess: Guess, heads: list[FileHead]) -> dict[str
 
 
 def _number_in_text(name: str, heads: list[FileHead]) -> str:
-    """Return a word on texts that hold a number each, with a unit or marks that are not known."""
+    """Return a description of texts that each hold a number with a unit or unknown marks, else
+    empty."""
     found = (cell for cell in texts_of(heads, name) if not is_missing(cell))
     cells = [cell.decode("utf-8", "replace") for cell in found]
     alike = sum(NUMBER_IN_TEXT.fullmatch(cell) is not None for cell in cells)
@@ -262,6 +263,6 @@ def _content(kind: pa.DataType) -> str:
     if is_number(kind):
         return "numbers"
     if pa.types.is_boolean(kind):
-        # In JSON also whatever is no text, number or list of numbers.
+        # In JSON, anything that is no text, number or list of numbers has this type too.
         return "neither text nor numbers"
     return "lists of numbers" if is_vector(kind) else str(kind)

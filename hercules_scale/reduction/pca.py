@@ -30,12 +30,12 @@ class PCA:
 class Scatter:
     """Scatter of vectors about their mean; d x d numbers, whatever the number of vectors.
 
-    Source: Chan, Golub and LeVeque, "Algorithms for computing the sample variance" (1983), for
-    products of parts that lose no digits.
+    Source: Chan, Golub and LeVeque, "Algorithms for computing the sample variance" (1983), for sums
+    of products over parts without a loss of digits.
 
     Attributes:
-        n: Vectors.
-        mean: Theirs, shape (d,).
+        n: Number of vectors.
+        mean: Mean of the vectors, shape (d,).
         products: Sum over the vectors x of (x - mean)(x - mean)', shape (d, d).
     """
 
@@ -45,18 +45,18 @@ class Scatter:
 
     @classmethod
     def zero(cls, dimension: int) -> Scatter:
-        """Scatter of no vectors."""
+        """Return the scatter of no vectors."""
         return cls(0, np.zeros(dimension), np.zeros((dimension, dimension)))
 
     @classmethod
     def of(cls, vectors: NDArray[np.float32]) -> Scatter:
-        """Scatter of vectors, shape (n, d), at least one."""
+        """Return the scatter of at least one vector, shape (n, d)."""
         mean = vectors.mean(axis=0, dtype=np.float64)
         apart = vectors - mean
         return cls(len(vectors), mean, apart.T @ apart)
 
     def plus(self, other: Scatter) -> Scatter:
-        """Scatter of the vectors of both, of which one at least has some."""
+        """Return the scatter of the vectors of both; at least one of them must have vectors."""
         n = self.n + other.n
         share = other.n / n
         apart = other.mean - self.mean

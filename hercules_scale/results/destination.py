@@ -1,4 +1,4 @@
-"""The one file that an export writes, on a disk or an object store."""
+"""The file that an export writes, on a disk or an object store."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from hercules_scale.storage.store import Store
 def open_destination(
     uri: str, overwrite: bool, storage: StorageConfig | None = None
 ) -> Iterator[Any]:
-    """Open a file to write as a binary stream.
+    """Open a file for writing as a binary stream.
 
-    A local file appears whole, at the end; what failed leaves nothing behind. Memory stays at the
+    A local file appears whole, at the end; a failed export leaves no file. Memory is that of the
     stream's buffer.
 
     Args:
         uri: Path or URI of the file.
-        overwrite: Whether a file that is there may be replaced.
+        overwrite: Whether an existing file may be replaced.
         storage: Access to its folder.
 
     Raises:
-        InputError: The URI names a folder, a file that may not be replaced, or a place that cannot
-            be written.
+        InputError: The URI names a folder, an existing file that may not be replaced, or a place
+            that cannot be written.
     """
     store, name = split_file(uri, storage)
     opened = False
@@ -47,14 +47,14 @@ def open_destination(
             opened = True
             yield stream
     except BaseException:
-        # An object store publishes what was written so far when a stream is closed.
+        # Closing a stream to an object store publishes even an incomplete file.
         if opened and not store.is_local:
             store.delete_files(name)
         raise
 
 
 def split_file(uri: str, storage: StorageConfig | None = None) -> tuple[Store, str]:
-    """Return the folder of a file, and its name there.
+    """Return the store of a file's folder, and the name of the file.
 
     Raises:
         InputError: The URI names no file.

@@ -1,7 +1,7 @@
-"""Titles and notes that people give to clusters, kept beside the output and never in it.
+"""Titles and notes that people give to clusters, kept beside the tables.
 
-Each cluster that was edited has one small file under ``edits/``, written whole, so that two people
-at once do not undo each other's work on different clusters.
+Each edited cluster has one small file under ``edits/``, which is written whole. So two people can
+edit different clusters at once without undoing each other's work.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FOLDER = "edits"
 FILE = re.compile(rf"{FOLDER}/([1-9][0-9]{{0,3}})-([0-9]{{1,9}})\.json")
 TITLE_CHARACTERS, NOTE_CHARACTERS = 200, 10_000
 PERSON = "person"
-"""``summary_source`` of a cluster that somebody has named."""
+"""``summary_source`` of a cluster with a title by a person."""
 
 ClusterKey = tuple[int, int]
 
@@ -30,9 +30,9 @@ class Edit:
     """A person's edit of one cluster.
 
     Attributes:
-        title: Title in place of the output's; null where that stays.
-        note: Beside it.
-        edited_at: When, in UTC.
+        title: New title; None keeps that of the output.
+        note: Note; None for no note.
+        edited_at: Time of the edit in UTC.
     """
 
     title: str | None
@@ -41,7 +41,7 @@ class Edit:
 
     @property
     def revision(self) -> str:
-        """Key that distinguishes it from any other edit of the cluster."""
+        """Hash that distinguishes the edit from other edits of the cluster."""
         return fingerprint(asdict(self))
 
 
@@ -49,10 +49,10 @@ Edits = dict[ClusterKey, Edit]
 
 
 def read_edits(store: Store) -> Edits:
-    """Return edits of an output, by level and id of the cluster.
+    """Return the edits of an output, by level and id of the cluster.
 
     Raises:
-        InputError: A file is no edit.
+        InputError: A file does not hold an edit.
     """
     edits = {}
     for name in store.list_files(FOLDER):
@@ -62,17 +62,17 @@ def read_edits(store: Store) -> Edits:
 
 
 def read_edit(store: Store, key: ClusterKey) -> Edit | None:
-    """Return the edit of one cluster.
+    """Return the edit of one cluster; None if there is none.
 
     Raises:
-        InputError: Its file is no edit.
+        InputError: Its file does not hold an edit.
     """
     name = _file(key)
     return _read(store, name) if store.exists(name) else None
 
 
 def write_edit(store: Store, key: ClusterKey, title: str | None, note: str | None) -> Edit:
-    """Replace what is said of one cluster; blank words stand for none.
+    """Replace the edit of one cluster; a blank title or note means none.
 
     Raises:
         InputError: The title or note is too long.
@@ -87,7 +87,7 @@ def write_edit(store: Store, key: ClusterKey, title: str | None, note: str | Non
 
 
 def with_edits(clusters: pa.Table, edits: Edits) -> pa.Table:
-    """Return the table ``clusters`` with the titles that people gave, and their notes in
+    """Return the table ``clusters`` with the edited titles, and with notes in the column
     ``note``."""
     keys = list(zip(clusters["level"].to_pylist(), clusters["cluster_id"].to_pylist(), strict=True))
     found = [edits.get(key) for key in keys]
@@ -99,7 +99,7 @@ def with_edits(clusters: pa.Table, edits: Edits) -> pa.Table:
             "summary_status": ["ok"] * len(found),
             "summary_error": [None] * len(found),
             "summary_source": [PERSON] * len(found),
-            # They were of the title that the person replaced.
+            # These figures were about the title that was replaced.
             "summary_score": [None] * len(found),
             "groundedness": [None] * len(found),
         }

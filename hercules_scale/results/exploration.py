@@ -1,4 +1,4 @@
-"""An explorer of one run, in a process of its own."""
+"""An explorer of one run, in its own process."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from hercules_scale.storage.store import Store
 
 
 class Exploration:
-    """An explorer that runs beside this process, and ends with it.
+    """An explorer that runs in another process, and ends with this one.
 
     Attributes:
-        address: Address for a browser.
+        address: URL for a browser.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class Exploration:
         scratch: ScratchFolder | None = None,
         models: Sequence[str] = (),
     ) -> None:
-        # Its files stay while they are shown.
+        # The reference keeps the temporary folder while the explorer shows it.
         self._scratch = scratch
         command = [
             sys.executable,

@@ -1,4 +1,4 @@
-"""The tables of a finished run as DataFrames."""
+"""Tables of a finished run as DataFrames."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class RunFrames:
-    """The tables of a finished run as DataFrames, and its record.
+    """Tables of a finished run as DataFrames, and its record.
 
     Args:
         source: The run.
@@ -35,7 +35,7 @@ class RunFrames:
 
     @property
     def name(self) -> str:
-        """The last part of where the output lies."""
+        """Last part of the output's path."""
         return self._source.name
 
     @property
@@ -45,14 +45,14 @@ class RunFrames:
 
     @property
     def n_levels(self) -> int:
-        """Levels of clusters; level 1 is the finest."""
+        """Number of levels; level 1 is the finest."""
         return int(self.clusters()["level"].max())
 
     def table(self, name: str, columns: list[str] | None = None) -> pd.DataFrame:
-        """Return one table of the output, whole.
+        """Return one whole table of the output.
 
         Args:
-            name: Such as ``items``, ``clusters`` or ``memberships``.
+            name: Name of the table, such as ``items``, ``clusters`` or ``memberships``.
             columns: Columns to read; by default all.
 
         Raises:
@@ -71,8 +71,8 @@ class RunFrames:
     def clusters(self, level: int | None = None) -> pd.DataFrame:
         """Return the clusters of every level or of one, a row each.
 
-        Titles that people gave in the explorer stand in the place of the output's, and their notes
-        in the column ``note``; ``table("clusters")`` has the output's own.
+        Titles that people gave in the explorer replace those of the output, and notes are in the
+        column ``note``; ``table("clusters")`` has the output's own titles.
 
         Raises:
             InputError: There is no such level.
@@ -91,16 +91,17 @@ class RunFrames:
         return self._clusters[self._clusters["level"] == level].reset_index(drop=True)
 
     def exemplars(self, level: int, cluster_id: int) -> list[dict[str, Any]]:
-        """Return ``item_id``, ``title`` and ``description`` of the items nearest to a centroid.
+        """Return ``item_id``, ``title`` and ``description`` of the exemplars of a cluster.
 
-        Reads no more of the table ``items`` than the row groups that hold them.
+        Of the table ``items`` only the row groups with the exemplars are read, if the run knows
+        their rows.
         """
         cluster = self.clusters(level).iloc[cluster_id]
         columns = ["item_id", "title", "description"]
         rows = cluster.get("exemplar_rows")
         if rows is not None:
             return rows_of_items(self._source, list(rows), columns)
-        # Of an imported run, which names them alone.
+        # An imported run has the ids of exemplars, but not their rows.
         wanted = list(cluster["exemplar_item_ids"])
         found: dict[str, dict[str, Any]] = {}
         for shard in self._source.shards({"items": columns}):
@@ -113,12 +114,12 @@ class RunFrames:
         return self.table("memberships")
 
     def evaluations(self) -> pd.DataFrame:
-        """Return metrics by level."""
+        """Return the table ``evaluations``: metrics by level."""
         return self.table("evaluations")
 
 
 def check_level(uri: str, n_levels: int, level: int) -> None:
-    """Refuse a level that a run does not have.
+    """Check that a run has a level.
 
     Raises:
         InputError: There is no such level.

@@ -1,4 +1,4 @@
-"""A large JSON object read member by member, one long array of it element by element."""
+"""A reader of large JSON objects, member by member, with one array element by element."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from hercules_scale.errors import InputError
 
 CHUNK_BYTES = 1 << 20
 _SPACE = re.compile(r"[ \t\r\n]*")
-# The longest token that may be cut at the end of what was read, such as -Infinity.
+# Longest token that may be cut at the end of the text read so far, such as -Infinity.
 _TOKEN = 16
 
 
 class _Text:
-    """Text read from a stream and not yet parsed."""
+    """Text of a stream that is not parsed yet."""
 
     def __init__(self, stream: Any) -> None:
         self._stream, self._decoder = stream, codecs.getincrementaldecoder("utf-8-sig")()
@@ -31,7 +31,7 @@ class _Text:
         self._at = 0
 
     def next_mark(self) -> str:
-        """Return the next character that is no space, not taken; empty at the end."""
+        """Return the next character other than space, without taking it; empty at the end."""
         while True:
             self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]
             if self._at < len(self._text) or self._ended:
@@ -39,7 +39,7 @@ class _Text:
             self._more(CHUNK_BYTES)
 
     def take(self, marks: str) -> str:
-        """Take the next character, which must be one of some."""
+        """Take the next character, which must be one of ``marks``."""
         mark = self.next_mark()
         if not mark or mark not in marks:
             wanted = " or ".join(marks)
@@ -48,7 +48,7 @@ class _Text:
         return mark
 
     def value(self) -> Any:
-        """Take the next value, whole."""
+        """Take the next whole value."""
         self.next_mark()
         wanted = CHUNK_BYTES
         while True:
@@ -59,7 +59,7 @@ class _Text:
                 if self._ended or not cut:
                     raise ValueError(error.msg) from None
             else:
-                # A number may go on in what is not yet read.
+                # A number at the end of the text may go on in the next chunk.
                 if end < len(self._text) or self._ended:
                     self._at = end
                     return value
@@ -79,13 +79,13 @@ def read_members(stream: Any, name: str, streamed: str) -> Iterator[tuple[str, A
     Args:
         stream: Binary, UTF-8.
         name: Name of the file, for messages.
-        streamed: Member that holds an array; each of its elements comes by itself.
+        streamed: Name of the member with an array, which is read element by element.
 
     Yields:
-        Name and value of a member; of the streamed one, its name and an element.
+        Name and value of a member; for the streamed member, its name and one element.
 
     Raises:
-        InputError: The file is no JSON object, or is cut off.
+        InputError: The file is not a JSON object, or is cut off.
     """
     text = _Text(stream)
     try:

@@ -1,7 +1,7 @@
-"""The tree as one HTML page that needs no network, and as a small piece of HTML for notebooks.
+"""The tree as one HTML page that needs no network, and as HTML for notebooks.
 
-Titles, items and file names come from strangers: all text goes through ``escaped``, the page's
-policy allows one script and one style, by their hashes, and nothing else.
+Titles, items and file names are not trusted: all text goes through ``escaped``, and the page's
+policy allows only its own script and style, by their hashes.
 """
 
 from __future__ import annotations
@@ -25,26 +25,25 @@ ClusterKey = tuple[int, int | None]
 Children = dict[ClusterKey, list[Cluster]]
 Exemplars = dict[int, list[tuple[str, str]]]
 
-# Exemplars are shown at the finest level, and all together are held to some 2 MB.
+# Exemplars are shown at the finest level; together they take at most some 2 MB.
 EXEMPLAR_CHARACTERS, MAX_EXEMPLARS, ALL_EXEMPLAR_CHARACTERS = 160, 4, 2_000_000
 NOTEBOOK_LEVELS, NOTEBOOK_CLUSTERS = 2, 100
 FILES_NAMED = 3
 
 
 def escaped(text: str) -> str:
-    """Return text for a page, in an element or in a quoted attribute; control characters are
-    shown."""
+    """Return text for an element or a quoted attribute, with control characters made visible."""
     return html.escape(printable(text), quote=True)
 
 
 def write_page(run: Run, stream: Any) -> None:
     """Write the page.
 
-    Memory is that of the clusters and of one shard of items; the page takes about 1 kB a cluster.
+    Memory is that of the clusters and of one shard of items; the page takes about 1 kB per cluster.
 
     Args:
         run: The run.
-        stream: Destination, binary.
+        stream: Binary destination.
     """
     files = importlib.resources.files("hercules_scale.results")
     style = files.joinpath("page.css").read_text(encoding="utf-8")
@@ -73,7 +72,7 @@ def write_page(run: Run, stream: Any) -> None:
 
 
 def notebook_tree(run: Run) -> str:
-    """Return the top levels as a piece of HTML, collapsible, without style or script."""
+    """Return the top levels as collapsible HTML, without style or script."""
     children = _children(run.cluster_rows)
     parts = [f"<div><b>{escaped(run.name)}</b>: {run.n_items:,} items"]
     left = NOTEBOOK_CLUSTERS
@@ -103,8 +102,7 @@ def _hash(text: str) -> str:
 
 
 def _children(clusters: list[Cluster]) -> Children:
-    """Return clusters by level and id of their parent, larger before smaller, with marks of
-    titles."""
+    """Return the clusters by level and id of their parent, the largest first, with marks."""
     marks = title_marks(
         [cluster["summary_source"] for cluster in clusters],
         [cluster["summary_status"] for cluster in clusters],
@@ -150,7 +148,7 @@ def _facts(run: Run) -> str:
 
 
 def _tools(n_levels: int) -> str:
-    """Return search and buttons, shown once the script has found that it runs."""
+    """Return the search field and buttons, which the script makes visible."""
     levels = "".join(
         f'<button type="button" data-level="{level}">level {level}</button>\n'
         for level in range(n_levels, 0, -1)
@@ -165,7 +163,7 @@ def _tools(n_levels: int) -> str:
 
 
 def _exemplars(run: Run) -> Exemplars:
-    """Return ids and texts of the exemplars that are shown, by finest cluster."""
+    """Return ids and texts of the shown exemplars, by finest cluster."""
     leaves = [row for row in run.cluster_rows if row["level"] == 1]
     most = ALL_EXEMPLAR_CHARACTERS // (EXEMPLAR_CHARACTERS * max(len(leaves), 1))
     n_shown = min(max(most, 1), MAX_EXEMPLARS)
@@ -187,7 +185,7 @@ def _exemplars(run: Run) -> Exemplars:
 def _nodes(
     children: Children, parent: ClusterKey, n_items: int, exemplars: Exemplars
 ) -> Iterator[str]:
-    """Yield the clusters below a parent, each with all that is below it; bars show shares of it."""
+    """Yield the HTML of a parent's children with their subtrees; bars show shares of the parent."""
     below = children.get(parent, [])
     n_below = sum(cluster["n_items"] for cluster in below)
     for cluster in below:

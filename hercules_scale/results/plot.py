@@ -17,16 +17,31 @@ from hercules_scale.storage.tables import column_vectors
 LARGEST_POINTS2, TITLES = 3_000, 40
 MOST_POINTS, WIDTH, UNLABELLED = 200_000, 20, "other clusters"
 TITLE_CHARACTERS, LINE_CHARACTERS = 40, 20
-# Points between centres of labels, below which the smaller cluster's is left out.
+# Pixels between centres of labels, below which the label of the smaller cluster is left out.
 APART_X, APART_Y = 100, 28
 
 
+def check_matplotlib() -> None:
+    """Make sure that figures can be drawn.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise InputError(
+            "a map needs the package matplotlib, which is not installed; install "
+            "hercules-scale[plots]"
+        ) from None
+
+
 def draw_map(run: Run, level: int) -> Any:
-    """Draw the clusters of a level: areas by items, colours by the coarsest clusters above.
+    """Draw the clusters of a level as bubbles, with areas by size and colours by top cluster.
 
     Args:
         run: The run.
-        level: Which.
+        level: Level to draw.
 
     Returns:
         A matplotlib figure, bound to no window.
@@ -34,14 +49,10 @@ def draw_map(run: Run, level: int) -> Any:
     Raises:
         InputError: The clusters have no place on a map, or matplotlib is not installed.
     """
-    try:
-        from matplotlib import colormaps
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError(
-            "a map needs the package matplotlib, which is not installed; install "
-            "hercules-scale[plots]"
-        ) from None
+    check_matplotlib()
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
     clusters = run.level(level)
     if clusters["reduction"].null_count or clusters["reduction"].type.list_size < 2:
         raise InputError(f"{run.store.uri}: its clusters have no place on a map")
@@ -79,7 +90,8 @@ def draw_data_map(run: Run, level: int) -> Any:
 
     Args:
         run: The run.
-        level: Which. Its largest clusters have labels, and of many items a part is drawn.
+        level: Level of the labels. Its largest clusters are labelled. Of more than
+            ``MOST_POINTS`` items a part is drawn.
 
     Returns:
         A matplotlib figure.
@@ -87,6 +99,7 @@ def draw_data_map(run: Run, level: int) -> Any:
     Raises:
         InputError: The run has no map of its items, or DataMapPlot is not installed.
     """
+    check_matplotlib()
     try:
         import datamapplot
     except ImportError:
@@ -104,13 +117,13 @@ def draw_data_map(run: Run, level: int) -> Any:
         shard.take(pa.array(range(0, shard.num_rows, every))) for shard in run.shards(columns)
     )
     places = np.stack([table[name].to_numpy() for name in columns["reductions"]], axis=1)
-    # Its margins and glow are made for maps as wide as UMAP's.
+    # DataMapPlot's margins and glow fit maps as wide as UMAP's.
     places *= WIDTH / max(float(np.ptp(places, axis=0).max()), 1e-12)
     clusters = run.level(level)
     largest = np.argsort(-clusters["n_items"].to_numpy(), kind="stable")[:TITLES]
     names = np.full(clusters.num_rows, UNLABELLED, object)
     for cluster_id in largest.tolist():
-        # Labels that are alike would be one.
+        # DataMapPlot would merge equal labels.
         title = _short(clusters["title"][cluster_id].as_py())
         names[cluster_id] = title if title not in names else f"{title} ({cluster_id})"
     shown = np.array([_plain(name) for name in names], object)
@@ -121,21 +134,21 @@ def draw_data_map(run: Run, level: int) -> Any:
         sub_title=f"{run.n_items:,} items, level {level}: {clusters.num_rows:,} clusters",
         noise_label=UNLABELLED,
         font_family="DejaVu Sans",
-        # It would ask a server for fonts.
+        # Otherwise it would download fonts.
         use_system_fonts=True,
         label_font_size=9,
         label_wrap_width=LINE_CHARACTERS,
     )
-    # A notebook would show the figure again, and keep it.
+    # A notebook would show an open figure again, and keep it in memory.
     pyplot.close(figure)
     return figure
 
 
 def finish_figure(figure: Any, path: str | None = None) -> Any:
-    """Have notebooks show a figure, and write it to a local file where one is named."""
+    """Let notebooks show a figure, and write it to a local file if ``path`` is given."""
     if path is not None:
         figure.savefig(path, bbox_inches="tight")
-    # Notebooks show figures by themselves only where pyplot was imported.
+    # Notebooks show figures by themselves only if pyplot was imported.
     figure._repr_png_ = lambda: _png(figure)
     return figure
 
@@ -151,5 +164,5 @@ def _short(title: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return the text in which no dollar begins a formula."""
+    """Return text with dollar signs escaped, so that matplotlib reads no formula."""
     return text.replace("$", r"\$")

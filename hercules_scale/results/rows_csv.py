@@ -14,18 +14,18 @@ from hercules_scale.results.run import Run
 if TYPE_CHECKING:
     import pandas as pd
 
-# Source: OWASP, "CSV Injection". A plain signed number is none.
+# Beginnings of formulas, and plain numbers, which are not formulas. Source: OWASP, "CSV Injection".
 FORMULA, NUMBER = r"^[=+\-@\t\r\n]", r"^[+\-]?[0-9]+(\.[0-9]+)?$"
 
 
 def write_rows(run: Run, stream: Any) -> None:
-    """Write a row an item: row, item_id, each level's cluster and title, distances, margins.
+    """Write a row per item: row, item_id, cluster and title at each level, distances, margins.
 
-    Memory is that of the clusters and of one shard of items. Quoting is that of RFC 4180.
+    Memory is that of the clusters and of one shard of items. Quoting follows RFC 4180.
 
     Args:
         run: The run.
-        stream: Destination, binary.
+        stream: Binary destination.
     """
     levels = range(1, run.n_levels + 1)
     titles = {level: without_formulas(run.level(level)["title"]) for level in levels}
@@ -49,7 +49,7 @@ def write_rows(run: Run, stream: Any) -> None:
             columns = dict(zip(shard.column_names, shard.columns, strict=True))
             columns["item_id"] = without_formulas(shard["item_id"])
             for level in levels:
-                # Ids are dense from 0, so they are places in the column of titles.
+                # Cluster ids are dense from 0, so they index the column of titles.
                 columns[f"title_{level}"] = titles[level].take(shard[f"level_{level}"])
             writer.write_table(pa.table({name: columns[name] for name in schema.names}))
 
@@ -63,7 +63,7 @@ def harmless(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def without_formulas(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return texts with an apostrophe before those that a spreadsheet would take for a formula."""
+    """Return texts with an apostrophe in front of those that a spreadsheet reads as formulas."""
     starts = pc.match_substring_regex(texts, FORMULA)
     harmless = pc.match_substring_regex(texts, NUMBER)
     marked = pc.binary_join_element_wise("'", texts, "")

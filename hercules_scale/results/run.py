@@ -1,4 +1,4 @@
-"""A finished run as exports read it: clusters whole, items shard by shard."""
+"""A finished run as exports read it: all clusters at once, items shard by shard."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Run:
         """Paths of the files of the table ``clusters``.
 
         Raises:
-            InputError: There is none, since items were put into the clusters of another run.
+            InputError: There are none, since this is an output of ``assign``.
         """
         if not self.files.get("clusters"):
             raise InputError(
@@ -60,53 +60,53 @@ class Run:
 
     @cached_property
     def clusters(self) -> pa.Table:
-        """Every cluster with people's edits, coarsest level first; some kilobytes each."""
+        """All clusters with edits, coarsest level first; some kilobytes each."""
         table = with_edits(read_tables(self.store, self.cluster_paths), read_edits(self.store))
         return table.sort_by([("level", "descending"), ("cluster_id", "ascending")])
 
     @cached_property
     def cluster_rows(self) -> list[dict[str, Any]]:
-        """Every cluster without its vectors, in the same order."""
+        """All clusters without their vectors, in the same order."""
         kept = [name for name in self.clusters.schema.names if name not in VECTORS]
         rows: list[dict[str, Any]] = self.clusters.select(kept).to_pylist()
         return rows
 
     @property
     def name(self) -> str:
-        """The last part of the output's path."""
+        """Last part of the output's path."""
         return self.store.root.rpartition("/")[2] or "run"
 
     @property
     def n_levels(self) -> int:
-        """Levels of clusters."""
+        """Number of levels."""
         return int(pc.max(self.clusters["level"]).as_py())
 
     @property
     def n_items(self) -> int:
-        """Items in all."""
+        """Number of items."""
         return sum(file.rows for file in self.files["memberships"])
 
     def level(self, level: int) -> pa.Table:
-        """Return the clusters of one level, ids rising."""
+        """Return the clusters of one level in order of id."""
         return self.clusters.filter(pc.equal(self.clusters["level"], level))
 
     def config(self, section: str) -> dict[str, Any]:
-        """Return one section of the run's configuration; empty where there is none."""
+        """Return one section of the run's configuration; empty if there is none."""
         values: dict[str, Any] = self.record.get("config", {}).get(section) or {}
         return values
 
     def columns(self, table: str) -> list[str]:
-        """Return the names of the columns of a table; none where it was not published."""
+        """Return the column names of a table; an empty list if it was not published."""
         if not self.files.get(table):
             return []
         names: list[str] = read_schema(self.store, self.files[table][0].path).names
         return names
 
     def shards(self, tables: dict[str, list[str]]) -> Iterator[pa.Table]:
-        """Yield the columns of tables with a row an item, side by side, a shard at a time.
+        """Yield columns of tables of items, side by side, a shard at a time.
 
         Args:
-            tables: Columns to read by table; a table that was not published is left out.
+            tables: Columns to read, by table; tables that were not published are left out.
         """
         files = {name: self.files[name] for name in tables if self.files.get(name)}
         for shard in zip(*files.values(), strict=True):
@@ -118,10 +118,9 @@ class Run:
 
 
 def read_files(run: Run, table: str, read: Callable[[list[FileRecord]], T]) -> T:
-    """Return the results of ``read`` over the files of a table.
+    """Return the result of ``read`` on the files of a table.
 
-    A run that was measured again since it was opened has other files; the manifest is then read
-    anew.
+    If the table was replaced since the run was opened, the manifest is read again.
     """
     try:
         return read(run.files.get(table, []))
@@ -131,11 +130,11 @@ def read_files(run: Run, table: str, read: Callable[[list[FileRecord]], T]) -> T
 
 
 def rows_of_items(run: Run, rows: list[int], columns: list[str]) -> list[dict[str, Any]]:
-    """Return some items, by row number; row groups without them are not read.
+    """Return some items by row; only their row groups are read.
 
     Args:
         run: The run.
-        rows: Their numbers.
+        rows: Rows of the items.
         columns: Columns of the table ``items``.
     """
     found = []
@@ -151,8 +150,8 @@ def rows_of_items(run: Run, rows: list[int], columns: list[str]) -> list[dict[st
 
 
 def json_numbers(values: pa.ChunkedArray | pa.Array) -> list[str]:
-    """Return numbers as JSON, each as short as its type allows; what is no finite number is
-    ``null``."""
+    """Return numbers as JSON, each as short as its type allows; ``null`` for values that are
+    missing or not finite."""
     finite = pc.fill_null(pc.is_finite(values), False)
     texts: list[str] = pc.if_else(finite, values.cast(pa.string()), "null").to_pylist()
     return texts

@@ -1,4 +1,4 @@
-"""Progress of a run, from what it has written; asks nothing of the run itself."""
+"""Progress of a run, read from its output alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def describe_status(uri: str, storage: StorageConfig | None = None) -> str:
 
     Args:
         uri: Output of the run.
-        storage: Access to it.
+        storage: Access to the output.
 
     Raises:
         InputError: There is no run at this place.
@@ -39,7 +39,7 @@ def describe_status(uri: str, storage: StorageConfig | None = None) -> str:
 
 
 def stage_reports(store: Store, record: dict[str, Any]) -> list[StageReport]:
-    """Return reports of the stages, with what was committed since they were written.
+    """Return the reports of the stages, brought up to date with later commits.
 
     Args:
         store: Output of the run.

@@ -1,4 +1,4 @@
-"""The share of titles by their source, in words and as marks beside titles."""
+"""Sources of titles, in words and as marks beside titles."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ _NAMES = {
 
 
 def chat_model(summaries: Mapping[str, Any]) -> str | None:
-    """Return the name of the language model of a section ``summaries``; None where there is
-    none."""
+    """Return the language model in a section ``summaries``; None with key phrases alone."""
     return None if summaries.get("engine") == "keyphrases" else summaries.get("model")
 
 
@@ -31,9 +30,9 @@ def describe_sources(
     Args:
         sources: ``summary_source`` of each cluster.
         statuses: ``summary_status`` of each cluster.
-        model: Name of the language model; None where none was asked.
+        model: Name of the language model; None if the run has none.
     """
-    # A column of pandas has NaN for None.
+    # pandas has NaN in place of None.
     counts = Counter(source if isinstance(source, str) else None for source in sources)
     n_clusters, by_model = counts.total(), counts.pop("model", 0)
     parts = []
@@ -46,9 +45,9 @@ def describe_sources(
 
 
 def title_marks(sources: Sequence[str | None], statuses: Sequence[str | None]) -> list[str]:
-    """Return a mark beside each title that is not the model's; empty where it needs none.
+    """Return a mark for each title that is not the model's; an empty text for others.
 
-    Where no title is the model's, as with key phrases alone, a mark on each would say nothing.
+    Titles from key phrases are marked only if some other title is the model's.
     """
     some_by_model = "model" in sources
     marks = []

@@ -1,4 +1,4 @@
-"""The tree as JSON: the run, a flat list of clusters, and with them, if wanted, the items."""
+"""The tree as JSON: facts about the run, a flat list of clusters and, on request, the items."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write_tree(run: Run, stream: Any, items: bool) -> None:
 
     Args:
         run: The run.
-        stream: Destination, binary.
+        stream: Binary destination.
         items: Whether to add every item's clusters and distances.
     """
     facts = {key: run.record[key] for key in RUN_KEYS if key in run.record}
@@ -64,7 +64,7 @@ def _items(run: Run) -> Iterator[str]:
 
 
 def write_array(stream: Any, name: str, elements: Iterable[str]) -> None:
-    """Write one more member of an object, an array with an element a line."""
+    """Write a further member of an object: an array with one element per line."""
     stream.write(f",\n{to_json(name)}: [".encode())
     for index, element in enumerate(elements):
         stream.write(f"{',' if index else ''}\n{element}".encode())
@@ -72,7 +72,7 @@ def write_array(stream: Any, name: str, elements: Iterable[str]) -> None:
 
 
 def to_json(value: Any) -> str:
-    """Return JSON that any reader takes: ``null`` for numbers that are not finite, pure ASCII."""
+    """Return standard JSON in ASCII, with ``null`` for numbers that are not finite."""
     return json.dumps(_finite(value), allow_nan=False)
 
 

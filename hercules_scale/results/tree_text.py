@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 def format_tree(clusters: pd.DataFrame, top: int, depth: int | None = None) -> str:
-    """Return a line for each cluster, coarsest first, larger before smaller.
+    """Return an indented line for each cluster, children below their parent, the largest first.
 
     Args:
         clusters: Clusters of every level.
         top: Level to begin at.
-        depth: Levels shown; by default all.
+        depth: Number of levels shown; by default all.
     """
     marks = title_marks(clusters["summary_source"].tolist(), clusters["summary_status"].tolist())
     clusters = clusters.assign(mark=marks)

@@ -1,1 +1,1 @@
-"""The ground that stages run on: Ray, shards and their commits, resources, progress."""
+"""Foundation of the stages: Ray, shards and their commits, resources, progress."""

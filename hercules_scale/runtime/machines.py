@@ -50,7 +50,7 @@ from hercules_scale.storage.file_systems import split_uri
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.stored_models import check_source, model_gib
 
-# Label of the nodes of one kind.
+# Label that names the group of a node.
 NODE_GROUP = "ray.io/node-group"
 STATUS_SECONDS = 10
 CHECKED_NODES = 16
@@ -60,7 +60,7 @@ MARK = layout.stage_file("probe", "nodes")
 def find_machines() -> Machines:
     """Return machines of the cluster, and whether an autoscaler adds more."""
     machines = Machines.of([_size(node) for node in _alive_nodes()])
-    # Nothing at all could run on a cluster without processors that does not grow.
+    # A cluster without processors must grow, since nothing could run on it.
     return replace(machines, grows=not machines.n_cpus or _has_autoscaler())
 
 
@@ -74,10 +74,10 @@ def _size(node: dict[str, Any]) -> Node:
 
 
 def _has_autoscaler() -> bool:
-    """Return whether the nodes are an autoscaler's.
+    """Return whether an autoscaler starts the nodes.
 
-    Ray runs one on every cluster. Without kinds of nodes to start, the first version reports a kind
-    for each node, and for the second nodes belong to no group.
+    Ray runs an autoscaler on every cluster. If it cannot start nodes, its first version reports a
+    kind for each node, and in its second version nodes belong to no group.
     """
     status = internal_kv._internal_kv_get(DEBUG_AUTOSCALING_STATUS)
     report = (json.loads(status).get("autoscaler_report") or {}) if status else {}
@@ -94,10 +94,10 @@ def _has_autoscaler() -> bool:
 def _await_machines(context: RunContext, pool: Pool, machines: Machines) -> Machines:
     """Wait until a node has room for one process of a pool.
 
-    A task of that size asks the autoscaler for it, and is gone should this process be killed.
+    A task of that size asks the autoscaler for the node, and ends if this process is killed.
 
     Raises:
-        StageError: It has waited for ``resources.wait_seconds``.
+        StageError: No node has had room for ``resources.wait_seconds``.
     """
     if machines.have(pool):
         return machines
@@ -107,7 +107,7 @@ def _await_machines(context: RunContext, pool: Pool, machines: Machines) -> Mach
         while not ray.wait([task], timeout=POLL_SECONDS)[0]:
             room.look(lambda: False)
     except BaseException:
-        # Ray dies of one that is cancelled while it ends.
+        # The task is cancelled only here: Ray dies if a task is cancelled while it ends.
         ray.cancel(task, force=True)
         raise
     ray.get(task)
@@ -115,17 +115,17 @@ def _await_machines(context: RunContext, pool: Pool, machines: Machines) -> Mach
 
 
 def _there() -> None:
-    """Do nothing, where there is room for it."""
+    """Do nothing, once there is room for the task."""
 
 
 def check_nodes(
     config: ResolvedConfig, store: Store, sources: Sequence[SourceFile], pools: list[Pool]
 ) -> None:
-    """Find out before the first stage what a node cannot read, which a stage would say in hours.
+    """Check before the first stage that nodes can read what later stages need.
 
     Args:
         config: The run.
-        store: Its output.
+        store: Output of the run.
         sources: Files that nodes will read.
         pools: Processes that nodes will run.
 
@@ -160,7 +160,7 @@ def check_nodes(
 def _lacking(
     config: ResolvedConfig, output: Store | None, seen: list[str], keys: list[str]
 ) -> str | None:
-    """Return a sentence on what the node of this process lacks, if it lacks something."""
+    """Return a sentence on what the node of this process lacks, or None."""
     here = f"on the node {ray.util.get_node_ip_address()} of the Ray cluster"
     shared = "give one that all nodes share, such as s3://"
     if output is not None and not output.exists(MARK):
@@ -176,7 +176,7 @@ def _lacking(
 
 
 def check_models(config: ResolvedConfig, keys: list[str]) -> None:
-    """Refuse models that this machine needs for some pools, and cannot have.
+    """Refuse models that this machine needs for some pools, and cannot load.
 
     Raises:
         ConfigError: A model's files are not here, and no hub gives them.
@@ -191,7 +191,9 @@ def check_models(config: ResolvedConfig, keys: list[str]) -> None:
 def _check_encoder(config: ResolvedConfig) -> None:
     if not config.loads_encoder:
         return
-    # A folder that is not here is said to be none, before a hub is asked for it.
+    if config.embedding.engine == "vllm":
+        check_vllm()
+    # A missing folder is reported before a hub is asked for its name.
     if config.input.modality == "image":
         key, model = "embedding.model", config.image_embedding.model
         resolve_image_model(model)
@@ -199,15 +201,15 @@ def _check_encoder(config: ResolvedConfig) -> None:
         key, model = config.text_model_key, config.text_embedding.model
         if names_function(model):
             return
-        if config.embedding.engine == "vllm":
-            check_vllm()
         resolve_embedding_model(model, key)
     check_source(key, model, config.storage)
 
 
 def with_absolute_folders(config: ResolvedConfig) -> ResolvedConfig:
-    """Return a configuration with absolute paths of models, cache and images, since workers have
-    other folders."""
+    """Return a configuration with absolute paths, since workers have other working directories.
+
+    Paths of models, of the cache and of images are changed.
+    """
     named = config.embedding
     aliases = {*embedding_aliases(), *IMAGE_ALIASES}
     changed = {
@@ -230,7 +232,7 @@ def with_absolute_folders(config: ResolvedConfig) -> ResolvedConfig:
 
 
 def _with_encoder_memory(config: ResolvedConfig, n_gpus: int) -> ResolvedConfig:
-    """Return a configuration with the memory of an encoder that takes much, on processors."""
+    """Return a configuration that reserves memory for a large encoder on CPUs."""
     embed = config.resources.embed
     pool = embedding_pool(config.resources, n_gpus, config.loads_encoder)
     if pool.gpus or embed.memory_gib or not config.loads_encoder:
@@ -245,7 +247,7 @@ def _with_encoder_memory(config: ResolvedConfig, n_gpus: int) -> ResolvedConfig:
 
 
 def label_encoder_gib(config: ResolvedConfig) -> float:
-    """Return the memory of the process that embeds titles, where it takes much."""
+    """Return the memory of the process that embeds titles, in GiB; see ``model_gib``."""
     embedding = config.text_embedding
     model = embedding.model
     if embedding.engine == "openai" or names_function(model):
@@ -254,8 +256,8 @@ def label_encoder_gib(config: ResolvedConfig) -> float:
 
 
 def encoder_gib(model: str, storage: StorageConfig) -> float:
-    """Return the memory of a process with a text encoder; see ``model_gib``."""
-    # Packages have small ones.
+    """Return the memory of a process with a text encoder, in GiB; see ``model_gib``."""
+    # Models of packages are small.
     if model in embedding_aliases():
         return 0.0
     return model_gib(resolve_embedding_model(model), storage)
@@ -264,18 +266,19 @@ def encoder_gib(model: str, storage: StorageConfig) -> float:
 def take_resources(
     context: RunContext, sources: Sequence[SourceFile] = (), labels: bool = True
 ) -> tuple[RunContext, int]:
-    """Return a run with the numbers that its profile leaves to the machines, and the GPUs it may
-    use.
-
-    Folders in it are the same for all workers.
+    """Fit a run to the machines, and check that nodes can read what it needs.
 
     Args:
         context: The run.
         sources: Files that nodes will read.
         labels: Whether a process embeds titles.
 
+    Returns:
+        The run with the numbers that its profile leaves to the machines and with absolute folders,
+        and the number of GPUs that it may use.
+
     Raises:
-        InputError: The machines lack what it asks for.
+        InputError: The machines lack resources or files that the run needs.
         StageError: The cluster grows, and has not grown within ``resources.wait_seconds``.
     """
     machines = find_machines()
@@ -299,16 +302,19 @@ def take_resources(
 def fit(
     config: ResolvedConfig, machines: Machines, labels: bool = True
 ) -> tuple[ResolvedConfig, int, list[str]]:
-    """Return a configuration with its numbers for the machines, the GPUs that it may use, and what
-    will be slower than was asked for.
+    """Fit a configuration to machines.
 
     Args:
         config: The run.
         machines: Machines of the cluster.
         labels: Whether a process embeds titles.
 
+    Returns:
+        The configuration with its numbers for the machines, the number of GPUs that it may use, and
+        notes on work that will be slower than asked for.
+
     Raises:
-        InputError: The machines lack what it asks for.
+        InputError: The machines lack resources that the run asks for.
     """
     n_gpus = usable_gpus(config, machines)
     config = with_absolute_folders(fill(config, machines))

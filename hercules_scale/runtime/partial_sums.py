@@ -1,7 +1,7 @@
-"""Sums over all items, a part of the items at a time, added in the order of the items.
+"""Sums over all items, computed in parts and added in the order of the items.
 
-The parts are the same whoever makes them, so the sums are the same bits: in this process, or by
-workers that each write theirs as a small table.
+The parts do not depend on the process that computes them, so the sums have the same bits in this
+process and on workers. A worker writes the sums of a part as a small table.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import read_table, write_table
 
-# Parts of all items, at most, so that the sums of large runs take little storage.
+# Most parts of all items, so that the sums of large runs take little storage.
 MAX_PARTS = 64
 
 
 class PartWork(Protocol):
-    """Reads some shards and says what they add up to; travels to the workers."""
+    """Computes the sums of some shards; it is sent to the workers."""
 
     def __call__(self, shards: range, /) -> pa.Table:
         """Return a small table of a size that does not depend on the number of items."""
@@ -33,7 +33,7 @@ class PartWork(Protocol):
 
 
 class Gather(Protocol):
-    """Has the work done on every part."""
+    """Runs work on every part."""
 
     def __call__(self, name: str, work: PartWork, /) -> Iterator[pa.Table]:
         """Return the table of each part, in the order of the items."""
@@ -54,7 +54,7 @@ class GatherHere:
     shards: Shards
 
     def __call__(self, name: str, work: PartWork) -> Iterator[pa.Table]:
-        """Return the table of each part, made when it is asked for."""
+        """Return the table of each part, computed when it is asked for."""
         return map(work, parts_of(self.shards))
 
 
@@ -67,7 +67,7 @@ class _PartWorker:
 
     def __call__(self, part: int) -> ShardResult:
         shards = parts_of(self.shards)[part]
-        # Another owner may add up other columns.
+        # The owner is in the name, since another owner may add up other columns.
         path = layout.work_part(self.stage, part, self.store.owner)
         file = write_table(self.store, path, self.work(shards))
         first, last = self.shards.bounds(shards.start)[0], self.shards.bounds(shards.stop - 1)[1]
@@ -76,7 +76,7 @@ class _PartWorker:
 
 @dataclass(frozen=True)
 class GatherOnRay:
-    """Has workers do the work; parts that have a commit are not made again.
+    """Runs work on workers; parts that have a commit are not computed again.
 
     Attributes:
         context: The run.
@@ -105,6 +105,6 @@ class GatherOnRay:
     def forget(self, name: str | None = None) -> None:
         """Delete the parts of one name, or all, and their commits."""
         folder = self.stage if name is None else f"{self.stage}/{name}"
-        # A part that has a commit is read.
+        # Commits are deleted first, since a part that has a commit is read.
         self.context.store.delete_files(f"{layout.WORK}/commits/{folder}")
         self.context.store.delete_files(f"{layout.WORK}/{folder}")

@@ -1,4 +1,4 @@
-"""Progress that people can follow: a bar a stage on a terminal, plain lines in a log.
+"""Progress that people can follow: a bar per stage on a terminal, plain lines in a log.
 
 With ``HERCULES_LOG=json`` each line is a JSON object for a collector of logs.
 """
@@ -22,9 +22,9 @@ from hercules_scale.errors import ConfigError
 from hercules_scale.sanitize import printable
 
 LOG_EVERY_SECONDS = 10.0
-# Lines for people leave out stages that end sooner.
+# Stages that end sooner get no lines for people.
 SHOWN_AFTER_SECONDS = 2.0
-# Stages in words, for people.
+# Names of stages for people.
 WORDS = {
     "scan": "Reading the input",
     "check_ids": "Checking ids",
@@ -58,15 +58,15 @@ LOG_VARIABLE = "HERCULES_LOG"
 
 @dataclass
 class StageReport:
-    """Progress of a stage, and what it took.
+    """Progress of a stage, and its time and memory.
 
     Attributes:
         unit: Noun for what is counted, such as ``items``.
-        total: Units in all.
-        done: Units done.
-        seconds: Wall time, of all attempts at it.
+        total: Number of units.
+        done: Number of units that are done.
+        seconds: Wall time of all attempts at the stage.
         driver_peak_bytes: Largest resident memory of the driver seen during the stage.
-        worker_peak_bytes: Largest resident memory of any of its workers; 0 where it has none.
+        worker_peak_bytes: Largest resident memory of any worker; 0 without workers.
     """
 
     name: str
@@ -79,7 +79,7 @@ class StageReport:
 
 
 class Measure(Protocol):
-    """Takes a figure for whoever watches many runs."""
+    """Records a figure for the monitoring of runs."""
 
     def __call__(self, name: str, value: float, stage: str, **tags: object) -> None:
         """Add to a counter, or set a gauge."""
@@ -93,8 +93,8 @@ def _measure_nothing(name: str, value: float, stage: str, **tags: object) -> Non
 class Reporter:
     """Shows stages as they go and keeps their reports.
 
-    ``keep`` is called when a stage starts or ends, and now and then in between; ``measure`` gets
-    figures; ``run`` is named in JSON lines.
+    ``keep`` is called when a stage starts or ends, and every half minute in between; ``measure``
+    receives figures; ``run`` is named in JSON lines.
 
     Raises:
         ConfigError: ``HERCULES_LOG`` names no form of lines.
@@ -116,7 +116,7 @@ class Reporter:
         self._stage: str | None = None
 
     def resume(self, stages: list[StageReport]) -> None:
-        """Count on from an earlier attempt."""
+        """Continue the reports of an earlier attempt."""
         self.stages = {stage.name: stage for stage in stages}
 
     def say(self, message: str, **fields: object) -> None:
@@ -124,16 +124,16 @@ class Reporter:
         if self._as_json:
             self._write("info", message, fields)
         else:
-            # Titles and paths come from data: what is in them is neither markup nor for a terminal.
+            # Titles and paths are data: they must not act as markup or as control characters.
             self.console.print(printable(message), markup=False, emoji=False, soft_wrap=True)
 
     def detail(self, message: str, **fields: object) -> None:
-        """Print one line for collectors of logs alone."""
+        """Print one line, in JSON logs only."""
         if self._as_json:
             self._write("info", message, fields)
 
     def alarm(self, message: str) -> None:
-        """Print something that a user must know; kept in ``run.json``."""
+        """Print something that a user must know, once, and keep it for ``run.json``."""
         if message in self.alarms:
             return
         self.alarms.append(message)
@@ -150,7 +150,7 @@ class Reporter:
 
     @contextmanager
     def stage(self, name: str, total: int, unit: str, done: int = 0) -> Iterator[StageProgress]:
-        """Follow a stage of ``total`` units of which ``done`` were done before."""
+        """Follow a stage of ``total`` units, ``done`` of them from earlier attempts."""
         report = self.stages.setdefault(name, StageReport(name))
         report.unit, report.total, report.done = unit, total, done
         started = time.monotonic()
@@ -209,12 +209,12 @@ class Reporter:
             yield
         finally:
             timer.cancel()
-            # It may be printing.
+            # The timer may be printing.
             timer.join()
 
     def _log(self, progress: StageProgress) -> None:
         now, report = time.monotonic(), progress.report
-        # Titles of siblings are asked for when all clusters have one.
+        # When all clusters have titles, new ones for similar siblings are still asked for.
         goes_on = report.done < report.total or progress.details()
         if goes_on and now - progress.logged >= LOG_EVERY_SECONDS:
             progress.logged = now
@@ -237,7 +237,7 @@ class StageProgress:
 
     @property
     def rate(self) -> str:
-        """Units a second since this process began on the stage, details, and the time left."""
+        """Units per second since this process began the stage, details, and the time left."""
         rate, unit = self._per_second, self.report.unit
         done = self.report.done > self._before
         shown = f"{rate:,.1f} {unit}/s" if rate < 10 else f"{rate:,.0f} {unit}/s"
@@ -257,7 +257,7 @@ class StageProgress:
         return (self.report.done - self._before) / seconds if seconds else 0.0
 
     def advance(self, count: int, worker_peak_bytes: int = 0) -> None:
-        """Say that ``count`` more units are done."""
+        """Report that ``count`` more units are done."""
         self.report.done += count
         self.report.worker_peak_bytes = max(self.report.worker_peak_bytes, worker_peak_bytes)
         self.on_change()
@@ -292,7 +292,7 @@ def _duration(seconds: float) -> str:
 
 @contextmanager
 def repeating(seconds: float, work: Callable[[], object]) -> Iterator[None]:
-    """Do some work every so many seconds, on a thread of its own, until the block ends."""
+    """Repeat work every ``seconds`` seconds, in its own thread, until the block ends."""
     finished = threading.Event()
 
     def repeat() -> None:

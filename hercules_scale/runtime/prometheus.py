@@ -1,6 +1,6 @@
 """Prometheus metrics of a run, through Ray: each node of a cluster exports them.
 
-Ray puts ``ray_`` before the names, and ``_total`` behind the names of counters.
+Ray adds ``ray_`` before all names, and ``_total`` after the names of counters.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Metric:
 
     @property
     def all_tags(self) -> tuple[str, ...]:
-        """Names of all its tags."""
+        """Names of all tags of the metric."""
         return ("run", "stage", *self.tags)
 
 
@@ -47,7 +47,7 @@ METRICS = {
 
 
 class RunMetrics:
-    """The metrics of one run.
+    """Metrics of one run.
 
     Args:
         run: Output of the run.
@@ -59,7 +59,7 @@ class RunMetrics:
 
     @contextmanager
     def exported(self) -> Iterator[None]:
-        """Set the gauges again and again, since Ray exports each setting once."""
+        """Set the gauges repeatedly, since Ray exports each setting once."""
 
         def repeat() -> None:
             for (name, tags), value in list(self._gauges.items()):
@@ -73,9 +73,9 @@ class RunMetrics:
 
         Args:
             name: One of ``METRICS``.
-            value: The value, or what is added to it.
+            value: New value of a gauge, or increase of a counter.
             stage: Stage of the run.
-            tags: The metric's own.
+            tags: The metric's own tags.
         """
         values = {"run": self._run, "stage": stage, **{key: str(tag) for key, tag in tags.items()}}
         if METRICS[name].kind == "gauge":

@@ -1,4 +1,4 @@
-"""A connection to Ray: the cluster that this process belongs to, or a local one of its own."""
+"""Connection to Ray: to the cluster that this process belongs to, or to a new local one."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from hercules_scale.runtime.waiting import await_address
 
 RAY_STARTS = 3
 LOG_LEVEL_LINE = b": Set ray log level from environment variable"
-# A socket that Ray makes in its folder, and how long that folder's path may be: Linux takes 107
-# bytes for a socket's.
+# Path of a socket in Ray's folder, and the longest path of that folder: Linux allows 107 bytes for
+# the path of a socket.
 RAY_SOCKET = "/ray/session_2026-01-01_00-00-00_123456_1234567/sockets/plasma_store"
 RAY_FOLDER_BYTES = 107 - len(RAY_SOCKET)
 SHORT_FOLDERS = ("/tmp", "/var/tmp")  # noqa: S108
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-# Held while there is a Ray that a run of this process started or joined for itself.
+# Held while a run of this process uses a Ray that it started or joined itself.
 _turn = threading.Lock()
 _has_turn: ContextVar[bool] = ContextVar("has_turn", default=False)
 
@@ -46,10 +46,10 @@ def local_or_cluster_ray(
 
     Args:
         config: The run.
-        say: Called with messages about waits; by default the terminal.
+        say: Called with messages about waits; by default it prints on the terminal.
 
     Raises:
-        HerculesScaleError: Something of Ray was lost that no stage can do without.
+        HerculesScaleError: Ray failed in a way that no stage can handle.
     """
     say = say or Reporter().say
     with _turn_at_ray(say) as mine, _connected(config, mine, say):
@@ -58,16 +58,16 @@ def local_or_cluster_ray(
 
 @contextmanager
 def _turn_at_ray(say: Callable[[str], object]) -> Iterator[bool]:
-    """Wait until no other run of this process has a Ray of its own.
+    """Wait until no other run of this process uses its own Ray.
 
-    A process has one Ray. Runs share one that the caller started; those that start one take turns,
-    since the first to end stops it, and each makes it as large as it needs.
+    A process has at most one Ray. Runs share a Ray that the caller started. Runs that start Ray
+    themselves take turns, since each starts it in the size that it needs and stops it at the end.
 
     Yields:
-        Whether Ray is to be started, and stopped in the end.
+        Whether this run must start Ray, and stop it in the end.
     """
     if _has_turn.get():
-        # A run that a user's function starts within another.
+        # This run was started by a user's function within another run.
         yield False
         return
     if not _turn.acquire(blocking=False):
@@ -109,11 +109,11 @@ def _connected(config: ResolvedConfig, mine: bool, say: Callable[[str], object])
             options["runtime_env"] = {"env_vars": quiet}
         else:
             # Embedding and the LLM run in turn, so the larger of the two is enough. Workers that
-            # Ray starts ahead have this process's variables; with any of their own they would be
-            # started anew.
+            # Ray starts in advance have this process's variables; with other variables they would
+            # be restarted.
             asked = max(pool.least * pool.cpus for pool in pools_of(config, 0))
             n_cpus = max(joblib.cpu_count(), math.ceil(asked), 2)
-            # Said, because Ray would else join whatever cluster was started on this machine.
+            # The address is explicit, because Ray would else join any cluster on this machine.
             options |= {"address": "local", "num_cpus": n_cpus, "include_dashboard": False}
             options |= _ray_folder()
             _give_ray_a_token()
@@ -132,9 +132,10 @@ def _connected(config: ResolvedConfig, mine: bool, say: Callable[[str], object])
 
 
 def _give_ray_a_token() -> None:
-    """Have Ray take a token of this process's, where the user has none.
+    """Give Ray a token of this process, if the user has none.
 
-    Ray itself would save one in the home, which in containers often cannot be written or is none.
+    Ray itself would save one in the home directory, which in containers is often missing or
+    read-only.
     """
     saved = os.path.exists(os.path.expanduser("~/.ray/auth_token"))
     if not saved and not any(name in os.environ for name in TOKEN_VARIABLES):
@@ -142,11 +143,10 @@ def _give_ray_a_token() -> None:
 
 
 def _ray_folder() -> dict[str, str]:
-    """Return the option that names a folder for Ray where that of temporary files has too long a
-    path.
+    """Return the option that names Ray's folder, if the temporary folder's path is too long.
 
     Raises:
-        ConfigError: No other folder will do, or the user named one that is too long.
+        ConfigError: No shorter folder is writable, or the path in RAY_TMPDIR is too long.
     """
     variable = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
     folder = os.environ.get(variable, "/tmp")  # noqa: S108
@@ -164,10 +164,10 @@ def _ray_folder() -> dict[str, str]:
 
 
 def _start_ray(options: dict[str, Any]) -> None:
-    """Start or join Ray, again where a busy machine takes longer than the 30 s that Ray waits.
+    """Start or join Ray; try again if a busy machine takes longer than Ray's limit of 30 s.
 
     Raises:
-        HerculesScaleError: It was too slow three times.
+        HerculesScaleError: Ray was too slow three times.
     """
     for _ in range(RAY_STARTS):
         try:
@@ -175,7 +175,7 @@ def _start_ray(options: dict[str, Any]) -> None:
                 ray.init(**options)
             return
         except Exception as error:
-            # Ray has no type for this.
+            # Ray has no type of exception for this.
             if "timed out during startup" not in str(error):
                 raise
             ray.shutdown()
@@ -191,7 +191,7 @@ def _quiet_stderr() -> Iterator[None]:
     try:
         stderr = os.dup(2)
     except OSError:
-        # It is closed, as in a daemon.
+        # The stream is closed, as in a daemon.
         yield
         return
     with tempfile.TemporaryFile() as kept:

@@ -1,7 +1,7 @@
-"""Resources that a run asks for, and whether the machines have them.
+"""Resources that a run asks for, compared with the machines.
 
-Ray waits in silence for what never comes free, so what is asked for is compared with what there is
-before anything starts. Stages run in turn, so each may have all of it.
+Ray waits in silence for resources that never become free, so requests are compared with the
+machines before anything starts. Stages run in turn, so each may take all resources.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hercules_scale.config.resources import ResourcesConfig, StageResources
 from hercules_scale.errors import InputError
 
 GIB = 1 << 30
-# Tasks of a cluster that grows: those that find no room make it grow.
+# Tasks on a cluster that grows: tasks that find no room make it grow.
 GROWING_TASKS = 64
 
 
@@ -32,10 +32,10 @@ class Machines:
     """Machines of a Ray cluster.
 
     Attributes:
-        nodes: Machines that are there.
-        n_cpus: Logical CPUs of all.
-        n_gpus: GPUs of all.
-        grows: Whether an autoscaler adds machines, of kinds that Ray does not tell.
+        nodes: Machines that are present.
+        n_cpus: Logical CPUs of all machines.
+        n_gpus: GPUs of all machines.
+        grows: Whether an autoscaler adds machines; Ray does not report their size.
     """
 
     nodes: tuple[Node, ...]
@@ -51,7 +51,7 @@ class Machines:
 
     @property
     def gpus_of_node(self) -> int:
-        """GPUs of the node that has most."""
+        """Largest number of GPUs on a node."""
         return max((node.n_gpus for node in self.nodes), default=0) or min(self.n_gpus, 1)
 
     def have(self, pool: Pool) -> bool:
@@ -65,11 +65,11 @@ class Pool:
 
     Attributes:
         key: Section of the configuration that asks for them.
-        least: Processes from the start.
-        most: Processes where work waits.
-        cpus: Logical CPUs of each.
-        gpus: GPUs of each.
-        memory_gib: Memory set aside for each; 0 where nothing was said.
+        least: Number of processes from the start.
+        most: Largest number of processes, when work waits.
+        cpus: Logical CPUs of each process.
+        gpus: GPUs of each process.
+        memory_gib: Memory reserved for each process, in GiB; 0 if none was asked for.
     """
 
     key: str
@@ -81,7 +81,7 @@ class Pool:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Ray's arguments for one of them."""
+        """Ray's arguments for one process."""
         memory = {"memory": int(self.memory_gib * GIB)} if self.memory_gib else {}
         return {"num_cpus": self.cpus, "num_gpus": self.gpus, **memory}
 
@@ -92,7 +92,7 @@ class Pool:
 
     @property
     def described(self) -> str:
-        """Such as ``2 actors of 1 CPU``."""
+        """Number and size of the processes in words, such as ``2 of 1 CPU``."""
         number = (
             f"{self.least:,}" if self.most == self.least else f"{self.least:,} to {self.most:,}"
         )
@@ -100,17 +100,17 @@ class Pool:
 
     @property
     def asked(self) -> str:
-        """The same with the key that asks for it."""
+        """Number and size in words, after the key that asks for them."""
         return f"{self.key} {self.described}"
 
 
 def embedding_pool(resources: ResourcesConfig, n_gpus: int, encodes: bool = True) -> Pool:
-    """Return actors that embed.
+    """Return the pool of actors that embed.
 
     Args:
-        resources: Filled; see ``fill``.
-        n_gpus: GPUs that the run may use.
-        encodes: Whether a model embeds; numbers need none, and no GPU.
+        resources: Resources, filled; see ``fill``.
+        n_gpus: Number of GPUs that the run may use.
+        encodes: Whether a model embeds; numbers need no model, and no GPU.
     """
     asked = resources.embed
     pool = _stage_pool("resources.embed", asked, resources.embed_workers, n_gpus if encodes else 0)
@@ -125,7 +125,7 @@ def embedding_pool(resources: ResourcesConfig, n_gpus: int, encodes: bool = True
 
 
 def clustering_pool(resources: ResourcesConfig, n_gpus: int) -> Pool:
-    """Return actors that hold vectors and assign them; see ``embedding_pool``."""
+    """Return the pool of actors that hold vectors and assign them; see ``embedding_pool``."""
     return _stage_pool("resources.cluster", resources.cluster, resources.cluster_workers, n_gpus)
 
 
@@ -139,23 +139,22 @@ def _stage_pool(key: str, asked: StageResources, workers: int, n_gpus: int) -> P
 
 
 def replica_pool(resources: ResourcesConfig, n_gpus: int) -> Pool:
-    """Return replicas of the language model: a logical CPU each, or GPUs; see
-    ``embedding_pool``."""
+    """Return the pool of replicas of the language model: on one CPU each, or on GPUs."""
     most = resources.llm_max_replicas or resources.replicas
     gpus = float(resources.tensor_parallel * resources.llm_pipeline_parallel) if n_gpus else 0.0
     return Pool("resources.llm_replicas", resources.replicas, most, 0.0 if gpus else 1.0, gpus)
 
 
 def label_encoder_pool(config: ResolvedConfig, n_gpus: int, memory_gib: float = 0.0) -> Pool:
-    """Return the process that embeds titles and descriptions.
+    """Return the pool of one process that embeds titles and descriptions.
 
-    It works beside the replicas of the language model: on a GPU, where the items' encoder takes one
-    and the replicas leave one, else beside them on a CPU that they do not use.
+    It works beside the replicas of the language model: on a GPU if the items' encoder takes one and
+    the replicas leave one free, else on CPUs, without reserving any.
 
     Args:
-        config: Filled; see ``fill``.
-        n_gpus: GPUs that the run may use.
-        memory_gib: Memory that it takes without a GPU.
+        config: Configuration, filled; see ``fill``.
+        n_gpus: Number of GPUs that the run may use.
+        memory_gib: Memory that it takes without a GPU, in GiB.
     """
     embedding = embedding_pool(config.resources, n_gpus, config.loads_encoder)
     taken = 0.0
@@ -168,11 +167,12 @@ def label_encoder_pool(config: ResolvedConfig, n_gpus: int, memory_gib: float = 
 
 
 def usable_gpus(config: ResolvedConfig, machines: Machines) -> int:
-    """Return GPUs that a run may use; one of a cluster that has none yet and grows, if it asks for
-    some.
+    """Return the number of GPUs that a run may use.
+
+    It is 1 on a growing cluster that has no GPU yet, if the run asks for GPUs.
 
     Raises:
-        InputError: It asks for some, and there are none.
+        InputError: The run asks for GPUs, and there are none.
     """
     profile = config.resources.profile
     if profile == "cpu":
@@ -202,8 +202,10 @@ def fill(config: ResolvedConfig, machines: Machines) -> ResolvedConfig:
 
 
 def _on_gpus(config: ResolvedConfig, machines: Machines) -> dict[str, Any]:
-    """Return the numbers that use all GPUs; one is left for titles' encoder where replicas take one
-    each."""
+    """Return the numbers that use all GPUs.
+
+    One GPU is left for the label encoder if replicas take one each.
+    """
     resources, n_gpus = config.resources, machines.n_gpus
     shared = machines.gpus_of_node if resources.profile == "tensor_parallel" else 1
     shared = resources.llm_tensor_parallel or shared
@@ -222,7 +224,7 @@ def _on_gpus(config: ResolvedConfig, machines: Machines) -> dict[str, Any]:
 
 
 def pools_of(config: ResolvedConfig, n_gpus: int) -> list[Pool]:
-    """Return pools of all stages of a filled configuration."""
+    """Return the pools of all stages of a filled configuration."""
     resources = config.resources
     pools = [
         embedding_pool(resources, n_gpus, config.loads_encoder),
@@ -236,16 +238,16 @@ def pools_of(config: ResolvedConfig, n_gpus: int) -> list[Pool]:
 def check_resources(
     config: ResolvedConfig, machines: Machines, n_gpus: int, pools: list[Pool]
 ) -> list[str]:
-    """Refuse what would be waited for without end; a cluster that grows is asked.
+    """Refuse pools that Ray would wait for forever; on a cluster that grows, refuse none.
 
     Args:
-        config: Filled; see ``fill``.
+        config: Configuration, filled; see ``fill``.
         machines: Machines of the cluster.
-        n_gpus: GPUs of them that the run may use.
+        n_gpus: Number of GPUs that the run may use.
         pools: Processes of the run.
 
     Returns:
-        What will be slower than was asked for, a line each.
+        Notes on work that will be slower than asked for, one line each.
 
     Raises:
         InputError: A process fits no machine, or there is no room for the language model.

@@ -41,7 +41,7 @@ class ShardWorker(Protocol):
     """Work on one shard at a time, in a task or an actor; heavy parts load at the first shard."""
 
     def __call__(self, shard: int, /) -> ShardResult:
-        """Write the shard's files and say what they hold."""
+        """Write the shard's files, and return their records."""
         ...
 
 
@@ -57,7 +57,7 @@ class ShardTask:
         (shard,) = batch["shard"]
         units, error_type, error = 0, "", ""
         try:
-            # Ray repeats what a lost process or node had done and not yet reported.
+            # Ray repeats work that a lost process or node had done and not yet reported.
             commit = read_commit(self._store, self._stage, int(shard), self._fingerprint)
             if commit is None:
                 with _attempt(self._store, self._stage, int(shard)) as may_begin:
@@ -70,7 +70,7 @@ class ShardTask:
             else:
                 units = commit.info["units"]
         except Exception as problem:
-            # As a row, because an exception would lose its type on the way.
+            # The error becomes a row, because an exception would lose its type on the way.
             logger.exception("stage %s, shard %s", self._stage, shard)
             problem = explain(problem, self._store.uri) or problem
             error_type, error = type(problem).__name__, " ".join(str(problem).split())[:1000]
@@ -88,9 +88,10 @@ def _attempt(store: Store, stage: str, shard: int) -> Iterator[bool]:
     """Keep a mark while a worker processes a shard; it remains if the worker dies.
 
     Yields:
-        Whether the shard may be begun, since too few workers died of it.
+        Whether the shard may be processed: False once ``DEATHS`` workers died at it.
     """
-    # All in one folder, since one that is deleted loses what another process writes into it.
+    # All marks are in one folder: in a folder per shard, a mark that another process writes while
+    # the folder is deleted would be lost.
     folder, name = attempts_folder(stage), f"{shard:06d}"
     marks = [mark for mark in store.list_folder(folder) if mark.partition(".")[0] == name]
     if len(marks) >= DEATHS:
@@ -101,13 +102,13 @@ def _attempt(store: Store, stage: str, shard: int) -> Iterator[bool]:
     try:
         yield True
     finally:
-        # Whatever it raised, the worker lives.
+        # The worker is alive, even if it raised an exception.
         for mark in marks:
             store.delete_files(f"{folder}/{mark}")
 
 
 def attempts_folder(stage: str) -> str:
-    """Return the folder of the marks of shards that workers are at."""
+    """Return the folder with the marks of shards that workers are processing."""
     return f"{layout.WORK}/attempts/{stage}"
 
 
@@ -124,10 +125,10 @@ def _place(worker: ShardWorker, shard: int) -> str:
 
 
 def commit_of(shard: int, fingerprint: str, result: ShardResult) -> Commit:
-    """Return the commit of a shard with a result."""
+    """Return the commit of a shard, given its result."""
     return Commit(shard, fingerprint, result.files, {**result.info, "units": result.units})
 
 
 def peak_bytes() -> int:
-    """Return the most memory that this process has held."""
+    """Return the largest resident memory that this process has had, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

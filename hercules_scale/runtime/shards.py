@@ -42,20 +42,20 @@ REPORTED = ("shard", "units", "peak_bytes")
 
 @dataclass(frozen=True)
 class Stage:
-    """Name of a stage, and what its workers need.
+    """Name of a stage, and the needs of its workers.
 
     Attributes:
         name: Name in commits, logs and reports.
         unit: Noun for what is counted, such as ``items``.
-        total: Units in all.
-        workers: Shards worked on at a time, at most; one logical CPU each.
+        total: Number of units.
+        workers: Most shards that are worked on at a time, on one logical CPU each.
         pool: Number and resources of workers that hold something costly, such as a model, from
             shard to shard.
         threads: Shards that one process of the pool works on at a time, so that it reads and writes
             some while it computes another.
-        rewritten_by: Name of a later stage that writes some of its files anew.
-        here: Whether it is done in this process, one shard after another, since its worker cannot
-            travel; exceptions are then the worker's own.
+        rewritten_by: Name of a later stage that rewrites some of this stage's files.
+        here: Whether shards are worked on in this process, one after another, since the worker
+            cannot be sent to others; it then raises its own exceptions.
     """
 
     name: str
@@ -74,7 +74,7 @@ def run_once(context: RunContext, name: str, work: Callable[[], ShardResult]) ->
     Args:
         context: The run.
         name: Name of the work in its commit.
-        work: Done unless it was before.
+        work: Function that does the work; it is called unless there is a commit.
     """
     commit = done_shards(context, name).get(0)
     if commit is None:
@@ -88,8 +88,8 @@ def done_shards(context: RunContext, stage: str, rewritten_by: str = "") -> dict
 
     Args:
         context: The run.
-        stage: Its name.
-        rewritten_by: Name of a later stage that writes some of its files anew.
+        stage: Name of the stage.
+        rewritten_by: Name of a later stage that rewrites some of the stage's files.
     """
     store, run = context.store, context.fingerprint
     commits = read_commits(store, stage, run)
@@ -117,10 +117,10 @@ def run_shards(
     Args:
         context: The run.
         stage: The stage.
-        n_shards: Shards in all.
-        worker: Works on one of them.
-        look: Called with each commit, also of earlier attempts, while shards are left; an exception
-            of it ends the stage.
+        n_shards: Number of shards.
+        worker: Works on one shard.
+        look: Called with each commit, also of earlier attempts, while shards are left; its
+            exceptions end the stage.
 
     Raises:
         HerculesScaleError: The first problem with the input that a worker met.
@@ -136,7 +136,7 @@ def run_shards(
     with context.reporter.stage(stage.name, stage.total, stage.unit, before) as progress:
         died: dict[int, str] = {}
         if todo:
-            # Marks of an attempt that was killed as a whole say nothing of a shard.
+            # Marks of an attempt that was killed as a whole do not count against a shard.
             context.store.delete_files(attempts_folder(stage.name))
             with closing(_map(context, stage, todo, worker)) as rows:
                 for row in rows:
@@ -225,10 +225,10 @@ def _in_actors(
     stage: Stage, todo: list[int], arguments: tuple[Any, ...]
 ) -> Iterator[dict[str, Any] | None]:
     """Run shards on Ray Data, in a pool of actors."""
-    # It takes a second to load, and its own actors as long again: nothing for short stages.
+    # Ray Data takes a second to load, and its own actors take another: too long for short stages.
     import ray.data
 
-    # Loading it sets its loggers up.
+    # The import of Ray Data sets up its loggers.
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     data = ray.data.DataContext.get_current()
     data.enable_progress_bars = False
@@ -257,7 +257,7 @@ def _in_actors(
 def _in_tasks(
     stage: Stage, todo: list[int], arguments: tuple[Any, ...]
 ) -> Iterator[dict[str, Any] | None]:
-    """Run shards in plain tasks, on all nodes; a lost process or node costs a repetition."""
+    """Run shards in plain tasks, on all nodes; Ray repeats tasks of a lost process or node."""
     name = f"hercules_{stage.name}"
     options = {"name": name, "num_cpus": 1, "max_retries": -1, "scheduling_strategy": "SPREAD"}
     run = ray.remote(**options)(_run_task)

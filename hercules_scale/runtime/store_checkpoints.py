@@ -15,7 +15,7 @@ from hercules_scale.storage import layout
 from hercules_scale.storage.json_records import to_json
 from hercules_scale.storage.store import Store
 
-# A state is kept this often, so that a loop of short iterations is not slowed down.
+# A state is kept at most this often, so that a loop of short iterations is not slowed down.
 EVERY_SECONDS = 10.0
 
 
@@ -24,7 +24,7 @@ class StoreCheckpoints:
 
     Args:
         store: The run's output.
-        fingerprint: Fingerprint of the run; states of another are not seen.
+        fingerprint: Fingerprint of the run; states of other runs are ignored.
         measure: Called with every state, kept or not.
     """
 
@@ -34,9 +34,9 @@ class StoreCheckpoints:
         self._turn: dict[str, int] = {}
 
     def load(self, loop: str) -> State | None:
-        """Return the last state of a loop with whole arrays, or nothing.
+        """Return the last state of a loop; None if there is none or its arrays are damaged.
 
-        A record that was cut off, as by a loss of power, counts as absent.
+        A record that was cut off, such as by a loss of power, counts as absent.
         """
         name = layout.checkpoint(loop)
         if not self._store.exists(name):
@@ -56,14 +56,14 @@ class StoreCheckpoints:
             return State(dict(arrays), numbers)
 
     def save(self, loop: str, state: State, last: bool = False) -> None:
-        """Keep a state, unless it is not the last and one was kept a moment ago."""
+        """Keep a state if it is the last one, or if no state was kept a moment ago."""
         objective = state.numbers.get("objective")
         if self._measure is not None and objective is not None:
             self._measure("hercules_iterations", 1, "cluster", loop=loop)
             self._measure("hercules_objective", objective, "cluster", loop=loop)
         if not last and time.monotonic() - self._saved < EVERY_SECONDS:
             return
-        # The arrays that the present record speaks of stay whole until the new record is written.
+        # The arrays that the present record names stay intact until the new record is written.
         turn = 1 - self._turn.get(loop, 1)
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **state.arrays)

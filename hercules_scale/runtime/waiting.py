@@ -1,6 +1,6 @@
-"""Waits for room on a Ray cluster that others share: said, and not without end.
+"""Waits for room on a shared Ray cluster, which are reported and limited.
 
-Ray queues in silence what asks for processors, GPUs or memory that are taken.
+Ray itself queues work in silence while the processors, GPUs or memory that it asks for are taken.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from hercules_scale.runtime.context import RunContext
 from hercules_scale.runtime.progress import words
 from hercules_scale.sanitize import printable, without_secrets
 
-# Deaths of workers at one shard or call, at most; a lost node or an accidental kill causes one or
-# two.
+# Deaths of workers at one shard or call that end the run; a lost node or an accidental kill causes
+# one or two.
 DEATHS = 5
 POLL_SECONDS = 1.0
-# A process of Ray takes some seconds to start, and longer where it loads a model.
+# Waits are reported after this time, since a process of Ray takes some seconds to start, and longer
+# if it loads a model.
 SAID_AFTER_SECONDS = 10.0
 ALONE_SAID_AFTER_SECONDS = 40.0
 LONGEST_STEP_SECONDS = 10.0
@@ -40,8 +41,8 @@ class Room:
     Args:
         context: The run.
         stage: Name of the stage.
-        wanted: Resources that it asks for, in words.
-        loads: Whether it may load a model once it has them.
+        wanted: Resources that the work asks for, in words.
+        loads: Whether the work may load a model once it has the resources.
     """
 
     def __init__(self, context: RunContext, stage: str, wanted: str, *, loads: bool = True) -> None:
@@ -50,21 +51,22 @@ class Room:
         self.is_there()
 
     def is_there(self) -> None:
-        """Count the wait anew: some of the work has begun, or has ended."""
+        """Restart the count of the wait, since some of the work has begun or ended."""
         self._seen, self._waited, self._said = time.monotonic(), 0.0, False
 
     def look(self, begun: Callable[[], bool]) -> None:
-        """Say that the work waits; to be called now and then.
+        """Report that the work waits, if it does; call this repeatedly.
 
-        It is said after ten seconds where other jobs may have the room, else after forty.
+        A wait is reported after ten seconds, or after forty if the work may be loading a model and
+        there are no other jobs.
 
         Args:
-            begun: Whether some of the work is under way.
+            begun: Returns whether some of the work is under way.
 
         Raises:
-            StageError: It has waited for ``resources.wait_seconds``.
+            StageError: The work has waited for ``resources.wait_seconds``.
         """
-        # A driver that was stopped meanwhile has not waited.
+        # Time in which the driver itself was stopped does not count.
         now = time.monotonic()
         self._waited += min(now - self._seen, LONGEST_STEP_SECONDS)
         self._seen, waited = now, self._waited
@@ -90,7 +92,7 @@ class Room:
             )
 
     def _loads_alone(self, waited: float) -> bool:
-        """Return whether it may still be loading, on a Ray where no other job takes the room."""
+        """Return whether the work may still be loading, and no other job takes the room."""
         patience = min(ALONE_SAID_AFTER_SECONDS, self._limit / 2)
         return self._loads and waited < patience and not _other_jobs()
 
@@ -125,7 +127,7 @@ def job_has_ended(job: str) -> bool:
 
 
 def _command(entrypoint: str) -> str:
-    # Of a process that retitled itself, empty arguments are left.
+    # A process that changed its title leaves empty arguments.
     return without_secrets(printable(entrypoint.replace(' ""', "")))[:80]
 
 
@@ -135,26 +137,26 @@ def _is_of_ray(entrypoint: str) -> bool:
 
 
 def is_placed(actor: Any) -> bool:
-    """Return whether an actor has its room, though it may still be starting."""
+    """Return whether an actor has its resources; it may still be starting."""
     record = ray._private.state.state.actor_table(actor._actor_id.hex())
-    # Of one that waits the record names a node already, and no address on it.
+    # The record of a waiting actor already names a node, but no address on it.
     return bool(record) and record["Address"]["Port"] != 0
 
 
 def still_waiting(
     references: Sequence[Any], actors: Sequence[Any], seconds: float
 ) -> Iterator[int | None]:
-    """Wait for the results of calls to actors, and yield now and then while some are not there.
+    """Wait for the results of calls to actors, and yield repeatedly while some are missing.
 
-    Ray starts an actor anew as often as it dies, and would do so without end.
+    Ray restarts an actor each time it dies, without a limit.
 
     Args:
         references: The results.
-        actors: Their deaths are counted, from the first time that results are not there.
-        seconds: Time between two looks.
+        actors: The actors; their deaths are counted from the first time that results are missing.
+        seconds: Time between two yields.
 
     Yields:
-        The number of an actor that has died ``DEATHS`` times meanwhile; None where none has.
+        The number of an actor that has died ``DEATHS`` times meanwhile; None if none has.
     """
     before: list[int] | None = None
     while ray.wait(list(references), num_returns=len(references), timeout=seconds)[1]:
@@ -170,12 +172,12 @@ def _restarts(actor: Any) -> int:
 
 
 def await_address(address: str, limit: float, say: Callable[[str], object]) -> None:
-    """Wait until somebody listens where a Ray cluster is to be; Ray says nothing for minutes.
+    """Wait until a server listens at the address of a Ray cluster; Ray itself waits in silence.
 
     Args:
         address: Address in the form of RAY_ADDRESS; one without a port is left to Ray.
-        limit: Seconds.
-        say: Called after ten seconds.
+        limit: Longest wait in seconds.
+        say: Called with a message after ten seconds.
 
     Raises:
         HerculesScaleError: No server listens within the limit.
@@ -207,7 +209,7 @@ def await_address(address: str, limit: float, say: Callable[[str], object]) -> N
 
 
 def polled(rows: Iterator[T]) -> Iterator[T | None]:
-    """Yield the same rows, and None for each second in which none comes."""
+    """Yield the same rows, and None for each second without a row."""
     found: queue.SimpleQueue[tuple[str, T | BaseException | None]] = queue.SimpleQueue()
     ended = threading.Event()
 

@@ -19,14 +19,13 @@ from hercules_scale.serving import vllm_plugin
 CPU_KV_CACHE_GIB = "2"
 # Requests that a replica takes at a time.
 CPU_REQUESTS, GPU_REQUESTS = 64, 256
-# Answers that a CPU works on at a time; several to one question count each.
+# Answers that a CPU works on at a time; each of several answers to a question counts.
 CPU_SEQUENCES = 64
 PROMPT_MARGIN_TOKENS = 128
 
 
 def requests_in_flight(config: RunConfig, n_gpus: int) -> int:
-    """Return requests sent and not yet answered: as many as the replicas take, unless the user
-    says."""
+    """Return the number of requests in flight: the replicas' capacity, unless the user sets it."""
     each = GPU_REQUESTS if n_gpus else CPU_REQUESTS
     return config.summaries.requests_in_flight or each * replica_pool(config.resources, n_gpus).most
 
@@ -41,7 +40,7 @@ def engine_arguments(config: RunConfig, n_gpus: int) -> tuple[dict[str, Any], di
             + PROMPT_MARGIN_TOKENS
         ),
         "enable_prefix_caching": True,
-        # White space between keys is free in JSON, and small models get lost in it.
+        # JSON allows any white space between keys, and small models get lost in it.
         "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
         "disable_log_stats": True,
     }
@@ -52,14 +51,14 @@ def engine_arguments(config: RunConfig, n_gpus: int) -> tuple[dict[str, Any], di
         return arguments | summaries.engine_kwargs, environment
     on_cpu = {
         "max_num_seqs": CPU_SEQUENCES,
-        # On processors without such arithmetic bfloat16 takes half as long again.
+        # On processors without bfloat16 arithmetic, this type takes 1.5 times as long.
         "dtype": choose_precision("cpu"),
         "enforce_eager": True,
     }
     environment |= {
         "VLLM_CPU_KVCACHE_SPACE": CPU_KV_CACHE_GIB,
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        # Threads that spin while they wait take the processors from the ones that they wait for.
+        # Threads that spin while they wait take processors from the threads that they wait for.
         "OMP_WAIT_POLICY": "PASSIVE",
         vllm_plugin.VARIABLE: "1",
     }
@@ -70,7 +69,7 @@ def check_arguments(config: RunConfig) -> None:
     """Refuse arguments that vLLM's engine does not have, and kinds of GPU that Ray does not know.
 
     Raises:
-        ConfigError: One is none.
+        ConfigError: An argument or the kind of GPU is unknown.
     """
     kind = config.resources.llm_accelerator
     kinds = sorted(value for name, value in vars(accelerators).items() if name.isupper())
@@ -81,7 +80,7 @@ def check_arguments(config: RunConfig) -> None:
     try:
         from vllm.engine.arg_utils import AsyncEngineArgs
     except ImportError:
-        # A machine that only submits the run; the replica says it there.
+        # This machine only submits the run; the replica reports unknown arguments.
         return
     known = {each.name for each in dataclasses.fields(AsyncEngineArgs)}
     for name in config.summaries.engine_kwargs.keys() - known:
@@ -94,7 +93,7 @@ def check_arguments(config: RunConfig) -> None:
 
 
 def replica_hardware(config: RunConfig, n_gpus: int) -> dict[str, Any]:
-    """Return replicas and what each may take."""
+    """Return the options of ``LLMConfig`` on the replicas and on the resources of each."""
     arguments, environment = engine_arguments(config, n_gpus)
     pool = replica_pool(config.resources, n_gpus)
     least, most = pool.least, pool.most
@@ -115,19 +114,19 @@ def replica_hardware(config: RunConfig, n_gpus: int) -> dict[str, Any]:
         "runtime_env": {"env_vars": environment},
     }
     if not n_gpus:
-        # Ray would give the engine as many threads as logical CPUs, one: .65 of the speed of two.
+        # Ray would give the engine one thread for its one logical CPU: 0.65 of the speed of two.
         environment["OMP_NUM_THREADS"] = str(_threads_each(most))
-        # One logical CPU in all, that of the engine; the replica around it only waits.
+        # Only the engine reserves a logical CPU, since the replica around it only waits.
         deployment["ray_actor_options"] = {"num_cpus": 0}
         found["placement_group_config"] = {"bundles": [{"CPU": 1}]}
     return found
 
 
 def _threads_each(n_replicas: int) -> int:
-    """Return threads of a replica on CPUs, wherever it is placed: its share of them all."""
+    """Return the number of threads of a replica on CPUs: its share of all, on any node."""
     cpus = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
     if len(cpus) == 1:
-        # Ray may count more than the machine has, and threads that wait for one another without a
-        # processor each take many times as long.
+        # Ray may count more CPUs than the machine has, and threads that wait for one another take
+        # many times as long if they have no processor each.
         cpus = [min(cpus[0], joblib.cpu_count())]
     return max(int(min(min(filter(None, cpus), default=1), sum(cpus) // n_replicas)), 1)

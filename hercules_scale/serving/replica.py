@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 import time
+from contextlib import suppress
 
 import ray
 from ray import serve
@@ -27,17 +28,18 @@ class ReplicaSetup(CallbackBase):  # type: ignore[misc]
 
     - ``model``: the model as the run names it, unpacked or copied once on each node of a replica;
     - ``storage``: options of the storage that it may lie on;
-    - ``application``, ``job``: the Serve application, and the Ray job with which it ends.
+    - ``application``, ``job``: the Serve application, and the Ray job with which it ends, if any.
     """
 
     async def on_before_node_init(self) -> None:
-        """Let vLLM read the folder of this node.
+        """Copy the model to each node of the replica, and let vLLM read the folder of this node.
 
         Raises:
             ConfigError: The alias's package is not installed here, or there is no such folder.
         """
-        watched = (self.kwargs["application"], self.kwargs["job"])
-        threading.Thread(target=_end_with_job, args=watched, daemon=True).start()
+        if self.kwargs["job"] is not None:
+            watched = (self.kwargs["application"], self.kwargs["job"])
+            threading.Thread(target=_end_with_job, args=watched, daemon=True).start()
         asked = (self.kwargs["model"], self.kwargs["storage"])
         source = await asyncio.to_thread(_model_here, *asked)
         if not os.path.isdir(source):
@@ -54,7 +56,7 @@ class ReplicaSetup(CallbackBase):  # type: ignore[misc]
             )
         )
         self.llm_config.get_engine_config().hf_model_id = source
-        # Ray would look for files to fetch in a process that imports all of vLLM for it.
+        # Ray's own step would import all of vLLM in a process, only to look for files to fetch.
         self.ctx.run_init_node = False
 
 
@@ -67,6 +69,10 @@ def _end_with_job(application: str, job: str) -> None:
 
     Serve keeps an application until it is deleted, and a job that is killed deletes nothing.
     """
-    while not job_has_ended(job):
+    while True:
+        # Ray's and Serve's controllers may be away for a moment.
+        with suppress(Exception):
+            if job_has_ended(job):
+                serve.delete(application, _blocking=False)
+                return
         time.sleep(WATCH_SECONDS)
-    serve.delete(application, _blocking=False)

@@ -15,6 +15,7 @@ from ray.serve.schema import ApplicationStatus
 from hercules_scale.config.run import RunConfig
 from hercules_scale.errors import ConfigError, StageError
 from hercules_scale.runtime.resources import replica_pool
+from hercules_scale.runtime.waiting import job_has_ended
 from hercules_scale.serving.engine import (
     CPU_SEQUENCES,
     GPU_REQUESTS,
@@ -30,13 +31,15 @@ from hercules_scale.summarization.chat import (
 )
 from hercules_scale.summarization.tokens import ModelTokens
 
+# Name of an application that serves an endpoint; the job follows.
+ENDPOINT = "hercules_scale_endpoint_"
 REPLICA_SETUP = "hercules_scale.serving.replica.ReplicaSetup"
-# Small models fall into loops; against 4 to 45% of their answers cut off or looping without it.
+# Small models fall into loops: without a penalty, 4 to 45% of their answers are cut off or loop.
 REPETITION_PENALTY = 1.1
 POLL_SECONDS = 0.5
 
 Look = Callable[[Callable[[], bool]], None]
-"""Is called again and again while something starts, with what says whether it has its room."""
+"""Called repeatedly while something starts, with a function that returns whether it has room."""
 
 
 class ServeClient:
@@ -45,8 +48,8 @@ class ServeClient:
     Args:
         handle: Handle of the application that ``serve_vllm`` starts.
         model: Name of the model.
-        seeded: Whether requests bring their seeds. On a CPU they must not: a prompt that is read in
-            parts, with a seed, ends vLLM 0.32, since it moves a random generator back by an offset
+        seeded: Whether requests carry seeds. On a CPU they must not: vLLM 0.32 crashes at a prompt
+            with a seed that is read in parts, since it moves a random generator back by an offset
             that torch's CPU generators do not have.
     """
 
@@ -94,8 +97,9 @@ def serve_vllm(
         config: The run.
         source: Folder or model-hub id of the model.
         n_gpus: GPUs of the cluster that may be used; 0 serves on CPUs.
-        app: Name of the Serve application; runs at once on one cluster need their own.
-        look: Called while the model starts, with what says whether a replica has its room.
+        app: Name of the Serve application; each of several runs on a cluster needs its own.
+        look: Called while the model starts, with a function that returns whether a replica has
+            room.
 
     Raises:
         StageError: The model does not start.
@@ -105,7 +109,7 @@ def serve_vllm(
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     llm = _llm_config(config, source, n_gpus, app)
     if not serve.status().proxies and not serve.status().applications:
-        # Requests come through the handle alone, so nothing listens.
+        # Requests come through the handle alone, so no proxy has to listen.
         serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
     with _running(config, build_llm_deployment(llm), app, None, look) as handle:
         client = ServeClient(handle, _model_id(config), n_gpus > 0)
@@ -126,7 +130,7 @@ def serve_endpoint(
 ) -> Iterator[str]:
     """Serve the model to others, as an endpoint that ``engine: openai`` can ask.
 
-    It listens on the head node alone, where the drivers of jobs run, since it asks for no key.
+    It asks for no key, so it listens on the head node alone, where the drivers of jobs run.
 
     Args:
         config: A run that names the model and its resources.
@@ -143,43 +147,62 @@ def serve_endpoint(
     """
     from ray.serve.llm import build_openai_app
 
+    _delete_orphans()
     _start_http(port)
-    name = "hercules_scale_endpoint"
+    name = f"{ENDPOINT}{ray.get_runtime_context().get_job_id()}"
     llm = _llm_config(config, source, n_gpus, name)
     if not n_gpus:
-        # Others bring seeds, which go with whole prompts alone; see ServeClient.
+        # Other clients send seeds, which work with whole prompts alone; see ServeClient.
         llm.engine_kwargs["enable_chunked_prefill"] = False
     app = build_openai_app({"llm_configs": [llm]})
     with _running(config, app, name, "/", look):
         yield f"http://127.0.0.1:{port}/v1"
 
 
-def _start_http(port: int) -> None:
-    """Have Ray Serve listen on the head node.
+def _delete_orphans() -> None:
+    """Delete endpoints of jobs that have ended, which a replica does only after a while.
 
     Raises:
-        ConfigError: It runs already, for others, and does not listen there.
+        ConfigError: A job that goes on serves one.
+    """
+    for name in serve.status().applications:
+        if name.startswith(ENDPOINT):
+            job = name.removeprefix(ENDPOINT)
+            if not job_has_ended(job):
+                raise ConfigError(
+                    f"job {job} of this Ray cluster serves a model already, and a cluster serves "
+                    "one at a time; ask that one, or stop it first"
+                )
+            serve.delete(name)
+
+
+def _start_http(port: int) -> None:
+    """Make Ray Serve listen on the head node.
+
+    Raises:
+        ConfigError: It already runs other applications, and does not listen on this port.
     """
     http = {"host": "127.0.0.1", "port": port}
     serve.start(proxy_location="HeadOnly", http_options=http)
-    # Of a Serve that runs already, options stay as they are.
-    if (listens := _port_of_serve()) != port:
+    # A Serve that already runs keeps its options.
+    if (listens := _address_of_serve()) != http:
         if others := serve.status().applications:
-            place = "on no port" if listens is None else f"on port {listens}"
-            remedy = "wait for their end" + ("" if listens is None else f" or take {listens}")
+            place = "nowhere" if listens is None else "at {host}:{port}".format(**listens)
             raise ConfigError(
                 f"--port must be free for Ray Serve, which already runs on this cluster and "
-                f"listens {place}, for {', '.join(sorted(others))}; got {port}; {remedy}"
+                f"listens {place}, for {', '.join(sorted(others))}; got {port}; stop these, or "
+                "wait for their end"
             )
         serve.shutdown()
         serve.start(proxy_location="HeadOnly", http_options=http)
 
 
-def _port_of_serve() -> int | None:
-    """Return the port that Ray Serve listens on; None where it listens on none."""
+def _address_of_serve() -> dict[str, Any] | None:
+    """Return host and port that Ray Serve listens on; None where it does not listen."""
     if not serve.status().proxies:
         return None
-    return int(serve.context._get_global_client().http_config.port)
+    http = serve.context._get_global_client().http_config
+    return {"host": http.host, "port": http.port}
 
 
 @contextmanager
@@ -190,10 +213,10 @@ def _running(
     target = serve.RunTarget(app, name=name, route_prefix=route_prefix)
     try:
         (handle,) = serve.run_many([target], wait_for_applications_running=False)
-        # Serve itself would wait for room without a word and without end.
+        # Serve itself would wait for room silently and forever.
         while (found := serve.status().applications[name]).status != ApplicationStatus.RUNNING:
             if found.status == ApplicationStatus.DEPLOY_FAILED:
-                # The application's own message says that a deployment failed, and not why.
+                # The application's own message says that a deployment failed, but not why.
                 said = [each.message for each in found.deployments.values() if each.message]
                 reason = (said or [found.message])[0].strip().splitlines()[-1][:300]
                 raise StageError(
@@ -226,6 +249,7 @@ def _model_id(config: RunConfig) -> str:
 def _llm_config(config: RunConfig, source: str, n_gpus: int, app: str) -> Any:
     from ray.serve.llm import LLMConfig
 
+    job = ray.get_runtime_context().get_job_id()
     return LLMConfig(
         model_loading_config={"model_id": _model_id(config), "model_source": source},
         callback_config={
@@ -234,7 +258,8 @@ def _llm_config(config: RunConfig, source: str, n_gpus: int, app: str) -> Any:
                 "model": config.summaries.model,
                 "storage": config.storage,
                 "application": app,
-                "job": ray.get_runtime_context().get_job_id(),
+                # A run within another's detached actor, such as a replica, outlives that job.
+                "job": None if job_has_ended(job) else job,
             },
         },
         log_engine_metrics=False,

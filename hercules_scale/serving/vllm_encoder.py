@@ -22,14 +22,14 @@ from hercules_scale.models.packages import check_vllm
 from hercules_scale.serving import vllm_plugin
 from hercules_scale.storage.stored_models import local_model
 
-# In this process an engine takes all texts of a call before it begins, so that its batches, and
-# with them the last bits of a vector, depend on the texts alone.
+# An engine within this process takes all texts of a call before it begins. So its batches, and the
+# last bits of vectors, depend on the texts alone.
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
 }
-# Encoders keep no keys and values from one text to the next.
+# The cache is small, since encoders keep no keys and values from one text to the next.
 ENVIRONMENT_ON_CPU = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -45,10 +45,10 @@ class VllmEncoder:
         precision: ``auto`` takes bfloat16 where the device computes in it.
         long_text: See ``SentenceTransformerEncoder``.
         prompt: Text before every text, or the name of one of the model's own prompts; by default
-            the prompt that the model says it wants, if it says one.
+            the model's default prompt, if it has one.
         dimensions: Numbers of a vector to keep; by default all.
         trust_remote_code: Whether code in the model's files may be executed.
-        storage: Access to the model where it lies on an object store.
+        storage: Access to the model if it lies on an object store.
 
     Threads may share an encoder: while one text is encoded, others are tokenised.
 
@@ -93,7 +93,7 @@ class VllmEncoder:
         self.max_tokens = int(self._llm.llm_engine.model_config.max_model_len)
         self._prompt = _prompt_named(model, source, prompt)
         self._dimensions = dimensions
-        # One call is in the engine at a time.
+        # The engine works on one call at a time.
         self._engine_lock = threading.Lock()
         self.dimension = self._encode([self._tokenizer("ready")["input_ids"]]).shape[1]
         check_dimensions(model, self.dimension, dimensions)
@@ -120,10 +120,10 @@ class VllmEncoder:
 
 
 def _prompt_named(model: str, source: str, prompt: str | None) -> str:
-    """Return the text before every text, by the model's own files.
+    """Return the prompt before every text, according to the model's own files.
 
     Raises:
-        ConfigError: The model leaves it out of vectors, which vLLM cannot.
+        ConfigError: The model leaves its prompt out of vectors, which vLLM cannot do.
     """
     own = _read_json(source, "config_sentence_transformers.json")
     text = named_prompt(own.get("prompts") or {}, own.get("default_prompt_name"), prompt)
@@ -136,7 +136,7 @@ def _prompt_named(model: str, source: str, prompt: str | None) -> str:
 
 
 def _read_json(source: str, name: str) -> dict[str, Any]:
-    """Return a file of a model; empty where it has no such file."""
+    """Return the content of a JSON file of a model; empty if it has no such file."""
     from transformers.utils.hub import cached_file
 
     path = cached_file(source, name, _raise_exceptions_for_missing_entries=False)

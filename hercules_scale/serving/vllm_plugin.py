@@ -1,4 +1,4 @@
-"""A plugin of vLLM, which vLLM loads into each of its processes (``pyproject.toml`` names it)."""
+"""Plugin that vLLM loads into each of its processes (``pyproject.toml`` names it)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ VARIABLE = "HERCULES_SCALE_VLLM_WAITS_ASLEEP"
 def wait_asleep() -> None:
     """Let vLLM's processes sleep while they wait for each other.
 
-    They look for each other's messages without pause for a second after each, and no setting
-    changes that. On a CPU, such a process takes a processor from the model.
+    After each message they poll for the next one without a pause for a second, and no setting
+    changes that. On a CPU, a process that polls takes a processor from the model.
     """
     if not os.environ.get(VARIABLE):
         return
@@ -25,9 +25,9 @@ def wait_asleep() -> None:
 
 
 def _run_in_engine() -> None:
-    """Let the model run in the process of the engine, and not in one that imports all of vLLM too.
+    """Run the model in the engine's process, and not in another that also imports all of vLLM.
 
-    On a CPU vLLM has another process so that threads can be bound to processors, and ours are not.
+    On a CPU, vLLM starts another process to bind threads to processors, and ours are not bound.
     """
     from vllm.v1.executor.abstract import Executor
     from vllm.v1.executor.uniproc_executor import UniProcExecutor

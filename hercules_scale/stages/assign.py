@@ -1,8 +1,8 @@
 """Puts items into the clusters of a finished run, shard by shard.
 
-An item that the run holds, of the same id and content, keeps the row that it has there; its
-embedding may differ in the last bits, since encoders round by the batch. Keys of items are joined
-in buckets, so nothing of the size of either set is held anywhere.
+An item that the run already holds (same id and content) keeps its memberships there, since a new
+embedding of it may differ in the last bits: encoders round differently in each batch. Keys of items
+are joined in buckets, so that no process holds the keys of all items.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class TargetRun:
     """The run that items are assigned to.
 
     Attributes:
-        store: Its output.
+        store: Output of the run.
         files: Paths of the files of each table, in row order.
-        shards: Shards of its items.
-        metric: Metric of its clustering.
+        shards: Shards of the run's items.
+        metric: Metric of the clustering.
     """
 
     store: Store
@@ -61,14 +61,14 @@ class TargetRun:
 
     @classmethod
     def of(cls, store: Store, tables: dict[str, list[FileRecord]], metric: str) -> TargetRun:
-        """Return a run, from the files of its manifest."""
+        """Return a run, given the tables of its manifest."""
         members = tables["memberships"]
         n_items = sum(file.rows for file in members)
         files = {name: [file.path for file in records] for name, records in tables.items()}
         return cls(store, files, Shards(n_items, members[0].rows), metric)
 
     def assigner(self) -> Assigner:
-        """Return assigner of items to its clusters."""
+        """Return the assigner of items to the run's clusters."""
         return read_assigner(self.store, self.files["assigner"][0], self.metric)
 
 
@@ -77,9 +77,9 @@ class Assigned:
     """Result of assigning.
 
     Attributes:
-        memberships: Files of the table.
-        drift: The table's file.
-        n_known: Items that kept a row of the run.
+        memberships: Files of the table ``memberships``.
+        drift: File of the table ``drift``.
+        n_known: Number of items that kept their memberships in the run.
     """
 
     memberships: list[FileRecord]
@@ -91,7 +91,7 @@ def assign_items(context: RunContext, shards: Shards, dimension: int, run: Targe
     """Write the tables ``memberships`` and ``drift`` of embedded items.
 
     Raises:
-        InputError: Embeddings are not of the dimension of the run's.
+        InputError: The embeddings have another dimension than the run's.
     """
     store, workers = context.store, context.config.resources.n_tasks
     assigner = run.assigner()
@@ -133,7 +133,7 @@ class _KeyWorker:
 
 @dataclass(frozen=True)
 class _KnownWorker:
-    """Finds the run's rows of items with keys in one bucket."""
+    """Finds the rows that the items of one bucket of keys have in the run."""
 
     store: Store
     shards: Shards
@@ -164,9 +164,9 @@ class _KnownWorker:
 def _keys_of_bucket(
     store: Store, path: str, bucket: int, n_buckets: int
 ) -> tuple[pa.FixedSizeBinaryArray, Int64]:
-    """Return keys of one bucket in a file, and their places there."""
+    """Return the keys of one bucket in a file, and their places there."""
     keys = pa.concat_arrays(read_table(store, path)["key"].chunks)
-    # Keys are two words each, and well mixed.
+    # A key is two words with uniform bits; the first word gives the bucket.
     words = np.frombuffer(keys.buffers()[1], np.uint64)[2 * keys.offset :][: 2 * len(keys) : 2]
     places: Int64 = np.flatnonzero(words % np.uint64(n_buckets) == bucket)
     return keys.take(pa.array(places)), places
@@ -202,7 +202,7 @@ class _AssignWorker:
         return ShardResult([file], {"n_known": len(places)}, units=len(vectors))
 
     def _known(self, shard: int, schema: pa.Schema) -> tuple[Int64, pa.Table]:
-        """Return the places of known items in a shard, and the rows that they have in the run."""
+        """Return the places of known items in a shard, and their memberships in the run."""
         start, stop = self.shards.bounds(shard)
         here = [("row", ">=", start), ("row", "<", stop)]
         pairs = pa.concat_tables(
@@ -221,7 +221,7 @@ class _AssignWorker:
 
 
 def _with_rows(members: Memberships, places: Int64, stored: pa.Table) -> Memberships:
-    """Return memberships with rows of a table put in at some places."""
+    """Return a copy of memberships, with the rows of a table in some places."""
     labels, distances = members.labels.copy(), members.distances.copy()
     margins = members.margins.copy()
     labels[places] = columns_of_levels(stored, "level")

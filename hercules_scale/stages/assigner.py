@@ -1,9 +1,9 @@
-"""Keeps with a finished run what later assigns new items to its clusters.
+"""Tables of a finished run that later assign new items to its clusters.
 
-``assigner`` holds the function of an embedding that gives its clusters, ``reference`` how far the
-run's own items lie from their centroids by it, and ``item_keys`` what the run's own items are known
-by. Where smoothed vectors were clustered, which new items have none of, the function is to the
-nearest mean of the embeddings themselves.
+``assigner`` holds the function from an embedding to its clusters, ``reference`` the distances of
+the run's own items from their centroids, and ``item_keys`` the keys of these items. If smoothed
+vectors were clustered, which new items do not have, the function takes the nearest of the clusters'
+mean embeddings.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from hercules_scale.storage.tables import (
     write_table,
 )
 
-# Columns of items that their source does not give: our number, and what a model may have written.
+# Columns of items that do not come from their source: the row, and texts that a model may write.
 NOT_IN_KEY = ("row", "title", "description")
 KEY_BYTES = 16
 CLUSTERED = layout.stage_file("cluster", "assigner.parquet")
@@ -97,7 +97,7 @@ def read_assigner(store: Store, path: str, metric: str) -> Assigner:
     return Assigner(
         metric,
         column_vectors(roles["mean"]["vector"])[0],
-        # Earlier versions had none.
+        # Earlier versions stored no limit.
         roles["mean"]["offset"][0].as_py() or math.inf,
         column_vectors(cells["vector"]),
         cells["offset"].to_numpy(),
@@ -113,7 +113,7 @@ def keep_assigner(
 
     Args:
         context: The run.
-        shards: Shards of its items.
+        shards: Shards of the run's items.
         smoothed: Whether smoothed vectors were clustered.
     """
     store, metric = context.store, context.config.hierarchy.metric
@@ -151,18 +151,18 @@ def columns_of_levels(memberships: pa.Table, name: str) -> NDArray[Any]:
 
 
 def sampled_rows(seed: int, shards: Shards, shard: int) -> NDArray[np.bool_]:
-    """Return which rows of a shard are in the sample that quantiles come from, shape (rows,)."""
+    """Return whether each row of a shard is in the sample for quantiles, shape (rows,)."""
     rows = np.arange(*shards.bounds(shard))
     return uniform(seed, 0, "drift", 0, rows) < SAMPLE_ITEMS / shards.n_items
 
 
 @dataclass(frozen=True)
 class _ReferenceWorker:
-    """Keys and distances of the run's own items.
+    """Writes the keys and distances of one shard of the run's own items.
 
     Attributes:
-        metric: Metric of the embeddings, where others were clustered.
-        of_vectors: Whether the items are vectors of the user.
+        metric: Metric of the embeddings if smoothed vectors were clustered, else None.
+        of_vectors: Whether the items are vectors that the user gave.
     """
 
     store: Store
@@ -192,7 +192,7 @@ class _ReferenceWorker:
 def write_keys(store: Store, shard: int, path: str, of_vectors: bool) -> FileRecord:
     """Write a key of 16 bytes for each item of a shard: a hash of its id and content."""
     items = layout.part("items", shard)
-    # Of vectors not the words beside them, which have no part in the clusters.
+    # The key of a vector leaves out the words beside it, which do not affect the clusters.
     names = ["item_id"] if of_vectors else read_schema(store, items).names
     names = [name for name in names if name not in NOT_IN_KEY]
     vectors = read_vectors(store, shard) if of_vectors else None

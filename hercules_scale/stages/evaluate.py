@@ -1,4 +1,4 @@
-"""Measures the hierarchy level by level: its clusters, its labels, and both against ground truth.
+"""Measures the hierarchy level by level: clusters, labels, and agreement with ground truth.
 
 This is the only stage that reads the table ``labels``.
 """
@@ -39,14 +39,14 @@ Row = dict[str, object]
 def evaluate_levels(
     context: RunContext, shards: Shards, clustering: Clustering, summaries: Summaries
 ) -> FileRecord:
-    """Write the table ``evaluations``, empty where the configuration wants no metrics."""
+    """Write the table ``evaluations``; it is empty if the configuration asks for no metrics."""
     gather = GatherOnRay(context, shards)
     commit = run_once(
         context, STAGE, lambda: _evaluate(context, shards, clustering, summaries, gather)
     )
     for column in commit.info["without_labels"]:
         context.reporter.alarm(f"input.label_columns {column!r} holds no value; nothing to measure")
-    # Only now, since a run that was killed before takes them up.
+    # The partial sums are deleted only now, since a killed run resumes with them.
     gather.forget()
     return commit.files[0]
 
@@ -74,14 +74,14 @@ def _evaluate(
 def write_evaluations(
     store: Store, rows: list[Row], part: int, owner: int | None = None
 ) -> FileRecord:
-    """Write rows as one file of the table ``evaluations``; its name is by ``layout.part``."""
+    """Write rows as one file of the table ``evaluations``; ``layout.part`` names it."""
     table = pa.Table.from_pylist(rows, schemas.EVALUATIONS)
     return write_table(store, layout.part("evaluations", part, owner), table)
 
 
 @dataclass(frozen=True)
 class StoredTruth:
-    """The ground truth that came with the items.
+    """Ground truth that came with the items.
 
     Attributes:
         store: Output of the run.
@@ -93,7 +93,7 @@ class StoredTruth:
 
     @property
     def columns(self) -> list[str]:
-        """The names."""
+        """Names of the classifications."""
         return list(self.names)
 
     def read(self, shard: int) -> pa.Table:
@@ -104,7 +104,7 @@ class StoredTruth:
 def clustered_items(
     store: Store, config: ResolvedConfig, shards: Shards, clustering: Clustering
 ) -> ClusteredItems:
-    """Return the vectors that the metrics of items are computed from."""
+    """Return the items and clusters that the metrics of items are computed from."""
     levels = range(1, clustering.n_levels + 1)
     return ClusteredItems(
         store,
@@ -117,7 +117,7 @@ def clustered_items(
 
 
 def measure_items(items: ClusteredItems, gather: Gather) -> list[Row]:
-    """Return the rows of the table ``evaluations`` on items and on children."""
+    """Return the rows on items and on children."""
     rows: list[Row] = []
     for level, by_basis in enumerate(item_metrics(items, gather), start=1):
         for basis, measured in by_basis.items():
@@ -151,7 +151,7 @@ def measure_truth(
 
 
 def rows_of(level: int, basis: str, measured: Mapping[str, Figure]) -> list[Row]:
-    """Return the rows of the table ``evaluations``."""
+    """Return the rows of one level and basis."""
     return [
         {"level": level, "metric": metric, "basis": basis, **figure._asdict()}
         for metric, figure in measured.items()
@@ -165,7 +165,7 @@ def _of_summaries(clustering: Clustering, summaries: Summaries, level: int) -> M
     clusters = clustering.level(level)
     groups = siblings(clustering, level)
     items = summaries.items.of_level(ancestors(clustering, level))
-    # Means of items as they were embedded, also where smoothed vectors were clustered.
+    # Centroids become means of the items' embeddings, even if smoothed vectors were clustered.
     centroids = column_vectors(clusters["centroid"]).copy()
     for cluster, rows in enumerate(items.to_choose.rows_of(len(centroids))):
         if len(rows):

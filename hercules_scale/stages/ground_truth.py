@@ -24,7 +24,7 @@ class Truth(Protocol):
 
     @property
     def columns(self) -> list[str]:
-        """Their names, one a classification."""
+        """Names of the classifications, one column each."""
         ...
 
     def read(self, shard: int) -> pa.Table:
@@ -39,7 +39,7 @@ class GivenTruth:
     Attributes:
         name: Name of the classification.
         classes: Number of each item's class, by row, shape (n,); -1 for none.
-        rows: Rows of every shard.
+        rows: Number of rows in a shard.
     """
 
     name: str
@@ -48,7 +48,7 @@ class GivenTruth:
 
     @property
     def columns(self) -> list[str]:
-        """The one name."""
+        """Name of the classification, in a list."""
         return [self.name]
 
     def read(self, shard: int) -> pa.Table:
@@ -76,8 +76,7 @@ class _CountWork:
 
 
 def _count(column: int, level: int, labels: pa.ChunkedArray, clusters: Int32) -> pa.Table:
-    """Return the items of each class in each cluster of a level; items without a class are left
-    out."""
+    """Count the items of each class in each cluster of a level; skip items without a class."""
     n = len(clusters)
     table = pa.table(
         {
@@ -119,8 +118,8 @@ def external_figures(
 
 
 def _contingency(cells: pa.Table) -> sparse.coo_array:
-    # A class may hold few items each, so that a dense table would not fit in memory; the sums of
-    # metrics are the same bits in one order of the cells alone.
+    # The table is sparse, since with many small classes a dense one would not fit in memory. Its
+    # cells are sorted, since the last bits of metrics depend on the order of additions.
     cells = cells.sort_by([("label", "ascending"), ("cluster", "ascending")])
     classes = cells["label"].combine_chunks().dictionary_encode().indices.to_numpy()
     clusters = np.unique(cells["cluster"].to_numpy(), return_inverse=True)[1]

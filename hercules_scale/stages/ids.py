@@ -1,7 +1,7 @@
-"""Looks for ids that occur twice, however many there are.
+"""Search for ids that occur twice, among any number of ids.
 
-Each piece's ids are hashed and sorted, and a bucket of hashes reads its range of each piece, so
-every hash is written and read once. Ids themselves are read again where a hash occurs twice.
+The ids of each piece are hashed and sorted. The worker of a bucket reads its range of hashes from
+each piece, so every hash is written and read once. Ids are read again only if a hash occurs twice.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import read_table
 
 STAGE, SORT_STAGE = "check_ids", "sort_ids"
-# So few ids are compared themselves, in some 130 MB.
+# Up to this many ids are compared directly, in about 130 MB.
 IDS_COMPARED = 500_000
 # Hashes of 32 MB.
 IDS_PER_BUCKET = 4_000_000
-# Of the hashes that occur twice, so many have their ids compared.
+# For at most this many hashes that occur twice, the ids are compared.
 HASHES_COMPARED = 1_000
 NAMED = 3
 
@@ -40,9 +40,9 @@ def find_repeated_ids(
 
     Args:
         context: The run.
-        scanned: Table of which each part holds the ``item_id`` of a piece.
-        n_pieces: Its parts.
-        n_items: Ids in all.
+        scanned: Table with one part per piece, which holds the piece's ``item_id``.
+        n_pieces: Number of parts.
+        n_items: Number of ids in all parts.
     """
     n_buckets, workers = -(-n_items // IDS_PER_BUCKET), context.config.resources.n_tasks
     few = n_items <= IDS_COMPARED
@@ -73,7 +73,7 @@ def _sorted(piece: int) -> str:
 
 @dataclass(frozen=True)
 class _SortWorker:
-    """Writes the hashes of a piece's ids in order, after the place where each bucket begins."""
+    """Writes the places where buckets begin, then the sorted hashes of a piece's ids."""
 
     store: Store
     scanned: str
@@ -91,7 +91,7 @@ class _SortWorker:
 
 @dataclass(frozen=True)
 class _CheckWorker:
-    """Counts the ids of a bucket that occur more than once; of few ids there are no hashes."""
+    """Counts the ids of a bucket that occur more than once; few ids are compared directly."""
 
     store: Store
     scanned: str

@@ -35,22 +35,22 @@ from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import column_matrix, column_vectors, read_table, vector_column
 
-# Up to so many items all pairs are compared.
+# Up to this many items, all pairs are compared.
 EXACT_ROWS = 20_000
 SAMPLE_ROWS = 1_000
 
 
 @dataclass(frozen=True)
 class ClusteredItems:
-    """The items of a run and the tree of their clusters.
+    """Items of a run and the tree of their clusters.
 
     Attributes:
         store: Output of the run.
-        shards: Its items.
+        shards: Shards of the run's items.
         dimension: Dimension of the table ``embeddings``.
-        ancestors: Cluster of each level, finest first, that holds each finest cluster, shape
+        ancestors: For each level, finest first, the cluster that holds each finest cluster, shape
             (k_1,).
-        distance: Distance that the silhouette is of.
+        distance: Distance that the silhouette uses.
         seed: Seed of the run, for the sample.
     """
 
@@ -63,16 +63,16 @@ class ClusteredItems:
 
     @property
     def sizes(self) -> list[int]:
-        """Clusters of each level, finest first."""
+        """Number of clusters at each level, finest first."""
         return [int(held.max()) + 1 for held in self.ancestors]
 
     def leaves(self, shard: int) -> Int32:
-        """Return finest cluster of each item of a shard, shape (rows,)."""
+        """Return the finest cluster of each item of a shard, shape (rows,)."""
         members = read_table(self.store, layout.part("memberships", shard), ["level_1"])
         return np.asarray(members["level_1"].to_numpy(), np.int32)
 
     def read(self, shards: range) -> Iterator[tuple[Float32, Int32]]:
-        """Yield vectors and finest clusters of each shard."""
+        """Yield the vectors and finest clusters of each shard."""
         for shard in shards:
             yield read_vectors(self.store, shard), self.leaves(shard)
 
@@ -81,9 +81,9 @@ def item_metrics(items: ClusteredItems, gather: Gather) -> list[dict[str, dict[s
     """Return the metrics of each level, finest first, by basis.
 
     Returns:
-        For each level ``items``, the metrics of the items' vectors, and for all levels but the
-        finest ``children``, the metrics of the means of the clusters below. Figures are left out
-        where there is one cluster, or each holds one item or child.
+        For each level, ``items``: the metrics of the items' vectors; and for all levels but the
+        finest, ``children``: the metrics of the means of the clusters below. Figures are left out
+        if there is only one cluster, or if each cluster holds one item or child.
     """
     sums = _sums(items, gather)
     spreads = _spreads(items, sums, gather)
@@ -93,7 +93,7 @@ def item_metrics(items: ClusteredItems, gather: Gather) -> list[dict[str, dict[s
         silhouettes = (_exact if exact else _sampled)(items, sums, gather)
     found = [{"items": figures(*level)} for level in zip(sums, spreads, silhouettes, strict=True)]
     for level in range(1, len(sums)):
-        # Each cluster's first leaf, by which its parent is found.
+        # The parent of a cluster is found by its first leaf.
         held = items.ancestors[level - 1]
         parents = items.ancestors[level][np.unique(held, return_index=True)[1]]
         means = sums[level - 1].means
@@ -119,7 +119,7 @@ class _SumWork:
 
 
 def leaf_sums(items: ClusteredItems, gather: Gather) -> ClusterSums:
-    """Return the sums of the vectors of each finest cluster, made once for all callers."""
+    """Return the sums of the vectors of each finest cluster, computed once for all callers."""
     total = ClusterSums.zero(items.sizes[0], items.dimension)
     for part in gather("sums", _SumWork(items)):
         vectors, units = column_matrix(part["sum"]), column_matrix(part["units"])
@@ -128,7 +128,7 @@ def leaf_sums(items: ClusteredItems, gather: Gather) -> ClusterSums:
 
 
 def _sums(items: ClusteredItems, gather: Gather) -> list[ClusterSums]:
-    """Return the sums of the clusters of each level; the finest level's give the others."""
+    """Return the cluster sums of each level, merged from the sums of the finest level."""
     total = leaf_sums(items, gather)
     return [total.merged(held, k) for held, k in zip(items.ancestors, items.sizes, strict=True)]
 
@@ -171,7 +171,7 @@ def _no_spread(k: int) -> Spread:
 
 @dataclass(frozen=True)
 class _ExactWork:
-    """Compares the items of some shards with all items, of which there are few."""
+    """Compares the items of some shards with all items, if there are few items."""
 
     items: ClusteredItems
     counts: list[NDArray[np.int64]]
@@ -201,7 +201,7 @@ def _exact(items: ClusteredItems, sums: list[ClusterSums], gather: Gather) -> li
 
 @dataclass(frozen=True)
 class _DrawWork:
-    """Draws each item with the chance that gives a sample of the size wanted."""
+    """Draws items at random, about ``SAMPLE_ROWS`` from all shards."""
 
     items: ClusteredItems
 
@@ -251,14 +251,14 @@ def _silhouettes(
 ) -> list[Float64]:
     """Return Euclidean silhouettes at each level from distances to the finest clusters.
 
-    Zeros, which are not read, where there is one cluster.
+    A level with one cluster gets zeros, which are not read.
     """
     found: list[Float64] = []
     for held, of_level in zip(items.ancestors, counts, strict=True):
         if len(of_level) == 1:
             found.append(np.zeros(len(leaves)))
             continue
-        # Leaves of each cluster, side by side.
+        # This order puts the leaves of each cluster side by side.
         order = np.argsort(held, kind="stable")
         starts = np.searchsorted(held[order], np.arange(len(of_level)))
         merged = np.add.reduceat(apart[:, order], starts, axis=1)

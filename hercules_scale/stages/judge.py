@@ -1,7 +1,7 @@
-"""A language model judges the clusters of a finished run: fit and codebook.
+"""Judgement of a finished run's clusters by a language model: fit and codebook.
 
-Items are drawn by row with one seed, so that runs over the same input are asked about the same
-ones. Calls are in a ledger of their own: a judgement that is stopped goes on where it was.
+Items are drawn by row with one seed, so that runs over the same input are judged by the same items.
+Calls have their own ledger, so that a judgement that was stopped resumes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ STAGE = "judge"
 SEED = 0
 # Numbers of a judge's files of ``llm_calls`` begin here, after the files about clusters.
 CALLS_FROM = 900
-# Tokens of an answer: a number, a codebook, the categories of some items.
+# Most tokens of an answer that is a choice, a codebook, or the categories of some items.
 CHOICE_TOKENS, CODEBOOK_TOKENS, CODES_TOKENS = 24, 2_000, 640
 ATTEMPTS = 3
 
@@ -55,14 +55,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Judgement:
-    """The questions to a model, and their criterion.
+    """Questions to a model, and their criterion.
 
     Attributes:
         summaries: Engine, model and budget of the judge.
         criterion: One sentence that says how items differ.
-        n_fit: Items of the questions of fit, a level.
-        n_shown: Items that the codebook is made from.
-        n_coded: Items that are put into its categories.
+        n_fit: Number of items in the questions of fit, at each level.
+        n_shown: Number of items that the codebook is made from.
+        n_coded: Number of items that are put into its categories.
     """
 
     summaries: SummariesConfig
@@ -74,12 +74,12 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Judged:
-    """The result of a judgement.
+    """Result of a judgement.
 
     Attributes:
         figures: Figures of each level.
-        calls: The file of its calls.
-        notes: Reasons not to believe the figures.
+        calls: File of the calls.
+        notes: Reasons to doubt the figures, and the names of the codebook's categories.
     """
 
     figures: list[dict[str, Figure]]
@@ -92,7 +92,7 @@ def check_judgement(own: InputConfig, judgement: Judgement) -> None:
 
     Args:
         own: The section ``input`` of the run.
-        judgement: The model, and what it is asked.
+        judgement: The model, and the questions to it.
 
     Raises:
         InputError: The items have no words, or the engine asks no model.
@@ -117,13 +117,13 @@ def judge_clusters(
 
     Args:
         context: The run.
-        shards: Its items.
-        clustering: Its clusters with their titles.
-        judgement: The model, and what it is asked.
-        part: Part of the table ``llm_calls``, for its calls.
+        shards: Shards of the run's items.
+        clustering: Clusters of the run, with titles.
+        judgement: The model, and the questions to it.
+        part: Number of the part of the table ``llm_calls`` that receives the calls.
 
     Raises:
-        StageError: The model does not answer, or the budget is spent; what was asked is kept.
+        StageError: The model does not answer, or the budget is spent; answers so far are kept.
     """
     summaries = judgement.summaries
     config = context.config.model_copy(update={"summaries": summaries})
@@ -160,7 +160,7 @@ class Work:
     ledger: Ledger
 
     def leaves(self, rows: Int64) -> Int64:
-        """Return finest clusters of some items."""
+        """Return the finest cluster of each of some items."""
         found = cells(self.context.store, self.shards, [rows.tolist()], "level_1", "memberships")
         return np.array([found[row] for row in rows.tolist()], np.int64)
 
@@ -174,7 +174,7 @@ class Work:
 async def _judge(
     work: Work, asker: Asker, style: PromptStyle
 ) -> tuple[list[dict[str, Figure]], list[str]]:
-    """Return the figures of each level, and what to know of them."""
+    """Return the figures of each level, and notes about them."""
     judgement, clustering = work.judgement, work.clustering
     rows, leaves = draw_items(work)
     n_questions = clustering.n_levels * min(judgement.n_fit, len(rows)) + 1
@@ -210,8 +210,11 @@ async def _judge(
 
 
 def draw_items(work: Work) -> tuple[Int64, Int64]:
-    """Return the rows of the items that may be asked about, in the order in which they are, and
-    clusters."""
+    """Draw items that a model may be asked about.
+
+    Returns:
+        Rows in the order of the questions, and finest clusters, both of shape (n,).
+    """
     judgement, n_items = work.judgement, work.shards.n_items
     wanted = max(judgement.n_fit, judgement.n_shown + judgement.n_coded)
     rng = np.random.default_rng(SEED)
@@ -224,7 +227,7 @@ def draw_items(work: Work) -> tuple[Int64, Int64]:
 
 @dataclass(frozen=True)
 class Questions:
-    """Asks questions, each again at another draw where the answer is of no use."""
+    """Asks questions, and asks again with another seed if an answer is unusable."""
 
     asker: Asker
     advance: Callable[[int], object]
@@ -236,7 +239,7 @@ class Questions:
         n_tokens: int,
         read: Callable[[str], T],
     ) -> T | None:
-        """Return the answer as ``read`` returns it; None where no answer is of use."""
+        """Return the answer as ``read`` returns it; None if no answer is usable."""
 
         def read_first(reply: ChatReply) -> T:
             return read(reply.answers[0].text)
@@ -286,7 +289,7 @@ async def ask_fit(
 async def ask_codebook(
     questions: Questions, texts: list[str], criterion: str, style: PromptStyle
 ) -> list[Category]:
-    """Ask for a codebook; empty where no answer is of use."""
+    """Ask for a codebook; return an empty one if no answer is usable."""
     messages = judge.codebook_messages(texts, criterion, style)
     schema = judge.codebook_schema()
     found = await questions.ask(messages, schema, CODEBOOK_TOKENS, judge.read_codebook)

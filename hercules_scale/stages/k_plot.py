@@ -1,4 +1,4 @@
-"""A picture of how counts of clusters were chosen."""
+"""Plot of the scores by which the numbers of clusters were chosen."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from hercules_scale.clustering.cluster_scores import CurvePoint
 
 
 def plot_curve(points: list[CurvePoint], score: str) -> bytes:
-    """Return the curve as a PNG, a panel a level.
+    """Return the curve as a PNG with one panel per level.
 
     Args:
         points: Points of every level.
-        score: Name of the score that chose, as ``hierarchy.k_score`` has it.
+        score: Name of the score that chose k, as in ``hierarchy.k_score``.
     """
     # Only runs that choose k draw, and matplotlib is slow to load.
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""Items that labels are chosen by, and others that they are measured on; no prompt shows them."""
+"""Items for choosing labels, and other items for measuring them; no prompt shows either."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from hercules_scale.storage.tables import (
 from hercules_scale.summarization.label_choice import Items
 
 STAGE = "label_items"
-# Items of a finest cluster, half to choose by and half to measure on.
+# Items drawn from each finest cluster: half choose its labels, and half measure them.
 PER_CLUSTER, LEAST_PER_CLUSTER = 64, 8
-# Numbers in all their vectors; 400 MB.
+# Most numbers in the vectors of all drawn items; 400 MB.
 MOST_NUMBERS = 100_000_000
 
 
@@ -39,15 +39,15 @@ class LabelItems:
     """Items of the finest clusters.
 
     Attributes:
-        to_choose: Items that the labels of a level may be chosen by.
-        to_measure: Items that they are measured on.
+        to_choose: Items that labels are chosen by.
+        to_measure: Items that labels are measured on.
     """
 
     to_choose: Items
     to_measure: Items
 
     def of_level(self, ancestors: NDArray[np.int32]) -> LabelItems:
-        """Return the same items by their clusters of an upper level."""
+        """Return the same items with their clusters at an upper level."""
         return LabelItems(
             *(
                 replace(items, labels=ancestors[items.labels].astype(np.int64))
@@ -58,13 +58,13 @@ class LabelItems:
 
 @dataclass(frozen=True)
 class _Worker:
-    """Draws items of one shard, each with a chance that gives every finest cluster about as many.
+    """Draws items of one shard, so that all finest clusters get about equally many.
 
     Attributes:
         store: Output of the run.
         seed: Seed of the run.
-        shares: Chance of an item of each finest cluster.
-        shown: Rows that prompts may show, in order; they are left out.
+        shares: Probability to draw an item, by its finest cluster.
+        shown: Rows that prompts may show, sorted; they are not drawn.
     """
 
     store: Store
@@ -93,9 +93,10 @@ class _Worker:
 
 
 def draw_label_items(context: RunContext, shards: Shards, clustering: Clustering) -> LabelItems:
-    """Draw items of every finest cluster, fewer where there are very many clusters.
+    """Draw items of every finest cluster, fewer of each if there are very many clusters.
 
-    None where labels are embedded by another model than the items: nothing can compare them.
+    Nothing is drawn if labels and items are embedded by different models, since such vectors cannot
+    be compared.
     """
     if not context.config.labels_share_space:
         return _nothing()
@@ -119,7 +120,7 @@ def draw_label_items(context: RunContext, shards: Shards, clustering: Clustering
 def read_label_items(
     context: RunContext, shards: Shards, clustering: Clustering
 ) -> LabelItems | None:
-    """Return the items that were drawn for a run; nothing where its work files are gone."""
+    """Return the items that were drawn for a run; None if its work files are gone."""
     if not context.config.labels_share_space:
         return _nothing()
     commits = read_commits(context.store, STAGE, context.fingerprint)

@@ -1,7 +1,7 @@
-"""The labels of the clusters of one level: asked for, chosen, made distinct.
+"""Labels of the clusters of one level: requested, chosen and made distinct.
 
 The title is chosen first, then a description that matches it, among the model's answers. Key
-phrases take the place of either only where the model gave nothing of use or something wrong.
+phrases replace either only if the model's answers are missing, wrong, or fit the items far worse.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ TITLE_LOST = "the title is from key phrases: the model's titles fit the items fa
 DESCRIPTION_LOST = (
     "the description is from key phrases: the model's descriptions fit the items far worse"
 )
-# Statistics of a cluster that its label is compared with, the most telling ones.
+# A label is compared with this many of the most distinctive statistics of its cluster.
 STATISTICS_COMPARED = 8
 # Bonus in nats for a cosine of one to the topic.
 TOPIC_WEIGHT = 2.0
@@ -58,15 +58,16 @@ PART_PENALTY = 1.0
 
 @dataclass(frozen=True)
 class Level:
-    """The clusters of one level, and what their labels are chosen by.
+    """Clusters of one level, and the data for choosing their labels.
 
     Attributes:
         facts: The facts of each cluster, by id.
-        groups: Clusters that are siblings.
-        items: Items to choose by; None where labels are embedded in another space than items.
-        grounding: The words of the items; None where they have none.
-        encode: Embeds labels.
-        topic: The paper's topic seed, embedded, shape (d,).
+        groups: Groups of clusters that are siblings.
+        items: Items to choose by; None if labels are embedded in another space than items.
+        grounding: Comparison of labels with the items' words; None if items have no words, or
+            labels are in another language.
+        encode: Function that embeds labels.
+        topic: Vector of the paper's topic seed, shape (d,); None without a topic.
         n_answers: Answers per question; a single one is taken as it is.
         names_siblings: Whether all siblings are titled in one request, and not only those with
             similar titles.
@@ -83,7 +84,7 @@ class Level:
 
     @functools.cached_property
     def compared(self) -> Items:
-        """The items that labels are compared with, or texts about each cluster in their place.
+        """Items that labels are compared with, or texts about each cluster instead.
 
         Numbers, images and user-supplied vectors are in another space than labels; their
         statistics, captions and texts are not.
@@ -104,7 +105,8 @@ class Level:
     def choice(self) -> tuple[bool, bool]:
         """Whether answers compete, and whether key phrases compete with them.
 
-        Key phrases repeat the words of such texts, so they would always win.
+        Key phrases do not compete if labels are compared with texts about the clusters: they repeat
+        the words of these texts, so they would always win.
         """
         several = self.n_answers > 1
         return several, several and self.items is not None
@@ -112,13 +114,13 @@ class Level:
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels of a level, by cluster.
+    """Labels of a level, by cluster.
 
     Attributes:
         summaries: Titles and descriptions.
         vectors: Vectors of "title. description", shape (k, d).
-        groundedness: Share of content words that the items have, of the title, the description and
-            both, shape (k, 3); NaN where that is not known.
+        groundedness: Share of the content words of the title, the description and both that occur
+            in the items, shape (k, 3); NaN where it is unknown.
     """
 
     summaries: list[Summary]
@@ -136,12 +138,12 @@ class Words:
 
 
 def unasked_reason(facts: ClusterFacts) -> str:
-    """Return the reason why the model may not be asked about a cluster; empty where it may."""
+    """Return the reason why the model may not be asked about a cluster; empty if it may."""
     return facts.withheld or (WORDLESS if facts.wordless else "")
 
 
 def is_asked_about(facts: ClusterFacts) -> bool:
-    """Return whether the model is asked about a cluster; one with the same items has a label."""
+    """Return whether the model is asked; not if a cluster below with the same items has a label."""
     return not unasked_reason(facts) and facts.same_below is None
 
 
@@ -173,7 +175,7 @@ async def label_level(level: Level, labeller: Labeller | None) -> Labels:
 
 
 async def _titles(level: Level, found: list[Candidates], labeller: Labeller | None) -> list[Words]:
-    """Return a title for each cluster, no two of siblings the same."""
+    """Return a title for each cluster, distinct among siblings."""
     facts = level.facts
     options = [
         title_options(own, each, *level.choice) for own, each in zip(found, facts, strict=True)
@@ -248,7 +250,7 @@ def _choose(
 
 
 def _penalty(level: Level, cluster: int, words: Words, of_title: bool) -> float:
-    """Return the penalty for words that read badly or invent, in nats."""
+    """Return the penalty, in nats, for words that read badly or are untypical of the items."""
     penalty = reading_penalty(words.text) if of_title else 0.0
     if of_title and names_a_part(level.facts[cluster], words.text):
         penalty += PART_PENALTY
@@ -262,7 +264,7 @@ def _penalty(level: Level, cluster: int, words: Words, of_title: bool) -> float:
 
 
 def is_decorated(title: str, known: Collection[str]) -> bool:
-    """Return whether a title is one that is known with words before or after a colon."""
+    """Return whether a title is a known one with more words before or after a colon."""
     halves = {title_key(half) for half in title.split(":")}
     return ":" in title and any(title_key(each) in halves for each in known)
 
@@ -276,7 +278,7 @@ def title_options(
         found: Answers of the model.
         facts: The cluster.
         several: Whether there is a choice; else the first answer is taken.
-        with_phrases: Whether key phrases may be chosen where there are answers.
+        with_phrases: Whether key phrases may be chosen if there are answers.
     """
     if (same := _label_below(facts)) is not None:
         return [Words(same.title, same.source, same.error or "")]
@@ -288,7 +290,7 @@ def title_options(
 def description_options(
     found: Candidates, facts: ClusterFacts, several: bool, with_phrases: bool
 ) -> list[Words]:
-    """Return the descriptions of a cluster that may be chosen, as ``title_options``."""
+    """Return the descriptions of a cluster that may be chosen; see ``title_options``."""
     if (same := _label_below(facts)) is not None:
         source = "keyphrases" if same.error else "model"
         return [Words(same.description, source, same.error or "")]
@@ -309,7 +311,7 @@ def _options(
 
 
 def _label_below(facts: ClusterFacts) -> Child | None:
-    """Return the cluster below with the same items, which lends its label."""
+    """Return the cluster below with the same items, if any; its label is reused."""
     return None if unasked_reason(facts) else facts.same_below
 
 

@@ -42,7 +42,7 @@ def probe_endpoint(context: RunContext) -> RunContext:
     """Ask the endpoint of a run one small question, before anything is written.
 
     Returns:
-        The run with the part of the API that the endpoint takes.
+        The run, with the part of the API that the endpoint supports.
 
     Raises:
         ConfigError: The endpoint refuses every form of the question, or does not answer.
@@ -61,7 +61,7 @@ def probe_endpoint(context: RunContext) -> RunContext:
 
 @contextmanager
 def open_model(context: RunContext, n_gpus: int) -> Iterator[Model | None]:
-    """Provide the model that a configuration names, ready to answer, and its tokenizer."""
+    """Provide the language model that a configuration names, ready to answer, or None."""
     config = context.config
     if config.summaries.engine == "keyphrases":
         yield None
@@ -78,7 +78,8 @@ def open_model(context: RunContext, n_gpus: int) -> Iterator[Model | None]:
     source = local_model(
         resolve_chat_model(config.summaries.model), config.storage, with_weights=False
     )
-    app = f"hercules_scale_{context.fingerprint}"
+    # An earlier job of the run may have been killed, and its replicas not yet have ended.
+    app = f"hercules_scale_{context.fingerprint}_{ray.get_runtime_context().get_job_id()}"
     room = Room(context, LABELLING, replica_pool(config.resources, n_gpus).asked)
     with serve_vllm(config, source, n_gpus, app, room.look) as model:
         yield model
@@ -86,10 +87,10 @@ def open_model(context: RunContext, n_gpus: int) -> Iterator[Model | None]:
 
 @ray.remote(max_restarts=-1, max_task_retries=-1)
 class _Encoder:
-    """The model that embedded the items, for the few texts that labels are."""
+    """Encoder of labels, which are few texts."""
 
     def __init__(self, config: EncoderConfig, storage: StorageConfig, key: str | None) -> None:
-        # It is needed late, and what it is loaded beside is waited for.
+        # It is needed late, and it must not slow down the work beside which it loads.
         os.nice(NICE)
         self._encoder = load_encoder(config, storage, key)
 
@@ -101,19 +102,19 @@ class _Encoder:
 def open_encoder(
     config: EncoderConfig, storage: StorageConfig, pool: Pool, room: Room | None = None
 ) -> Iterator[Encode]:
-    """Provide a function that embeds texts in a process of its own, with vectors of unit length.
+    """Provide a function that embeds texts as unit vectors, in its own process.
 
-    On a CPU it loads its model, which takes seconds, while the caller does other work. A GPU, or
-    the memory of a large model, is free for it only once it is needed.
+    On a CPU the process loads its model, which takes seconds, while the caller does other work.
+    With a GPU or a large model it starts at the first call, since its resources are free only then.
 
     Args:
         config: The encoder.
-        storage: Access to its model where it lies on an object store.
-        pool: The process's resources.
-        room: Says where it waits for them.
+        storage: Access to its model if that lies on an object store.
+        pool: Resources of the process.
+        room: Reports the wait for these resources, and limits it.
 
     Raises:
-        StageError: The process dies again and again, from the function.
+        StageError: The process died repeatedly; the function raises it.
     """
     actors: list[Any] = []
 

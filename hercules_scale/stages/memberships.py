@@ -1,7 +1,7 @@
-"""The table ``memberships``: its shards are written where the vectors lie, each once.
+"""Shards of the table ``memberships``, each written once by the process that holds its vectors.
 
-Each shard has a file of what it adds to the clusters, so that a run that is killed meanwhile writes
-only the shards that are left.
+Each shard has a file with its summary of the clusters, so that a killed run writes only the shards
+that are left.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, memberships_table, read_table, write_table
 
 STAGE = "memberships"
-# Squared distance to the own centroid, as a share of that to the mean of all.
+# An item is nearly identical to its centroid if its squared distance to it is at most this share
+# of its squared distance to the mean of all items.
 NEAR_IDENTICAL = 1e-6
 
-# Of some rows: their clusters, the rows, and what they are ordered by.
+# Clusters of some rows, the rows, and the keys that rank them.
 Ranked = tuple[NDArray[np.int32], NDArray[np.int64], NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class MembersSummary:
-    """Summary by level: items and inertia of each cluster, its nearest rows, some at random."""
+    """Summary by level: size, inertia, nearest rows and some random rows of each cluster."""
 
     counts: list[NDArray[np.int64]]
     inertia: list[NDArray[np.float64]]
@@ -44,7 +45,7 @@ class MembersSummary:
     n_near_identical: int = 0
 
     def to_bytes(self) -> bytes:
-        """Return the same as bytes of a file."""
+        """Return the summary as the bytes of an ``.npz`` file."""
         arrays: dict[str, NDArray[Any]] = {"n_near_identical": np.array(self.n_near_identical)}
         for level in range(len(self.counts)):
             arrays[f"counts {level}"] = self.counts[level]
@@ -76,16 +77,16 @@ class MembersSummary:
 
 @dataclass(frozen=True)
 class MembershipWriter:
-    """Writes the shards of ``memberships`` that lie in a tile, but for those that have a commit.
+    """Writes the shards of ``memberships`` in a tile, except shards with a commit.
 
     Attributes:
         store: Output of the run.
         done: Files of shards that an earlier attempt has written.
-        shards: Shards of its items.
+        shards: Shards of the run's items.
         fingerprint: Fingerprint of the run.
         levels: The clusters.
         leaves: Finest cluster of each label of a tile.
-        n_exemplars: Rows nearest to a centroid, and drawn, that are kept of each cluster.
+        n_exemplars: Number of nearest rows, and of random rows, that are kept for each cluster.
         seed: Seed of the run.
     """
 
@@ -99,7 +100,7 @@ class MembershipWriter:
     seed: int
 
     def __call__(self, tile: Tile) -> list[tuple[FileRecord, MembersSummary]]:
-        """Return the file of each shard, and what it adds to the clusters."""
+        """Write the shards of a tile; return the file and the summary of each."""
         first = tile.first_row // self.shards.rows
 
         def write(rows: slice) -> tuple[FileRecord, MembersSummary]:
@@ -110,9 +111,9 @@ class MembershipWriter:
     def thin(
         self, tiles: list[list[tuple[FileRecord, MembersSummary]]]
     ) -> list[list[tuple[FileRecord, MembersSummary]]]:
-        """Return the same with the ranked rows of all of them in the first summary.
+        """Return the same tiles, with the ranked rows of all summaries in the first one.
 
-        Sums of floating-point numbers stay apart, since they depend on the order of all shards.
+        Floating-point sums stay separate, since they depend on the order of all shards.
         """
         summaries = [summary for tile in tiles for _, summary in tile]
         merged = merge_summaries(summaries, self.n_exemplars)
@@ -144,8 +145,7 @@ class MembershipWriter:
         return file, summary
 
     def _written(self, shard: int) -> FileRecord | None:
-        """Return the file of a shard that is written already; this attempt may have lost the
-        worker."""
+        """Return the file of a shard that was written before, perhaps by a worker that died."""
         if shard in self.done:
             return self.done[shard]
         commit = read_commit(self.store, STAGE, shard, self.fingerprint)
@@ -173,13 +173,13 @@ class MembershipWriter:
 def _first(
     labels: NDArray[np.int32], rows: NDArray[np.int64], keys: NDArray[Any], n_first: int
 ) -> Ranked:
-    """Return the ``n_first`` rows of each cluster by key, and what ranks them."""
+    """Return the first ``n_first`` rows of each cluster by key, ranked."""
     kept = first_of_each(labels, keys, rows, n_first)
     return labels[kept], rows[kept], keys[kept]
 
 
 def merge_summaries(parts: list[MembersSummary], n_exemplars: int) -> MembersSummary:
-    """Return one summary of all shards, added in their order."""
+    """Return one summary of all shards, added in the order of the shards."""
     counts = [np.sum(level, axis=0) for level in zip(*(p.counts for p in parts), strict=True)]
     inertia = [np.sum(level, axis=0) for level in zip(*(p.inertia for p in parts), strict=True)]
 

@@ -1,7 +1,7 @@
-"""Means and deviations of numeric columns, of which a few huge values have no part.
+"""Means and standard deviations of numeric columns, without a few huge values.
 
-One value of 1e19 would set the standard deviation of its column, and leave the column without a
-say in what tells the other items apart.
+One value of 1e19 would dominate the standard deviation of its column, so that the column would no
+longer distinguish the other items.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import column_numbers, iterate_batches, read_table
 
 STAGE = "near_numbers"
-# Shards, evenly spaced, and rows of each, that medians are taken from.
+# Medians are taken from this many evenly spaced shards, and about this many rows of each.
 SAMPLE_SHARDS, SAMPLE_ROWS = 8, 4_096
 
 Float64 = NDArray[np.float64]
@@ -34,20 +34,20 @@ Float64 = NDArray[np.float64]
 def near_moments(
     context: RunContext, shards: Shards, columns: Sequence[str], moments: Moments
 ) -> Moments:
-    """Return the figures of numeric columns, means and deviations without values that are far away.
+    """Return the moments of numeric columns, with means and deviations of near values only.
 
-    A value is far away at more than ``FAR`` times the median distance of the column's values from
-    their median, those at the median left out. An alarm names such columns. Where there is none,
-    the given figures are returned; ranges are of all values in any case.
+    A value is far if its distance from the column's median is more than ``FAR`` times the median of
+    all such distances that are not 0. An alarm names columns with far values. If there are none,
+    the given moments are returned. Ranges always cover all values.
 
     Args:
         context: The run.
-        shards: Shards of its items.
+        shards: Shards of the run's items.
         columns: The columns.
-        moments: Figures of all their values.
+        moments: Moments of all values.
 
     Raises:
-        InputError: Squares of a column's values are too large to be computed.
+        InputError: The squares of a column's values overflow.
     """
     middle, limit = _ranges(context.store, shards, list(columns))
     far = (moments.low[0] < middle - limit) | (moments.high[0] > middle + limit)
@@ -80,11 +80,11 @@ def near_moments(
 
 
 def known_near_moments(context: RunContext, moments: Moments) -> Moments:
-    """Return the figures that ``near_moments`` found in a run that has been read.
+    """Return the moments that ``near_moments`` found earlier in a run.
 
     Args:
         context: The run.
-        moments: Figures of all values.
+        moments: Moments of all values.
     """
     if not read_commits(context.store, STAGE, context.fingerprint):
         return moments
@@ -94,14 +94,14 @@ def known_near_moments(context: RunContext, moments: Moments) -> Moments:
 
 
 def _counted(context: RunContext) -> Moments:
-    """Return the figures of the values that are not far away, a group a column."""
+    """Return the moments of the near values, with one group per column."""
     commits = read_commits(context.store, STAGE, context.fingerprint)
     parts = (Moments.from_lists(commits[shard].info["moments"]) for shard in sorted(commits))
     return functools.reduce(Moments.add, parts)
 
 
 def _ranges(store: Store, shards: Shards, columns: list[str]) -> tuple[Float64, Float64]:
-    """Return the median of each column, and the largest distance from it, both of shape (p,)."""
+    """Return each column's median, and the largest distance of near values, of shape (p,)."""
     wanted = np.linspace(0, len(shards) - 1, min(len(shards), SAMPLE_SHARDS)).astype(np.int64)
     step = -(-min(shards.rows, shards.n_items) // SAMPLE_ROWS)
     values = np.concatenate(
@@ -121,7 +121,7 @@ def _ranges(store: Store, shards: Shards, columns: list[str]) -> tuple[Float64, 
 
 @dataclass(frozen=True)
 class _Worker:
-    """Figures of one shard's values that are not far away, a group a column."""
+    """Computes the moments of one shard's near values, with one group per column."""
 
     store: Store
     columns: tuple[str, ...]
@@ -129,7 +129,7 @@ class _Worker:
     limit: Float64
 
     def __call__(self, shard: int) -> ShardResult:
-        """Keep them with the commit."""
+        """Return the moments, which the commit keeps."""
         names = list(self.columns)
         values = column_numbers(read_table(self.store, layout.part("items", shard), names), names)
         with np.errstate(over="ignore"):

@@ -1,4 +1,4 @@
-"""Counts of words and phrases in the items of clusters, by shards."""
+"""Counts of words and phrases in the items of clusters, made shard by shard."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from hercules_scale.summarization.keyphrases import (
     most_frequent,
 )
 
-# Items of a finest cluster with counted phrases; more change the order of the best little.
+# Phrases are counted in about this many items of a finest cluster; more hardly change the best.
 SAMPLE_PER_CLUSTER = 500
-# Counts that the driver holds. Where there are more, workers that hold as many each leave out rare
-# phrases: each cluster keeps its share of that number, or the least number.
+# Most counts that the driver holds. If there are more, workers leave out rare phrases: each cluster
+# keeps an equal share of MOST_COUNTS, but at least LEAST_COUNTS.
 MOST_COUNTS, LEAST_COUNTS = 4_000_000, 500
-# Shards of phrase counts, and those without rare phrases.
+# Tables of all phrase counts, and of counts without rare phrases.
 PHRASES, FREQUENT = "phrases", "frequent_phrases"
 
 
@@ -44,7 +44,7 @@ PHRASES, FREQUENT = "phrases", "frequent_phrases"
 class _PhraseWorker:
     """Counts phrases in a sample of one shard's items.
 
-    The sample takes each item with a chance that gives every finest cluster about as many.
+    The sample has about ``SAMPLE_PER_CLUSTER`` items of each finest cluster, or all of a small one.
     """
 
     store: Store
@@ -78,7 +78,7 @@ class _FrequentWorker:
         store: Output of the run.
         paths: Files of counts, sorted by cluster.
         bounds: First cluster of each range, and the number of clusters.
-        n_phrases: Phrases of a cluster at most.
+        n_phrases: Most phrases that a cluster keeps.
     """
 
     store: Store

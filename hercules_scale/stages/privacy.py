@@ -1,8 +1,8 @@
-"""Which clusters are too small to show texts of their items.
+"""Clusters that are too small to show texts of their items.
 
-Distinct owners are counted exactly although no process holds them all. Of each cluster, a shard
-keeps the ``min_owners`` least hashes; the least of all shards are among what the shards keep,
-and a cluster with as many of them as that has enough owners.
+Distinct owners are counted exactly up to ``min_owners``, although no process holds them all. Each
+shard keeps the ``min_owners`` smallest hashes of owners in each cluster. The smallest hashes over
+all shards are among these, and a cluster with ``min_owners`` distinct ones has enough owners.
 """
 
 from __future__ import annotations
@@ -32,8 +32,7 @@ COUNTS_FILE = layout.stage_file(COUNTED, "counts.parquet")
 def withheld_reasons(
     context: RunContext, shards: Shards, clustering: Clustering
 ) -> list[list[str]]:
-    """Return reasons why clusters may show no text of their items, by level and id; "" where they
-    may."""
+    """Return the reasons why clusters may show no texts, by level and id; "" if they may."""
     privacy = context.config.privacy
     sizes = [
         clustering.level(level)["n_items"].to_numpy() for level in range(1, clustering.n_levels + 1)
@@ -52,14 +51,14 @@ def withheld_reasons(
 
 
 def count_owners(context: RunContext, shards: Shards, sizes: list[int]) -> Int64:
-    """Return distinct owners of each cluster, level after level, counted up to ``min_owners``.
+    """Return the numbers of distinct owners of clusters, counted up to ``min_owners``.
 
-    What was kept of the owners is deleted once they are counted.
+    Clusters are in the order of levels and ids. Files about owners are deleted after the count.
 
     Args:
         context: The run.
-        shards: Its items.
-        sizes: Clusters of each level, finest first.
+        shards: Shards of the run's items.
+        sizes: Number of clusters at each level, finest first.
     """
     store, enough = context.store, context.config.privacy.min_owners
 
@@ -87,7 +86,7 @@ def count_owners(context: RunContext, shards: Shards, sizes: list[int]) -> Int64
 
 @dataclass(frozen=True)
 class _OwnerWorker:
-    """Keeps the least owners of each cluster of every level in one shard."""
+    """Keeps the smallest hashes of owners of each cluster in one shard."""
 
     store: Store
     sizes: tuple[int, ...]
@@ -112,7 +111,7 @@ class _OwnerWorker:
 def least_owners(
     clusters: Int32, owners: NDArray[np.uint64], n_least: int
 ) -> tuple[Int32, NDArray[np.uint64]]:
-    """Return the least number of distinct owners of each cluster."""
+    """Return the ``n_least`` smallest distinct hashes of owners of each cluster."""
     order = np.lexsort((owners, clusters))
     clusters, owners = clusters[order], owners[order]
     new = np.ones(len(order), bool)

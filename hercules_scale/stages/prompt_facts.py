@@ -35,21 +35,20 @@ from hercules_scale.summarization.label_choice import sibling_groups
 from hercules_scale.summarization.tokens import CHARACTERS_PER_TOKEN
 
 KEYPHRASES = 8
-# Items of a small cluster that prompts show, however few are left to choose its label by.
+# Prompts show this many items of a small cluster, even if few are left to choose its label by.
 LEAST_SHOWN = 4
 # The stage that gives clusters their titles.
 LABELLING = "summarize"
-# A cosine from which an example says nothing that one before it did not.
+# An exemplar with this cosine to an earlier one, or a larger one, adds nothing.
 NEAR_DUPLICATE = 0.9
 
 
 @dataclass(frozen=True)
 class FactsSource:
-    """Source of what distinguishes clusters: words of the items or of a vocabulary, or figures
-    of variables.
+    """Source of facts that distinguish clusters: words of items, a vocabulary, or statistics.
 
     Attributes:
-        withheld: Reasons why clusters are withheld, by level and id; "" where they are not.
+        withheld: Reasons why clusters are withheld, by level and id; "" if they are not.
     """
 
     withheld: list[list[str]]
@@ -58,8 +57,7 @@ class FactsSource:
     vocabulary: Vocabulary | None = None
 
     def keyphrases(self, clustering: Clustering, level: int) -> list[list[str]]:
-        """Return phrases of each cluster of a level, most telling first, where they may be
-        shown."""
+        """Return the phrases of each cluster, most distinctive first; none if it is withheld."""
         return [
             [] if withheld else own
             for own, withheld in zip(
@@ -68,7 +66,7 @@ class FactsSource:
         ]
 
     def sentences(self, level: int) -> list[list[str]]:
-        """Return the variables of each cluster of a level in words, where there are any."""
+        """Return sentences about the variables of each cluster; none if it is withheld."""
         withheld = self.withheld[level - 1]
         if self.statistics is None:
             return [[] for _ in withheld]
@@ -76,7 +74,7 @@ class FactsSource:
         return [[] if reason else own for own, reason in zip(sentences, withheld, strict=True)]
 
     def said_words(self, clustering: Clustering, level: int) -> SaidWords | None:
-        """Return the words of the items of each cluster of a level, where they have any."""
+        """Return the words of the items of each cluster of a level; None if not counted."""
         if self.phrases is None:
             return None
         sizes = clustering.level(1)["n_items"].to_numpy()
@@ -96,8 +94,7 @@ class FactsSource:
 def facts_source(
     context: RunContext, shards: Shards, clustering: Clustering, statistics: Statistics | None
 ) -> FactsSource:
-    """Return the source of the facts that set clusters apart; None where items are vectors without
-    words."""
+    """Return the source of facts that distinguish clusters; it is empty for wordless vectors."""
     asked = context.config.input
     withheld = withheld_reasons(context, shards, clustering)
     wordless = asked.modality == "embedding" and asked.text_column is None
@@ -127,7 +124,7 @@ def cluster_facts(
     store = context.store
     texts = cells(store, shards, exemplars, context.config.input.words_column)
     shown = redacted(list(texts.values()), context.config.privacy.redact)
-    # A text of megabytes would be read again for every answer.
+    # Texts are cut, since a text of megabytes would be read again for every answer.
     read = max(CHARACTERS_READ, CHARACTERS_PER_TOKEN * config.exemplar_tokens)
     texts = {row: text[:read] for row, text in zip(texts, shown, strict=True)}
     pictures = cells(store, shards, exemplars, "thumbnail") if config.show_images else {}
@@ -152,9 +149,9 @@ def cluster_facts(
 
 
 def nearest_outside(centroids: Float32, n_nearest: int) -> list[list[int]]:
-    """Return the nearest other clusters of each cluster."""
+    """Return the ids of the other clusters nearest to each cluster."""
     n_nearest = min(n_nearest, len(centroids) - 1)
-    # The common mean would cost float32 its digits.
+    # The common mean is subtracted, since it would take up digits of float32.
     centred = (centroids - centroids.mean(axis=0, dtype=np.float64)).astype(np.float32)
     _, ids = nearest(centred, centred, n_nearest + 1)
     return [
@@ -164,9 +161,9 @@ def nearest_outside(centroids: Float32, n_nearest: int) -> list[list[int]]:
 
 
 def shown_rows(context: RunContext, shards: Shards, clusters: pa.Table) -> list[list[int]]:
-    """Return the rows of the items that a prompt shows of each of some clusters.
+    """Return the rows of the items that a prompt shows, for each of some clusters.
 
-    Of a small cluster about half are shown, so that some are left to choose its label by.
+    About half of a small cluster is shown, so that some items are left to choose its label by.
     """
     config = context.config.summaries
     near: list[list[int]] = clusters["exemplar_rows"].to_pylist()
@@ -192,14 +189,14 @@ def shown_rows(context: RunContext, shards: Shards, clusters: pa.Table) -> list[
 
 
 def diverse(vectors: Float32, n_wanted: int) -> list[int]:
-    """Return the first vectors that are not near duplicates of one before; then the others.
+    """Choose diverse vectors: near duplicates of earlier ones are taken last.
 
     Args:
-        vectors: Nearest to the centroid first, shape (n, d), of unit length.
-        n_wanted: Number of them.
+        vectors: Unit vectors, nearest to the centroid first, shape (n, d).
+        n_wanted: Number of vectors to choose.
 
     Returns:
-        Their positions.
+        Positions of the chosen vectors.
     """
     chosen: list[int] = []
     for place in range(len(vectors)):
@@ -210,7 +207,7 @@ def diverse(vectors: Float32, n_wanted: int) -> list[int]:
 
 
 def ancestors(clustering: Clustering, level: int) -> NDArray[np.int32]:
-    """Return cluster of a level that holds each finest cluster, shape (k_1,)."""
+    """Return the cluster of a level that holds each finest cluster, shape (k_1,)."""
     held = np.arange(clustering.level(1).num_rows, dtype=np.int32)
     for below in range(1, level):
         held = clustering.level(below)["parent_cluster_id"].to_numpy().astype(np.int32)[held]
@@ -220,7 +217,7 @@ def ancestors(clustering: Clustering, level: int) -> NDArray[np.int32]:
 def cells(
     store: Store, shards: Shards, rows: list[list[int]], column: str, table: str = "items"
 ) -> dict[int, Any]:
-    """Return a column of a table of the items for some rows, by row."""
+    """Return the values of some rows in one column of a table, by row."""
     found: dict[int, Any] = {}
     for here, part in _columns(store, shards, rows, table, column):
         found.update(zip(here, part.to_pylist(), strict=True))
@@ -238,7 +235,7 @@ def _vectors(store: Store, shards: Shards, rows: list[list[int]]) -> dict[int, F
 def _columns(
     store: Store, shards: Shards, rows: list[list[int]], table: str, column: str
 ) -> Iterator[tuple[list[int], Any]]:
-    """Yield a column of some rows of a table, shard by shard, and which they are."""
+    """Yield wanted rows and their values in one column of a table, shard by shard."""
     wanted = np.unique(np.concatenate([np.array(each, np.int64) for each in rows]))
     for shard in np.unique(wanted // shards.rows).tolist():
         start, stop = shards.bounds(shard)
@@ -247,16 +244,15 @@ def _columns(
 
 
 def labelled_files(context: RunContext) -> dict[int, str]:
-    """Return the files of titles, by level that has them."""
+    """Return the file of titles of each labelled level, by level."""
     commits = read_commits(context.store, LABELLING, context.fingerprint)
     return {level: commit.files[0].path for level, commit in commits.items()}
 
 
 def _children(context: RunContext, clustering: Clustering, level: int) -> dict[int, list[Child]]:
-    """Return the children of each cluster of a level that a prompt shows; none for the finest
-    level.
+    """Return the children that a prompt shows of each cluster; none at the finest level.
 
-    Clusters that are withheld are left out.
+    Withheld children are left out.
     """
     if level == 1:
         return {}
@@ -284,7 +280,7 @@ def _children(context: RunContext, clustering: Clustering, level: int) -> dict[i
 
 
 def _order_of_children(context: RunContext, clustering: Clustering, level: int) -> list[float]:
-    """Return a number for each cluster of the level below; prompts show those with the least."""
+    """Return a sort key for each cluster of the level below; prompts show the first ones."""
     below, strategy = clustering.level(level - 1), context.config.summaries.children_strategy
     if strategy == "nearest":
         centroids = column_vectors(clustering.level(level)["centroid"])
@@ -298,7 +294,7 @@ def _order_of_children(context: RunContext, clustering: Clustering, level: int) 
 
 
 def siblings(clustering: Clustering, level: int) -> list[NDArray[np.int64]]:
-    """Return siblings among the clusters of a level."""
+    """Return the groups of siblings among the clusters of a level."""
     clusters = clustering.level(level)
     top = level == clustering.n_levels
     parents = None if top else clusters["parent_cluster_id"].to_numpy()

@@ -1,5 +1,4 @@
-"""Vectors in actors on Ray: what the clustering loop asks of all of them, and how they are waited
-for."""
+"""Vectors in actors on Ray: calls of the clustering loop to all actors, and waits for them."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ from hercules_scale.errors import HerculesScaleError, StageError
 from hercules_scale.runtime.waiting import DEATHS, Room, is_placed, still_waiting
 from hercules_scale.stages.tile_actors import Space, Step, T
 
-# Sums of more bytes than this from all workers together are added by tasks, by ranges of clusters.
+# Larger sums, in bytes from all workers together, are added by tasks, each for a range of clusters.
 DRIVER_SUM_BYTES = 256 << 20
 # Time that an actor without its node waits for room on the others; a cluster that scales itself
 # starts another node within minutes.
@@ -33,9 +32,9 @@ class Crew:
 
     Attributes:
         actors: The actors.
-        needs: Ray's resources that all of them take.
-        room: Says that they wait for room, and ends the wait.
-        n_tiles: Tiles of all of them.
+        needs: Resources of Ray that all actors together take.
+        room: Reports the wait for these resources, and limits it.
+        n_tiles: Number of tiles of all actors.
     """
 
     actors: list[Any]
@@ -44,8 +43,13 @@ class Crew:
     n_tiles: int
 
     def get(self, references: list[Any]) -> list[Any]:
-        """Return the results of actors; one that lost its node is waited for while it may get
-        another, and one that dies again and again ends the run."""
+        """Return the results of actors.
+
+        An actor that lost its node is waited for while it may get another one.
+
+        Raises:
+            StageError: An actor died repeatedly or failed, or a lost node was not replaced.
+        """
         lacking_since = None
         if self.room is not None:
             self.room.is_there()
@@ -84,7 +88,7 @@ class Crew:
 
 
 def _died(tiles: range) -> StageError:
-    """Return the error about an actor that dies each time."""
+    """Return the error about an actor that died repeatedly."""
     more = f" and {len(tiles) - NAMED_ROWS:,} more" if len(tiles) > NAMED_ROWS else ""
     return StageError(
         f"{DEATHS} workers died one after another at the same vectors (tiles "
@@ -99,8 +103,8 @@ class RayVectors:
     """Vectors in tiles that actors hold.
 
     Args:
-        crew: The actors hold all tiles between them.
-        n_rows: Vectors in all.
+        crew: Actors that together hold all tiles.
+        n_rows: Number of vectors.
         dimension: Length of a vector.
         space: Space of the vectors.
         scale: Binary places of sums.
@@ -148,8 +152,11 @@ class RayVectors:
         return [result for _, result in sorted(pairs, key=lambda pair: pair[0])]
 
     def run(self, work: Callable[[int], T]) -> T:
-        """Return the result of a pure function, by the actor with a GPU or the most logical CPUs;
-        here where this machine is as good."""
+        """Return the result of a pure function of a number of GPUs.
+
+        It runs in the actor with a GPU, or else with the most logical CPUs; or in this process if
+        this machine is as good.
+        """
         machines = self._crew.get([actor.machine.remote() for actor in self._actors])
         best = max(range(len(machines)), key=machines.__getitem__)
         if machines[best] <= (0, joblib.cpu_count()):

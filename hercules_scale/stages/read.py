@@ -2,7 +2,7 @@
 
 1. scan: every piece of the input becomes a file of usable items, one of labels and one of
    rejected rows;
-2. check_ids: ids that occur twice are looked for, see ``ids``;
+2. check_ids: ids that occur twice are searched for, see ``ids``;
 3. number: usable items are numbered in input order and cut into shards of equal rows.
 """
 
@@ -48,11 +48,11 @@ class Items:
 
     Attributes:
         shards: Shards of the items.
-        files: Files of the tables ``items``, ``labels`` and ``rejected``; of ``embeddings`` where
+        files: Files of the tables ``items``, ``labels`` and ``rejected``, and of ``embeddings`` if
             the user brought vectors.
-        n_rejected: Rows of the input that could not be used.
+        n_rejected: Number of rows of the input that could not be used.
         layout: Layout of the items.
-        moments: Moments of all numeric items by column; none of others.
+        moments: Moments of numeric items by column; None for other items.
         reasons: Reasons why rows could not be used, with their number.
     """
 
@@ -72,7 +72,7 @@ def read_items(
     Args:
         context: The run.
         sources: The input files.
-        moments: Figures of numeric columns, where they come from other items.
+        moments: Moments of numeric columns, if they come from other items.
 
     Raises:
         InputError: A file cannot be read or changes, an id occurs twice, or no row can be used.
@@ -131,8 +131,7 @@ def read_items(
 
 
 def run_moments(context: RunContext) -> Moments | None:
-    """Return the figures of all items of a run that has been read; none where they are not
-    numeric."""
+    """Return the moments of all items of a run that was read; None if they are not numeric."""
     if context.config.input.modality != "numeric":
         return None
     scanned = read_commits(context.store, SCAN, context.fingerprint)
@@ -145,7 +144,7 @@ def _all_moments(scanned: dict[int, Commit]) -> Moments:
 
 
 def _check_numbers(of_items: Layout, scanned: dict[int, Commit]) -> Moments | None:
-    """Return the figures of every numeric column; refuse those that tell no item from another."""
+    """Return the moments of every numeric column; refuse columns with a single value."""
     numbers = of_items.columns.numbers
     if not numbers:
         return None

@@ -37,7 +37,7 @@ from hercules_scale.summarization.words import cut, n_letters
 
 TITLE_CHARACTERS = 80
 DESCRIPTION_CHARACTERS = 300
-# Of a piece, what is kept of its alarms and of the kinds of its reasons.
+# Most alarms of a piece, and most kinds of reasons, that are kept.
 ALARMS_OF_PIECE, KINDS_OF_REASONS = 5, 50
 # Parts of a reason that differ between rows, and what replaces them.
 PARTICULAR = (
@@ -55,7 +55,7 @@ SCANNED_OWNERS, OWNERS = "scanned_owners", "owners"
 
 @dataclass(frozen=True)
 class ScanWorker:
-    """Scans a piece of the input: counts its rows and keeps those that are rejected."""
+    """Scans a piece of the input into tables of items, labels, rejected rows and owners."""
 
     store: Store
     config: InputConfig
@@ -63,7 +63,7 @@ class ScanWorker:
     pieces: tuple[Piece, ...]
 
     def __call__(self, shard: int) -> ShardResult:
-        """Scan the piece of a number."""
+        """Scan the piece with this number."""
         numbers = list(self.of_items.columns.numbers)
         moments = Moments.of(np.zeros((0, len(numbers))))
         n_rows = 0
@@ -91,7 +91,7 @@ class ScanWorker:
                 if numbers:
                     moments = moments.add(Moments.of(column_numbers(batch.items, numbers)))
             files = [each.finish() for each in (items, labels, rejected)]
-            # Deleted once owners are counted, so no record vouches for it.
+            # This file is deleted once owners are counted, so the commit does not list it.
             owners.finish()
         info = {
             "accepted": files[0].rows,
@@ -104,7 +104,7 @@ class ScanWorker:
 
 
 def _kind_of_reason(reason: str) -> str:
-    """Return a reason without what is particular to the row."""
+    """Return a reason without the details of its row."""
     if reason.endswith(", not a number"):
         reason = reason.partition(" holds ")[0] + " holds something else than a number"
     for pattern, general in PARTICULAR:
@@ -114,15 +114,14 @@ def _kind_of_reason(reason: str) -> str:
 
 @dataclass(frozen=True)
 class Starts:
-    """First item and first input row of each piece; one more at the end."""
+    """First item and first input row of each piece, and the end of the last piece."""
 
     items: tuple[int, ...]
     rows: tuple[int, ...]
 
     @classmethod
     def of(cls, accepted: np.ndarray, n_rows: np.ndarray) -> Starts:
-        """Return starts of pieces by their numbers of items and of rows, each of shape
-        (pieces,)."""
+        """Return the starts of pieces with these numbers of items and rows, of shape (pieces,)."""
         return cls(
             (0, *(int(n) for n in np.cumsum(accepted))), (0, *(int(n) for n in np.cumsum(n_rows)))
         )
@@ -130,7 +129,7 @@ class Starts:
 
 @dataclass(frozen=True)
 class NumberWorker:
-    """Writes a shard of numbered items, with their labels and rejected rows."""
+    """Writes a shard of numbered items, with their labels, owners and given vectors."""
 
     store: Store
     config: InputConfig
@@ -140,7 +139,7 @@ class NumberWorker:
     redact: str | None
 
     def __call__(self, shard: int) -> ShardResult:
-        """Write the shard of a number."""
+        """Write the shard with this number."""
         start, stop = self.shards.bounds(shard)
         columns = self.of_items.columns
         schema = schemas.items(columns.modality, columns.numbers, columns.text is not None)
@@ -153,7 +152,7 @@ class NumberWorker:
         if self.config.label_columns:
             schema = schemas.labels(self.config.label_columns)
             files.append(self._write(layout.part("labels", shard), SCANNED_LABELS, schema, shard))
-        # Gone once they are counted.
+        # Owners are deleted once they are counted.
         if self.config.owner_column and self.store.exists(layout.work_part(SCANNED_OWNERS, 0)):
             path = layout.work_part(OWNERS, shard)
             self._write(path, SCANNED_OWNERS, schemas.SCANNED_OWNERS, shard)
@@ -167,14 +166,14 @@ class NumberWorker:
         shard: int,
         made: Callable[[pa.Table], pa.Table] = lambda table: table,
     ) -> FileRecord:
-        """Write the rows of a shard out of a table of the scan, some at a time.
+        """Write the rows of a shard from a table of the scan, a part of them at a time.
 
         Args:
             path: Path of the file.
-            scanned: The table of the scan.
+            scanned: Name of the table of the scan.
             schema: Schema of the file.
             shard: The shard.
-            made: Adds columns to some rows.
+            made: Function that adds columns to some rows.
         """
         start, stop = self.shards.bounds(shard)
 
@@ -229,8 +228,7 @@ class NumberWorker:
         )
 
     def _slices(self, table: str, schema: pa.Schema, start: int, stop: int) -> Iterator[pa.Table]:
-        """Yield the rows of a table of the scan that a shard has, with what a schema takes of
-        them."""
+        """Yield the rows of a shard from a table of the scan, with the columns of a schema."""
         starts = self.starts.items
         made = ("row", "title", "description") if table == SCANNED else ("row",)
         names = ["position", *(name for name in schema.names if name not in (*made, "position"))]
@@ -262,8 +260,7 @@ def _title(snippet: str) -> str:
 def write_rejected(
     store: Store, config: InputConfig, scanned: dict[int, Commit], starts: Starts
 ) -> list[FileRecord]:
-    """Return the table ``rejected``, a file for each piece that has any; always at least one
-    file."""
+    """Write the table ``rejected``: a file per piece with rejected rows, and at least one file."""
     files: list[FileRecord] = []
     for shard, commit in scanned.items():
         if commit.info["n_rows"] == commit.info["accepted"] and (shard > 0 or files):

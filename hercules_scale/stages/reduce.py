@@ -28,18 +28,18 @@ from hercules_scale.storage.tables import (
 )
 
 FIT_STAGE = "fit_pca"
-# Of the sums, beside it and not in it: what lies in the folder of a stage is a shard of it.
+# Stage of the sums. It is not named below FIT_STAGE, since commits there are read as its shards.
 SUMS_STAGE = "pca"
 
 
 def fit_pca(context: RunContext, source: ShardTiles) -> PCA:
-    """Return a PCA of the vectors that were clustered, from sums that workers make.
+    """Fit a PCA to the clustered vectors, from sums that workers compute.
 
-    Vectors far away, see ``open_vectors``, have no part in it: the map would be of them alone.
+    Far vectors (see ``open_vectors``) are left out, since they would dominate the map.
     """
     gather = GatherOnRay(context, source.shards, SUMS_STAGE)
     fitted = run_once(context, FIT_STAGE, lambda: _fit_pca(context, source, gather)).info
-    # Only now, since a run that was killed before takes them up.
+    # The partial sums are deleted only now, since a killed run resumes with them.
     gather.forget()
     return PCA(np.array(fitted["mean"]), np.array(fitted["components"]))
 

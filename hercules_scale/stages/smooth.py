@@ -1,13 +1,15 @@
 """Neighbourhood smoothing of vectors that do not fit in memory.
 
-Vectors are put in the order of cells, which are clusters of a coarse k-means, so that neighbours
-lie near one another in files: each tile is sorted by cell, and buckets of cells, or of parts of
-large ones, are gathered from the tiles. There are at most ``MAX_CELLS``, so that time and memory
-grow with the rows and not with their square; cells of more rows are clustered again, bucket by
-bucket, into blocks. The neighbours of a block's vectors are searched, exactly, in the nearest
-blocks of the nearest cells. Each round reads the blocks that a bucket needs and writes the bucket
-anew; at the end the rows go back to their shards. What is read and written depends on the vectors
-alone, so results do not depend on who does it.
+1. index: a coarse k-means divides the vectors into cells, and each tile is sorted by cell, so that
+   neighbours lie near one another in files. There are at most ``MAX_CELLS`` cells, so that time and
+   memory grow with the rows and not with their square.
+2. gather: buckets, which consist of cells or of parts of large cells, are collected from the tiles.
+   If the limit makes cells too large, they are clustered again, bucket by bucket, into blocks.
+3. round: the vectors of each bucket are averaged with their neighbours, and the bucket is written
+   again. Neighbours are searched, exactly, in the nearest blocks of the nearest cells.
+4. scatter: the rows go back to their shards.
+
+Files depend on the vectors alone, so the results do not depend on the workers.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ from hercules_scale.storage.commits import Commit, read_commits, write_commit
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord
 
-# Up to here all neighbours are searched exactly.
+# Up to this many rows, neighbours are searched among all rows.
 EXACT_ROWS = 32_768
 MAX_CELLS = 1_024
 BUCKET_ROWS = 65_536
@@ -66,8 +68,8 @@ class Smoothing:
     """Result of smoothing.
 
     Attributes:
-        table: The table of vectors to cluster.
-        report: Neighbours, rounds, recall and what ``auto`` saw, for ``run.json``.
+        table: Name of the table of vectors to cluster.
+        report: Neighbours, rounds, recall and the findings of ``auto``, for ``run.json``.
     """
 
     table: str
@@ -75,14 +77,14 @@ class Smoothing:
 
 
 def smooth_vectors(context: RunContext, shards: Shards, dimension: int) -> Smoothing:
-    """Write the smoothed vectors, where the configuration or ``auto`` asks for them."""
+    """Write the smoothed vectors, if the configuration or ``auto`` asks for them."""
     if context.config.hierarchy.smoothing.neighbours == 0:
         return Smoothing("embeddings", {"neighbours": 0})
     before = read_commits(context.store, STAGE, context.fingerprint)
     done = done_shards(context, STAGE)
     if not done:
         if before:
-            # Files between its steps are deleted once it is done.
+            # A finished smoothing has deleted the files between its steps, so all steps run again.
             rounds = range(1, context.config.hierarchy.smoothing.rounds + 1)
             steps = ["index", "gather", *(f"round_{round_}" for round_ in rounds), "scatter"]
             for step in steps:
@@ -139,7 +141,7 @@ def _index(context: RunContext, shards: Shards, dimension: int) -> dict[str, Any
         unit = is_unit(centred + space.mean.astype(np.float32))
         choice = vectors.run(lambda n_gpus: _choose(config, centred, shards.n_items, unit))
         report = {"rounds": config.smoothing.rounds, "unit": unit, **vars(choice)}
-        # Averages with neighbours hide them from the clustering.
+        # Averages with neighbours hide far vectors from the clustering, which would report them.
         report["alarms"] = space.alarms(shards.n_items) if choice.neighbours else []
         if choice.neighbours:
             _write_index(context.store, vectors, config, choice.neighbours, unit)
@@ -158,7 +160,7 @@ def _choose(config: HierarchyConfig, sample: Float32, n_rows: int, unit: bool) -
 def _run(
     context: RunContext, shards: Shards, name: str, n_parts: int, worker: ShardWorker
 ) -> Iterable[Commit]:
-    """Run every part of a step: on Ray, or in this process where there is little to do."""
+    """Run every part of a step: on Ray, or in this process if there is little to do."""
     if shards.n_items <= local_rows_of():
         done = read_commits(context.store, name, context.fingerprint)
         for part in range(n_parts):
@@ -175,7 +177,7 @@ def _run(
 def _write_index(
     store: Store, vectors: VectorSet, config: HierarchyConfig, neighbours: int, unit: bool
 ) -> None:
-    """Sort every tile by cell, and write what all steps have to know."""
+    """Sort every tile by cell, and write the index that all steps read."""
     n_wanted = 1 if vectors.n_rows <= EXACT_ROWS else vectors.n_rows // CELL_ROWS
     n_cells = min(n_wanted, MAX_CELLS)
     coarse = coarse_config(n_cells, draw_seed(config.seed, 0, "cells", 0))
@@ -215,7 +217,7 @@ def _cut(sizes: Int64) -> tuple[Int64, Int64, Int64]:
     """
     starts, cells, buckets = [0], [], [0]
     for cell, size in enumerate(sizes.tolist()):
-        # A cell of many equal vectors is cut too, so that no search is over too many.
+        # Large cells, such as one of many equal vectors, are cut, so that searches stay small.
         for left in range(size, 0, -CANDIDATE_ROWS):
             starts.append(starts[-1] + min(left, CANDIDATE_ROWS))
             cells.append(cell)
@@ -227,7 +229,7 @@ def _cut(sizes: Int64) -> tuple[Int64, Int64, Int64]:
 
 
 def _near_one_another(centroids: Float32, n_rows: int, config: HierarchyConfig) -> Int64:
-    """Return cells in an order in which those that lie together are numbered together."""
+    """Return the cells in an order that puts near cells next to one another."""
     n_groups = min(len(centroids), -(-n_rows // BUCKET_ROWS))
     local = LocalVectors(centroids)
     kmeans(local, n_groups, config)
@@ -237,7 +239,7 @@ def _near_one_another(centroids: Float32, n_rows: int, config: HierarchyConfig) 
 def _nearest_of_tile(
     tile: Tile, queries: Float32, own: Int64, n_nearest: int, unit: bool
 ) -> tuple[Float32, Int64]:
-    """Return distances and rows of the nearest of a tile to each query, itself left out."""
+    """Return distances and rows of a tile's vectors nearest to each query, without itself."""
     vectors = to_unit(tile.vectors) if unit else tile.vectors
     distances, ids = nearest(queries, vectors, min(n_nearest + 1, len(vectors)))
     rows = ids + tile.first_row

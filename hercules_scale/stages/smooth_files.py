@@ -16,12 +16,13 @@ from hercules_scale.storage.store import Store
 
 STAGE = "smooth"
 INDEX = layout.stage_file(STAGE, "index.npz")
-# A block is compared with blocks of so many nearest cells at least, of so many vectors at least.
+# Neighbours of a block are searched in blocks of the nearest cells: at least this many cells, with
+# at least this many vectors.
 NEAR_CELLS, NEAR_ROWS = 4, 262_144
 
 
 class Index:
-    """Places of cells, parts and buckets, in the order of cells, and in each by tile.
+    """Positions of cells, parts and buckets; rows are ordered by cell, and in a cell by tile.
 
     Attributes:
         counts: Rows of each cell in each tile, shape (tiles, cells), int32.
@@ -32,6 +33,8 @@ class Index:
         starts: First position of each bucket, and the end, shape (buckets + 1,).
         centroids: Centroids of the cells, shape (cells, d).
         divided: Whether cells are so large that they are clustered again.
+        recall_rows: Sampled rows that recall is measured on, sorted, shape (q,).
+        recall_neighbours: True neighbours of these rows, shape (q, neighbours).
     """
 
     def __init__(self, store: Store) -> None:
@@ -52,9 +55,12 @@ class Index:
         self.dimension = int(self.centroids.shape[1])
 
     def taken(self, bucket: int) -> Int64:
-        """Return the rows that a bucket has of each tile and cell from its first to its last cell.
+        """Return the number of rows that a bucket takes from each tile and cell.
 
-        They follow one another in the tile. Shape (tiles, cells of the bucket).
+        The rows are consecutive in the tile.
+
+        Returns:
+            Numbers of shape (tiles, cells from the bucket's first to its last).
         """
         start, stop = self.starts[bucket : bucket + 2]
         cells = self._cells_of(bucket)
@@ -64,7 +70,7 @@ class Index:
         return np.maximum(taken, 0)
 
     def begins(self, bucket: int) -> Int64:
-        """Return first places of each tile's rows in a bucket, shape (tiles,)."""
+        """Return the place in each tile where the rows of a bucket begin, shape (tiles,)."""
         first = self._cells_of(bucket).start
         of_first = self.counts[:, first].astype(np.int64)
         before = self._cells[first] + np.cumsum(of_first) - of_first
@@ -73,10 +79,10 @@ class Index:
         return begins
 
     def of_tile(self, tile: int) -> tuple[Int64, Int64]:
-        """Return the places of a tile's rows in each bucket, once its rows are in their own order.
+        """Return the places of a tile's rows in each bucket, once the bucket is sorted by row.
 
         Returns:
-            Rows of earlier tiles and rows of the tile, both of shape (buckets,).
+            Numbers of rows from earlier tiles and from this tile, both of shape (buckets,).
         """
         begins = (self._cells + self.counts[:tile].sum(axis=0, dtype=np.int64))[self.part_cells]
         ends = begins + self.counts[tile, self.part_cells]
@@ -91,7 +97,7 @@ class Index:
         return slice(int(held[0]), int(held[-1]) + 1)
 
     def near_buckets(self, centroids: Float32) -> Int64:
-        """Return buckets with rows of the cells nearest to some centroids, in order."""
+        """Return the buckets with rows of the cells nearest to some centroids, in order."""
         near = set()
         for centroid in centroids:
             order = np.argsort(((self.centroids - centroid) ** 2).sum(axis=1), kind="stable")
@@ -110,10 +116,10 @@ class Blocks:
     """Blocks of some buckets, in order.
 
     Attributes:
-        buckets: Bucket of each, shape (blocks,).
-        starts: First position of each, shape (blocks,).
-        sizes: Rows of each, shape (blocks,).
-        centroids: Shape (blocks, d).
+        buckets: Bucket of each block, shape (blocks,).
+        starts: First position of each block, shape (blocks,).
+        sizes: Number of rows of each block, shape (blocks,).
+        centroids: Centroid of each block, shape (blocks, d).
     """
 
     buckets: Int64
@@ -122,11 +128,11 @@ class Blocks:
     centroids: Float32
 
     def of(self, bucket: int) -> Int64:
-        """Return numbers of the blocks of a bucket."""
+        """Return the numbers of the blocks of a bucket."""
         return np.flatnonzero(self.buckets == bucket)
 
     def candidates(self, block: int, at_least: int) -> Int64:
-        """Return blocks that a block's neighbours are searched in, itself among them, in order."""
+        """Return the blocks in which a block's neighbours are searched, with itself, in order."""
         distances = ((self.centroids - self.centroids[block]) ** 2).sum(axis=1)
         distances[block] = -1
         order = np.argsort(distances, kind="stable")
@@ -136,26 +142,26 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Place:
-    """Files of smoothing, and reading them."""
+    """Reader and writer of the files of smoothing."""
 
     store: Store
 
     @cached_property
     def index(self) -> Index:
-        """Read once in each process."""
+        """Index of the files, read once in each process."""
         return Index(self.store)
 
     def vectors(self, name: str, start: int, n_rows: int) -> Float32:
-        """Return some vectors of a file."""
+        """Return ``n_rows`` consecutive vectors of a file, shape (n_rows, d)."""
         data = _read_bytes(self.store, name, start, n_rows, 4 * self.index.dimension)
         return np.frombuffer(data, np.float32).reshape(n_rows, self.index.dimension)
 
     def rows(self, name: str, start: int, n_rows: int) -> Int64:
-        """Return some integers of a file."""
+        """Return ``n_rows`` consecutive integers of a file, shape (n_rows,)."""
         return np.frombuffer(_read_bytes(self.store, name, start, n_rows, 8), np.int64)
 
     def near_blocks(self, bucket: int) -> Blocks:
-        """Return the blocks of a bucket and of those near it."""
+        """Return the blocks of a bucket and of the buckets near it."""
         index = self.index
         near = index.near_buckets(self._centroids(bucket)).tolist()
         sizes = [self._numbers(bucket_name(each, "sizes"), np.int64) for each in near]
@@ -177,32 +183,32 @@ class Place:
         return np.frombuffer(self.store.read_bytes(file_name(name)), dtype)
 
     def write(self, name: str, array: NDArray[Any]) -> None:
-        """Write a file."""
+        """Write an array to a file of smoothing."""
         write_array(self.store, name, array)
 
 
 def tile_name(tile: int, kind: str = "vectors") -> str:
-    """Return the file of a tile's vectors or rows, in the order of cells."""
+    """Return the name of the file of a tile's vectors or rows, in the order of cells."""
     return f"tile/{tile:06d}-{kind}"
 
 
 def bucket_name(bucket: int, kind: str) -> str:
-    """Return the file of something of a bucket."""
+    """Return the name of the file with one kind of data of a bucket."""
     return f"bucket/{bucket:06d}-{kind}"
 
 
 def round_name(round_: int, bucket: int) -> str:
-    """Return the file of a bucket's vectors after a round."""
+    """Return the name of the file of a bucket's vectors after a round."""
     return f"round-{round_}/{bucket:06d}"
 
 
 def file_name(name: str) -> str:
-    """Return the same under the output."""
+    """Return the path of a file of smoothing under the output."""
     return layout.stage_file(STAGE, name)
 
 
 def write_array(store: Store, name: str, array: NDArray[Any]) -> None:
-    """Write a file."""
+    """Write an array to a file of smoothing."""
     with store.open_output(file_name(name)) as stream:
         stream.write(np.ascontiguousarray(array).data)
 

@@ -1,4 +1,4 @@
-"""Workers of smoothing: tiles sorted into cells, neighbours gathered, averages scattered."""
+"""Workers of smoothing: they sort tiles by cell, gather buckets, average and scatter."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from hercules_scale.storage.tables import vector_column, write_table
 
 SMOOTHED = f"{layout.WORK}/smoothed"
 CELL_ROWS = 2_048
-# Vectors that each vector is compared with, at least; recall is reported for this.
+# Each vector is compared with at least this many others; the reported recall shows the loss.
 CANDIDATE_ROWS = 32_768
 
 
 def coarse_config(k: int, seed: int) -> HierarchyConfig:
-    """Return a quick clustering, by which vectors are sorted into cells."""
+    """Return the configuration of a quick clustering into k cells."""
     return HierarchyConfig(levels=[k], seed=seed, max_iterations=5, tolerance=1e-3)
 
 
@@ -47,7 +47,7 @@ class TileSorter:
     unit: bool
 
     def __call__(self, tile: Tile) -> Int32:
-        """Return the rows of each cell in the tile, shape (cells,)."""
+        """Write a tile; return its number of rows in each cell, shape (cells,)."""
         cells = self.rank[tile.labels]
         order = np.argsort(cells, kind="stable")
         vectors = tile.vectors[order]
@@ -62,7 +62,7 @@ class Gather:
     """Collects a bucket's rows from all tiles, and divides them into blocks.
 
     Attributes:
-        place: Folder of the files.
+        place: Files of smoothing.
         seed: Seed of the clustering into blocks.
     """
 
@@ -89,8 +89,11 @@ class Gather:
         return ShardResult()
 
     def _divide(self, bucket: int, vectors: Float32) -> tuple[Int64, Int64, Float32]:
-        """Return an order of the bucket's rows, and sizes and centroids of the blocks in that
-        order."""
+        """Divide a bucket into blocks.
+
+        Returns:
+            An order of the bucket's rows, and sizes and centroids of the blocks in that order.
+        """
         index = self.place.index
         parts = slice(index.buckets[bucket], index.buckets[bucket + 1])
         cells = index.part_cells[parts]
@@ -119,12 +122,12 @@ class Average:
     """Averages a bucket's vectors with their neighbours.
 
     Attributes:
-        place: Folder of the files.
-        neighbours: Neighbours of each vector.
+        place: Files of smoothing.
+        neighbours: Number of neighbours of each vector.
         unit: Whether vectors have unit length.
-        candidates: Vectors that each is compared with, at least.
-        round: This round.
-        rounds: Rounds in all.
+        candidates: Least number of vectors that each vector is compared with.
+        round: Number of this round, from 1.
+        rounds: Number of all rounds.
     """
 
     place: Place
@@ -193,7 +196,7 @@ class Average:
         return places[found]
 
     def _count_hits(self, bucket: int, positions: Int64) -> dict[str, int]:
-        """Return the number of true neighbours of the sampled rows that were found."""
+        """Count the sampled rows' true neighbours that were found, and all that were wanted."""
         index = self.place.index
         rows = self._rows_at(np.arange(*index.starts[bucket : bucket + 2]))
         here = np.flatnonzero(np.isin(rows, index.recall_rows))

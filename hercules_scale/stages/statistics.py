@@ -29,20 +29,20 @@ from hercules_scale.storage.tables import (
 )
 
 STAGE = "statistics"
-# Standard deviations from which a mean is called high or low.
+# A mean this many standard deviations from the mean of all items is called high or low.
 TELLING = 0.25
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Figures of numeric variables.
+    """Statistics of numeric variables.
 
     Attributes:
-        columns: Names of the variables.
-        metadata: Names, units and descriptions of them.
-        whole: Figures of all items.
-        levels: Figures of the clusters of each level, finest first.
-        precision: Digits of the numbers in sentences.
+        columns: Columns of the variables.
+        metadata: Names, units and descriptions of the variables.
+        whole: Moments of all items.
+        levels: Moments of the clusters of each level, finest first.
+        precision: Significant digits of the numbers in sentences.
     """
 
     columns: list[str]
@@ -52,12 +52,15 @@ class Statistics:
     precision: int = 4
 
     def deviations(self, level: int) -> NDArray[np.float64]:
-        """Return the distances of each cluster's means from all items', in standard deviations of
-        all."""
+        """Return the differences between the means of each cluster and of all items.
+
+        Returns:
+            Differences in standard deviations of all items, shape (k, p).
+        """
         return (self.levels[level - 1].mean - self.whole.mean) / self.whole.std
 
     def phrases(self, level: int, n_phrases: int) -> list[list[str]]:
-        """Return the variables that set each cluster of a level apart, most telling first."""
+        """Return the variables that distinguish each cluster of a level, most distinctive first."""
         names = [variable_name(column, self.metadata) for column in self.columns]
         found = []
         for own in self.deviations(level):
@@ -69,7 +72,7 @@ class Statistics:
         return found
 
     def sentences(self, level: int) -> list[list[str]]:
-        """Return the variables of each cluster of a level in words, most telling first.
+        """Return sentences on the variables of each cluster of a level, most distinctive first.
 
         Source: HERCULES, section 3.4, on statistics in prompts.
         """
@@ -98,20 +101,23 @@ class Statistics:
         )
 
     def column(self) -> pa.Array:
-        """Return ``numeric_stats`` of the table ``clusters``, by level and id."""
+        """Return the column ``numeric_stats`` of the table ``clusters``, by level and id."""
         rows = [own for level in self.levels for own in level.of_variables(self.columns)]
         return pa.array(rows, schemas.NUMERIC_STATS)
 
     def variables(self) -> dict[str, Any]:
-        """Return the figures of all items, for ``run.json``; items are standardised by mean and
-        std."""
+        """Return the figures of each variable over all items, for ``run.json``.
+
+        Items were standardised by ``mean`` and ``std``.
+        """
         (figures,) = self.whole.of_variables(self.columns)
         return {str(own.pop("variable")): own for own in figures}
 
 
 def known_moments(variables: dict[str, dict[str, float]], columns: Sequence[str]) -> Moments | None:
-    """Return the figures of all items as ``run.json`` holds them, without their number; none of no
-    numbers.
+    """Return the moments of all items from ``run.json``; None without numeric columns.
+
+    The number of items is not known, and set to 1.
 
     Args:
         variables: Figures by column, in any order.
@@ -128,14 +134,14 @@ def known_moments(variables: dict[str, dict[str, float]], columns: Sequence[str]
 
 @dataclass(frozen=True)
 class _Worker:
-    """Figures of one shard's items by finest cluster."""
+    """Computes the moments of one shard's items by finest cluster."""
 
     store: Store
     columns: tuple[str, ...]
     k: int
 
     def __call__(self, shard: int) -> ShardResult:
-        """Write a row a cluster and variable that the shard has."""
+        """Write one row for each cluster in the shard."""
         items = read_table(self.store, layout.part("items", shard), list(self.columns))
         members = read_table(self.store, layout.part("memberships", shard), ["level_1"])
         leaves = members["level_1"].to_numpy().astype(np.int64)
@@ -156,7 +162,7 @@ class _Worker:
 def measure_statistics(
     context: RunContext, shards: Shards, clustering: Clustering, whole: Moments | None
 ) -> Statistics | None:
-    """Return statistics of every cluster of every level; none where the items are not numeric."""
+    """Return the statistics of every cluster of every level; None for other than numeric items."""
     if whole is None:
         return None
     columns = list(context.config.input.columns)

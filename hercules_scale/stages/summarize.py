@@ -1,4 +1,4 @@
-"""Titles and descriptions of every cluster, level on level from the finest."""
+"""Titles and descriptions of every cluster, level by level from the finest."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ from hercules_scale.summarization.prompts import Message, PromptStyle, build_mes
 from hercules_scale.summarization.tokens import EstimatedTokens, ModelTokens, Tokens
 
 LABELLED = "summaries"
-# Share of titles below which a person who asked a model must hear of it.
+# An alarm is raised if the model gave a smaller share of the titles.
 FEW_BY_MODEL = 0.5
 # Plural nouns for items by modality, as prompts name them.
 KINDS = {"text": "texts", "image": "images", "numeric": "rows of numbers", "embedding": "items"}
@@ -66,7 +66,7 @@ class Summaries:
     """Result of summarising.
 
     Attributes:
-        table: A row a cluster, in the order of the clusters.
+        table: One row per cluster, in the order of the clusters.
         embeddings: Vectors of "title. description" in the same order, shape (n, d).
         calls: Files of the table ``llm_calls``.
         items: Items that labels are measured on.
@@ -93,12 +93,12 @@ def summarize_clusters(
 
     Args:
         context: The run.
-        shards: Its items.
-        clustering: Its clusters.
-        model: The language model, started where something is left to ask; see ``open_model``.
-        encode: Embeds labels; see ``open_encoder``.
-        spent: Prompt and completion tokens that the run has taken before.
-        statistics: Figures of the clusters of numeric items.
+        shards: Shards of the run's items.
+        clustering: Clusters of the run.
+        model: The language model, started only if questions are left; see ``open_model``.
+        encode: Function that embeds labels; see ``open_encoder``.
+        spent: Numbers of prompt and completion tokens that the run has used before.
+        statistics: Statistics of the clusters, if items are numeric.
 
     Raises:
         StageError: The model does not start or does not answer at all, or the budget is spent.
@@ -137,7 +137,7 @@ def summarize_clusters(
 
 
 def measured_labels(context: RunContext) -> list[Measured]:
-    """Return measurements of each level that is labelled: groundedness, topic."""
+    """Return the metrics of each labelled level: groundedness and topic alignment."""
     commits = read_commits(context.store, LABELLING, context.fingerprint)
     return [
         {name: (value, n) for name, (value, n) in commit.info.get("measured", {}).items()}
@@ -147,7 +147,7 @@ def measured_labels(context: RunContext) -> list[Measured]:
 
 @dataclass(frozen=True)
 class _Work:
-    """Facts that labels are made from."""
+    """Data that labels are made from."""
 
     context: RunContext
     shards: Shards
@@ -164,7 +164,7 @@ async def _label_levels(
     model: Model | None,
     progress: StageProgress,
 ) -> None:
-    """Label level on level; one event loop for all, since connections belong to it."""
+    """Label level by level in one event loop, since connections belong to it."""
     context = work.context
     ledger = Ledger(context.store)
     ledger.on_call = call_recorder(context.reporter.measure, LABELLING)
@@ -195,12 +195,12 @@ async def _label_levels(
 
 
 def _level(work: _Work, number: int) -> Level:
-    """Return the clusters of a level, and what their labels are chosen by."""
+    """Return the clusters of a level, and the data for choosing their labels."""
     context, config = work.context, work.context.config.summaries
     facts = cluster_facts(context, work.shards, work.clustering, work.source, number)
     of_leaves = ancestors(work.clustering, number)
     said = work.source.said_words(work.clustering, number)
-    # In another language than the items' a label has other words than they.
+    # A label in another language does not share its words with the items.
     grounding = None
     if said is not None and config.language is None:
         grounding = Grounding(said, facts, work.encode)
@@ -220,10 +220,10 @@ def _level(work: _Work, number: int) -> Level:
 def prompt_of(
     context: RunContext, shards: Shards, clustering: Clustering, level: int, cluster_id: int
 ) -> tuple[list[Message], int]:
-    """Return the messages that ask about one cluster, and how many tokens they are.
+    """Return the messages that ask about one cluster, and their number of tokens.
 
     Raises:
-        InputError: The level below has no titles yet, or the model is asked nothing about it.
+        InputError: The level below has no titles yet, or the cluster is withheld from the model.
     """
     config = context.config.summaries
     below = level - 1
@@ -301,7 +301,7 @@ def _commit_level(work: _Work, number: int, level: Level, labels: Labels, ledger
         key=lambda call: (call.cluster_id is None, call.cluster_id or 0, call.attempt),
     )
     calls = pa.Table.from_pylist([asdict(call) for call in own], schemas.LLM_CALLS)
-    # Another owner's model may have answered otherwise.
+    # The owner is in the names, since another owner's model may have answered otherwise.
     owner = None if context.config.summaries.engine == "keyphrases" else context.store.owner
     files = [
         write_table(context.store, layout.work_part(LABELLED, number, owner), table),

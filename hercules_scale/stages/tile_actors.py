@@ -27,11 +27,11 @@ T = TypeVar("T")
 
 
 class TileSource(Protocol):
-    """Source of vectors, tile by tile; travels to the actors."""
+    """Source of vectors, tile by tile; it is sent to the actors."""
 
     @property
     def n_rows(self) -> int:
-        """Vectors in all."""
+        """Number of vectors."""
         ...
 
     @property
@@ -46,13 +46,13 @@ class TileSource(Protocol):
 
 @dataclass(frozen=True)
 class Space:
-    """Source of the vectors that are clustered.
+    """Space in which vectors are clustered.
 
     Attributes:
-        mean: Vector that is subtracted from each, shape (d,).
-        limit: Length that longer vectors are then shortened to.
-        n_far: Number of these.
-        far_rows: The first rows of them.
+        mean: Vector that is subtracted from each vector, shape (d,).
+        limit: Length that longer differences are shortened to.
+        n_far: Number of shortened vectors.
+        far_rows: The first rows of shortened vectors.
     """
 
     mean: NDArray[np.float64]
@@ -61,7 +61,7 @@ class Space:
     far_rows: tuple[int, ...] = ()
 
     def alarms(self, n_rows: int) -> list[str]:
-        """Return an alarm about the vectors that were shortened, where there are any."""
+        """Return an alarm about the vectors that were shortened, if there are any."""
         if not self.n_far:
             return []
         named = ", ".join(map(str, self.far_rows))
@@ -83,7 +83,7 @@ class TileHolder:
         rows = [min(TILE_ROWS, source.n_rows - start) for start in self._starts.values()]
         self._ends = np.cumsum(rows)
         self._problem: StorageError | None = None
-        # Unlinked while open: the file goes with the process.
+        # The file is unlinked while it is open, so that it is deleted when the process ends.
         with tempfile.TemporaryDirectory(prefix="hercules_scale_") as folder:
             shape = (int(self._ends[-1]), source.dimension)
             path = Path(folder) / "vectors"
@@ -114,12 +114,12 @@ class TileHolder:
         """Return the sums of each tile's vectors as they were read, and counts of lengths.
 
         Args:
-            limit: Length from which on vectors are left out of the sums.
+            limit: Vectors of this length or more are left out of the sums.
 
         Raises:
-            InputError: A number is NaN or infinite. Here and not at the start, because an error in
-                the start of an actor would come without its type.
-            StorageError: The temporary folder has no space for them.
+            InputError: A number is NaN or infinite. It is raised here, since an error in the
+                constructor of an actor would lose its type.
+            StorageError: The temporary folder has no space for the vectors; also raised here.
         """
         if self._problem is not None:
             raise self._problem
@@ -133,7 +133,7 @@ class TileHolder:
         return totals, self._counts
 
     def measure(self, space: Space) -> tuple[float, Int64]:
-        """Return the largest number of the vectors in the space, and counts of their lengths."""
+        """Return the largest absolute number of vectors in the space, and counts of lengths."""
         tiles = TileSet(self.prepare(space))
         return tiles.largest(), tiles.count_lengths()
 
@@ -159,20 +159,20 @@ class TileHolder:
 
 
 def _rough_lengths(vectors: Float32) -> Float32:
-    """Return L2 norms in float32, shape (n,); infinite where squares are too large for it."""
+    """Return L2 norms in float32, shape (n,); infinite where squares overflow."""
     with np.errstate(over="ignore"):
         return np.asarray(np.sqrt(np.einsum("ij,ij->i", vectors, vectors)))
 
 
 def _reserve(path: Path, n_bytes: int) -> None:
-    """Take the disk before it is written through the map, where its lack would be a signal."""
+    """Reserve disk space, since a write to a memory map without space would kill the process."""
     with path.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, n_bytes)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One assignment: what it is by, and which it is in the order of all."""
+    """One assignment: its number in the order of all, its centroids and their offsets."""
 
     number: int
     centroids: Float32
@@ -183,8 +183,8 @@ class Step:
 class TileActor:
     """Assigns and sums the tiles that it holds.
 
-    Every call brings what is needed to make good for a restart: the space, and the assignment
-    before.
+    Every call brings the space and the previous assignment, from which an actor restores its state
+    after a restart.
     """
 
     def __init__(self, source: TileSource, tiles: list[int], metric: str, n_gpus: int) -> None:
@@ -239,19 +239,19 @@ class TileActor:
         return [(tile.first_row, result) for tile, result in zip(tiles, results, strict=False)]
 
     def machine(self) -> tuple[int, int]:
-        """Return the GPUs of this process, and the logical CPUs of its machine."""
+        """Return the numbers of GPUs of this process and of logical CPUs of its machine."""
         return self._n_gpus, joblib.cpu_count()
 
     def run(self, work: Callable[[int], T]) -> T:
-        """Return the result of a function of the GPUs, with all logical CPUs of the machine.
+        """Return the result of a function of the number of GPUs, on all the machine's CPUs.
 
-        The other actors have nothing to do meanwhile.
+        The other actors are idle meanwhile.
         """
         with threads(joblib.cpu_count()):
             return work(self._n_gpus)
 
     def _at(self, space: Space, scale: Scale, before: Step | None) -> TileSet:
-        """Return the tiles as the assignment before left them."""
+        """Return the tiles in their state after the previous assignment."""
         if self._tiles is None:
             self._tiles = hold_tiles(self._holder.prepare(space), self._n_gpus)
         if before is not None and self._last != before.number:

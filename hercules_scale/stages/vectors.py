@@ -1,8 +1,8 @@
-"""The vectors of a run as the clustering loop sees them: in this process, or in actors on Ray.
+"""Vectors of a run for the clustering loop, in this process or in actors on Ray.
 
-Each actor decodes its tiles once into a memory map; its file is unlinked at once, so that the disk
-is free again however the actor ends. An actor that dies is started anew by Ray, decodes its tiles
-again, and repeats the assignment before, so that the results are the same.
+Each actor decodes its tiles once into a memory map. The map's file is unlinked at once, so that its
+disk space is freed however the actor ends. Ray restarts an actor that dies; it decodes its tiles
+again and repeats the previous assignment, so that the results are the same.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import column_vectors, read_table
 
-# Up to here one process is as fast, with all threads of faiss and no actors to start.
+# Up to this many rows one process is as fast: FAISS uses all threads, and no actors are started.
 LOCAL_ROWS = 4 * TILE_ROWS
-# With a GPU, which is faster beyond this.
+# The same limit beside GPUs, which are faster beyond it.
 LOCAL_ROWS_BESIDE_GPUS = TILE_ROWS
-# Beyond this a machine of the cluster with more processors is faster.
+# The same limit beside a machine of the cluster with more processors, which is faster beyond it.
 LOCAL_ROWS_OF_THE_SMALLER = TILE_ROWS // 8
-# If nearly all vectors are the same, the others are not far away within so many of their
-# lengths.
+# Vectors within this many typical lengths of the mean are never far, even if nearly all vectors are
+# the same.
 NEVER_FAR = 4
 
 
 @dataclass(frozen=True)
 class ShardTiles:
-    """Tiles from the shards of a table of vectors; shards nest in tiles."""
+    """Tiles from the shards of a table of vectors; each tile consists of whole shards."""
 
     store: Store
     shards: Shards
@@ -54,7 +54,7 @@ class ShardTiles:
 
     @property
     def n_rows(self) -> int:
-        """Vectors in all."""
+        """Number of vectors."""
         return self.shards.n_items
 
     def read(self, tile: int, out: Float32) -> None:
@@ -76,7 +76,7 @@ def read_vectors(store: Store, shard: int, table: str = "embeddings") -> Float32
 
 
 def local_rows_of() -> int:
-    """Return the largest number of rows that this process does better alone than with tasks."""
+    """Return the largest number of rows for which this process is faster than tasks."""
     return _local_rows(better_machine(), 0)
 
 
@@ -87,8 +87,11 @@ def _local_rows(better: tuple[str, int] | None, n_gpus: float) -> int:
 
 
 def better_machine() -> tuple[str, int] | None:
-    """Return another node if half of its processors are more than this machine has, and how many
-    that half is."""
+    """Return the largest other node, if half of its processors exceed this machine's.
+
+    Returns:
+        Id of the node and half of its processors; None if there is no such node.
+    """
     if not ray.is_initialized():
         return None
     here = ray.get_runtime_context().get_node_id()
@@ -115,22 +118,22 @@ def open_vectors(
 
     For ``squared_l2`` the mean is subtracted: a large common offset costs float32 its digits (with
     100 added to unit vectors, 96% of nearest centroids came out wrong). A few very long vectors
-    would cost the others their digits too: those ``FAR`` times as long as the median have no part
-    in the mean, and those ``FAR`` times as far from the mean as the median are shortened to that
-    distance. For ``cosine`` vectors get unit length and the mean is 0.
+    would cost the others their digits too: vectors ``FAR`` times as long as the median are left out
+    of the mean, and vectors ``FAR`` times as far from the mean as the median are shortened to that
+    distance. For ``cosine``, vectors are scaled to unit length and the mean is 0.
 
     Args:
         source: Source of the vectors.
         metric: ``squared_l2`` or ``cosine``.
-        workers: Actors, at most one a tile and one a processor of the cluster.
+        workers: Number of actors; at most one per tile, and as many as the cluster has CPUs for.
         local_rows: Largest number of rows that this process holds itself, without actors or GPUs;
-            by default fewer where actors have GPUs, or another machine has more processors.
+            by default fewer if actors have GPUs, or another machine has more processors.
         options: Ray's arguments for an actor; by default one CPU.
-        room: Says that actors wait for room, and ends the wait.
+        room: Reports the wait of actors for resources, and limits it.
 
     Raises:
-        InputError: A number is NaN or infinite; it names the rows. Or all numbers are too large
-            for their squares.
+        InputError: A number is NaN or infinite (the message names the rows), or the squares of
+            all numbers overflow.
     """
     n_tiles = -(-source.n_rows // TILE_ROWS)
     options = options or {"num_cpus": 1, "num_gpus": 0}
@@ -145,11 +148,11 @@ def open_vectors(
         yield LocalVectors(holder.vectors), space
         return
     if better and not options["num_gpus"] and source.n_rows <= LOCAL_ROWS:
-        # One process with many processors, as here.
+        # One actor with many processors does the work, as this process would.
         workers = 1
         strategy = NodeAffinitySchedulingStrategy(better[0], soft=True)
         options = {**options, "num_cpus": better[1], "scheduling_strategy": strategy}
-    # An actor more than the cluster has processors for would be waited for without end.
+    # An actor that the cluster has no processors for would be waited for forever.
     have = ray.cluster_resources().get("CPU", 1)
     workers = min(workers, n_tiles, max(1, int(have / options["num_cpus"])))
     actor = TileActor.options(**options)  # type: ignore[attr-defined]
@@ -175,7 +178,7 @@ def open_vectors(
 
 
 Ask = Callable[..., list[Any]]
-"""Calls a method of every holder of tiles, by name with its arguments; gives all results."""
+"""Function that calls a method of every holder of tiles, and returns all results."""
 
 
 def _find_space(ask: Ask, n_rows: int, metric: str) -> tuple[Space, float, Int64]:

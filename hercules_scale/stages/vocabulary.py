@@ -1,7 +1,7 @@
 """Words for clusters of images, from a vocabulary in the images' own space.
 
-A model such as CLIP embeds texts and images into one space. Images as a whole lie apart from texts
-there, so a word is set against where a cluster lies from the mean of all images, not from zero.
+A model such as CLIP embeds texts and images into one space. All images lie apart from all texts
+there, so a word is compared with the difference of a cluster from the mean of all images.
 
 Source: Radford et al., "Learning transferable visual models from natural language supervision"
 (2021); Liang et al., "Mind the gap" (2022).
@@ -34,7 +34,7 @@ class Vocabulary:
     vectors: Float32
 
     def of_level(self, clusters: pa.Table, n_words: int) -> list[list[str]]:
-        """Return the words nearest to each cluster of a level, against all clusters, best first."""
+        """Return the words that best distinguish each cluster of a level, best first."""
         centroids = column_vectors(clusters["centroid"]).astype(np.float64)
         mean = np.average(centroids, axis=0, weights=clusters["n_items"].to_numpy())
         apart = centroids - mean if len(centroids) > 1 else centroids
@@ -44,7 +44,7 @@ class Vocabulary:
 
 
 def read_vocabulary(path: str, storage: StorageConfig) -> list[str]:
-    """Return the words of a text file, one a line, each once.
+    """Return the distinct words of a text file with one word per line.
 
     Raises:
         InputError: There is no such file, or it holds no words or too many.
@@ -66,7 +66,7 @@ def read_vocabulary(path: str, storage: StorageConfig) -> list[str]:
 
 
 def load_vocabulary(context: RunContext) -> Vocabulary | None:
-    """Return the vocabulary that a configuration names, embedded in a process of its own."""
+    """Return the vocabulary that a configuration names, embedded in another process, or None."""
     path = context.config.summaries.vocabulary
     if path is None:
         return None

@@ -1,13 +1,13 @@
-"""The items in the order of the tree, so that any cluster's lie side by side.
+"""Items in the order of the tree, so that the items of any cluster lie side by side.
 
-Clusters follow one another as in the tree, and the items of a finest cluster from the nearest to
-its centroid outwards. So the items of a cluster of any level are one run of rows; its place is
-known from the sizes of the clusters alone, and a page of them is a read of one row group. Each item
-has its vector with it, a byte a number, so that a search for the nearest items can read those of
-near clusters alone.
+Clusters follow one another as in the tree, and the items of a finest cluster are sorted by distance
+from its centroid. So the items of a cluster at any level are consecutive rows. Their place follows
+from the sizes of the clusters alone, and a page of them is read from one row group. Each item is
+stored with its vector, one byte per number, so that a search for the nearest items can read only
+the vectors of near clusters.
 
-Made in two steps: parts of consecutive shards are sorted, then ranges of clusters are merged out of
-the sorted parts. Memory is that of a part, or of one row group of every part.
+The table is made in two steps: parts of consecutive shards are sorted, then ranges of clusters are
+merged from the sorted parts. Memory holds one part, or one row group of every part.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ TABLE = "cluster_items"
 NOT_NUMBERS = ("row", "item_id", "title", "description", "text", "image_uri", "thumbnail")
 # Columns with the vector of each item.
 CODES, SCALES = "embedding_int8", "embedding_scale"
-# Of a part or range; with thumbnails of some kilobytes each, and without. Vectors of more numbers
-# make parts smaller.
+# Rows of a part or range, without thumbnails and with thumbnails of some kilobytes each. Vectors of
+# more than PART_DIMENSION numbers make parts smaller.
 PART_ROWS, IMAGE_PART_ROWS, PART_DIMENSION = 524_288, 65_536, 512
 GROUP_ROWS, IMAGE_GROUP_ROWS = 4_096, 256
 DESCRIPTION_CHARACTERS = 300
@@ -52,12 +52,13 @@ DESCRIPTION_CHARACTERS = 300
 
 @dataclass(frozen=True)
 class TreeOrder:
-    """The finest clusters as they follow one another in the tree.
+    """Order of the finest clusters in the tree.
 
     Attributes:
-        leaves: Their ids in that order, shape (k_1,).
-        starts: Place of the first item of each among all items, and their number, shape (k_1 + 1,).
-        spans: Begin and end of the items of each cluster, for each level, finest first, shape
+        leaves: Ids of the finest clusters in this order, shape (k_1,).
+        starts: Place of each finest cluster's first item, and the number of all items, shape
+            (k_1 + 1,).
+        spans: For each level, finest first: begin and end of the items of each cluster, shape
             (k, 2).
     """
 
@@ -99,8 +100,7 @@ class TreeOrder:
         return ranks
 
     def ranges(self, rows: int) -> NDArray[np.int64]:
-        """Return the places in the order where ranges of about ``rows`` items begin, and its
-        end."""
+        """Return where in the order ranges of about ``rows`` items begin, and its end."""
         which = self.starts[:-1] // rows
         first = np.flatnonzero(np.diff(which, prepend=-1))
         return np.append(first, len(self.leaves))
@@ -108,12 +108,12 @@ class TreeOrder:
 
 @dataclass(frozen=True)
 class Source:
-    """Parts of the table.
+    """Source of the table: files of a run, and their division into parts and ranges.
 
     Attributes:
-        store: Folder of the items.
+        store: Output of the run.
         shards: Files of ``memberships``, ``items``, ``reductions`` and ``embeddings``, shard by
-            shard; an empty list where a table is not there.
+            shard; an empty list for a missing table.
         rows: Rows of each shard.
         order: Order of the clusters.
         target: Folder of parts and ranges.
@@ -129,7 +129,7 @@ class Source:
     def of(
         cls, store: Store, tables: dict[str, list[FileRecord]], order: TreeOrder, target: Store
     ) -> Source:
-        """Return the source out of the published or committed files of a run."""
+        """Return the source for the published or committed files of a run."""
         shards = {
             name: [file.path for file in tables.get(name, [])]
             for name in ("memberships", "items", "reductions", "embeddings")
@@ -144,7 +144,7 @@ class Source:
 
     @cached_property
     def dimension(self) -> int:
-        """Numbers of a vector; 0 where there are none."""
+        """Dimension of vectors; 0 if there are none."""
         files = self.shards["embeddings"]
         if not files:
             return 0
@@ -152,13 +152,13 @@ class Source:
 
     @property
     def part_rows(self) -> int:
-        """Rows of a part or range, about."""
+        """Approximate number of rows in a part or range."""
         if self.of_images:
             return IMAGE_PART_ROWS
         return max(PART_ROWS * PART_DIMENSION // max(self.dimension, PART_DIMENSION), 1)
 
     def parts(self) -> list[range]:
-        """Return consecutive shards."""
+        """Return the consecutive shards of each part."""
         wanted = self.part_rows
         size = max(wanted // max(max(self.rows, default=1), 1), 1)
         return [
@@ -172,7 +172,7 @@ class Source:
 
     @property
     def group_rows(self) -> int:
-        """Rows that are read at a time."""
+        """Number of rows in a row group."""
         return IMAGE_GROUP_ROWS if self.of_images else GROUP_ROWS
 
 
@@ -180,7 +180,7 @@ def write_part(source: Source, part: int) -> tuple[FileRecord, list[int]]:
     """Sort one part.
 
     Returns:
-        Its file, and in it the first row of each range and the number of rows.
+        The file of the part; the first row of each range in it, and its number of rows.
     """
     table = pa.concat_tables([_shard(source, shard) for shard in source.parts()[part]])
     ranks, distances, rows = _keys(table, source.order.ranks)
@@ -193,7 +193,7 @@ def write_part(source: Source, part: int) -> tuple[FileRecord, list[int]]:
 
 
 def write_range(source: Source, number: int, cuts: list[list[int]]) -> FileRecord:
-    """Merge one range of clusters out of the sorted parts.
+    """Merge one range of clusters from the sorted parts.
 
     Args:
         source: Source of the table.
@@ -222,7 +222,7 @@ def write_range(source: Source, number: int, cuts: list[list[int]]) -> FileRecor
 
 
 def to_bytes(vectors: NDArray[np.float32]) -> tuple[pa.Array, pa.Array]:
-    """Return the vectors of shape (n, d) in d bytes each and what a step of a byte is worth."""
+    """Return vectors of shape (n, d) as d signed bytes each, and the scale of each vector."""
     scales = np.abs(vectors).max(axis=1, initial=0) / 127
     steps = np.divide(1, scales, out=np.zeros_like(scales), where=scales > 0)
     codes = np.rint(vectors * steps[:, None]).astype(np.int8)
@@ -232,7 +232,10 @@ def to_bytes(vectors: NDArray[np.float32]) -> tuple[pa.Array, pa.Array]:
 
 
 def from_bytes(table: pa.Table) -> NDArray[np.float32]:
-    """Return the vectors of rows of ``cluster_items``, (n, d), to 1/254 of its largest number."""
+    """Return the vectors of rows of ``cluster_items``, shape (n, d).
+
+    Errors are at most 1/254 of a vector's largest number.
+    """
     column = table[CODES].combine_chunks()
     width = column.type.byte_width
     data = np.frombuffer(column.buffers()[1], np.int8)
@@ -304,7 +307,7 @@ def _merged(runs: list[Iterator[pa.Table]], ranks: NDArray[np.int64]) -> Iterato
         return tuple(each[place] for each in keys[number])
 
     while heads:
-        # Whatever comes no later than the earliest end of what is read has been read.
+        # All rows up to the earliest end among the tables at hand have been read.
         bound = min(key(number, -1) for number in heads)
         taken = []
         for number, table in list(heads.items()):

@@ -21,15 +21,15 @@ READ_THREADS = 16
 
 @dataclass(frozen=True)
 class Commit:
-    """One shard of one stage, done.
+    """Record of a finished shard of a stage.
 
     Attributes:
         shard: Number of the shard.
         fingerprint: Fingerprint of the run that made it.
-        files: Files that it wrote.
+        files: Files of tables that were written.
         info: Small counts that later stages and the report need.
-        kept: Files that it wrote for later stages alone.
-        owner: Number of the lock that it was written under.
+        kept: Files that were written for later stages alone.
+        owner: Number of the lock under which the record was written.
     """
 
     shard: int
@@ -41,15 +41,15 @@ class Commit:
 
     @property
     def all_files(self) -> list[FileRecord]:
-        """Whatever must be there for the commit to hold."""
+        """Files that must exist for the commit to be valid."""
         return [*self.files, *self.kept]
 
 
 def write_commit(store: Store, stage: str, commit: Commit) -> None:
-    """Say that a shard is done; its files are already whole.
+    """Record that a shard is done; its files must be complete.
 
-    The name has the owner of the output in it, so that no record of one who has lost the output
-    takes the place of another's.
+    The name of the record contains the owner of the output, so that an owner that lost the output
+    cannot replace the record of another.
     """
     commit = replace(commit, owner=store.owner)
     store.write_bytes(layout.commit(stage, commit.shard, commit.owner), to_json(asdict(commit)))
@@ -58,7 +58,7 @@ def write_commit(store: Store, stage: str, commit: Commit) -> None:
 def read_commits(store: Store, stage: str, run_fingerprint: str) -> dict[int, Commit]:
     """Return records of one stage by shard; records of another configuration are left out.
 
-    Of several of one shard the last owner's counts.
+    If a shard has several records, the last owner's counts.
     """
     listed = store.list_files(f"{layout.WORK}/commits/{stage}")
     names = [name for name in listed if name.endswith(".json")]
@@ -70,7 +70,7 @@ def read_commits(store: Store, stage: str, run_fingerprint: str) -> dict[int, Co
 
 
 def read_commit(store: Store, stage: str, shard: int, run_fingerprint: str) -> Commit | None:
-    """Return the record of one shard by the present owner; none of another configuration."""
+    """Return the present owner's record of a shard; None if missing or of another run."""
     try:
         commit = _parse(store.read_bytes(layout.commit(stage, shard, store.owner)))
     except FileNotFoundError:
@@ -79,8 +79,7 @@ def read_commit(store: Store, stage: str, shard: int, run_fingerprint: str) -> C
 
 
 def _parse(data: bytes) -> Commit | None:
-    """Return a commit; none where it cannot be read, as of a machine that lost power while it
-    wrote."""
+    """Return a commit; None if it is damaged, such as by a loss of power while it was written."""
     try:
         values = json.loads(data)
         for key in ("files", "kept"):
@@ -96,15 +95,15 @@ def _parse(data: bytes) -> Commit | None:
 def whole_commits(
     store: Store, commits: dict[int, Commit], rewritten: dict[int, Commit] | None = None
 ) -> tuple[dict[int, Commit], list[str]]:
-    """Leave out commits with files that are gone or have another length than was recorded.
+    """Leave out commits with files that are gone or have another length than recorded.
 
     Args:
         store: Output of the run.
         commits: Commits of one stage.
-        rewritten: Commits of a later stage that writes some of the files anew.
+        rewritten: Commits of a later stage that rewrites some of the files.
 
     Returns:
-        The commits with all their files, and the names of files that are gone.
+        The commits with all their files, and the names of files that are gone or cut.
     """
     known = {
         (file.path, file.size_bytes)

@@ -1,4 +1,4 @@
-"""Faults of storage: passing ones are waited out, the others are said in one line."""
+"""Faults of storage: passing ones are waited out, others are explained in one line."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ PASSING_CODES = {
     "ThrottlingException",
     "TooManyRequests",
 }
-# Words of pyarrow for the AWS SDK's errors; an upload that is gone was completed by a call with a
-# answer was lost, or the server forgot it.
+# Messages of pyarrow for the AWS SDK's errors. With NO_SUCH_UPLOAD, the upload was completed by a
+# call with a lost answer, or the server forgot it.
 PASSING_ARROW = re.compile(
     r"AWS Error (NETWORK_CONNECTION|INTERNAL_FAILURE|SERVICE_UNAVAILABLE|SLOW_DOWN|THROTTLING"
     r"|REQUEST_TIMEOUT|NO_SUCH_UPLOAD)|curlCode: |HTTP status (429|50[0234])"
@@ -52,10 +52,10 @@ logger = logging.getLogger(__name__)
 
 
 def is_passing(error: BaseException) -> bool:
-    """Return whether an error is of those that go away: an outage, a time-out, throttling."""
+    """Return whether an error will pass: an outage, a time-out or throttling."""
     for each in _causes(error):
         if isinstance(each, StorageError):
-            # It was waited for long enough.
+            # The storage was already waited for long enough.
             return False
         if isinstance(each, ConnectionError | TimeoutError):
             return True
@@ -70,14 +70,14 @@ def is_passing(error: BaseException) -> bool:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, and those that it was raised for."""
+    """Yield an error and the chain of its causes."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def _response(error: BaseException) -> tuple[int, str]:
-    """Return the status and code of what an object store answered."""
+    """Return the HTTP status and the error code of an object store's answer."""
     answer: Any = getattr(error, "response", None)
     if not isinstance(answer, dict):
         # Google's and Azure's errors have the status alone.
@@ -88,15 +88,15 @@ def _response(error: BaseException) -> tuple[int, str]:
 
 
 def patiently(work: Callable[[], T], seconds: float, place: str) -> T:
-    """Do some work, and again after what passes, with growing delays and jitter.
+    """Do some work, and repeat it after passing faults, with growing delays and jitter.
 
     Args:
-        work: May be done more than once.
-        seconds: Time after the first failure in which it is tried again.
-        place: URI that an error names.
+        work: Function that may be called more than once.
+        seconds: Time after the first failure in which the work is repeated.
+        place: URI for the message of an error.
 
     Raises:
-        StorageError: It still fails after that time, or there is no space.
+        StorageError: The work still fails after that time, or there is no space.
     """
     deadline, delay = None, FIRST_DELAY_SECONDS
     while True:
@@ -129,7 +129,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def explain(error: BaseException, place: str) -> StorageError | None:
-    """Return the remedy for an error that storage raised; nothing where it raised none."""
+    """Return an error with the remedy for a known fault of storage; None for other errors."""
     for each in _causes(error):
         if isinstance(each, StorageError):
             return each

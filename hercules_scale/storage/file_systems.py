@@ -1,7 +1,7 @@
 """File systems of fsspec and pyarrow, by the scheme of a URI and the options of ``storage``.
 
-Credentials are the ambient ones: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL and the
-like, or the machine's role.
+Credentials come from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL
+and so on) or from the machine's role.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import InputError
 
 SCHEMES = {"file": "local", "s3": "s3fs", "gs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
-# An answer may take as long as a busy server needs; delays between attempts grow to 20 seconds,
-# so that ten of them bridge more than half a minute.
+# The time for an answer is enough for a busy server. Delays between attempts grow to 20 seconds, so
+# that ten attempts bridge more than half a minute.
 CONNECT_SECONDS, ANSWER_SECONDS = 10, 60
 ATTEMPTS = 10
 # s3fs repeats each of these five times.
@@ -30,7 +30,7 @@ def split_uri(uri: str) -> tuple[str, str]:
     """Return the scheme of a URI (``file`` for a local path) and its path as fsspec wants it.
 
     Raises:
-        InputError: The scheme is not one that this package reads.
+        InputError: The scheme is unknown.
     """
     scheme, separator, path = uri.partition("://")
     if not separator:
@@ -48,12 +48,12 @@ def open_fsspec(uri: str, scheme: str, options: StorageConfig) -> Any:
     Raises:
         InputError: The scheme's package is not installed.
     """
-    # Their retries and failures are reported by the caller.
+    # The caller reports the retries and failures of these packages.
     for name in ("gcsfs", "adlfs", "azure"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     other = options.endpoint or os.environ.get("STORAGE_EMULATOR_HOST")
     if scheme == "gs" and other:
-        # gcsfs would ask by gRPC what kind of bucket it has, and wait for minutes.
+        # Otherwise gcsfs asks by gRPC for the kind of the bucket, and waits for minutes.
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     try:
         return fsspec.filesystem(scheme, **_fsspec_options(scheme, options))
@@ -76,7 +76,7 @@ def _fsspec_options(scheme: str, asked: StorageConfig) -> dict[str, Any]:
         }
         if asked.virtual_hosts:
             config["s3"] = {"addressing_style": "virtual"}
-        # Named, so that no file system of another endpoint is taken from fsspec's cache.
+        # The endpoint is explicit, so that fsspec's cache does not give another one's file system.
         given = {"endpoint_url": _s3_endpoint(asked), "anon": asked.anonymous or None}
         options["config_kwargs"] = config
         options["client_kwargs"] = {"region_name": asked.region} if asked.region else {}
@@ -110,6 +110,6 @@ def open_arrow_s3(options: StorageConfig) -> pafs.FileSystem:
         connect_timeout=CONNECT_SECONDS,
         request_timeout=ANSWER_SECONDS,
         retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
-        # A file below 5 MB is one request instead of three, and above it parts of 10 MB.
+        # A file below 5 MB takes one request instead of three; larger ones go in parts of 10 MB.
         allow_delayed_open=True,
     )

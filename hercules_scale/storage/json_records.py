@@ -1,6 +1,6 @@
-"""JSON of the records of a run, in one stable form, and checked where it is read.
+"""JSON records of a run, in one stable form, and checked when they are read.
 
-A record may be somebody else's, so that what it names is data.
+A record may come from somebody else, so its content is untrusted data.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hercules_scale.errors import InputError
 from hercules_scale.storage.tables import FileRecord
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
-# Paths that a run of somebody else may name: none outside its own folders.
+# Form of the paths in a record, which may not lead out of the run's folders.
 _PATH = re.compile(r"\w+(/\w[\w.-]*)+", re.ASCII)
 
 
@@ -30,7 +30,7 @@ def fingerprint(value: Any) -> str:
 
 
 def timestamp() -> str:
-    """Return this moment in UTC, as ``run.json`` has it."""
+    """Return the present time in UTC, in the format of ``run.json``."""
     return time.strftime(TIME_FORMAT, time.gmtime())
 
 
@@ -42,7 +42,7 @@ def json_object(name: str, data: bytes) -> dict[str, Any]:
         data: Its content.
 
     Raises:
-        InputError: It holds something else.
+        InputError: The file holds something else.
     """
     try:
         value = json.loads(data)
@@ -61,11 +61,11 @@ def json_object(name: str, data: bytes) -> dict[str, Any]:
 
 
 def file_record(record: Any, folders: tuple[str, ...]) -> FileRecord:
-    """Return the record of a file, which lies in one of some folders.
+    """Return the record of a file in one of some folders.
 
     Raises:
-        ValueError: It lies elsewhere.
-        TypeError: It is no such record.
+        ValueError: The file lies elsewhere.
+        TypeError: The value is no such record.
     """
     file = FileRecord(**record)
     if not (_PATH.fullmatch(file.path) and file.path.partition("/")[0] in folders):

@@ -1,9 +1,9 @@
-"""One run at a time on an output: a lock that its owner keeps fresh, and loses when it is dead.
+"""Lock that allows one run at a time on an output; its owner keeps it fresh, or loses it.
 
-Locks are numbered, and the highest number is the one that holds, so that a dead owner's is taken
-over with nothing but the conditional creation of the next: of two that try, one wins. The highest
-is never deleted, and who ends leaves one without a holder, so that neither an owner before it nor
-what an owner has left at work can take the output for its own again.
+Locks are numbered, and the highest number holds. To take over from a dead owner, a run creates the
+next number, on condition that it does not exist: of two runs that try, one wins. The highest number
+is never deleted, and an owner that ends leaves a lock without a holder. So neither an earlier owner
+nor workers that it left behind can write to the output again.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from hercules_scale.storage.json_records import TIME_FORMAT, timestamp, to_json
 from hercules_scale.storage.store import Store
 
 HEARTBEAT_SECONDS = 30.0
-# Longer than an outage is waited for, in which no heartbeat can be written.
+# Longer than the wait for an outage, during which no heartbeat can be written.
 STALE_SECONDS = 300.0
-# Time after which both of two writers have written, if creation is not conditional.
+# Time after which both of two competing writers have written, if creation is not conditional.
 READ_BACK_SECONDS = 3.0
 TURNS = 5
 
@@ -38,7 +38,7 @@ Record = dict[str, Any]
 
 
 class Lock:
-    """The lock of one output, held by this process.
+    """Lock of one output, held by this process.
 
     Attributes:
         store: The output, to write to under this lock.
@@ -53,7 +53,7 @@ class Lock:
         self._thread.start()
 
     def check(self) -> None:
-        """Make sure that the output is still this run's.
+        """Check that this run still owns the output.
 
         Raises:
             StorageError: Another run took it over.
@@ -61,14 +61,15 @@ class Lock:
         if self._lost is None:
             self._refresh()
         if self._lost is not None:
-            by = f", {_describe(self._lost)}," if self._lost else " that has removed its lock"
+            known = self._lost.get("token") is not None
+            by = f", {_describe(self._lost)}," if known else " that has removed its lock"
             raise StorageError(
                 f"{self.store.uri}: was taken over by another run{by} since nothing was heard of "
                 f"this one for {STALE_SECONDS / 60:.0f} minutes; let that one finish"
             )
 
     def release(self) -> None:
-        """Let others have it; workers that are still busy for this owner write no more."""
+        """Release the lock; workers that are still busy for this owner can write no more."""
         self._ended.set()
         self._thread.join()
         if self._lost is None and self._create_released():
@@ -87,7 +88,7 @@ class Lock:
 
     def _keep_fresh(self) -> None:
         while not self._ended.wait(HEARTBEAT_SECONDS):
-            # The storage may be away for a while; whoever needs it next will say so.
+            # The storage may be unavailable for a while; the next call that needs it reports it.
             with suppress(Exception):
                 self._refresh()
 
@@ -106,7 +107,7 @@ def hold_lock(store: Store, warn: Callable[[str], object]) -> Iterator[Lock]:
 
     Args:
         store: The output.
-        warn: Called where the storage cannot create a file on condition that there is none.
+        warn: Called with a message if the storage has no conditional creation of files.
 
     Raises:
         StorageError: Another run holds it; the message names it.
@@ -133,8 +134,7 @@ def hold_lock(store: Store, warn: Callable[[str], object]) -> Iterator[Lock]:
 
 
 def held_by(store: Store) -> tuple[str, bool] | None:
-    """Return the holder of an output's lock, in words, and whether it is alive; None if there is
-    none."""
+    """Return the holder of a lock in words, and whether it is alive; None without a holder."""
     newest = _newest(store)
     if newest is None or newest[1].get("released") or newest[1]["token"] is None:
         return None
@@ -142,7 +142,7 @@ def held_by(store: Store) -> tuple[str, bool] | None:
 
 
 def _acquire(store: Store, owner: Record) -> int:
-    """Return the number of the lock that was created."""
+    """Create the next lock, and return its number."""
     data = to_json(owner)
     for _ in range(TURNS):
         newest = _newest(store)
@@ -152,7 +152,7 @@ def _acquire(store: Store, owner: Record) -> int:
                 raise StorageError(_refusal(store, newest[1]))
             number = int(PurePosixPath(newest[0]).stem) + 1
         name = layout.lock(number)
-        # An answer that was lost may have been a yes.
+        # The lock may have been created although the storage's answer was lost.
         if store.create(name, data) or store.read_bytes(name) == data:
             for older in store.lock_names():
                 if older < name:
@@ -162,7 +162,7 @@ def _acquire(store: Store, owner: Record) -> int:
 
 
 def _newest(store: Store) -> tuple[str, Record] | None:
-    """Return the lock that holds, by name, and what it says; nothing where there is none."""
+    """Return the name and the record of the lock that holds; None if there is none."""
     for _ in range(TURNS):
         names = store.lock_names()
         if not names:
@@ -170,7 +170,7 @@ def _newest(store: Store) -> tuple[str, Record] | None:
         try:
             data = store.read_bytes(names[-1])
         except FileNotFoundError:
-            # Taken over a moment ago.
+            # The lock was taken over a moment ago.
             continue
         held: Record = {"token": None}
         with suppress(ValueError, TypeError):
@@ -207,8 +207,7 @@ def _this_process() -> Record:
 
 
 def _machine() -> str | None:
-    """Return the name of the space of process ids that this process can look up; nothing where not
-    known."""
+    """Return a name for the process ids that this process can look up; None if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -217,7 +216,7 @@ def _machine() -> str | None:
 
 
 def _is_dead(held: Record) -> bool:
-    """Return whether the process is known to have ended, or nothing was heard of it for long."""
+    """Return whether the holder has ended, or has not been heard of for too long."""
     if held.get("released"):
         return True
     machine = _machine()
@@ -229,5 +228,5 @@ def _is_dead(held: Record) -> bool:
         same = abs(process.create_time() - held["process_created"]) < 1
         return not same or process.status() == psutil.STATUS_ZOMBIE
     except (psutil.NoSuchProcess, KeyError, ValueError, TypeError):
-        # Gone; or it lost power while it wrote, and the lock is empty or cut off.
+        # The process is gone, or a loss of power left the lock empty or cut off.
         return True

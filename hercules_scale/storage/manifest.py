@@ -18,14 +18,14 @@ _PART = re.compile(r"\w+/part-(\d{6,})(-\d{6,})?\.parquet", re.ASCII)
 
 
 def check_free(store: Store, key: str) -> None:
-    """Refuse a folder that holds something else than a run, or what is left of its beginning.
+    """Refuse a folder that holds something else than a run or the beginning of one.
 
     Args:
         store: The folder.
-        key: The user's name for it.
+        key: The option that names the folder, for messages.
 
     Raises:
-        InputError: It holds something else; the message names it.
+        InputError: The folder holds something else; the message names it.
     """
     names = store.list_folder("")
     if layout.RUN in names:
@@ -43,10 +43,10 @@ def check_free(store: Store, key: str) -> None:
 
 
 def publish(store: Store, tables: dict[str, list[FileRecord]], run_fingerprint: str) -> None:
-    """Write the manifest, then the mark of success, each unless it is there.
+    """Write the manifest, then the mark of success, each unless it exists.
 
-    Files that an owner before wrote and did not commit go first, since people read a table as all
-    files of its folder.
+    Uncommitted files of earlier owners are deleted first, since people read all files of a folder
+    as one table.
 
     Raises:
         StorageError: Another run published here meanwhile.
@@ -66,21 +66,22 @@ def publish(store: Store, tables: dict[str, list[FileRecord]], run_fingerprint: 
                 f"{store.uri}: another run has published here meanwhile, and what it published "
                 "stays; give another output.path"
             )
-        # Of an attempt that was stopped before the mark.
+        # The manifest is from an attempt that was stopped before the mark.
         store.write_bytes(layout.MANIFEST, manifest)
     store.create(layout.SUCCESS, b"")
 
 
 def replace_table(store: Store, table: str, files: list[FileRecord]) -> None:
-    """Have the manifest of a finished run list other files of a table, then delete the old ones.
+    """Replace the files of a table in the manifest of a finished run, then delete the old files.
 
-    They go at once, since people read a table as all files of its folder; who has opened the run
-    reads the manifest anew (``read_files``). The caller holds the lock of the output.
+    They are deleted at once, since people read all files of a folder as one table. Readers that
+    have opened the run read the manifest again (``read_files``). The caller must hold the lock of
+    the output.
 
     Args:
         store: Output of the run.
         table: Name of the table.
-        files: Its files from now on; new ones have names by ``next_part``.
+        files: New list of the table's files; ``next_part`` numbers new ones.
     """
     manifest = json.loads(store.read_bytes(layout.MANIFEST))
     manifest["tables"][table] = [asdict(file) for file in files]
@@ -89,13 +90,12 @@ def replace_table(store: Store, table: str, files: list[FileRecord]) -> None:
 
 
 def next_part(store: Store, table: str, least: int = 0) -> int:
-    """Return the number of a new file of a table: above all that are there, and at least a given
-    one."""
+    """Return the number for a new file of a table: above all others, and at least ``least``."""
     return max([least - 1, *map(number_of, store.list_files(table))]) + 1
 
 
 def number_of(path: str) -> int:
-    """Return the number of a file of a table; -1 where its name is none of ours."""
+    """Return the number of a file of a table; -1 if its name has another form."""
     found = _PART.fullmatch(path)
     return -1 if found is None else int(found[1])
 
@@ -107,7 +107,7 @@ def _has_owner(path: str) -> bool:
 
 
 def _delete_others(store: Store, table: str, files: list[FileRecord]) -> None:
-    """Delete the files of a table, by their names, but for some."""
+    """Delete the files of a table, known by their names, except the given ones."""
     kept = {file.path for file in files}
     for name in store.list_files(table):
         if name not in kept and number_of(name) >= 0:

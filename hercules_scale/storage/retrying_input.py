@@ -1,4 +1,4 @@
-"""A large remote file that is read piece by piece, each again after what passes."""
+"""Large remote file that is read in pieces, each read being repeated after passing faults."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from hercules_scale.storage.faults import patiently
 
 
 class PatientInput(io.RawIOBase):
-    """A file of an object store, to read from any place in it.
+    """File of an object store that can be read from any place in it.
 
     Args:
         system: The file system.
         path: Path of the file there.
-        seconds: Time after the first failure in which a read is tried again.
-        place: URI that an error names.
+        seconds: Time after the first failure in which a read is repeated.
+        place: URI for the message of an error.
 
     Raises:
-        FileNotFoundError: There is none.
+        FileNotFoundError: There is no such file.
     """
 
     def __init__(self, system: pafs.FileSystem, path: str, seconds: float, place: str) -> None:
@@ -58,7 +58,7 @@ class PatientInput(io.RawIOBase):
         return data
 
     def readinto(self, buffer: Any, /) -> int:
-        """Fill a buffer as far as there is something."""
+        """Fill a buffer with as many bytes as are left, and return their number."""
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)

@@ -1,4 +1,4 @@
-"""The content of ``run.json``, once it is known to be safe to act on."""
+"""Content of ``run.json``, checked so that it is safe to act on."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from hercules_scale.storage import layout
 from hercules_scale.storage.json_records import json_object
 from hercules_scale.storage.store import Store
 
-# Raised when a stage leaves other files, records or counts than before for a later one to read.
+# Increased when a stage begins to leave other files, records or counts to later stages.
 FORMAT = 4
-# Members of ``run.json`` that the record of progress has in its place.
+# Members of ``run.json`` that are replaced by the record of progress.
 PROGRESS_KEYS = ("alarms", "stages", "seen_at")
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 _STAGE = re.compile(r"\w[\w .-]*(/\w[\w .-]*)*", re.ASCII)
-# Members of ``run.json`` that are read by name, those first that every run has.
+# Members of ``run.json`` that are read by name; every run has the first ones.
 _NEEDED = {"config": dict, "status": str, "started_at": str, "versions": dict, "inputs": list}
 _MEMBERS: dict[str, type] = _NEEDED | {
     "seen_at": str,
@@ -36,14 +36,14 @@ _KINDS = {dict: "an object", str: "text", list: "a list", int: "a whole number"}
 
 
 def read_run(store: Store) -> dict[str, Any]:
-    """Return the content of ``run.json``, once it is known to be safe to act on.
+    """Return the content of ``run.json``, checked so that it is safe to act on.
 
-    A run may be somebody else's, so that what it names is data: no path of it leads out of its
-    folder, and what reaches out or executes comes from the caller.
+    A run may come from somebody else, so its content is untrusted data: no path in it leads out of
+    its folder, and only the caller names hosts to ask and code to execute.
 
     Raises:
         FileNotFoundError: There is no run.
-        InputError: The file is of something else, or damaged.
+        InputError: The file belongs to something else, or is damaged.
     """
     name, data = f"{store.uri}/{layout.RUN}", store.read_bytes(layout.RUN)
     record = json_object(name, data)
@@ -66,14 +66,14 @@ def read_run(store: Store) -> dict[str, Any]:
 
 
 def run_config(store: Store, record: dict[str, Any]) -> ResolvedConfig:
-    """Return the configuration of a run, at the place where it lies now.
+    """Return the configuration of a run, with its present location as the output.
 
     Args:
         store: Output of the run.
         record: Result of ``read_run``.
 
     Raises:
-        InputError: It is none of this version.
+        InputError: The configuration is not valid in this version.
     """
     try:
         config = parse_config(record["config"] | {"output": {"path": store.uri}})
@@ -87,11 +87,11 @@ def run_config(store: Store, record: dict[str, Any]) -> ResolvedConfig:
 
 
 def read_record(store: Store) -> dict[str, Any]:
-    """Return the content of ``run.json``, and how far the run has come since.
+    """Return the content of ``run.json``, updated with the progress since it was written.
 
     Raises:
         FileNotFoundError: There is no run.
-        InputError: The files are of something else, or damaged.
+        InputError: The files belong to something else, or are damaged.
     """
     record = read_run(store)
     with suppress(FileNotFoundError):
@@ -105,7 +105,7 @@ def read_record(store: Store) -> dict[str, Any]:
 
 
 def _check_members(name: str, record: dict[str, Any]) -> None:
-    """Refuse a record without what every run has, or with members of other types."""
+    """Refuse a record that lacks members of every run, or has members of other types."""
     sections = {f"config.{key}": value for key, value in record["config"].items()}
     needed = {**_NEEDED, "config.input": dict}
     for key, kind in {**_MEMBERS, **dict.fromkeys(sections, dict), "config.input": dict}.items():

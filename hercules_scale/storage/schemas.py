@@ -20,9 +20,9 @@ EVALUATIONS = pa.schema(
         ("metric", pa.string()),
         ("basis", pa.string()),
         ("value", pa.float64()),
-        # Items, clusters or labelled items that the figure is of.
+        # Number of items, clusters or labelled items that the figure describes.
         ("n", pa.int64()),
-        # Ends of its 95% confidence interval; null where it is exact.
+        # Ends of the figure's 95% confidence interval; null if it is exact.
         ("low", pa.float64()),
         ("high", pa.float64()),
     ]
@@ -103,13 +103,13 @@ NUMERIC_STATS = pa.list_(
 )
 
 
-# Of a piece of the input; the positions of its rows count rejected ones too.
+# Rejected rows of a piece of the input; positions count all rows of the piece.
 SCANNED_REJECTED = pa.schema([("position", pa.int64()), *REJECTED])
 
-# Hash of the owner; null where there is none.
+# Owners of a piece's items, as hashes; null for an item without an owner.
 SCANNED_OWNERS = pa.schema([("position", pa.int64()), ("owner", pa.uint64())])
 
-# Source of the label of a cluster that is too small to say what it is about.
+# Value of ``summary_source`` for a cluster that is too small to show its content.
 WITHHELD = "withheld"
 
 
@@ -128,12 +128,12 @@ def _of_items(
 
 
 def scanned(modality: str, numbers: tuple[str, ...], dimension: int, with_text: bool) -> pa.Schema:
-    """Return usable items of one piece of the input.
+    """Return the schema of the usable items of one piece of the input.
 
     Args:
         modality: Modality of the items.
-        numbers: Its numeric columns.
-        dimension: Length of the vectors that the user brings; else 0.
+        numbers: Numeric columns.
+        dimension: Dimension of the vectors that the user brings; else 0.
         with_text: Whether there are texts.
     """
     own = _of_items(modality, numbers, dimension, with_text)
@@ -141,7 +141,7 @@ def scanned(modality: str, numbers: tuple[str, ...], dimension: int, with_text: 
 
 
 def items(modality: str, numbers: tuple[str, ...], with_text: bool) -> pa.Schema:
-    """Return the items; vectors that the user brought are in ``embeddings``."""
+    """Return the schema of the items; vectors that the user brought are in ``embeddings``."""
     names = ("item_id", "title", "description")
     own = _of_items(modality, numbers, 0, with_text)
     return pa.schema([("row", pa.int64()), *((name, pa.string()) for name in names), *own])
@@ -158,7 +158,7 @@ def labels(label_columns: list[str]) -> pa.Schema:
 
 
 def embeddings(dimension: int) -> pa.Schema:
-    """Return the vectors of the items."""
+    """Return the schema of the vectors of the items."""
     return pa.schema(
         [
             ("row", pa.int64()),
@@ -169,33 +169,33 @@ def embeddings(dimension: int) -> pa.Schema:
 
 
 def assigner(dimension: int) -> pa.Schema:
-    """Return schema of an assigner of embeddings to clusters."""
+    """Return the schema of an assigner of embeddings to clusters."""
     return pa.schema(
         [
-            # mean: what is taken off an embedding, with the length that longer ones are then
-            # shortened to; cell: what it is assigned by, with the cluster of level 1 that comes of
-            # it; cluster: a centroid, less the mean.
+            # mean: vector that is subtracted from an embedding, with the length that longer
+            # differences are shortened to; cell: centroid that they are assigned to, with its
+            # cluster of level 1; cluster: centroid minus the mean.
             ("role", pa.string()),
             ("level", pa.int16()),
             ("cluster_id", pa.int32()),
             ("parent_cluster_id", pa.int32()),
-            # Added to the squared L2 distance to a cell; of the mean, that length.
+            # For a cell, term that is added to its squared L2 distance; for the mean, the length.
             ("offset", pa.float32()),
             ("vector", pa.list_(pa.float32(), dimension)),
         ]
     )
 
 
-# Columns of ``clusters`` about its label.
+# Columns of ``clusters`` about the labels.
 LABEL = pa.schema(
     [
         ("title", pa.string()),
         ("description", pa.string()),
         ("summary_status", pa.string()),
         ("summary_error", pa.string()),
-        # model; keyphrases where they fit the cluster better or the model failed; or withheld.
+        # model; keyphrases, if they fit the cluster better or the model failed; or withheld.
         ("summary_source", pa.string()),
-        # Share of items, none of them in a prompt, that lie nearer to it than to its siblings.
+        # Share of items, none of them in a prompt, that are nearer to this label than to siblings'.
         ("summary_score", pa.float32()),
         ("groundedness", pa.float32()),
         ("keyphrases", pa.list_(pa.string())),
@@ -204,7 +204,7 @@ LABEL = pa.schema(
 
 
 def clusters(dimension: int, description_dimension: int, components: int) -> pa.Schema:
-    """Return the clusters of every level."""
+    """Return the schema of the clusters of every level."""
     return pa.schema(
         [
             ("level", pa.int16()),
@@ -225,7 +225,7 @@ def clusters(dimension: int, description_dimension: int, components: int) -> pa.
 
 
 def memberships(n_levels: int) -> pa.Schema:
-    """Return the cluster of every item at every level."""
+    """Return the schema of the cluster of every item at every level."""
     levels = range(1, n_levels + 1)
     return pa.schema(
         [
@@ -239,7 +239,7 @@ def memberships(n_levels: int) -> pa.Schema:
 
 
 def reductions(components: int) -> pa.Schema:
-    """Return principal components of the items' vectors."""
+    """Return the schema of the principal components of the items' vectors."""
     return pa.schema(
         [
             ("row", pa.int64()),
@@ -252,14 +252,14 @@ def reductions(components: int) -> pa.Schema:
 def cluster_items(
     n_levels: int, components: int, n_numbers: int, modality: str, dimension: int
 ) -> pa.Schema:
-    """Return the columns of items as the explorer shows them, a cluster's items side by side.
+    """Return the schema of items for the explorer, with the items of a cluster side by side.
 
     Args:
-        n_levels: Levels of clusters.
-        components: Principal components; 0 where there is no map.
-        n_numbers: Numeric columns of the table ``items``.
+        n_levels: Number of levels of clusters.
+        components: Number of principal components; 0 if there is no map.
+        n_numbers: Number of numeric columns of the table ``items``.
         modality: Modality of the items.
-        dimension: Numbers of a vector, a byte each; 0 where there are none.
+        dimension: Dimension of vectors, which take a byte per number; 0 if there are none.
     """
     own: list[tuple[str, pa.DataType]] = [("description", pa.string())]
     if n_numbers:

@@ -1,4 +1,4 @@
-"""A run without an output of its own, in a temporary folder that goes with whoever refers to it."""
+"""Temporary folder for a run without an output, deleted with the last reference to it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PICKLED_BYTES = 1 << 30
 class ScratchFolder:
     """A temporary folder of one run, deleted with the last reference to it.
 
-    A copy is the same folder, and a pickle holds the run's files.
+    A copy refers to the same folder, and a pickle holds the run's files.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class ScratchFolder:
         """Return the files that a finished run is read from, by name.
 
         Raises:
-            InputError: It is more than a pickle should hold.
+            InputError: The files are too large for a pickle.
         """
         root = Path(self.run)
         names = [path.relative_to(root) for path in root.rglob("*") if path.is_file()]
@@ -66,6 +66,6 @@ def _unpacked(files: dict[str, bytes]) -> ScratchFolder:
 
 
 def _remove(path: str, owner: int) -> None:
-    # A forked process has a copy of whoever refers to the folder, and ends before the owner.
+    # A forked process also has a reference to the folder, and ends before the owner.
     if os.getpid() == owner:
         shutil.rmtree(path, ignore_errors=True)

@@ -1,8 +1,8 @@
-"""One folder on a file system or object store, by URI.
+"""Folder on a file system or object store, by URI.
 
-Bulk data goes through pyarrow's file systems; listing, small files and conditional creation
-through fsspec. Both try again after what passes, and on top of it each call here is repeated for
-``storage.retry_seconds``.
+Bulk data goes through pyarrow's file systems; listing, small files and conditional creation go
+through fsspec. Both repeat requests after passing faults; in addition, each call here is repeated
+for ``storage.retry_seconds``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from hercules_scale.storage.retrying_input import PatientInput
 
 CREATED_BEFORE = ("PreconditionFailed", "ConditionalRequestConflict", "412")
 HASTY_SECONDS = 5.0
-# Of a file that is being written, so that it is not taken for data.
+# Suffix of files that are being written, so that they are not read as data.
 UNFINISHED = ".tmp"
 
 _LOCK = re.compile(r"\d{6,}\.json", re.ASCII)
@@ -48,13 +48,13 @@ T = TypeVar("T")
 
 
 class Store:
-    """A folder by URI, with paths relative to it.
+    """Folder by URI, with paths relative to it.
 
     Args:
         uri: A local path, ``s3://bucket/folder``, ``gs://...`` or ``az://...``.
-        options: Access to it; by default that of the environment.
-        owner: Number of the lock that it is written under; 0 is none. Each write and deletion makes
-            sure that no higher one is there, in workers too.
+        options: Access to the folder; by default from the environment.
+        owner: Number of the lock under which it is written; 0 for none. Each write and deletion,
+            also in workers, checks that there is no lock with a higher number.
 
     Raises:
         InputError: The scheme is unknown, or its package is not installed.
@@ -74,7 +74,7 @@ class Store:
 
     @property
     def hasty(self) -> Store:
-        """The same folder, for a caller who waits for no outage."""
+        """The same folder, with a wait of only a few seconds for outages."""
         seconds = min(self.options.retry_seconds, HASTY_SECONDS)
         options = self.options.model_copy(update={"retry_seconds": seconds})
         return Store(self.uri, options, self.owner)
@@ -104,10 +104,10 @@ class Store:
         return pafs.PyFileSystem(pafs.FSSpecHandler(self.fsspec))
 
     def patiently(self, work: Callable[[], T]) -> T:
-        """Do some work with the storage, and again after what passes.
+        """Do some work with the storage, and repeat it after passing faults.
 
         Raises:
-            StorageError: It fails for longer than ``storage.retry_seconds``, or there is no space.
+            StorageError: It fails for ``storage.retry_seconds``, or there is no space.
         """
         return patiently(work, self.options.retry_seconds, self.uri)
 
@@ -117,11 +117,11 @@ class Store:
         return [f"{layout.LOCKS}/{name}" for name in sorted(names)]
 
     def check_owner(self) -> None:
-        """Make sure that the lock that this is written under still holds.
+        """Check that the lock under which this store is written still holds.
 
         Raises:
-            StorageError: Another run took the output over, whether or not it is still there, or
-                the owner of the lock has ended.
+            StorageError: Another run has taken over the output, even if it has ended since, or the
+                owner of the lock has ended.
         """
         if self.owner and self.lock_names()[-1:] != [layout.lock(self.owner)]:
             raise StorageError(
@@ -138,15 +138,15 @@ class Store:
         return self.patiently(lambda: bool(self.fsspec.exists(self.path(name))))
 
     def read_bytes(self, name: str) -> bytes:
-        """Return a small file, whole.
+        """Return the content of a small file.
 
         Raises:
-            FileNotFoundError: There is none.
+            FileNotFoundError: There is no such file.
         """
         return self.patiently(lambda: bytes(self.fsspec.cat_file(self.path(name))))
 
     def read_range(self, name: str, start: int, length: int) -> bytes:
-        """Return some bytes of a large file."""
+        """Return ``length`` bytes of a large file from offset ``start``."""
 
         def read() -> bytes:
             with self.arrow.open_input_file(self.path(name)) as stream:
@@ -167,8 +167,8 @@ class Store:
         """Write a small file unless it exists, in one conditional step.
 
         Returns:
-            Whether this call made the file. Where an answer of the storage was lost it may have,
-            and not know; compare what is there.
+            Whether this call made the file. False may be wrong if an answer of the storage was
+            lost; compare the content.
         """
         path = self.path(name)
         if self.is_local:
@@ -178,7 +178,7 @@ class Store:
         except FileExistsError:
             return False
         except OSError as error:
-            # s3fs has no type of its own for every failed precondition.
+            # s3fs does not have its own type for every failed precondition.
             response = getattr(error.__cause__, "response", {})
             if response.get("Error", {}).get("Code") in CREATED_BEFORE:
                 return False
@@ -194,7 +194,7 @@ class Store:
 
     @cached_property
     def creates_conditionally(self) -> bool:
-        """Whether ``create`` of a file that exists is refused; tried out on an object store."""
+        """Whether ``create`` refuses a file that exists; object stores are tested for it."""
         if self.is_local:
             return True
         name = layout.stage_file("probe", uuid.uuid4().hex)
@@ -222,13 +222,13 @@ class Store:
 
     @contextmanager
     def _written_beside(self, path: str, keep: bool = True) -> Iterator[Path]:
-        """Provide a name to write a file under, which takes its place once it is whole."""
+        """Provide a temporary path for a file, which moves to its place once it is complete."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}{UNFINISHED}")
         try:
             yield temporary
-            # After a loss of power, too, there is the whole file or none.
+            # Even after a loss of power, there is either the whole file or none.
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             if keep:
@@ -238,14 +238,14 @@ class Store:
             temporary.unlink(missing_ok=True)
 
     def find(self, folder: str) -> dict[str, dict[str, Any]]:
-        """Return listing of the files under a folder, or of one file, by full path.
+        """Return the listing of the files under a folder, or of one file, by full path.
 
         Raises:
-            FileNotFoundError: There is none, where the storage tells.
+            FileNotFoundError: There is no such folder or file; not every storage raises it.
         """
         found: Any = self.fsspec.find(self.path(folder), detail=True)
         if isinstance(found, list):
-            # Of one file adlfs gives the name alone.
+            # For a single file, adlfs gives only the name.
             found = {name: self.fsspec.info(name) for name in found}
         return dict(found)
 
@@ -254,8 +254,7 @@ class Store:
         return sorted(self.list_sizes(folder))
 
     def list_folder(self, folder: str) -> list[str]:
-        """Return the names of the files and folders right in a folder, sorted; none where there is
-        none."""
+        """Return the sorted names of files and folders directly in a folder, if it exists."""
         path = self.path(folder)
         try:
             found = self.patiently(lambda: self.fsspec.ls(path, detail=False))
@@ -287,9 +286,9 @@ class Store:
         self.patiently(delete)
 
     def delete_unfinished(self) -> None:
-        """Delete what our writers that were killed left behind, in the folders of a run alone.
+        """Delete unfinished files of killed writers, only in the folders of a run.
 
-        Object stores hold nothing of it.
+        Object stores have no such files.
         """
         if not self.is_local:
             return
@@ -301,20 +300,20 @@ class Store:
                 path.unlink(missing_ok=True)
 
     def open_input(self, name: str) -> Any:
-        """Return a large file to read from any place in it."""
+        """Open a large file that can be read from any place in it."""
         if self.is_local:
             return self.arrow.open_input_file(self.path(name))
         return PatientInput(self.arrow, self.path(name), self.options.retry_seconds, self.uri)
 
     @contextmanager
     def open_output(self, name: str) -> Iterator[Any]:
-        """Provide a binary stream to write a large file, which is whole once it is closed.
+        """Provide a binary stream to write a large file, which is complete once it is closed.
 
-        A local file appears then, and not at all after an error; an object store may keep the
-        beginning of one that failed.
+        A local file appears only then, and not at all after an error; an object store may keep the
+        beginning of a file that failed.
         """
         if not self.is_local:
-            # An object that was written cannot be taken back, so that this is the last moment.
+            # This is the last moment for the check, since a written object cannot be taken back.
             self.check_owner()
             with self.arrow.open_output_stream(self.path(name)) as stream:
                 yield stream

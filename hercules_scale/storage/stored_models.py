@@ -18,13 +18,13 @@ from hercules_scale.models.sizes import sizes_in_folder
 from hercules_scale.storage.faults import reason_of
 from hercules_scale.storage.store import Store
 
-# Files of weights, which a tokenizer does without.
+# Files of weights, which a tokenizer does not need.
 WEIGHTS = ("*.safetensors", "*.bin", "*.gguf", "*.pt", "*.pth", "*.onnx", "*.msgpack", "*.h5")
 COPY_BYTES = 16 << 20
-# Of these a loader takes the first that there are.
+# A loader takes the first of these groups that has files.
 LOADED = (("*.safetensors",), ("pytorch_model*.bin", "*.pt", "*.pth"))
 OTHER_FORMATS = ("onnx", "openvino", "original")
-# A process with the libraries takes one; a model of less than four fits wherever they do.
+# Memory of the libraries in a process, and the total below which no memory is reserved.
 LIBRARIES_GIB, SMALL_GIB = 1.0, 4.0
 # One of these is in every model's folder.
 DESCRIPTIONS = ("config.json", "modules.json")
@@ -33,7 +33,7 @@ DESCRIPTIONS = ("config.json", "modules.json")
 def local_model(
     source: str, storage: StorageConfig | None = None, with_weights: bool = True
 ) -> str:
-    """Return a model's folder or model-hub id, its folder copied here where it is on a store.
+    """Return a model's local folder or model-hub id; copy a folder of an object store here.
 
     Args:
         source: A local folder, a model-hub id, or the URI of a folder.
@@ -70,7 +70,7 @@ def local_model(
 
 
 def check_source(key: str, source: str, storage: StorageConfig | None = None) -> None:
-    """Refuse a model that this machine cannot have: of an object store or of a model hub.
+    """Refuse a model that this machine cannot load from an object store or a model hub.
 
     Raises:
         ConfigError: The folder cannot be read or holds no model, or the hub does not give it.
@@ -86,7 +86,7 @@ def check_source(key: str, source: str, storage: StorageConfig | None = None) ->
 
 
 def model_gib(source: str, storage: StorageConfig | None = None) -> float:
-    """Return the memory that a process with a model takes, where it takes much.
+    """Estimate the memory of a process with a model.
 
     It may hold the weights twice: 16-bit files are loaded as float32 where a processor does not
     compute in bfloat16.
@@ -105,7 +105,7 @@ def model_gib(source: str, storage: StorageConfig | None = None) -> float:
     return gib if gib > SMALL_GIB else 0.0
 
 
-# A run asks for it several times, and each is a request.
+# The result is cached, since a run asks several times, and each time is a request.
 @functools.cache
 def _weight_bytes(source: str, storage: StorageConfig | None) -> int:
     if is_stored(source):

@@ -17,7 +17,7 @@ from hercules_scale.storage import schemas
 from hercules_scale.storage.store import Store
 
 ROW_GROUP_ROWS = 16_384
-# Of rows with long texts, that many bytes are worked on at a time.
+# Rows with long texts are worked on in parts of at most this many bytes.
 PART_BYTES = 64 * 2**20
 
 
@@ -57,9 +57,10 @@ def memberships_table(
         rows: Row ids, shape (n,).
         ids: Their ``item_id``.
         labels: Cluster at each level, finest first, shape (n, L).
-        distances: Distances to the own centroids, shape (n, L); NaN, which becomes null, where
+        distances: Distances to the own centroids, shape (n, L); NaN, which becomes null, if
             unknown.
-        margins: Margins to the best others, shape (n, L); NaN where there is no other.
+        margins: Margins to the best others, shape (n, L); NaN, which becomes null, if there is no
+            other.
     """
     columns = {"row": pa.array(rows), "item_id": ids}
     for name, values in (("level", labels), ("distance", distances), ("margin", margins)):
@@ -71,14 +72,14 @@ def memberships_table(
 
 @dataclass(frozen=True)
 class FileRecord:
-    """One data file that was written whole.
+    """Record of a data file that was written completely.
 
     Attributes:
         path: Name under the output.
-        rows: Rows in it.
-        size_bytes: Its length.
-        sha256: Checksum of its bytes, in hexadecimal.
-        schema: Short checksum of its columns' names and types.
+        rows: Number of rows.
+        size_bytes: Length of the file.
+        sha256: Checksum of the bytes, in hexadecimal.
+        schema: Short checksum of the columns' names and types.
     """
 
     path: str
@@ -123,8 +124,8 @@ class TableWriter:
     ) -> None:
         self._stream, self._path, self._schema = stream, path, schema
         self._group_rows = group_rows
-        # Vectors and pictures repeat nothing and are never compared: looking for either would take
-        # most of the time of writing them.
+        # Values of vectors and pictures do not repeat and are never compared, so dictionaries and
+        # statistics would be useless; they would take most of the time of writing.
         plain = [field for field in schema if not pa.types.is_nested(field.type)]
         self._writer = pq.ParquetWriter(
             stream,
@@ -143,7 +144,7 @@ class TableWriter:
         self.rows += table.num_rows
 
     def finish(self) -> FileRecord:
-        """Close the file and say what it holds."""
+        """Close the file and return its record."""
         self._writer.close()
         schema = hashlib.sha256(self._schema.serialize()).hexdigest()[:16]
         stream = self._stream
@@ -160,7 +161,7 @@ def table_writer(
 ) -> Iterator[TableWriter]:
     """Open a Parquet file to write; call ``finish`` inside for its record.
 
-    A file that was left half-written has no record, so it is never read.
+    A half-written file has no record, so it is never read.
     """
     with store.open_output(path) as stream:
         yield TableWriter(_CheckedStream(stream), path, schema, group_rows)
@@ -184,7 +185,7 @@ def write_tables(
 ) -> FileRecord:
     """Write tables one after another as one Parquet file.
 
-    ``tables`` is called again where a fault of the storage passes and the file is written anew.
+    ``tables`` is called again if the file is written again after a passing fault of the storage.
     """
 
     def write() -> FileRecord:
@@ -202,9 +203,9 @@ def read_table(
     columns: list[str] | None = None,
     where: list[tuple[str, str, int]] | None = None,
 ) -> pa.Table:
-    """Return one Parquet file, whole, or the rows for which all of some comparisons hold.
+    """Return a whole Parquet file, or the rows that satisfy all comparisons in ``where``.
 
-    Row groups with statistics that rule a comparison out are not read.
+    Row groups that cannot satisfy a comparison, by their statistics, are not read.
     """
 
     def read() -> pa.Table:
@@ -215,7 +216,7 @@ def read_table(
 
 
 def read_schema(store: Store, path: str) -> pa.Schema:
-    """Return the columns of one Parquet file; only its footer is read."""
+    """Return the schema of one Parquet file; only its footer is read."""
     return store.patiently(lambda: pq.read_schema(store.path(path), filesystem=store.arrow))
 
 
@@ -266,7 +267,7 @@ def iterate_rows(
 
 
 def gathered(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Yield consecutive tables as fewer ones, of at most 64 MiB where each has no more."""
+    """Join consecutive tables into fewer ones of at most 64 MiB; larger ones stay alone."""
     held: list[pa.Table] = []
     n_bytes = 0
     for table in tables:

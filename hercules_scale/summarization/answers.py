@@ -1,4 +1,4 @@
-"""JSON values out of a model's answer: out of thoughts, fences and prose, broken or cut off."""
+"""JSON values from a model's answer, also from broken JSON, and JSON within thoughts or prose."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Any
 
 import json_repair
 
-# The end of an answer that is read, and in it the number of broken JSON values that are passed over
-# and repaired, and their length: they bound the work on a hostile answer.
+# Bounds on the work for a hostile answer: the length of its end that is read, the number of broken
+# JSON values that are passed over, the number that are repaired, and the length of a repaired one.
 ANSWER_CHARACTERS, BROKEN, REPAIRS, REPAIRED_CHARACTERS = 50_000, 100, 3, 4_000
 _OPENING, _OF_OBJECT = re.compile(r"[\[{]"), re.compile(r"\{\s*[\"'“]")
 _THOUGHTS = re.compile(
     r"<(think|thinking|thought|reasoning)>.*?(?:</\1>|\Z)", re.IGNORECASE | re.DOTALL
 )
-# Chat templates that open the thoughts themselves leave their end alone in the answer.
+# Some chat templates open the thoughts in the prompt, so that the answer has the closing tag alone.
 _THOUGHTS_BEFORE = re.compile(
     r"\A.*</(?:think|thinking|thought|reasoning)>", re.IGNORECASE | re.DOTALL
 )
 
 
 def answer_values(text: str) -> Iterator[Any]:
-    """Yield JSON values of an answer, likelier ones first, out of thoughts, fences and prose.
+    """Yield the JSON values of an answer, the likeliest first.
 
-    The last value comes first, those about a title and a description before others; then lines
-    such as "Title: Ferries", then broken JSON, repaired, also where it is cut off.
+    Objects with a title and a description come first, then other values, each from the end of the
+    answer to its beginning; then lines such as "Title: Ferries"; then repaired JSON.
     """
     answer = without_thoughts(text)[-ANSWER_CHARACTERS:]
     values: list[Any] = []
@@ -51,8 +51,7 @@ def answer_values(text: str) -> Iterator[Any]:
 
 
 def _json_values(text: str) -> Iterator[tuple[int, Any]]:
-    """Yield objects and lists of a text in order, with their places; None for what is no valid
-    JSON."""
+    """Yield the place and value of each object and list of a text; None for invalid JSON."""
     decoder = json.JSONDecoder(strict=False)
     place = n_broken = 0
     while n_broken < BROKEN and (match := _OPENING.search(text, place)) is not None:
@@ -69,12 +68,12 @@ def _json_values(text: str) -> Iterator[tuple[int, Any]]:
 
 
 def without_thoughts(text: str) -> str:
-    """Return an answer without the thoughts that some models write before it."""
+    """Return an answer without the thoughts that some models write first."""
     return _THOUGHTS_BEFORE.sub("", _THOUGHTS.sub(" ", text))
 
 
 def _labelled_lines(text: str) -> dict[str, str]:
-    """Return title and description of an answer without JSON, such as "Title: Ferries"."""
+    """Return title and description from lines such as "Title: Ferries"."""
     found = {}
     for name in ("title", "description"):
         match = re.search(rf"^\W{{0,8}}{name}\W{{0,4}}:\W{{0,4}}(\S.*)$", text, re.I | re.M)
@@ -89,8 +88,8 @@ def _describes_one(value: Any) -> bool:
 
 
 def entry_in(value: Any, depth: int = 3) -> Any:
-    """Return the first object with a title and a description in a value, at most three levels
-    down."""
+    """Return the first object with a title and a description within a value, down to ``depth``
+    levels; the value itself where there is none."""
     value = lower_keys(value)
     if depth == 0 or (isinstance(value, dict) and {"title", "description"} <= value.keys()):
         return value
@@ -103,7 +102,7 @@ def entry_in(value: Any, depth: int = 3) -> Any:
 
 
 def lower_keys(value: Any) -> Any:
-    """Return an object with its keys in lower case; anything else as it is."""
+    """Return an object with keys in lower case; return other values unchanged."""
     if not isinstance(value, dict):
         return value
     return {str(key).strip().lower(): entry for key, entry in value.items()}

@@ -1,4 +1,4 @@
-"""Send questions to a model: many at a time, none twice, within a budget, never into an outage."""
+"""Calls to a model: concurrent, never repeated, within a budget, and paused during an outage."""
 
 from __future__ import annotations
 
@@ -25,36 +25,36 @@ from hercules_scale.summarization.gate import OUTAGE_CALLS, Breaker, Gate, Turn
 from hercules_scale.summarization.ledger import Call, Ledger
 from hercules_scale.summarization.prompts import PromptStyle
 
-# A person who looks at a run sees within this time that the model still works.
+# Interval at which the progress display is refreshed.
 REFRESH_SECONDS = 5.0
 
 T = TypeVar("T")
 
 
 class Progress(Protocol):
-    """Progress of a stage, as people see it.
+    """Progress display of a stage.
 
     Attributes:
-        details: Gives what is shown beside the counts.
+        details: Returns the text shown beside the counts.
     """
 
     details: Callable[[], str]
 
     def refresh(self) -> None:
-        """Show details that have changed."""
+        """Show the current details."""
         ...
 
 
 class Asker:
-    """A model behind a ledger.
+    """Asks a model, and keeps its replies in a ledger.
 
     Args:
         model: The model.
-        ledger: Calls of this run and of earlier attempts at it.
-        config: The summaries section.
-        style: The model's tokenizer.
-        spent: Prompt and completion tokens of calls that are in other ledgers.
-        stage: The stage that asks.
+        ledger: Calls of this run and of its earlier attempts.
+        config: Section ``summaries``.
+        style: Style of the prompts, which counts their tokens.
+        spent: Prompt and completion tokens of calls in other ledgers.
+        stage: Name of the stage that asks, for messages.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Asker:
 
     @contextmanager
     def reporting(self, progress: Progress) -> Iterator[None]:
-        """Show generated tokens a second and requests in flight for as long as the block lasts."""
+        """Show tokens per second and requests in flight while the block runs."""
         started = time.monotonic()
         before = self._generated_tokens
 
@@ -109,13 +109,13 @@ class Asker:
         attempt: int,
         read: Callable[[ChatReply], T],
     ) -> T:
-        """Ask a question, or find its reply in the ledger, and return ``read`` of the reply.
+        """Ask a question, or take its reply from the ledger, and return ``read(reply)``.
 
         Raises:
             SummaryError: ``read`` raised it.
-            ModelUnavailableError: There was no answer; the call may be made again.
-            RefusedRequestError: The model does not take this question.
-            StageError: The model does not answer at all, or the budget is spent.
+            ModelUnavailableError: There was no answer; the caller may try again.
+            RefusedRequestError: The model refuses this question.
+            StageError: The model answers no question, or the budget is spent.
         """
         payload = json.dumps(request.payload(self._config.model), sort_keys=True)
         prompt_hash = hashlib.sha256(payload.encode()).hexdigest()
@@ -147,7 +147,7 @@ class Asker:
             finally:
                 self._prompt_tokens -= reserved[0]
                 self._completion_tokens -= reserved[1]
-            # A model that ran out of time has read the question.
+            # A model that ran out of time has read the prompt.
             unanswered = (reserved[0] if outcome == "timeout" else 0, 0)
             prompt, completion = (
                 (reply.prompt_tokens, reply.completion_tokens) if reply else unanswered
@@ -182,14 +182,14 @@ class Asker:
         return result
 
     async def _answer(self, request: ChatRequest) -> ChatReply:
-        """Send a request, and wait for as long as the model may take for it.
+        """Send a request and wait for its reply.
 
         Raises:
-            TimeoutError: The time limit is over.
+            TimeoutError: The reply took longer than the time limit.
         """
         turn = Turn(time.monotonic(), len(self._turns))
         self._turns.append(turn)
-        # Answers that are made one after another each have their time.
+        # A client that makes the answers one after another has the time limit for each.
         limit = self._config.timeout_seconds * self._client.n_prompts(request)
         answer = asyncio.ensure_future(self._client.answer(request))
         try:
@@ -210,7 +210,7 @@ class Asker:
                         other.since = time.monotonic()
 
     def _watch(self, problem: Exception | None, outcome: str, started: float) -> None:
-        """Let the end of a call change how, and whether, others are sent."""
+        """Adapt the gate and the breaker to the outcome of a call."""
         if isinstance(problem, ModelUnavailableError):
             if self._breaker.failed(started):
                 self._stopped = (
@@ -237,7 +237,14 @@ class Asker:
         self._gate.answered(started)
 
     def _reserve(self, request: ChatRequest, level: int) -> tuple[int, int]:
-        """Set aside the most tokens that a call may take, so that a budget is never overrun."""
+        """Reserve the most tokens that a call can take, so that it cannot exceed the budget.
+
+        Returns:
+            Prompt and completion tokens.
+
+        Raises:
+            StageError: The budget has no room for them, or calls have stopped.
+        """
         if self._stopped:
             raise StageError(self._stopped, stage=self._stage, level=level)
         config = self._config
@@ -258,7 +265,7 @@ class Asker:
         return prompt, completion
 
     def _stop_for(self, key: str, limit: str, level: int) -> None:
-        # The judge's is an option of its command.
+        # The judge has command-line options in place of configuration keys.
         name = f"summaries.{key}" if self._stage == "summarize" else f"--{key.replace('_', '-')}"
         self._stopped = (
             f"{name} {limit} leaves no room for another call; what was made is kept: run "
@@ -268,7 +275,7 @@ class Asker:
 
 
 def _counted(reply: ChatReply, reserved: tuple[int, int]) -> ChatReply:
-    """Return a reply with its tokens; where the model does not say, with those set aside for it."""
+    """Return a reply with token counts; the reserved ones where the model gives none."""
     prompt, completion = reply.prompt_tokens, reply.completion_tokens
     return replace(
         reply,

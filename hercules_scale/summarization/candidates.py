@@ -1,4 +1,4 @@
-"""Titles and descriptions of a cluster that a model gave and that its items say too."""
+"""Titles and descriptions of a cluster from a model's answers, checked against its items."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ LEAST_TYPICAL_OF_TOPIC = 0.4
 
 @dataclass
 class Candidates:
-    """Answers of a model about a cluster that can be used; its words for each are chosen apart.
+    """Usable titles and descriptions of one cluster; each is chosen from its own list.
 
     Attributes:
-        titles: Each once, in the order of the answers.
-        descriptions: The same.
-        problem: The reason why there are no titles or no descriptions.
-        topics: Topics of all descriptions that are lists of them.
+        titles: Distinct titles, in the order of the answers.
+        descriptions: Distinct descriptions, in the order of the answers.
+        problem: Reason why there is no title or no description.
+        topics: Grounded topics of all answers that describe the cluster by topics.
     """
 
     titles: list[str] = field(default_factory=list)
@@ -37,14 +37,14 @@ class Candidates:
 
     @property
     def complete(self) -> bool:
-        """Whether there is a title and a description."""
+        """Whether there are both a title and a description."""
         return bool(self.titles and self.descriptions)
 
     def add(self, answer: Summary, cluster: int, grounding: Grounding | None) -> None:
-        """Keep what an answer says that the items say too.
+        """Keep the title and the description of an answer, if its items support them.
 
         Raises:
-            SummaryError: It says something else; what is grounded of it is kept.
+            SummaryError: They do not support one or both; a supported one is kept.
         """
         problems = []
         if answer.topics and grounding is not None:
@@ -54,7 +54,7 @@ class Candidates:
                 if not grounding.problem(cluster, "topic", each, LEAST_OF_DESCRIPTION)
             ]
             self.topics += topics
-            # A name of one item is in few others.
+            # A name from one item is in few others.
             topics = [
                 each
                 for each in topics
@@ -75,11 +75,11 @@ class Candidates:
             raise SummaryError("; ".join(problems))
 
     def add_of_all(self, cluster: int, grounding: Grounding | None) -> None:
-        """Add a description of the most common topics of all answers, and drop descriptions of a
-        single topic."""
+        """Add a description by the most typical topics of all answers, and drop descriptions of
+        a single topic."""
         if grounding is None or not self.topics:
             return
-        # Without content words there is no typicality.
+        # The typicality of a topic without content words is NaN.
         typical = {each: grounding.typicality(cluster, each) for each in self.topics}
         kept = _apart(sorted(typical, key=lambda each: -np.nan_to_num(typical[each])))
         if len(kept) > 1:
@@ -90,7 +90,7 @@ class Candidates:
 
 
 def _apart(topics: list[str]) -> list[str]:
-    """Return the first topics of which half of the words, by stem, are in none before."""
+    """Return topics with at least half of their stems new, in their order, up to ``TOPICS``."""
     kept: list[str] = []
     said: set[str] = set()
     for topic in topics:

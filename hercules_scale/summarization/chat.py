@@ -1,4 +1,4 @@
-"""Questions to a language model, its replies, and the small interface of every client."""
+"""Requests to a language model, its replies, and the interface of clients."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from hercules_scale.sanitize import without_secrets
 from hercules_scale.summarization.prompts import Message
 from hercules_scale.summarization.tokens import Tokens
 
-# Characters of an endpoint's own words that a message quotes.
+# Characters of an endpoint's error that a message quotes.
 QUOTED_CHARACTERS = 300
-# Several answers to one question differ from this temperature on.
+# Lowest temperature at which several answers to one question differ.
 WARM_TEMPERATURE = 0.6
-# Status codes of a request that would be refused again.
+# Status codes of requests that the endpoint would refuse again.
 REFUSED = (400, 413, 415, 422)
 
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """One question.
+    """One request.
 
     Attributes:
         messages: The conversation so far.
         schema: JSON schema of the answer.
-        temperature: 0 is the likeliest answer.
+        temperature: Sampling temperature; 0 gives the likeliest answer.
         max_tokens: Tokens of an answer, at most.
         seed: Seed of the draw.
         n: Answers wanted.
@@ -55,7 +55,7 @@ class ChatRequest:
 
 @dataclass(frozen=True)
 class Answer:
-    """One of the answers to a question, and the reason why it ended."""
+    """One answer to a question, and the reason why generation ended."""
 
     text: str
     finish_reason: str
@@ -66,10 +66,10 @@ class ChatReply:
     """The answers to one question, and their cost.
 
     Attributes:
-        answers: Answers, at least one.
-        prompt_tokens: Tokens of the question; None where the model does not say.
-        completion_tokens: Tokens of all answers; None where the model does not say.
-        wait_seconds: Pause that the model asked for beside its answers.
+        answers: At least one answer.
+        prompt_tokens: Tokens of the question; None where the model gives no count.
+        completion_tokens: Tokens of all answers; None where the model gives no count.
+        wait_seconds: Pause that the model asked for with its answers.
     """
 
     answers: list[Answer]
@@ -92,27 +92,27 @@ class ModelUnavailableError(Exception):
 
 
 class NoJsonError(ModelUnavailableError):
-    """The endpoint answered with something else than JSON, such as a page of a proxy."""
+    """The endpoint did not answer with JSON, but for example with a proxy's HTML page."""
 
 
 class RefusedRequestError(Exception):
-    """The model does not take this request, and would not take it again."""
+    """The model refuses this request, and would refuse it again."""
 
 
 class ChatClient(Protocol):
-    """Answers questions, many at a time."""
+    """Client that answers many questions at a time."""
 
     def n_prompts(self, request: ChatRequest) -> int:
-        """Return the number of times that the tokens of a question count."""
+        """Return the number of prompts that a request is charged for."""
         ...
 
     async def answer(self, request: ChatRequest) -> ChatReply:
         """Answer one question.
 
         Raises:
-            ModelUnavailableError: There was no answer.
-            RefusedRequestError: There will be none to this question.
-            StageError: There will be none to any question.
+            ModelUnavailableError: There was no answer; another attempt may succeed.
+            RefusedRequestError: The model refuses this question.
+            StageError: The model refuses every question.
         """
         ...
 
@@ -123,14 +123,13 @@ class ChatClient(Protocol):
 
 @dataclass(frozen=True)
 class Model:
-    """A language model that answers.
+    """A language model that is ready to answer.
 
     Attributes:
-        client: Sends requests to it.
+        client: Client that sends requests to it.
         tokens: Its tokenizer, or an estimate.
-        in_flight: Largest number of requests that it takes at a time.
-        at_first: Number of requests that it takes at a time from the start; what it takes beyond
-            that is found out.
+        in_flight: Largest number of concurrent requests.
+        at_first: Number of concurrent requests at the start; it adapts to the time of answers.
     """
 
     client: ChatClient
@@ -140,11 +139,14 @@ class Model:
 
 
 def read_completion(completion: Any) -> ChatReply:
-    """Read a chat completion, parsed from JSON, as loosely as endpoints write them.
+    """Read a chat completion; accept the deviations of known endpoints from the API.
+
+    Args:
+        completion: The completion, parsed from JSON.
 
     Raises:
         ModelUnavailableError: It holds no answer.
-        RefusedRequestError: It holds an error that names the request.
+        RefusedRequestError: It holds an error with one of the codes in ``REFUSED``.
     """
     if not isinstance(completion, dict):
         raise ModelUnavailableError("the endpoint answered with JSON that is no chat completion")
@@ -179,8 +181,7 @@ def _count(usage: dict[str, Any], name: str) -> int | None:
 
 
 def words_of(body: Any) -> str:
-    """Return the words of an endpoint's error, out of the forms that such errors have; no
-    secrets."""
+    """Return the text of an endpoint's error on one line, shortened and without secrets."""
     error = body.get("error", body) if isinstance(body, dict) else body
     if isinstance(error, dict):
         error = error.get("message") or error.get("detail") or error

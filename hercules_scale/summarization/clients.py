@@ -1,4 +1,4 @@
-"""The client of endpoints that speak OpenAI's chat completions API, more or less."""
+"""The client of endpoints that are compatible with OpenAI's chat completions API."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from hercules_scale.summarization.chat import (
 )
 from hercules_scale.summarization.dialect import Dialect
 
-# Requests that an endpoint is sent at a time, unless the user says.
+# Concurrent requests to an endpoint, unless the user sets them.
 ENDPOINT_REQUESTS = 32
 # Time that an endpoint has to load its model before a run starts.
 PROBE_SECONDS = 60.0
 PROBE_DELAY_SECONDS = 1.0
-# A person hears after this time what a run waits for.
+# Time after which a message says what the run waits for.
 SILENT_SECONDS = 5.0
-# Enough for an answer to the probe; a model that thinks first is cut off, which is an answer too.
+# Enough for the answer to the probe. A model that thinks first is cut off, which is enough too.
 PROBE_TOKENS = 64
-# Draws of one question that are requests of their own have seeds this far apart.
+# Distance between the seeds of requests for several answers to one question.
 SEED_STEP = 1_000_003
-# Servers of files alone answer 405 or 501 to a POST.
+# Plain file servers answer 405 or 501 to a POST.
 _FORBIDDEN = 403
 _KEY_REFUSED, _NOT_FOUND, _NO_CREDIT = (401, _FORBIDDEN), (404, 405, 501), 402
 _INTERNAL = 500
@@ -49,9 +49,9 @@ _NO_MODEL = re.compile(
     r"|\b(?:invalid|unknown|no such) model\b(?! param| arg)",
     re.IGNORECASE,
 )
-# An answer that the endpoint itself could not use; another draw may be better.
+# The endpoint rejected the model's output; another draw may be valid.
 _BAD_DRAW = re.compile(r"json_validate_failed|failed to (?:generate|validate) json", re.IGNORECASE)
-# A model that thinks ran out of the probe's tokens, which is an answer to the probe.
+# A model that thinks first ran out of the probe's tokens, which is enough for the probe.
 _CUT_OFF = re.compile(r"could not finish|output limit was reached", re.IGNORECASE)
 PROBE = ChatRequest(
     [
@@ -71,7 +71,7 @@ PROBE = ChatRequest(
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
-    """Return the seconds that a reply asks to wait, 0 where it does not.
+    """Return the pause in seconds that a reply's headers ask for; 0 without such a header.
 
     Source: RFC 9110, section 10.2.3; ``retry-after-ms`` as OpenAI's own client reads it.
     """
@@ -88,25 +88,25 @@ def retry_after(headers: Mapping[str, str]) -> float:
 
 
 def requests_in_flight(config: SummariesConfig) -> int:
-    """Return requests that an endpoint is sent at a time, at most."""
+    """Return the largest number of concurrent requests to an endpoint."""
     return config.requests_in_flight or ENDPOINT_REQUESTS
 
 
 class _PermanentError(Exception):
-    """The endpoint refuses every request; the message says why and what to change."""
+    """The endpoint refuses every request; the message has the reason and the remedy."""
 
 
 class OpenAIClient:
-    """Client of any endpoint that speaks OpenAI's chat completions API.
+    """Client of an endpoint that is compatible with OpenAI's chat completions API.
 
     Args:
-        config: The summaries section; ``endpoint`` or OPENAI_BASE_URL is the base URL, the key is
-            OPENAI_API_KEY. A query of the URL, such as Azure's ``api-version``, goes with every
+        config: Section ``summaries``; ``endpoint`` or OPENAI_BASE_URL is the base URL, the key is
+            OPENAI_API_KEY. A query in the URL, such as Azure's ``api-version``, goes with every
             request.
-        dialect: The part of the API that the endpoint takes, as an earlier probe found it.
+        dialect: Dialect of the endpoint, as an earlier probe found it.
 
     Attributes:
-        dialect: The part of the API that requests use.
+        dialect: Dialect of the requests.
 
     Raises:
         ConfigError: There is no key.
@@ -121,7 +121,7 @@ class OpenAIClient:
         self._probed = dialect is not None
         self._free = asyncio.Semaphore(requests_in_flight(config))
         self.url: str = arguments["base_url"]
-        # Attempts are counted, and kept in llm_calls, by the caller; so is the time of an answer.
+        # The caller repeats failed requests, records each attempt and limits its time.
         self._client = openai.AsyncOpenAI(
             **arguments,
             max_retries=0,
@@ -129,24 +129,24 @@ class OpenAIClient:
         )
 
     async def probe(self, say: Callable[[str], object]) -> None:
-        """Ask one small question, and learn the part of the API that the endpoint takes.
+        """Ask one small question to find the dialect of the endpoint.
 
         Args:
-            say: Called with one line where the endpoint does not take all of it.
+            say: Shows a message about a slow endpoint, or about missing parts of the API.
 
         Raises:
             ConfigError: The endpoint refuses every form of the question, or does not answer.
         """
         until = time.monotonic() + PROBE_SECONDS
         delay, seconds = PROBE_DELAY_SECONDS, self._config.timeout_seconds
-        # As the first question about a cluster is asked.
+        # The same parameters as in the first question about a cluster.
         n, temperature = self._config.candidates, self._config.temperature
         warm = temperature if n == 1 else max(temperature, WARM_TEMPERATURE)
         request = replace(PROBE, n=n, temperature=warm)
         reply: ChatReply | None = None
         while True:
             try:
-                # A server that loads its model when it is first asked answers after that.
+                # Some servers load their model at the first request.
                 question = asyncio.ensure_future(self._send(request, self.dialect))
                 silent = min(SILENT_SECONDS, seconds)
                 if not (await asyncio.wait({question}, timeout=silent))[0]:
@@ -182,7 +182,7 @@ class OpenAIClient:
             say(f"{self._name} does not take {missing}")
 
     def n_prompts(self, request: ChatRequest) -> int:
-        """Return the number of requests for a question: one an answer, where one is given."""
+        """Return the number of HTTP requests for a question: one, or one for each answer."""
         return 1 if self.dialect.several else request.n
 
     async def answer(self, request: ChatRequest) -> ChatReply:
@@ -190,9 +190,9 @@ class OpenAIClient:
 
         Raises:
             ModelUnavailableError: The endpoint failed or is busy.
-            RefusedRequestError: It does not take this question.
-            SummaryError: It could not use the answer itself.
-            StageError: It does not take any.
+            RefusedRequestError: The endpoint refuses this question.
+            SummaryError: The endpoint rejected the model's output.
+            StageError: The endpoint refuses every question.
         """
         try:
             if self.dialect.several or request.n == 1:
@@ -208,10 +208,10 @@ class OpenAIClient:
         await self._client.close()
 
     async def _send_each(self, request: ChatRequest) -> ChatReply:
-        """Ask for several answers by as many requests; those that come are the reply.
+        """Ask for several answers by one request each; failed ones are left out of the reply.
 
         Raises:
-            Exception: The first failure, where no answer came.
+            Exception: The first failure, where every request failed.
         """
         draws = [
             replace(request, n=1, seed=request.seed + SEED_STEP * draw) for draw in range(request.n)
@@ -240,7 +240,7 @@ class OpenAIClient:
         except self._openai.APIStatusError as error:
             raise self._problem(error) from None
         except self._openai.OpenAIError as error:
-            # The cause is left out, and the key that it may quote with it.
+            # The cause is left out, since it may quote the key.
             reason = without_secrets(f"{type(error).__name__}: {error}")
             raise ModelUnavailableError(reason) from None
         text = response.http_response.text
@@ -253,11 +253,11 @@ class OpenAIClient:
         return read_completion(completion)
 
     def _problem(self, error: Any) -> Exception:
-        """Return the exception that an HTTP status other than success is."""
+        """Return the exception for an HTTP status other than success."""
         status = error.status_code
         words = words_of(error.body if error.body is not None else error.response.text)
         if status == _FORBIDDEN and self._probed:
-            # The key was good: this is the moderation of one question.
+            # The key worked before, so the endpoint's moderation refused this question.
             return RefusedRequestError(words or str(status))
         if status in _KEY_REFUSED:
             return _PermanentError(
@@ -276,7 +276,7 @@ class OpenAIClient:
             )
         if status in REFUSED and _BAD_DRAW.search(words):
             return SummaryError(words)
-        # Some servers call a part of the request that they do not take an internal error.
+        # Some servers answer an unsupported part of the request with an internal error.
         unknown_part = status == _INTERNAL and not self._probed and self.dialect.names(words)
         if status in REFUSED or unknown_part:
             return RefusedRequestError(words or str(status))

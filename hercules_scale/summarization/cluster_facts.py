@@ -1,4 +1,4 @@
-"""Facts about a cluster that prompts and fallbacks are made from, as plain text."""
+"""Facts about a cluster, from which prompts and fallback titles are made."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _MARKS = re.compile(
     r"<\|[^|<>]{0,40}\|>|<\||\|>|</?\s*(?:s|item)\s*>|\[/?INST\]|<</?SYS>>|</?(?:start|end)_of_turn>",
     re.I,
 )
-# Each is of one or more of these. Marks within marks, as in <<s>s>, are taken out so many times.
+# Every mark has one or more of these characters. Nested marks, as in <<s>s>, take several passes.
 _CHARACTERS_OF_MARKS = str.maketrans(dict.fromkeys("<>[]|", " "))
 _PASSES = 8
-# Of a text, to see whether it has words.
+# Characters of a text that are searched for words.
 _CHARACTERS_LOOKED_AT = 4_000
 
 
@@ -25,11 +25,11 @@ class Child:
     """A cluster of the level below, as its parent's prompt shows it.
 
     Attributes:
-        title: Its title.
-        description: Its description.
-        n_items: Items in it.
+        title: Title.
+        description: Description.
+        n_items: Number of its items.
         source: Source of the title, as in the table ``clusters``.
-        error: The reason why title or description is not the model's; None where both are.
+        error: Reason why title or description is not the model's; None where both are.
     """
 
     title: str
@@ -44,15 +44,15 @@ class ClusterFacts:
     """Facts about a cluster before it has a title.
 
     Attributes:
-        level: Its level, from 1; 0 is an item.
-        cluster_id: Its id within the level; the row of an item.
-        n_items: Items in it.
-        keyphrases: Most telling first.
-        exemplars: Texts of items that stand for it.
-        children: Largest first; none at level 1.
+        level: Level, from 1; 0 for an item.
+        cluster_id: Id within the level; for an item its row.
+        n_items: Number of items.
+        keyphrases: Key phrases, the most distinctive first.
+        exemplars: Texts of exemplars.
+        children: Children, the largest first; none at level 1.
         contrast: Key phrases of the nearest clusters outside it, nearest first.
-        statistics: Each variable of numeric items in words, most telling first.
-        images: Pictures of items that stand for it, as PNG or JPEG, for a model that sees.
+        statistics: Numeric variables in words, the most distinctive first.
+        images: Images of exemplars as PNG or JPEG, for a vision model.
         withheld: Reason why it is withheld from people and models; empty where it is not.
     """
 
@@ -74,18 +74,18 @@ class ClusterFacts:
 
     @property
     def same_below(self) -> Child | None:
-        """The cluster of the level below that has the same items, if there is one."""
+        """The child that has all items of the cluster, if there is one."""
         same = [child for child in self.children if child.n_items == self.n_items]
         return same[0] if same else None
 
     @property
     def own_texts(self) -> list[str]:
-        """Its key phrases, exemplars and titles of children."""
+        """Key phrases, exemplars and titles of children."""
         return [*self.keyphrases, *self.exemplars, *(child.title for child in self.children)]
 
     @property
     def wordless(self) -> bool:
-        """Whether neither words nor pictures say anything of it, as of vectors with row numbers."""
+        """Whether it has neither words nor images, such as vectors with row numbers as ids."""
         texts = [*self.own_texts, *self.statistics]
         return not self.images and not any(
             is_word(token) or is_run(token)
@@ -95,8 +95,7 @@ class ClusterFacts:
 
 
 def plain_text(text: str) -> str:
-    """Return text on one line, without control characters, our marks, or tokens of chat
-    templates."""
+    """Return text on one line, without control characters, item marks and chat-template tokens."""
     text = composed(text)
     kept = joiners(text)
     if kept or not text.isprintable():
@@ -105,7 +104,7 @@ def plain_text(text: str) -> str:
             for place, char in enumerate(text)
         )
     for _ in range(_PASSES):
-        # The rest after a mark went may be a mark.
+        # Removing a mark can form another one.
         cleaned = " ".join(_MARKS.sub(" ", text).split())
         if cleaned == text:
             return text

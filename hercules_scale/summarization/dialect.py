@@ -1,7 +1,7 @@
 """The part of OpenAI's chat completions API that an endpoint takes.
 
-Endpoints that call themselves compatible refuse or ignore parts of it. A dialect says which parts a
-request to one of them may use; it starts with all of them and is simplified by what is refused.
+Compatible endpoints refuse or ignore parts of the API. A dialect lists the parts that a request may
+use: all of them at first, fewer after each refusal.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hercules_scale.summarization.prompts import Message
 
 ResponseFormat = Literal["json_schema", "json_object", "none"]
 _WEAKER: dict[str, ResponseFormat] = {"json_schema": "json_object", "json_object": "none"}
-# Words by which endpoints name the part that they refuse, in lower case.
+# Patterns of the parts that refusals name, in lower case.
 _FORMAT_REFUSED = r"response_format|json_schema|json_object|json mode|structured|grammar"
 _SEVERAL_REFUSED = (
     r"""['"`\[]n['"`\]]|\bn\s*(?:=|>|:|must|value|is)|(?:invalid|parameter|for|model:) n\b"""
@@ -53,7 +53,7 @@ class Dialect:
         elif self.response_format == "none":
             del body["response_format"]
         if request.n == 1 or not self.several:
-            # Some endpoints refuse the name, whatever its value.
+            # Some endpoints refuse the parameter with any value.
             del body["n"]
         if not self.system:
             body["messages"] = _without_system(body["messages"])
@@ -64,18 +64,19 @@ class Dialect:
         return body
 
     def names(self, refusal: str) -> bool:
-        """Return whether a refusal names a part that the dialect has."""
+        """Return whether a refusal names a part that the dialect still uses."""
         words = refusal.lower()
         return any(re.search(pattern, words) for pattern, _ in self._changes())
 
     def simpler(self, refusal: str) -> Dialect | None:
-        """Return the dialect without the part that a refusal names, or else without the next part.
+        """Return the dialect without the part that a refusal names; if it names none, without the
+        next part.
 
         Args:
-            refusal: Words of the endpoint.
+            refusal: Text of the endpoint's error.
 
         Returns:
-            Nothing where no part is left to leave out.
+            The simpler dialect; None where no part is left to drop.
         """
         words = refusal.lower()
         for pattern, change in self._changes():
@@ -84,7 +85,7 @@ class Dialect:
         return next((change for _, change in self._changes()), None)
 
     def _changes(self) -> list[tuple[str, Dialect]]:
-        """Return simpler dialects, each with the words of a refusal that ask for it."""
+        """Return simpler dialects, each with the pattern of refusals that call for it."""
         changes: list[tuple[str, Dialect]] = []
         if self.several:
             changes.append((_SEVERAL_REFUSED, replace(self, several=False)))
@@ -96,15 +97,14 @@ class Dialect:
             changes.append((r"temperature", replace(self, temperature=False)))
         if self.system:
             changes.append((_SYSTEM_REFUSED, replace(self, system=False)))
-        # Last, since answers by a schema are worth the most.
+        # Last, since a schema improves answers the most.
         if self.response_format != "none":
             weaker = _WEAKER[self.response_format]
             changes.append((_FORMAT_REFUSED, replace(self, response_format=weaker)))
         return changes
 
     def describe(self) -> str:
-        """Return one phrase that names what the endpoint does not take; empty where it takes
-        all."""
+        """Return the missing parts of the API as one phrase; empty where none is missing."""
         missing = []
         if self.response_format == "json_object":
             missing.append("JSON schemas (JSON mode is used)")
@@ -124,7 +124,7 @@ class Dialect:
 
 
 def _without_system(messages: list[Message]) -> list[Message]:
-    """Return a conversation with its system message put before the first question."""
+    """Return a conversation with the system message merged into the first question."""
     system, first, *others = messages
     content = first["content"]
     if isinstance(content, str):

@@ -15,12 +15,12 @@ _SMALL_WORDS = frozenset(
     ("a", "an", "and", "at", "by", "for", "from", "in", "of", "on", "or", "the", "to", "with")
 )
 
-# Share of the items from which a child is nearly all of its parent.
+# Share of its parent's items from which a child is nearly the whole parent.
 _WHOLE = 0.8
 
 
 def title_key(title: str) -> str:
-    """Return the key of titles that say the same: their words in any order and number."""
+    """Return a key that equivalent titles share: their words in any order, singular or plural."""
     words = parts(title)
     kept = {_singular(word) for word in words if word not in _SMALL_WORDS}
     return " ".join(sorted(kept or words)) or title
@@ -31,7 +31,7 @@ def _singular(word: str) -> str:
 
 
 def alike_titles(titles: list[str], group: Int64) -> list[list[int]]:
-    """Return siblings with equivalent titles, by what these say."""
+    """Return the groups of siblings that have equivalent titles."""
     by_key: dict[str, list[int]] = {}
     for cluster in group.tolist():
         by_key.setdefault(title_key(titles[cluster]), []).append(cluster)
@@ -39,7 +39,7 @@ def alike_titles(titles: list[str], group: Int64) -> list[list[int]]:
 
 
 def names_a_part(facts: ClusterFacts, title: str) -> bool:
-    """Return whether a child with less than four fifths of the items has the same title."""
+    """Return whether a child with less than four fifths of the items has an equivalent title."""
     key = title_key(title)
     return any(
         title_key(child.title) == key and child.n_items < _WHOLE * facts.n_items
@@ -48,10 +48,10 @@ def names_a_part(facts: ClusterFacts, title: str) -> bool:
 
 
 def told_apart(titles: list[str], facts: list[ClusterFacts], groups: list[Int64]) -> list[str]:
-    """Return the titles of which no two siblings' say the same.
+    """Return titles that are distinct among siblings.
 
-    The largest of siblings that share a title keeps it. Others get a key phrase of their own, or
-    where that does not help their number.
+    The largest of siblings with equivalent titles keeps its title. Each of the others gets a key
+    phrase in parentheses, or its number where no phrase makes it distinct.
     """
     found = list(titles)
     for group in groups:
@@ -64,7 +64,7 @@ def told_apart(titles: list[str], facts: list[ClusterFacts], groups: list[Int64]
 
 
 def _options(title: str, facts: ClusterFacts) -> Iterator[str]:
-    """Yield a title, then others that say more; there is always one more."""
+    """Yield a title, then without end longer variants of it."""
     yield title
     for phrase in map(plain_text, facts.keyphrases):
         n_words = TITLE_WORDS - len(phrase.split())

@@ -1,4 +1,4 @@
-"""Titles and descriptions without a model, from key phrases."""
+"""Titles and descriptions from key phrases, without a model."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from hercules_scale.summarization.titles import clean_title
 from hercules_scale.summarization.words import cut, n_letters, prose
 from hercules_scale.summarization.worked_examples import TITLE_WORDS
 
-# fmt: on
-# Characters of an item that is used as a title.
+# Characters of an exemplar from which a title is cut.
 EXEMPLAR_CHARACTERS = 4_000
 
 
 def summary_from_keyphrases(facts: ClusterFacts, reason: str) -> Summary:
-    """Return a title and description without a model.
+    """Return a title and a description from key phrases, or without these from an exemplar.
 
     Args:
         facts: The cluster.
-        reason: The reason why they are not a model's.
+        reason: Reason why no model wrote them.
     """
     phrases = facts.keyphrases
     if not phrases:
@@ -48,7 +47,7 @@ def summary_from_keyphrases(facts: ClusterFacts, reason: str) -> Summary:
 
 
 def withheld_summary(facts: ClusterFacts) -> Summary:
-    """Return title and description of a cluster of which privacy forbids every text."""
+    """Return the title and the description of a cluster that privacy withholds."""
     return Summary(
         "Small cluster",
         f"{facts.n_items:,} items; their texts are withheld.",

@@ -26,27 +26,27 @@ from hercules_scale.summarization.clients import retry_after
 from hercules_scale.summarization.prompts import Message
 from hercules_scale.summarization.tokens import EstimatedTokens
 
-# Calls at a time, unless the user says.
+# Concurrent calls, unless the user sets them.
 FUNCTION_REQUESTS = 4
 
 
 def function_model(function: Callable[[str], Any] | None, config: SummariesConfig) -> Model:
-    """Return a function from a prompt to its answer as a model; its tokens are estimated."""
+    """Return a model that calls a function from prompt to answer; its tokens are estimated."""
     assert function is not None
     in_flight = config.requests_in_flight or FUNCTION_REQUESTS
     return Model(FunctionClient(function, config.model, in_flight), EstimatedTokens(), in_flight)
 
 
 class FunctionClient:
-    """Answers questions by calling a function, once for each answer that is wanted.
+    """Client that calls a function, once for each answer.
 
-    The function is never called more often at a time than there are threads: a call that nothing
-    waits for any more, since its time is over, keeps its thread until it ends.
+    There are never more concurrent calls than threads: a call that exceeded the time limit keeps
+    its thread until it ends.
 
     Args:
-        function: Function from a prompt to the answer's text, or to an awaitable of it.
+        function: Function from a prompt to the text of the answer, or to an awaitable of it.
         name: Name of the function, for messages.
-        n_threads: Calls at a time.
+        n_threads: Largest number of concurrent calls.
     """
 
     def __init__(self, function: Callable[[str], Any], name: str, n_threads: int) -> None:
@@ -59,11 +59,11 @@ class FunctionClient:
         return request.n
 
     async def answer(self, request: ChatRequest) -> ChatReply:
-        """Answer one question; where a call fails, with the answers that came before it.
+        """Answer one question; after a failed call, return the answers before it.
 
         Raises:
             ModelUnavailableError: The first call raised an exception.
-            StageError: A call returned something else than text.
+            StageError: A call did not return text.
         """
         prompt = as_prompt(request.messages)
         texts: list[str] = []
@@ -81,7 +81,7 @@ class FunctionClient:
         )
 
     async def close(self) -> None:
-        """Let the threads end; calls that are under way are not waited for."""
+        """End the threads, without waiting for running calls."""
         self._threads.close()
 
     async def _call(self, prompt: str) -> str:
@@ -108,15 +108,15 @@ class FunctionClient:
 
 
 def _unavailable(error: BaseException) -> ModelUnavailableError:
-    # The cause is left out, and the key that it may quote with it.
+    # The cause is left out, since it may quote a key.
     reason = without_secrets(f"{type(error).__name__}: {error}")
-    # Functions that ask an endpoint may raise what it said of waiting.
+    # The exception of a function that asks an endpoint may hold the endpoint's Retry-After.
     headers = getattr(getattr(error, "response", None), "headers", {})
     return ModelUnavailableError(reason, retry_after(headers))
 
 
 def as_prompt(messages: list[Message]) -> str:
-    """Return one text of a conversation: instructions, worked examples, the question."""
+    """Return a conversation as one text: instructions, worked examples, question."""
     system, *turns = [str(message["content"]) for message in messages]
     *shown, question = turns
     examples = [
@@ -127,7 +127,7 @@ def as_prompt(messages: list[Message]) -> str:
 
 
 class _Threads:
-    """Calls functions in threads that do not keep the process from ending."""
+    """Pool of daemon threads, which do not keep the process alive."""
 
     def __init__(self, most: int) -> None:
         self._most, self._n_threads = most, 0
@@ -135,12 +135,12 @@ class _Threads:
         self._todo = queue.SimpleQueue()
 
     def submit(self, call: Callable[[], Any]) -> Future[Any]:
-        """Have a function called when a thread is free."""
+        """Call a function as soon as a thread is free."""
         future: Future[Any] = Future()
         self._todo.put((future, call))
         if self._n_threads < self._most:
             self._n_threads += 1
-            # A function that starts a run of its own must be known to belong to this one.
+            # The context marks a run that the function itself starts as part of this run.
             work = partial(copy_context().run, self._work)
             threading.Thread(target=work, name="hercules-llm", daemon=True).start()
         return future
@@ -157,5 +157,5 @@ class _Threads:
             try:
                 future.set_result(call())
             except BaseException as error:
-                # Ctrl+C too belongs to whoever waits.
+                # The waiting caller also gets KeyboardInterrupt.
                 future.set_exception(error)

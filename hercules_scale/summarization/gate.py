@@ -1,4 +1,4 @@
-"""The number of requests in flight, and the pause during an outage."""
+"""Limits on requests in flight, and the pause during an outage of the model."""
 
 from __future__ import annotations
 
@@ -9,36 +9,34 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-# So many failed calls in a row, with no answer between, are an outage and no bad luck.
+# Failed calls in a row from which the model counts as out.
 OUTAGE_CALLS = 20
-# An outage of this length is not waited for; a replica that died is back in about a minute.
+# Longest outage that a run waits out. A replica that died is back in about a minute.
 OUTAGE_SECONDS = 60.0
 FIRST_PROBE_SECONDS = 1.0
-# However long an endpoint asks to be left alone.
+# Longest pause, even where an endpoint asks for more.
 LONGEST_WAIT_SECONDS = 600.0
-# Answers in a row after which one more request in flight is tried again from then on.
+# Answers for each further request in flight, once the number has shrunk.
 ANSWERS_PER_SLOT = 10
-# Shares of the time limit: an answer that takes less than the first comes soon, one that takes more
-# than the second may be late.
+# Shares of the time limit: an answer below the first is soon, one above the second may be late.
 SOON, LATE = 0.25, 0.5
-# Times that the fastest answer took: below the first, more requests at a time do not slow the model
+# Multiples of the fastest answer's time: below the first, concurrent requests do not slow the model
 # down; above the second they do.
 UNHARMED, HARMED = 1.25, 1.5
 
 
 class Gate:
-    """Limits the number of requests in flight, by how the model copes with them.
+    """Limits the number of requests in flight by the time that answers take.
 
-    Their number grows by one with each answer that comes soon, or as fast as the fastest did. It
-    halves where
-    answers take most of the time limit because of others, and where none comes: a slow model with
-    one processor is asked little at a time, one with many as much as it takes. Where an endpoint
-    says that it is asked too much, all wait as long as it says, and one fewer goes through at a
-    time from then on.
+    The number grows by one after each answer that comes soon or about as fast as the fastest one;
+    once it has shrunk, after every ten answers. It halves when an answer takes most of the time
+    limit because of others, or does not come. So a slow model on one processor gets few requests
+    at a time, a fast one as many as it can take. When an endpoint asks for a pause, all requests
+    wait for it, and the number falls by one.
 
     Args:
         limit: Largest number of requests in flight.
-        at_first: Their number at first.
+        at_first: Number at the start.
         timeout_seconds: Time limit of an answer.
     """
 
@@ -46,7 +44,7 @@ class Gate:
         self._limit, self._timeout = limit, timeout_seconds
         self._slots = min(limit, at_first)
         self._free = asyncio.Semaphore(self._slots)
-        # Slots that are gone, but were in use when they went.
+        # Slots that were removed while in use; they are not released again.
         self._owed = 0
         self._open_at = 0.0
         self._answered = 0
@@ -66,7 +64,10 @@ class Gate:
             self._free.release()
 
     def close_for(self, seconds: float, started: float) -> None:
-        """Let nothing through for a time; one fewer after it, once for all that began before."""
+        """Hold requests back for some seconds, then allow one fewer.
+
+        The number falls once for all requests that began before it fell.
+        """
         now = time.monotonic()
         self._open_at = max(self._open_at, now + min(seconds, LONGEST_WAIT_SECONDS))
         if started >= self._shrunk_at:
@@ -74,7 +75,7 @@ class Gate:
             self._shrink(1)
 
     def answered(self, started: float) -> None:
-        """Count the answer to a request that began at a time of the monotonic clock."""
+        """Count an answer; its request began at ``started`` on the monotonic clock."""
         seconds = time.monotonic() - started
         self._fastest = min(self._fastest, seconds)
         if seconds > max(LATE * self._timeout, HARMED * self._fastest):
@@ -88,7 +89,7 @@ class Gate:
             self._grow()
 
     def late(self, started: float) -> None:
-        """Halve the requests in flight, once for all that began before."""
+        """Halve the number in flight, once for all requests that began before it fell."""
         if started >= self._shrunk_at:
             self._shrunk_at = time.monotonic()
             self._shrink(self._slots // 2)
@@ -110,14 +111,14 @@ class Gate:
 
 @dataclass(eq=False)
 class Turn:
-    """The time of a request that was sent.
+    """Clock of a request in flight.
 
-    A model works on requests in about their order, so the clock of one starts when all that were
-    ahead of it have ended; until then it is reset by each answer.
+    A model answers requests in about their order. So each answer to a request ahead of this one
+    resets its clock.
 
     Attributes:
-        since: Start of its clock.
-        ahead: Requests that were in flight before it and may be worked on first.
+        since: Start of the clock.
+        ahead: Number of earlier requests that are still in flight.
     """
 
     since: float
@@ -125,10 +126,10 @@ class Turn:
 
 
 class Breaker:
-    """Holds calls back from a model that has stopped answering.
+    """Slows calls to a model that has stopped answering.
 
-    After some failures in a row calls go one at a time and after growing delays. The first answer
-    ends that.
+    After ``OUTAGE_CALLS`` failures in a row calls go one at a time, with growing delays, until the
+    first answer.
     """
 
     def __init__(self) -> None:
@@ -155,14 +156,14 @@ class Breaker:
         self._delay = FIRST_PROBE_SECONDS
 
     def failed(self, started: float) -> bool:
-        """Count a call that failed; True where the model has been out for too long."""
+        """Count a failed call; return whether the outage has lasted too long."""
         now = time.monotonic()
         if self._open_since is None:
             self._failed_in_a_row += 1
             if self._failed_in_a_row >= OUTAGE_CALLS:
                 self._open_since = now
             return False
-        # Requests on their way when the outage was seen say nothing new.
+        # Requests that were sent before the outage began do not count.
         if started < self._open_since or now - self._open_since < OUTAGE_SECONDS:
             return False
         self._open_since = None  # No request waits any longer.

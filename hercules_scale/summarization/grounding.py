@@ -1,8 +1,8 @@
-"""Whether a title or description says only what the items of its cluster say.
+"""Check that the items of a cluster support its title and description.
 
-The content words of a text are looked up, by their stems, among the words of a sample of the
-cluster's items. A word that few items have may still paraphrase them: it counts where its vector
-lies near that of a key phrase.
+The stems of a text's content words are looked up among the words of a sample of the cluster's
+items. A word that few items have still counts as a paraphrase if its vector lies near that of a
+key phrase.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from hercules_scale.summarization.words import parts
 
 Encode = Callable[[list[str]], Float32]
 
-# Share of the content words that items say, below which a text is refused. That of descriptions
-# is the largest that benchmarks/grounding.py found to refuse no true one.
+# Share of grounded content words below which a text is refused. For descriptions it is the largest
+# share that refuses no true one in benchmarks/grounding.py.
 LEAST_OF_TITLE, LEAST_OF_DESCRIPTION = 0.5, 0.65
-# Share of a cluster's items that a word is in, from which it is theirs and not a single item's.
+# Share of a cluster's items from which a word counts as the cluster's, not as a single item's.
 LEAST_SHARE = 0.01
-# Share of the items from which a word is as typical of them as a title needs.
+# Share of the items from which a word is fully typical.
 TYPICAL_SHARE = 0.1
-# Cosine of a word and a key phrase from which the word says much the same.
+# Cosine with a key phrase from which a word is a paraphrase.
 CLOSE = 0.5
-# Typicality of such a word, where few items have it.
+# Least typicality of a paraphrase.
 CLOSE_TYPICALITY = 0.5
-# Of an item, by which the language and the script of a cluster's items are known.
+# Characters of an item from which language and script are detected.
 CHARACTERS_SHOWN = 500
-# Titles, descriptions and key phrases are shorter.
+# Longest text that is split into stems; titles, descriptions and key phrases are shorter.
 CHARACTERS_COMPARED = 20_000
-# Unsaid words that a message names.
+# Ungrounded words that a message names.
 NAMED = 4
 
-# Of the languages that most texts of a script are in.
+# Language in which most texts of a script are written.
 _LANGUAGES = {
     "ARABIC": "arabic",
     "ARMENIAN": "armenian",
@@ -54,7 +54,7 @@ _LANGUAGES = {
 }
 _KANA = frozenset(("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"))
 _JAPANESE = _KANA | {"CJK"}
-# Words about a collection and not about its subject.
+# Words about a collection, not about its subject.
 _FRAME = """
     address area aspect associate based broad category characteristic collection common concept
     concern content context cover deal different discuss discussion diverse element emphasis
@@ -73,7 +73,7 @@ def _example_stems() -> frozenset[str]:
 
 @functools.cache
 def _ignored() -> frozenset[str]:
-    """Return the stems of English words that say nothing of a subject."""
+    """Return the stems of English words without content."""
     return frozenset(_stems([*of_language("en"), *_FRAME.split()]))
 
 
@@ -95,7 +95,7 @@ def _stems(words: list[str]) -> list[str]:
 
 
 def stems_of(text: str) -> dict[str, str]:
-    """Return the stem of each word of a text, and a word of that stem.
+    """Return the stems of a text's words, each with one of its words.
 
     In scripts without spaces each pair of letters counts as a word.
     """
@@ -104,11 +104,11 @@ def stems_of(text: str) -> dict[str, str]:
 
 
 def content_stems(text: str, stop_words: Collection[str] = ()) -> dict[str, str]:
-    """Return the words that say something of a subject, by stem.
+    """Return the content words of a text, by stem.
 
     Args:
         text: A text.
-        stop_words: Words that say nothing, beside the English ones.
+        stop_words: Stop words besides the English ones.
     """
     return {
         stem: word
@@ -121,12 +121,12 @@ def content_stems(text: str, stop_words: Collection[str] = ()) -> dict[str, str]
 
 @dataclass(frozen=True)
 class SaidWords:
-    """Counts of words in the items of the clusters of a level.
+    """Word counts in the items of each cluster of a level.
 
     Attributes:
-        columns: Column of each stem.
+        columns: Column of ``counts`` for each stem.
         counts: Occurrences in a sample of each cluster's items, shape (k, stems).
-        n_items: Items in the sample of each cluster, shape (k,).
+        n_items: Size of each cluster's sample, shape (k,).
     """
 
     columns: dict[str, int]
@@ -138,13 +138,13 @@ class SaidWords:
         return list(self.columns)
 
     def words(self, cluster: int) -> list[str]:
-        """Return the stems that a cluster's items have, and not only a few of very many."""
+        """Return the stems with a share of at least ``LEAST_SHARE`` in a cluster."""
         span = slice(self.counts.indptr[cluster], self.counts.indptr[cluster + 1])
         often = self.counts.data[span] >= LEAST_SHARE * self.n_items[cluster]
         return [self._stems[column] for column in self.counts.indices[span][often].tolist()]
 
     def share(self, cluster: int, stem: str) -> float:
-        """Return occurrences of a word in an item of a cluster, on average."""
+        """Return the mean number of occurrences of a stem in an item of a cluster."""
         column = self.columns.get(stem)
         if column is None:
             return 0.0
@@ -156,18 +156,18 @@ class SaidWords:
 
 
 def _script(word: str) -> frozenset[str]:
-    """Return scripts of the letters of a word, such as LATIN."""
+    """Return the scripts of a word's letters, such as LATIN."""
     letters = filter(str.isalpha, word)
     return frozenset(unicodedata.name(letter, "").partition(" ")[0] for letter in letters)
 
 
 class Grounding:
-    """Groundedness of texts in the items of a cluster, for the clusters of one level.
+    """Groundedness of texts in the items of each cluster of a level.
 
     Args:
-        said: Words of the items.
+        said: Word counts of the items.
         facts: The clusters, by id.
-        encode: Embeds words; None leaves paraphrases out.
+        encode: Function that embeds words; without one no word counts as a paraphrase.
     """
 
     def __init__(
@@ -180,15 +180,14 @@ class Grounding:
         self._stop_words = StopWords(shown)
 
     def share(self, cluster: int, text: str) -> float:
-        """Return the share of the content words of a text that items say; NaN where it has none."""
+        """Return the share of a text's content words that are grounded; NaN without any."""
         stems = self._content_stems(text)
         return 1 - len(self.unsaid(cluster, stems)) / len(stems) if stems else float("nan")
 
     def typicality(self, cluster: int, text: str) -> float:
-        """Return the typicality of content words for the items, 0 to 1; NaN without such words.
+        """Return the mean typicality of a text's content words, 0 to 1; NaN without any.
 
-        A model that reads a few of the items may name one of them, in words that hardly any other
-        item has.
+        It is low for a text that names a single item, in words that hardly any other item has.
         """
         stems = self._content_stems(text)
         shares = [self._said.share(cluster, stem) / TYPICAL_SHARE for stem in stems]
@@ -200,10 +199,10 @@ class Grounding:
         """Return the reason why a text is refused; empty where it is not.
 
         Args:
-            cluster: The cluster that it is about.
+            cluster: Id of its cluster.
             name: A noun for the text, such as title.
             text: The text.
-            least: Share of its content words that the items must say.
+            least: Least share of grounded content words.
         """
         stems = self._content_stems(text)
         unsaid = self.unsaid(cluster, stems)
@@ -221,7 +220,7 @@ class Grounding:
         return content_stems(text, self._stop_words.of_text(set(parts(text))))
 
     def unsaid(self, cluster: int, stems: dict[str, str]) -> dict[str, str]:
-        """Return words, by stem, that the items of a cluster do not say."""
+        """Return the ungrounded words among some content words, by stem."""
         own = self._own_stems(cluster)
         unknown = {
             stem: word
@@ -232,7 +231,7 @@ class Grounding:
         return {stem: word for stem, word in unknown.items() if word not in near}
 
     def _scripts(self, cluster: int) -> frozenset[str]:
-        """Return scripts that the words of a cluster's items are written in."""
+        """Return the scripts of a cluster's words."""
         if cluster not in self._known_scripts:
             words = [*self._said.words(cluster), *self._own_stems(cluster)]
             found = frozenset().union(*map(_script, words))
@@ -249,7 +248,7 @@ class Grounding:
         return set(stems_of(" ".join([*facts.keyphrases, *titles])))
 
     def _near(self, cluster: int, words: list[str]) -> set[str]:
-        """Return the words that lie near a key phrase of a cluster."""
+        """Return the words with a vector near that of a key phrase of the cluster."""
         phrases = self._facts[cluster].keyphrases
         if self._encode is None or not words or not phrases:
             return set()

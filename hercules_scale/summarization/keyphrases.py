@@ -1,9 +1,9 @@
-"""Phrases that set the clusters of a level apart.
+"""Key phrases, which distinguish the clusters of a level.
 
-A phrase scores its count in the cluster times the logarithm of how much more frequent it is there
-than in all clusters together: its part of the Kullback-Leibler divergence between the two. It is
-class-based TF-IDF (Grootendorst, BERTopic, 2022) with a weight that reaches zero for phrases that
-are everywhere; the usual weight does not where a level has few clusters.
+The score of a phrase is its count in the cluster times the logarithm of its frequency there over
+its frequency in all clusters: its term of the Kullback-Leibler divergence between the two. This is
+class-based TF-IDF (Grootendorst, BERTopic, 2022) with a weight of zero for phrases that are equally
+frequent everywhere; the usual weight stays above zero where a level has few clusters.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ from hercules_scale.summarization.words import (
     tokens,
 )
 
-# Later text says little more about the subject, and an item of 10 MB would cost as much as
-# thousands of others.
+# Later text adds little about the subject, and an item of 10 MB would cost as much as thousands of
+# others.
 CHARACTERS_READ = 4_000
 CANDIDATES_PER_PHRASE = 8
-# Share of a word's occurrences in small letters from which it is spelled so.
+# Share of occurrences in small letters from which a word is spelled in small letters.
 SMALL_SHARE = 0.2
-# Share of a sequence's occurrences within one longer sequence from which it is a piece of that.
+# Share of occurrences within one longer sequence from which a sequence is a piece of that one.
 PIECE_SHARE = 0.7
 NEVER = 2**62
 
-# In place of phrases that are left out.
+# Stands in ``COUNTS`` for all phrases that are left out.
 REST = ""
 COUNTS = pa.schema([("cluster", pa.int32()), ("phrase", pa.string()), ("count", pa.int64())])
 
 
 def count_phrases(texts: Sequence[str], clusters: NDArray[np.int32]) -> pa.Table:
-    """Yield counts of each phrase in the texts of each cluster.
+    """Return the count of each phrase in the texts of each cluster.
 
-    A phrase is a word of two letters or more, or two words, as the texts mostly spell them; in
-    scripts without spaces it is letters that are repeated together.
+    A phrase is a word of two letters or more, or two words, in the most common spelling; in scripts
+    without spaces it is a repeated sequence of letters.
 
     Args:
         texts: Shape (n,).
@@ -62,7 +62,7 @@ def count_phrases(texts: Sequence[str], clusters: NDArray[np.int32]) -> pa.Table
     Returns:
         A table of ``cluster``, ``phrase`` and ``count``.
     """
-    # scikit-learn takes a second to load, which runs of images or numbers need not wait for.
+    # scikit-learn takes a second to load, and runs of images or numbers do not need it.
     from sklearn.feature_extraction.text import CountVectorizer
 
     analyzer, runs = _Analyzer(texts), RunCounter()
@@ -97,21 +97,21 @@ def count_phrases(texts: Sequence[str], clusters: NDArray[np.int32]) -> pa.Table
 
 
 class _Analyzer:
-    """Phrases of texts, and the spelling of words that they have most.
+    """Phrases of texts, and the most common spelling of their words.
 
     Args:
-        texts: The texts, which tell the language.
+        texts: The texts, from which the main language is detected.
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._stop_words = StopWords([text[:CHARACTERS_READ] for text in texts[:TEXTS_READ]])
-        # A word that begins a text may have its capital from that.
+        # The first word of a text may have a capital for its place alone.
         self._spellings: Counter[str] = Counter()
         self._first: Counter[str] = Counter()
         self._folded = _Folded()
 
     def read(self, text: str) -> tuple[list[str], list[str]]:
-        """Return words and pairs of words of a text, folded, and its runs without spaces."""
+        """Return the words and pairs of words of a text, folded, and its runs without spaces."""
         found = tokens(prose(composed(text[:CHARACTERS_READ])))
         words = [token for token in found if self._folded[token]]
         folded = [self._folded[word] for word in words]
@@ -128,7 +128,7 @@ class _Analyzer:
         return kept + pairs, runs
 
     def spelled(self, phrases: Iterable[str]) -> list[str]:
-        """Return folded phrases as the texts spell their words."""
+        """Return folded phrases in the most common spelling of their words."""
         spelling: dict[str, str] = {}
         for counts in (self._spellings, self._first):
             spelling = {**_spellings(counts), **spelling}
@@ -136,7 +136,7 @@ class _Analyzer:
 
 
 class _Folded(dict[str, str]):
-    """Words, folded, by token; empty for tokens that are no words."""
+    """Folded words by token; empty for tokens that are not words."""
 
     def __missing__(self, token: str) -> str:
         folded = fold(token) if is_word(token) and not is_run(token) else ""
@@ -145,8 +145,8 @@ class _Folded(dict[str, str]):
 
 
 def _spellings(counts: Mapping[str, int]) -> dict[str, str]:
-    """Return the spelling of each folded word: small letters where many have them, else the
-    commonest."""
+    """Return the spelling of each folded word: in small letters where enough occurrences are,
+    else the most common one."""
     alike: dict[str, list[tuple[int, str]]] = {}
     for word, count in counts.items():
         alike.setdefault(fold(word), []).append((count, word))
@@ -166,12 +166,11 @@ def add_counts(counts: pa.Table) -> pa.Table:
 
 
 def most_frequent(counts: pa.Table, n_phrases: int) -> pa.Table:
-    """Return the most frequent phrases of each cluster, and the count of all others as that of
-    ``REST``.
+    """Return the most frequent phrases of each cluster, with the others added up as ``REST``.
 
     Args:
-        counts: Counts by ``add_counts``.
-        n_phrases: Phrases of a cluster at most.
+        counts: Result of ``add_counts``.
+        n_phrases: Largest number of phrases of a cluster.
     """
     order = [("cluster", "ascending"), ("count", "descending"), ("phrase", "ascending")]
     counts = counts.sort_by(order)
@@ -188,16 +187,16 @@ class PhraseCounts:
     """Counts of phrases by finest cluster.
 
     Args:
-        counts: Tables as ``count_phrases`` makes them, joined.
+        counts: Concatenated tables of ``count_phrases``.
         n_clusters: Clusters at level 1.
     """
 
     def __init__(self, counts: pa.Table, n_clusters: int) -> None:
-        # Chunks of one column have one dictionary.
+        # All chunks of an encoded column share one dictionary.
         encoded = counts["phrase"].dictionary_encode().chunks
         spellings = encoded[0].dictionary if encoded else pa.array([], pa.string())
         spelled = np.concatenate([np.zeros(0, np.int32), *(each.indices for each in encoded)])
-        # Parts of the texts may spell a phrase in other ways; it is one, in its commonest spelling.
+        # Shards may spell a phrase differently; it is one phrase, in its most common spelling.
         columns = pc.utf8_lower(spellings).dictionary_encode().indices.to_numpy()
         often = np.bincount(spelled, counts["count"].to_numpy(), len(spellings))
         order = np.lexsort((-often, columns))
@@ -218,8 +217,8 @@ class PhraseCounts:
         """Return the counts of words in the items of each cluster of a level.
 
         Args:
-            ancestors: Cluster of the level that holds each finest cluster, shape (k_1,).
-            n_items: Items of each finest cluster that phrases were counted in, shape (k_1,).
+            ancestors: Ancestor of each finest cluster at the level, shape (k_1,).
+            n_items: Sampled items of each finest cluster, shape (k_1,).
         """
         columns, by_stem = self._by_stem
         k = int(ancestors.max()) + 1
@@ -229,13 +228,13 @@ class PhraseCounts:
 
     @functools.cached_property
     def _by_stem(self) -> tuple[dict[str, int], sparse.csr_array]:
-        """Columns of stems, and the counts of single words by finest cluster and stem."""
+        """Columns of stems, and counts of single words by finest cluster and stem."""
         columns: dict[str, int] = {}
         rows, stems = [], []
         words = pc.indices_nonzero(pc.invert(pc.match_substring(self._phrases, " ")))
         texts = self._phrases.take(words).to_pylist()
         for row, word in zip(words.to_pylist(), texts, strict=True):
-            # Pairs of letters have counts of their own.
+            # Longer runs are left out, since their pairs of letters are counted by themselves.
             counted = not is_run(word) or len(atoms(word)) <= 2
             for stem in stems_of(word) if counted else ():
                 rows.append(row)
@@ -247,8 +246,8 @@ class PhraseCounts:
 
     @functools.cached_property
     def _sequences(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Least number of occurrences of each phrase; columns of a sequence without its last letter
-        and without its first one, shape (2, phrases), -1 for none."""
+        """Least occurrences of each phrase, shape (phrases,); and the columns of each sequence
+        without its last letter and without its first, shape (2, phrases), -1 for none."""
         least = np.ones(len(self._phrases), np.int64)
         shorter = np.full((2, len(self._phrases)), -1)
         beyond = pc.match_substring_regex(self._phrases, r"^[\x{e01}-\x{10ffff}]")
@@ -266,7 +265,7 @@ class PhraseCounts:
     def _whole(
         self, columns: NDArray[np.int32], occurrences: NDArray[np.float64]
     ) -> NDArray[np.bool_]:
-        """Return whether phrases of a cluster, by ascending column, are whole words."""
+        """Return which phrases of a cluster, in ascending order of columns, are whole words."""
         least, shorter = self._sequences
         whole: NDArray[np.bool_] = occurrences >= least[columns]
         for side in shorter:
@@ -279,11 +278,11 @@ class PhraseCounts:
         return whole
 
     def of_level(self, ancestors: NDArray[np.int32], n_phrases: int) -> list[list[str]]:
-        """Return the most telling phrases of each cluster of a level, best first.
+        """Return the key phrases of each cluster of a level, best first.
 
         Args:
-            ancestors: Cluster of the level that holds each finest cluster, shape (k_1,).
-            n_phrases: Phrases wanted of each.
+            ancestors: Ancestor of each finest cluster at the level, shape (k_1,).
+            n_phrases: Largest number of phrases of a cluster.
         """
         k = int(ancestors.max()) + 1
         counts = sparse.csr_array(_members(ancestors) @ self._counts)
@@ -314,7 +313,7 @@ class PhraseCounts:
             best = scores >= np.partition(scores, -n_candidates)[-n_candidates]
             columns, scores = columns[best], scores[best]
         phrases = self._phrases.take(pa.array(columns)).to_pylist()
-        # By score, longer phrases first among equals, then by spelling: always one order.
+        # Ties go to the longer phrase, then by spelling, so that the order is unique.
         ordered = sorted(
             zip((-scores).tolist(), phrases, strict=True),
             key=lambda each: (each[0], -each[1].count(" "), each[1]),
@@ -323,14 +322,14 @@ class PhraseCounts:
 
 
 def _members(ancestors: NDArray[np.int32]) -> sparse.csr_array:
-    """Return a row a cluster, with a one for each finest cluster that it holds."""
+    """Return a matrix of ones for the finest clusters (columns) in each cluster (rows)."""
     n = len(ancestors)
     return sparse.csr_array((np.ones(n), (ancestors, np.arange(n))), (int(ancestors.max()) + 1, n))
 
 
 def _distinct(phrases: list[str], n_phrases: int) -> list[str]:
-    """Return the first phrases that each bring a word of their own; of "heart" and "heart failure",
-    the second replaces both."""
+    """Return the first phrases that each add a new word; a longer phrase, such as "heart failure",
+    takes the place of its words."""
     chosen: dict[str, set[str]] = {}
     for phrase in phrases:
         words = set(parts(phrase)) if is_run(phrase) else set(map(fold, phrase.split()))
@@ -338,7 +337,7 @@ def _distinct(phrases: list[str], n_phrases: int) -> list[str]:
             continue
         shorter = [other for other, known in chosen.items() if known < words]
         if shorter and is_run(phrase):
-            # Marks around a word are not a name for it.
+            # A sequence with letters around a chosen word is no better name.
             continue
         if shorter:
             chosen = {

@@ -1,4 +1,4 @@
-"""Candidate titles and descriptions of many clusters from a model, and new titles for siblings."""
+"""Candidate titles and descriptions from a model, and distinct titles for siblings."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ NAMED_TOGETHER = 12
 
 
 class Labeller:
-    """Asks a model about clusters, again where it fails.
+    """Asks a model about clusters, and asks again after unusable answers.
 
     Args:
         asker: The model.
-        config: The summaries section.
+        config: Section ``summaries``.
         style: Style of the prompts.
         seed: Seed of the run.
         on_done: Called after each cluster.
@@ -61,16 +61,16 @@ class Labeller:
     async def label(
         self, clusters: list[ClusterFacts], grounding: Grounding | None = None
     ) -> dict[int, Candidates]:
-        """Return candidates for each of some clusters of one level, by id.
+        """Return the candidates of some clusters of one level, by id.
 
         Args:
             clusters: The clusters.
-            grounding: Words of their items, where these are known; an answer that says something
-                else is asked for again.
+            grounding: Check of answers against the items, where their words are known; after an
+                ungrounded answer the model is asked again.
 
         Raises:
-            StageError: The model does not answer at all, or the budget is spent. Calls that were
-                in flight have ended and are kept.
+            StageError: The model answers no question, or the budget is spent. Calls in flight have
+                ended by then, and their replies are kept.
         """
         found = {facts.cluster_id: Candidates() for facts in clusters}
         todo = deque(clusters)
@@ -90,12 +90,12 @@ class Labeller:
     async def name_siblings(
         self, groups: list[list[tuple[ClusterFacts, str]]]
     ) -> list[dict[int, str]]:
-        """Return the titles that distinguish siblings, for groups of them, by id.
+        """Return distinct titles for the siblings of each group, by id.
 
-        Clusters that the model gives nothing for are left out.
+        Clusters without a usable title in the answer are left out.
 
         Args:
-            groups: Clusters of one level with their titles.
+            groups: Siblings of one level with their draft titles.
 
         Raises:
             StageError: As ``label`` does.
@@ -121,7 +121,8 @@ class Labeller:
         found: dict[int, Candidates],
         grounding: Grounding | None,
     ) -> None:
-        """Ask about some clusters together; about halves of those that it gave nothing for."""
+        """Ask about some clusters in one request; ask again in halves about clusters without a
+        usable answer."""
         if len(group) == 1:
             await self._label_one(group[0], found[group[0].cluster_id], grounding)
             return
@@ -187,13 +188,13 @@ class Labeller:
                 raise SummaryError(problem)
             found.add_of_all(facts.cluster_id, grounding)
             found.titles.sort(key=lambda title: names_a_part(facts, title))
-            # It is kept, should the next answer be no better.
+            # The title stays a candidate, in case the next answer is no better.
             if attempt == 1 and names_a_part(facts, found.titles[0]):
                 raise SummaryError("the title is the one of a part that has few of the items")
 
         for attempt in range(1, config.max_attempts + 1):
-            # The same question again, at another draw: small models that read what was wrong
-            # make a title of that.
+            # The question stays the same, with another seed: small models that are shown the
+            # problem make a title of it.
             request = ChatRequest(
                 messages,
                 answer_schema(in_topics=self._style.in_topics and facts.level > 0),
@@ -238,7 +239,7 @@ class Labeller:
         """Ask about several clusters.
 
         Returns:
-            Why there was no answer; nothing where there was one, usable or not.
+            Reason why there was no answer; None where there was one, usable or not.
         """
         problem = None
         for attempt in range(1, self._config.max_attempts + 1):
@@ -255,13 +256,13 @@ class Labeller:
 
     def _temperature(self, attempt: int) -> float:
         config = self._config
-        # Several answers of temperature 0 would all be the same.
+        # At temperature 0 all answers would be the same.
         warm = attempt > 1 or config.candidates > 1
         return max(config.temperature, WARM_TEMPERATURE) if warm else config.temperature
 
 
 def _raise_first(ends: Sequence[object]) -> None:
-    """Raise the first exception of several tasks, a stage's own before others."""
+    """Raise the first exception of several tasks, a StageError before others."""
     errors = [end for end in ends if isinstance(end, BaseException)]
     errors.sort(key=lambda error: not isinstance(error, StageError))
     if errors:

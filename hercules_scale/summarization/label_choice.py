@@ -1,7 +1,7 @@
-"""Fit of labels to their clusters, and the choice of the best one.
+"""Fit of labels to their clusters, and choice of the best label.
 
-A label is embedded as "title. description", by the model that embedded the items. It is good where
-the items of its cluster lie nearer to it than to the labels of the siblings.
+A label is embedded as "title. description", by the model that embedded the items. It fits if the
+items of its cluster lie nearer to it than to the labels of the siblings.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from hercules_scale.clustering.assign import Float32, Int32, Int64, nearest
 
 Float64 = NDArray[np.float64]
 
-# Siblings that a label is set against, the nearest ones; more change little and cost much.
+# Nearest siblings that a label is compared with; more of them change little and cost much.
 SIBLINGS = 32
-# Cosines of items to labels differ by some hundredths; times this they are log-odds.
+# Factor from cosines of items and labels, which differ by some hundredths, to log-odds.
 SHARPNESS = 25.0
 ROUNDS = 5
-# In nats of the mean log-likelihood of a cluster's items.
+# Penalties in nats of the mean log-likelihood of a cluster's items.
 SHORT_PENALTY, COMMAS_PENALTY = 0.5, 0.1
-# A model's words are wrong where key phrases make the items likelier by more than this.
+# Gain in nats from which key phrases replace a title or description of the model.
 TITLE_OF_PHRASES, DESCRIPTION_OF_PHRASES = 1.0, 1.2
-# Nats that words lose which no item has, or few; descriptions by small models list single items.
+# Penalties in nats of words that few items or none have. Descriptions have the larger one, since
+# small models list single items in them.
 TYPICAL_TITLE, TYPICAL_DESCRIPTION = 1.0, 2.0
 
 
@@ -34,10 +35,10 @@ class Items:
     """Items of known clusters.
 
     Attributes:
-        vectors: Shape (n, d), of unit length.
-        labels: Cluster of each, shape (n,).
-        weights: Items that each represents, shape (n,).
-        rows: Row ids, shape (n,).
+        vectors: Vectors of unit length, shape (n, d).
+        labels: Cluster of each item, shape (n,).
+        weights: Number of items that each represents, shape (n,).
+        rows: Row of each item, shape (n,).
     """
 
     vectors: Float32
@@ -52,7 +53,7 @@ class Items:
 
 
 def sibling_groups(parents: Int32 | None, k: int) -> list[Int64]:
-    """Return clusters by parent; at the top all are siblings."""
+    """Return the ids of siblings, a group for each parent; at the top level all are siblings."""
     if parents is None:
         return [np.arange(k)]
     order = np.argsort(parents, kind="stable")
@@ -62,20 +63,19 @@ def sibling_groups(parents: Int32 | None, k: int) -> list[Int64]:
 def choose_labels(
     candidates: list[Float32], penalties: list[Float64], items: Items, groups: list[Int64]
 ) -> Int64:
-    """Return the candidate of each cluster that makes its items the likeliest, against its
-    siblings'.
+    """Choose the candidate of each cluster that makes the items of it and its siblings likeliest.
 
-    The chance that an item belongs to a sibling is taken as the softmax of the cosines to their
-    labels. Choices depend on one another, so they are improved in turn.
+    The probability that an item belongs to a cluster is the softmax of its cosines with the labels
+    of the siblings. Choices depend on one another, so they are improved in turn.
 
     Args:
-        candidates: Vectors of each cluster's candidates, each of shape (m, d), of unit length.
-        penalties: Taken off the mean log-likelihood of the cluster's items, each of shape (m,).
+        candidates: Vectors of each cluster's candidates, of unit length, each of shape (m, d).
+        penalties: Penalties of the candidates in nats, each of shape (m,).
         items: Items to choose by.
-        groups: Clusters that are siblings.
+        groups: Groups of siblings.
 
     Returns:
-        Index of the candidate of each cluster, shape (k,).
+        Index of the chosen candidate of each cluster, shape (k,).
     """
     k = len(candidates)
     rows = items.rows_of(k)
@@ -105,7 +105,7 @@ def choose_labels(
 
 
 def nearest_siblings(means: Float32, group: Int64) -> list[Int64]:
-    """Return the nearest siblings of each cluster of a group, itself left out."""
+    """Return the nearest siblings of each cluster of a group, without the cluster itself."""
     if len(group) - 1 <= SIBLINGS:
         return [group[group != cluster] for cluster in group]
     _, ids = nearest(means[group], means[group], SIBLINGS + 1)
@@ -120,9 +120,10 @@ def _likelihood(
     items: Items,
     rows: list[Int64],
 ) -> Float64:
-    """Return mean log-likelihoods of a cluster's items and its siblings', for each candidate.
+    """Return the log-likelihood of each candidate, shape (m,).
 
-    The siblings' count once in all, so that a label which takes their items pays for it.
+    It is the sum, over the cluster and its siblings, of the mean log-likelihood of their items. So
+    a label that attracts items of siblings loses.
     """
     group = [cluster, *others.tolist()]
     labels = np.stack([candidates[other][chosen[other]] for other in others])
@@ -146,12 +147,12 @@ def label_accuracy(vectors: Float32, items: Items, groups: list[Int64]) -> Float
     """Return the share of each cluster's items that lie nearer to its label than to any sibling's.
 
     Args:
-        vectors: Vectors of the labels, shape (k, d), of unit length; centroids give the ceiling.
-        items: Items that had no part in the labels.
-        groups: Clusters that are siblings.
+        vectors: Vectors of the labels, of unit length, shape (k, d); centroids give the ceiling.
+        items: Held-out items, which had no part in making or choosing the labels.
+        groups: Groups of siblings.
 
     Returns:
-        Shape (k,); NaN where a cluster has no item here.
+        Shares, shape (k,); NaN where a cluster has no held-out item.
     """
     rows = items.rows_of(len(vectors))
     shares = np.full(len(vectors), np.nan)
@@ -160,19 +161,18 @@ def label_accuracy(vectors: Float32, items: Items, groups: list[Int64]) -> Float
         for place, cluster in enumerate(group.tolist()):
             if len(rows[cluster]):
                 own = rows[cluster]
-                # The largest product is the nearest: all have unit length.
+                # Among vectors of unit length the largest product is the nearest.
                 nearest = (items.vectors[own] @ labels.T).argmax(axis=1)
                 shares[cluster] = np.average(nearest == place, weights=items.weights[own])
     return shares
 
 
 def reading_penalty(title: str) -> float:
-    """Return the penalty of a title that reads badly, in nats: a single word, or words side by
-    side."""
+    """Return the penalty in nats of a title that is a single word or a list of words."""
     short = SHORT_PENALTY if len(title.split()) < 2 else 0.0
     return short + (COMMAS_PENALTY if title.count(",") > 1 else 0.0)
 
 
 def list_penalty(of_title: bool) -> float:
-    """Return the advantage in nats that key phrases need over words of the model."""
+    """Return the gain in nats from which key phrases replace the model's title or description."""
     return TITLE_OF_PHRASES if of_title else DESCRIPTION_OF_PHRASES

@@ -1,7 +1,7 @@
-"""Every call to a model, kept before its answer is used, so that nothing is paid for twice.
+"""Ledger of calls to a model: each is stored before its answer is used, and never paid for twice.
 
-Calls are appended as small files of JSON lines. Those that end while a file is being written share
-the next one, so a slow store costs no call its turn, and a killed run loses only calls in flight.
+Calls are stored in small files of JSON lines. Calls that end while a file is being written share
+the next file, so a slow store delays no call. A killed run loses only the calls in flight.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ FOLDER = f"{layout.WORK}/ledger"
 
 @dataclass(frozen=True)
 class Call:
-    """One attempt, a row of ``llm_calls``.
+    """One call, a row of ``llm_calls``.
 
     Attributes:
-        level: Level of the cluster asked about; 0 is an item.
-        cluster_id: The cluster; nothing where several shared the request.
+        level: Level of the cluster; 0 for an item.
+        cluster_id: Id of the cluster; None where several shared the request.
         attempt: Number of the attempt, from 1.
-        prompt_hash: Prompt hash of model, prompt and parameters.
-        model: Its name.
-        prompt_tokens: Tokens of the prompt by the model's count.
-        completion_tokens: The same, of all answers.
-        seconds: Time from the request to the answer.
-        outcome: ``ok``, ``invalid``, ``error`` or ``timeout``.
-        prompt: The prompt, where the user asks for it.
-        response: The answer, where the user asks for it.
+        prompt_hash: SHA-256 of model, prompt and parameters, in hexadecimal.
+        model: Name of the model.
+        prompt_tokens: Tokens of the prompt.
+        completion_tokens: Tokens of all answers.
+        seconds: Seconds from request to reply.
+        outcome: ``ok``, ``invalid``, ``error``, ``refused`` or ``timeout``.
+        prompt: The prompt, with ``summaries.record_prompts``.
+        response: The answers, with ``summaries.record_prompts``.
     """
 
     level: int
@@ -52,12 +52,12 @@ class Call:
 
 
 class Ledger:
-    """The calls of a run, and the answers by the hash of what was asked.
+    """Calls of a run, and their replies by prompt hash.
 
     ``on_call`` is called with every call that is added.
 
     Args:
-        store: The output of the run; calls that it holds are known.
+        store: Output of the run; its stored calls are loaded.
         name: Name of the ledger; large runs keep several.
     """
 
@@ -70,8 +70,7 @@ class Ledger:
         self.on_call: Callable[[Call], object] = lambda call: None
         for file in store.list_files(self._folder):
             for line in store.read_bytes(file).splitlines():
-                # Of a file that was cut off, as by a loss of power, calls are lost as those in
-                # flight are.
+                # Lines that were cut off, as by a loss of power, count as calls in flight.
                 with suppress(ValueError, TypeError, KeyError):
                     values = json.loads(line)
                     answers = values.pop("answers")
@@ -87,17 +86,17 @@ class Ledger:
         )
 
     def find(self, prompt_hash: str) -> ChatReply | None:
-        """Return the reply to a question that was asked before."""
+        """Return the reply to an earlier call with the same hash, if there is one."""
         return self._replies.get(prompt_hash)
 
     async def add(self, call: Call, reply: ChatReply | None) -> None:
-        """Keep a call; once this returns, it is stored."""
+        """Store a call, and its reply if there is one."""
         self._keep(call, reply)
         self.on_call(call)
         answers = None if reply is None else [[a.text, a.finish_reason] for a in reply.answers]
         self._unwritten.append(json.dumps({**asdict(call), "answers": answers}))
         async with self._writing:
-            # Whoever waited here before may have written this call too.
+            # Another task may have written this call meanwhile.
             lines, self._unwritten = self._unwritten, []
             if lines:
                 name = f"{self._folder}/{uuid.uuid4().hex}.jsonl"

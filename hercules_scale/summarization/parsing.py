@@ -1,4 +1,4 @@
-"""A title and a description out of what a model answered."""
+"""Titles and descriptions from a model's answers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from hercules_scale.summarization.unusable_answers import (
 )
 from hercules_scale.summarization.words import has_words
 
-# Words of the request that names siblings, which models copy into titles.
+# Words of the prompt about siblings that models copy into titles.
 _SIBLINGS_WORDS = frozenset(("draft", "drafts", "final", "group", "groups", "title", "titles"))
 _MARKDOWN = (
     (re.compile(r"!?\[([^\[\]]*)\]\((?:https?:|[/#.])[^()\s]*\)"), r"\1"),
@@ -49,12 +49,12 @@ class Summary:
 
     Attributes:
         title: Title of at most seven words.
-        description: One or two sentences.
+        description: Description of one or two sentences.
         source: Source of the title: ``model``, ``keyphrases``, or ``withheld`` where privacy
-            forbids every text of the cluster.
-        description_source: The same of the description.
-        error: The reason why one of them is not the model's.
-        topics: Phrases that the description lists, where the model gave it so.
+            withholds every text of the cluster.
+        description_source: Source of the description.
+        error: Reason why one of them is not the model's.
+        topics: Topics that the description lists, where the model gave topics.
     """
 
     title: str
@@ -66,18 +66,17 @@ class Summary:
 
     @property
     def status(self) -> str:
-        """``ok`` where title and description are the model's, else ``fallback``."""
+        """``ok`` where both title and description are the model's, else ``fallback``."""
         return "ok" if self.source == self.description_source == "model" else "fallback"
 
 
 def parse_answer(text: str, facts: ClusterFacts) -> Summary:
     """Read a model's JSON answer about one cluster.
 
-    Models draft and quote before they answer, and explain after it: of the objects of an answer the
-    last that can be used is taken.
+    Models may draft before the answer, so the last usable object is taken.
 
     Raises:
-        SummaryError: It holds no usable title and description; the message says what is wrong.
+        SummaryError: There is no usable title and description; the message has the reason.
     """
     problem: SummaryError | None = None
     for value in answer_values(text):
@@ -89,13 +88,13 @@ def parse_answer(text: str, facts: ClusterFacts) -> Summary:
 
 
 def parse_joint_answer(text: str, group: list[ClusterFacts]) -> dict[int, Summary | SummaryError]:
-    """Read a model's JSON answer about several clusters; a bad entry harms no other.
+    """Read a model's JSON answer about several clusters, each entry independently.
 
     Returns:
-        By cluster id a summary, or what is wrong with it.
+        By cluster id a summary, or the reason why its entry is unusable.
 
     Raises:
-        SummaryError: The answer holds nothing of use.
+        SummaryError: The answer holds no entries.
     """
     found: dict[int, Summary | SummaryError] = {}
     for entries in _entries(text, group):
@@ -113,10 +112,10 @@ def parse_joint_answer(text: str, group: list[ClusterFacts]) -> dict[int, Summar
 
 
 def parse_titles(text: str, group: list[ClusterFacts]) -> dict[int, str]:
-    """Read a model's new titles by cluster; unusable ones are left out.
+    """Read a model's titles for siblings, by cluster id; unusable titles are left out.
 
     Raises:
-        SummaryError: The answer holds nothing of use.
+        SummaryError: The answer holds no entries.
     """
     titles: dict[int, str] = {}
     for entries in _entries(text, group):
@@ -143,7 +142,7 @@ def parse_titles(text: str, group: list[ClusterFacts]) -> dict[int, str]:
 
 
 def _nothing_in(text: str) -> SummaryError:
-    """Return the error of an answer without any JSON value."""
+    """Return the error about an answer without a JSON value."""
     answer = without_thoughts(text)
     if refuses(answer):
         return SummaryError(f"the model refused: {plain_text(answer[:300])[:150]}")
@@ -153,10 +152,10 @@ def _nothing_in(text: str) -> SummaryError:
 
 
 def _entries(text: str, group: list[ClusterFacts]) -> Iterator[dict[str, Any]]:
-    """Yield the entries of an answer about several clusters by id, of its likeliest value first.
+    """Yield the entries by cluster id in each JSON value of an answer, the likeliest first.
 
     Raises:
-        SummaryError: The answer holds nothing of use.
+        SummaryError: The answer holds no entries.
     """
     ids = [facts.cluster_id for facts in group]
     names = {str(each) for each in ids}
@@ -178,13 +177,13 @@ def _entries(text: str, group: list[ClusterFacts]) -> Iterator[dict[str, Any]]:
 
 
 def _by_id(answer: Any, ids: list[int]) -> dict[str, Any]:
-    """Return the entries of an answer by the id that was asked for."""
+    """Return the entries of an answer by cluster id."""
     names = [str(each) for each in ids]
     if isinstance(answer, dict) and len(answer) == 1 and not answer.keys() & set(names):
-        # Such as {"groups": {...}}.
+        # An answer such as {"groups": {...}}.
         answer = next(iter(answer.values()))
     if isinstance(answer, dict):
-        # Such as "Group 7" for 7.
+        # A key such as "Group 7" means 7.
         numbers = {key: re.findall(r"\d+", str(key)) for key in answer}
         return {found[-1]: answer[key] for key, found in numbers.items() if found}
     if not isinstance(answer, list):
@@ -195,7 +194,7 @@ def _by_id(answer: Any, ids: list[int]) -> dict[str, Any]:
         if isinstance(entry, dict)
         for key in ("id", "group")
         if key in entry
-        # Such as "Group 7" for 7.
+        # A value such as "Group 7" means 7.
         for number in re.findall(r"\d+", str(entry[key]))[-1:]
     }
     if with_ids or len(answer) != len(ids):
@@ -238,7 +237,7 @@ def _to_summary(answer: Any, facts: ClusterFacts) -> Summary:
 
 
 def _topics(answer: Any, facts: ClusterFacts) -> list[str]:
-    """Return the topics of an answer that describes a cluster by them, each once."""
+    """Return the distinct topics of an answer that has topics instead of a description."""
     found = answer.get("topics") if isinstance(answer, dict) and "description" not in answer else []
     topics: dict[str, str] = {}
     spellings = _spellings(facts) if found else {}
@@ -255,10 +254,10 @@ def _topics(answer: Any, facts: ClusterFacts) -> list[str]:
 
 
 def _spellings(facts: ClusterFacts) -> dict[str, str]:
-    """Return the spelling of each word, by its small letters, that the items give only one."""
+    """Return the spelling of each word that all exemplars spell alike, by its lower case."""
     seen: dict[str, set[str]] = {}
     for text in facts.exemplars:
-        # The first word of a text has a capital for its place.
+        # The first word of a text has a capital for its place alone.
         for word in text.split()[1:]:
             plain = word.strip(QUOTES)
             seen.setdefault(plain.lower(), set()).add(plain)
@@ -266,13 +265,13 @@ def _spellings(facts: ClusterFacts) -> dict[str, str]:
 
 
 def listed(topics: Sequence[str]) -> str:
-    """Return topics as one line of a description."""
+    """Return a description that lists topics."""
     text = ", ".join(topics)
     return f"{text[:1].upper()}{text[1:]}."
 
 
 def _words(value: Any) -> str:
-    """Return a text, also where it is alone in an object, or sentences of a list."""
+    """Return a value as text, also the only value of an object, or the texts of a list joined."""
     if isinstance(value, dict) and len(value) == 1:
         value = next(iter(value.values()))
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
@@ -281,7 +280,7 @@ def _words(value: Any) -> str:
 
 
 def _plain_words(text: str) -> str:
-    """Return the words of a model on one line, without markdown."""
+    """Return a model's text on one line, without Markdown."""
     text = plain_text(text)
     for pattern, kept in _MARKDOWN:
         text = pattern.sub(kept, text)
@@ -289,7 +288,7 @@ def _plain_words(text: str) -> str:
 
 
 def _whole_sentences(description: str) -> str:
-    """Return the description cut to length, at the end of a sentence where there is one."""
+    """Return the description cut to length, at the end of a sentence if there is one."""
     text = description[:DESCRIPTION_CHARACTERS].strip()
     if text.endswith(ENDS) and len(description) <= DESCRIPTION_CHARACTERS:
         return text

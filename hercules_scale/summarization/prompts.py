@@ -1,7 +1,7 @@
-"""The prompt that asks for a cluster's title and description.
+"""Prompts that ask for titles and descriptions of clusters and items.
 
-Items are data, never instructions: they stand one a line between marks, as plain text without
-control characters or chat-template tokens.
+Items are data, never instructions: each has one line between marks, as plain text without control
+characters and chat-template tokens.
 
 Source: HERCULES, section 3.4 and Appendix A.
 """
@@ -30,24 +30,24 @@ from hercules_scale.summarization.worked_examples import (
 TITLE_CHARACTERS = 60
 DESCRIPTION_CHARACTERS = 240
 TOPICS, TOPIC_CHARACTERS = 4, 48
-# Tokens that a chat template puts around a message, at most.
+# Upper bound of the tokens that a chat template puts around a message.
 MESSAGE_TOKENS = 8
 ITEM_MARK_TOKENS = 8
-# Shares of what the fixed part leaves of a prompt; examples take the rest.
+# Shares of the tokens that the fixed messages leave; items take the rest.
 PHRASES_SHARE, PARTS_SHARE, CONTRAST_SHARE, VALUES_SHARE = 0.25, 0.35, 0.2, 0.35
-# Of a thumbnail, in the models that see; images take at most a share of a prompt.
+# Tokens of a thumbnail in vision models, and the share of a prompt that images may take.
 IMAGE_TOKENS, IMAGES_SHARE = 256, 0.7
-# Worked examples and instructions take at most this share of a prompt.
+# Share of a prompt that instructions and worked examples may take.
 EXAMPLES_SHARE = 0.6
 PHRASE_CHARACTERS = 60
-# Key phrases of each cluster outside that a prompt shows.
+# Key phrases that a prompt shows of each cluster outside.
 CONTRAST_PHRASES = 4
-# Items of each cluster that a prompt about siblings shows.
+# Items that a prompt about siblings shows of each cluster.
 SIBLING_ITEMS = 2
 
 
 def object_schema(properties: dict[str, Any]) -> dict[str, Any]:
-    """Return JSON schema of an object that has some properties, all of them, and no others."""
+    """Return the JSON schema of an object with exactly these properties."""
     return {
         "type": "object",
         "properties": properties,
@@ -79,7 +79,7 @@ _ANSWER_IN_TOPICS = object_schema(
     }
 )
 
-# Of a role and a content: text, or with images a list of parts as OpenAI's API takes them.
+# A message has a role and a content: text, or with images a list of parts as in OpenAI's API.
 Message = dict[str, Any]
 
 
@@ -88,18 +88,19 @@ class PromptStyle:
     """Style of a run's prompts.
 
     Attributes:
-        tokens: The model's tokenizer.
-        prompt: Tokens of a prompt, at most.
-        exemplar: Tokens of an item, at most.
+        tokens: Tokenizer of the model.
+        prompt: Largest number of tokens of a prompt.
+        exemplar: Largest number of tokens of an item.
         topic: The paper's topic seed.
-        size: ``small`` shows worked examples and items, for models that copy whatever else they
-            see, and asks for topics, of which descriptions are made; ``medium`` shows worked
-            examples and all that is known of a cluster; ``large`` has no examples.
-        instructions: More that the user asks for.
-        language: Language of the answers; that of the items where there is none.
-        examples: The user's own in the place of the built-in ones: items, title, description.
+        size: ``small`` shows worked examples, titles of children and items, since small models
+            copy other facts, and asks for topics, which make the description; ``medium`` shows
+            worked examples and all facts about a cluster; ``large`` shows no worked examples.
+        instructions: Further instructions of the user.
+        language: Language of the answers; None for that of the items.
+        examples: The user's worked examples in place of the built-in ones: items, title,
+            description.
         kind: A plural noun for the items, such as texts.
-        n_levels: Levels of the tree.
+        n_levels: Levels of the hierarchy.
     """
 
     tokens: Tokens
@@ -115,7 +116,7 @@ class PromptStyle:
 
     @property
     def in_topics(self) -> bool:
-        """Whether clusters are described by topics, not by sentences."""
+        """Whether the model describes clusters by topics, not by sentences."""
         return self.size == "small" and self.examples is None
 
     def count(self, messages: list[Message]) -> int:
@@ -132,22 +133,22 @@ class PromptStyle:
 
 
 def answer_schema(ids: list[int] | None = None, in_topics: bool = False) -> dict[str, Any]:
-    """Return JSON schema of an answer about one cluster, or about several by id."""
+    """Return the JSON schema of an answer about one cluster, or with ids about several."""
     if in_topics:
         return _ANSWER_IN_TOPICS
     return _ANSWER if ids is None else object_schema(dict.fromkeys(map(str, ids), _ANSWER))
 
 
 def title_schema(ids: list[int]) -> dict[str, Any]:
-    """Return JSON schema of new titles by id."""
+    """Return the JSON schema of an answer with titles by id."""
     return object_schema(dict.fromkeys(map(str, ids), _ANSWER["properties"]["title"]))
 
 
 def build_messages(facts: ClusterFacts, style: PromptStyle) -> list[Message]:
-    """Return the messages that ask for one cluster's title and description, or for an item's.
+    """Return the messages that ask for the title and description of one cluster or item.
 
-    Each part keeps to its share of the tokens; examples that do not fit the rest are left out. Of
-    an item as much is shown as fits.
+    Each part of a cluster's facts keeps to its share of the tokens, and items that do not fit into
+    the rest are left out. An item that is asked about is cut to fit.
     """
     of_item = facts.level == 0
     messages = fixed_messages(style, of_item)
@@ -186,10 +187,10 @@ def build_joint_messages(group: list[ClusterFacts], style: PromptStyle) -> list[
 def build_sibling_messages(
     group: list[tuple[ClusterFacts, str]], style: PromptStyle
 ) -> list[Message]:
-    """Return the messages that ask for titles that distinguish siblings.
+    """Return the messages that ask for distinct titles of siblings.
 
     Args:
-        group: The clusters and their titles.
+        group: The clusters and their draft titles.
         style: Style of the prompts.
     """
     messages = [{"role": "system", "content": SIBLINGS + _wishes(style)}]
@@ -197,7 +198,7 @@ def build_sibling_messages(
     of_each = left // len(group)
     parts = []
     for facts, title in group:
-        # The first lines are kept: the head in any case, then items while they fit.
+        # The head always fits; then come items while they fit.
         head = f"Group {facts.cluster_id}, draft: {plain_text(title)}"
         head = f"{head}. Key phrases: {_phrases(facts.keyphrases)}"
         lines = [style.tokens.cut(head, max(of_each - 1, 1))]
@@ -210,7 +211,7 @@ def build_sibling_messages(
 
 
 def fixed_messages(style: PromptStyle, of_item: bool = False) -> list[Message]:
-    """Return the beginning of every prompt of a run, so that the model reads it once."""
+    """Return the first messages, which all prompts of a run share, so that they can be cached."""
     examples: tuple[tuple[str, str], ...]
     if of_item:
         instructions = ITEM
@@ -234,7 +235,7 @@ def fixed_messages(style: PromptStyle, of_item: bool = False) -> list[Message]:
 
 
 def _worked_examples(style: PromptStyle) -> Iterator[tuple[ClusterFacts, str]]:
-    """Yield clusters and the answers about them."""
+    """Yield the clusters of worked examples with the answers about them."""
     if style.examples is not None:
         for items, title, description in style.examples:
             facts = ClusterFacts(1, 0, len(items), exemplars=items)
@@ -248,8 +249,8 @@ def _worked_examples(style: PromptStyle) -> Iterator[tuple[ClusterFacts, str]]:
 
 
 def words_of_examples() -> str:
-    """Return what small models copy of the built-in worked examples: their titles, descriptions and
-    topics, and the names in their items."""
+    """Return the words of the built-in worked examples that small models copy: titles,
+    descriptions, topics, and names in items."""
     words = [
         f"{title} {description} {' '.join(topics)}" for _, title, description, topics in EXAMPLES
     ]
@@ -265,7 +266,7 @@ def _answer(title: str, **said: str | list[str]) -> str:
 
 
 def _wishes(style: PromptStyle) -> str:
-    """Return wishes of the user: a topic, a language, instructions."""
+    """Return the user's topic, language and instructions as sentences."""
     said = ""
     if style.topic:
         topic = plain_text(style.topic)[:200]
@@ -286,7 +287,7 @@ def _phrases(phrases: list[str]) -> str:
 
 
 def _question(facts: ClusterFacts, style: PromptStyle, budget: int) -> str:
-    """Return facts about a cluster, in at most ``budget`` tokens."""
+    """Return the facts about a cluster, in at most ``budget`` tokens."""
     tokens = style.tokens
     contrast = "; ".join(_phrases(other[:CONTRAST_PHRASES]) for other in facts.contrast if other)
     known = [
@@ -311,8 +312,7 @@ def _question(facts: ClusterFacts, style: PromptStyle, budget: int) -> str:
 
 
 def _parts(facts: ClusterFacts, style: PromptStyle) -> str:
-    """Return the children of a cluster in words, with their descriptions where the prompt is
-    large."""
+    """Return the titles of a cluster's children as text, in large prompts with descriptions."""
     parts = []
     for child in facts.children:
         share = max(round(100 * child.n_items / max(facts.n_items, 1)), 1)
@@ -337,7 +337,7 @@ def _that_fit(lines: list[str], tokens: Tokens, budget: int) -> list[str]:
 
 
 def shown_item(text: str, tokens: Tokens, n_tokens: int) -> str:
-    """Return an item between marks, cut to a length."""
-    # Marks and spaces that `plain_text` drops take as much again.
+    """Return an item between marks, cut to ``n_tokens`` tokens."""
+    # `plain_text` may drop as many characters again.
     start = text[: 2 * CHARACTERS_PER_TOKEN * n_tokens]
     return f"<item>{tokens.cut(plain_text(start), n_tokens)}</item>"

@@ -1,10 +1,10 @@
-"""Recognition of a model's refusal in the place of an answer."""
+"""Recognition of a model's refusal instead of an answer."""
 
 from __future__ import annotations
 
 import re
 
-# Verbs of refusals. Without one, "I can't log in" may be the words of an item.
+# Verbs of refusals. Without one, text such as "I can't log in" may come from an item.
 _TASK = (
     r"(?:help|assist|provide|generat|creat|produce|fulfil|compl|continue|answer|summari|describ"
     r"|write|give|offer|discuss|engage|support|process|title|label|do (?:that|this|it|so)\b)\w*"
@@ -26,17 +26,17 @@ _MODEL = (
 )
 _REFUSALS = (
     rf"(?:{_APOLOGY}|unfortunately\W+)?{_CANNOT}\W+(?:\w+\W+){{0,2}}{_TASK}",
-    # These end there, or say no more than with what.
+    # Refusals that end there, or that only name the content.
     rf"(?:{_APOLOGY}|unfortunately\W+)?i (?:must|have to) decline\b",
     rf"{_APOLOGY}(?:i (?:can ?not|can['’]t)\W*$|(?:this|the|your|that) (?:content|request|text)\b)",
-    # An apology of the first person to the reader.
+    # An apology in the first person.
     r"i(?:['’]m| am) (?:(?:so|very|truly|really|deeply) )*sorry\W+but\b",
     rf"{_MODEL}(?:,|\W+i\b|\W*$|\W+(?:and|so) i\b)",
     r"(?:unable to|cannot|can['’]t) (?:provide|generate|create|comply|assist|fulfil)\w*"
     r" (?:a|an|any|the|this|with)\b",
     r"(?:this|the|your) (?:request|content|text|prompt|material)s? (?:\w+ )?violates?\b",
     r"no (?:title|description|summary) (?:can|could) be\b",
-    # The words that models begin a refusal with in other languages.
+    # The first words of refusals in other languages.
     r"(?:es )?tut mir leid|lo siento|lo lamento|je suis désolée?|désolée?\b|mi dispiace|desculpe",
     r"抱歉|对不起|對不起|申し訳",
 )
@@ -45,5 +45,5 @@ _REFUSAL = re.compile(rf"\W*(?:{'|'.join(_REFUSALS)})", re.IGNORECASE)
 
 
 def refuses(text: str) -> bool:
-    """Return whether a text begins as a model's refusal does."""
+    """Return whether a text begins like a model's refusal."""
     return _REFUSAL.match(text[:BEGINNING]) is not None

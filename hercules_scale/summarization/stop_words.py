@@ -1,4 +1,4 @@
-"""Words of many languages that say nothing of a subject by themselves."""
+"""Stop words of many languages: words without content."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 
 from hercules_scale.summarization.words import composed, fold, tokens
 
-# Texts that tell the language of a collection.
+# Texts from which the main language of a collection is detected.
 TEXTS_READ = 1_000
 
-# Beside scikit-learn's of English.
+# Stop words by language; for English in addition to those in scikit-learn.
 _WORDS = {
     "en": (
         "can't couldn't didn't doesn't don't hadn't hasn't haven't he'll he's i'd i'll i'm i've "
@@ -187,7 +187,7 @@ _WORDS = {
 
 @functools.cache
 def of_language(language: str) -> frozenset[str]:
-    """Stop words of a language, folded."""
+    """Return the stop words of a language, folded."""
     words = frozenset(map(fold, composed(_WORDS[language]).split()))
     if language != "en":
         return words
@@ -208,11 +208,10 @@ def _languages() -> dict[str, tuple[str, ...]]:
 
 
 class StopWords:
-    """Stop words of the languages of some texts.
+    """Stop words by the detected language of each text.
 
     Args:
-        texts: The texts; the language of the first ones is that of texts that are too
-            short to tell.
+        texts: The collection; its main language is used for texts that are too short to detect.
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
@@ -223,14 +222,14 @@ class StopWords:
         self._main = _first(hits, "en")
 
     def of_text(self, words: set[str]) -> frozenset[str]:
-        """Stop words of the language of a text.
+        """Return the stop words of a text's language.
 
         Args:
-            words: Its words, folded.
+            words: Words of the text, folded.
         """
         hits = self._hits(words)
         own = _first(hits, self._main)
-        # One word of another language says little: "die" is English too.
+        # One stop word of another language proves little: "die" is English too.
         if hits[own] <= hits[self._main] + 1:
             own = self._main
         return of_language(own)
@@ -244,7 +243,7 @@ class StopWords:
 
 
 def _first(hits: Counter[str], otherwise: str) -> str:
-    """Return the language with most hits; of equal ones, another is given before the others."""
+    """Return the language with the most hits; ``otherwise`` wins ties, and without any hits."""
     if not hits:
         return otherwise
     return max(hits, key=lambda language: (hits[language], language == otherwise))

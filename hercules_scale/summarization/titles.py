@@ -1,4 +1,4 @@
-"""Titles cut to the length of one, at the end of a phrase."""
+"""Titles cut to length at the end of a phrase."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from hercules_scale.summarization.prompts import TITLE_CHARACTERS
 from hercules_scale.summarization.words import cut, n_letters
 from hercules_scale.summarization.worked_examples import TITLE_WORDS
 
-# Words that bind others; a title that was cut does not end with one.
+# Function words; a title that was cut does not end with one.
 # fmt: off
 DANGLING = frozenset((
     "a", "an", "and", "are", "as", "at", "by", "for", "from", "how", "in", "into", "is", "its",
     "of", "on", "or", "that", "the", "their", "to", "was", "were", "which", "with",
 ))
 # fmt: on
-# No title ends with one of these, even where the model ended it.
+# No title ends with one of these words, even where the model ended it so.
 ARTICLES = frozenset(
     ("a", "an", "and", "are", "but", "is", "not", "of", "or", "the", "their", "to", "was", "with")
 )
@@ -22,11 +22,11 @@ QUOTES = " \"'“”‘’.,:;-–—*_。，、：；،؛۔।"
 
 
 def clean_title(title: str) -> str:
-    """Return a title of at most seven words and sixty letters that does not end in mid-phrase."""
+    """Return a title of at most seven words and sixty letters that ends with a whole phrase."""
     words = title.strip(QUOTES).split()
     is_cut = len(words) > TITLE_WORDS
     if len(title) >= TITLE_CHARACTERS and len(words) > 1:
-        # The schema ends a long title in the middle of a word.
+        # The schema's limit may cut the last word of a long title.
         words.pop()
         is_cut = True
     words = words[:TITLE_WORDS]
@@ -42,8 +42,8 @@ def clean_title(title: str) -> str:
 
 
 def _without_half_name(words: list[str], left_out: list[str]) -> list[str]:
-    """Return words without a name at their end that goes on in what was cut off, such as "the
-    Middle East"."""
+    """Return the words of a cut title without a name at their end that the cut divided, such as
+    "the Middle East"."""
     names = [word[:1].isupper() for word in words]
     if not left_out or not left_out[0][:1].isupper() or all(names):
         return words
@@ -54,9 +54,9 @@ def _without_half_name(words: list[str], left_out: list[str]) -> list[str]:
 
 
 def _end_of_list(words: list[str]) -> int:
-    """Return the number of words up to the last comma or "and" of a title that was cut.
+    """Return the number of words of a cut title to keep.
 
-    A part of one or two words that the cut left is half a name; a longer one is the title.
+    A few words after the last comma or "and" are likely half a phrase, and are dropped.
     """
     ends = [
         place + (word[-1] in ",;")

@@ -1,18 +1,18 @@
-"""Counts of a model's tokens."""
+"""Token counts of texts."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-# Few tokens are longer, so a huge text is not tokenised whole.
+# Few tokens are longer. So only the beginning of a long text is tokenised to cut it.
 CHARACTERS_PER_TOKEN = 16
 
 
 class Tokens(Protocol):
-    """Counts and cuts text in a model's tokens."""
+    """Counter of a model's tokens, which also cuts texts."""
 
     def count(self, text: str) -> int:
-        """Return the tokens of a text."""
+        """Return the number of tokens of a text."""
         ...
 
     def cut(self, text: str, n_tokens: int) -> str:
@@ -21,10 +21,10 @@ class Tokens(Protocol):
 
 
 class ModelTokens:
-    """Tokens of a transformers tokenizer.
+    """Tokens by a tokenizer of the package transformers.
 
     Args:
-        source: Folder or model-hub id of the model.
+        source: Folder or hub id of the model.
     """
 
     def __init__(self, source: str) -> None:
@@ -33,7 +33,7 @@ class ModelTokens:
         self._tokenizer = AutoTokenizer.from_pretrained(source)
 
     def count(self, text: str) -> int:
-        """Return the tokens of a text."""
+        """Return the number of tokens of a text."""
         return len(self._tokenizer.encode(text, add_special_tokens=False))
 
     def cut(self, text: str, n_tokens: int) -> str:
@@ -46,10 +46,10 @@ class ModelTokens:
 
 
 class EstimatedTokens:
-    """Tokens of three characters each, for endpoints with an unknown tokenizer."""
+    """Tokens estimated at three characters each, for endpoints with an unknown tokenizer."""
 
     def count(self, text: str) -> int:
-        """Return the tokens of a text."""
+        """Return the number of tokens of a text."""
         return -(-len(text) // 3)
 
     def cut(self, text: str, n_tokens: int) -> str:

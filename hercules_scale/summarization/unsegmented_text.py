@@ -1,7 +1,7 @@
-"""Words of texts that have no spaces between them, by how often their letters stand together.
+"""Words of scripts without spaces, found by repeated sequences of letters.
 
-Letters that are repeated together are counted, whatever their number. Those that nearly always
-stand within one longer sequence are a piece of a word, and the others read as a word or several.
+Repeated sequences of any length are counted. A sequence that nearly always occurs within one longer
+sequence is a piece of a word; the others read as one word or several.
 
 Source: Frantzi and Ananiadou, "Automatic recognition of multi-word terms: the C-value/NC-value
 method" (2000).
@@ -17,22 +17,22 @@ from numpy.typing import NDArray
 
 from hercules_scale.summarization.words import atoms
 
-# Letters of a sequence. One of that length may be a piece of a longer one, so it is no phrase.
+# Longest counted sequence. It may be a piece of a longer one, so it is never a phrase.
 LONGEST = 12
-# Letters with sequences counted at a time.
+# Letters that are held until their sequences are counted.
 LETTERS_HELD = 2_000_000
 
-# Letters that no phrase begins with, nor ends with.
+# Letters that no phrase begins with, and letters that none ends with.
 _SMALL = frozenset("ゃゅょっぁぃぅぇぉんーをะาๅ")
 _BEFORE = _SMALL | frozenset("和与與及或把被让讓给給也都就着著而且之其")
 _AFTER = frozenset("和与與及或把被让讓给給也都就着著而且之其在从從对對向不一をがはにのでともへや")
 _HIRAGANA = ("\u3041", "\u309f")
-# Of Thai and Lao; alone they mostly end the syllable before.
+# Consonants of Thai and Lao; one without a vowel mostly ends the syllable before.
 _CONSONANTS = frozenset(map(chr, (*range(0x0E01, 0x0E2F), *range(0x0E81, 0x0EAF))))
 
 
 class RunCounter:
-    """Counts the sequences of letters of runs by cluster."""
+    """Counter of the letter sequences in runs, by cluster."""
 
     def __init__(self) -> None:
         self._ids: dict[str, int] = {}
@@ -41,7 +41,7 @@ class RunCounter:
         self._counted: list[tuple[NDArray[np.int32], list[str], NDArray[np.int64]]] = []
 
     def add(self, cluster: int, run: str) -> None:
-        """Take up a run of an item of a cluster."""
+        """Add a run from an item of a cluster."""
         ids = [self._ids.setdefault(atom, len(self._ids)) for atom in atoms(run)]
         self._runs.append((cluster, ids))
         self._held += len(ids)
@@ -49,8 +49,8 @@ class RunCounter:
             self._count()
 
     def counts(self, schema: pa.Schema) -> pa.Table:
-        """Return cluster, sequence and count of all that was taken up: pairs and what is
-        repeated."""
+        """Return cluster, sequence and count of all pairs of letters, repeated sequences and whole
+        runs."""
         self._count()
         return pa.concat_tables(
             [
@@ -65,19 +65,20 @@ class RunCounter:
         lengths = np.array([len(ids) for _, ids in self._runs])
         letters = np.concatenate([np.array(ids, np.int64) for _, ids in self._runs])
         clusters = np.repeat(np.array([cluster for cluster, _ in self._runs]), lengths)
-        # Letters from each on to the end of its run, and whether it begins one.
+        # For each letter: the letters left in its run, and whether it begins the run.
         left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(letters))
         begins = np.zeros(len(letters), bool)
         begins[np.cumsum(lengths) - lengths] = True
         spelled = np.array(list(self._ids), dtype=object)
         self._runs, self._held = [], 0
-        # The sequence that begins at each letter, and whether it is repeated.
+        # For each letter: the number of the sequence of n letters that begins there, and whether
+        # that sequence is repeated.
         sequences, repeated = letters, np.ones(len(letters), bool)
         for n in range(1, LONGEST + 1):
             if n > 1:
                 follows = np.append(repeated[1:], False)
                 at = np.flatnonzero((left >= n) & repeated & follows)
-                # Sequences of one letter less, at a letter and at the next, make up the sequence.
+                # A sequence is given by the two shorter ones at its first and second letter.
                 pairs = sequences[at] * (sequences.max() + 1) + sequences[at + 1]
                 _, numbers, own = np.unique(pairs, return_inverse=True, return_counts=True)
                 sequences, repeated = np.zeros_like(sequences), np.zeros_like(repeated)
@@ -85,7 +86,7 @@ class RunCounter:
             whole = begins & (left == n)
             counted = whole if n == 1 else left >= n if n == 2 else repeated
             self._keep(np.flatnonzero(counted), sequences, clusters, letters, spelled, n)
-            # A run that occurs once has a number of its own.
+            # Each run that occurs once counts by itself.
             alone = np.flatnonzero(whole & ~counted)
             self._keep(alone, np.arange(len(letters)), clusters, letters, spelled, n)
 
@@ -98,7 +99,7 @@ class RunCounter:
         spelled: NDArray[np.object_],
         n: int,
     ) -> None:
-        """Add up the sequences of ``n`` letters at some places, by cluster."""
+        """Count the sequences of ``n`` letters at some places, by cluster."""
         if not len(at):
             return
         owned = clusters[at] * (sequences.max() + 1) + sequences[at]
@@ -109,7 +110,7 @@ class RunCounter:
 
 
 def reads_as_words(letters: Sequence[str]) -> bool:
-    """Return whether a sequence may be a phrase by the letters that it begins and ends with."""
+    """Return whether the length and the first and last letter of a sequence allow a phrase."""
     first, last = letters[0], letters[-1]
     least, most = _HIRAGANA
     if all(least <= letter <= most for letter in letters):

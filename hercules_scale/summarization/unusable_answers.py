@@ -1,4 +1,4 @@
-"""Recognition of titles and descriptions that say nothing of a cluster: blanks, loops, copies."""
+"""Recognition of titles and descriptions without content: blanks, loops and copies."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hercules_scale.summarization.words import parts
 from hercules_scale.summarization.worked_examples import TITLE_WORDS
 
 _CONJUNCTIONS = frozenset(("and", "but", "or", "so", "yet"))
-# Ends of sentences; in some scripts no space follows them.
+# Marks that end sentences; in some scripts no space follows them.
 ENDS = (".", "!", "?", "。", "！", "？", "।", "۔", "؟", "።")
-# Titles and descriptions of a form that was not filled in.
+# Placeholders instead of a title or description.
 _BLANK = re.compile(
     r"[^\w{}]*(?:n/?a|none|null|unknown|untitled|string|text|title|description"
     r"|your (?:title|description)|<[^<>]*>|\.{2,})[^\w{}]*",
@@ -24,15 +24,15 @@ _BLANK = re.compile(
 
 
 def is_blank(text: str) -> bool:
-    """Return whether a text is that of a form that was not filled in."""
+    """Return whether a text is a placeholder."""
     return _BLANK.fullmatch(text) is not None
 
 
 def is_no_heading(title: str) -> bool:
-    """Return whether a title among siblings' is a sentence or longer than titles are.
+    """Return whether a new title of a sibling is a sentence or too long for a title.
 
-    Models that name several groups at once write headlines of news. The draft is the better title
-    than the beginning of one.
+    Models that name several groups at once write news headlines. Then the draft is a better title
+    than the beginning of such a headline.
     """
     words = title.split()
     begins = bool(words) and words[0].lower() in _CONJUNCTIONS
@@ -42,24 +42,22 @@ def is_no_heading(title: str) -> bool:
 
 
 def repeats_itself(text: str) -> bool:
-    """Return whether fewer than six in ten pairs of neighbouring words are new, as when a model
-    loops."""
+    """Return whether fewer than 60% of the pairs of adjacent words are distinct, as in a loop."""
     words = parts(text)
     pairs = list(itertools.pairwise(words))
     return len(pairs) >= 5 and len(set(pairs)) < 0.6 * len(pairs)
 
 
 def invents_braces(text: str, facts: ClusterFacts) -> bool:
-    """Return whether a text has braces and the cluster none, as when a model quotes its JSON or
-    schema."""
+    """Return whether a text has braces that the cluster's texts do not have, as in quoted JSON."""
     return bool(set("{}") & set(text) - set("".join(facts.own_texts)))
 
 
 def repeats_prompt(title: str, facts: ClusterFacts) -> bool:
-    """Return whether a title has words of the worked examples or of other clusters and none of its
-    own.
+    """Return whether a title has words of the prompt's fixed messages or of other clusters, and
+    none of its own cluster.
 
-    Small models copy the worked examples where they do not know what to say.
+    Small models copy these if they find no title.
     """
     of_cluster = own_words(facts)
     of_others = content_words(" ".join(phrase for other in facts.contrast for phrase in other))
@@ -68,13 +66,12 @@ def repeats_prompt(title: str, facts: ClusterFacts) -> bool:
 
 
 def own_words(facts: ClusterFacts) -> set[str]:
-    """Return the words of a cluster that say something."""
+    """Return the content words of a cluster's key phrases, exemplars and children."""
     return content_words(" ".join(facts.own_texts))
 
 
 def content_words(text: str) -> set[str]:
-    """Return the words of three letters or more, in other scripts of any number, that say
-    something."""
+    """Return the content words of a text: in ASCII of three letters or more, else of any length."""
     return {word for word in parts(text) if len(word) > 2 or not word.isascii()} - DANGLING
 
 

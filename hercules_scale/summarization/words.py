@@ -1,11 +1,11 @@
 """Words of every script.
 
-Words are found as Unicode's text segmentation finds them, and stay whole at combining marks,
-joiners, apostrophes and hyphens. Chinese, Japanese, Thai, Lao, Khmer and Burmese write no space
-between words: there a run of one script counts as its pairs of letters.
+Text is split at Unicode word boundaries; combining marks, joiners, apostrophes and hyphens do not
+divide a word. Chinese, Japanese, Thai, Lao, Khmer and Burmese have no spaces between words: there a
+run of letters of one script counts as its pairs of letters.
 
 Source: Unicode Standard Annex 29; Theeramunkong et al., "Character cluster based Thai information
-retrieval" (2000), for the letters that Thai and Lao words are never divided at.
+retrieval" (2000), for letters of Thai and Lao that are never separated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import unicodedata
 
 import regex
 
-# Longer ones are no words of any language, but codes.
+# Longest word; longer tokens are codes.
 WORD_CHARACTERS = 60
 
 # Letters of Thai and Lao, Burmese, Khmer, Chinese, and Japanese.
@@ -29,7 +29,8 @@ _UNSPACED = (
 )
 # Letters, digits, marks and joiners.
 _LETTERS = rf"[^\W_{_UNSPACED}]++"
-# Of a Japanese word between two characters of it, as in "買い物"; particles are not among them.
+# Hiragana that may be part of a word between two of its Han characters, as in "買い物"; particles
+# are not among them.
 _WITHIN = "いりきしちみびぎえけせねべめれげっ"
 _KANA = r"[\p{Katakana}ー]++"
 _TOKEN = regex.compile(
@@ -47,16 +48,16 @@ _TOKEN = regex.compile(
     ),
     regex.VERSION1,
 )
-# The same of text in ASCII, in a fifth of the time.
+# The same for ASCII text, in a fifth of the time.
 _ASCII_TOKEN = re.compile(r"[A-Za-z0-9]++(?:['-][A-Za-z0-9]++)*+(?:\+\+|#(?![\w#]))?+", re.ASCII)
 # Endings of English and Turkish names after an apostrophe.
 _ENDING = regex.compile(r"(?<=\w{3})'.*+")
-# French and Italian articles lean on the word after them.
+# French and Italian articles with an apostrophe before the word.
 _ELISION = regex.compile(
     r"(?:[cdjlmnst]|qu|dell|nell|sull|all|un)['’](?=[aeiouhyàâéèêëîïôûœ])", regex.IGNORECASE
 )
-# Letters of a script without spaces that belong together: a vowel that is written before or after
-# its consonant, what is written below or above, and a consonant that only ends a syllable.
+# Letters of a script without spaces that belong together: a consonant with the vowels before and
+# after it, the marks above and below it, and a consonant that only ends its syllable.
 _ATOM = regex.compile(
     r"[เแโใไເແໂໃໄ]?+\X\p{M}*+(?:(?<=[\u17d2\u1039])\X\p{M}*+"
     r"|[\u1000-\u1021]\u1037?+\u103a\p{M}*+"
@@ -68,7 +69,7 @@ _LETTER = regex.compile(r"\X")
 _HANGUL = regex.compile(r"\p{Hangul}++")
 _OF_JAPAN = regex.compile(r"[\p{Hiragana}\p{Katakana}]")
 _HAN = regex.compile(r"\p{Han}")
-# Words that bind others, at which a run is divided; the first are Chinese.
+# Function words, at which a run is divided: first of Chinese, then of other languages.
 _CHINESE = regex.compile(
     "[的了吗嗎呢吧啊们們你您我他她它是很这這那]|因为|因為|如果|但是|可以|没有|沒有|什么|什麼|怎么|怎麼|应该|應該|需要|不会|不會"
     "|不能|一[个個些次下]|哪里|哪裡|多少|请问|請問|非常|已经|已經|还是|還是|或者|而且|所以"
@@ -79,10 +80,10 @@ _BINDING = regex.compile(
     "|について|による|として|ための|ため|こと|もの|から|まで|など|です|ます|でした|ました|する|した|して"
     "|ください|ない|ある|いる|れる|という|および|または|これ|それ|この|その|よう|ところ|だけ|より|ので|を"
     "|နှင့်|သည်|၏|များ|သော|တွင်|ဖြစ်"
-    # No part of a longer syllable.
+    # The match is not part of a longer syllable.
     r")(?!\p{M}|[ะาๅະາຽ]|[\u1000-\u1021]\u1037?\u103a)"
 )
-# Beginnings and ends of text that is for no reader.
+# Beginnings and ends of text that readers do not see.
 _BLOCK = regex.compile(r"<(script|style)\b|<!--", regex.IGNORECASE)
 _BLOCK_ENDS = {
     kind: regex.compile(end, regex.IGNORECASE)
@@ -101,9 +102,9 @@ _NO_TEXT = regex.compile(
     regex.IGNORECASE | regex.ASCII,
 )
 _MARKS = ("<", "&", "@", "://", "www.", "data:")
-# Shorter ones are no hash.
+# Shortest hash.
 _HASH_CHARACTERS = 16
-# Codes go from digits to letters and from small to capital letters again and again.
+# Codes switch often between digits and letters or between small and capital letters.
 _CODE = regex.compile(r"(?:\d\p{L}.*){3}|(?:\p{Ll}\p{Lu}.*){4}|(?=.*\d)(?=.*[a-f])[0-9a-f]{12,}")
 _VARIATION = regex.compile(r"[\ufe00-\ufe0f\U000e0100-\U000e01ef\u00ad]")
 _WORDLIKE = regex.compile(
@@ -112,8 +113,8 @@ _WORDLIKE = regex.compile(
 
 
 def composed(text: str) -> str:
-    """Return the text in which a letter and its marks are one character where Unicode has one
-    (NFC)."""
+    """Return the text in Unicode's composed form (NFC), without variation selectors and soft
+    hyphens."""
     return text if text.isascii() else str(_VARIATION.sub("", unicodedata.normalize("NFC", text)))
 
 
@@ -128,7 +129,7 @@ def prose(text: str) -> str:
 
 
 def _without_blocks(text: str) -> str:
-    """Return text without comments, scripts and style sheets that have an end."""
+    """Return text without HTML comments, scripts and style sheets, where these are closed."""
     kept, at = [], 0
     endless = set()
     for found in _BLOCK.finditer(text):
@@ -148,7 +149,7 @@ def tokens(text: str) -> list[str]:
     """Return the words of a text and its runs without spaces, in their order and spelling.
 
     Args:
-        text: A text, composed.
+        text: A text in composed form.
     """
     found: list[str] = (_ASCII_TOKEN if text.isascii() else _TOKEN).findall(text)
     if "'" in text or "’" in text:
@@ -165,7 +166,8 @@ def tokens(text: str) -> list[str]:
 
 
 def _divided(run: str, chinese: bool) -> list[str]:
-    """Return a run of one script without the words that bind others and, in Japanese, endings."""
+    """Return the pieces of a run between function words; in Japanese without short pieces of
+    kana, mostly endings."""
     if _HAN.match(run) is None:
         least = 3 if _OF_JAPAN.match(run) else 1
         return [part for part in _BINDING.split(run) if len(part) >= least]
@@ -173,27 +175,28 @@ def _divided(run: str, chinese: bool) -> list[str]:
 
 
 def is_word(token: str) -> bool:
-    """Return whether it is a word in letters, of two or more, and no number, hash or other code."""
+    """Return whether a token is a word of two letters or more, not a number, hash or other code."""
     return 1 < len(token) <= WORD_CHARACTERS and token[0].isalpha() and _CODE.search(token) is None
 
 
 @functools.lru_cache(maxsize=100_000)
 def fold(word: str) -> str:
-    """Return the key of spellings of a word that differ in capitals and apostrophes."""
+    """Return the key of a word's spellings, which ignores case and the form of apostrophes."""
     if word.isascii():
         return word.lower()
     return word.casefold().replace("i\u0307", "i").replace("’", "'")
 
 
 def atoms(run: str) -> list[str]:
-    """Return the letters of a run, each with what is never parted from it."""
+    """Return the letters of a run, each with the letters and marks that are never separated."""
     return list(_ATOM.findall(run))
 
 
 def parts(text: str) -> list[str]:
-    """Return the words of a text as they are compared: in small letters, in pairs without spaces.
+    """Return the words of a text for comparison: in small letters, and as pairs of letters in
+    scripts without spaces.
 
-    Hyphens divide; Korean counts by its pairs of syllables, since endings lean on its words.
+    Hyphens divide words. Korean words count as pairs of syllables, since endings attach to them.
     """
     return [part for token in tokens(composed(text)) for part in _parts(token)]
 
@@ -214,30 +217,30 @@ def _pairs(letters: list[str]) -> list[str]:
 
 
 def is_run(token: str) -> bool:
-    """Return whether it is a run of letters between which no space shows where words end."""
+    """Return whether a token is a run of a script without spaces, but not katakana."""
     return _IS_UNSPACED.match(token) is not None and not is_kana(token)
 
 
 def is_kana(token: str) -> bool:
-    """Return whether it is a word in katakana, which other letters around it delimit."""
+    """Return whether a token is a word in katakana, which letters of other scripts delimit."""
     return _IS_KANA.match(token) is not None
 
 
 def has_words(text: str) -> bool:
-    """Return whether a text says something: two letters, or one that is a word or a syllable by
+    """Return whether a text has a word: two letters, or one that is a word or syllable by
     itself."""
     return _WORDLIKE.search(text) is not None
 
 
 def n_letters(text: str) -> int:
-    """Return characters as a reader counts them, each with its marks; at least half of
-    Unicode's."""
+    """Return the number of letters, each counted with its marks; at least half the number of code
+    points."""
     letters = sum(1 for _ in _LETTER.finditer(text))
     return max(letters, len(text) // 2)
 
 
 def cut(text: str, n_most: int) -> str:
-    """Return the beginning of a text, of at most some letters as ``n_letters`` counts them."""
+    """Return the beginning of a text, of at most ``n_most`` letters as ``n_letters`` counts."""
     if len(text) <= n_most:
         return text
     found = itertools.islice(_LETTER.finditer(text[: 2 * n_most + 1]), n_most)

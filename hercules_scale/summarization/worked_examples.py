@@ -1,4 +1,4 @@
-"""Instructions of prompts, and worked examples: models of few parameters copy their form."""
+"""Instructions and worked examples of prompts; small models copy the form of the examples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INSTRUCTIONS = (
     "words that many items share, without names of single items. Say only what the items show.\n"
     f"{DATA}"
 )
-# For models that fill whole sentences with what no item says.
+# Instructions for small models, which invent facts when they write sentences.
 INSTRUCTIONS_FOR_TOPICS = (
     f"{_TASK}topics: two to four noun phrases of 1 to 5 words, each for a topic that many items of "
     f"the group share; no names of single items, no questions.\n{DATA}"
@@ -55,7 +55,7 @@ ITEM_EXAMPLES = (
 )
 
 
-# Worked examples: models of few parameters copy their form.
+# Cluster, title, description and topics of each worked example.
 EXAMPLES = (
     (
         ClusterFacts(

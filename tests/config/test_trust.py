@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from benchmarks.made_run import Made, make_run
 from hercules_scale.api import Hercules
@@ -21,7 +22,8 @@ from hercules_scale.config.run import RunConfig
 from hercules_scale.errors import InputError
 from hercules_scale.hierarchy import Hierarchy
 from hercules_scale.jobs.assign import NEEDED, assign
-from hercules_scale.jobs.evaluate import evaluate_run
+from hercules_scale.jobs.evaluate import EvaluatedRun, evaluate_run
+from hercules_scale.runtime.progress import Reporter
 from hercules_scale.storage import layout
 from hercules_scale.storage.commits import Commit, read_commits, write_commit
 from hercules_scale.storage.json_records import to_json
@@ -209,6 +211,12 @@ def test_assign_asks_no_server_that_the_run_alone_names(
     section, output = {"path": "s3://bucket/a.parquet"}, str(tmp_path / "out")
     with pytest.raises(Exception, match=r"127\.0\.0\.1:9"):
         assign(str(finished), section, output, storage=hasty)
+
+
+def test_evaluate_reaches_storage_as_the_caller_does(finished: Path) -> None:
+    change(finished / layout.RUN, name_endpoint)
+    run = EvaluatedRun.open(Store(str(finished)), Reporter(Console(quiet=True)))
+    assert run.context.config.storage == StorageConfig()
 
 
 def test_no_function_is_called_that_the_run_alone_names(

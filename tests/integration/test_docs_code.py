@@ -114,8 +114,11 @@ def test_every_block_of_python_runs(
         "y": some["chapter"].to_pylist(),
         "hierarchy": Hierarchy.open(RUN),
     }
-    for page in PAGES:
-        for block in blocks(page, "python") if page != READING else ():
+    pages = [page for page in PAGES if page != READING]
+    assert sum(len(blocks(page, "python")) for page in pages) >= 5
+    for page in pages:
+        for block in blocks(page, "python"):
+            assert ".explore(" not in block or ".explore()" in block
             # Key phrases in the place of a model that takes minutes.
             short = HERCULES.sub("Hercules([12, 4, 2]", block).replace("[50, 10]", "[10, 3]")
             short = short.replace('topic="news")', 'summaries="keyphrases")')
@@ -167,12 +170,27 @@ def test_duckdb_pandas_and_polars_read_a_run_on_s3(
     assert found["matrix"].shape == (100, 384)
 
 
+def test_storage_that_the_command_line_names_reaches_every_command(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = f"storage.endpoint={os.environ['AWS_ENDPOINT_URL']}"
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    for command in (
+        ["status", RUN],
+        ["show", RUN],
+        ["evaluate", RUN],
+        ["export", RUN, "--format", "csv", "--output", "s3://bucket/named.csv"],
+    ):
+        assert main([*command, "--set", named]) == 0
+
+
 def address_of(arguments: list[str]) -> str:
-    """The address that an explorer prints, which is then stopped."""
-    program = [sys.executable, "-m", "hercules_scale", *arguments]
+    """The address that an explorer prints, which is then stopped; its port is any."""
+    kept = [each for each in arguments if each not in ("--host", "0.0.0.0", "--port", "80")]
+    program = [sys.executable, "-m", "hercules_scale", *kept, "--port", "0"]
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as explorer:
         try:
             assert explorer.stdout is not None
             return explorer.stdout.readline().split()[1]
         finally:
-            explorer.terminate()
+            explorer.kill()

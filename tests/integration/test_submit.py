@@ -232,11 +232,13 @@ def test_a_submitted_server_answers_and_ends_when_its_job_is_killed(
     server = ("serve", config, "--port", str(port := free_port()))
     assert "submitted" in cluster.call(*server, "--no-wait")
     url = f"http://127.0.0.1:{port}/v1"
-    wait_for(lambda: f"served at {url}" in cluster.job_logs(), cluster.job_logs)
-    asyncio.run(ask_at_once(url))
-    assert cluster.titles("ServeReplica")
-    # As a driver that lacks memory; the job itself has no time to delete anything.
-    cluster.kill("-m", "hercules_scale", "serve")
+    try:
+        wait_for(lambda: f"served at {url}" in cluster.job_logs(), cluster.job_logs)
+        asyncio.run(ask_at_once(url))
+        assert cluster.titles("ServeReplica")
+    finally:
+        # As a driver that lacks memory; the job itself has no time to delete anything.
+        cluster.kill("-m", "hercules_scale", "serve")
     wait_for(lambda: not cluster.titles("ServeReplica"), "a replica outlives its job")
     assert not (tmp_path / "unwritten").exists()
 
