@@ -21,7 +21,7 @@ from hercules_scale.errors import InputError
 # If there are more vectors than this, a sample of this size is clustered for the scores: 77 MB at
 # 384 dimensions.
 SAMPLE_ROWS = 50_000
-# Most vectors for the full silhouette, which needs the distances of all pairs.
+# Largest number of vectors for the full silhouette, which needs the distances of all pairs.
 MAX_SILHOUETTE_ROWS = 20_000
 RATIO = math.sqrt(2)
 # Least mean number of items, or of child clusters, in a cluster; scores of smaller clusters say
@@ -82,7 +82,7 @@ def check_score(config: HierarchyConfig, n_rows: int) -> None:
     """Refuse the full silhouette of too many items.
 
     Raises:
-        InputError: It is asked for, and there are more than 20,000 items.
+        InputError: The full silhouette is asked for, and there are more than 20,000 items.
     """
     if config.k_score == "silhouette" and n_rows > MAX_SILHOUETTE_ROWS:
         raise InputError(

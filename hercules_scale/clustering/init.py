@@ -144,9 +144,9 @@ def distances_of(points: Float32) -> FromEach:
 def draw_apart(from_each: FromEach, weights: Int64, k: int, random: np.random.Generator) -> Int64:
     """Return the positions of k points, drawn one after another and far from each other.
 
-    The chance of a point grows with its weight times its squared distance to the nearest point
-    drawn before. Of 2 + ln k candidates for each point, the one that leaves the least inertia is
-    taken.
+    The chance of a point is proportional to its weight times its squared distance to the nearest
+    point drawn before. Of 2 + ln k candidates for each point, the one that leaves the least inertia
+    is taken.
 
     Args:
         from_each: Distances of n points; see ``distances_of``.

@@ -61,8 +61,8 @@ class Levels:
         leaves: Cluster of level 1 of each label in the vector set's last assignment; after k-means,
             the label itself.
         path: Vector of each label in that assignment, shape (number of labels, d).
-        offsets: Offset of the squared distances to each vector of ``path``, shape (number of
-            labels,).
+        offsets: Offset of the squared distances to each vector of ``path``,
+            shape (number of labels,).
         tree: Result of refinement, if there was any.
         micro: Result of k-means for the micro-clusters below level 1, if there are any.
         curve: Scores by which numbers of clusters were chosen, if they were left to the data.

@@ -63,7 +63,8 @@ class TileSet:
             tile.labels, tile.distances, tile.bounds = self._find(tile, step)
         changed = [old != tile.labels for old, tile in zip(before, self.tiles, strict=True)]
         n_changed = sum(int(np.count_nonzero(each)) for each in changed)
-        # A moved row is added twice, so new sums are cheaper if more than half of the rows moved.
+        # A moved row costs two additions, so new sums are cheaper if more than half of the rows
+        # moved.
         fresh = 2 * n_changed > sum(map(len, changed)) or len(self._counts) != len(centroids)
         if fresh:
             self._sums = np.zeros(centroids.shape, np.int64)

@@ -212,8 +212,8 @@ def _nearest_of_tile(tile: Tile, n_nearest: int) -> _Near:
 
 
 def first_of_each(labels: Int32, keys: NDArray[Any], rows: Int64, n_first: int) -> Int64:
-    """Return the positions of the first ``n_first`` rows of each label, ordered by (label, key,
-    row)."""
+    """Return the positions of the first ``n_first`` rows of each label, ordered by
+    (label, key, row)."""
     order = np.lexsort((rows, keys, labels))
     ordered = labels[order]
     rank = np.arange(len(order)) - np.searchsorted(ordered, ordered, side="left")

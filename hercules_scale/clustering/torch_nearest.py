@@ -251,8 +251,8 @@ def _settle(
 def _lowest(
     row: Tensor, ids: Tensor, distances: Tensor, n: int, n_nearest: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the least distances of each row and their ids, by (distance, id), shape (n,
-    n_nearest)."""
+    """Return the least distances of each row and their ids, by (distance, id),
+    shape (n, n_nearest)."""
     none = torch.iinfo(torch.int64).max
     values, found = [], []
     for _ in range(n_nearest):

@@ -77,15 +77,15 @@ class Centroids:
     Attributes:
         exact: Shape (k, d), float32.
         offsets: Shape (k,), float64.
-        product: -2 times the rounded centroids, then their own terms in three columns, shape (group
-            · n_groups, width). Centroid ``id`` is member ``id // n_groups`` of group ``id %
-            n_groups``; centroids that cannot be nearest have an infinite term.
+        product: -2 times the rounded centroids, then their own terms in three columns, shape
+            (group · n_groups, width). Centroid ``id`` is member ``id // n_groups`` of group
+            ``id % n_groups``; centroids that cannot be nearest have an infinite term.
         group: Number of centroids in a group.
-        reach: Square roots of the terms of the m centroids that can be nearest, ascending, shape
-            (m,).
+        reach: Square roots of the terms of the m centroids that can be nearest, ascending,
+            shape (m,).
         largest: Running maxima over these centroids in that order: L2 norm, L2 norm after rounding,
-            L2 norm of the rounding error, sum of a term's magnitudes and error of a term, shape (5,
-            m).
+            L2 norm of the rounding error, sum of a term's magnitudes and error of a term,
+            shape (5, m).
         n_nearest: Number of centroids to find.
     """
 
@@ -174,8 +174,8 @@ def _rounded(exact: Tensor, dtype: torch.dtype, n_rows: int) -> tuple[Tensor, Te
 
 
 def _pieces(terms: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return three numbers of type ``dtype`` for each term, which add up to about it, shape (k,
-    3)."""
+    """Return three numbers of type ``dtype`` for each term, which add up to about it,
+    shape (k, 3)."""
     pieces = []
     for _ in range(TERM_COLUMNS):
         pieces.append(terms.to(dtype))

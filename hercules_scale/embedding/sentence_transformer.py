@@ -18,8 +18,8 @@ from hercules_scale.models.names import resolve_embedding_model
 from hercules_scale.storage.stored_models import local_model
 
 CPU_BATCH_TOKENS = 1024
-# Most tokens of a batch on a GPU, halved until they fit in its memory; bytes that a token takes for
-# each number of its hidden state, in float32.
+# Largest number of tokens of a batch on a GPU, halved until they fit in its memory; bytes that a
+# token takes for each number of its hidden state, in float32.
 GPU_BATCH_TOKENS = 65_536
 TOKEN_BYTES = 256
 # Beyond this length the quadratic memory of plain attention costs more than it saves.
@@ -116,8 +116,7 @@ class SentenceTransformerEncoder:
             self._batch_tokens = gpu_batch_tokens(memory - weights, width)
 
     def count_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """Return the number of tokens that the model reads of each text, after truncation, shape
-        (n,)."""
+        """Return the number of tokens of each text, after truncation, shape (n,)."""
         return self._tokenize(texts).tokens()
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Most windows that are read of a text; a text of 10 MB would cost as much as thousands of others.
+# Largest number of windows that are read of a text; one of 10 MB would cost as much as thousands of
+# others.
 WINDOWS = 64
 # Few tokens have more characters than this.
 CHARACTERS_PER_TOKEN = 16
@@ -39,8 +40,7 @@ class Windows:
         return np.bincount(self.owners, self.lengths, self.n_texts).astype(np.int64)
 
     def averaged(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return a unit-length vector for each text: the mean of its windows by tokens, shape (n,
-        d).
+        """Return unit-length vectors of texts, means of their windows by tokens, shape (n, d).
 
         Args:
             vectors: Vectors of the windows, of unit length, shape (n windows, d).

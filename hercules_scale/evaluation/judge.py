@@ -112,7 +112,7 @@ def fit_questions(
 
 
 def fit_figures(questions: list[FitQuestion], right: list[bool]) -> dict[str, Figure]:
-    """Return the share of items with their own title chosen, with Wilson's interval, and by
+    """Return the share of items for which the own title was chosen, with Wilson's interval, and by
     chance."""
     n = len(right)
     if not n:

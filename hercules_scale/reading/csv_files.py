@@ -38,8 +38,8 @@ from hercules_scale.reading.streams import dialect_of, open_buffered, open_text,
 
 # Bytes of a block, which a row of csv must fit in; the longest row that can be read.
 CSV_BLOCK_BYTES = LONGEST_LINE_BYTES
-# Most rows of a wrong width in a block; with two bytes a row, the reasons for all rows of a block
-# would fill the memory.
+# Largest number of rows of a wrong width in a block; with two bytes a row, the reasons for all rows
+# of a block would fill the memory.
 MOST_MALFORMED = 100_000
 # The reader takes some kilobytes of memory for each column, however short its name is.
 MOST_COLUMNS = 65_536

@@ -337,7 +337,7 @@ def _score(rows: list[list[str]], names: Collection[str]) -> _Score:
 
 
 def _are_numbers_in_columns(rows: list[list[str]]) -> bool:
-    """Return whether all rows have equally many cells, several, which are numbers below the first
+    """Return whether all rows have the same width, above one, and hold numbers below the first
     row."""
     width = len(rows[0]) if rows else 0
     return (

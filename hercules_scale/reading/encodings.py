@@ -17,7 +17,7 @@ MARKS = {
 }
 # Fewer bytes than this that are not UTF-8 are damage, and are rejected with their rows.
 FEWEST_FOREIGN = 5
-# Most bytes that the detector gets, from lines with bytes beyond ASCII.
+# Largest number of bytes that the detector gets, from lines with bytes beyond ASCII.
 DETECTED_BYTES = 16 * 2**10
 # Encodings that programs on Windows write, by the encodings that detectors take them for.
 WINDOWS = {
@@ -82,8 +82,7 @@ def detect_encoding(head: bytes, whole: bool = True, of_csv: bool = False) -> st
 
 
 def _wide(head: bytes) -> str:
-    """Return UTF-16 or UTF-32 if a text without a mark has the zero bytes of ASCII in it; else
-    empty."""
+    """Return UTF-16 or UTF-32 by the zero bytes of ASCII in a text without a mark; else empty."""
     if len(head) < 4:
         return ""
     share = [head[place::4].count(0) / len(head[place::4]) for place in range(4)]
@@ -98,7 +97,7 @@ def _wide(head: bytes) -> str:
 
 
 def _legacy(head: bytes) -> str:
-    """Return a legacy encoding, by a detector and by letters of languages."""
+    """Return a legacy encoding, chosen by a detector and by the letters of languages."""
     from charset_normalizer import from_bytes
 
     lines = [line for line in head.splitlines() if not line.isascii()]

@@ -32,7 +32,7 @@ from hercules_scale.reading.streams import UNPACK, UNPACK_ERRORS, dialect_of, re
 BATCH_IMAGES = 64
 # Bytes at the beginning of a file from which its number of rows is estimated.
 ESTIMATED_BYTES = 2**20
-# Names for the column of files without columns.
+# Names of the columns of files that have no named columns.
 VECTOR_COLUMN, IMAGE_COLUMN = "embedding", "image"
 
 
@@ -48,8 +48,7 @@ def read_columns(config: InputConfig, source: SourceFile) -> Columns:
 
 
 def piece_columns(config: InputConfig, source: SourceFile) -> Columns | None:
-    """Return the columns of one of several files by role, by known names; None if the file is
-    empty.
+    """Return a file's columns by role, given the input's columns; None if the file is empty.
 
     Raises:
         InputError: The file cannot be read.

@@ -196,12 +196,15 @@ def _as_ids(column: pa.ChunkedArray, name: str, source: SourceFile) -> tuple[pa.
 
 
 def _none_for_empty(texts: pa.Array) -> pa.Array:
-    """Return texts with null for empty ones, which csv has for missing ones."""
+    """Return texts with null in place of empty ones, which csv has for missing ones."""
     return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
 
 
 def _as_classes(column: pa.ChunkedArray, name: str, source: SourceFile) -> pa.Array:
-    """Return classes as text; 1.0 in csv becomes 1, since programs write columns with gaps so."""
+    """Return classes as text.
+
+    In csv, 1.0 becomes 1, since programs write whole numbers so in columns with gaps.
+    """
     array = flatten(column)
     if is_text(array.type):
         cells = array.cast(pa.large_binary()).to_pylist()

@@ -87,7 +87,7 @@ def json_values(stream: Any, where: str, longest: int) -> Iterator[bytes | None]
     Args:
         stream: Binary stream of UTF-8.
         where: The file, for messages.
-        longest: Most bytes of an object.
+        longest: Largest number of bytes of an object.
 
     Raises:
         InputError: An object does not end.

@@ -204,7 +204,7 @@ def _check_no_envelope(value: dict[str, Any], source: SourceFile) -> None:
     """Refuse a single object that holds the items in a list, or columns by name.
 
     Raises:
-        InputError: The object does.
+        InputError: It is such an object.
     """
     for name, held in value.items():
         if isinstance(held, list) and len(held) > 1 and all(isinstance(it, dict) for it in held):

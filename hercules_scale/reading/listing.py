@@ -43,7 +43,7 @@ CONVERTED = {
     **dict.fromkeys((".zip", ".tar", ".tgz", ".rar", ".7z"), "unpack it"),
     **dict.fromkeys((".pdf", ".docx", ".html", ".xml"), "convert it to txt, csv or jsonl"),
 }
-# Formats among these that are no tables; such files are skipped beside data.
+# Formats among these that are not tables; such files are skipped beside data.
 DOCUMENTS = (".pdf", ".docx", ".html", ".xml")
 # Formats of tables that keep files which no longer belong to the table.
 LAKES = (
@@ -163,7 +163,7 @@ def _expand(path: str, storage: StorageConfig | None, skipped: dict[str, str]) -
 def _literal(prefix: str, location: str, storage: StorageConfig | None) -> tuple[str, str]:
     """Return the part of a path that is not a glob, and the glob below it.
 
-    A part with the characters of a glob is not one if a file or folder of that name exists.
+    A name with the characters of a glob is none if a file or folder of that name exists.
     """
     parts = location.split("/")
     for place, part in enumerate(parts):
@@ -192,7 +192,7 @@ def _find(store: Store, path: str) -> dict[str, dict[str, object]]:
     except HerculesScaleError:
         raise
     except Exception as error:
-        # Every file system has exceptions of its own.
+        # Every file system has its own exceptions.
         raise InputError(
             f"input.path {path}: cannot be listed ({reason_of(error)}); check the path, the "
             "bucket, the credentials and storage.endpoint"
@@ -235,7 +235,7 @@ def _refuse_lakes(path: str, entries: Iterable[str], names: list[str]) -> None:
 
 
 def _beside_parents(store: Store) -> Iterator[str]:
-    """Yield files that would make a folder above the table of a lake."""
+    """Yield files that mark a folder above the data as the table of a lake."""
     parent = store.root
     for _ in range(LAKE_LEVELS):
         parent = parent.rpartition("/")[0]

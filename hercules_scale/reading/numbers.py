@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from hercules_scale.config.reading import VariableConfig
 
-# Most variables of an item in its description.
+# Largest number of variables in the description of an item.
 VARIABLES_SHOWN = 24
 
 

@@ -31,8 +31,8 @@ from hercules_scale.storage.tables import gathered
 BATCH_BYTES = 64 * 2**20
 # Number of small batches that are decoded at once, since the dictionary is decoded each time.
 BATCHES_DECODED = 8
-# Most bytes of a column of a row group when unpacked, or largest ratio of these to its bytes in the
-# file. Pages, which may be as large as the column, are unpacked whole.
+# Largest number of unpacked bytes of a column of a row group, or largest ratio of these to its
+# bytes in the file. Pages, which may be as large as the column, are unpacked whole.
 MOST_BYTES, MOST_UNPACKED = 512 * 2**20, 200
 # Encoding in which a value may repeat the value before, so that few bytes make many long values.
 PREFIXED = "DELTA_BYTE_ARRAY"
@@ -75,7 +75,7 @@ def parquet_batches(
         source: The file.
         row_groups: Row groups that are read.
         names: Columns that are read.
-        rows: Most rows of a batch.
+        rows: Largest number of rows of a batch.
         longest: Most bytes of a cell, by column; others have no limit.
 
     Raises:

@@ -172,7 +172,7 @@ class _Backend(httpcore.SyncBackend):
     def connect_tcp(
         self, host: str, port: int, *arguments: Any, **options: Any
     ) -> httpcore.NetworkStream:
-        """Return a connection, unless the host is in a private network and not named."""
+        """Return a connection, unless the host is in a private network and is not named."""
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:

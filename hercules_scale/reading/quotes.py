@@ -26,7 +26,7 @@ class QuotedRows:
         stream: Binary stream of UTF-8.
         where: The file, for messages.
         dialect: Dialect of the file.
-        longest: Most bytes between two quotes.
+        longest: Largest number of bytes between two quotes.
 
     Attributes:
         alarms: Alarms about the stream.

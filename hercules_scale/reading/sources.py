@@ -27,7 +27,7 @@ PARTITION = re.compile(r"([^/=]+)=([^/]*)")
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 # Keys under which file systems give the version of a file.
 VERSIONS = ("ETag", "etag", "mtime", "LastModified", "last_modified")
-# Most files of a folder that are looked up by name; for more, the folder is listed.
+# Up to this many files of a folder are looked up by name; for more, the folder is listed.
 ASKED_BY_NAME = 16
 
 

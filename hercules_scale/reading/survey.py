@@ -36,7 +36,7 @@ from hercules_scale.reading.streams import read_head
 SAMPLED_FILES = 8
 # A number with something before or after it, such as a unit.
 NUMBER_IN_TEXT = re.compile(r"[^\w]{0,3}\d[\d.,' \u00a0\u202f]*\W{0,2}[^\W\d]{0,4}\W?")
-# Most names that are listed in a line.
+# Largest number of names that are listed in a line.
 SHOWN = 8
 SKIPPED_RECORDED = 100
 
