@@ -145,12 +145,10 @@ def undisturbed(items: Path, forks: Forks, tmp_path_factory: pytest.TempPathFact
 # Some thirty runs, of some seconds each on a quiet machine.
 @pytest.mark.timeout(1800)
 def test_a_driver_killed_in_every_stage_resumes_and_does_no_committed_shard_again(
-    items: Path, forks: Forks, tmp_path: Path
+    items: Path, forks: Forks, undisturbed: Path, tmp_path: Path
 ) -> None:
-    # One tile and three shards are enough for the driver.
-    few, undisturbed, folder = items / "0.parquet", tmp_path / "undisturbed", tmp_path / "run"
-    assert forks.run("run", write_config(few, undisturbed), lasting=True) == 0
-    config = write_config(few, folder)
+    folder = tmp_path / "run"
+    config = write_config(items, folder)
     for number, point in enumerate(POINTS, start=1):
         before = committed(folder)
         if point[0] == "file":
