@@ -2,7 +2,7 @@
 # make test    set up .venv, then lint, type checks and all but the slowest tests
 # make test-slow   the slowest tests
 # make test-browser   the explorer's tests, in Chromium
-# make test-all   all of these at once
+# make test-all   all of these at once, but for the full sets of random inputs
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -43,7 +43,7 @@ test-browser: .venv/installed-dev chromium
 test-all: lint types pytest-all
 
 pytest-all: .venv/installed-dev azurite chromium daemons
-	$(PYTEST)
+	$(PYTEST) -m "not full"
 
 # Azure's storage on this machine, which no Python package brings; without npm its tests are skipped.
 azurite: .venv/installed-dev

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import urllib.parse
 from collections.abc import Callable
 from typing import Any
 
 from hercules_scale.errors import ConfigError
+from hercules_scale.sanitize import printable, without_secrets
 
 KEY = "OPENAI_API_KEY"
 CONNECT_SECONDS = 30.0
+# Host, or address in brackets, and port of a URL.
+AUTHORITY = re.compile(r"(\[[\da-f:.%]+\]|[^][:]+)(:\d+)?", re.ASCII | re.IGNORECASE)
 _ALL_URLS = ("all://", "http://", "https://")
+
+
+def names_host(url: str) -> bool:
+    """Return whether a URL has a host in ASCII and a valid port, if any, and no blanks."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        # A port that is out of range is found when it is asked for.
+        valid = parts.port != 0 and AUTHORITY.fullmatch(parts.netloc) is not None
+    except ValueError:
+        return False
+    return valid and parts.netloc.isascii() and url.isprintable() and " " not in url
 
 
 def is_loopback(url: str) -> bool:
@@ -84,6 +99,11 @@ def client_arguments(
         raise ConfigError(
             f"{engine} openai needs the key of the endpoint in the environment variable {KEY}, "
             "which is not set; any text does for a local server without keys"
+        )
+    if not names_host(_given(endpoint)):
+        raise ConfigError(
+            f"OPENAI_BASE_URL must be the URL of an endpoint, such as http://host:8000/v1, got "
+            f"{printable(without_secrets(_given(endpoint)))[:80]!r}"
         )
     parts, url = urllib.parse.urlsplit(_given(endpoint)), endpoint_url(endpoint)
     azure = "/openai/deployments/" in parts.path or (parts.hostname or "").endswith(".azure.com")

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from hercules_scale.endpoint import names_host
 from hercules_scale.sanitize import holds_secret
 
 # Engine of the user's functions, and prefix of their names as models.
@@ -50,6 +51,8 @@ def without_secret(url: str | None, remedy: str) -> str | None:
             raise ValueError("must start with http:// or https://")
         if "@" in url.split("/")[2] or holds_secret(url):
             raise ValueError(f"must hold no password or key; {remedy}")
+        if not names_host(url):
+            raise ValueError("must name a host in ASCII, and its port, such as http://host:8000/v1")
     return url
 
 

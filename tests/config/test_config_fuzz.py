@@ -167,8 +167,12 @@ class Command:
         assert len(printed) < 20_000, data
 
 
-# A quarter of the files for every day.
-SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 4))]
+# The same files every day, others each day, and more where somebody asks for all.
+SEEDS = [
+    0,
+    pytest.param(date.today().toordinal(), marks=pytest.mark.slow, id="today"),
+    *(pytest.param(n, marks=[pytest.mark.slow, pytest.mark.full]) for n in range(1, 5)),
+]
 
 
 @pytest.fixture
