@@ -17,7 +17,7 @@ class Deadly:
     """A configuration that ends each process that loads its model, as a lack of memory."""
 
     @property
-    def model(self) -> str:
+    def engine(self) -> str:
         os.kill(os.getpid(), signal.SIGKILL)
         return ""
 
