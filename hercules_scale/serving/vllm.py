@@ -143,6 +143,7 @@ def serve_endpoint(
         The endpoint's base URL.
 
     Raises:
+        ConfigError: The cluster serves another model, or Ray Serve listens elsewhere for others.
         StageError: The model does not start.
     """
     from ray.serve.llm import build_openai_app
