@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Return the options; those of a command that is submitted are in ``rest``."""
+    """Return the options; options of a command that is submitted are in ``rest``."""
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
     options.rest = rest

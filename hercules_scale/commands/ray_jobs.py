@@ -71,7 +71,7 @@ class Cluster:
     def __init__(self, address: str) -> None:
         self._address = address
         _check_reachable(address)
-        # Requests carry Ray's token if there is one, as those of Ray's own commands do.
+        # Requests carry Ray's token if there is one, as requests of Ray's own commands do.
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
         # Ray's client logs every connection that is closed.
         logging.getLogger(JobSubmissionClient.__module__).setLevel(logging.WARNING)

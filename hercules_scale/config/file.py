@@ -76,7 +76,7 @@ def storage_options(overrides: list[str]) -> StorageConfig:
     Raises:
         ConfigError: A key is wrong, or belongs to another section.
     """
-    values: dict[Any, Any] = {"input": {"path": "-"}, "output": {"path": "-"}}
+    values: dict[Any, Any] = {}
     for override in overrides:
         if not override.startswith("storage."):
             raise ConfigError(
@@ -84,7 +84,7 @@ def storage_options(overrides: list[str]) -> StorageConfig:
                 "storage.endpoint=http://minio:9000; the others are the run's own"
             )
         _set(values, override)
-    return parse_config(values).storage
+    return storage_section(values.get("storage"))
 
 
 def storage_section(values: dict[str, Any] | StorageConfig | None) -> StorageConfig:

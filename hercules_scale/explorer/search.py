@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from hercules_scale.config.resolved import EncoderConfig
 from hercules_scale.config.section import names_function
 from hercules_scale.config.trust import check_models
 from hercules_scale.errors import InputError
@@ -310,10 +311,8 @@ class Meaning:
         """
         words_of(query)
         config = self._run.finished.config
-        if not (
-            config("input").get("modality") == "text"
-            or config("hierarchy").get("representation") == "description"
-        ):
+        described = config("hierarchy").get("representation") == "description"
+        if config("input").get("modality") != "text" and not described:
             raise InputError(
                 "the items of this run are not texts, so that words cannot be compared with them; "
                 "an item's page finds those that are like it"
@@ -323,27 +322,28 @@ class Meaning:
     def _encode(self, query: str) -> NDArray[np.float32]:
         with self._lock:
             if self._encoder is None:
-                run = self._run.finished
-                if "imported" in run.record:
+                if "imported" in self._run.finished.record:
                     raise InputError("a model of another package embedded this run")
                 try:
-                    config = run_config(run.store, run.record)
-                    encoder = config.text_embedding
-                    named = {config.text_model_key: encoder.model}
-                    if not (names_function(encoder.model) or encoder.engine == "openai"):
-                        check_models(run.store.uri, named, self._models)
+                    encoder = self._trusted_encoder()
                 except InputError as error:
-                    raise _unavailable(str(error)) from None
-                if names_function(encoder.model):
-                    raise _unavailable(
-                        "a function of Python embedded this run, and the explorer does not have it"
-                    )
-                if encoder.engine == "openai":
-                    raise _unavailable("an endpoint embedded this run, and the explorer asks none")
-                self._encoder = load_encoder(encoder, run.store.options)
+                    raise InputError(
+                        f"search by meaning is not available: {error}; search by words"
+                    ) from None
+                self._encoder = load_encoder(encoder, self._run.store.options)
             found: NDArray[np.float32] = self._encoder.encode([query])[0]
             return found
 
-
-def _unavailable(reason: str) -> InputError:
-    return InputError(f"search by meaning is not available: {reason}; search by words")
+    def _trusted_encoder(self) -> EncoderConfig:
+        """Return the encoder of the run's texts, if it is here and the caller names it."""
+        run = self._run.finished
+        config = run_config(run.store, run.record)
+        encoder = config.text_embedding
+        if names_function(encoder.model):
+            raise InputError(
+                "a function of Python embedded this run, and the explorer does not have it"
+            )
+        if encoder.engine == "openai":
+            raise InputError("an endpoint embedded this run, and the explorer asks none")
+        check_models(run.store.uri, {config.text_model_key: encoder.model}, self._models)
+        return encoder

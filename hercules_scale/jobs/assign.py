@@ -88,7 +88,11 @@ def assign(
     if (Store(output).root, Store(output).scheme) == (store.root, store.scheme):
         raise InputError(f"--output {output} is the run itself; give a new folder")
     record = read_run(store)
-    values = run_config(store, record).model_dump()
+    recorded = run_config(store, record)
+    values = recorded.model_dump()
+    if not recorded.labels_share_space and names_function(recorded.embedding.text_model):
+        # It embeds titles alone, of which assigning makes none.
+        del values["embedding"]["text_model"]
     _check_storage(store, values, [str(section["path"]), output])
     config = _configure(values, section, output, store.options, reporter)
     # The options of the run's storage serve items and output too.
@@ -171,10 +175,6 @@ def _configure(
     if values["hierarchy"]["representation"] == "direct":
         values["summaries"]["engine"] = "keyphrases"
     config = parse_config(values)
-    if not ResolvedConfig.of(config, config.input).labels_share_space and names_function(
-        config.embedding.text_model
-    ):
-        del values["embedding"]["text_model"]
     source = list_sources(config.input.paths, documents=config.input.documents, storage=storage)[0]
     read_columns(config.input, source)
     there = [name for name in labels if _has_label(config, source, name)]
