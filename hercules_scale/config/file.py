@@ -27,7 +27,9 @@ def load_config(path: str, overrides: list[str] | None = None) -> RunConfig:
     except OSError as error:
         raise ConfigError(f"configuration {path}: {error.strerror}; give a YAML file") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"configuration {path}: must be UTF-8 ({error}); save it so") from None
+        raise ConfigError(
+            f"configuration {path}: must be UTF-8 ({error}); save it as UTF-8"
+        ) from None
     try:
         values = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -111,7 +113,10 @@ def _set(values: dict[Any, Any], override: str) -> None:
         if child is None:
             child = section[name] = {}
         if not isinstance(child, dict):
-            raise ConfigError(f"--set {override}: {name} holds {shown(child)}, not a section")
+            raise ConfigError(
+                f"--set {override}: {name} holds {shown(child)}, not a section; "
+                "set a key of a section"
+            )
         section = child
     try:
         section[names[-1]] = yaml.safe_load(text)
@@ -129,5 +134,5 @@ def parse_config(values: dict[Any, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        problems = "; also ".join(explain(dict(problem)) for problem in error.errors()[:3])
+        problems = explain([dict(problem) for problem in error.errors()])
         raise ConfigError(f"configuration: {printable(problems)}") from None

@@ -25,14 +25,16 @@ class ResamplingConfig(Section):
         default=0,
         ge=0,
         le=1000,
-        description="rounds m, where refinement is none; 0 is off",
+        description="number of rounds, the paper's m; 0 is off, the only choice where refinement "
+        "is tree and there are several levels",
     )
     points_per_cluster: int = key(
         browser=True,
         default=10,
         ge=1,
         le=100_000,
-        description="items r nearest to each centroid in a round",
+        description="number of items nearest to each centroid that a round clusters again, the "
+        "paper's r",
     )
 
 
@@ -42,9 +44,16 @@ class SmoothingConfig(Section):
     neighbours: Annotated[int, Field(ge=0, le=1000)] | Literal["auto"] = key(
         browser=True,
         default="auto",
-        description="neighbours a vector is averaged with; 0 is off; auto tries it on a sample",
+        description="number of neighbours that each vector is averaged with; 0 is off; auto "
+        "decides on a sample",
     )
-    rounds: int = key(browser=True, default=3, ge=1, le=100, description="times that this is done")
+    rounds: int = key(
+        browser=True,
+        default=3,
+        ge=1,
+        le=100,
+        description="number of times that vectors are averaged",
+    )
 
 
 def levels_tag(value: object) -> str:
@@ -66,83 +75,93 @@ class HierarchyConfig(Section):
     levels: _Levels = key(
         browser=True,
         default=[100, 20, 5],
-        description="clusters a level, finest first, strictly falling, such as [100, 20, 5]; or "
-        "auto, which chooses them from the data",
+        description="numbers of clusters per level, finest first, strictly falling, such as "
+        "[100, 20, 5]; or auto, which chooses them from the data",
     )
     k_score: Literal[
         "simplified_silhouette", "silhouette", "davies_bouldin", "calinski_harabasz"
     ] = key(
         browser=True,
         default="simplified_silhouette",
-        description="what levels: auto chooses by; silhouette is the paper's, for at most 20,000 "
-        "items",
+        description="score by which levels: auto chooses; silhouette is the paper's, for at most "
+        "20,000 items",
     )
     max_k: int = key(
         browser=True,
         default=1000,
         ge=2,
         le=3125,
-        description="clusters that levels: auto may choose, at most",
+        description="maximum number of clusters that levels: auto may choose for a level",
     )
     representation: Literal["direct", "description"] = key(
         browser=True,
         default="direct",
-        description="cluster the items' own vectors, or their descriptions'",
+        description="vectors to cluster: direct takes the items' own, description the vectors of "
+        "their descriptions",
     )
     refinement: Literal["tree", "none"] = key(
         browser=True,
         default="tree",
-        description="tree refines all levels together; none is the paper's recursive k-means",
+        description="refinement of the levels: tree refines all of them together; none leaves "
+        "the paper's recursive k-means",
     )
     resampling: ResamplingConfig = ResamplingConfig()
     smoothing: SmoothingConfig = SmoothingConfig()
     metric: Literal["squared_l2", "cosine"] = key(
         browser=True,
         default="squared_l2",
-        description="squared_l2 of the vectors less their mean, or cosine (spherical k-means)",
+        description="distance between vectors: squared_l2, or cosine (spherical k-means)",
     )
     method: Literal["kmeans", "agglomerative"] = key(
         browser=True,
         default="kmeans",
-        description="kmeans level on level, or agglomerative: one dendrogram cut at every level, "
-        "of all items up to 5,000, else of micro-clusters by k-means; refinement is not run on it",
+        description="clustering method: kmeans builds level on level; agglomerative cuts one "
+        "dendrogram at every level, of all items up to 5,000, else of micro-clusters "
+        "by k-means, without refinement",
     )
     linkage: Linkage = key(
         browser=True,
         default="ward",
-        description="what agglomerative merges: ward (the least rise of squared distances to "
-        "means), or the least average, largest (complete) or smallest (single) L2 distance",
+        description="linkage of method agglomerative, which merges the two clusters with the "
+        "least rise of squared distances to means (ward), or with the least average, "
+        "largest (complete) or smallest (single) L2 distance",
     )
     init: Literal["auto", "sample", "kmeans++", "kmeans||"] = key(
         browser=True,
         default="auto",
-        description="where centroids start; auto is kmeans++ below 1,000 clusters, else sample",
+        description="method for initial centroids; auto is kmeans++ below 1,000 clusters, else "
+        "sample",
     )
     n_init: int = key(
-        browser=True, default=1, ge=1, le=100, description="starts a level; the best is kept"
+        browser=True,
+        default=1,
+        ge=1,
+        le=100,
+        description="number of starts at the finest level, of which the best is kept; upper "
+        "levels have at least 10",
     )
     max_iterations: int = key(
-        browser=True, default=100, ge=1, description="iterations a level, at most"
+        browser=True, default=100, ge=1, description="maximum number of k-means iterations"
     )
     tolerance: float = key(
         browser=True,
         default=1e-5,
         ge=0,
         lt=1,
-        description="stop when the objective falls by no more than this share",
+        description="relative fall of the objective, at or below which iterations stop",
     )
     changed_tolerance: float = key(
         browser=True,
         default=0.0,
         ge=0,
         lt=1,
-        description="stop when no more than this share of labels changes",
+        description="share of labels that change, at or below which iterations stop",
     )
     empty_clusters: Literal["split", "farthest", "drop"] = key(
         browser=True,
         default="split",
-        description="an empty cluster gets half of the largest (split), the farthest item "
-        "(farthest), or is left out (drop)",
+        description="handling of an empty cluster: it gets half of the largest (split) or the "
+        "farthest item (farthest), or is left out (drop)",
     )
     seed: int = key(
         browser=True, default=0, ge=0, lt=2**63, description="seed of every random choice"
@@ -178,7 +197,7 @@ class HierarchyConfig(Section):
         if levels[0] > MAX_AGGLOMERATED:
             raise ValueError(
                 f"must be kmeans where levels ask for more than {MAX_AGGLOMERATED:,} clusters "
-                f"({levels[0]:,} here), which is as many points as are agglomerated"
+                f"({levels[0]:,} here), the most that agglomerative takes"
             )
         return value
 
@@ -189,9 +208,9 @@ class HierarchyConfig(Section):
         if nests and self.refinement == "tree" and self.resampling.rounds > 0:
             raise ValueError(
                 f"resampling.rounds must be 0 where refinement is tree ({self.resampling.rounds} "
-                "here), since tree refinement puts means of all items in the place of the "
-                "centroids that resampling finds; leave resampling out, or give refinement: none, "
-                "the paper's way"
+                "here), since tree refinement replaces the centroids that resampling finds by "
+                "means of all items; leave resampling out, or give refinement: none, the paper's "
+                "way"
             )
         return self
 

@@ -1,10 +1,11 @@
-"""Messages about mistakes in a configuration, one line each."""
+"""Messages about mistakes in a configuration: key, rule, value and remedy in one line."""
 
 from __future__ import annotations
 
 import difflib
 import reprlib
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -12,6 +13,7 @@ from hercules_scale.config.hierarchy import levels_tag
 from hercules_scale.config.run import RunConfig
 from hercules_scale.sanitize import without_secrets
 
+# Rules by pydantic's type of an error, with pydantic's figures in braces.
 _RULES = {
     "missing": "is required",
     "string_type": "must be text",
@@ -19,10 +21,23 @@ _RULES = {
     "float_type": "must be a number",
     "bool_type": "must be true or false",
     "list_type": "must be a list",
+    "dict_type": "must be a mapping",
     "model_type": "must be a section of keys",
+    "literal_error": "must be {expected}",
+    "greater_than": "must be above {gt:,}",
+    "greater_than_equal": "must be at least {ge:,}",
+    "less_than": "must be below {lt:,}",
+    "less_than_equal": "must be at most {le:,}",
+    "string_too_short": "must not be empty",
+    "string_too_long": "must have a length of at most {max_length:,}",
+    "too_short": "must not be empty",
+    "too_long": "must have at most {max_length:,} entries",
+    "string_pattern_mismatch": "must have another form",
 }
-
-
+# Types of errors about the name of a key, not about its value.
+_UNKNOWN = {"extra_forbidden", "invalid_key"}
+# Branches of unions, as of input.path, which are in the location of an error but are no keys.
+_BRANCHES = {"str", "list[str]", "constrained-int", "literal['auto']", "[key]", levels_tag(None)}
 # Large values are shortened, since YAML aliases can make a huge value out of a few bytes.
 SHOWN_CHARACTERS = 2_000
 _SHORT = reprlib.Repr()
@@ -30,29 +45,20 @@ _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict = 3, 8, 8
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
 
 
-def explain(problem: dict[str, Any]) -> str:
-    """Describe one mistake in one line: key, rule, value and remedy.
+def explain(problems: Sequence[dict[str, Any]]) -> str:
+    """Describe mistakes in one line: key, rule, value and remedy of up to three.
 
     Args:
-        problem: Error of pydantic, as a mapping.
+        problems: Errors of pydantic, as mappings.
     """
-    unknown = problem["type"] == "extra_forbidden"
-    # The location may hold branches of a union, as of input.path; these are not keys.
-    branches = ("str", "list[str]", levels_tag(None))
-    location = [part for part in problem["loc"] if unknown or part not in branches]
-    key = ".".join(str(part) for part in location)
-    fields, field = _fields_at(location)
-    if unknown:
-        near = difflib.get_close_matches(str(location[-1])[:60], fields, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(fields)}"
-        return f"{key} is not a known key; {hint}"
-    rule = _RULES.get(problem["type"], problem["msg"].removeprefix("Value error, "))
-    rule = rule[:1].lower() + rule[1:]
-    value = "" if problem["type"] == "missing" or not key else f", got {shown(problem['input'])}"
-    remedy = f"; give {field}" if field else ""
-    if problem["type"] in ("missing", "model_type") and not field:
-        remedy = f"; its keys are {', '.join(fields)}"
-    return f"{key} {rule}{value}{remedy}".strip()
+    # A value that fits no branch of a union has an error for each branch.
+    of_key: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for problem in problems:
+        of_key.setdefault(tuple(map(str, _location(problem))), []).append(problem)
+    # A list with a wrong entry fits no other branch either.
+    outer = {key[:length] for key in of_key for length in range(len(key))}
+    inner = [each for key, each in of_key.items() if key not in outer]
+    return "; also ".join(map(_explain_key, inner[:3]))
 
 
 def shown(value: object) -> str:
@@ -66,18 +72,74 @@ def shown(value: object) -> str:
         return "a number too long to show"
 
 
-def _fields_at(location: list[str | int]) -> tuple[list[str], str | None]:
+def _location(problem: dict[str, Any]) -> list[str | int]:
+    """Return the keys and the places in lists that lead to a value."""
+    unknown = problem["type"] in _UNKNOWN
+    return [part for part in problem["loc"] if unknown or part not in _BRANCHES]
+
+
+def _explain_key(problems: list[dict[str, Any]]) -> str:
+    """Describe the mistakes in one value."""
+    problem, location = problems[0], _location(problems[0])
+    key = ".".join(map(str, location))
+    fields, description = _fields_at(location)
+    if problem["type"] in _UNKNOWN:
+        near = difflib.get_close_matches(str(location[-1])[:60], fields, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(fields)}"
+        return f"{key} is not a known key; {hint}"
+    if problem["type"] == "value_error" and description is None:
+        # The rule is about several keys of a section, and has their values and the remedy.
+        return f"{key}: {_rule(problem)}".removeprefix(": ")
+    rule, _, remedy = _rule(problem).partition("; ")
+    rule = " or ".join([rule, *(_rule(other).removeprefix("must be ") for other in problems[1:])])
+    value = "" if problem["type"] == "missing" else f", got {shown(problem['input'])}"
+    return f"{key} {rule}{value}; {remedy or _remedy(fields, description)}"
+
+
+def _remedy(fields: list[str], description: str | None) -> str:
+    if description is None:
+        return f"its keys are {', '.join(fields)}"
+    return f"{'it says' if description.startswith('whether ') else 'give the'} {description}"
+
+
+def _rule(problem: dict[str, Any]) -> str:
+    """Return the rule that a value breaks, without its key."""
+    rule = _RULES.get(problem["type"])
+    if rule is None:
+        message = str(problem["msg"]).removeprefix("Value error, ")
+        return message[:1].lower() + message[1:]
+    figures = problem.get("ctx", {})
+    return rule.format(
+        **{
+            name: int(value) if isinstance(value, float) and value.is_integer() else value
+            for name, value in figures.items()
+        }
+    )
+
+
+def _fields_at(location: Sequence[str | int]) -> tuple[list[str], str | None]:
     """Return the known keys of the section at a location, and the description of its field."""
     section: type[BaseModel] = RunConfig
-    field = None
-    for part in location:
+    description = None
+    parts = iter(location)
+    for part in parts:
         info = section.model_fields.get(str(part))
         if info is None:
+            # A place in a list, or an unknown key.
+            continue
+        description = info.description
+        nested = _section_in(info.annotation)
+        if nested is None:
             break
-        field = info.description
-        kinds = [info.annotation, *getattr(info.annotation, "__args__", ())]
-        nested = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        if not nested:
-            break
-        section = nested[0]
-    return sorted(section.model_fields), field
+        section = nested
+        if get_origin(info.annotation) is dict:
+            # Names of sections are the user's own.
+            next(parts, None)
+    return sorted(section.model_fields), description
+
+
+def _section_in(kind: Any) -> type[BaseModel] | None:
+    """Return the section that a type is or holds, if any."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return kind
+    return next(filter(None, map(_section_in, get_args(kind))), None)

@@ -15,9 +15,11 @@ Modality = Literal["text", "image", "numeric", "embedding"]
 class VariableConfig(Section):
     """Description of a numeric column, for statistics and prompts."""
 
-    name: str | None = Field(default=None, description="what people call it")
-    unit: str | None = Field(default=None, description="such as cm")
-    description: str | None = Field(default=None, description="such as length of a petal")
+    name: str | None = Field(default=None, description="name for readers, such as petal length")
+    unit: str | None = Field(default=None, description="unit, such as cm")
+    description: str | None = Field(
+        default=None, description="description, such as length of a petal"
+    )
 
 
 class CsvConfig(Section):
@@ -28,28 +30,29 @@ class CsvConfig(Section):
         default=None,
         min_length=1,
         max_length=1,
-        description="what separates fields, such as ;",
+        description="character between fields, such as a semicolon; default: detected",
     )
     quote: str | None = key(
         browser=True,
         default=None,
         max_length=1,
-        description='what encloses fields; left out: ", empty: nothing',
+        description="character around fields; default: \", or ' where the file has it; empty: none",
     )
     escape: str | None = key(
         browser=True,
         default=None,
         max_length=1,
-        description="character before a quote within quotes; left out: a quote, or \\ where the "
-        "file has it so; empty: a quote",
+        description="character before a quote within quotes; default: a quote, or \\ where the "
+        "file has it; empty: a quote",
     )
     encoding: str | None = key(
         browser=True,
         default=None,
-        description="of csv, jsonl, json and txt files, such as utf-8 or cp1252",
+        description="encoding of csv, jsonl, json and txt files, such as utf-8 or cp1252; "
+        "default: detected",
     )
     decimal: Literal[".", ","] | None = key(
-        browser=True, default=None, description="what begins the decimals of a number"
+        browser=True, default=None, description="decimal mark of numbers; default: detected"
     )
 
     @field_validator("delimiter", "quote", "escape")
@@ -67,7 +70,7 @@ class CsvConfig(Section):
             if value is not None:
                 "a".encode(value)
         except (LookupError, ValueError):
-            raise ValueError(f"{value!r} is no encoding of text; give such as utf-8") from None
+            raise ValueError("must be an encoding of text") from None
         return value
 
     @model_validator(mode="after")
@@ -75,7 +78,7 @@ class CsvConfig(Section):
         given = [each for each in (self.delimiter, self.quote, self.escape) if each]
         if len(set(given)) < len(given):
             raise ValueError(
-                "delimiter, quote and escape must differ; an escape left empty is the quote itself"
+                "delimiter, quote and escape must differ; leave escape empty for doubled quotes"
             )
         return self
 
@@ -84,54 +87,60 @@ class InputConfig(Section):
     """The input of a run."""
 
     path: str | list[str] = key(
-        description="a file, folder, glob or list of them (parquet, csv, jsonl, txt, npy, or "
-        "images)"
+        description="path of a file, folder or glob, or a list of these (parquet, csv, jsonl, "
+        "json, txt, npy, or images)"
     )
     csv: CsvConfig = CsvConfig()
     documents: bool = key(
-        browser=True, default=False, description="a txt file is one text, and not each of its lines"
+        browser=True,
+        default=False,
+        description="whether a txt file is one item; otherwise each of its lines is one",
     )
     modality: Modality | None = key(
-        browser=True, default=None, description="what an item is; left out: detected"
+        browser=True, default=None, description="kind of the items; default: detected"
     )
     id_column: str | None = key(
         browser=True,
         default=None,
-        description="column that names each item; left out: the row number",
+        description="column of ids, a different one for each item; default: the row number",
     )
     text_column: str | None = key(
-        browser=True, default=None, description="column that holds the text; left out: detected"
+        browser=True, default=None, description="column of texts; default: detected"
     )
     image_column: str | None = key(
-        default=None, description="column that holds images: their bytes, paths or URIs"
+        default=None, description="column of images: their bytes, paths or URIs"
     )
     image_sources: list[str] = key(
         default=[],
-        description="where cells of image_column may lie besides the input's folder and object "
-        "stores: folders, and beginnings of URLs such as https://images.example.com/; https:// "
-        "alone is every public host",
+        description="folders and URL prefixes that cells of image_column may name, besides the "
+        "input's folder and object stores; https://images.example.com/ allows one "
+        "host, https:// every public one",
     )
     embedding_column: str | None = key(
         browser=True,
         default=None,
-        description="column that holds vectors of numbers, all of one length",
+        description="column of vectors, all of one length",
     )
     columns: list[str] = key(
-        browser=True, default=[], description="numeric columns; left out: all that hold numbers"
+        browser=True,
+        default=[],
+        description="list of numeric columns; default: all that hold numbers",
     )
     metadata: dict[str, VariableConfig] = key(
-        browser=True, default={}, description="names, units and descriptions of numeric columns"
+        browser=True,
+        default={},
+        description="mapping of numeric columns to their names, units and descriptions",
     )
     label_columns: list[str] = key(
         browser=True,
         default=[],
-        description="ground truth, for evaluation only; a list of column names",
+        description="list of columns with ground truth, for evaluation only",
     )
     owner_column: str | None = key(
         browser=True,
         default=None,
-        description="column of the items' owners, for privacy.min_owners; its values are "
-        "counted, and neither shown nor kept",
+        description="column of the items' owners, for privacy.min_owners; owners are counted, "
+        "and neither shown nor kept",
     )
 
     @field_validator("path")
@@ -148,18 +157,20 @@ class InputConfig(Section):
             scheme, separator, _ = place.partition("://")
             if separator and scheme not in ("http", "https", "file"):
                 raise ValueError(
-                    f"{place!r} must be a folder, or the beginning of a URL with http:// or "
-                    "https://; object stores are read without being named"
+                    f"must hold folders and URL prefixes with http:// or https://, not {place!r}; "
+                    "leave object stores out, which are read without it"
                 )
             if not (separator or place.startswith(("/", "~", "."))):
                 raise ValueError(
-                    f"{place!r} must begin with http://, https://, / or ./, so that no host is "
-                    "taken for a folder"
+                    "must hold entries that begin with http://, https://, / or ./, so that no "
+                    f"host is taken for a folder, not {place!r}; add one of these"
                 )
             try:
                 _ = urlsplit(place).port
             except ValueError as error:
-                raise ValueError(f"{place!r} is no beginning of a URL ({error})") from None
+                raise ValueError(
+                    f"must hold folders and URL prefixes, not {place!r} ({error}); correct it"
+                ) from None
         without_password(value)
         return value
 
@@ -175,54 +186,55 @@ class EmbeddingConfig(Section):
     engine: Literal["sentence-transformers", "vllm", "openai"] = key(
         browser=True,
         default="sentence-transformers",
-        description="of texts: sentence-transformers or vllm (on the workers), or openai (any "
-        "endpoint of OpenAI's embeddings API)",
+        description="engine of the text encoder: sentence-transformers or vllm (on the workers), "
+        "or openai (any endpoint of OpenAI's embeddings API)",
     )
     model: str | None = key(
         browser=True,
         default=None,
         min_length=1,
-        description="an alias, a folder or its URI, a model-hub id, or the endpoint's model name; "
-        "left out: minilm, or for images efficientnet-lite0",
+        description="encoder of the items: an alias, a folder or its URI, a model-hub id, or the "
+        "endpoint's model name; default: minilm, or for images efficientnet-lite0",
     )
     text_model: str = key(
         browser=True,
         default="minilm",
         min_length=1,
-        description="embeds titles and descriptions where the items are no texts",
+        description="encoder of titles and descriptions, where the items are not texts",
     )
     endpoint: EndpointUrl | None = key(
         tables=False,
         default=None,
-        description="base URL for engine openai; left out: OPENAI_BASE_URL. The key comes from "
+        description="base URL for engine openai; default: OPENAI_BASE_URL. The key comes from "
         "OPENAI_API_KEY alone",
     )
     prompt: str | None = key(
         browser=True,
         default=None,
         max_length=4_000,
-        description="text put before every text, such as 'clustering: ', or the name of one of the "
-        "model's own prompts; left out: the one that the model wants, if it says so",
+        description="text put before every text, such as 'clustering: ', or the name of one of "
+        "the model's own prompts; default: the model's default prompt",
     )
     dimensions: int | None = key(
         browser=True,
         default=None,
         ge=2,
         le=100_000,
-        description="numbers of a vector that are kept, of models trained for it (Matryoshka); an "
-        "endpoint is asked for as many",
+        description="number of leading dimensions of a vector to keep, for models trained for it "
+        "(Matryoshka); an endpoint is asked for as many; default: all",
     )
     trust_remote_code: bool = key(
         tables=False,
         default=False,
-        description="execute code in the files of the model, which some models need",
+        description="whether code in the model's files is executed, which some models need",
     )
     max_total_tokens: int | None = key(
         tables=False,
         browser=True,
         default=None,
         ge=1,
-        description="stop once the endpoint has read as many tokens; more resumes the run",
+        description="number of tokens beyond which the run stops, as the endpoint counts them; a "
+        "higher number resumes it",
     )
     price: float | None = key(
         tables=False,
@@ -234,19 +246,20 @@ class EmbeddingConfig(Section):
     precision: Literal["auto", "float32", "bfloat16"] = key(
         browser=True,
         default="auto",
-        description="auto takes bfloat16 where the processor computes in it",
+        description="number format of the encoder; auto takes bfloat16 where the processor "
+        "computes in it",
     )
     cache: str | None = key(
         tables=False,
         default=None,
         min_length=1,
-        description="a folder, path or URI, that keeps vectors for other runs over the same items",
+        description="folder, a path or URI, that keeps vectors for other runs over the same items",
     )
     long_text: Literal["truncate", "window"] = key(
         browser=True,
         default="truncate",
-        description="texts longer than the model reads are cut, or read in windows (64 at most) "
-        "with their vectors averaged",
+        description="handling of texts longer than the model reads: truncate cuts them, window "
+        "reads them in windows (64 at most) and averages the vectors",
     )
 
     @model_validator(mode="after")
@@ -254,15 +267,16 @@ class EmbeddingConfig(Section):
         if self.engine == "openai":
             if self.model is None and "text_model" not in self.model_fields_set:
                 raise ValueError(
-                    "engine openai needs model, the endpoint's name of one, such as "
+                    "engine openai needs model; give the endpoint's name of one, such as "
                     "text-embedding-3-small"
                 )
             if self.long_text == "window":
                 raise ValueError(
-                    "long_text window needs engine sentence-transformers or vllm; leave it out"
+                    "long_text window needs engine sentence-transformers or vllm, got openai; "
+                    "leave it out"
                 )
             return self
         for name in ("endpoint", "max_total_tokens", "price"):
             if getattr(self, name) is not None:
-                raise ValueError(f"{name} needs engine openai; leave it out")
+                raise ValueError(f"{name} needs engine openai, got {self.engine}; leave it out")
         return self

@@ -18,7 +18,8 @@ class StageResources(Section):
         default=None,
         ge=1,
         le=100_000,
-        description="actors; left out: resources.workers",
+        description="number of actors; default: resources.workers, or one per GPU where the "
+        "profile takes all GPUs",
     )
     cpus: float = key(
         tables=False,
@@ -26,7 +27,7 @@ class StageResources(Section):
         default=1.0,
         gt=0,
         le=1024,
-        description="logical CPUs of an actor",
+        description="number of logical CPUs of an actor",
     )
     gpus: float | None = key(
         tables=False,
@@ -34,7 +35,7 @@ class StageResources(Section):
         default=None,
         ge=0,
         le=1,
-        description="GPUs of an actor, or a share such as 0.5; left out: 1 where the profile "
+        description="share of a GPU for an actor, such as 0.5; default: 1 where the profile "
         "takes GPUs",
     )
     memory_gib: float | None = key(
@@ -42,7 +43,7 @@ class StageResources(Section):
         browser=True,
         default=None,
         gt=0,
-        description="memory that its node sets aside for an actor",
+        description="memory that Ray sets aside for an actor, in GiB",
     )
 
 
@@ -55,7 +56,8 @@ class EmbedResources(StageResources):
         default=None,
         ge=1,
         le=100_000,
-        description="actors where shards wait and nodes can be had; left out: workers",
+        description="maximum number of actors, for which shards must wait and nodes be free; "
+        "default: workers",
     )
 
 
@@ -66,9 +68,10 @@ class ResourcesConfig(Section):
         tables=False,
         browser=True,
         default="auto",
-        description="auto takes the GPUs that the Ray cluster has, where workers is given so "
-        "many, cpu none; gpu needs one; gpus needs one and puts actors and vLLM replicas on all, "
-        "tensor_parallel shares a node's in one replica",
+        description="use of GPUs: auto takes all GPUs of the Ray cluster, or as many as workers "
+        "where that is given; cpu takes none; gpu needs one and takes as many as "
+        "workers; gpus needs one and takes all; tensor_parallel also takes all, with "
+        "one vLLM replica on all GPUs of a node",
     )
     workers: int = key(
         tables=False,
@@ -76,7 +79,7 @@ class ResourcesConfig(Section):
         default=2,
         ge=1,
         le=100_000,
-        description="actors that embed, and that cluster, of one CPU (or GPU) each",
+        description="number of actors for embedding, and for clustering, with one CPU or GPU each",
     )
     tasks: int | None = key(
         tables=False,
@@ -84,8 +87,9 @@ class ResourcesConfig(Section):
         default=None,
         ge=1,
         le=100_000,
-        description="tasks at a time where no model is needed, of one CPU each; left out: workers "
-        "where that is given, else as many as the Ray cluster has CPUs, or 64 where it grows",
+        description="maximum number of concurrent tasks without a model, with one CPU each; "
+        "default: workers where that is given, else the number of CPUs of the Ray "
+        "cluster, and at least 64 where it grows",
     )
     embed: EmbedResources = EmbedResources()
     cluster: StageResources = StageResources()
@@ -95,7 +99,8 @@ class ResourcesConfig(Section):
         default=None,
         ge=1,
         le=10_000,
-        description="vLLM replicas, at least; left out: 1, or with profile gpus as many as fit",
+        description="minimum number of vLLM replicas; default: 1, or as many as fit where the "
+        "profile takes all GPUs",
     )
     llm_max_replicas: int | None = key(
         tables=False,
@@ -103,7 +108,8 @@ class ResourcesConfig(Section):
         default=None,
         ge=1,
         le=10_000,
-        description="vLLM replicas where requests wait; left out: llm_replicas",
+        description="maximum number of vLLM replicas, for which requests must wait; default: "
+        "llm_replicas",
     )
     llm_tensor_parallel: int | None = key(
         tables=False,
@@ -111,8 +117,8 @@ class ResourcesConfig(Section):
         default=None,
         ge=1,
         le=64,
-        description="GPUs that share one replica; left out: 1, or with profile tensor_parallel "
-        "all of a node",
+        description="number of GPUs that share each layer of a replica; default: 1, or with "
+        "profile tensor_parallel all of a node",
     )
     llm_pipeline_parallel: int = key(
         tables=False,
@@ -120,7 +126,8 @@ class ResourcesConfig(Section):
         default=1,
         ge=1,
         le=64,
-        description="groups of GPUs, of one node or several, that share one replica's layers",
+        description="number of groups of GPUs, on one node or several, that share a replica's "
+        "layers",
     )
     llm_accelerator: str | None = key(
         tables=False,
@@ -134,8 +141,8 @@ class ResourcesConfig(Section):
         browser=True,
         default=1800,
         gt=0,
-        description="wait for room on a Ray cluster that others share; then the run ends, and "
-        "resumes when it is run again",
+        description="time limit of a wait for room on a shared Ray cluster, in seconds; then the "
+        "run ends, and resumes when it is run again",
     )
 
     @model_validator(mode="after")
@@ -146,7 +153,9 @@ class ResourcesConfig(Section):
         )
         for name, most, other, least in pairs:
             if most is not None and most < least:
-                raise ValueError(f"{name} must be at least {other} ({least}), got {most}")
+                raise ValueError(
+                    f"{name} must be at least {other} ({least}), got {most}; give at least {least}"
+                )
         return self
 
     @property
@@ -181,7 +190,7 @@ class StorageConfig(Section):
     endpoint: str | None = key(
         tables=False,
         default=None,
-        description="base URL of an S3-compatible server (left out: AWS_ENDPOINT_URL) or of "
+        description="base URL of an S3-compatible server (default: AWS_ENDPOINT_URL), or of "
         "another host of Google's or Azure's storage",
     )
     region: str | None = key(
@@ -189,36 +198,37 @@ class StorageConfig(Section):
         default=None,
         min_length=1,
         max_length=100,
-        description="of S3; left out: AWS_DEFAULT_REGION",
+        description="region of S3; default: AWS_DEFAULT_REGION",
     )
     project: str | None = key(
         tables=False,
         default=None,
         min_length=1,
         max_length=100,
-        description="of Google Cloud, for gs://",
+        description="project of Google Cloud, for gs://",
     )
     account: str | None = key(
         tables=False,
         default=None,
         min_length=1,
         max_length=100,
-        description="storage account, for az://",
+        description="storage account of Azure, for az://",
     )
     anonymous: bool = key(
-        tables=False, default=False, description="read public data without credentials"
+        tables=False, default=False, description="whether public data is read without credentials"
     )
     virtual_hosts: bool = key(
         tables=False,
         default=False,
-        description="name the bucket in the host, where an S3-compatible server asks for it",
+        description="whether requests name the bucket in the host, as some S3-compatible servers "
+        "ask",
     )
     retry_seconds: float = key(
         tables=False,
         default=120,
         ge=0,
         le=3600,
-        description="how long an outage, time-outs and throttling are waited out",
+        description="time limit of retries after outages, time-outs and throttling, in seconds",
     )
 
     @field_validator("endpoint")

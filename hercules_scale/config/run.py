@@ -5,6 +5,7 @@ Source: the YAML of docs/configuration.md.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, model_validator
@@ -19,44 +20,49 @@ from hercules_scale.config.summaries import SummariesConfig
 class ReductionConfig(Section):
     """Principal components for the map."""
 
-    components: int = key(browser=True, default=2, ge=2, le=3, description="2 or 3")
+    components: int = key(
+        browser=True, default=2, ge=2, le=3, description="number of principal components"
+    )
 
 
 class EvaluationConfig(Section):
     """Evaluation at the end of a run."""
 
-    metrics: Literal["all", "none"] = key(browser=True, default="all", description="all or none")
+    metrics: Literal["all", "none"] = key(
+        browser=True, default="all", description="metrics at the end of a run: all or none"
+    )
 
 
 class PrivacyConfig(Section):
-    """Which item text a run may expose."""
+    """Limits on the texts of items that a run shows and sends."""
 
     min_items: int = key(
         browser=True,
         default=0,
         ge=0,
         le=1_000_000_000,
-        description="a cluster of fewer items shows no text of them, neither to people nor to a "
-        "model",
+        description="minimum number of items of a cluster that shows texts; smaller ones show "
+        "none, neither to people nor to a model",
     )
     min_owners: int = key(
         browser=True,
         default=0,
         ge=0,
         le=1_000,
-        description="the same for a cluster with items of fewer owners, by input.owner_column",
+        description="minimum number of owners, by input.owner_column, of the items of a cluster "
+        "that shows texts",
     )
     redact: str | None = key(
         default=None,
         pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*$",
-        description="a function from text to text, as package.module:function, that every item's "
-        "text goes through before it is shown or sent",
+        description="function from text to text, as package.module:function, that is applied to "
+        "every item's text before it is shown or sent",
     )
     local_only: bool = key(
         tables=False,
         browser=True,
         default=False,
-        description="refuse endpoints that are not on this machine and models of a hub",
+        description="whether endpoints outside this machine and models of a hub are refused",
     )
 
     @property
@@ -66,10 +72,12 @@ class PrivacyConfig(Section):
 
 
 class OutputConfig(Section):
-    """Place of the tables."""
+    """Folder of the tables."""
 
     path: Annotated[str, AfterValidator(without_password)] = key(
-        tables=False, min_length=1, description="a folder: a local path, s3://, gs:// or az://"
+        tables=False,
+        min_length=1,
+        description="folder of the tables: a local path, s3://, gs:// or az://",
     )
 
 
@@ -90,16 +98,18 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _columns_have_one_role(self) -> RunConfig:
         labels, own = self.input.label_columns, self.input
-        if len(set(labels)) < len(labels):
-            raise ValueError("input.label_columns must name each column once")
-        if len(set(own.columns)) < len(own.columns):
-            raise ValueError("input.columns must name each column once")
+        for column_key, names in (("input.label_columns", labels), ("input.columns", own.columns)):
+            twice = [name for name, count in Counter(names).items() if count > 1]
+            if twice:
+                raise ValueError(
+                    f"{column_key} must name each column once, got {twice[0]!r} again; remove it"
+                )
         used = [own.text_column, own.image_column, own.embedding_column, *own.columns]
         for name in labels:
             if name in used:
                 raise ValueError(
                     f"input.label_columns must not hold {name!r}, a column that is clustered: "
-                    "ground truth is never seen by clustering"
+                    "ground truth is never seen by clustering; leave it out of one of them"
                 )
         kinds = {
             "columns": bool(own.columns),
@@ -108,7 +118,10 @@ class RunConfig(Section):
         }
         named = [f"input.{name}" for name, given in kinds.items() if given]
         if len(named) > 1:
-            raise ValueError(f"{' and '.join(named)} exclude one another: a run has one modality")
+            raise ValueError(
+                f"{' and '.join(named)} exclude one another: a run has one modality; "
+                "leave all but one out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -62,11 +62,13 @@ def _prompt_size(engine: object, model: object) -> str:
 
 
 class PromptExample(Section):
-    """A worked example that the user gives."""
+    """A worked example of the user."""
 
-    items: list[str] = Field(min_length=1, max_length=20, description="texts of a few items")
-    title: str = Field(min_length=1, max_length=60, description="their title")
-    description: str = Field(min_length=1, max_length=240, description="their description")
+    items: list[str] = Field(
+        min_length=1, max_length=20, description="list of the texts of a few items"
+    )
+    title: str = Field(min_length=1, max_length=60, description="title of these items")
+    description: str = Field(min_length=1, max_length=240, description="description of these items")
 
 
 class SummariesConfig(Section):
@@ -75,151 +77,176 @@ class SummariesConfig(Section):
     engine: Literal["vllm", "openai", "keyphrases", "callable"] = key(
         browser=True,
         default="vllm",
-        description="vllm (on Ray Serve), openai (any compatible endpoint) or keyphrases (no LLM)",
+        description="engine of the language model: vllm (on Ray Serve), openai (any compatible "
+        "endpoint) or keyphrases (no model)",
     )
     model: str = key(
         browser=True,
         default=DEFAULT_CHAT_MODEL,
         min_length=1,
-        description="an alias, a folder or its URI, a model-hub id, or the endpoint's model name",
+        description="language model: an alias, a folder or its URI, a model-hub id, or the "
+        "endpoint's model name",
     )
     endpoint: EndpointUrl | None = key(
         tables=False,
         default=None,
-        description="base URL for engine openai; left out: OPENAI_BASE_URL. "
-        "The key comes from OPENAI_API_KEY alone",
+        description="base URL for engine openai; default: OPENAI_BASE_URL. The key comes from "
+        "OPENAI_API_KEY alone",
     )
-    topic: str | None = key(browser=True, default=None, description="the paper's topic seed")
+    topic: str | None = key(
+        browser=True,
+        default=None,
+        description="topic of interest for titles and descriptions, the paper's topic seed",
+    )
     instructions: str | None = key(
         browser=True,
         default=None,
         min_length=1,
         max_length=4_000,
-        description="more that the model is asked to keep to, in every prompt",
+        description="further instructions to the model, added to every prompt",
     )
     language: str | None = key(
         browser=True,
         default=None,
         min_length=1,
         max_length=60,
-        description="language of titles and descriptions, such as German; left out: that of the "
-        "items",
+        description="language of titles and descriptions, such as German; default: the items' "
+        "language",
     )
     examples: list[PromptExample] | None = key(
         browser=True,
         default=None,
         max_length=20,
-        description="worked examples in the place of the built-in ones; [] for none",
+        description="list of worked examples in place of the built-in ones; [] for none",
     )
     prompt_size: Literal["small", "medium", "large"] = key(
         browser=True,
         default="large",
-        description="small: worked examples and few items; medium: worked examples, many items and "
-        "all that is known of a cluster; large: the same without examples. Left out: by the "
-        "model, small below one billion parameters, medium below four",
+        description="size of prompts: small has worked examples and few items; medium has worked "
+        "examples, many items and all facts about a cluster; large is medium without "
+        "worked examples; default: by the model, small below about one billion "
+        "parameters, medium below four",
     )
     exemplars: int = key(
         browser=True,
         default=LARGE_PROMPTS["exemplars"],
         ge=1,
         le=100,
-        description="items shown in a prompt; left out: 16, or 8 of small prompts",
+        description="maximum number of items in a prompt; default: 16, or 8 in small prompts",
     )
     exemplar_strategy: Literal["nearest", "diverse", "random", "mixed"] = key(
         browser=True,
         default=LARGE_PROMPTS["exemplar_strategy"],
-        description="the items nearest to the centroid, those of them that are not near one "
-        "another, a random draw, or half nearest and half random; left out: mixed",
+        description="choice of items for a prompt: nearest to the centroid, diverse (nearest, "
+        "but not near one another), random, or mixed (half nearest, half random)",
     )
     exemplar_tokens: int = key(
         browser=True,
         default=LARGE_PROMPTS["exemplar_tokens"],
         ge=8,
         le=4096,
-        description="tokens of an item that a prompt shows; left out: 96, or 48 of small prompts",
+        description="maximum number of tokens of an item in a prompt; default: 96, or 48 in "
+        "small prompts",
     )
     max_prompt_tokens: int = key(
         browser=True,
         default=LARGE_PROMPTS["max_prompt_tokens"],
         ge=512,
         le=1_000_000,
-        description="tokens of a prompt; left out: 4000, or 1536 of small prompts",
+        description="maximum number of tokens of a prompt; default: 4000, or 1536 for small "
+        "prompts",
     )
     children: int = key(
         browser=True,
         default=12,
         ge=0,
         le=100,
-        description="clusters below that a prompt shows; 0 for none",
+        description="maximum number of clusters of the level below in a prompt; 0 for none",
     )
     children_strategy: Literal["largest", "nearest", "random"] = key(
         browser=True,
         default="largest",
-        description="the largest children, those nearest to the centroid, or a random draw",
+        description="choice of clusters of the level below for a prompt: largest, nearest to the "
+        "centroid, or random",
     )
     numeric_precision: int = key(
-        browser=True, default=4, ge=1, le=17, description="digits of numbers that a prompt shows"
+        browser=True,
+        default=4,
+        ge=1,
+        le=17,
+        description="number of significant digits of numbers in a prompt",
     )
     max_answer_tokens: int = key(
-        browser=True, default=128, ge=32, le=4096, description="tokens of an answer"
+        browser=True,
+        default=128,
+        ge=32,
+        le=4096,
+        description="maximum number of tokens of an answer about one cluster",
     )
     temperature: float = key(
-        browser=True, default=0.0, ge=0, le=2, description="0 is the likeliest answer"
+        browser=True,
+        default=0.0,
+        ge=0,
+        le=2,
+        description="sampling temperature; 0 gives the likeliest answer; with several candidates "
+        "it is at least 0.6",
     )
     contrast: int = key(
         browser=True,
         default=2,
         ge=0,
         le=20,
-        description="nearest clusters outside that a prompt sets it against",
+        description="number of nearest other clusters that a prompt sets against the cluster",
     )
     candidates: int = key(
         browser=True,
         default=4,
         ge=1,
         le=32,
-        description="answers to each question; the one that fits its own cluster best "
-        "against its siblings is taken",
+        description="number of answers to each question; the answer that best sets its cluster "
+        "apart from its siblings is kept",
     )
     clusters_per_request: int = key(
         browser=True,
         default=1,
         ge=1,
         le=100,
-        description="clusters that share a request, at most; fewer after an answer that cannot "
-        "be used",
+        description="maximum number of clusters in a request; lowered after an answer that "
+        "cannot be used",
     )
     vocabulary: str | None = key(
         default=None,
         min_length=1,
-        description="a text file of words, one a line, that clusters of images are named from, "
-        "where embedding.model reads texts too",
+        description="text file of words, one per line, that name clusters of images, if "
+        "embedding.model reads texts too",
     )
     show_images: bool = key(
         browser=True,
         default=False,
-        description="show the images themselves to the model, which must be one that sees; with "
+        description="whether prompts show the images themselves, to a model that sees; with "
         "describe_items it captions every image",
     )
     describe_items: bool = key(
         browser=True,
         default=False,
-        description="title and describe every item too; hierarchy.representation "
-        "description does so by itself",
+        description="whether the model titles and describes every item too, as it also does with "
+        "hierarchy.representation description",
     )
     max_total_tokens: int | None = key(
         tables=False,
         browser=True,
         default=None,
         ge=1,
-        description="stop before more tokens than this; more resumes the run",
+        description="maximum number of prompt and answer tokens; the run stops before exceeding "
+        "it, and a higher number resumes it",
     )
     max_cost: float | None = key(
         tables=False,
         browser=True,
         default=None,
         gt=0,
-        description="the same for the cost, by summaries.price",
+        description="maximum cost by summaries.price; the run stops before exceeding it, and a "
+        "higher cost resumes it",
     )
     requests_in_flight: int | None = key(
         tables=False,
@@ -227,22 +254,32 @@ class SummariesConfig(Section):
         default=None,
         ge=1,
         le=100_000,
-        description="requests sent and not yet answered; left out: 32, or for each replica 64, "
-        "on GPUs 256; of a function 4",
+        description="maximum number of concurrent requests; default: 32 to an endpoint, 64 per "
+        "replica on CPUs, 256 per replica on GPUs, 4 calls of a function",
     )
     max_attempts: int = key(
-        browser=True, default=4, ge=1, le=20, description="requests a cluster, at most"
+        browser=True, default=4, ge=1, le=20, description="maximum number of attempts at a question"
     )
     timeout_seconds: float = key(
-        tables=False, browser=True, default=300, gt=0, description="wait for one answer"
+        tables=False,
+        browser=True,
+        default=300,
+        gt=0,
+        description="time limit of an answer, in seconds",
     )
     record_prompts: bool = key(
-        browser=True, default=False, description="keep prompts and responses in llm_calls"
+        browser=True, default=False, description="whether llm_calls keeps prompts and responses"
     )
-    price: PriceConfig | None = key(tables=False, browser=True, default=None)
+    price: PriceConfig | None = key(
+        tables=False,
+        browser=True,
+        default=None,
+        description="prices of the model, such as {prompt: 0.1, completion: 0.4} for a million "
+        "tokens, for plan and max_cost",
+    )
     engine_kwargs: dict[str, Any] = key(
         default={},
-        description="more arguments of vLLM's engine, such as {quantization: awq, "
+        description="further arguments of vLLM's engine, such as {quantization: awq, "
         "gpu_memory_utilization: 0.8}",
     )
 
@@ -269,19 +306,24 @@ class SummariesConfig(Section):
         return {**budget, **given, "prompt_size": size}
 
     @model_validator(mode="after")
-    def _cost_has_a_price(self) -> SummariesConfig:
+    def _model_can_see(self) -> SummariesConfig:
         if self.show_images and self.clusters_per_request > 1:
             raise ValueError(
-                f"show_images needs clusters_per_request 1, got {self.clusters_per_request}"
+                f"show_images needs clusters_per_request 1, got {self.clusters_per_request}; leave "
+                "one out"
             )
         if self.show_images and self.engine == CALLABLE:
             raise ValueError(
                 "show_images needs a model that sees, and a function (llm) is given text alone; "
                 "leave one out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _cost_has_a_price(self) -> SummariesConfig:
         if self.max_cost is not None and self.price is None:
             raise ValueError(
-                f"max_cost {self.max_cost:g} needs summaries.price, such as "
+                f"max_cost {self.max_cost:g} needs summaries.price; give it, such as "
                 "{prompt: 0.1, completion: 0.4} for a million tokens"
             )
         return self

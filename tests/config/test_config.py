@@ -1,4 +1,5 @@
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,35 +86,35 @@ def test_an_unknown_key_may_be_called_like_a_type(name: str) -> None:
     [
         (
             {"hierarchy": {"levels": "many"}},
-            r"hierarchy\.levels must be a list, got 'many'; give clusters a level",
+            r"hierarchy\.levels must be a list, got 'many'; give the numbers of clusters",
         ),
         (
             {"hierarchy": {"levels": [5, "x"]}},
-            r"hierarchy\.levels\.1 must be a whole number, got 'x'; give clusters",
+            r"hierarchy\.levels\.1 must be a whole number, got 'x'; give the numbers",
         ),
         (
             {"hierarchy": {"seed": 1.5}},
-            r"hierarchy\.seed must be a whole number, got 1\.5; give seed of",
+            r"hierarchy\.seed must be a whole number, got 1\.5; give the seed of",
         ),
         ({"hierarchy": {"seed": True}}, r"hierarchy\.seed must be a whole number, got True"),
         (
             {"summaries": {"temperature": "hot"}},
-            r"summaries\.temperature must be a number, got 'hot'; give 0 is",
+            r"summaries\.temperature must be a number, got 'hot'; give the sampling temperature",
         ),
         (
             {"summaries": {"record_prompts": "yes"}},
-            r"summaries\.record_prompts must be true or false, got 'yes'; give keep",
+            r"summaries\.record_prompts must be true or false, got 'yes'; it says whether",
         ),
-        ({"embedding": {"model": 3}}, r"embedding\.model must be text, got 3; give an alias"),
+        ({"embedding": {"model": 3}}, r"embedding\.model must be text, got 3; give the encoder"),
         (
             {"summaries": {"price": {"prompt": 1}}},
-            r"summaries\.price\.completion is required; give price of",
+            r"summaries\.price\.completion is required; give the price of a million gen",
         ),
         (
             {"summaries": 3},
             r"summaries must be a section of keys, got 3; its keys are candidates, children",
         ),
-        ({"input": {}}, r"input\.path is required; give a file, folder, glob"),
+        ({"input": {}}, r"input\.path is required; give the path of a file, folder"),
     ],
 )
 def test_a_wrong_type_names_key_rule_value_and_remedy(
@@ -126,15 +127,18 @@ def test_a_wrong_type_names_key_rule_value_and_remedy(
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"hierarchy": {"levels": []}}, r"hierarchy\.levels .*at least 1 item.*got \[\]; give"),
-        ({"hierarchy": {"levels": [0]}}, r"hierarchy\.levels\.0 .*greater than or equal to 1"),
+        ({"hierarchy": {"levels": []}}, r"hierarchy\.levels must not be empty, got \[\]; give"),
+        ({"hierarchy": {"levels": [0]}}, r"hierarchy\.levels\.0 must be at least 1, got 0"),
         (
             {"hierarchy": {"levels": [5, 5]}},
             r"hierarchy\.levels must fall strictly, finest level first, got \[5, 5\]; give",
         ),
         ({"hierarchy": {"levels": ["auto"]}}, r"hierarchy\.levels\.0 must be a whole number"),
-        ({"hierarchy": {"max_k": 1}}, r"hierarchy\.max_k .*greater than or equal to 2, got 1"),
-        ({"hierarchy": {"k_score": "best"}}, r"hierarchy\.k_score .*'silhouette'.*got 'best'"),
+        ({"hierarchy": {"max_k": 1}}, r"hierarchy\.max_k must be at least 2, got 1"),
+        (
+            {"hierarchy": {"k_score": "best"}},
+            r"hierarchy\.k_score must be .*'silhouette'.*got 'best'",
+        ),
         (
             {"hierarchy": {"representation": "description"}, "summaries": {"engine": "keyphrases"}},
             "keyphrases describes no items.*take engine vllm or openai",
@@ -146,12 +150,12 @@ def test_a_wrong_type_names_key_rule_value_and_remedy(
         ),
         (
             {"hierarchy": {"refinement": "forest"}},
-            r"hierarchy\.refinement input should be .tree. or .none.",
+            r"hierarchy\.refinement must be 'tree' or 'none', got 'forest'; give the refinement",
         ),
         (
             {"hierarchy": {"method": "agglomerative", "resampling": {"rounds": 2}}},
             r"hierarchy\.method must be kmeans where resampling\.rounds is above 0 \(2 here\).*"
-            r"got 'agglomerative'; give kmeans level on level",
+            r"got 'agglomerative'; give the clustering method: kmeans builds level on level",
         ),
         (
             {"hierarchy": {"method": "agglomerative", "levels": [5001, 5]}},
@@ -160,35 +164,38 @@ def test_a_wrong_type_names_key_rule_value_and_remedy(
         (
             {"hierarchy": {"resampling": {"rounds": 3}}},
             r"resampling\.rounds must be 0 where refinement is tree \(3 here\), since tree "
-            r"refinement puts means of all items .*refinement: none, the paper's way",
+            r"refinement replaces the centroids .*refinement: none, the paper's way",
         ),
         (
             {"hierarchy": {"linkage": "centroid"}},
-            r"hierarchy\.linkage input should be 'ward', .*got 'centroid'; give what",
+            r"hierarchy\.linkage must be 'ward', .*got 'centroid'; give the linkage",
         ),
-        ({"embedding": {"long_text": "split"}}, "long_text input should be 'truncate' or 'window'"),
+        ({"embedding": {"long_text": "split"}}, "long_text must be 'truncate' or 'window'"),
         (
             {"input": {"path": "x", "modality": "sound"}},
-            "modality input should be .text., .im",
+            "modality must be 'text', 'im",
         ),
         (
             {"input": {"path": "x", "columns": ["a"], "image_column": "b"}},
             r"input\.columns and input\.image_column exclude one another: a run has one modality",
         ),
-        ({"input": {"path": "x", "columns": ["a", "a"]}}, "columns must name each column once"),
+        (
+            {"input": {"path": "x", "columns": ["a", "a"]}},
+            "must name each column once, got 'a' again",
+        ),
         ({"input": {"path": ""}}, r"input\.path must name at least one file"),
         ({"input": {"path": []}}, r"input\.path must name at least one file"),
         ({"input": {"path": ["a", ""]}}, r"input\.path must name at least one file"),
         ({"embedding": {"precision": "int8"}}, r"embedding\.precision .*'float32'.*got 'int8'"),
-        ({"summaries": {"timeout_seconds": 0}}, r"summaries\.timeout_seconds .*greater than 0"),
+        ({"summaries": {"timeout_seconds": 0}}, r"summaries\.timeout_seconds must be above 0"),
         ({"summaries": {"temperature": float("nan")}}, r"summaries\.temperature .*got nan"),
         ({"summaries": {"endpoint": "ftp://x"}}, r"summaries\.endpoint must start with http"),
         ({"summaries": {"endpoint": "http://x:- /v1"}}, r"endpoint must name a host in ASCII"),
         ({"embedding": {"endpoint": "http://:80/v1"}}, r"endpoint must name a host in ASCII"),
         ({"storage": {"endpoint": "http://[::1"}}, r"storage\.endpoint must name a host in ASCII"),
         ({"summaries": {"endpoint": "http://me:pw@x/v1"}}, r"give the key in OPENAI_API_KEY"),
-        ({"resources": {"workers": 0}}, r"resources\.workers .*greater than or equal to 1, got 0"),
-        ({"reduction": {"components": 4}}, r"reduction\.components .*less than or equal to 3"),
+        ({"resources": {"workers": 0}}, r"resources\.workers must be at least 1, got 0"),
+        ({"reduction": {"components": 4}}, r"reduction\.components must be at most 3, got 4"),
         (
             {"input": {"path": "x", "text_column": "t", "label_columns": ["t"]}},
             "label_columns must not hold 't', a column that is clustered",
@@ -214,6 +221,48 @@ def test_an_impossible_value_names_its_rule(sections: dict[str, object], message
 )
 def test_a_method_that_fits_the_rest_is_taken(hierarchy: dict[str, object]) -> None:
     assert parse(hierarchy=hierarchy).hierarchy.method == hierarchy["method"]
+
+
+@pytest.mark.parametrize(
+    ("sections", "line"),
+    [
+        (
+            {"hierarchy": {"smoothing": {"neighbours": -1}}},
+            "hierarchy.smoothing.neighbours must be at least 0 or 'auto', got -1; give the number "
+            "of neighbours that each vector is averaged with; 0 is off; auto decides on a sample",
+        ),
+        (
+            {"input": {"path": ["a", 3]}},
+            "input.path.1 must be text, got 3; give the path of a file, folder or glob, or a list "
+            "of these (parquet, csv, jsonl, json, txt, npy, or images)",
+        ),
+        (
+            {"input": {"path": "x", "metadata": {"name": {"unit": 3}}}},
+            "input.metadata.name.unit must be text, got 3; give the unit, such as cm",
+        ),
+        (
+            {"summaries": {"examples": [{"items": ["a"], "title": "", "description": "b"}]}},
+            "summaries.examples.0.title must not be empty, got ''; give the title of these items",
+        ),
+        (
+            {"embedding": {"price": 1.0}},
+            "embedding: price needs engine openai, got sentence-transformers; leave it out",
+        ),
+    ],
+)
+def test_a_mistake_in_a_union_a_list_or_several_keys_is_one_line(
+    sections: dict[str, object], line: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"^configuration: {re.escape(line)}$"):
+        parse(**sections)
+
+
+def test_every_key_is_described_by_a_noun_phrase() -> None:
+    openings = ("a ", "an ", "the ", "what ", "how ", "where ", "of ", "such as ", "stop ", "show ")
+    for name, field in leaves(RunConfig):
+        assert field.description, name
+        assert not field.description.startswith(openings), name
+        assert ("whether " in field.description) == (field.annotation is bool), name
 
 
 def test_several_mistakes_are_told_at_once() -> None:

@@ -286,7 +286,10 @@ def test_what_would_leave_the_machine_is_refused_by_local_only(
             {"summaries": {"engine": "vllm", "describe_items": True}},
             "send every item's text before",
         ),
-        ({"privacy": {"redact": "rm -rf"}}, r"privacy\.redact .*give a function from text to text"),
+        (
+            {"privacy": {"redact": "rm -rf"}},
+            r"privacy\.redact .*give the function from text to text",
+        ),
     ],
 )
 def test_privacy_that_would_not_hold_is_refused(
