@@ -149,7 +149,7 @@ def time_faiss(
     try:
         import faiss
 
-        from hercules_scale.clustering.search import FaissGpuSearch
+        from hercules_scale.clustering.gpu_search import FaissGpuSearch
     except ImportError:
         return None
     if options.device == "cpu" or not faiss.get_num_gpus():

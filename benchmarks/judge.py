@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from hercules_scale.clustering.assign import Int64
+from hercules_scale.clustering.nearest_centroids import Int64
 from hercules_scale.evaluation import judge as asked
 from hercules_scale.jobs.evaluate import EvaluatedRun
 from hercules_scale.runtime.event_loop import run_coroutine
@@ -32,8 +32,8 @@ from hercules_scale.stages.language_model import open_model
 from hercules_scale.stages.prompt_facts import ancestors, siblings
 from hercules_scale.stages.summarize import prompt_style
 from hercules_scale.storage.store import Store
-from hercules_scale.summarization.asking import Asker
 from hercules_scale.summarization.ledger import Ledger
+from hercules_scale.summarization.model_calls import Asker
 
 SHUFFLED = (0.0, 0.1, 1 / 3, 1.0)
 SEED = 0

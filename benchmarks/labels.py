@@ -36,12 +36,12 @@ import yaml
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from hercules_scale.clustering.assign import Float32, to_unit
+from hercules_scale.clustering.nearest_centroids import Float32, to_unit
 from hercules_scale.commands.demo import icd_table
 from hercules_scale.config.file import parse_config
 from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.embedding.sentence_transformer import SentenceTransformerEncoder
-from hercules_scale.evaluation.summaries import held_out_accuracy
+from hercules_scale.evaluation.label_quality import held_out_accuracy
 from hercules_scale.reading.listing import list_sources
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.progress import Reporter

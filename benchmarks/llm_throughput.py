@@ -32,12 +32,12 @@ from hercules_scale.runtime.ray_session import local_or_cluster_ray
 from hercules_scale.serving.engine import engine_arguments
 from hercules_scale.serving.vllm import REPETITION_PENALTY, serve_vllm
 from hercules_scale.storage.store import Store
-from hercules_scale.summarization.asking import Asker
 from hercules_scale.summarization.chat import ChatRequest, Model
 from hercules_scale.summarization.clients import OpenAIClient
 from hercules_scale.summarization.cluster_facts import ClusterFacts
-from hercules_scale.summarization.label import Labeller
+from hercules_scale.summarization.labeller import Labeller
 from hercules_scale.summarization.ledger import Ledger
+from hercules_scale.summarization.model_calls import Asker
 from hercules_scale.summarization.prompts import PromptStyle, answer_schema, build_messages
 from hercules_scale.summarization.tokens import EstimatedTokens, ModelTokens
 

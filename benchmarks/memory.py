@@ -21,10 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hercules_scale.config.reading import InputConfig
+from hercules_scale.reading.input_pieces import split_into_pieces
 from hercules_scale.reading.items import read_layout, read_piece
 from hercules_scale.reading.listing import list_sources
-from hercules_scale.reading.pieces import split_into_pieces
-from hercules_scale.stages import ids, phrase_counts
+from hercules_scale.stages import duplicate_ids, phrase_counts
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import read_tables, write_table
@@ -116,11 +116,11 @@ def find_repeated(folder: Path, n_ids: int) -> None:
     child.start()
     child.join()
     store, started = Store(str(folder)), time.perf_counter()
-    n_pieces, n_buckets = -(-n_ids // IDS_OF_PIECE), -(-n_ids // ids.IDS_PER_BUCKET)
-    few = n_ids <= ids.IDS_COMPARED
+    n_pieces, n_buckets = -(-n_ids // IDS_OF_PIECE), -(-n_ids // duplicate_ids.IDS_PER_BUCKET)
+    few = n_ids <= duplicate_ids.IDS_COMPARED
     for piece in () if few else range(n_pieces):
-        ids._SortWorker(store, "ids", n_buckets)(piece)
-    check = ids._CheckWorker(store, "ids", n_pieces, n_buckets, few)
+        duplicate_ids._SortWorker(store, "ids", n_buckets)(piece)
+    check = duplicate_ids._CheckWorker(store, "ids", n_pieces, n_buckets, few)
     found = [check(bucket).info["twice"] for bucket in range(n_buckets)]
     print(f"{sum(found):,} twice, {time.perf_counter() - started:.1f} s")
 

@@ -22,9 +22,9 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from hercules_scale.clustering.assign import Float32, Int32, to_unit
 from hercules_scale.clustering.levels import build_levels
 from hercules_scale.clustering.local_vectors import LocalVectors
+from hercules_scale.clustering.nearest_centroids import Float32, Int32, to_unit
 from hercules_scale.clustering.refinement import Parents, refine_tree
 from hercules_scale.clustering.tiles import labels_of
 from hercules_scale.config.hierarchy import HierarchyConfig, ResamplingConfig

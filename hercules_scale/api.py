@@ -21,8 +21,8 @@ from hercules_scale.config.section import CALLABLE
 from hercules_scale.errors import ConfigError, InputError
 from hercules_scale.hierarchy import Hierarchy
 from hercules_scale.jobs.cluster import run
-from hercules_scale.reading.given import n_columns, names_files, write_dataset
-from hercules_scale.reading.memory import write_items
+from hercules_scale.reading.in_memory_items import write_items
+from hercules_scale.reading.python_inputs import n_columns, names_files, write_dataset
 from hercules_scale.runtime.context import Functions, name_of
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.storage import layout

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from hercules_scale.config.file import storage_section
 from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import InputError
-from hercules_scale.results.destination import open_destination
-from hercules_scale.results.exploration import Exploration
-from hercules_scale.results.frames import RunFrames, check_level
-from hercules_scale.results.page import notebook_tree, write_page
+from hercules_scale.results.data_frames import RunFrames, check_level
+from hercules_scale.results.explorer_process import Exploration
+from hercules_scale.results.export_file import open_destination
+from hercules_scale.results.finished_run import Run
+from hercules_scale.results.html_page import notebook_tree, write_page
 from hercules_scale.results.plot import draw_data_map, draw_map, finish_figure
 from hercules_scale.results.rows_csv import write_rows
-from hercules_scale.results.run import Run
 from hercules_scale.results.tree_json import write_tree
 from hercules_scale.results.tree_text import format_tree
 from hercules_scale.runtime.context import NO_FUNCTIONS, Functions

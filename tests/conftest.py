@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from hercules_scale.clustering.assign import Float32
+from hercules_scale.clustering.nearest_centroids import Float32
 from hercules_scale.config.file import parse_config
 from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.runtime.context import Shards

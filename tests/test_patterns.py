@@ -15,18 +15,17 @@ from hercules_scale.config.file import load_config
 from hercules_scale.config.reading import CsvConfig
 from hercules_scale.errors import ConfigError, HerculesScaleError
 from hercules_scale.models.sizes import n_parameters
+from hercules_scale.reading.csv_quotes import QuotedRows
 from hercules_scale.reading.decimals import as_number
-from hercules_scale.reading.dialect import Dialect as CsvDialect
-from hercules_scale.reading.dialect import detect, find_codes
+from hercules_scale.reading.dialect import Dialect, detect, find_codes
 from hercules_scale.reading.json_values import json_values
-from hercules_scale.reading.quotes import QuotedRows
 from hercules_scale.sanitize import holds_secret, printable_lines, without_secrets
 from hercules_scale.stages.read_shards import _kind_of_reason
-from hercules_scale.storage.faults import is_passing
-from hercules_scale.summarization.answers import answer_values
+from hercules_scale.storage.retries import is_transient
+from hercules_scale.summarization.answer_json import answer_values
 from hercules_scale.summarization.clients import _NO_MODEL
 from hercules_scale.summarization.cluster_facts import ClusterFacts, plain_text
-from hercules_scale.summarization.dialect import Dialect
+from hercules_scale.summarization.endpoint_features import EndpointFeatures
 from hercules_scale.summarization.grounding import stems_of
 from hercules_scale.summarization.parsing import parse_answer
 from hercules_scale.summarization.refusals import refuses
@@ -53,7 +52,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "without_secrets": without_secrets,
     "holds_secret": holds_secret,
     "printable_lines": printable_lines,
-    "is_passing": lambda text: is_passing(OSError(text)),
+    "is_transient": lambda text: is_transient(OSError(text)),
     "n_parameters": n_parameters,
     "answer_values": lambda text: list(answer_values(text)),
     "parse_answer": lambda text: parse_answer(text, FACTS),
@@ -65,19 +64,19 @@ READERS: dict[str, Callable[[str], object]] = {
     "kind_of_reason": _kind_of_reason,
     "kind_of_cell": lambda text: _kind_of_reason(f"column 'a' holds {text}, not a number"),
     "detect": lambda text: detect(text.encode(), True, CsvConfig(), True),
-    "find_codes": lambda text: find_codes(text.encode(), CsvDialect()),
-    "quoted_rows": lambda text: read_rows(text, CsvDialect()),
-    "quoted_rows_escaped": lambda text: read_rows(text, CsvDialect(escape="\\")),
+    "find_codes": lambda text: find_codes(text.encode(), Dialect()),
+    "quoted_rows": lambda text: read_rows(text, Dialect()),
+    "quoted_rows_escaped": lambda text: read_rows(text, Dialect(escape="\\")),
     "json_values": lambda text: list(json_values(io.BytesIO(text.encode()), "a", 2**24)),
     "tokens": lambda text: tokens(prose(text)),
     "as_number": lambda text: as_number(text.encode()),
     "as_number_comma": lambda text: as_number(text.encode(), ","),
-    "refusal": Dialect().names,
+    "refusal": EndpointFeatures().names,
     "no_model": _NO_MODEL.search,
 }
 
 
-def read_rows(text: str, dialect: CsvDialect) -> None:
+def read_rows(text: str, dialect: Dialect) -> None:
     rows = QuotedRows(io.BytesIO(text.encode()), "a", dialect, 2**24)
     while rows.read(2**20):
         pass
@@ -107,7 +106,7 @@ def test_a_text_costs_a_time_in_proportion_to_its_length(reader: str) -> None:
 @pytest.mark.parametrize(
     ("last", "override", "said"),
     [
-        ("input: {path: *a11}\noutput: {path: x}", [], r"input\.path must be text, got \[\["),
+        ("input: {path: *a11}\noutput: {path: x}", [], r"input\.path\.0 must be text, got \[\["),
         (
             "input: {path: x}\noutput: *a11",
             ['output.path="x"'],

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Float32, Int32, Int64
 from hercules_scale.clustering.checkpoints import Checkpoints
 from hercules_scale.clustering.kmeans import KMeansResult, kmeans
+from hercules_scale.clustering.nearest_centroids import Float32, Int32, Int64
 from hercules_scale.clustering.refinement import Parents, add_up, means
 from hercules_scale.clustering.tiles import VectorSet, take
 from hercules_scale.config.hierarchy import MAX_AGGLOMERATED, HierarchyConfig, Linkage

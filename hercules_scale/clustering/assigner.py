@@ -9,12 +9,24 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Float32, Int32, Int64, cut_lengths, nearest, to_unit
-from hercules_scale.clustering.exact import Pass, find_labels
+from hercules_scale.clustering.exact_nearest import Pass, find_labels
 from hercules_scale.clustering.kmeans import project
-from hercules_scale.clustering.lengths import count_lengths, far_limit, is_far, vector_lengths
 from hercules_scale.clustering.levels import Level, Levels, Memberships, compute_memberships
+from hercules_scale.clustering.nearest_centroids import (
+    Float32,
+    Int32,
+    Int64,
+    cut_lengths,
+    nearest,
+    to_unit,
+)
 from hercules_scale.clustering.refinement import Parents, add_up
+from hercules_scale.clustering.vector_lengths import (
+    count_lengths,
+    far_limit,
+    is_far,
+    vector_lengths,
+)
 
 
 @dataclass(frozen=True)

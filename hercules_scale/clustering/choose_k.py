@@ -9,11 +9,11 @@ from functools import partial
 
 import numpy as np
 
-from hercules_scale.clustering.assign import Float32, Int64
 from hercules_scale.clustering.checkpoints import Checkpoints, NoCheckpoints, State
 from hercules_scale.clustering.cluster_scores import CurvePoint, score_clusters
 from hercules_scale.clustering.kmeans import kmeans
 from hercules_scale.clustering.local_vectors import LocalVectors
+from hercules_scale.clustering.nearest_centroids import Float32, Int64
 from hercules_scale.clustering.tiles import VectorSet, sample_rows, take
 from hercules_scale.config.hierarchy import HierarchyConfig, ResamplingConfig
 from hercules_scale.errors import InputError

@@ -9,9 +9,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import SUM_ROWS, Float32, Int64
-from hercules_scale.clustering.exact import nearest_others
-from hercules_scale.clustering.hashing import uniform
+from hercules_scale.clustering.exact_nearest import nearest_others
+from hercules_scale.clustering.nearest_centroids import SUM_ROWS, Float32, Int64
+from hercules_scale.clustering.stateless_random import uniform
 from hercules_scale.clustering.tiles import Tile, VectorSet, first_of_each, labels_of, take
 from hercules_scale.config.hierarchy import HierarchyConfig
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from hercules_scale.clustering.assign import Float32, Int64, Sums, to_unit
 from hercules_scale.clustering.checkpoints import Checkpoints, NoCheckpoints, State
-from hercules_scale.clustering.hashing import draw_seed, hash_rows
-from hercules_scale.clustering.init import SAMPLE_PER_CLUSTER, initial_centroids
+from hercules_scale.clustering.initial_centroids import SAMPLE_PER_CLUSTER, initial_centroids
 from hercules_scale.clustering.local_vectors import LocalVectors
+from hercules_scale.clustering.nearest_centroids import Float32, Int64, Sums, to_unit
+from hercules_scale.clustering.stateless_random import draw_seed, hash_rows
 from hercules_scale.clustering.tiles import Tile, VectorSet, nearest_rows, sample_rows, take
 from hercules_scale.config.hierarchy import HierarchyConfig
 

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hercules_scale.clustering.agglomerative import Agglomeration, CutResult, agglomerate_vectors
-from hercules_scale.clustering.assign import Float32, Int32, Int64
 from hercules_scale.clustering.checkpoints import Checkpoints, NoCheckpoints, State
 from hercules_scale.clustering.choose_k import choose_k
 from hercules_scale.clustering.cluster_scores import CurvePoint
-from hercules_scale.clustering.exact import nearest_others, squared_distances
+from hercules_scale.clustering.exact_nearest import nearest_others, squared_distances
 from hercules_scale.clustering.kmeans import KMeansResult, kmeans, warm_up_size
 from hercules_scale.clustering.local_vectors import LocalVectors
+from hercules_scale.clustering.nearest_centroids import Float32, Int32, Int64
 from hercules_scale.clustering.refinement import (
     DRAFT_TOLERANCE,
     UPPER_WEIGHTS,

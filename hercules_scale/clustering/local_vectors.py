@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hercules_scale.clustering.assign import Float32, Int64, Scale, Sums
-from hercules_scale.clustering.lengths import typical_length
+from hercules_scale.clustering.nearest_centroids import Float32, Int64, Scale, Sums
 from hercules_scale.clustering.tile_sets import hold_tiles
 from hercules_scale.clustering.tiles import TILE_ROWS, T, Thin, Tile, check_finite
+from hercules_scale.clustering.vector_lengths import typical_length
 from hercules_scale.errors import InputError
 
 # Least binary places of a typical length that sums must keep; with fewer, vectors are refused.

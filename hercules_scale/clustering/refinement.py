@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Float32, Int64
 from hercules_scale.clustering.checkpoints import Checkpoints, NoCheckpoints, State
 from hercules_scale.clustering.kmeans import project
+from hercules_scale.clustering.nearest_centroids import Float32, Int64
 from hercules_scale.clustering.tiles import VectorSet
 
 # Weights of each level above the first, one after another; the first weighs 1. With 2 alone, level

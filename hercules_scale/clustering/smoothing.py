@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from hercules_scale.clustering.assign import Float32, Int32, Int64, to_unit
-from hercules_scale.clustering.hashing import draw_seed, hash_rows
+from hercules_scale.clustering.faiss_import import faiss
 from hercules_scale.clustering.kmeans import kmeans
 from hercules_scale.clustering.local_vectors import LocalVectors
-from hercules_scale.clustering.passive_faiss import faiss
+from hercules_scale.clustering.nearest_centroids import Float32, Int32, Int64, to_unit
+from hercules_scale.clustering.stateless_random import draw_seed, hash_rows
 from hercules_scale.clustering.tiles import labels_of
 from hercules_scale.config.hierarchy import HierarchyConfig
 

@@ -8,13 +8,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Float32, Int32, Int64, Scale, Sums, move_rows, nearest
-from hercules_scale.clustering.exact import Pass, find_labels
-from hercules_scale.clustering.lengths import N_BINS, count_lengths
-from hercules_scale.clustering.passive_faiss import faiss
-from hercules_scale.clustering.search import FaissGpuSearch, Search, nearest_torch_gpu
-from hercules_scale.clustering.threads import map_blocks
+from hercules_scale.clustering.exact_nearest import Pass, find_labels
+from hercules_scale.clustering.faiss_import import faiss
+from hercules_scale.clustering.gpu_search import FaissGpuSearch, nearest_torch_gpu
+from hercules_scale.clustering.nearest_centroids import (
+    Float32,
+    Int32,
+    Int64,
+    Scale,
+    Search,
+    Sums,
+    move_rows,
+    nearest,
+)
+from hercules_scale.clustering.parallel_blocks import map_blocks
 from hercules_scale.clustering.tiles import TILE_ROWS, Tile
+from hercules_scale.clustering.vector_lengths import N_BINS, count_lengths
 
 if TYPE_CHECKING:
     from hercules_scale.clustering.torch_nearest import DeviceTiles
@@ -50,7 +59,7 @@ class TileSet:
         return max((_largest_number(tile.vectors) for tile in self.tiles), default=0.0)
 
     def count_lengths(self) -> Int64:
-        """Return the counts of the vectors' lengths; see ``lengths.count_lengths``."""
+        """Return the counts of the vectors' lengths; see ``count_lengths``."""
         return sum((count_lengths(t.lengths) for t in self.tiles), np.zeros(N_BINS, np.int64))
 
     def assign(self, centroids: Float32, offsets: Float32 | None, scale: Scale) -> Sums:

@@ -14,9 +14,9 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Float32, Int32, Int64, Sums
-from hercules_scale.clustering.hashing import hash_rows
-from hercules_scale.clustering.lengths import vector_lengths
+from hercules_scale.clustering.nearest_centroids import Float32, Int32, Int64, Sums
+from hercules_scale.clustering.stateless_random import hash_rows
+from hercules_scale.clustering.vector_lengths import vector_lengths
 from hercules_scale.errors import InputError
 
 TILE_ROWS = 65_536

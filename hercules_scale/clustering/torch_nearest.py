@@ -42,7 +42,7 @@ def nearest_torch(
     device: str | torch.device = "cuda",
     dtype: torch.dtype = torch.bfloat16,
 ) -> tuple[Tensor, Tensor]:
-    """Return the nearest centroids of each vector, as ``assign.nearest`` does.
+    """Return the nearest centroids of each vector, as ``nearest_centroids.nearest`` does.
 
     Args:
         vectors: Shape (n, d), float32.

@@ -15,7 +15,7 @@ from hercules_scale.errors import HerculesScaleError, InputError
 from hercules_scale.sanitize import for_stream, printable, printable_lines, without_secrets
 
 if TYPE_CHECKING:
-    from hercules_scale.commands.work import Work
+    from hercules_scale.commands.job_spec import JobSpec
     from hercules_scale.config.resources import StorageConfig
     from hercules_scale.config.run import RunConfig
     from hercules_scale.hierarchy import Hierarchy
@@ -98,12 +98,12 @@ def _run(options: argparse.Namespace) -> None:
 def _plan(options: argparse.Namespace) -> None:
     config = _load(options)
     if options.address is not None:
+        from hercules_scale.commands.job_spec import spec_of_run
         from hercules_scale.commands.submit import submit
-        from hercules_scale.commands.work import work_of_run
 
         if options.show_prompt is not None:
             raise InputError("--show-prompt needs no cluster; leave --address out")
-        submit(work_of_run(config, ("plan",)), options.address, _say_line, again=True)
+        submit(spec_of_run(config, ("plan",)), options.address, _say_line, again=True)
         return
     from hercules_scale.commands.plan import make_plan
     from hercules_scale.commands.show_prompt import show_prompt
@@ -119,13 +119,13 @@ def _submit(options: argparse.Namespace) -> None:
         raise InputError("--env and --no-env exclude one another; give one of them")
     from hercules_scale.commands import submit
 
-    work = _work_of(options)
+    spec = _spec_of(options)
     if options.stop:
-        submit.stop(work, options.address, _say_line)
+        submit.stop(spec, options.address, _say_line)
         return
     variables = None if options.no_env else options.env
     submit.submit(
-        work,
+        spec,
         options.address,
         _say_line,
         wait=not options.no_wait,
@@ -138,19 +138,19 @@ def _say_line(line: str) -> None:
     print(line, flush=True)
 
 
-def _work_of(options: argparse.Namespace) -> Work:
+def _spec_of(options: argparse.Namespace) -> JobSpec:
     """Return the run, or the other command, to submit."""
-    from hercules_scale.commands.work import work_of_command, work_of_run
+    from hercules_scale.commands.job_spec import spec_of_command, spec_of_run
 
     if options.config not in SUBMITTED:
-        return work_of_run(_load(options))
+        return spec_of_run(_load(options))
     output = [] if options.output is None else ["--output", options.output]
     sets = [part for each in options.overrides for part in ("--set", each)]
     arguments = [options.config, *options.rest, *output, *sets]
     asked = build_parser().parse_args(arguments)
     if asked.command == "serve":
-        return work_of_run(_load(asked), ("serve", "--port", str(asked.port)))
-    return work_of_command(arguments, asked.run, getattr(asked, "redact", None))
+        return spec_of_run(_load(asked), ("serve", "--port", str(asked.port)))
+    return spec_of_command(arguments, asked.run, getattr(asked, "redact", None))
 
 
 def _serve(options: argparse.Namespace) -> None:

@@ -12,18 +12,18 @@ from pathlib import Path
 import yaml
 
 import hercules_scale
-from hercules_scale.commands.work import CONFIG_FILE, Work
+from hercules_scale.commands.job_spec import CONFIG_FILE, JobSpec
 from hercules_scale.storage.file_systems import split_uri
 
 VOCABULARY_FILE = "vocabulary.txt"
 
 
-def pack(folder: Path, work: Work, environment: dict[str, str]) -> str:
+def pack(folder: Path, spec: JobSpec, environment: dict[str, str]) -> str:
     """Make the working directory of a job.
 
     Args:
         folder: Folder to fill.
-        work: Work of the job.
+        spec: Specification of the job.
         environment: Environment variables for the job.
 
     Returns:
@@ -31,11 +31,11 @@ def pack(folder: Path, work: Work, environment: dict[str, str]) -> str:
     """
     own = Path(hercules_scale.__file__).parent
     shutil.copytree(own, folder / own.name, ignore=shutil.ignore_patterns("__pycache__"))
-    if work.redact is not None:
-        _pack_module(folder, work.redact.partition(":")[0].partition(".")[0])
-    if work.config is not None:
-        values = work.config.model_dump(exclude_unset=True)
-        words = work.config.summaries.vocabulary
+    if spec.redact is not None:
+        _pack_module(folder, spec.redact.partition(":")[0].partition(".")[0])
+    if spec.config is not None:
+        values = spec.config.model_dump(exclude_unset=True)
+        words = spec.config.summaries.vocabulary
         if words is not None and split_uri(words)[0] == "file":
             shutil.copy(split_uri(words)[1], folder / VOCABULARY_FILE)
             values["summaries"]["vocabulary"] = VOCABULARY_FILE

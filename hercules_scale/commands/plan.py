@@ -23,10 +23,10 @@ from hercules_scale.config.summaries import SummariesConfig
 from hercules_scale.errors import InputError
 from hercules_scale.jobs.disk_space import check_space, count_rows
 from hercules_scale.jobs.preflight import check
-from hercules_scale.reading.files import estimate_rows
+from hercules_scale.reading.file_rows import estimate_rows
+from hercules_scale.reading.input_pieces import split_into_pieces
 from hercules_scale.reading.items import Batch, Layout, read_layout, read_piece
-from hercules_scale.reading.numbers import verbalise_rows
-from hercules_scale.reading.pieces import split_into_pieces
+from hercules_scale.reading.numbers_in_words import verbalise_rows
 from hercules_scale.reading.sources import SourceFile
 from hercules_scale.runtime.machines import check_nodes, find_machines, fit
 from hercules_scale.runtime.ray_session import local_or_cluster_ray

@@ -23,7 +23,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 import hercules_scale
-from hercules_scale.commands.work import Work
+from hercules_scale.commands.job_spec import JobSpec
 from hercules_scale.errors import ConfigError, HerculesScaleError, InputError
 from hercules_scale.runtime.job_environment import (
     FILE_VARIABLE,
@@ -86,16 +86,16 @@ class Cluster:
         own = sorted((pair for pair in numbered if pair[0]), key=lambda pair: pair[0])
         return [_job(details) for _, details in own]
 
-    def submit(self, submission_id: str, work: Work, folder: Path, variables: str) -> None:
+    def submit(self, submission_id: str, spec: JobSpec, folder: Path, variables: str) -> None:
         """Start a job with a local folder as its working directory.
 
         Args:
             submission_id: Id of the job.
-            work: Work of the job.
+            spec: Specification of the job.
             folder: Working directory.
             variables: Name of the file with the environment variables.
         """
-        command = ["python", "-m", hercules_scale.__name__, *work.arguments]
+        command = ["python", "-m", hercules_scale.__name__, *spec.arguments]
         with self._explained():
             self._client.submit_job(
                 entrypoint=shlex.join(command),
@@ -110,7 +110,7 @@ class Cluster:
                         f"{take_environment.__module__}.{take_environment.__name__}"
                     ),
                 },
-                metadata={"run": work.output},
+                metadata={"run": spec.output},
             )
 
     def follow(self, submission_id: str, say: Say) -> Job:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hercules_scale.errors import InputError
 from hercules_scale.hierarchy import Hierarchy
-from hercules_scale.results.title_sources import chat_model, describe_sources
+from hercules_scale.results.title_provenance import chat_model, describe_sources
 from hercules_scale.sanitize import printable
 from hercules_scale.storage import layout
 

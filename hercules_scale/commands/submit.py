@@ -16,8 +16,8 @@ from pathlib import Path
 from ray.job_submission import JobStatus
 
 from hercules_scale.commands.job_files import pack
+from hercules_scale.commands.job_spec import JobSpec
 from hercules_scale.commands.ray_jobs import Cluster, Say
-from hercules_scale.commands.work import Work
 from hercules_scale.endpoint import is_loopback
 from hercules_scale.errors import ConfigError, HerculesScaleError, InputError
 
@@ -46,7 +46,7 @@ KEPT = "which whoever uses the cluster can read until some ten minutes after its
 
 
 def submit(
-    work: Work,
+    spec: JobSpec,
     address: str,
     say: Say,
     *,
@@ -54,16 +54,16 @@ def submit(
     variables: Sequence[str] | None = (),
     again: bool = False,
 ) -> None:
-    """Submit work to a cluster as a job; follow the job if it was submitted before.
+    """Submit a job to a cluster; follow the job if it was submitted before.
 
     Args:
-        work: The work.
+        spec: Specification of the job.
         address: URL of the cluster's dashboard.
         say: Called with each line of the log.
         wait: Whether to follow the job to its end.
         variables: Names of variables to send besides ``PASSED_ON`` and ``PROXIES``; None to send
             no variables at all.
-        again: Whether to submit the work again after its job succeeded.
+        again: Whether to submit the job again after it succeeded.
 
     Raises:
         ConfigError: The address is not a URL, or a variable is not set.
@@ -71,7 +71,7 @@ def submit(
         HerculesScaleError: The job failed or was stopped.
     """
     environment = _environment(variables)
-    cluster, run_id = Cluster(address), work.run_id
+    cluster, run_id = Cluster(address), spec.run_id
     jobs = cluster.jobs_of(run_id)
     last = jobs[-1] if jobs else None
     if last is not None and last.status == JobStatus.SUCCEEDED and not again:
@@ -83,8 +83,8 @@ def submit(
     if last is None or last.status.is_terminal():
         name = run_id if last is None else f"{run_id}-{len(jobs) + 1}"
         with tempfile.TemporaryDirectory(prefix="hercules_scale_") as folder:
-            file = pack(Path(folder), work, environment)
-            cluster.submit(name, work, Path(folder), file)
+            file = pack(Path(folder), spec, environment)
+            cluster.submit(name, spec, Path(folder), file)
         passed = f", with {', '.join(environment)}, {KEPT}" if environment else ""
         before = "" if last is None else f"; {last.submission_id} {last.status.value.lower()}"
         say(f"job {name}: submitted{passed}{before}")
@@ -95,9 +95,9 @@ def submit(
         _follow(cluster, name, say)
 
 
-def stop(work: Work, address: str, say: Say) -> None:
-    """Stop the job of some work, if there is one; a later job resumes it."""
-    cluster, run_id = Cluster(address), work.run_id
+def stop(spec: JobSpec, address: str, say: Say) -> None:
+    """Stop a job, if it runs; a later job resumes it."""
+    cluster, run_id = Cluster(address), spec.run_id
     going = [job for job in cluster.jobs_of(run_id) if not job.status.is_terminal()]
     if not going:
         say(f"job {run_id}: not running, nothing to stop")

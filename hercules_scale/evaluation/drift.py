@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Float32, Int32, Int64
+from hercules_scale.clustering.nearest_centroids import Float32, Int32, Int64
 from hercules_scale.storage import schemas
 
 # Quantiles come from about this many items, those with the smallest hashes, or from all if fewer.

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from hercules_scale.clustering.assign import Float32, Int32
 from hercules_scale.clustering.cluster_scores import calinski_harabasz, davies_bouldin
+from hercules_scale.clustering.nearest_centroids import Float32, Int32
 
 Float64 = NDArray[np.float64]
 Vectors = Float32 | Float64

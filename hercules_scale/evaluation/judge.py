@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Int64
+from hercules_scale.clustering.nearest_centroids import Int64
 from hercules_scale.errors import SummaryError
 from hercules_scale.evaluation.internal import Figure
-from hercules_scale.summarization.answers import answer_values, lower_keys
+from hercules_scale.summarization.answer_json import answer_values, lower_keys
 from hercules_scale.summarization.cluster_facts import plain_text
 from hercules_scale.summarization.prompts import Message, PromptStyle, object_schema, shown_item
 

@@ -24,8 +24,7 @@ from hercules_scale.errors import HerculesScaleError, InputError
 from hercules_scale.explorer import search, views
 from hercules_scale.explorer.exports import BINARY, EXPORTS, write_export
 from hercules_scale.explorer.forms import fields
-from hercules_scale.explorer.jobs import ENDINGS, MAX_UPLOAD_BYTES, Jobs
-from hercules_scale.explorer.requests import (
+from hercules_scale.explorer.request_values import (
     body,
     body_number,
     body_text,
@@ -35,8 +34,9 @@ from hercules_scale.explorer.requests import (
     query_page,
 )
 from hercules_scale.explorer.sessions import ShownRun
+from hercules_scale.explorer.started_runs import ENDINGS, MAX_UPLOAD_BYTES, Jobs
 from hercules_scale.results.edits import read_edit, write_edit
-from hercules_scale.results.run import read_files
+from hercules_scale.results.finished_run import read_files
 from hercules_scale.storage.cluster_items import TABLE
 from hercules_scale.storage.tables import FileRecord
 

@@ -18,10 +18,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from hercules_scale.errors import InputError
-from hercules_scale.explorer.pages import Pages
+from hercules_scale.explorer.item_pages import Pages
 from hercules_scale.explorer.unfinished_run import unfinished_run
 from hercules_scale.results.edits import ClusterKey, Edits, read_edits, with_edits
-from hercules_scale.results.run import VECTORS, Run
+from hercules_scale.results.finished_run import VECTORS, Run
 from hercules_scale.storage import layout
 from hercules_scale.storage.cluster_items import NOT_NUMBERS, TABLE, TreeOrder
 from hercules_scale.storage.manifest import published_files

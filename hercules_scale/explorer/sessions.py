@@ -13,12 +13,12 @@ from typing import Any
 
 from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import InputError
+from hercules_scale.explorer.item_pages import Pages
 from hercules_scale.explorer.open_run import OpenRun
-from hercules_scale.explorer.pages import Pages
 from hercules_scale.explorer.search import Meaning
 from hercules_scale.results.edits import read_edits
 from hercules_scale.results.status import stage_reports
-from hercules_scale.results.title_sources import chat_model, describe_sources
+from hercules_scale.results.title_provenance import chat_model, describe_sources
 from hercules_scale.storage import cluster_items, layout
 from hercules_scale.storage.cluster_items import Source
 from hercules_scale.storage.commits import read_commits

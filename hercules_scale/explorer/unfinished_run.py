@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hercules_scale.reduction.pca import Scatter
-from hercules_scale.results.run import Run
+from hercules_scale.results.finished_run import Run
 from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.commits import read_commits
 from hercules_scale.storage.run_file import read_record

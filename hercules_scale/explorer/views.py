@@ -13,8 +13,8 @@ from hercules_scale.errors import InputError
 from hercules_scale.explorer.open_run import OpenRun
 from hercules_scale.reduction.pca import Scatter
 from hercules_scale.results.edits import ClusterKey
-from hercules_scale.results.run import read_files
-from hercules_scale.results.title_sources import title_marks
+from hercules_scale.results.finished_run import read_files
+from hercules_scale.results.title_provenance import title_marks
 from hercules_scale.storage.tables import FileRecord, column_vectors, read_rows, read_tables
 
 MAX_PAGE = 200

@@ -15,9 +15,9 @@ from hercules_scale.errors import InputError, SchemaError
 from hercules_scale.jobs.cluster import carry_out
 from hercules_scale.jobs.preflight import check
 from hercules_scale.jobs.run_record import Results
-from hercules_scale.reading.files import read_columns
+from hercules_scale.reading.column_statistics import Moments
+from hercules_scale.reading.file_rows import read_columns
 from hercules_scale.reading.listing import list_sources
-from hercules_scale.reading.moments import Moments
 from hercules_scale.reading.sources import SourceFile
 from hercules_scale.runtime.context import NO_FUNCTIONS, Functions, RunContext
 from hercules_scale.runtime.machines import take_resources
@@ -26,8 +26,8 @@ from hercules_scale.stages.assign import TargetRun, assign_items
 from hercules_scale.stages.describe import describe_items
 from hercules_scale.stages.embed import embed_items
 from hercules_scale.stages.language_model import open_model
+from hercules_scale.stages.numeric_statistics import known_moments
 from hercules_scale.stages.read import read_items
-from hercules_scale.stages.statistics import known_moments
 from hercules_scale.storage import layout
 from hercules_scale.storage.file_systems import split_uri
 from hercules_scale.storage.manifest import published_files

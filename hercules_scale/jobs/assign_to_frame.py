@@ -12,9 +12,9 @@ from rich.console import Console
 from hercules_scale.config.section import names_function
 from hercules_scale.errors import InputError
 from hercules_scale.jobs.assign import assign
-from hercules_scale.reading.memory import write_items
-from hercules_scale.results.frames import RunFrames
-from hercules_scale.results.run import Run
+from hercules_scale.reading.in_memory_items import write_items
+from hercules_scale.results.data_frames import RunFrames
+from hercules_scale.results.finished_run import Run
 from hercules_scale.runtime.context import Functions
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.storage import layout

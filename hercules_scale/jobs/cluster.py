@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from hercules_scale.clustering.assign import Float32, to_unit
+from hercules_scale.clustering.nearest_centroids import Float32, to_unit
 from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.config.run import RunConfig
 from hercules_scale.config.section import CALLABLE, names_function
@@ -35,26 +35,26 @@ from hercules_scale.runtime.resources import label_encoder_pool
 from hercules_scale.runtime.shard_tasks import ShardResult
 from hercules_scale.runtime.shards import run_once
 from hercules_scale.runtime.waiting import Room
-from hercules_scale.stages.assigner import keep_assigner
+from hercules_scale.stages.assigner_tables import keep_assigner
 from hercules_scale.stages.cluster import Clustering, cluster_items
 from hercules_scale.stages.describe import describe_items
 from hercules_scale.stages.embed import embed_items, embedding_tokens
 from hercules_scale.stages.encoders import open_endpoint
 from hercules_scale.stages.evaluate import evaluate_levels
 from hercules_scale.stages.language_model import open_encoder, open_model, probe_endpoint
+from hercules_scale.stages.numeric_statistics import Statistics, measure_statistics
 from hercules_scale.stages.prompt_facts import LABELLING, cells
 from hercules_scale.stages.read import read_items
 from hercules_scale.stages.reduce import fit_pca, reduce_items
 from hercules_scale.stages.smooth import smooth_vectors
-from hercules_scale.stages.statistics import Statistics, measure_statistics
 from hercules_scale.stages.summarize import Summaries, summarize_clusters
 from hercules_scale.stages.tree_order import order_items
 from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.commits import read_commits
-from hercules_scale.storage.faults import explain, reason_of
 from hercules_scale.storage.lock import hold_lock
 from hercules_scale.storage.manifest import publish
+from hercules_scale.storage.retries import explain, reason_of
 from hercules_scale.storage.schemas import WITHHELD
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
-from hercules_scale.clustering.assign import Int64
+from hercules_scale.clustering.nearest_centroids import Int64
 from hercules_scale.config.file import parse_config
 from hercules_scale.config.resources import ResourcesConfig, StorageConfig
 from hercules_scale.config.trust import check_models, check_trusted

@@ -28,9 +28,9 @@ from hercules_scale.reading.survey import Survey, survey
 from hercules_scale.runtime.context import NO_FUNCTIONS, Functions
 from hercules_scale.stages.vocabulary import read_vocabulary
 from hercules_scale.storage import layout
-from hercules_scale.storage.faults import reason_of
 from hercules_scale.storage.file_systems import split_uri
 from hercules_scale.storage.manifest import check_free
+from hercules_scale.storage.retries import reason_of
 from hercules_scale.storage.store import Store
 from hercules_scale.summarization.clients import OpenAIClient
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from hercules_scale.errors import InputError
-from hercules_scale.results.run import Run, json_numbers
+from hercules_scale.results.finished_run import Run, json_numbers
 from hercules_scale.results.tree_json import to_json, write_array
 from hercules_scale.storage.schemas import WITHHELD
 

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Float32, Int32
 from hercules_scale.clustering.levels import Level, compute_memberships
+from hercules_scale.clustering.nearest_centroids import Float32, Int32
 from hercules_scale.pyhercules.export_model import OURS
 from hercules_scale.pyhercules.model_json import Item, Model, Node, finite_numbers
-from hercules_scale.reading.moments import Moments
+from hercules_scale.reading.column_statistics import Moments
 from hercules_scale.storage import schemas
 from hercules_scale.storage.tables import memberships_table, vector_column
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Float32
+from hercules_scale.clustering.nearest_centroids import Float32
 from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import InputError
-from hercules_scale.results.destination import split_file
+from hercules_scale.results.export_file import split_file
 from hercules_scale.results.json_stream import read_members
 from hercules_scale.results.tree_json import to_json
 

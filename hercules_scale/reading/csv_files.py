@@ -16,6 +16,7 @@ import pyarrow.csv as pacsv
 from hercules_scale.config.reading import CsvConfig, InputConfig
 from hercules_scale.errors import InputError
 from hercules_scale.reading.columns import Columns, is_number, is_text, is_whole
+from hercules_scale.reading.csv_quotes import QuotedRows
 from hercules_scale.reading.dialect import (
     FEWEST_ROWS,
     HEAD_BYTES,
@@ -23,18 +24,17 @@ from hercules_scale.reading.dialect import (
     Dialect,
     find_codes,
 )
-from hercules_scale.reading.heads import (
+from hercules_scale.reading.first_rows import (
     BATCH_ROWS,
     LONGEST_LINE_BYTES,
     SNIFFED_ROWS,
-    FileHead,
+    FirstRows,
     check_names,
     named_columns,
     plain_cells,
 )
-from hercules_scale.reading.quotes import QuotedRows
 from hercules_scale.reading.sources import SourceFile
-from hercules_scale.reading.streams import dialect_of, open_buffered, open_text, read_head
+from hercules_scale.reading.text_streams import dialect_of, open_buffered, open_text, read_head
 
 # Bytes of a block, which a row of csv must fit in; the longest row that can be read.
 CSV_BLOCK_BYTES = LONGEST_LINE_BYTES
@@ -55,12 +55,12 @@ class _Malformed(NamedTuple):
     reason: str
 
 
-def csv_head(config: InputConfig, source: SourceFile, with_cells: bool) -> FileHead:
+def csv_first_rows(config: InputConfig, source: SourceFile, with_cells: bool) -> FirstRows:
     """Return columns from the header, with types and values from the first block."""
     dialect = dialect_of(source, config.csv, named_columns(config, source))
     broken: list[_Malformed] = []
     if not read_head(source, 1):
-        return FileHead({}, {}, dialect)
+        return FirstRows({}, {}, dialect)
     _check_width(source, dialect)
     with _open_csv(source, dialect, None, broken, []) as reader:
         schema = reader.schema
@@ -68,7 +68,7 @@ def csv_head(config: InputConfig, source: SourceFile, with_cells: bool) -> FileH
         check_names(schema.names, source)
         kinds = dict(zip(schema.names, schema.types, strict=True))
         if not with_cells:
-            return FileHead(kinds, {}, dialect)
+            return FirstRows(kinds, {}, dialect)
         try:
             batch = reader.read_next_batch()
         except StopIteration:
@@ -88,7 +88,7 @@ def csv_head(config: InputConfig, source: SourceFile, with_cells: bool) -> FileH
         if is_whole(kinds.get(name, pa.null())):
             kinds[name] = pa.string()
             cells[name] = [None if cell is None else f"0{cell}" for cell in cells[name]]
-    return FileHead(kinds, cells, dialect)
+    return FirstRows(kinds, cells, dialect)
 
 
 def _check_width(source: SourceFile, dialect: Dialect) -> None:

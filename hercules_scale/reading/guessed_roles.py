@@ -18,8 +18,8 @@ from hercules_scale.reading.columns import (
     is_whole,
 )
 from hercules_scale.reading.decimals import as_number, is_missing
-from hercules_scale.reading.heads import FileHead
-from hercules_scale.reading.payload import as_vector
+from hercules_scale.reading.first_rows import FirstRows
+from hercules_scale.reading.item_content import as_vector
 from hercules_scale.reading.sources import SourceFile
 
 # Least share of numbers among the cells of a column of numbers that are not missing.
@@ -54,7 +54,7 @@ ID_NAME = re.compile(r"index|(.*[_\s.-])?(id|ids|uuid|guid|key)|.*[a-z]I[dD]", r
 def guess_roles(
     config: InputConfig,
     kinds: dict[str, pa.DataType],
-    heads: list[FileHead],
+    heads: list[FirstRows],
     sampled: list[SourceFile],
 ) -> Guess:
     """Return findings about the roles of columns, from their values.
@@ -142,7 +142,7 @@ def _is_no_vector(lengths: list[int], beside_texts: bool) -> str:
     return f"lists of {length}" if length < SHORTEST_VECTOR else ""
 
 
-def cells_of(head: FileHead, name: str) -> list[Any]:
+def cells_of(head: FirstRows, name: str) -> list[Any]:
     """Return the first values of a column, texts as bytes."""
     return [
         cell if not isinstance(cell, str) else cell.encode("utf-8", "replace")
@@ -221,7 +221,7 @@ def _is_no_variable(name: str, parts: list[list[Any]], kind: pa.DataType) -> str
     return ""
 
 
-def texts_of(heads: list[FileHead], name: str) -> list[bytes]:
+def texts_of(heads: list[FirstRows], name: str) -> list[bytes]:
     """Return the first texts of a column, without spaces around them."""
     cells = (cell for head in heads if name in head.cells for cell in cells_of(head, name))
     return [cell.strip() for cell in cells if isinstance(cell, bytes)]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hercules_scale.config.resources import StorageConfig
-from hercules_scale.reading.places import read_place
+from hercules_scale.reading.image_fetching import fetch_image
 from hercules_scale.sanitize import without_secrets
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def read_image(
     Args:
         location: A URI, an absolute path, or a path in ``folder``.
         folder: URI of the folder that holds the list.
-        allowed: Places that may be read besides that folder; see ``read_place``.
+        allowed: Places that may be read besides that folder; see ``fetch_image``.
         storage: Access to object stores.
 
     Raises:
@@ -148,7 +148,7 @@ def read_image(
     if "://" not in location and not Path(location).is_absolute():
         location = f"{folder}/{location}"
     try:
-        return read_place(location, folder, allowed, storage), location
+        return fetch_image(location, folder, allowed, storage), location
     except FileNotFoundError:
         raise UnusableImageError(f"there is no file {_shown(location)}") from None
     except Exception as error:

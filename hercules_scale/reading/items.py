@@ -12,13 +12,13 @@ import pyarrow.compute as pc
 from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import SchemaError
 from hercules_scale.reading.columns import Columns, is_text, with_columns
-from hercules_scale.reading.files import piece_columns, raw_batches
-from hercules_scale.reading.heads import named_columns
-from hercules_scale.reading.payload import as_text, flatten, payload, true_rows, vector_length
-from hercules_scale.reading.pieces import Piece, split_into_pieces
+from hercules_scale.reading.file_rows import piece_columns, raw_batches
+from hercules_scale.reading.first_rows import named_columns
+from hercules_scale.reading.input_pieces import Piece, split_into_pieces
+from hercules_scale.reading.item_content import as_text, flatten, payload, true_rows, vector_length
 from hercules_scale.reading.sources import COMPRESSED, SourceFile
-from hercules_scale.reading.streams import dialect_of
 from hercules_scale.reading.survey import survey
+from hercules_scale.reading.text_streams import dialect_of
 from hercules_scale.storage.schemas import SCANNED_OWNERS, scanned, scanned_labels
 
 # A whole number with zeros as decimals.

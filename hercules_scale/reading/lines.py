@@ -14,10 +14,15 @@ import pyarrow as pa
 from hercules_scale.config.reading import CsvConfig, InputConfig
 from hercules_scale.errors import InputError
 from hercules_scale.reading.dialect import SPACED_NUMBER, Dialect
-from hercules_scale.reading.heads import BATCH_ROWS, LONGEST_LINE_BYTES, SNIFFED_ROWS, FileHead
+from hercules_scale.reading.first_rows import (
+    BATCH_ROWS,
+    LONGEST_LINE_BYTES,
+    SNIFFED_ROWS,
+    FirstRows,
+)
 from hercules_scale.reading.json_values import json_values
 from hercules_scale.reading.sources import SourceFile
-from hercules_scale.reading.streams import dialect_of, open_buffered, read_head
+from hercules_scale.reading.text_streams import dialect_of, open_buffered, read_head
 
 TEXT_COLUMN_OF_LINES = "text"
 # Columns of files that are one text each: the text, the file's path in the input, and the name of
@@ -157,13 +162,13 @@ def _is_a_line_each(head: bytes) -> bool:
     return whole > 0 and 2 * whole >= len(lines) - 1
 
 
-def json_head(config: InputConfig, source: SourceFile) -> FileHead:
+def json_first_rows(config: InputConfig, source: SourceFile) -> FirstRows:
     """Return the columns of the first objects; a column that ever holds text is a text column."""
     dialect = dialect_of(source, config.csv)
     if not read_head(source, 1):
-        return FileHead({}, {}, dialect)
+        return FirstRows({}, {}, dialect)
     for lines in _json_texts(source, dialect):
-        found = FileHead({}, {}, dialect)
+        found = FirstRows({}, {}, dialect)
         values = [_parse_object(line)[0] for line in lines[:SNIFFED_ROWS]]
         if len(lines) == 1 and values[0] is not None:
             _check_no_envelope(values[0], source)
@@ -178,7 +183,7 @@ def json_head(config: InputConfig, source: SourceFile) -> FileHead:
         break
     else:
         # The file is an empty array.
-        return FileHead({}, {}, dialect)
+        return FirstRows({}, {}, dialect)
     raise InputError(
         f"{source.uri}: the first {SNIFFED_ROWS:,} lines hold no JSON object; give one a line, "
         "or leave the file out"

@@ -14,8 +14,8 @@ from typing import NoReturn
 from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import HerculesScaleError, InputError
 from hercules_scale.reading.sources import COMPRESSED, SourceFile, with_state
-from hercules_scale.storage.faults import reason_of
 from hercules_scale.storage.file_systems import split_uri
+from hercules_scale.storage.retries import reason_of
 from hercules_scale.storage.store import Store
 
 FORMATS = {

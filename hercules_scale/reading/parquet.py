@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from hercules_scale.errors import InputError
 from hercules_scale.reading.columns import is_number, is_text, is_vector, plain_type
-from hercules_scale.reading.heads import (
+from hercules_scale.reading.first_rows import (
     LONGEST_LINE_BYTES,
     SNIFFED_ROWS,
-    FileHead,
+    FirstRows,
     check_names,
     plain_cells,
 )
-from hercules_scale.reading.payload import flatten
+from hercules_scale.reading.item_content import flatten
 from hercules_scale.reading.sources import SourceFile, parquet_file
 from hercules_scale.storage.tables import gathered
 
@@ -190,7 +190,7 @@ def _plain(array: pa.Array) -> pa.Array:
     return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
 
 
-def parquet_head(source: SourceFile, cells: bool) -> FileHead:
+def parquet_first_rows(source: SourceFile, cells: bool) -> FirstRows:
     """Return columns from the schema and, if ``cells``, the first values of texts and numbers."""
     file = parquet_file(source)
     schema = file.schema_arrow
@@ -198,7 +198,7 @@ def parquet_head(source: SourceFile, cells: bool) -> FileHead:
     kinds = {name: plain_type(kind) for name, kind in zip(schema.names, schema.types, strict=True)}
     # pandas writes a column without values as numbers, whatever it holds elsewhere.
     kinds |= dict.fromkeys(kinds.keys() & _empty_columns(file.metadata), pa.null())
-    found = FileHead(kinds, indices=tuple(_pandas_indices(schema)))
+    found = FirstRows(kinds, indices=tuple(_pandas_indices(schema)))
     wanted = [name for name, kind in kinds.items() if is_text(kind) or is_number(kind)]
     lists = [name for name, kind in kinds.items() if is_vector(kind)]
     if cells and (wanted or lists) and file.metadata.num_row_groups:

@@ -13,7 +13,6 @@ import pyarrow as pa
 
 from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import InputError, SchemaError
-from hercules_scale.reading.alarms import alarms_of
 from hercules_scale.reading.columns import (
     Columns,
     Guess,
@@ -25,12 +24,13 @@ from hercules_scale.reading.columns import (
 from hercules_scale.reading.decimals import as_number, is_missing
 from hercules_scale.reading.dialect import HEAD_BYTES
 from hercules_scale.reading.encodings import decoded
-from hercules_scale.reading.files import read_file_head
+from hercules_scale.reading.file_rows import read_first_rows
+from hercules_scale.reading.first_rows import FirstRows
 from hercules_scale.reading.guessed_roles import NUMBERS_SHARE, guess_roles, texts_of
-from hercules_scale.reading.heads import FileHead
+from hercules_scale.reading.input_alarms import alarms_of
 from hercules_scale.reading.lines import paragraphs_in_lines, table_in_lines
 from hercules_scale.reading.sources import SourceFile
-from hercules_scale.reading.streams import read_head
+from hercules_scale.reading.text_streams import read_head
 
 # Number of files that are examined: the first, the last and files between them.
 SAMPLED_FILES = 8
@@ -163,7 +163,7 @@ def survey(
     sampled = [sources[place] for place in dict.fromkeys(places.astype(int).tolist())]
     valued = {0, len(sampled) // 2, len(sampled) - 1}
     heads = [
-        read_file_head(config, source, cells=place in valued)
+        read_first_rows(config, source, cells=place in valued)
         for place, source in enumerate(sampled)
     ]
     alarms: list[str] = []
@@ -201,13 +201,13 @@ def survey(
     )
 
 
-def _beginning(head: FileHead, source: SourceFile) -> str:
+def _beginning(head: FirstRows, source: SourceFile) -> str:
     assert head.dialect is not None
     return decoded(read_head(source, HEAD_BYTES), head.dialect.encoding)
 
 
-def _looked_for_rows(head: FileHead, text: str) -> FileHead:
-    """Return a head with a sentence about lines that are likely rows of a table."""
+def _looked_for_rows(head: FirstRows, text: str) -> FirstRows:
+    """Return first rows with a sentence about lines that are likely rows of a table."""
     assert head.dialect is not None
     return replace(head, dialect=replace(head.dialect, doubtful=table_in_lines(text)))
 
@@ -222,7 +222,7 @@ def _spelt_twice(kinds: dict[str, pa.DataType]) -> str:
     return ""
 
 
-def _merged(heads: list[FileHead]) -> dict[str, pa.DataType]:
+def _merged(heads: list[FirstRows]) -> dict[str, pa.DataType]:
     """Return the columns of all files; a column that is empty in some files has its type in
     others."""
     found: dict[str, pa.DataType] = {}
@@ -234,7 +234,7 @@ def _merged(heads: list[FileHead]) -> dict[str, pa.DataType]:
     return found
 
 
-def _left_out(columns: Columns, guess: Guess, heads: list[FileHead]) -> dict[str, str]:
+def _left_out(columns: Columns, guess: Guess, heads: list[FirstRows]) -> dict[str, str]:
     return {
         name: guess.aside.get(name) or _number_in_text(name, heads) or _content(kind)
         for name, kind in guess.kinds.items()
@@ -242,7 +242,7 @@ def _left_out(columns: Columns, guess: Guess, heads: list[FileHead]) -> dict[str
     }
 
 
-def _number_in_text(name: str, heads: list[FileHead]) -> str:
+def _number_in_text(name: str, heads: list[FirstRows]) -> str:
     """Return a description of texts that each hold a number with a unit or unknown marks, else
     empty."""
     found = (cell for cell in texts_of(heads, name) if not is_missing(cell))

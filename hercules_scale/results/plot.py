@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from hercules_scale.errors import InputError
-from hercules_scale.results.run import Run
+from hercules_scale.results.finished_run import Run
 from hercules_scale.sanitize import printable
 from hercules_scale.storage.tables import column_vectors
 

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from hercules_scale.reading.columns import is_text
-from hercules_scale.results.run import Run
+from hercules_scale.results.finished_run import Run
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from hercules_scale.results.run import Run, json_numbers
+from hercules_scale.results.finished_run import Run, json_numbers
 
 FORMAT, FORMAT_VERSION = "hercules_scale", 1
 RUN_KEYS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hercules_scale.results.title_sources import title_marks
+from hercules_scale.results.title_provenance import title_marks
 from hercules_scale.sanitize import printable
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from hercules_scale.embedding.function import FunctionEncoder
 from hercules_scale.errors import ConfigError
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.storage.store import Store
-from hercules_scale.summarization.dialect import Dialect
+from hercules_scale.summarization.endpoint_features import EndpointFeatures
 
 # A shard costs about 50 ms besides its work, and texts that are sorted by length among 1,024 need
 # less padding than among 512.
@@ -70,8 +70,8 @@ class RunContext:
     """One run: its configuration, its output, and its reporter.
 
     Attributes:
-        dialect: The part of OpenAI's API that the endpoint of ``summaries.engine: openai`` takes;
-            None if there is no endpoint or nothing is left to ask.
+        endpoint_features: Features of the endpoint of ``summaries.engine: openai``; None if there
+            is no endpoint or nothing is left to ask.
         functions: The user's functions in place of models.
     """
 
@@ -79,7 +79,7 @@ class RunContext:
     store: Store
     fingerprint: str
     reporter: Reporter
-    dialect: Dialect | None = None
+    endpoint_features: EndpointFeatures | None = None
     functions: Functions = NO_FUNCTIONS
 
 

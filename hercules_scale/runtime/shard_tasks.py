@@ -19,7 +19,7 @@ from hercules_scale.runtime.context import Shards
 from hercules_scale.runtime.waiting import DEATHS
 from hercules_scale.storage import layout
 from hercules_scale.storage.commits import Commit, read_commit, write_commit
-from hercules_scale.storage.faults import explain
+from hercules_scale.storage.retries import explain
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord
 

@@ -14,15 +14,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Int64
 from hercules_scale.clustering.assigner import Assigner
 from hercules_scale.clustering.levels import Memberships
+from hercules_scale.clustering.nearest_centroids import Int64
 from hercules_scale.errors import InputError
 from hercules_scale.evaluation.drift import Distances, drift_table, level_limits
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.shard_tasks import ShardResult
 from hercules_scale.runtime.shards import Stage, run_shards
-from hercules_scale.stages.assigner import (
+from hercules_scale.stages.assigner_tables import (
     columns_of_levels,
     read_assigner,
     sampled_rows,

@@ -21,7 +21,7 @@ from hercules_scale.runtime.resources import clustering_pool
 from hercules_scale.runtime.shards import done_shards
 from hercules_scale.runtime.store_checkpoints import StoreCheckpoints
 from hercules_scale.runtime.waiting import Room
-from hercules_scale.stages.assigner import CLUSTERED, write_assigner
+from hercules_scale.stages.assigner_tables import CLUSTERED, write_assigner
 from hercules_scale.stages.k_plot import plot_curve
 from hercules_scale.stages.memberships import STAGE as MEMBERSHIPS
 from hercules_scale.stages.memberships import MembershipWriter, MembersSummary, merge_summaries

@@ -20,11 +20,11 @@ from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.commits import Commit, read_commits, write_commit
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord, read_table, write_table
-from hercules_scale.summarization.asking import Asker
 from hercules_scale.summarization.chat import Model
 from hercules_scale.summarization.cluster_facts import ClusterFacts
-from hercules_scale.summarization.label import Labeller
+from hercules_scale.summarization.labeller import Labeller
 from hercules_scale.summarization.ledger import Ledger
+from hercules_scale.summarization.model_calls import Asker
 
 STAGE = "describe"
 # Table beside ``items`` until all items are described: prompts may show the texts it replaces.

@@ -13,7 +13,7 @@ from hercules_scale.config.section import names_function
 from hercules_scale.embedding.function import FunctionEncoder
 from hercules_scale.endpoint import endpoint_key
 from hercules_scale.errors import StageError
-from hercules_scale.reading.moments import Moments
+from hercules_scale.reading.column_statistics import Moments
 from hercules_scale.reading.redact import redacted
 from hercules_scale.runtime.context import RunContext
 from hercules_scale.runtime.resources import embedding_pool

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.evaluation.internal import Figure
-from hercules_scale.evaluation.summaries import (
+from hercules_scale.evaluation.label_quality import (
     Measured,
     description_metrics,
     held_out_accuracy,

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
-from hercules_scale.clustering.assign import Int32, Int64
+from hercules_scale.clustering.nearest_centroids import Int32, Int64
 from hercules_scale.evaluation.external import external_metrics
 from hercules_scale.evaluation.internal import Figure
 from hercules_scale.runtime.partial_sums import Gather

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Float32, Int32
-from hercules_scale.clustering.hashing import uniform
+from hercules_scale.clustering.nearest_centroids import Float32, Int32
+from hercules_scale.clustering.stateless_random import uniform
 from hercules_scale.evaluation.internal import (
     PAIR_ROWS,
     ClusterSums,

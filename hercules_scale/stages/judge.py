@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from hercules_scale.clustering.assign import Int64
+from hercules_scale.clustering.nearest_centroids import Int64
 from hercules_scale.config.reading import InputConfig
 from hercules_scale.config.summaries import SummariesConfig
 from hercules_scale.errors import InputError, SummaryError
@@ -27,12 +27,11 @@ from hercules_scale.runtime.event_loop import run_coroutine
 from hercules_scale.runtime.machines import take_resources
 from hercules_scale.stages.cluster import Clustering
 from hercules_scale.stages.language_model import open_model, probe_endpoint
-from hercules_scale.stages.privacy import withheld_reasons
 from hercules_scale.stages.prompt_facts import ancestors, cells, siblings
 from hercules_scale.stages.summarize import prompt_style
+from hercules_scale.stages.withheld_clusters import withheld_reasons
 from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.tables import FileRecord, write_table
-from hercules_scale.summarization.asking import Asker
 from hercules_scale.summarization.chat import (
     ChatReply,
     ChatRequest,
@@ -40,6 +39,7 @@ from hercules_scale.summarization.chat import (
     RefusedRequestError,
 )
 from hercules_scale.summarization.ledger import Ledger
+from hercules_scale.summarization.model_calls import Asker
 from hercules_scale.summarization.prompts import Message, PromptStyle
 
 STAGE = "judge"

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Int64, to_unit
-from hercules_scale.clustering.hashing import hash_rows, uniform
+from hercules_scale.clustering.nearest_centroids import Int64, to_unit
+from hercules_scale.clustering.stateless_random import hash_rows, uniform
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.shard_tasks import ShardResult
 from hercules_scale.runtime.shards import Stage, run_shards

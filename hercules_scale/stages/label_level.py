@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Float32
+from hercules_scale.clustering.nearest_centroids import Float32
 from hercules_scale.summarization.candidates import Candidates
 from hercules_scale.summarization.cluster_facts import Child, ClusterFacts
 from hercules_scale.summarization.distinct_titles import (
@@ -24,7 +24,6 @@ from hercules_scale.summarization.distinct_titles import (
 )
 from hercules_scale.summarization.fallback import summary_from_keyphrases, withheld_summary
 from hercules_scale.summarization.grounding import LEAST_OF_TITLE, Grounding
-from hercules_scale.summarization.label import Labeller
 from hercules_scale.summarization.label_choice import (
     TYPICAL_DESCRIPTION,
     TYPICAL_TITLE,
@@ -33,6 +32,7 @@ from hercules_scale.summarization.label_choice import (
     list_penalty,
     reading_penalty,
 )
+from hercules_scale.summarization.labeller import Labeller
 from hercules_scale.summarization.parsing import Summary
 
 Float64 = NDArray[np.float64]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from hercules_scale.clustering.assign import Float32, to_unit
+from hercules_scale.clustering.nearest_centroids import Float32, to_unit
 from hercules_scale.config.resolved import EncoderConfig
 from hercules_scale.config.resources import StorageConfig
 from hercules_scale.endpoint import endpoint_key
@@ -27,7 +27,7 @@ from hercules_scale.storage.stored_models import local_model
 from hercules_scale.summarization import clients
 from hercules_scale.summarization.chat import Model
 from hercules_scale.summarization.clients import OpenAIClient
-from hercules_scale.summarization.dialect import Dialect
+from hercules_scale.summarization.endpoint_features import EndpointFeatures
 from hercules_scale.summarization.function import function_model
 from hercules_scale.summarization.tokens import EstimatedTokens
 
@@ -42,21 +42,21 @@ def probe_endpoint(context: RunContext) -> RunContext:
     """Ask the endpoint of a run one small question, before anything is written.
 
     Returns:
-        The run, with the part of the API that the endpoint supports.
+        The run, with the features that the endpoint supports.
 
     Raises:
         ConfigError: The endpoint refuses every form of the question, or does not answer.
     """
 
-    async def probe() -> Dialect:
+    async def probe() -> EndpointFeatures:
         client = OpenAIClient(context.config.summaries)
         try:
             await client.probe(context.reporter.say)
         finally:
             await client.close()
-        return client.dialect
+        return client.features
 
-    return replace(context, dialect=run_coroutine(probe()))
+    return replace(context, endpoint_features=run_coroutine(probe()))
 
 
 @contextmanager
@@ -67,7 +67,7 @@ def open_model(context: RunContext, n_gpus: int) -> Iterator[Model | None]:
         yield None
         return
     if config.summaries.engine == "openai":
-        endpoint = OpenAIClient(config.summaries, context.dialect)
+        endpoint = OpenAIClient(config.summaries, context.endpoint_features)
         yield Model(endpoint, EstimatedTokens(), clients.requests_in_flight(config.summaries))
         return
     if config.summaries.engine == "callable":

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Float32, Int32
-from hercules_scale.clustering.hashing import uniform
 from hercules_scale.clustering.levels import Level, Memberships, compute_memberships
-from hercules_scale.clustering.threads import map_blocks
+from hercules_scale.clustering.nearest_centroids import Float32, Int32
+from hercules_scale.clustering.parallel_blocks import map_blocks
+from hercules_scale.clustering.stateless_random import uniform
 from hercules_scale.clustering.tiles import Tile, first_of_each
 from hercules_scale.runtime.context import Shards
 from hercules_scale.storage import layout

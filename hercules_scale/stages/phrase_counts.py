@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from hercules_scale.clustering.hashing import uniform
+from hercules_scale.clustering.stateless_random import uniform
 from hercules_scale.reading.redact import redacted
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.shard_tasks import ShardResult

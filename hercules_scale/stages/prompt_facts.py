@@ -14,15 +14,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Float32, nearest, to_unit
-from hercules_scale.clustering.hashing import uniform
+from hercules_scale.clustering.nearest_centroids import Float32, nearest, to_unit
+from hercules_scale.clustering.stateless_random import uniform
 from hercules_scale.reading.redact import redacted
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.stages.cluster import Clustering
+from hercules_scale.stages.numeric_statistics import Statistics
 from hercules_scale.stages.phrase_counts import SAMPLE_PER_CLUSTER, count_run_phrases
-from hercules_scale.stages.privacy import withheld_reasons
-from hercules_scale.stages.statistics import Statistics
 from hercules_scale.stages.vocabulary import Vocabulary, load_vocabulary
+from hercules_scale.stages.withheld_clusters import withheld_reasons
 from hercules_scale.storage import layout
 from hercules_scale.storage.commits import read_commits
 from hercules_scale.storage.schemas import WITHHELD

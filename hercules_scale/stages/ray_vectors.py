@@ -12,7 +12,7 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Float32, Scale, Sums
+from hercules_scale.clustering.nearest_centroids import Float32, Scale, Sums
 from hercules_scale.clustering.tiles import NAMED_ROWS, TILE_ROWS, Thin, Tile
 from hercules_scale.errors import HerculesScaleError, StageError
 from hercules_scale.runtime.waiting import DEATHS, Room, is_placed, still_waiting

@@ -16,14 +16,13 @@ import numpy as np
 import pyarrow.compute as pc
 
 from hercules_scale.errors import InputError
+from hercules_scale.reading.column_statistics import Moments
+from hercules_scale.reading.input_pieces import Piece, split_into_pieces
 from hercules_scale.reading.items import Layout, read_layout
-from hercules_scale.reading.moments import Moments
-from hercules_scale.reading.pieces import Piece, split_into_pieces
 from hercules_scale.reading.sources import SourceFile, check_unchanged
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.shards import Stage, run_shards
-from hercules_scale.stages.ids import find_repeated_ids
-from hercules_scale.stages.numbers import known_near_moments, near_moments
+from hercules_scale.stages.duplicate_ids import find_repeated_ids
 from hercules_scale.stages.read_shards import (
     SCANNED,
     NumberWorker,
@@ -31,6 +30,7 @@ from hercules_scale.stages.read_shards import (
     Starts,
     write_rejected,
 )
+from hercules_scale.stages.robust_statistics import known_near_moments, near_moments
 from hercules_scale.storage import layout
 from hercules_scale.storage.commits import Commit, read_commits
 from hercules_scale.storage.store import Store

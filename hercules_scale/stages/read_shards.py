@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hercules_scale.config.reading import InputConfig
+from hercules_scale.reading.column_statistics import Moments
 from hercules_scale.reading.images import image_title
+from hercules_scale.reading.input_pieces import Piece
 from hercules_scale.reading.items import Layout, read_piece
-from hercules_scale.reading.moments import Moments
-from hercules_scale.reading.numbers import verbalise_rows
-from hercules_scale.reading.pieces import Piece
+from hercules_scale.reading.numbers_in_words import verbalise_rows
 from hercules_scale.reading.redact import redacted
 from hercules_scale.runtime.context import Shards
 from hercules_scale.runtime.shard_tasks import ShardResult

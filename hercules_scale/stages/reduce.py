@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from hercules_scale.clustering.assign import Float32
-from hercules_scale.clustering.lengths import vector_lengths
+from hercules_scale.clustering.nearest_centroids import Float32
+from hercules_scale.clustering.vector_lengths import vector_lengths
 from hercules_scale.reduction.pca import PCA, Scatter
 from hercules_scale.runtime.context import RunContext
 from hercules_scale.runtime.partial_sums import GatherOnRay
 from hercules_scale.runtime.shard_tasks import ShardResult
 from hercules_scale.runtime.shards import Stage, run_once, run_shards
-from hercules_scale.stages.assigner import CLUSTERED, read_assigner
+from hercules_scale.stages.assigner_tables import CLUSTERED, read_assigner
 from hercules_scale.stages.vectors import ShardTiles, read_vectors
 from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.store import Store

@@ -22,17 +22,17 @@ from typing import Any
 
 import numpy as np
 
-from hercules_scale.clustering.assign import Float32, Int64, nearest, to_unit
 from hercules_scale.clustering.choose_k import k_range
-from hercules_scale.clustering.hashing import draw_seed
 from hercules_scale.clustering.kmeans import kmeans
 from hercules_scale.clustering.local_vectors import LocalVectors
+from hercules_scale.clustering.nearest_centroids import Float32, Int64, nearest, to_unit
 from hercules_scale.clustering.smoothing import (
     AUTO_SAMPLE_ROWS,
     SmoothingChoice,
     choose_smoothing,
     is_unit,
 )
+from hercules_scale.clustering.stateless_random import draw_seed
 from hercules_scale.clustering.tiles import Tile, VectorSet, labels_of, sample_rows, take
 from hercules_scale.config.hierarchy import HierarchyConfig
 from hercules_scale.runtime.context import RunContext, Shards

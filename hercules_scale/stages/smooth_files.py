@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Float32, Int32, Int64
+from hercules_scale.clustering.nearest_centroids import Float32, Int32, Int64
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from hercules_scale.clustering.assign import Float32, Int32, Int64, to_unit
 from hercules_scale.clustering.kmeans import kmeans
 from hercules_scale.clustering.local_vectors import LocalVectors
+from hercules_scale.clustering.nearest_centroids import Float32, Int32, Int64, to_unit
 from hercules_scale.clustering.smoothing import average, find_neighbours
 from hercules_scale.clustering.tiles import TILE_ROWS, Tile, labels_of
 from hercules_scale.config.hierarchy import HierarchyConfig

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hercules_scale.clustering.assign import Float32
+from hercules_scale.clustering.nearest_centroids import Float32
 from hercules_scale.errors import InputError
-from hercules_scale.evaluation.summaries import Measured, groundedness_metrics
+from hercules_scale.evaluation.label_quality import Measured, groundedness_metrics
 from hercules_scale.models.names import resolve_chat_model
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.event_loop import run_coroutine
@@ -22,6 +22,7 @@ from hercules_scale.stages.cluster import Clustering
 from hercules_scale.stages.label_items import LabelItems, draw_label_items
 from hercules_scale.stages.label_level import WORDLESS, Labels, Level, is_asked_about, label_level
 from hercules_scale.stages.language_model import Encode
+from hercules_scale.stages.numeric_statistics import Statistics, measure_statistics
 from hercules_scale.stages.prompt_facts import (
     LABELLING,
     FactsSource,
@@ -32,7 +33,6 @@ from hercules_scale.stages.prompt_facts import (
     siblings,
 )
 from hercules_scale.stages.read import run_moments
-from hercules_scale.stages.statistics import Statistics, measure_statistics
 from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.commits import Commit, read_commits, write_commit
 from hercules_scale.storage.stored_models import local_model
@@ -43,12 +43,12 @@ from hercules_scale.storage.tables import (
     vector_column,
     write_table,
 )
-from hercules_scale.summarization.asking import Asker
 from hercules_scale.summarization.chat import Model
 from hercules_scale.summarization.grounding import Grounding
-from hercules_scale.summarization.label import Labeller
 from hercules_scale.summarization.label_choice import label_accuracy
+from hercules_scale.summarization.labeller import Labeller
 from hercules_scale.summarization.ledger import Ledger
+from hercules_scale.summarization.model_calls import Asker
 from hercules_scale.summarization.prompts import Message, PromptStyle, build_messages
 from hercules_scale.summarization.tokens import EstimatedTokens, ModelTokens, Tokens
 

@@ -15,13 +15,13 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Float32, Int64, Scale, cut_lengths, to_unit
-from hercules_scale.clustering.lengths import FAR, count_lengths, is_far, vector_lengths
-from hercules_scale.clustering.threads import threads
+from hercules_scale.clustering.nearest_centroids import Float32, Int64, Scale, cut_lengths, to_unit
+from hercules_scale.clustering.parallel_blocks import threads
 from hercules_scale.clustering.tile_sets import TileSet, hold_tiles
 from hercules_scale.clustering.tiles import TILE_ROWS, Thin, Tile, check_finite
+from hercules_scale.clustering.vector_lengths import FAR, count_lengths, is_far, vector_lengths
 from hercules_scale.errors import StorageError
-from hercules_scale.storage.faults import explain
+from hercules_scale.storage.retries import explain
 
 T = TypeVar("T")
 

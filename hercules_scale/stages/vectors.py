@@ -19,11 +19,11 @@ import ray
 from numpy.typing import NDArray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from hercules_scale.clustering.assign import Float32, Int64, Scale
-from hercules_scale.clustering.lengths import count_far, far_limit, typical_length
 from hercules_scale.clustering.local_vectors import LocalVectors
-from hercules_scale.clustering.threads import map_blocks
+from hercules_scale.clustering.nearest_centroids import Float32, Int64, Scale
+from hercules_scale.clustering.parallel_blocks import map_blocks
 from hercules_scale.clustering.tiles import NAMED_ROWS, TILE_ROWS, VectorSet
+from hercules_scale.clustering.vector_lengths import count_far, far_limit, typical_length
 from hercules_scale.runtime.context import Shards
 from hercules_scale.runtime.waiting import Room
 from hercules_scale.stages.ray_vectors import Crew, RayVectors, add_up

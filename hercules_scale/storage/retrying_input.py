@@ -1,4 +1,4 @@
-"""Large remote file that is read in pieces, each read being repeated after passing faults."""
+"""Large remote file that is read in pieces, each read being repeated after transient errors."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 import pyarrow.fs as pafs
 
-from hercules_scale.storage.faults import patiently
+from hercules_scale.storage.retries import patiently
 
 
-class PatientInput(io.RawIOBase):
+class RetryingInput(io.RawIOBase):
     """File of an object store that can be read from any place in it.
 
     Args:

@@ -1,7 +1,7 @@
 """Folder on a file system or object store, by URI.
 
 Bulk data goes through pyarrow's file systems; listing, small files and conditional creation go
-through fsspec. Both repeat requests after passing faults; in addition, each call here is repeated
+through fsspec. Both repeat requests after transient errors; in addition, each call here is repeated
 for ``storage.retry_seconds``.
 """
 
@@ -23,14 +23,14 @@ import pyarrow.fs as pafs
 from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import StorageError
 from hercules_scale.storage import layout
-from hercules_scale.storage.faults import patiently
 from hercules_scale.storage.file_systems import (
     is_reached_by_endpoint,
     open_arrow_s3,
     open_fsspec,
     split_uri,
 )
-from hercules_scale.storage.retrying_input import PatientInput
+from hercules_scale.storage.retries import patiently
+from hercules_scale.storage.retrying_input import RetryingInput
 
 CREATED_BEFORE = ("PreconditionFailed", "ConditionalRequestConflict", "412")
 HASTY_SECONDS = 5.0
@@ -104,7 +104,7 @@ class Store:
         return pafs.PyFileSystem(pafs.FSSpecHandler(self.fsspec))
 
     def patiently(self, work: Callable[[], T]) -> T:
-        """Do some work with the storage, and repeat it after passing faults.
+        """Do some work with the storage, and repeat it after transient errors.
 
         Raises:
             StorageError: It fails for ``storage.retry_seconds``, or there is no space.
@@ -303,7 +303,7 @@ class Store:
         """Open a large file that can be read from any place in it."""
         if self.is_local:
             return self.arrow.open_input_file(self.path(name))
-        return PatientInput(self.arrow, self.path(name), self.options.retry_seconds, self.uri)
+        return RetryingInput(self.arrow, self.path(name), self.options.retry_seconds, self.uri)
 
     @contextmanager
     def open_output(self, name: str) -> Iterator[Any]:

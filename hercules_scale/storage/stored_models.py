@@ -15,7 +15,7 @@ from hercules_scale.models.hub import check_on_hub, sizes_on_hub
 from hercules_scale.models.names import is_stored
 from hercules_scale.models.packages import cache_folder, renamed_at_the_end
 from hercules_scale.models.sizes import sizes_in_folder
-from hercules_scale.storage.faults import reason_of
+from hercules_scale.storage.retries import reason_of
 from hercules_scale.storage.store import Store
 
 # Files of weights, which a tokenizer does not need.

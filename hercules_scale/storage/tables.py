@@ -185,7 +185,7 @@ def write_tables(
 ) -> FileRecord:
     """Write tables one after another as one Parquet file.
 
-    ``tables`` is called again if the file is written again after a passing fault of the storage.
+    ``tables`` is called again if the file is written again after a transient error of the storage.
     """
 
     def write() -> FileRecord:

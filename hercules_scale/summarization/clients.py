@@ -27,7 +27,7 @@ from hercules_scale.summarization.chat import (
     read_completion,
     words_of,
 )
-from hercules_scale.summarization.dialect import Dialect
+from hercules_scale.summarization.endpoint_features import EndpointFeatures
 
 # Concurrent requests to an endpoint, unless the user sets them.
 ENDPOINT_REQUESTS = 32
@@ -103,22 +103,22 @@ class OpenAIClient:
         config: Section ``summaries``; ``endpoint`` or OPENAI_BASE_URL is the base URL, the key is
             OPENAI_API_KEY. A query in the URL, such as Azure's ``api-version``, goes with every
             request.
-        dialect: Dialect of the endpoint, as an earlier probe found it.
+        features: Features of the endpoint, as an earlier probe found them.
 
     Attributes:
-        dialect: Dialect of the requests.
+        features: Features that requests use.
 
     Raises:
         ConfigError: There is no key.
     """
 
-    def __init__(self, config: SummariesConfig, dialect: Dialect | None = None) -> None:
+    def __init__(self, config: SummariesConfig, features: EndpointFeatures | None = None) -> None:
         openai = import_openai("summaries.engine")
         http_client = openai.DefaultAsyncHttpxClient
         arguments = client_arguments("summaries.engine", config.endpoint, http_client)
         self._openai, self._config = openai, config
-        self.dialect = dialect or Dialect()
-        self._probed = dialect is not None
+        self.features = features or EndpointFeatures()
+        self._probed = features is not None
         self._free = asyncio.Semaphore(requests_in_flight(config))
         self.url: str = arguments["base_url"]
         # The caller repeats failed requests, records each attempt and limits its time.
@@ -129,7 +129,7 @@ class OpenAIClient:
         )
 
     async def probe(self, say: Callable[[str], object]) -> None:
-        """Ask one small question to find the dialect of the endpoint.
+        """Ask one small question to find the features of the endpoint.
 
         Args:
             say: Shows a message about a slow endpoint, or about missing parts of the API.
@@ -147,7 +147,7 @@ class OpenAIClient:
         while True:
             try:
                 # Some servers load their model at the first request.
-                question = asyncio.ensure_future(self._send(request, self.dialect))
+                question = asyncio.ensure_future(self._send(request, self.features))
                 silent = min(SILENT_SECONDS, seconds)
                 if not (await asyncio.wait({question}, timeout=silent))[0]:
                     say(f"waiting for the first answer of {self._name}")
@@ -156,10 +156,12 @@ class OpenAIClient:
             except RefusedRequestError as error:
                 if _CUT_OFF.search(str(error)):
                     break
-                simpler = None if _NO_MODEL.search(str(error)) else self.dialect.simpler(str(error))
+                simpler = (
+                    None if _NO_MODEL.search(str(error)) else self.features.simpler(str(error))
+                )
                 if simpler is None:
                     raise ConfigError(self._refused(str(error))) from None
-                self.dialect = simpler
+                self.features = simpler
             except _PermanentError as error:
                 raise ConfigError(str(error)) from None
             except NoJsonError as error:
@@ -175,15 +177,15 @@ class OpenAIClient:
                 await asyncio.sleep(wait)
                 delay *= 2
         self._probed = True
-        if reply is not None and self.dialect.several and len(reply.answers) < request.n:
-            self.dialect = replace(self.dialect, several=False)
-        missing = self.dialect.describe()
+        if reply is not None and self.features.several and len(reply.answers) < request.n:
+            self.features = replace(self.features, several=False)
+        missing = self.features.describe()
         if missing:
             say(f"{self._name} does not take {missing}")
 
     def n_prompts(self, request: ChatRequest) -> int:
         """Return the number of HTTP requests for a question: one, or one for each answer."""
-        return 1 if self.dialect.several else request.n
+        return 1 if self.features.several else request.n
 
     async def answer(self, request: ChatRequest) -> ChatReply:
         """Answer one question.
@@ -195,8 +197,8 @@ class OpenAIClient:
             StageError: The endpoint refuses every question.
         """
         try:
-            if self.dialect.several or request.n == 1:
-                return await self._send(request, self.dialect)
+            if self.features.several or request.n == 1:
+                return await self._send(request, self.features)
             return await self._send_each(request)
         except _PermanentError as error:
             raise StageError(
@@ -217,7 +219,7 @@ class OpenAIClient:
             replace(request, n=1, seed=request.seed + SEED_STEP * draw) for draw in range(request.n)
         ]
         ends = await asyncio.gather(
-            *(self._send(draw, self.dialect) for draw in draws), return_exceptions=True
+            *(self._send(draw, self.features) for draw in draws), return_exceptions=True
         )
         replies = [end for end in ends if isinstance(end, ChatReply)]
         waits = [end.wait_seconds for end in ends if isinstance(end, ModelUnavailableError)]
@@ -230,9 +232,9 @@ class OpenAIClient:
             max(waits, default=0.0),
         )
 
-    async def _send(self, request: ChatRequest, dialect: Dialect) -> ChatReply:
+    async def _send(self, request: ChatRequest, features: EndpointFeatures) -> ChatReply:
         """Send one request and read its reply."""
-        body = dialect.payload(request, self._config.model)
+        body = features.payload(request, self._config.model)
         completions = self._client.chat.completions.with_raw_response
         try:
             async with self._free:
@@ -277,7 +279,7 @@ class OpenAIClient:
         if status in REFUSED and _BAD_DRAW.search(words):
             return SummaryError(words)
         # Some servers answer an unsupported part of the request with an internal error.
-        unknown_part = status == _INTERNAL and not self._probed and self.dialect.names(words)
+        unknown_part = status == _INTERNAL and not self._probed and self.features.names(words)
         if status in REFUSED or unknown_part:
             return RefusedRequestError(words or str(status))
         return ModelUnavailableError(f"{status}: {words}", retry_after(error.response.headers))

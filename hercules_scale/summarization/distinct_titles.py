@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from hercules_scale.clustering.assign import Int64
+from hercules_scale.clustering.nearest_centroids import Int64
 from hercules_scale.summarization.cluster_facts import ClusterFacts, plain_text
 from hercules_scale.summarization.titles import clean_title
 from hercules_scale.summarization.words import parts

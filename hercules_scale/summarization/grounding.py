@@ -17,7 +17,7 @@ import Stemmer
 from numpy.typing import NDArray
 from scipy import sparse
 
-from hercules_scale.clustering.assign import Float32
+from hercules_scale.clustering.nearest_centroids import Float32
 from hercules_scale.summarization.cluster_facts import ClusterFacts
 from hercules_scale.summarization.prompts import words_of_examples
 from hercules_scale.summarization.stop_words import StopWords, of_language

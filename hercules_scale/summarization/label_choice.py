@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import Float32, Int32, Int64, nearest
+from hercules_scale.clustering.nearest_centroids import Float32, Int32, Int64, nearest
 
 Float64 = NDArray[np.float64]
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from hercules_scale.errors import SummaryError
-from hercules_scale.summarization.answers import (
+from hercules_scale.summarization.answer_json import (
     answer_values,
     entry_in,
     lower_keys,
     without_thoughts,
 )
 from hercules_scale.summarization.cluster_facts import ClusterFacts, plain_text
-from hercules_scale.summarization.copied import without_copied_phrases
+from hercules_scale.summarization.copied_phrases import without_copied_phrases
 from hercules_scale.summarization.prompts import DESCRIPTION_CHARACTERS
 from hercules_scale.summarization.refusals import refuses
 from hercules_scale.summarization.titles import ARTICLES, QUOTES, clean_title

@@ -17,7 +17,6 @@ from hercules_scale.clustering.agglomerative import (
     agglomerate_vectors,
     cut,
 )
-from hercules_scale.clustering.assign import Float32
 from hercules_scale.clustering.kmeans import KMeansResult
 from hercules_scale.clustering.levels import (
     LevelResult,
@@ -27,6 +26,7 @@ from hercules_scale.clustering.levels import (
     compute_memberships,
 )
 from hercules_scale.clustering.local_vectors import LocalVectors
+from hercules_scale.clustering.nearest_centroids import Float32
 from hercules_scale.clustering.tiles import labels_of
 from hercules_scale.config.hierarchy import (
     MAX_AGGLOMERATED,

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from hercules_scale.clustering import agglomerative
-from hercules_scale.clustering.assign import Float32, to_unit
 from hercules_scale.clustering.assigner import Assigner
 from hercules_scale.clustering.levels import build_levels, compute_memberships
 from hercules_scale.clustering.local_vectors import LocalVectors
+from hercules_scale.clustering.nearest_centroids import Float32, to_unit
 from hercules_scale.clustering.tiles import labels_of
 from hercules_scale.config.hierarchy import HierarchyConfig
-from hercules_scale.stages.assigner import read_assigner, write_assigner
+from hercules_scale.stages.assigner_tables import read_assigner, write_assigner
 from hercules_scale.storage.store import Store
 
 

@@ -13,13 +13,13 @@ from sklearn.metrics import (
 
 from hercules_scale.clustering import choose_k as module
 from hercules_scale.clustering import cluster_scores
-from hercules_scale.clustering.assign import Float32
 from hercules_scale.clustering.checkpoints import NoCheckpoints, State
 from hercules_scale.clustering.choose_k import choose, choose_k, k_range, ladder, largest_counts
 from hercules_scale.clustering.cluster_scores import CurvePoint, score_clusters
 from hercules_scale.clustering.kmeans import kmeans
 from hercules_scale.clustering.levels import build_levels
 from hercules_scale.clustering.local_vectors import LocalVectors
+from hercules_scale.clustering.nearest_centroids import Float32
 from hercules_scale.clustering.tile_sets import TileSet
 from hercules_scale.clustering.tiles import Tile, labels_of
 from hercules_scale.config.hierarchy import HierarchyConfig

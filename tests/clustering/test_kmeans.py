@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
-from hercules_scale.clustering import init
+from hercules_scale.clustering import initial_centroids as init
 from hercules_scale.clustering import kmeans as module
-from hercules_scale.clustering.assign import Float32, Int32, nearest
-from hercules_scale.clustering.init import draw_far_rows, initial_centroids
+from hercules_scale.clustering.initial_centroids import draw_far_rows, initial_centroids
 from hercules_scale.clustering.kmeans import KMeansResult, kmeans, lloyd
 from hercules_scale.clustering.local_vectors import LocalVectors
+from hercules_scale.clustering.nearest_centroids import Float32, Int32, nearest
 from hercules_scale.clustering.tiles import labels_of, nearest_rows, sample_rows, take
 from hercules_scale.config.hierarchy import HierarchyConfig
 

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 
-from hercules_scale.clustering import agglomerative, choose_k, init, kmeans
-from hercules_scale.clustering.assign import Float32
+from hercules_scale.clustering import agglomerative, choose_k, initial_centroids, kmeans
 from hercules_scale.clustering.cluster_scores import score_clusters
 from hercules_scale.clustering.kmeans import KMeansResult
 from hercules_scale.clustering.levels import (
@@ -20,6 +19,7 @@ from hercules_scale.clustering.levels import (
     compute_memberships,
 )
 from hercules_scale.clustering.local_vectors import LocalVectors
+from hercules_scale.clustering.nearest_centroids import Float32
 from hercules_scale.clustering.tiles import labels_of
 from hercules_scale.config.hierarchy import HierarchyConfig, ResamplingConfig
 
@@ -189,7 +189,7 @@ def test_what_cannot_be_divided_is_done_on_another_machine(
 
         return watch
 
-    monkeypatch.setattr(init, "draw_apart", watched(init.draw_apart))
+    monkeypatch.setattr(initial_centroids, "draw_apart", watched(initial_centroids.draw_apart))
     monkeypatch.setattr(choose_k, "score_clusters", watched(score_clusters))
     monkeypatch.setattr(agglomerative, "agglomerate", watched(agglomerative.agglomerate))
     found = build_levels(Elsewhere(vectors), config)

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assign import to_unit
 from hercules_scale.clustering.checkpoints import NoCheckpoints, State
 from hercules_scale.clustering.levels import build_levels, compute_memberships
 from hercules_scale.clustering.local_vectors import LocalVectors
+from hercules_scale.clustering.nearest_centroids import to_unit
 from hercules_scale.clustering.refinement import (
     UPPER_WEIGHTS,
     path_centroids,

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hercules_scale.clustering import local_vectors
-from hercules_scale.clustering.assign import Float32
 from hercules_scale.clustering.local_vectors import LocalVectors
+from hercules_scale.clustering.nearest_centroids import Float32
 from hercules_scale.clustering.tiles import first_of_each, labels_of, nearest_rows
 
 

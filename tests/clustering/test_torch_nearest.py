@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hercules_scale.clustering import torch_nearest as module
-from hercules_scale.clustering.assign import Float32, Scale, move_rows
+from hercules_scale.clustering.nearest_centroids import Float32, Scale, move_rows
 from hercules_scale.clustering.torch_nearest import DeviceTiles, nearest_torch
 from hercules_scale.clustering.torch_operands import Centroids, Rows
 

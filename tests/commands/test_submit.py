@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hercules_scale.commands.cli import _parse, _work_of, main
+from hercules_scale.commands.cli import _parse, _spec_of, main
 from hercules_scale.commands.job_files import pack
+from hercules_scale.commands.job_spec import spec_of_command
 from hercules_scale.commands.submit import _environment
-from hercules_scale.commands.work import work_of_command
 from hercules_scale.runtime.job_environment import (
     VERSIONS_VARIABLE,
     describe_differences,
@@ -41,11 +41,11 @@ def test_modules_and_vocabularies_of_this_machine_go_with_a_run(
     (tmp_path / "words.txt").write_text("ferry\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     config = configured(tmp_path, vocabulary=str(tmp_path / "words.txt"))
-    work = _work_of(_parse(["submit", str(config), *ADDRESS]))
-    assert work.arguments == ("run", "run.yaml")
+    spec = _spec_of(_parse(["submit", str(config), *ADDRESS]))
+    assert spec.arguments == ("run", "run.yaml")
     folder = tmp_path / "job"
     folder.mkdir()
-    secrets = pack(folder, work, {"A": "b"})
+    secrets = pack(folder, spec, {"A": "b"})
     assert json.loads((folder / secrets).read_text()) == {"A": "b"}
     assert (folder / "own_redaction.py").read_text() == "def mask(text): return text"
     assert (folder / "vocabulary.txt").read_text() == "ferry\n"
@@ -59,7 +59,7 @@ def test_installed_modules_do_not_go_with_a_run(tmp_path: Path) -> None:
     for name in ("numpy.linalg:norm", "json:loads", "not_there:any"):
         folder = tmp_path / name.partition(":")[0]
         folder.mkdir()
-        pack(folder, work_of_command(["evaluate", "s3://b/out"], "s3://b/out", name), {})
+        pack(folder, spec_of_command(["evaluate", "s3://b/out"], "s3://b/out", name), {})
         assert {path.name.partition("-")[0] for path in folder.iterdir()} == {
             "hercules_scale",
             "environment",
@@ -67,19 +67,19 @@ def test_installed_modules_do_not_go_with_a_run(tmp_path: Path) -> None:
 
 
 def test_other_commands_are_submitted_with_their_own_arguments(tmp_path: Path) -> None:
-    def work(*arguments: str) -> tuple[tuple[str, ...], str]:
-        found = _work_of(_parse(["submit", *arguments]))
+    def spec(*arguments: str) -> tuple[tuple[str, ...], str]:
+        found = _spec_of(_parse(["submit", *arguments]))
         return found.arguments, found.run_id
 
-    evaluate = work("evaluate", *ADDRESS, "s3://b/out", "--labels", "kind")
+    evaluate = spec("evaluate", *ADDRESS, "s3://b/out", "--labels", "kind")
     assert evaluate[0] == ("evaluate", "s3://b/out", "--labels", "kind")
-    assign, assign_id = work("assign", "s3://b/out", "s3://b/new", "--output", "s3://b/a", *ADDRESS)
+    assign, assign_id = spec("assign", "s3://b/out", "s3://b/new", "--output", "s3://b/a", *ADDRESS)
     assert assign == ("assign", "s3://b/out", "s3://b/new", "--output", "s3://b/a")
-    assert len({evaluate[1], assign_id, work("evaluate", "s3://b/out", *ADDRESS)[1]}) == 3
+    assert len({evaluate[1], assign_id, spec("evaluate", "s3://b/out", *ADDRESS)[1]}) == 3
     config = configured(tmp_path)
-    serve, serve_id = work("serve", str(config), "--port", "9000", *ADDRESS)
+    serve, serve_id = spec("serve", str(config), "--port", "9000", *ADDRESS)
     assert serve == ("serve", "run.yaml", "--port", "9000")
-    assert serve_id != work(str(config), *ADDRESS)[1]
+    assert serve_id != spec(str(config), *ADDRESS)[1]
 
 
 @pytest.mark.parametrize(

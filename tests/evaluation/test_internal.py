@@ -9,7 +9,7 @@ from sklearn.metrics import (
     silhouette_score,
 )
 
-from hercules_scale.clustering.assign import Float32, Int32
+from hercules_scale.clustering.nearest_centroids import Float32, Int32
 from hercules_scale.evaluation import internal
 from hercules_scale.evaluation.internal import (
     ClusterSums,

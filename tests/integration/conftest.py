@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from hercules_scale.summarization import clients, gate, label
+from hercules_scale.summarization import clients, labeller, request_limits
 
 GOOD = '{"title": "Codes of TITLE", "description": "Items about TITLE."}'
 # A failure: a status, a status and its headers, seconds to stall, or the text of an answer in which
@@ -130,9 +130,9 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
     monkeypatch.setenv("OPENAI_API_KEY", "canary-key")
-    monkeypatch.setattr(label, "FIRST_DELAY_SECONDS", 0.01)
-    monkeypatch.setattr(gate, "FIRST_PROBE_SECONDS", 0.01)
-    monkeypatch.setattr(gate, "OUTAGE_SECONDS", 0.1)
+    monkeypatch.setattr(labeller, "FIRST_DELAY_SECONDS", 0.01)
+    monkeypatch.setattr(request_limits, "FIRST_PROBE_SECONDS", 0.01)
+    monkeypatch.setattr(request_limits, "OUTAGE_SECONDS", 0.1)
     with serve_endpoint() as server:
         yield server
 

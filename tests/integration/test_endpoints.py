@@ -21,8 +21,7 @@ from hercules_scale.commands.cli import main
 from hercules_scale.config.summaries import SummariesConfig
 from hercules_scale.errors import ConfigError, StageError
 from hercules_scale.storage.store import Store
-from hercules_scale.summarization import clients, gate, label
-from hercules_scale.summarization.asking import Asker
+from hercules_scale.summarization import clients, labeller, request_limits
 from hercules_scale.summarization.candidates import Candidates
 from hercules_scale.summarization.chat import (
     ChatReply,
@@ -33,9 +32,10 @@ from hercules_scale.summarization.chat import (
 )
 from hercules_scale.summarization.clients import OpenAIClient
 from hercules_scale.summarization.cluster_facts import ClusterFacts
-from hercules_scale.summarization.dialect import Dialect
-from hercules_scale.summarization.label import Labeller
+from hercules_scale.summarization.endpoint_features import EndpointFeatures
+from hercules_scale.summarization.labeller import Labeller
 from hercules_scale.summarization.ledger import Ledger
+from hercules_scale.summarization.model_calls import Asker
 from hercules_scale.summarization.prompts import PromptStyle, answer_schema
 from hercules_scale.summarization.tokens import EstimatedTokens
 from tests.conftest import small_config
@@ -72,9 +72,9 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
-    monkeypatch.setattr(label, "FIRST_DELAY_SECONDS", 0.01)
-    monkeypatch.setattr(gate, "FIRST_PROBE_SECONDS", 0.01)
-    monkeypatch.setattr(gate, "OUTAGE_SECONDS", 0.1)
+    monkeypatch.setattr(labeller, "FIRST_DELAY_SECONDS", 0.01)
+    monkeypatch.setattr(request_limits, "FIRST_PROBE_SECONDS", 0.01)
+    monkeypatch.setattr(request_limits, "OUTAGE_SECONDS", 0.1)
     monkeypatch.setattr(clients, "PROBE_DELAY_SECONDS", 0.05)
 
 
@@ -88,7 +88,7 @@ class Asked:
     """Results of a probe and of questions about clusters.
 
     Attributes:
-        dialect: That the probe found.
+        features: That the probe found.
         said: Its lines.
         n_probes: Requests that it took.
         n_refused: How many of them were refused.
@@ -96,7 +96,7 @@ class Asked:
         ledger: The calls.
     """
 
-    dialect: Dialect = field(default_factory=Dialect)
+    features: EndpointFeatures = field(default_factory=EndpointFeatures)
     said: list[str] = field(default_factory=list)
     n_probes: int = 0
     n_refused: int = 0
@@ -139,7 +139,7 @@ def ask(
         client = OpenAIClient(config)
         try:
             await client.probe(asked.said.append)
-            asked.dialect, asked.n_probes = client.dialect, len(form.requests)
+            asked.features, asked.n_probes = client.features, len(form.requests)
             asked.n_refused = form.refused
             then()
             asked.ledger = Ledger(Store(str(folder)))
@@ -152,16 +152,16 @@ def ask(
     return asyncio.run(run())
 
 
-def probe(form: Form, **keys: object) -> Dialect:
+def probe(form: Form, **keys: object) -> EndpointFeatures:
     """Probe an endpoint alone."""
 
-    async def run() -> Dialect:
+    async def run() -> EndpointFeatures:
         client = OpenAIClient(config_of(form.url, **keys))
         try:
             await client.probe(print)
         finally:
             await client.close()
-        return client.dialect
+        return client.features
 
     return asyncio.run(run())
 
@@ -195,32 +195,32 @@ def new_llama() -> LlamaCpp:
     return form
 
 
-DIALECTS: list[tuple[Callable[[], Form], Dialect, tuple[str, ...]]] = [
-    (Form, Dialect(), ()),
+FORMS: list[tuple[Callable[[], Form], EndpointFeatures, tuple[str, ...]]] = [
+    (Form, EndpointFeatures(), ()),
     (
         Azure,
-        Dialect(limit_key="max_completion_tokens", temperature=False),
+        EndpointFeatures(limit_key="max_completion_tokens", temperature=False),
         ("max_tokens", "temperature"),
     ),
-    (warm_azure, Dialect(limit_key="max_completion_tokens"), ("max_tokens",)),
-    (Ollama, Dialect(several=False), ("several answers",)),
-    (LlamaCpp, Dialect(several=False), ("several answers",)),
-    (new_llama, Dialect(several=False), ("several answers",)),
-    (LiteLLM, Dialect(several=False, seed=False), ("several answers", "seed")),
-    (DeepSeek, Dialect("json_object", several=False), ("schema", "several answers")),
-    (Plain, Dialect("none"), ("schema", "JSON mode")),
+    (warm_azure, EndpointFeatures(limit_key="max_completion_tokens"), ("max_tokens",)),
+    (Ollama, EndpointFeatures(several=False), ("several answers",)),
+    (LlamaCpp, EndpointFeatures(several=False), ("several answers",)),
+    (new_llama, EndpointFeatures(several=False), ("several answers",)),
+    (LiteLLM, EndpointFeatures(several=False, seed=False), ("several answers", "seed")),
+    (DeepSeek, EndpointFeatures("json_object", several=False), ("schema", "several answers")),
+    (Plain, EndpointFeatures("none"), ("schema", "JSON mode")),
 ]
 
 
 @pytest.mark.parametrize(
-    ("make", "dialect", "words"), DIALECTS, ids=[make.__name__ for make, *_ in DIALECTS]
+    ("make", "features", "words"), FORMS, ids=[make.__name__ for make, *_ in FORMS]
 )
 def test_an_endpoint_is_learned_once_and_then_answers_all(
-    make: Callable[[], Form], dialect: Dialect, words: tuple[str, ...], tmp_path: Path
+    make: Callable[[], Form], features: EndpointFeatures, words: tuple[str, ...], tmp_path: Path
 ) -> None:
     with serve(make()) as form:
         asked = ask(form, tmp_path)
-        assert asked.dialect == dialect
+        assert asked.features == features
         assert len(asked.said) == bool(words)
         for line in asked.said:
             assert "\n" not in line
@@ -231,12 +231,12 @@ def test_an_endpoint_is_learned_once_and_then_answers_all(
         assert form.refused == asked.n_refused
         assert asked.titles == ALL_TITLES
         sent = [request.body for request in form.requests[asked.n_probes :]]
-        assert len(sent) == N_CLUSTERS * (1 if dialect.several else CANDIDATES)
+        assert len(sent) == N_CLUSTERS * (1 if features.several else CANDIDATES)
         for body in sent:
-            assert body.get("n", 1) == (CANDIDATES if dialect.several else 1)
-            assert {"max_tokens", "max_completion_tokens"} & body.keys() == {dialect.limit_key}
+            assert body.get("n", 1) == (CANDIDATES if features.several else 1)
+            assert {"max_tokens", "max_completion_tokens"} & body.keys() == {features.limit_key}
         draws = {(body["messages"][-1]["content"], body.get("seed")) for body in sent}
-        assert len(draws) == (len(sent) if dialect.seed else N_CLUSTERS)
+        assert len(draws) == (len(sent) if features.seed else N_CLUSTERS)
         # All of it is in the ledger, and not asked again.
         n_before = len(form.requests)
         again = ask(form, tmp_path)
@@ -376,7 +376,7 @@ def test_an_endpoint_that_is_busy_is_waited_for(
 ) -> None:
     with serve(Misbehaving()) as form:
         form.next = [reply] * 3
-        assert probe(form) == Dialect()
+        assert probe(form) == EndpointFeatures()
         assert len(form.requests) == 4
         form.always = reply
         monkeypatch.setattr(clients, "PROBE_SECONDS", 1.0)
@@ -410,7 +410,7 @@ def test_a_first_answer_that_takes_long_is_said_to_be_waited_for(
 
 def test_a_server_that_starts_late_is_waited_for() -> None:
     with serve(Form(), after_seconds=0.5) as form:
-        assert probe(form) == Dialect()
+        assert probe(form) == EndpointFeatures()
 
 
 def test_a_server_that_is_not_there_is_waited_for_and_named(
@@ -756,29 +756,29 @@ class NoSystem(Form):
 
 
 @pytest.mark.parametrize(
-    ("form", "dialect"),
+    ("form", "features"),
     [
-        (Greedy, Dialect()),
-        (Gemini, Dialect(several=False)),
-        (NoSystem, Dialect(system=False)),
+        (Greedy, EndpointFeatures()),
+        (Gemini, EndpointFeatures(several=False)),
+        (NoSystem, EndpointFeatures(system=False)),
     ],
 )
 def test_only_the_part_that_is_refused_is_left_out(
-    form: type[Form], dialect: Dialect, tmp_path: Path
+    form: type[Form], features: EndpointFeatures, tmp_path: Path
 ) -> None:
     with serve(form()) as server:
         asked = ask(server, tmp_path)
-        assert asked.dialect == dialect
+        assert asked.features == features
         assert asked.n_probes <= 2
         assert asked.titles == ALL_TITLES
-        if not dialect.system:
+        if not features.system:
             assert "You name groups" in server.requests[-1].body["messages"][0]["content"]
 
 
 def test_a_model_that_thinks_past_the_probe_has_answered_it() -> None:
     with serve(Form()) as form:
         form.always = error(400, "Could not finish the message because max_tokens was reached")
-        assert probe(form) == Dialect()
+        assert probe(form) == EndpointFeatures()
         assert len(form.requests) == 1
 
 

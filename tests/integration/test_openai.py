@@ -23,7 +23,7 @@ import yaml
 from PIL import Image
 
 from hercules_scale import Hierarchy
-from hercules_scale.clustering.assign import to_unit
+from hercules_scale.clustering.nearest_centroids import to_unit
 from hercules_scale.config.file import parse_config
 from hercules_scale.config.resolved import EncoderConfig
 from hercules_scale.config.resources import StorageConfig
@@ -35,14 +35,14 @@ from hercules_scale.results.status import describe_status
 from hercules_scale.stages.encoders import load_encoder
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import vector_column
-from hercules_scale.summarization.asking import Asker
 from hercules_scale.summarization.candidates import Candidates
 from hercules_scale.summarization.chat import Model
 from hercules_scale.summarization.clients import OpenAIClient
 from hercules_scale.summarization.cluster_facts import ClusterFacts
 from hercules_scale.summarization.distinct_titles import title_key
-from hercules_scale.summarization.label import Labeller
+from hercules_scale.summarization.labeller import Labeller
 from hercules_scale.summarization.ledger import Ledger
+from hercules_scale.summarization.model_calls import Asker
 from hercules_scale.summarization.prompts import PromptStyle
 from hercules_scale.summarization.tokens import EstimatedTokens
 from tests.conftest import small_config

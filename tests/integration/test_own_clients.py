@@ -29,7 +29,7 @@ from hercules_scale.explorer.forms import configuration
 from hercules_scale.explorer.open_run import OpenRun
 from hercules_scale.explorer.search import Meaning
 from hercules_scale.storage.store import Store
-from hercules_scale.summarization import label
+from hercules_scale.summarization import labeller
 from hercules_scale.summarization.chat import ChatReply, ChatRequest, ModelUnavailableError
 from hercules_scale.summarization.function import FunctionClient, as_prompt
 from hercules_scale.summarization.prompts import PromptStyle, fixed_messages
@@ -102,7 +102,7 @@ def hercules(levels: list[int] | None = None, **options: Any) -> Hercules:
 
 @pytest.fixture
 def no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label, "FIRST_DELAY_SECONDS", 0.01)
+    monkeypatch.setattr(labeller, "FIRST_DELAY_SECONDS", 0.01)
 
 
 @pytest.fixture(scope="module")

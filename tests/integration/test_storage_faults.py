@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from benchmarks.chaos import DIMENSION, commit_times, write_items
-from hercules_scale.clustering.assign import Float32
+from hercules_scale.clustering.nearest_centroids import Float32
 from hercules_scale.commands.cli import main
 from hercules_scale.config.file import parse_config
 from hercules_scale.errors import StorageError

@@ -20,9 +20,9 @@ from PIL import Image
 
 from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import HerculesScaleError
+from hercules_scale.reading.input_pieces import split_into_pieces
 from hercules_scale.reading.items import read_layout, read_piece
 from hercules_scale.reading.listing import list_sources
-from hercules_scale.reading.pieces import split_into_pieces
 
 EXAMPLES_EACH = 850
 N_ROWS = 12

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import InputError, SchemaError
-from hercules_scale.reading import csv_files, files, pieces
+from hercules_scale.reading import csv_files, file_rows, input_pieces
 from hercules_scale.reading import lines as lines_of
+from hercules_scale.reading.input_pieces import split_into_pieces
 from hercules_scale.reading.items import read_layout, read_piece
 from hercules_scale.reading.listing import list_sources
-from hercules_scale.reading.pieces import split_into_pieces
 from hercules_scale.storage import schemas
 
 Item = tuple[int, str | None, str]
@@ -357,8 +357,8 @@ def test_several_files_are_read_one_after_the_other(tmp_path: Path, form: str) -
 def test_source_rows_count_on_over_pieces_and_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pieces, "PIECE_ROWS", 6)
-    monkeypatch.setattr(files, "BATCH_ROWS", 2)
+    monkeypatch.setattr(input_pieces, "PIECE_ROWS", 6)
+    monkeypatch.setattr(file_rows, "BATCH_ROWS", 2)
     bad = {0, 5, 6, 11, 19}
     texts = [None if row in bad else str(row) for row in range(20)]
     pq.write_table(pa.table({"text": texts}), tmp_path / "t.parquet", row_group_size=3)

@@ -21,13 +21,13 @@ from PIL import Image
 
 from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import InputError, SchemaError
-from hercules_scale.reading import files, images
-from hercules_scale.reading.files import raw_batches, read_columns
+from hercules_scale.reading import file_rows, images
+from hercules_scale.reading.file_rows import raw_batches, read_columns
 from hercules_scale.reading.images import UnusableImageError, image_title, thumbnail
+from hercules_scale.reading.in_memory_items import write_items
+from hercules_scale.reading.input_pieces import split_into_pieces
 from hercules_scale.reading.items import read_layout, read_piece
 from hercules_scale.reading.listing import list_sources
-from hercules_scale.reading.memory import write_items
-from hercules_scale.reading.pieces import split_into_pieces
 from hercules_scale.storage.tables import column_vectors
 
 
@@ -166,10 +166,10 @@ def test_vectors_as_text_are_read(tmp_path: Path) -> None:
 def test_rows_of_npy_files_are_vectors(
     tmp_path: Path, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hercules_scale.reading import files, pieces
+    from hercules_scale.reading import file_rows, input_pieces
 
-    monkeypatch.setattr(pieces, "PIECE_ROWS", 4)
-    monkeypatch.setattr(files, "BATCH_ROWS", 3)
+    monkeypatch.setattr(input_pieces, "PIECE_ROWS", 4)
+    monkeypatch.setattr(file_rows, "BATCH_ROWS", 3)
     values = np.arange(22, dtype=dtype).reshape(11, 2)
     np.save(tmp_path / "a.npy", values)
     items, rejected = read(tmp_path)
@@ -199,7 +199,7 @@ def test_other_arrays_are_refused(
 def test_wide_rows_of_npy_files_are_read_a_few_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "BATCH_BYTES", 100)
+    monkeypatch.setattr(file_rows, "BATCH_BYTES", 100)
     np.save(tmp_path / "a.npy", np.arange(36, dtype=np.float64).reshape(9, 4))
     config = InputConfig(path=str(tmp_path / "a.npy"))
     (source,) = list_sources(config.paths)

@@ -22,9 +22,9 @@ from hercules_scale.config.file import parse_config
 from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import ConfigError, InputError, SchemaError
 from hercules_scale.reading.encodings import detect_encoding
+from hercules_scale.reading.input_pieces import split_into_pieces
 from hercules_scale.reading.items import read_layout, read_piece
 from hercules_scale.reading.listing import list_sources
-from hercules_scale.reading.pieces import split_into_pieces
 from hercules_scale.reading.survey import Survey, survey
 
 TEXTS = ["the ferry, at last", 'he said "no"', "two\nlines", "C:\\new", "Größe €5", ""]
@@ -117,7 +117,7 @@ def test_quotes_are_followed_over_blocks_of_any_size(
     cells = [text.replace(quote, quote * 2) for text in TEXTS[:5]]
     data = "text\r\n" + "".join(f"{quote}{cell}{quote}\r\n" for cell in cells)
     for size in (1, 2, 3, 7, 2**20):
-        monkeypatch.setattr("hercules_scale.reading.quotes.BLOCK_BYTES", size)
+        monkeypatch.setattr("hercules_scale.reading.csv_quotes.BLOCK_BYTES", size)
         read = Read(write(tmp_path, "t.csv", data), csv={"quote": quote, "delimiter": ","})
         assert read.texts == TEXTS[:5]
 
@@ -140,7 +140,7 @@ def test_escaped_quotes_of_spark_are_read(tmp_path: Path) -> None:
 def test_a_file_that_escapes_quotes_after_its_beginning_is_an_alarm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hercules_scale.reading.streams.HEAD_BYTES", 100)
+    monkeypatch.setattr("hercules_scale.reading.text_streams.HEAD_BYTES", 100)
     data = table_of(50) + '50,"he said \\"no\\" twice"\n'
     (alarm,) = Read(write(tmp_path, "t.csv", data), id_column="id").alarms
     assert "1 quoted fields go on after the quote that closes them, the first in line 52" in alarm
@@ -1430,7 +1430,7 @@ def test_documents_have_encodings_of_their_own_limits_and_no_other_format(tmp_pa
 def test_documents_are_read_in_pieces_of_one_folder_of_a_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hercules_scale.reading.pieces.PIECE_IMAGES", 3)
+    monkeypatch.setattr("hercules_scale.reading.input_pieces.PIECE_IMAGES", 3)
     for number in range(10):
         write(tmp_path, f"topic={number // 5}/{number}.txt", f"The ferry of {number}.")
     read = Read(tmp_path, documents=True, label_columns=["topic"])

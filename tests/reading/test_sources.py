@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from hercules_scale.errors import InputError
-from hercules_scale.reading import pieces as module
+from hercules_scale.reading import input_pieces as module
+from hercules_scale.reading.input_pieces import split_into_pieces
 from hercules_scale.reading.listing import list_sources
-from hercules_scale.reading.pieces import split_into_pieces
 from hercules_scale.reading.sources import SourceFile, changed_files, check_unchanged
 from hercules_scale.storage.store import Store
 

@@ -18,8 +18,8 @@ from hercules_scale import Hierarchy
 from hercules_scale.commands.cli import main
 from hercules_scale.errors import InputError
 from hercules_scale.pyhercules import export_model
+from hercules_scale.results.finished_run import json_numbers
 from hercules_scale.results.rows_csv import without_formulas
-from hercules_scale.results.run import json_numbers
 from hercules_scale.sanitize import printable
 from tests.results.conftest import HOSTILE, ITEMS, TITLES
 

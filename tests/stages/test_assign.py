@@ -11,13 +11,13 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from hercules_scale.clustering.assign import Float32
+from hercules_scale.clustering.nearest_centroids import Float32
 from hercules_scale.errors import InputError
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.stages import assign as stage
 from hercules_scale.stages.assign import Assigned, TargetRun, assign_items
-from hercules_scale.stages.assigner import keep_assigner
+from hercules_scale.stages.assigner_tables import keep_assigner
 from hercules_scale.stages.cluster import cluster_items
 from hercules_scale.stages.smooth import smooth_vectors
 from hercules_scale.stages.vectors import ShardTiles

@@ -10,16 +10,16 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from hercules_scale.clustering.assign import Float32, to_unit
 from hercules_scale.clustering.assigner import Assigner
 from hercules_scale.clustering.kmeans import kmeans
 from hercules_scale.clustering.levels import build_levels
 from hercules_scale.clustering.local_vectors import LocalVectors
+from hercules_scale.clustering.nearest_centroids import Float32, to_unit
 from hercules_scale.clustering.tiles import labels_of
 from hercules_scale.config.hierarchy import HierarchyConfig
 from hercules_scale.errors import InputError
 from hercules_scale.runtime.context import Shards
-from hercules_scale.stages.assigner import read_assigner, write_assigner
+from hercules_scale.stages.assigner_tables import read_assigner, write_assigner
 from hercules_scale.stages.reduce import _ScatterWork
 from hercules_scale.stages.vectors import ShardTiles, open_vectors
 from hercules_scale.storage import layout

@@ -18,7 +18,7 @@ from sklearn.metrics import (
     v_measure_score,
 )
 
-from hercules_scale.clustering.assign import Float32, Int32
+from hercules_scale.clustering.nearest_centroids import Float32, Int32
 from hercules_scale.evaluation.internal import Distance
 from hercules_scale.runtime import partial_sums
 from hercules_scale.runtime.context import Shards

@@ -10,9 +10,9 @@ import pytest
 from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import InputError
 from hercules_scale.reading import parquet
+from hercules_scale.reading.input_pieces import split_into_pieces
 from hercules_scale.reading.items import read_layout
 from hercules_scale.reading.listing import list_sources
-from hercules_scale.reading.pieces import split_into_pieces
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.stages import read, read_shards

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from hercules_scale.clustering.assign import Float32
+from hercules_scale.clustering.nearest_centroids import Float32
 from hercules_scale.clustering.smoothing import smooth
 from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.runtime.context import RunContext, Shards

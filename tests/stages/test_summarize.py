@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from hercules_scale.clustering.assign import Float32, to_unit
+from hercules_scale.clustering.nearest_centroids import Float32, to_unit
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.stages import label_items as module

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pytest
 import ray
 
-from hercules_scale.clustering.assign import Float32, Sums
+from hercules_scale.clustering.faiss_import import faiss
 from hercules_scale.clustering.levels import build_levels
-from hercules_scale.clustering.passive_faiss import faiss
+from hercules_scale.clustering.nearest_centroids import Float32, Sums
 from hercules_scale.clustering.tile_sets import TileSet
 from hercules_scale.clustering.tiles import (
     TILE_ROWS,

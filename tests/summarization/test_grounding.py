@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from hercules_scale.clustering.assign import Float32, to_unit
+from hercules_scale.clustering.nearest_centroids import Float32, to_unit
 from hercules_scale.summarization.cluster_facts import Child, ClusterFacts
 from hercules_scale.summarization.grounding import Grounding, content_stems
 from hercules_scale.summarization.keyphrases import PhraseCounts, count_phrases

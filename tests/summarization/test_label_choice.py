@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hercules_scale.clustering.assign import Float32, to_unit
+from hercules_scale.clustering.nearest_centroids import Float32, to_unit
 from hercules_scale.summarization import label_choice as module
 from hercules_scale.summarization.label_choice import (
     Items,
