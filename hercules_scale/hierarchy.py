@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hercules_scale.config.file import storage_section
 from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import InputError
+from hercules_scale.pyhercules.export_model import write_model
 from hercules_scale.results.data_frames import RunFrames, check_level
 from hercules_scale.results.explorer_process import Exploration
 from hercules_scale.results.export_file import open_destination
@@ -111,6 +112,7 @@ class Hierarchy(RunFrames):
 
         Source: HERCULES, section 3.7.
         """
+        # Ray takes seconds to load.
         from hercules_scale.jobs.evaluate import evaluate_here
 
         return evaluate_here(self._store, labels)
@@ -151,6 +153,7 @@ class Hierarchy(RunFrames):
         Raises:
             HerculesScaleError: The items cannot be read, embedded or assigned.
         """
+        # Ray takes seconds to load.
         from hercules_scale.jobs.assign_to_frame import assign_to_frame
 
         members = assign_to_frame(
@@ -219,8 +222,6 @@ class Hierarchy(RunFrames):
         Raises:
             InputError: The file exists or cannot be written, or the layout cannot hold the items.
         """
-        from hercules_scale.pyhercules.export_model import write_model
-
         if layout not in JSON_LAYOUTS:
             raise InputError(f"layout must be one of {', '.join(JSON_LAYOUTS)}, got {layout!r}")
         with open_destination(path, overwrite, self._store.options) as stream:

@@ -50,7 +50,11 @@ def test_secrets_are_left_out_of_what_is_told(
     [
         ("summaries", {"endpoint": "https://user:c4na6y@host/v1"}, "must hold no password or key"),
         ("summaries", {"endpoint": "https://host/v1?api-key=c4na6y"}, "give the key in OPENAI_API"),
-        ("input", {"path": SIGNED}, r"input\.path must hold no password, key or signature, got .*; give"),
+        (
+            "input",
+            {"path": SIGNED},
+            r"input\.path must hold no password, key or signature, got .*; give",
+        ),
         ("input", {"path": ["a.csv", "s3://ID:c4na6y@bucket/"]}, "must hold no password, key or"),
         ("output", {"path": "az://box/x?sig=c4na6y"}, r"output\.path must hold no password, key"),
     ],

@@ -22,6 +22,7 @@ from starlette.routing import Route
 from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import HerculesScaleError, InputError
 from hercules_scale.explorer import search, views
+from hercules_scale.explorer.compare import compare
 from hercules_scale.explorer.exports import BINARY, EXPORTS, write_export
 from hercules_scale.explorer.forms import fields
 from hercules_scale.explorer.request_values import (
@@ -159,9 +160,6 @@ class Explorer:
         )
 
     def _compare(self, run: ShownRun, request: Request) -> Any:
-        # scipy takes a quarter of a second to load, and the first page does not need it.
-        from hercules_scale.explorer.compare import compare
-
         number = query_number(request, "other")
         if number >= len(self.runs):
             raise InputError(f"there is no run {number}")

@@ -71,6 +71,7 @@ def kept_environment() -> Iterator[None]:
 
     The driver calls this while connected to Ray; it does nothing in a job without variables.
     """
+    # Each worker loads this module before the variables are set, so its top loads no library.
     from ray.experimental import internal_kv
 
     from hercules_scale.runtime.progress import repeating

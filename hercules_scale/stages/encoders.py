@@ -40,6 +40,7 @@ def load_item_encoder(config: EncoderConfig, storage: StorageConfig) -> TextEnco
     """
     if config.engine != "vllm":
         return load_encoder(config, storage)
+    # vLLM takes seconds to load.
     from hercules_scale.serving.vllm_encoder import VllmEncoder
 
     return VllmEncoder(
@@ -71,7 +72,7 @@ def load_encoder(
     """
     if config.engine == "openai":
         return open_endpoint(config, key)
-    # The import takes seconds.
+    # torch takes seconds to load.
     from hercules_scale.embedding.sentence_transformer import SentenceTransformerEncoder
 
     return SentenceTransformerEncoder(
@@ -100,6 +101,7 @@ def load_image_encoder(config: EncoderConfig, storage: StorageConfig) -> ImageEn
     Raises:
         ConfigError: The model cannot be loaded.
     """
+    # torch takes seconds to load.
     from hercules_scale.embedding.image import load_image_encoder
 
     return load_image_encoder(config.model, config.precision, storage)
@@ -150,6 +152,7 @@ def _identity(config: EncoderConfig) -> str:
     options = [config.model, f"{config.prompt}", f"{config.dimensions}"]
     if config.engine == "openai":
         return "\n".join(["openai", endpoint_url(config.endpoint), *options])
+    # torch takes seconds to load.
     from hercules_scale.embedding.sentence_transformer import choose_device
 
     device, precision = choose_device(config.precision)

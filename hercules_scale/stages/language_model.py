@@ -73,6 +73,7 @@ def open_model(context: RunContext, n_gpus: int) -> Iterator[Model | None]:
     if config.summaries.engine == "callable":
         yield function_model(context.functions.llm, config.summaries)
         return
+    # Ray Serve and torch take seconds to load.
     from hercules_scale.serving.vllm import serve_vllm
 
     source = local_model(

@@ -76,6 +76,7 @@ def load_vocabulary(context: RunContext) -> Vocabulary | None:
 
 
 def _embed(config: EncoderConfig, words: list[str]) -> Float32:
+    # torch takes seconds to load.
     from hercules_scale.embedding.image import SharedSpaceEncoder
 
     return SharedSpaceEncoder(config.model, config.precision).encode_texts(words)

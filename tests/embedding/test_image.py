@@ -13,6 +13,7 @@ from PIL import Image
 
 from hercules_scale.embedding.image import EfficientNetLite, SharedSpaceEncoder, load_image_encoder
 from hercules_scale.errors import ConfigError
+from hercules_scale.models.names import resolve_embedding_model
 
 
 def picture(colour: tuple[int, int, int], size: tuple[int, int] = (40, 40)) -> bytes:
@@ -90,8 +91,6 @@ def test_a_model_like_clip_embeds_images_and_texts_into_one_space(tmp_path: Path
 
 
 def test_a_model_that_reads_texts_alone_is_refused() -> None:
-    from hercules_scale.models.names import resolve_embedding_model
-
     with pytest.raises(ConfigError, match="cannot be loaded as a model that reads images"):
         load_image_encoder(resolve_embedding_model("minilm"))
     with pytest.raises(ConfigError, match=r"embedding\.model must be an alias \(effici"):

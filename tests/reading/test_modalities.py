@@ -21,7 +21,7 @@ from PIL import Image
 
 from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import InputError, SchemaError
-from hercules_scale.reading import file_rows, images
+from hercules_scale.reading import file_rows, images, input_pieces
 from hercules_scale.reading.file_rows import raw_batches, read_columns
 from hercules_scale.reading.images import UnusableImageError, image_title, thumbnail
 from hercules_scale.reading.in_memory_items import write_items
@@ -166,8 +166,6 @@ def test_vectors_as_text_are_read(tmp_path: Path) -> None:
 def test_rows_of_npy_files_are_vectors(
     tmp_path: Path, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hercules_scale.reading import file_rows, input_pieces
-
     monkeypatch.setattr(input_pieces, "PIECE_ROWS", 4)
     monkeypatch.setattr(file_rows, "BATCH_ROWS", 3)
     values = np.arange(22, dtype=dtype).reshape(11, 2)

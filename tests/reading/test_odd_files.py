@@ -22,6 +22,7 @@ from hercules_scale.config.file import parse_config
 from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import ConfigError, InputError, SchemaError
 from hercules_scale.reading.encodings import detect_encoding
+from hercules_scale.reading.images import thumbnail
 from hercules_scale.reading.input_pieces import split_into_pieces
 from hercules_scale.reading.items import read_layout, read_piece
 from hercules_scale.reading.listing import list_sources
@@ -777,8 +778,6 @@ def test_a_table_with_removed_files_is_refused(tmp_path: Path, marker: str, lake
 
 def shades(image: Image.Image, form: str = "TIFF") -> list[int]:
     """What is left of a row of shades of grey."""
-    from hercules_scale.reading.images import thumbnail
-
     data = io.BytesIO()
     image.save(data, form)
     small = Image.open(io.BytesIO(thumbnail(data.getvalue())))

@@ -11,6 +11,7 @@ import pytest
 
 from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import InputError, StorageError
+from hercules_scale.storage import lock
 from hercules_scale.storage.retries import is_transient, patiently
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import iterate_batches, write_table
@@ -137,8 +138,6 @@ def test_who_has_no_credentials_is_told_where_to_give_them(
 
 @pytest.mark.s3
 def test_a_store_that_ignores_the_condition_is_noticed(s3_server: S3Server) -> None:
-    from hercules_scale.storage import lock
-
     assert Store("s3://bucket/conditional").creates_conditionally
     proxy = FaultProxy(s3_server.port, drop_header=b"if-none-match")
     with proxy.running():
