@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hercules_scale.clustering.nearest_centroids import Float32, Int64, Scale, Sums
 from hercules_scale.clustering.tile_sets import hold_tiles
@@ -24,6 +25,8 @@ class LocalVectors:
         vectors: Shape (n, d), float32.
         weights: Number of items that each vector represents, shape (n,); by default one.
         n_gpus: Number of GPUs that this process was given.
+        original_lengths: L2 norms before vectors were scaled or shortened, shape (n,); by default
+            those of ``vectors``.
 
     Raises:
         InputError: A number is NaN or infinite (the message names the rows), or so large that sums
@@ -31,7 +34,13 @@ class LocalVectors:
             ``open_vectors``.
     """
 
-    def __init__(self, vectors: Float32, weights: Int64 | None = None, n_gpus: int = 0) -> None:
+    def __init__(
+        self,
+        vectors: Float32,
+        weights: Int64 | None = None,
+        n_gpus: int = 0,
+        original_lengths: NDArray[np.float64] | None = None,
+    ) -> None:
         check_finite(vectors, 0)
         of_items = weights is None
         if weights is None:
@@ -42,6 +51,9 @@ class LocalVectors:
             Tile(start, vectors[start : start + TILE_ROWS], weights[start : start + TILE_ROWS])
             for start in range(0, len(vectors), TILE_ROWS)
         ]
+        if original_lengths is not None:
+            for tile in tiles:
+                tile.original_lengths = original_lengths[tile.first_row :][: len(tile.vectors)]
         # Tiles on a GPU need weights of one.
         self._tiles = hold_tiles(tiles, n_gpus if (weights == 1).all() else 0)
         typical = typical_length(self._tiles.count_lengths())

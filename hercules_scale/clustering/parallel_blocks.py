@@ -47,6 +47,14 @@ def threads(n_threads: int) -> Iterator[None]:
         faiss.omp_set_num_threads(before)
 
 
+def one_product_thread() -> threadpool_limits:
+    """Use one thread in each of numpy's products within the context.
+
+    The last digits of a product depend on the number of its threads.
+    """
+    return threadpool_limits(1, "blas")
+
+
 @cache
 def _pool(n_threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n_threads, "blocks", partial(faiss.omp_set_num_threads, 1))

@@ -43,6 +43,7 @@ class Tile:
         distances: Squared L2 distances of the last assignment, shape (n,).
         bounds: Lower bounds on the L2 distances to all centroids but the own, shape (n,).
         lengths: L2 norms of the vectors, shape (n,).
+        original_lengths: L2 norms before vectors were scaled or shortened, shape (n,).
     """
 
     first_row: int
@@ -52,17 +53,26 @@ class Tile:
     distances: Float32 = field(init=False)
     bounds: NDArray[np.float64] = field(init=False)
     lengths: NDArray[np.float64] = field(init=False)
+    original_lengths: NDArray[np.float64] = field(init=False)
 
     def __post_init__(self) -> None:
         self.labels = np.full(len(self.vectors), -1, np.int32)
         self.distances = np.zeros(len(self.vectors), np.float32)
         self.bounds = np.zeros(len(self.vectors))
-        self.lengths = vector_lengths(self.vectors)
+        self.lengths = self.original_lengths = vector_lengths(self.vectors)
 
     @property
     def rows(self) -> Int64:
         """Row ids, shape (n,)."""
         return np.arange(self.first_row, self.first_row + len(self.vectors))
+
+    def original(self, rows: slice) -> NDArray[np.floating[Any]]:
+        """Return some vectors as they were before they were scaled or shortened, shape (m, d)."""
+        lengths, original = self.lengths[rows], self.original_lengths[rows]
+        if (lengths == original).all():
+            return self.vectors[rows]
+        factors = np.divide(original, lengths, out=np.ones(len(lengths)), where=lengths > 0)
+        return np.asarray(self.vectors[rows] * factors[:, None])
 
 
 def check_finite(vectors: Float32, first_row: int) -> None:
@@ -109,7 +119,7 @@ class VectorSet(Protocol):
 
         Args:
             work: The function.
-            thin: Function that shrinks the list of one worker's results before it is sent.
+            thin: Function that shrinks the list of a worker's results so far, after each tile.
         """
         ...
 

@@ -36,7 +36,7 @@ from hercules_scale.runtime.shard_tasks import ShardResult
 from hercules_scale.runtime.shards import run_once
 from hercules_scale.runtime.waiting import Room
 from hercules_scale.stages.assigner_tables import keep_assigner
-from hercules_scale.stages.cluster import Clustering, cluster_items
+from hercules_scale.stages.cluster import Clustering, cluster_items, read_reductions
 from hercules_scale.stages.describe import describe_items
 from hercules_scale.stages.embed import embed_items, embedding_tokens
 from hercules_scale.stages.encoders import open_endpoint
@@ -45,7 +45,6 @@ from hercules_scale.stages.language_model import open_encoder, open_model, probe
 from hercules_scale.stages.numeric_statistics import Statistics, measure_statistics
 from hercules_scale.stages.prompt_facts import LABELLING, cells
 from hercules_scale.stages.read import read_items
-from hercules_scale.stages.reduce import fit_pca, reduce_items
 from hercules_scale.stages.smooth import smooth_vectors
 from hercules_scale.stages.summarize import Summaries, summarize_clusters
 from hercules_scale.stages.tree_order import order_items
@@ -227,8 +226,7 @@ def _run_stages(context: RunContext, sources: list[SourceFile]) -> Results:
             context, shards, clustering, model, encode, spent, statistics
         )
     calls = [*summaries.calls, *calls]
-    pca = fit_pca(context, source)
-    reductions = reduce_items(context, source, pca)
+    pca, reductions = read_reductions(context)
     clusters = run_once(
         context,
         CLUSTERS,
@@ -258,7 +256,7 @@ def _run_stages(context: RunContext, sources: list[SourceFile]) -> Results:
         },
         "variables": {} if statistics is None else statistics.variables(),
         "smoothing": smoothing.report,
-        "pca": {"mean": pca.mean.tolist(), "components": pca.components.tolist()},
+        "pca": pca.record(),
         "clustering": clustering.report,
         "summary_status": _counts(summaries.table["summary_status"]),
         "summary_source": _counts(summaries.table["summary_source"]),
@@ -288,7 +286,7 @@ def _write_clusters(
     statistics: Statistics | None,
     pca: PCA,
 ) -> ShardResult:
-    """Write the table ``clusters`` from the results of clustering, summarising and reducing."""
+    """Write the table ``clusters`` from the results of clustering and summarising."""
     clusters = clustering.clusters
     centroids = column_vectors(clusters["centroid"])
     reduced = pca.transform(centroids)

@@ -37,8 +37,6 @@ WORDS = {
     "phrases": "Counting key phrases",
     "label_items": "Drawing items for titles",
     "summarize": "Writing titles",
-    "pca/sums": "Finding principal components",
-    "reduce": "Placing items on the map",
     "reference": "Measuring distances",
     "sort_ids": "Sorting ids",
     "owners": "Counting owners",

@@ -1,4 +1,4 @@
-"""Clusters the embeddings, and writes the memberships in the processes that hold the vectors."""
+"""Clusters the embeddings; writes memberships and reductions where the vectors are held."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from hercules_scale.clustering.cluster_scores import CurvePoint
 from hercules_scale.clustering.kmeans import KMeansResult
 from hercules_scale.clustering.levels import Level, LevelResult, Levels, build_levels
 from hercules_scale.errors import InputError
+from hercules_scale.reduction.pca import PCA
 from hercules_scale.runtime.context import RunContext
 from hercules_scale.runtime.progress import StageProgress
 from hercules_scale.runtime.resources import clustering_pool
@@ -25,6 +26,7 @@ from hercules_scale.stages.assigner_tables import CLUSTERED, write_assigner
 from hercules_scale.stages.k_plot import plot_curve
 from hercules_scale.stages.memberships import STAGE as MEMBERSHIPS
 from hercules_scale.stages.memberships import MembershipWriter, MembersSummary, merge_summaries
+from hercules_scale.stages.reduce import fit_pca
 from hercules_scale.stages.vectors import ShardTiles, open_vectors
 from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.commits import Commit, read_commits, write_commit
@@ -63,7 +65,7 @@ class Clustering:
 
 
 def cluster_items(context: RunContext, source: ShardTiles, n_gpus: int = 0) -> Clustering:
-    """Build the hierarchy of some vectors and write the table ``memberships``.
+    """Build the hierarchy of some vectors and write ``memberships`` and ``reductions``.
 
     Raises:
         InputError: There are fewer items than clusters asked for.
@@ -75,13 +77,13 @@ def cluster_items(context: RunContext, source: ShardTiles, n_gpus: int = 0) -> C
             f"hierarchy.levels asks for {asked[0]:,} clusters at level 1, but the input has "
             f"{shards.n_items:,} usable items; give at most that many"
         )
-    # Lost shards of memberships are written again with the missing ones.
+    # Lost shards are written again with the missing ones.
     written = done_shards(context, MEMBERSHIPS)
     done = done_shards(context, STAGE)
     n_levels = 1 if asked == "auto" else len(asked)
     with context.reporter.stage(STAGE, n_levels, "levels", n_levels * bool(done)) as progress:
         if not done:
-            files = {shard: commit.files[0] for shard, commit in written.items()}
+            files = {shard: commit.files for shard, commit in written.items()}
             commit = _cluster(context, source, n_gpus, progress, files)
             write_commit(context.store, STAGE, commit)
         else:
@@ -97,10 +99,21 @@ def read_clustering(context: RunContext) -> Clustering | None:
     return _read(context.store, done[0]) if done else None
 
 
+def read_reductions(context: RunContext) -> tuple[PCA, list[FileRecord]]:
+    """Return the PCA of a clustered run, and the files of the table ``reductions``, by shard."""
+    commit = read_commits(context.store, STAGE, context.fingerprint)[0]
+    return PCA.of_record(commit.info["pca"]), _files(commit, "reductions")
+
+
 def _read(store: Store, commit: Commit) -> Clustering:
-    clusters = read_table(store, CLUSTERS_FILE)
-    curve = [FileRecord(**record) for record in commit.info["curve"]]
-    return Clustering(clusters, commit.info["n_levels"], commit.files, commit.info["report"], curve)
+    clusters, info = read_table(store, CLUSTERS_FILE), commit.info
+    curve = [FileRecord(**record) for record in info["curve"]]
+    files = _files(commit, "memberships")
+    return Clustering(clusters, info["n_levels"], files, info["report"], curve)
+
+
+def _files(commit: Commit, table: str) -> list[FileRecord]:
+    return [file for file in commit.files if file.path.startswith(f"{table}/")]
 
 
 def _cluster(
@@ -108,7 +121,7 @@ def _cluster(
     source: ShardTiles,
     n_gpus: int,
     progress: StageProgress,
-    written: dict[int, FileRecord],
+    written: dict[int, list[FileRecord]],
 ) -> Commit:
     def show(number: int, result: LevelResult) -> None:
         # The number of levels is not known in advance.
@@ -137,6 +150,7 @@ def _cluster(
             context.reporter.detail(
                 f"tree refined in {rounds}; {found.tree.n_moved:,} clusters changed parent"
             )
+        pca = fit_pca(context, vectors, space)
         summaries = context.config.summaries
         pool = EXEMPLAR_POOL if summaries.exemplar_strategy == "diverse" else 1
         n_near = pool * summaries.exemplars
@@ -149,6 +163,7 @@ def _cluster(
             found.leaves,
             n_near,
             hierarchy.seed,
+            pca.moved(-space.mean.astype(np.float32)),
         )
         parts = [part for tile in vectors.map(writer, writer.thin) for part in tile]
     summary = merge_summaries([part for _, part in parts], n_near)
@@ -166,8 +181,10 @@ def _cluster(
         ],
         "report": _report(found),
         "curve": [asdict(file) for file in _write_curve(context, found.curve)],
+        "pca": pca.record(),
     }
-    return Commit(0, context.fingerprint, [file for file, _ in parts], info, kept)
+    files = [file for files, _ in parts for file in files]
+    return Commit(0, context.fingerprint, files, info, kept)
 
 
 def _describe(result: LevelResult) -> str:

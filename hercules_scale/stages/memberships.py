@@ -1,4 +1,4 @@
-"""Shards of the table ``memberships``, each written once by the process that holds its vectors.
+"""Shards of ``memberships`` and ``reductions``, each written once where its vectors are held.
 
 Each shard has a file with its summary of the clusters, so that a killed run writes only the shards
 that are left.
@@ -19,11 +19,18 @@ from hercules_scale.clustering.nearest_centroids import Float32, Int32
 from hercules_scale.clustering.parallel_blocks import map_blocks
 from hercules_scale.clustering.stateless_random import uniform
 from hercules_scale.clustering.tiles import Tile, first_of_each
+from hercules_scale.reduction.pca import PCA
 from hercules_scale.runtime.context import Shards
 from hercules_scale.storage import layout
 from hercules_scale.storage.commits import Commit, read_commit, write_commit
 from hercules_scale.storage.store import Store
-from hercules_scale.storage.tables import FileRecord, memberships_table, read_table, write_table
+from hercules_scale.storage.tables import (
+    FileRecord,
+    memberships_table,
+    read_table,
+    reductions_table,
+    write_table,
+)
 
 STAGE = "memberships"
 # An item is nearly identical to its centroid if its squared distance to it is at most this share
@@ -75,9 +82,13 @@ class MembersSummary:
             )
 
 
+Written = tuple[list[FileRecord], MembersSummary]
+"""Files of a shard, and the summary of its members."""
+
+
 @dataclass(frozen=True)
 class MembershipWriter:
-    """Writes the shards of ``memberships`` in a tile, except shards with a commit.
+    """Writes a tile's shards of ``memberships`` and ``reductions``, except shards with a commit.
 
     Attributes:
         store: Output of the run.
@@ -88,29 +99,29 @@ class MembershipWriter:
         leaves: Finest cluster of each label of a tile.
         n_exemplars: Number of nearest rows, and of random rows, that are kept for each cluster.
         seed: Seed of the run.
+        pca: Projection of the tiles' vectors.
     """
 
     store: Store
-    done: dict[int, FileRecord]
+    done: dict[int, list[FileRecord]]
     shards: Shards
     fingerprint: str
     levels: list[Level]
     leaves: Int32
     n_exemplars: int
     seed: int
+    pca: PCA
 
-    def __call__(self, tile: Tile) -> list[tuple[FileRecord, MembersSummary]]:
-        """Write the shards of a tile; return the file and the summary of each."""
+    def __call__(self, tile: Tile) -> list[Written]:
+        """Write the shards of a tile; return the files and the summary of each."""
         first = tile.first_row // self.shards.rows
 
-        def write(rows: slice) -> tuple[FileRecord, MembersSummary]:
+        def write(rows: slice) -> Written:
             return self._write(tile, first + rows.start // self.shards.rows)
 
         return map_blocks(write, len(tile.vectors), self.shards.rows)
 
-    def thin(
-        self, tiles: list[list[tuple[FileRecord, MembersSummary]]]
-    ) -> list[list[tuple[FileRecord, MembersSummary]]]:
+    def thin(self, tiles: list[list[Written]]) -> list[list[Written]]:
         """Return the same tiles, with the ranked rows of all summaries in the first one.
 
         Floating-point sums stay separate, since they depend on the order of all shards.
@@ -121,35 +132,42 @@ class MembershipWriter:
         none = [(labels[:0], rows[:0], keys[:0]) for labels, rows, keys in merged.nearest]
         others = (replace(each, nearest=none, drawn=none) for each in summaries[1:])
         thinned = chain([first], others)
-        return [[(file, next(thinned)) for file, _ in tile] for tile in tiles]
+        return [[(files, next(thinned)) for files, _ in tile] for tile in tiles]
 
-    def _write(self, tile: Tile, shard: int) -> tuple[FileRecord, MembersSummary]:
+    def _write(self, tile: Tile, shard: int) -> Written:
         path = layout.stage_file(STAGE, f"{shard:06d}.npz")
-        file = self._written(shard)
-        if file is not None:
+        files = self._written(shard)
+        if files is not None:
             summary = MembersSummary.from_bytes(self.store.read_bytes(path), len(self.levels))
-            return file, summary
+            return files, summary
         start, stop = self.shards.bounds(shard)
         part = slice(start - tile.first_row, stop - tile.first_row)
         leaves = self.leaves[tile.labels[part]]
         members = compute_memberships(tile.vectors[part], leaves, self.levels)
         ids = read_table(self.store, layout.part("embeddings", shard), ["item_id"])["item_id"]
         rows = np.arange(start, stop)
-        values = (members.labels, members.distances, members.margins)
-        table = memberships_table(rows, ids, *values)
-        file = write_table(self.store, layout.part("memberships", shard), table)
+        tables = {
+            "memberships": memberships_table(
+                rows, ids, members.labels, members.distances, members.margins
+            ),
+            "reductions": reductions_table(rows, ids, self.pca.transform(tile.original(part))),
+        }
+        files = [
+            write_table(self.store, layout.part(name, shard), table)
+            for name, table in tables.items()
+        ]
         summary = self._summarize(rows, tile.vectors[part], members)
         self.store.write_bytes(path, summary.to_bytes())
         info = {"units": stop - start}
-        write_commit(self.store, STAGE, Commit(shard, self.fingerprint, [file], info))
-        return file, summary
+        write_commit(self.store, STAGE, Commit(shard, self.fingerprint, files, info))
+        return files, summary
 
-    def _written(self, shard: int) -> FileRecord | None:
-        """Return the file of a shard that was written before, perhaps by a worker that died."""
+    def _written(self, shard: int) -> list[FileRecord] | None:
+        """Return the files of a shard that was written before, perhaps by a worker that died."""
         if shard in self.done:
             return self.done[shard]
         commit = read_commit(self.store, STAGE, shard, self.fingerprint)
-        return None if commit is None else commit.files[0]
+        return None if commit is None else commit.files
 
     def _summarize(
         self, rows: NDArray[np.int64], vectors: Float32, members: Memberships

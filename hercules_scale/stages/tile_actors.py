@@ -96,12 +96,14 @@ class TileHolder:
                 return
             self.vectors: Float32 = np.memmap(path, np.float32, "r+", shape=shape)
         self._totals: dict[int, NDArray[np.float64]] = {}
+        self._norms: dict[int, NDArray[np.float64]] = {}
         self._counts = count_lengths(np.zeros(0))
         self._held: list[Tile] | None = None
         self._far: list[Int64] | None = None
         for tile, part in self._parts():
             source.read(tile, part)
             if metric == "cosine":
+                self._norms[tile] = vector_lengths(part)
                 part[:] = to_unit(part)
             self._totals[tile] = part.sum(axis=0, dtype=np.float64)
             self._counts += count_lengths(_rough_lengths(part))
@@ -148,12 +150,16 @@ class TileHolder:
             self._held = []
             for tile, part in self._parts():
                 part -= space.mean.astype(np.float32)
-                self._held.append(Tile(self._starts[tile], part, np.ones(len(part), np.int64)))
+                held = Tile(self._starts[tile], part, np.ones(len(part), np.int64))
+                held.original_lengths = self._norms.get(tile, held.lengths)
+                self._held.append(held)
         if self._far is None and math.isfinite(space.limit):
             self._far = []
             for each in self._held:
                 far = cut_lengths(each.vectors, each.lengths, space.limit)
-                each.lengths[far] = vector_lengths(each.vectors[far])
+                if len(far):
+                    each.lengths = each.lengths.copy()
+                    each.lengths[far] = vector_lengths(each.vectors[far])
                 self._far.append(each.rows[far])
         return self._held
 
@@ -233,9 +239,12 @@ class TileActor:
         """Return the results of a function for each tile, with the tile's first row."""
         work, thin = shared
         tiles = self._at(space, scale, before).tiles
-        results = [work(tile) for tile in tiles]
-        if thin is not None:
-            results = thin(results)
+        results: list[T] = []
+        for tile in tiles:
+            results.append(work(tile))
+            if thin is not None:
+                # At once, since the results of all tiles may not fit into memory.
+                results = thin(results)
         return [(tile.first_row, result) for tile, result in zip(tiles, results, strict=False)]
 
     def machine(self) -> tuple[int, int]:

@@ -145,7 +145,8 @@ def open_vectors(
         space, _, _ = _find_space(
             lambda name, *given: [getattr(holder, name)(*given)], source.n_rows, metric
         )
-        yield LocalVectors(holder.vectors), space
+        originals = [tile.original_lengths for tile in holder.prepare(space)]
+        yield LocalVectors(holder.vectors, original_lengths=np.concatenate(originals)), space
         return
     if better and not options["num_gpus"] and source.n_rows <= LOCAL_ROWS:
         # One actor with many processors does the work, as this process would.

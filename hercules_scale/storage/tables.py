@@ -70,6 +70,14 @@ def memberships_table(
     return pa.table(columns).cast(schemas.memberships(labels.shape[1]))
 
 
+def reductions_table(
+    rows: NDArray[np.int64], ids: pa.ChunkedArray, places: NDArray[np.float32]
+) -> pa.Table:
+    """Return the table ``reductions`` of some items, with places of shape (n, c)."""
+    columns = [pa.array(rows), ids, *map(pa.array, np.ascontiguousarray(places.T))]
+    return pa.table(columns, schema=schemas.reductions(places.shape[1]))
+
+
 @dataclass(frozen=True)
 class FileRecord:
     """Record of a data file that was written completely.

@@ -102,8 +102,9 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
 
 def digest(folder: Path) -> str:
     hashed = hashlib.sha256()
-    for path in sorted(folder.glob("memberships/*.parquet")):
-        hashed.update(path.read_bytes())
+    for table in ("memberships", "reductions"):
+        for path in sorted(folder.glob(f"{table}/*.parquet")):
+            hashed.update(path.read_bytes())
     hashed.update((folder / "_work/cluster/clusters.parquet").read_bytes())
     return hashed.hexdigest()
 
@@ -155,5 +156,8 @@ def test_a_driver_killed_while_it_writes_memberships_resumes_to_the_same_bits(
     prepare(tmp_path, vectors)
     points = [["driver", "file", f"{tmp_path}/memberships/*.parquet", 1]]
     assert start(tmp_path, points=points) == -signal.SIGKILL
+    fitted = (tmp_path / "_work/commits/fit_pca/000000-000000.json").stat().st_mtime_ns
     assert start(tmp_path) == 0
+    again = (tmp_path / "_work/commits/fit_pca/000000-000000.json").stat().st_mtime_ns
+    assert again == fitted
     assert digest(tmp_path) == undisturbed[False]

@@ -37,13 +37,12 @@ POINTS: list[list[Any]] = [
     ["write", "commits/smooth_round_2", 1],
     ["write", "commits/smooth/", 1],
     ["assign", 3],
+    ["write", "commits/fit_pca/", 1],
     ["file", "_work/commits/memberships/*.json", 3],
     ["write", "commits/cluster/", 1],
     ["advance", "statistics", 2],
     ["write", "commits/summarize/000001", 1],
     ["write", "commits/summarize/000002", 1],
-    ["advance", "pca/sums", 1],
-    ["advance", "reduce", 2],
     ["write", "commits/clusters", 1],
     ["advance", "evaluate/sums", 2],
     ["write", "commits/assigner", 1],
@@ -113,12 +112,12 @@ def published(folder: Path) -> dict[str, str]:
 def committed(folder: Path) -> dict[str, int]:
     """When each commit record, and each published file that one lists, was written.
 
-    Records of the sums of the evaluation and of PCA go when these end, and so do files of the work.
+    Records of the sums of the evaluation go when it ends, and so do files of the work.
     """
     records = [
         path
         for path in folder.glob("_work/commits/**/*.json")
-        if path.parents[1].name not in ("evaluate", "pca")
+        if path.parents[1].name != "evaluate"
     ]
     listed = [
         folder / file["path"]
@@ -173,14 +172,15 @@ def test_a_driver_killed_in_every_stage_resumes_and_does_no_committed_shard_agai
 def test_workers_killed_in_embedding_and_clustering_cost_the_run_nothing(
     items: Path, forks: Forks, undisturbed: Path, tmp_path: Path
 ) -> None:
+    folder = tmp_path / "run"
     points = [
         ["worker", "advance", "number", 1],
         ["worker", "advance", "embed", 2],
         ["worker", "assign", 3],
         ["worker", "assign", 5],
-        ["worker", "advance", "reduce", 1],
+        ["worker", "file", f"{folder}/_work/commits/memberships/*.json", 2],
+        ["worker", "advance", "reference", 1],
     ]
-    folder = tmp_path / "run"
     code = forks.run("run", write_config(items, folder), points=points)
     assert code == 0, forks.log.read_text()
     assert len(re.findall(r"^killed \d+$", forks.log.read_text(), re.M)) == len(points)

@@ -217,7 +217,7 @@ def test_an_interrupted_run_redoes_only_what_has_no_commit(
     embedded = sorted((output / "_work/commits/embed").glob("*.json"))
     assert len(embedded) == 2
     embedded[1].unlink()
-    for stage in ("cluster", "phrases", "summarize", "description_embeddings", "reduce"):
+    for stage in ("cluster", "phrases", "summarize", "description_embeddings", "fit_pca"):
         for commit in (output / "_work/commits" / stage).glob("*.json"):
             commit.unlink()
     # What was half-written when the process died.

@@ -234,7 +234,7 @@ def test_committed_files_that_are_gone_or_cut_are_made_again(
     after = commit_times(output)
     # A commit has the number of its shard and that of its owner.
     again = {path.rpartition("-")[0] for path in after.keys() - before.keys()}
-    assert again == {"number/000001", "reduce/000002"}
+    assert again == {"number/000001", "memberships/000002", "cluster/000000"}
     assert all(after.get(path, written) == written for path, written in before.items())
 
 

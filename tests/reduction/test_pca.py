@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import sklearn.decomposition
@@ -5,7 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hercules_scale.reduction.pca import PCA, Scatter
+from hercules_scale.clustering.local_vectors import LocalVectors
+from hercules_scale.clustering.parallel_blocks import threads
+from hercules_scale.clustering.tile_sets import TileSet
+from hercules_scale.clustering.tiles import Tile
+from hercules_scale.reduction.pca import BLOCK_ROWS, PCA, Scatter
 
 
 def correlated(n: int, d: int) -> NDArray[np.float32]:
@@ -17,10 +23,14 @@ def correlated(n: int, d: int) -> NDArray[np.float32]:
 
 
 def fit(vectors: NDArray[np.float32], n_components: int, cuts: list[int]) -> PCA:
-    scatter = Scatter.zero(vectors.shape[1])
-    for block in np.split(vectors, cuts):
-        scatter = scatter.plus(Scatter.of(block))
-    return scatter.components(n_components)
+    held = LocalVectors(vectors)
+    held._tiles = TileSet(
+        [
+            Tile(first, part, np.ones(len(part), np.int64))
+            for first, part in zip([0, *cuts], np.split(vectors, cuts), strict=True)
+        ]
+    )
+    return Scatter.of_tiles(held, math.inf).components(n_components)
 
 
 @pytest.mark.parametrize("n_components", [2, 3])
@@ -40,11 +50,32 @@ def test_components_and_coordinates_are_those_of_scikit_learn(n_components: int)
 
 @settings(max_examples=30, deadline=None)
 @given(cuts=st.sets(st.integers(1, 199), max_size=5))
-def test_the_blocks_do_not_matter(cuts: set[int]) -> None:
+def test_the_tiles_do_not_matter(cuts: set[int]) -> None:
     vectors = correlated(200, 6)
-    whole, blocks = fit(vectors, 3, []), fit(vectors, 3, sorted(cuts))
-    np.testing.assert_allclose(blocks.components, whole.components, atol=1e-8)
-    np.testing.assert_allclose(blocks.mean, whole.mean, atol=1e-12)
+    whole, tiles = fit(vectors, 3, []), fit(vectors, 3, sorted(cuts))
+    np.testing.assert_allclose(tiles.components, whole.components, atol=1e-8)
+    np.testing.assert_allclose(tiles.mean, whole.mean, atol=1e-12)
+
+
+def test_threads_and_the_rows_beside_it_change_no_bit() -> None:
+    vectors = correlated(3 * BLOCK_ROWS + 100, 24)
+    found = []
+    for n_threads in (1, 2):
+        with threads(n_threads):
+            pca = fit(vectors, 2, [BLOCK_ROWS + 50])
+            places = pca.transform(vectors)
+        found.append([pca.mean.tobytes(), pca.components.tobytes(), places.tobytes()])
+    assert found[0] == found[1]
+    alone = [pca.transform(vectors[row : row + 1])[0] for row in range(0, len(vectors), 977)]
+    assert (np.stack(alone) == places[::977]).all()
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e9, 1e15])
+def test_the_unit_of_the_vectors_does_not_matter(scale: float) -> None:
+    vectors = correlated(300, 6)
+    plain, scaled = (fit(each, 3, [100]) for each in (vectors, vectors * np.float32(scale)))
+    np.testing.assert_allclose(scaled.components, plain.components, atol=1e-6)
+    np.testing.assert_allclose(scaled.mean, plain.mean * scale, rtol=1e-5)
 
 
 def test_a_constant_offset_changes_no_component() -> None:

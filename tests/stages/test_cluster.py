@@ -11,16 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from rich.console import Console
+from sklearn.decomposition import PCA
 
 from hercules_scale.clustering import agglomerative
 from hercules_scale.clustering.levels import Levels
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.stages import cluster as stage
-from hercules_scale.stages.cluster import Clustering, cluster_items
+from hercules_scale.stages.cluster import Clustering, cluster_items, read_reductions
 from hercules_scale.stages.memberships import MembersSummary
-from hercules_scale.stages.vectors import ShardTiles
-from hercules_scale.storage import layout
+from hercules_scale.stages.vectors import ShardTiles, read_vectors
+from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import read_table, vector_column, write_table
 from tests.conftest import resolved
@@ -149,3 +150,34 @@ def test_an_item_that_is_a_cluster_by_itself_is_not_like_another(
         if n_alike
         else []
     )
+
+
+@pytest.mark.parametrize("metric", ["squared_l2", "cosine"])
+def test_the_map_is_that_of_scikit_learn(metric: str, context: RunContext) -> None:
+    cluster(context, metric=metric)
+    pca, files = read_reductions(context)
+    assert [file.path for file in files] == [layout.part("reductions", shard) for shard in range(3)]
+    table = pa.concat_tables(read_table(context.store, file.path) for file in files)
+    assert table.schema == schemas.reductions(2)
+    assert table["row"].to_pylist() == list(range(N_ITEMS))
+    assert table["item_id"].to_pylist() == list(map(str, range(N_ITEMS)))
+    parts = (read_vectors(context.store, shard) for shard in range(3))
+    vectors = np.concatenate(list(parts)).astype(np.float64)
+    reference = PCA(2, svd_solver="full").fit(vectors)
+    signs = np.sign((pca.components * reference.components_).sum(axis=1))
+    expected = reference.transform(vectors) * signs
+    places = np.stack([table["pca_1"].to_numpy(), table["pca_2"].to_numpy()], axis=1)
+    np.testing.assert_allclose(places, expected, atol=1e-5)
+
+
+def test_a_lost_file_of_the_map_is_written_again_and_no_other(context: RunContext) -> None:
+    first = cluster(context)
+    root = Path(context.store.root)
+    written = {path: path.stat().st_mtime_ns for path in root.glob("*/part-*.parquet")}
+    lost = root / layout.part("reductions", 1)
+    data = lost.read_bytes()
+    lost.unlink()
+    assert cluster(context).files == first.files
+    assert lost.read_bytes() == data
+    again = [path for path, when in written.items() if path.stat().st_mtime_ns != when]
+    assert sorted(again) == [root / layout.part("memberships", 1), lost]

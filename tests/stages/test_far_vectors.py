@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
@@ -18,13 +17,10 @@ from hercules_scale.clustering.nearest_centroids import Float32, to_unit
 from hercules_scale.clustering.tiles import labels_of
 from hercules_scale.config.hierarchy import HierarchyConfig
 from hercules_scale.errors import InputError
-from hercules_scale.runtime.context import Shards
+from hercules_scale.reduction.pca import Scatter
 from hercules_scale.stages.assigner_tables import read_assigner, write_assigner
-from hercules_scale.stages.reduce import _ScatterWork
-from hercules_scale.stages.vectors import ShardTiles, open_vectors
-from hercules_scale.storage import layout
+from hercules_scale.stages.vectors import open_vectors
 from hercules_scale.storage.store import Store
-from hercules_scale.storage.tables import vector_column, write_table
 
 N_ROWS = 3000
 TRUTH = np.arange(N_ROWS) % 8
@@ -132,17 +128,27 @@ def test_new_items_are_shortened_as_those_of_the_run_were(tmp_path: Path) -> Non
     np.testing.assert_allclose(np.linalg.norm(inside[N_ROWS:], axis=1), space.limit, rtol=1e-6)
 
 
-def test_the_map_is_of_the_vectors_that_are_not_far_away(tmp_path: Path) -> None:
-    store, shards = Store(str(tmp_path)), Shards(N_ROWS + 1, 1024)
-    mean = planted().mean(axis=0)
-    sums = []
-    for rows in (planted(), planted(1e19)):
-        for shard in range(len(shards)):
-            table = pa.table({"embedding": vector_column(rows[slice(*shards.bounds(shard))])})
-            write_table(store, layout.part("embeddings", shard), table)
-        work = _ScatterWork(ShardTiles(store, shards, 16), mean, 1000.0)
-        sums.append(work(range(len(shards))).to_pylist())
-    assert sums[0] == sums[1]
-    assert sums[0][0]["n"] == N_ROWS
-    (empty,) = _ScatterWork(ShardTiles(store, shards, 16), mean, 0.0)(range(1)).to_pylist()
-    assert empty["n"] == 0
+def test_the_map_is_of_the_vectors_that_are_not_far_away() -> None:
+    rows = planted(1e19)
+    with open_vectors(Array(rows), "squared_l2", 1) as (vectors, space):
+        scatter = Scatter.of_tiles(vectors, space.limit)
+        (tile,) = vectors.map(lambda tile: tile)
+    assert scatter.n == N_ROWS
+    expected = Scatter.of(rows[:N_ROWS])
+    np.testing.assert_allclose(scatter.products, expected.products, atol=1e-3)
+    np.testing.assert_allclose(scatter.mean + space.mean, expected.mean, atol=1e-6)
+    # It has its own place on the map, and not that of the shortened vector.
+    assert np.linalg.norm(tile.vectors[N_ROWS]) == pytest.approx(space.limit)
+    restored = tile.original(slice(None)) + space.mean.astype(np.float32)
+    np.testing.assert_allclose(restored, rows, rtol=1e-6, atol=1e-6)
+
+
+def test_the_map_is_of_vectors_as_they_came_and_not_of_unit_length() -> None:
+    rows = planted() * np.linspace(0.1, 3, N_ROWS, dtype=np.float32)[:, None]
+    rows[7] = 0
+    with open_vectors(Array(rows), "cosine", 1) as (vectors, _):
+        scatter = Scatter.of_tiles(vectors, np.inf)
+        (tile,) = vectors.map(lambda tile: tile)
+    assert tile.lengths.max() == pytest.approx(1)
+    np.testing.assert_allclose(tile.original(slice(None)), rows, atol=1e-6)
+    np.testing.assert_allclose(scatter.products, Scatter.of(rows).products, atol=1e-3)
