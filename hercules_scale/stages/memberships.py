@@ -20,6 +20,7 @@ from hercules_scale.clustering.parallel_blocks import map_blocks
 from hercules_scale.clustering.stateless_random import uniform
 from hercules_scale.clustering.tiles import Tile, first_of_each
 from hercules_scale.reduction.pca import PCA
+from hercules_scale.reduction.scatter import BLOCK_ROWS
 from hercules_scale.runtime.context import Shards
 from hercules_scale.storage import layout
 from hercules_scale.storage.commits import Commit, read_commit, write_commit
@@ -150,7 +151,7 @@ class MembershipWriter:
             "memberships": memberships_table(
                 rows, ids, members.labels, members.distances, members.margins
             ),
-            "reductions": reductions_table(rows, ids, self.pca.transform(tile.original(part))),
+            "reductions": reductions_table(rows, ids, self._places(tile, part)),
         }
         files = [
             write_table(self.store, layout.part(name, shard), table)
@@ -161,6 +162,12 @@ class MembershipWriter:
         info = {"units": stop - start}
         write_commit(self.store, STAGE, Commit(shard, self.fingerprint, files, info))
         return files, summary
+
+    def _places(self, tile: Tile, part: slice) -> Float32:
+        """Return the coordinates of some vectors, shape (n, c)."""
+        rows = np.arange(part.start, part.stop, BLOCK_ROWS)
+        blocks = (slice(row, min(row + BLOCK_ROWS, part.stop)) for row in rows)
+        return np.concatenate([self.pca.transform(tile.original(block)) for block in blocks])
 
     def _written(self, shard: int) -> list[FileRecord] | None:
         """Return the files of a shard that was written before, perhaps by a worker that died."""

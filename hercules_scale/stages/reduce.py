@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from hercules_scale.clustering.tiles import VectorSet
-from hercules_scale.reduction.pca import PCA, Scatter
+from hercules_scale.reduction.pca import PCA
+from hercules_scale.reduction.scatter import scatter_of_tiles
 from hercules_scale.runtime.context import RunContext
 from hercules_scale.runtime.shard_tasks import ShardResult
 from hercules_scale.runtime.shards import run_once
@@ -24,7 +25,7 @@ def fit_pca(context: RunContext, vectors: VectorSet, space: Space) -> PCA:
 
     def fit() -> ShardResult:
         limit = space.limit if context.config.hierarchy.metric == "squared_l2" else math.inf
-        scatter = Scatter.of_tiles(vectors, limit)
+        scatter = scatter_of_tiles(vectors, limit)
         pca = scatter.components(context.config.reduction.components)
         return ShardResult(info=pca.moved(space.mean.astype(np.float32)).record())
 

@@ -11,7 +11,8 @@ from hercules_scale.clustering.local_vectors import LocalVectors
 from hercules_scale.clustering.parallel_blocks import threads
 from hercules_scale.clustering.tile_sets import TileSet
 from hercules_scale.clustering.tiles import Tile
-from hercules_scale.reduction.pca import BLOCK_ROWS, PCA, Scatter
+from hercules_scale.reduction.pca import PCA
+from hercules_scale.reduction.scatter import BLOCK_ROWS, scatter_of_tiles
 
 
 def correlated(n: int, d: int) -> NDArray[np.float32]:
@@ -30,7 +31,7 @@ def fit(vectors: NDArray[np.float32], n_components: int, cuts: list[int]) -> PCA
             for first, part in zip([0, *cuts], np.split(vectors, cuts), strict=True)
         ]
     )
-    return Scatter.of_tiles(held, math.inf).components(n_components)
+    return scatter_of_tiles(held, math.inf).components(n_components)
 
 
 @pytest.mark.parametrize("n_components", [2, 3])

@@ -18,6 +18,7 @@ from hercules_scale.clustering.tiles import labels_of
 from hercules_scale.config.hierarchy import HierarchyConfig
 from hercules_scale.errors import InputError
 from hercules_scale.reduction.pca import Scatter
+from hercules_scale.reduction.scatter import scatter_of_tiles
 from hercules_scale.stages.assigner_tables import read_assigner, write_assigner
 from hercules_scale.stages.vectors import open_vectors
 from hercules_scale.storage.store import Store
@@ -131,7 +132,7 @@ def test_new_items_are_shortened_as_those_of_the_run_were(tmp_path: Path) -> Non
 def test_the_map_is_of_the_vectors_that_are_not_far_away() -> None:
     rows = planted(1e19)
     with open_vectors(Array(rows), "squared_l2", 1) as (vectors, space):
-        scatter = Scatter.of_tiles(vectors, space.limit)
+        scatter = scatter_of_tiles(vectors, space.limit)
         (tile,) = vectors.map(lambda tile: tile)
     assert scatter.n == N_ROWS
     expected = Scatter.of(rows[:N_ROWS])
@@ -147,7 +148,7 @@ def test_the_map_is_of_vectors_as_they_came_and_not_of_unit_length() -> None:
     rows = planted() * np.linspace(0.1, 3, N_ROWS, dtype=np.float32)[:, None]
     rows[7] = 0
     with open_vectors(Array(rows), "cosine", 1) as (vectors, _):
-        scatter = Scatter.of_tiles(vectors, np.inf)
+        scatter = scatter_of_tiles(vectors, np.inf)
         (tile,) = vectors.map(lambda tile: tile)
     assert tile.lengths.max() == pytest.approx(1)
     np.testing.assert_allclose(tile.original(slice(None)), rows, atol=1e-6)

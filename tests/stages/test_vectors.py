@@ -30,7 +30,7 @@ from hercules_scale.clustering.tiles import (
 )
 from hercules_scale.config.hierarchy import HierarchyConfig, ResamplingConfig
 from hercules_scale.errors import InputError, StageError
-from hercules_scale.reduction.pca import Scatter
+from hercules_scale.reduction.scatter import scatter_of_tiles
 from hercules_scale.runtime.context import Shards
 from hercules_scale.stages import ray_vectors
 from hercules_scale.stages import vectors as module
@@ -76,7 +76,7 @@ def build(vectors: VectorSet) -> list[bytes]:
         arrays += [level.centroids for level in found.levels]
         arrays += [level.parents for level in found.levels if level.parents is not None]
         arrays.append(found.leaves[labels_of(vectors)])
-    arrays.append(Scatter.of_tiles(vectors, 1e6).products)
+    arrays.append(scatter_of_tiles(vectors, 1e6).products)
     return [each.tobytes() for each in arrays]
 
 
@@ -134,7 +134,7 @@ def test_vectors_far_away_are_shortened_to_the_same_bits_by_any_number_of_actors
             assert (space.n_far, space.far_rows) == (8, (5, 99, 65_541, 65_635, 196_613))
             centroids, _ = take(vectors, np.array([0, 5, 99, 1000, 70_000]))
             sums = vectors.assign(centroids)
-            near = Scatter.of_tiles(vectors, space.limit)
+            near = scatter_of_tiles(vectors, space.limit)
             assert near.n == N_ROWS - 8
             products = near.products.tobytes()
             found.append((sums.sums.tobytes(), sums.counts.tolist(), sums.objective, products))
@@ -286,7 +286,7 @@ def test_the_nearest_rows_over_actors_are_those_of_one_process(local_ray: None) 
             assert weights.tolist() == [1, 1, 1]
             vectors.assign(centroids)
             drawn = sample_rows(vectors, 300, seed=0, level=1)
-            mean = Scatter.of_tiles(vectors, np.inf).mean
+            mean = scatter_of_tiles(vectors, np.inf).mean
             # It is the mean of vectors as they came, not of unit length.
             np.testing.assert_allclose(mean, 100, atol=1)
             found.append([*nearest_rows(vectors, 40).tolist(), *drawn.tolist(), *mean.tolist()])
