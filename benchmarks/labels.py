@@ -42,6 +42,7 @@ from hercules_scale.config.file import parse_config
 from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.embedding.sentence_transformer import SentenceTransformerEncoder
 from hercules_scale.evaluation.label_quality import held_out_accuracy
+from hercules_scale.reading.items import examine
 from hercules_scale.reading.listing import list_sources
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.progress import Reporter
@@ -165,7 +166,8 @@ def prepare(name: str, options: argparse.Namespace) -> Base:
     summaries = config.summaries.model_copy(update={"exemplars": 16})
     config = config.model_copy(update={"summaries": summaries})
     context = RunContext(config, Store(str(folder)), FINGERPRINT, Reporter())
-    items = read_items(context, list_sources(config.input.paths))
+    sources = list_sources(config.input.paths)
+    items = read_items(context, sources, examine(config.input, sources))
     shards = items.shards
     _, dimension = embed_items(context, items, 0)
     smoothing = smooth_vectors(context, shards, dimension)

@@ -21,8 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hercules_scale.config.reading import InputConfig
-from hercules_scale.reading.input_pieces import split_into_pieces
-from hercules_scale.reading.items import read_layout, read_piece
+from hercules_scale.reading.items import Layout, examine, read_piece
 from hercules_scale.reading.listing import list_sources
 from hercules_scale.stages import duplicate_ids, phrase_counts
 from hercules_scale.storage import layout
@@ -42,7 +41,7 @@ def read_parquet(folder: Path) -> None:
     pq.write_table(pa.table({"text": column}), path, compression="zstd", store_schema=False)
     config = InputConfig(path=str(path))
     sources = list_sources(config.paths)
-    layout = read_layout(config, sources)
+    layout = Layout.of(examine(config, sources))
     for piece in split_into_pieces(sources):
         n_rows = sum(batch.items.num_rows for batch in read_piece(config, layout, piece))
     print(f"{path.stat().st_size} bytes, {n_rows:,} items")

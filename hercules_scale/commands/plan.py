@@ -21,13 +21,13 @@ from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.config.run import RunConfig
 from hercules_scale.config.summaries import SummariesConfig
 from hercules_scale.errors import InputError
-from hercules_scale.jobs.disk_space import check_space, count_rows
+from hercules_scale.jobs.disk_space import check_space
 from hercules_scale.jobs.preflight import check
 from hercules_scale.reading.file_rows import estimate_rows
-from hercules_scale.reading.input_pieces import split_into_pieces
-from hercules_scale.reading.items import Batch, Layout, read_layout, read_piece
+from hercules_scale.reading.items import Batch, Layout, read_piece
 from hercules_scale.reading.numbers_in_words import verbalise_rows
 from hercules_scale.reading.sources import SourceFile
+from hercules_scale.reading.survey import Survey
 from hercules_scale.runtime.machines import check_nodes, find_machines, fit
 from hercules_scale.runtime.ray_session import local_or_cluster_ray
 from hercules_scale.runtime.resources import (
@@ -83,8 +83,10 @@ def make_plan(config: RunConfig) -> str:
         HerculesScaleError: The run itself would raise it.
     """
     config, sources, taken = check(config)
-    sample = _sample(config, sources)
-    n_rows, counted = _count_rows(config, sources, sample)
+    sample = _sample(config, taken)
+    n_rows, counted = taken.n_rows if sample.n_rows is None else sample.n_rows, True
+    if n_rows is None:
+        n_rows, counted = estimate_rows(config.input, sources), False
     levels, described = _levels(config, n_rows, counted)
     if levels[0] > n_rows and counted:
         raise InputError(
@@ -192,17 +194,16 @@ def _levels(config: ResolvedConfig, n_rows: int, counted: bool) -> tuple[list[in
     )
 
 
-def _sample(config: ResolvedConfig, sources: list[SourceFile]) -> _Sample:
+def _sample(config: ResolvedConfig, taken: Survey) -> _Sample:
     """Return usable items from the beginning of the input."""
-    of_items = read_layout(config.input, sources)
+    of_items = Layout.of(taken)
     n_wanted = SAMPLE_IMAGES if of_items.columns.modality == "image" else SAMPLE_TEXTS
     parts: list[pa.Table] = []
     warnings: list[str] = []
     reasons: Counter[str] = Counter()
     n_seen = n_items = 0
-    is_small = sum(source.size_bytes for source in sources) <= SMALL_BYTES
-    whole = of_items.columns.modality != "image" and is_small
-    for batch in _batches(config, of_items, sources, warnings):
+    whole = of_items.columns.modality != "image" and taken.size_bytes <= SMALL_BYTES
+    for batch in _batches(config, taken, warnings):
         if n_items < n_wanted:
             parts.append(batch.items)
         n_seen += batch.n_rows
@@ -233,20 +234,9 @@ def _sample(config: ResolvedConfig, sources: list[SourceFile]) -> _Sample:
     return _Sample(items, words, n_seen if whole else None, dimension, warnings)
 
 
-def _batches(
-    config: ResolvedConfig, of_items: Layout, sources: list[SourceFile], warnings: list[str]
-) -> Iterator[Batch]:
-    for source in sources:
-        for piece in split_into_pieces([source]):
-            yield from read_piece(config.input, of_items, piece, warnings)
-
-
-def _count_rows(
-    config: ResolvedConfig, sources: list[SourceFile], sample: _Sample
-) -> tuple[int, bool]:
-    """Return the rows of the input, and whether they were counted, not estimated from bytes."""
-    counted = count_rows(sources) if sample.n_rows is None else sample.n_rows
-    return (estimate_rows(config.input, sources), False) if counted is None else (counted, True)
+def _batches(config: ResolvedConfig, taken: Survey, warnings: list[str]) -> Iterator[Batch]:
+    for piece in taken.pieces:
+        yield from read_piece(config.input, Layout.of(taken), piece, warnings)
 
 
 def _fixed_tokens(summaries: SummariesConfig, of_item: bool) -> int:

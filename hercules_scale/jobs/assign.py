@@ -19,6 +19,7 @@ from hercules_scale.reading.column_statistics import Moments
 from hercules_scale.reading.file_rows import read_columns
 from hercules_scale.reading.listing import list_sources
 from hercules_scale.reading.sources import SourceFile
+from hercules_scale.reading.survey import Survey
 from hercules_scale.runtime.context import NO_FUNCTIONS, Functions, RunContext
 from hercules_scale.runtime.machines import take_resources
 from hercules_scale.runtime.progress import Reporter
@@ -114,7 +115,7 @@ def assign(
         ) from None
 
     def stages(context: RunContext) -> Results:
-        return _run_stages(context, sources, finished, moments)
+        return _run_stages(context, sources, taken, finished, moments)
 
     return carry_out(resolved, sources, taken, stages, reporter, record["fingerprint"], functions)
 
@@ -193,10 +194,14 @@ def _has_label(config: RunConfig, source: SourceFile, name: str) -> bool:
 
 
 def _run_stages(
-    context: RunContext, sources: list[SourceFile], run: TargetRun, moments: Moments | None
+    context: RunContext,
+    sources: list[SourceFile],
+    taken: Survey,
+    run: TargetRun,
+    moments: Moments | None,
 ) -> Results:
     context, n_gpus = take_resources(context, sources, labels=False)
-    items = read_items(context, sources, moments)
+    items = read_items(context, sources, taken, moments)
     shards, tables = items.shards, dict(items.files)
     if context.config.describes_items:
         descriptions = describe_items(context, shards, open_model(context, n_gpus))

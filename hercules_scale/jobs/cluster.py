@@ -86,7 +86,7 @@ def run(
     resolved, sources, taken = check(config, functions)
 
     def stages(context: RunContext) -> Results:
-        return _run_stages(context, sources)
+        return _run_stages(context, sources, taken)
 
     return carry_out(resolved, sources, taken, stages, reporter, None, functions)
 
@@ -197,14 +197,14 @@ def _load_stages() -> None:
     """Do nothing; a worker imports this module for the function, and so every stage."""
 
 
-def _run_stages(context: RunContext, sources: list[SourceFile]) -> Results:
+def _run_stages(context: RunContext, sources: list[SourceFile], taken: Survey) -> Results:
     """Run every stage in order."""
     context, n_gpus = take_resources(context, sources)
     config = context.config
     with _label_encoder(context, n_gpus) as encode:
         n_cpus = int(ray.cluster_resources().get("CPU", 1))
         _load_workers(min(config.resources.n_tasks, n_cpus))
-        items = read_items(context, sources)
+        items = read_items(context, sources, taken)
         shards, files = items.shards, dict(items.files)
         calls: list[FileRecord] = []
         spent, described = (0, 0), {}

@@ -8,9 +8,8 @@ import tempfile
 
 from hercules_scale.config.run import RunConfig
 from hercules_scale.errors import InputError
-from hercules_scale.reading.columns import Columns
-from hercules_scale.reading.items import read_layout
-from hercules_scale.reading.sources import SourceFile, npy_header, parquet_file
+from hercules_scale.reading.sources import SourceFile
+from hercules_scale.reading.survey import Survey
 from hercules_scale.storage.store import Store
 
 # Dimension of the smallest models in use, assumed if only the model knows its dimension.
@@ -21,19 +20,11 @@ SHARE_OF_PLAIN_TEXT = 0.5
 PLAIN = ("csv", "jsonl", "txt", "document")
 
 
-def count_rows(sources: list[SourceFile]) -> int | None:
-    """Return the number of rows of the input; None if files would have to be read for it."""
-    if sources[0].format == "parquet":
-        return sum(int(parquet_file(source).metadata.num_rows) for source in sources)
-    if sources[0].format == "npy":
-        return sum(npy_header(source).n_rows for source in sources)
-    return len(sources) if sources[0].format in ("image", "document") else None
-
-
-def dimension_of(config: RunConfig, columns: Columns, sources: list[SourceFile]) -> int:
+def dimension_of(config: RunConfig, taken: Survey) -> int:
     """Return the dimension of vectors, or a lower bound if only the model knows it."""
+    columns = taken.columns
     if columns.modality == "embedding":
-        return read_layout(config.input, sources).dimension
+        return taken.dimension
     if columns.modality == "text" and config.embeds_by_function:
         return 1
     return len(columns.numbers) if columns.modality == "numeric" else LEAST_DIMENSION

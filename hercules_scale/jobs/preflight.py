@@ -12,7 +12,7 @@ from hercules_scale.config.run import RunConfig
 from hercules_scale.config.section import names_function
 from hercules_scale.endpoint import endpoint_url, import_openai, is_loopback
 from hercules_scale.errors import ConfigError, InputError
-from hercules_scale.jobs.disk_space import check_space, count_rows, dimension_of
+from hercules_scale.jobs.disk_space import check_space, dimension_of
 from hercules_scale.models.aliases import IMAGE_ALIASES
 from hercules_scale.models.hub import check_local
 from hercules_scale.models.names import (
@@ -21,10 +21,11 @@ from hercules_scale.models.names import (
     resolve_image_model,
 )
 from hercules_scale.reading.columns import with_columns
+from hercules_scale.reading.items import examine
 from hercules_scale.reading.listing import list_sources
 from hercules_scale.reading.redact import load_redaction
 from hercules_scale.reading.sources import SourceFile
-from hercules_scale.reading.survey import Survey, survey
+from hercules_scale.reading.survey import Survey
 from hercules_scale.runtime.context import NO_FUNCTIONS, Functions
 from hercules_scale.stages.vocabulary import read_vocabulary
 from hercules_scale.storage import layout
@@ -59,12 +60,11 @@ def check(
     check_language_model(config)
     skipped: dict[str, str] = {}
     sources = list_sources(config.input.paths, skipped, config.input.documents, config.storage)
-    n_rows = count_rows(sources)
-    taken = survey(config.input, sources, n_rows, skipped)
+    taken = examine(config.input, sources, skipped)
     resolved = ResolvedConfig.of(config, with_columns(config.input, taken.columns))
     _check_models(resolved)
     _check_output(config)
-    check_space(config, sources, n_rows, dimension_of(config, taken.columns, sources))
+    check_space(config, sources, taken.n_rows, dimension_of(config, taken))
     return resolved, sources, taken
 
 

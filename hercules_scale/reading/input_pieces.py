@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hercules_scale.reading.sources import SourceFile, npy_header, parquet_file
@@ -20,7 +21,7 @@ class Piece:
         sources: One file, or several images or documents, each with one item.
         row_groups: Row groups of a Parquet file.
         first_row: First row of the piece in its file.
-        n_rows: Number of rows if it is known beforehand, else 0.
+        n_rows: Number of rows if the file gives it, else 0.
     """
 
     sources: tuple[SourceFile, ...]
@@ -62,6 +63,14 @@ def split_into_pieces(sources: list[SourceFile]) -> list[Piece]:
     return [piece for source in sources for piece in _split(source)]
 
 
+def count_rows(pieces: Sequence[Piece]) -> int | None:
+    """Return the number of rows of the input; None if files would have to be read for it."""
+    form = pieces[0].source.format
+    if form in ("parquet", "npy"):
+        return sum(piece.n_rows for piece in pieces)
+    return sum(len(piece.sources) for piece in pieces) if form in ("image", "document") else None
+
+
 def _pieces_of_documents(sources: list[SourceFile]) -> list[Piece]:
     """Return pieces of about a thousand files each, from folders with the same partition values."""
     pieces: list[Piece] = []
@@ -92,9 +101,9 @@ def _split(source: SourceFile) -> list[Piece]:
     for index in range(metadata.num_row_groups):
         group = metadata.row_group(index)
         if groups and (rows + group.num_rows > PIECE_ROWS or size > PIECE_BYTES):
-            pieces.append(Piece((source,), tuple(groups), first_row))
+            pieces.append(Piece((source,), tuple(groups), first_row, rows))
             first_row, groups, rows, size = first_row + rows, [], 0, 0
         groups.append(index)
         rows += group.num_rows
         size += group.total_byte_size
-    return [*pieces, Piece((source,), tuple(groups), first_row)]
+    return [*pieces, Piece((source,), tuple(groups), first_row, rows)]

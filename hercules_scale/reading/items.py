@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,10 +14,10 @@ from hercules_scale.errors import SchemaError
 from hercules_scale.reading.columns import Columns, is_text, with_columns
 from hercules_scale.reading.file_rows import piece_columns, raw_batches
 from hercules_scale.reading.first_rows import named_columns
-from hercules_scale.reading.input_pieces import Piece, split_into_pieces
+from hercules_scale.reading.input_pieces import Piece, count_rows, split_into_pieces
 from hercules_scale.reading.item_content import as_text, flatten, payload, true_rows, vector_length
 from hercules_scale.reading.sources import COMPRESSED, SourceFile
-from hercules_scale.reading.survey import survey
+from hercules_scale.reading.survey import Survey, survey
 from hercules_scale.reading.text_streams import dialect_of
 from hercules_scale.storage.schemas import SCANNED_OWNERS, scanned, scanned_labels
 
@@ -48,6 +48,11 @@ class Layout:
     columns: Columns
     dimension: int = 0
 
+    @classmethod
+    def of(cls, taken: Survey) -> Layout:
+        """Return the layout of an input that was examined."""
+        return cls(taken.columns, taken.dimension)
+
     @property
     def schema(self) -> pa.Schema:
         """Columns of a scanned piece."""
@@ -56,34 +61,34 @@ class Layout:
         return scanned(columns.modality, columns.numbers, self.dimension, with_text)
 
 
-def read_layout(config: InputConfig, sources: list[SourceFile]) -> Layout:
-    """Return the layout of the items, from a sample of all files and the first rows with a vector.
+def examine(
+    config: InputConfig, sources: list[SourceFile], skipped: dict[str, str] | None = None
+) -> Survey:
+    """Return the interpretation of an input, with its pieces and the length of its vectors.
+
+    Args:
+        config: The input section.
+        sources: The files.
+        skipped: Files that are not read, with the reason.
 
     Raises:
         InputError: A file cannot be read.
         SchemaError: A column is missing, or the modality is not clear.
     """
-    columns = piece_columns(config, sources[0]) if _is_resolved(config) else None
-    columns = columns or survey(config, sources).columns
-    if columns.modality != "embedding":
-        return Layout(columns)
-    assert columns.embedding
-    for source in sources:
-        for piece in split_into_pieces([source]):
-            for raw, _ in raw_batches(piece, columns):
-                dimension = vector_length(raw.column(columns.embedding))
-                if dimension:
-                    return Layout(columns, dimension)
+    pieces = tuple(split_into_pieces(sources))
+    taken = replace(survey(config, sources, count_rows(pieces), skipped), pieces=pieces)
+    name = taken.columns.embedding
+    if taken.columns.modality != "embedding" or name is None:
+        return taken
+    for piece in pieces:
+        for raw, _ in raw_batches(piece, taken.columns):
+            dimension = vector_length(raw.column(name))
+            if dimension:
+                return replace(taken, dimension=dimension)
     raise SchemaError(
-        f"{sources[0].uri}: input.embedding_column {columns.embedding!r} holds no list of numbers; "
+        f"{sources[0].uri}: input.embedding_column {name!r} holds no list of numbers; "
         "name another column"
     )
-
-
-def _is_resolved(config: InputConfig) -> bool:
-    """Return whether the modality and the columns of the items are named."""
-    named = (config.text_column, config.image_column, config.embedding_column, config.columns)
-    return config.modality is not None and any(named)
 
 
 def read_piece(

@@ -67,7 +67,12 @@ class _Chunk:
 
 
 def parquet_batches(
-    source: SourceFile, row_groups: list[int], names: list[str], rows: int, longest: dict[str, int]
+    source: SourceFile,
+    row_groups: list[int],
+    names: list[str],
+    rows: int,
+    longest: dict[str, int],
+    metadata: pq.FileMetaData | None = None,
 ) -> Iterator[tuple[pa.Table, dict[int, str]]]:
     """Yield the rows in order, and a reason for each row with a cell that is too long (then null).
 
@@ -77,11 +82,12 @@ def parquet_batches(
         names: Columns that are read.
         rows: Largest number of rows of a batch.
         longest: Most bytes of a cell, by column; others have no limit.
+        metadata: Its footer, where it has been read.
 
     Raises:
         InputError: The file is not Parquet, or unpacks to very many times its length.
     """
-    metadata = parquet_file(source).metadata
+    metadata = metadata or parquet_file(source).metadata
     texts: set[str] = set()
     expanded = 0
     decoded_rows = rows * BATCHES_DECODED
@@ -202,8 +208,9 @@ def parquet_first_rows(source: SourceFile, cells: bool) -> FirstRows:
     wanted = [name for name, kind in kinds.items() if is_text(kind) or is_number(kind)]
     lists = [name for name, kind in kinds.items() if is_vector(kind)]
     if cells and (wanted or lists) and file.metadata.num_row_groups:
-        longest = dict.fromkeys([*wanted, *lists], LONGEST_LINE_BYTES)
-        batches = parquet_batches(source, [0], [*wanted, *lists], SNIFFED_ROWS, longest)
+        names = [*wanted, *lists]
+        longest = dict.fromkeys(names, LONGEST_LINE_BYTES)
+        batches = parquet_batches(source, [0], names, SNIFFED_ROWS, longest, file.metadata)
         for table, _ in batches:
             found.cells.update({name: plain_cells(table[name]) for name in wanted})
             for name in lists:

@@ -230,7 +230,8 @@ def parquet_file(
         return pq.ParquetFile(
             store.open_input(source.name), metadata=metadata, read_dictionary=list(as_dictionaries)
         )
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        # Names of columns may be damaged too.
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"{source.uri}: cannot be read as Parquet ({reason}); replace the file or leave it out"

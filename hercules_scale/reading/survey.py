@@ -28,6 +28,7 @@ from hercules_scale.reading.file_rows import read_first_rows
 from hercules_scale.reading.first_rows import FirstRows
 from hercules_scale.reading.guessed_roles import NUMBERS_SHARE, guess_roles, texts_of
 from hercules_scale.reading.input_alarms import alarms_of
+from hercules_scale.reading.input_pieces import Piece
 from hercules_scale.reading.lines import paragraphs_in_lines, table_in_lines
 from hercules_scale.reading.sources import SourceFile
 from hercules_scale.reading.text_streams import read_head
@@ -57,6 +58,8 @@ class Survey:
         skipped: Files that are not read, with the reason.
         alarms: Alarms about the input.
         guessed: Word that was decoded with an encoding that is a guess; else empty.
+        dimension: Length of the input's vectors; 0 for other modalities.
+        pieces: Pieces in which the input is read.
     """
 
     columns: Columns
@@ -70,6 +73,8 @@ class Survey:
     skipped: dict[str, str] = field(default_factory=dict)
     alarms: tuple[str, ...] = ()
     guessed: str = ""
+    dimension: int = 0
+    pieces: tuple[Piece, ...] = ()
 
     @property
     def lines(self) -> list[str]:

@@ -26,7 +26,7 @@ def scatter_of_tiles(vectors: VectorSet, limit: float) -> Scatter:
     are and whatever the number of threads. Each worker sends d x d numbers.
 
     Args:
-        vectors: Tiles of at least one vector whose length is at most ``limit``.
+        vectors: Tiles of vectors, at least one of them with a length of at most ``limit``.
         limit: Largest original length of a vector that counts.
     """
     # No sum of products is larger than the sum of squares.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +18,10 @@ import pyarrow.compute as pc
 
 from hercules_scale.errors import InputError
 from hercules_scale.reading.column_statistics import Moments
-from hercules_scale.reading.input_pieces import Piece, split_into_pieces
-from hercules_scale.reading.items import Layout, read_layout
+from hercules_scale.reading.input_pieces import Piece
+from hercules_scale.reading.items import Layout
 from hercules_scale.reading.sources import SourceFile, check_unchanged
+from hercules_scale.reading.survey import Survey
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.shards import Stage, run_shards
 from hercules_scale.stages.duplicate_ids import find_repeated_ids
@@ -65,13 +67,17 @@ class Items:
 
 
 def read_items(
-    context: RunContext, sources: list[SourceFile], moments: Moments | None = None
+    context: RunContext,
+    sources: list[SourceFile],
+    taken: Survey,
+    moments: Moments | None = None,
 ) -> Items:
     """Write the tables ``items``, ``labels`` and ``rejected``.
 
     Args:
         context: The run.
         sources: The input files.
+        taken: Findings about them; see ``examine``.
         moments: Moments of numeric columns, if they come from other items.
 
     Raises:
@@ -80,10 +86,9 @@ def read_items(
     """
     config, store = context.config.input, context.store
     workers = context.config.resources.n_tasks
-    pieces = split_into_pieces(sources)
-    of_items = read_layout(config, sources)
+    pieces, of_items = taken.pieces, Layout.of(taken)
     scan = Stage(SCAN, "pieces", len(pieces), workers)
-    worker = ScanWorker(store, config, of_items, tuple(pieces))
+    worker = ScanWorker(store, config, of_items, pieces)
     scanned = run_shards(context, scan, len(pieces), worker)
     check_unchanged(sources)
     accepted = np.array([commit.info["accepted"] for commit in scanned.values()], np.int64)
@@ -177,7 +182,7 @@ def listed_reasons(reasons: Counter[str], n_most: int = 20) -> str:
     return ", ".join([*listed, f"others ({n_others:,})"] if n_others else listed)
 
 
-def _check_ids(context: RunContext, pieces: list[Piece], n_items: int) -> None:
+def _check_ids(context: RunContext, pieces: Sequence[Piece], n_items: int) -> None:
     """Refuse ids that occur twice: two items of one id cannot be distinguished."""
     n_twice, examples = find_repeated_ids(context, SCANNED, len(pieces), n_items)
     if n_twice:
@@ -191,7 +196,7 @@ def _check_ids(context: RunContext, pieces: list[Piece], n_items: int) -> None:
         )
 
 
-def _places(store: Store, pieces: list[Piece], item_id: str) -> str:
+def _places(store: Store, pieces: Sequence[Piece], item_id: str) -> str:
     """Return the first two rows of the input that have an id."""
     places: list[str] = []
     for shard, piece in enumerate(pieces):

@@ -20,8 +20,7 @@ from PIL import Image
 
 from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import HerculesScaleError
-from hercules_scale.reading.input_pieces import split_into_pieces
-from hercules_scale.reading.items import read_layout, read_piece
+from hercules_scale.reading.items import Layout, examine, read_piece
 from hercules_scale.reading.listing import list_sources
 
 EXAMPLES_EACH = 850
@@ -102,7 +101,7 @@ def read_everything(path: Path) -> tuple[int, int, int]:
     """Items, rejected rows and rows of an input."""
     config = InputConfig(path=str(path))
     sources = list_sources(config.paths)
-    of_items = read_layout(config, sources)
+    of_items = Layout.of(examine(config, sources))
     n_items = n_rejected = n_rows = 0
     for piece in split_into_pieces(sources):
         for batch in read_piece(config, of_items, piece):

@@ -16,9 +16,7 @@ from scipy.sparse import csr_array, dok_array
 
 from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import InputError
-from hercules_scale.reading.in_memory_items import write_items
-from hercules_scale.reading.input_pieces import split_into_pieces
-from hercules_scale.reading.items import read_layout, read_piece
+from hercules_scale.reading.items import Layout, examine, read_piece
 from hercules_scale.reading.listing import list_sources
 
 
@@ -26,7 +24,7 @@ def read_back(data: Any, folder: Path, **options: Any) -> tuple[str, list[dict[s
     """The modality, the items and how many rows were rejected, as a run would read them."""
     path, section = write_items(data, str(folder), **options)
     config = InputConfig.model_validate({"path": path, **section})
-    of_items = read_layout(config, list_sources([path]))
+    of_items = Layout.of(examine(config, list_sources([path])))
     rows, n_rejected = [], 0
     for piece in split_into_pieces(list_sources([path])):
         for batch in read_piece(config, of_items, piece):

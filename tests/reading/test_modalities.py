@@ -24,9 +24,7 @@ from hercules_scale.errors import InputError, SchemaError
 from hercules_scale.reading import file_rows, images, input_pieces
 from hercules_scale.reading.file_rows import raw_batches, read_columns
 from hercules_scale.reading.images import UnusableImageError, image_title, thumbnail
-from hercules_scale.reading.in_memory_items import write_items
-from hercules_scale.reading.input_pieces import split_into_pieces
-from hercules_scale.reading.items import read_layout, read_piece
+from hercules_scale.reading.items import Layout, examine, read_piece
 from hercules_scale.reading.listing import list_sources
 from hercules_scale.storage.tables import column_vectors
 
@@ -35,7 +33,7 @@ def read(path: Path, **options: Any) -> tuple[pa.Table, dict[tuple[str, int], st
     """Items of an input, and the reason for each row that is none, by file and row."""
     config = InputConfig.model_validate({"path": str(path), **options})
     named = list_sources(config.paths)
-    of_items = read_layout(config, named)
+    of_items = Layout.of(examine(config, named))
     batches = [
         batch for piece in split_into_pieces(named) for batch in read_piece(config, of_items, piece)
     ]

@@ -22,9 +22,7 @@ from hercules_scale.config.file import parse_config
 from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import ConfigError, InputError, SchemaError
 from hercules_scale.reading.encodings import detect_encoding
-from hercules_scale.reading.images import thumbnail
-from hercules_scale.reading.input_pieces import split_into_pieces
-from hercules_scale.reading.items import read_layout, read_piece
+from hercules_scale.reading.items import Layout, examine, read_piece
 from hercules_scale.reading.listing import list_sources
 from hercules_scale.reading.survey import Survey, survey
 
@@ -38,7 +36,7 @@ class Read:
         config = InputConfig.model_validate({"path": str(path), **options})
         self.skipped: dict[str, str] = {}
         sources = list_sources(config.paths, self.skipped, config.documents)
-        of_items = read_layout(config, sources)
+        of_items = Layout.of(examine(config, sources))
         self.rows: list[dict[str, Any]] = []
         self.rejected: list[str] = []
         self.labels: list[dict[str, Any]] = []
@@ -984,7 +982,7 @@ def test_rows_are_numbered_as_in_the_file(tmp_path: Path) -> None:
     path = write(tmp_path, "t.csv", "\n".join(["text;n", *rows]))
     config = InputConfig(path=str(path))
     sources = list_sources(config.paths)
-    of_items = read_layout(config, sources)
+    of_items = Layout.of(examine(config, sources))
     (piece,) = split_into_pieces(sources)
     batches = list(read_piece(config, of_items, piece))
     items = pa.concat_tables(batch.items for batch in batches).to_pylist()

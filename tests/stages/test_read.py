@@ -10,8 +10,7 @@ import pytest
 from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import InputError
 from hercules_scale.reading import parquet
-from hercules_scale.reading.input_pieces import split_into_pieces
-from hercules_scale.reading.items import read_layout
+from hercules_scale.reading.items import Layout, examine
 from hercules_scale.reading.listing import list_sources
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.progress import Reporter
@@ -35,7 +34,7 @@ def test_texts_that_take_few_bytes_of_the_input_are_numbered_some_at_a_time(
     pq.write_table(pa.table({"text": column}), tmp_path / "t.parquet")
     config = InputConfig(path=str(tmp_path / "t.parquet"))
     sources = list_sources(config.paths)
-    of_items, pieces = read_layout(config, sources), tuple(split_into_pieces(sources))
+    of_items, pieces = Layout.of(examine(config, sources)), tuple(split_into_pieces(sources))
     store = Store(str(tmp_path / "out"))
     before = pa.default_memory_pool()
     pool = pa.proxy_memory_pool(before)
@@ -64,11 +63,12 @@ def test_a_file_that_is_overwritten_after_it_was_listed_is_noticed(
     path.write_text("text\na\nb\n")
     config = resolved({"input": {"path": str(path)}, "output": {"path": str(tmp_path / "run")}})
     sources = list_sources([str(path)])
+    taken = examine(config.input, sources)
     path.write_text("text\nc\nd\n")
     context = RunContext(config, Store(config.output.path), "1" * 16, Reporter())
     told = r"must not change while it is read, but the input file \S+t\.csv has changed \(ctime_ns"
     with pytest.raises(InputError, match=told):
-        read.read_items(context, sources)
+        read.read_items(context, sources, taken)
     assert not context.store.exists("items")
 
 
