@@ -405,7 +405,7 @@ def _record(
         }
         for place, name in enumerate(VARIABLES)
     }
-    names = ("read", "embed", "cluster", "summarize", "reduce", "evaluate")
+    names = ("read", "embed", "cluster", "summarize", "evaluate")
     return {
         "fingerprint": fingerprint([store.uri, made.n_items, made.sizes, made.seed]),
         "status": "finished",

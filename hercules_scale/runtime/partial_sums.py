@@ -22,6 +22,8 @@ from hercules_scale.storage.tables import read_table, write_table
 
 # Most parts of all items, so that the sums of large runs take little storage.
 MAX_PARTS = 64
+# Stage of the sums; their names come after it.
+STAGE = "evaluate"
 
 
 class PartWork(Protocol):
@@ -81,12 +83,10 @@ class GatherOnRay:
     Attributes:
         context: The run.
         shards: Shards of all items.
-        stage: Stage of the sums.
     """
 
     context: RunContext
     shards: Shards
-    stage: str = "evaluate"
 
     def __call__(self, name: str, work: PartWork) -> Iterator[pa.Table]:
         """Yield the table of each part, read when it is asked for.
@@ -96,7 +96,7 @@ class GatherOnRay:
         """
         context, shards = self.context, self.shards
         workers = context.config.resources.n_tasks
-        stage = Stage(f"{self.stage}/{name}", "items", shards.n_items, workers)
+        stage = Stage(f"{STAGE}/{name}", "items", shards.n_items, workers)
         worker = _PartWorker(context.store, shards, stage.name, work)
         commits = run_shards(context, stage, len(parts_of(shards)), worker)
         for commit in commits.values():
@@ -104,7 +104,7 @@ class GatherOnRay:
 
     def forget(self, name: str | None = None) -> None:
         """Delete the parts of one name, or all, and their commits."""
-        folder = self.stage if name is None else f"{self.stage}/{name}"
+        folder = STAGE if name is None else f"{STAGE}/{name}"
         # Commits are deleted first, since a part that has a commit is read.
         self.context.store.delete_files(f"{layout.WORK}/commits/{folder}")
         self.context.store.delete_files(f"{layout.WORK}/{folder}")

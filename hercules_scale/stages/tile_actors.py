@@ -6,6 +6,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -240,11 +241,12 @@ class TileActor:
         work, thin = shared
         tiles = self._at(space, scale, before).tiles
         results: list[T] = []
-        for tile in tiles:
-            results.append(work(tile))
-            if thin is not None:
-                # At once, since the results of all tiles may not fit into memory.
-                results = thin(results)
+        with threads(_processors_of_gpu()) if self._n_gpus else nullcontext():
+            for tile in tiles:
+                results.append(work(tile))
+                if thin is not None:
+                    # At once, since the results of all tiles may not fit into memory.
+                    results = thin(results)
         return [(tile.first_row, result) for tile, result in zip(tiles, results, strict=False)]
 
     def machine(self) -> tuple[int, int]:
@@ -267,3 +269,13 @@ class TileActor:
             self._tiles.assign(before.centroids, before.offsets, scale)
             self._last = before.number
         return self._tiles
+
+
+def _processors_of_gpu() -> int:
+    """Return the share of this machine's logical CPUs that each of its GPUs has.
+
+    Actors with a GPU reserve few CPUs, and no other stage runs beside them.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    n_gpus = next(node["Resources"].get("GPU", 1) for node in ray.nodes() if node["NodeID"] == here)
+    return max(1, int(joblib.cpu_count() / n_gpus))
