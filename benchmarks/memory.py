@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hercules_scale.config.reading import InputConfig
+from hercules_scale.reading.input_pieces import split_into_pieces
 from hercules_scale.reading.items import Layout, examine, read_piece
 from hercules_scale.reading.listing import list_sources
 from hercules_scale.stages import duplicate_ids, phrase_counts

@@ -20,6 +20,7 @@ from PIL import Image
 
 from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import HerculesScaleError
+from hercules_scale.reading.input_pieces import split_into_pieces
 from hercules_scale.reading.items import Layout, examine, read_piece
 from hercules_scale.reading.listing import list_sources
 

@@ -16,6 +16,8 @@ from scipy.sparse import csr_array, dok_array
 
 from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import InputError
+from hercules_scale.reading.in_memory_items import write_items
+from hercules_scale.reading.input_pieces import split_into_pieces
 from hercules_scale.reading.items import Layout, examine, read_piece
 from hercules_scale.reading.listing import list_sources
 

@@ -15,6 +15,7 @@ from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import InputError, SchemaError
 from hercules_scale.reading import csv_files, file_rows, input_pieces
 from hercules_scale.reading import lines as lines_of
+from hercules_scale.reading.input_pieces import split_into_pieces
 from hercules_scale.reading.items import Layout, examine, read_piece
 from hercules_scale.reading.listing import list_sources
 from hercules_scale.storage import schemas

@@ -24,6 +24,8 @@ from hercules_scale.errors import InputError, SchemaError
 from hercules_scale.reading import file_rows, images, input_pieces
 from hercules_scale.reading.file_rows import raw_batches, read_columns
 from hercules_scale.reading.images import UnusableImageError, image_title, thumbnail
+from hercules_scale.reading.in_memory_items import write_items
+from hercules_scale.reading.input_pieces import split_into_pieces
 from hercules_scale.reading.items import Layout, examine, read_piece
 from hercules_scale.reading.listing import list_sources
 from hercules_scale.storage.tables import column_vectors

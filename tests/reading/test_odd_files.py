@@ -22,6 +22,8 @@ from hercules_scale.config.file import parse_config
 from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import ConfigError, InputError, SchemaError
 from hercules_scale.reading.encodings import detect_encoding
+from hercules_scale.reading.images import thumbnail
+from hercules_scale.reading.input_pieces import split_into_pieces
 from hercules_scale.reading.items import Layout, examine, read_piece
 from hercules_scale.reading.listing import list_sources
 from hercules_scale.reading.survey import Survey, survey

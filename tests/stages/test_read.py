@@ -10,6 +10,7 @@ import pytest
 from hercules_scale.config.reading import InputConfig
 from hercules_scale.errors import InputError
 from hercules_scale.reading import parquet
+from hercules_scale.reading.input_pieces import split_into_pieces
 from hercules_scale.reading.items import Layout, examine
 from hercules_scale.reading.listing import list_sources
 from hercules_scale.runtime.context import RunContext, Shards
