@@ -41,6 +41,7 @@ from hercules_scale.reading.items import Layout
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.runtime.ray_session import local_or_cluster_ray
+from hercules_scale.stages.describe import Descriptions
 from hercules_scale.stages.embed import EmbedWorker, embed_items
 from hercules_scale.stages.read import Items
 from hercules_scale.stages.vectors import read_vectors
@@ -200,7 +201,8 @@ def time_stage(store: Store, shards: Shards, workers: int = WORKERS) -> tuple[fl
     with local_or_cluster_ray(config):
         context = RunContext(config, store, "benchmark", Reporter())
         started = time.perf_counter()
-        embed_items(context, Items(shards, {}, 0, Layout(Columns("text")), None, {}), n_gpus=0)
+        items = Items(shards, "items", {"embeddings": []}, 0, Layout(Columns("text")), None, {})
+        embed_items(context, items, Descriptions(shards, []))
         seconds = time.perf_counter() - started
     finished = [
         (shard, Path(store.path(layout.commit("embed", shard, 0))).stat().st_mtime)

@@ -23,6 +23,7 @@ from labels import LEVELS, PHRASES, configure, context_of, prepare
 from hercules_scale.runtime.ray_session import local_or_cluster_ray
 from hercules_scale.runtime.resources import label_encoder_pool
 from hercules_scale.stages.language_model import open_encoder
+from hercules_scale.stages.numeric_statistics import NO_STATISTICS
 from hercules_scale.stages.prompt_facts import cluster_facts, facts_source, labelled_files, siblings
 from hercules_scale.storage.tables import read_table
 from hercules_scale.summarization.grounding import LEAST_OF_DESCRIPTION, Grounding
@@ -58,7 +59,7 @@ def of_set(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Descriptions of a set's clusters, their own and others', with their shares."""
     base = prepare(name, options)
     context = context_of(base, options, options.model)
-    source = facts_source(context, base.shards, base.clustering, None)
+    source = facts_source(context, base.shards, base.clustering, NO_STATISTICS)
     rng = np.random.default_rng(1)
     rows = []
     pool = label_encoder_pool(context.config, 0)

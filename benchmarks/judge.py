@@ -28,9 +28,8 @@ from hercules_scale.runtime.event_loop import run_coroutine
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.runtime.ray_session import local_or_cluster_ray
 from hercules_scale.stages import judge
-from hercules_scale.stages.language_model import open_model
+from hercules_scale.stages.language_model import open_model, prompt_style
 from hercules_scale.stages.prompt_facts import ancestors, siblings
-from hercules_scale.stages.summarize import prompt_style
 from hercules_scale.storage.store import Store
 from hercules_scale.summarization.ledger import Ledger
 from hercules_scale.summarization.model_calls import Asker
@@ -70,7 +69,7 @@ async def measure(run: EvaluatedRun, judgement: judge.Judgement) -> dict[str, An
     coded = slice(shown.stop, shown.stop + judgement.n_coded)
     texts = dict(zip(rows[fit].tolist(), work.texts(rows[fit]), strict=True))
     levels: dict[str, dict[str, float]] = {}
-    with open_model(context, 0) as model:
+    with open_model(context) as model:
         assert model is not None
         style = prompt_style(context, model.tokens, clustering.n_levels)
         asker = Asker(model, work.ledger, judgement.summaries, style, stage="judge")

@@ -49,14 +49,20 @@ from hercules_scale.runtime.progress import Reporter
 from hercules_scale.runtime.ray_session import local_or_cluster_ray
 from hercules_scale.runtime.resources import label_encoder_pool
 from hercules_scale.stages.cluster import Clustering, cluster_items
+from hercules_scale.stages.describe import Descriptions
 from hercules_scale.stages.embed import embed_items
 from hercules_scale.stages.label_items import draw_label_items
-from hercules_scale.stages.language_model import open_encoder, open_model
+from hercules_scale.stages.language_model import (
+    LabelEncoder,
+    LanguageModel,
+    open_encoder,
+    open_model,
+)
+from hercules_scale.stages.numeric_statistics import NO_STATISTICS
 from hercules_scale.stages.prompt_facts import ancestors, siblings
-from hercules_scale.stages.read import read_items
+from hercules_scale.stages.read import Sources, read_items
 from hercules_scale.stages.smooth import smooth_vectors
 from hercules_scale.stages.summarize import summarize_clusters
-from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import read_tables
@@ -154,7 +160,7 @@ def context_of(base: Base, options: argparse.Namespace, way: str) -> RunContext:
 
 @contextmanager
 def model_of(base: Base, options: argparse.Namespace, way: str) -> Iterator[Model | None]:
-    with open_model(context_of(base, options, way), 0) as model:
+    with open_model(context_of(base, options, way)) as model:
         yield model
 
 
@@ -167,12 +173,10 @@ def prepare(name: str, options: argparse.Namespace) -> Base:
     config = config.model_copy(update={"summaries": summaries})
     context = RunContext(config, Store(str(folder)), FINGERPRINT, Reporter())
     sources = list_sources(config.input.paths)
-    items = read_items(context, sources, examine(config.input, sources))
-    shards = items.shards
-    _, dimension = embed_items(context, items, 0)
-    smoothing = smooth_vectors(context, shards, dimension)
-    source = ShardTiles(context.store, shards, dimension, smoothing.table)
-    base = Base(name, folder, shards, cluster_items(context, source))
+    items = read_items(context, Sources(sources, examine(config.input, sources)))
+    described = Descriptions(items.shards, items.files["items"])
+    smoothing = smooth_vectors(context, embed_items(context, items, described))
+    base = Base(name, folder, items.shards, cluster_items(context, smoothing))
     second_vectors(base, context)
     return base
 
@@ -218,8 +222,14 @@ def measure(
     began = time.monotonic()
     pool = label_encoder_pool(context.config, 0)
     with open_encoder(context.config.text_embedding, context.config.storage, pool) as encode:
-        opened = nullcontext(model)
-        summaries = summarize_clusters(context, base.shards, base.clustering, opened, encode)
+        summaries = summarize_clusters(
+            context,
+            Descriptions(base.shards, []),
+            base.clustering,
+            NO_STATISTICS,
+            LanguageModel(lambda: nullcontext(model)),
+            LabelEncoder(encode, lambda: None),
+        )
     table = summaries.table
     titles, descriptions = table["title"].to_pylist(), table["description"].to_pylist()
     texts = [f"{title}. {text}" for title, text in zip(titles, descriptions, strict=True)]

@@ -25,7 +25,9 @@ from hercules_scale.config.file import parse_config
 from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.progress import Reporter, repeating
+from hercules_scale.stages.embed import Embeddings
 from hercules_scale.stages.smooth import smooth_vectors
+from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import vector_column, write_table
@@ -63,8 +65,9 @@ def main() -> None:
         started = time.perf_counter()
         config = ResolvedConfig.of(written, written.input)
         context = RunContext(config, store, "benchmark", Reporter())
+        embeddings = Embeddings(ShardTiles(store, shards, options.dimension), [])
         with repeating(LOOK_SECONDS, memory.look):
-            report = smooth_vectors(context, shards, options.dimension).report
+            report = smooth_vectors(context, embeddings).report
         seconds = time.perf_counter() - started
         ray.shutdown()
     figures = {

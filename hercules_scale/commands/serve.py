@@ -38,11 +38,11 @@ def serve_model(config: RunConfig, port: int, reporter: Reporter | None = None) 
     reporter = reporter or Reporter()
     with local_or_cluster_ray(alone):
         store = Store(config.output.path, config.storage)
-        context, n_gpus = take_resources(RunContext(alone, store, "serve", reporter), labels=False)
+        context = take_resources(RunContext(alone, store, "serve", reporter), labels=False)
         source = local_model(
             resolve_chat_model(config.summaries.model), config.storage, with_weights=False
         )
-        room = Room(context, "serve", replica_pool(context.config.resources, n_gpus).asked)
-        with serve_endpoint(context.config, source, n_gpus, port, room.look) as url:
+        room = Room(context, "serve", replica_pool(context.config.resources, context.n_gpus).asked)
+        with serve_endpoint(context.config, source, context.n_gpus, port, room.look) as url:
             reporter.say(f"{config.summaries.model}: served at {url}")
             threading.Event().wait()

@@ -34,9 +34,11 @@ def unfinished_run(store: Store) -> tuple[Run, pa.Table] | None:
     clustered = read_commits(store, "cluster", fingerprint)
     if not clustered:
         return None
+    # Items that a model describes are written by the second of these stages.
     items = [
         file
-        for commit in read_commits(store, "number", fingerprint).values()
+        for stage in ("number", "put_descriptions")
+        for commit in read_commits(store, stage, fingerprint).values()
         for file in commit.files
         if file.path.startswith("items/")
     ]

@@ -14,27 +14,26 @@ from hercules_scale.config.trust import check_models, check_trusted
 from hercules_scale.errors import InputError, SchemaError
 from hercules_scale.jobs.cluster import carry_out
 from hercules_scale.jobs.preflight import check
-from hercules_scale.jobs.run_record import Results
-from hercules_scale.reading.column_statistics import Moments
 from hercules_scale.reading.file_rows import read_columns
 from hercules_scale.reading.listing import list_sources
 from hercules_scale.reading.sources import SourceFile
-from hercules_scale.reading.survey import Survey
 from hercules_scale.runtime.context import NO_FUNCTIONS, Functions, RunContext
 from hercules_scale.runtime.machines import take_resources
+from hercules_scale.runtime.pipeline import Pipeline, Results, run_pipeline
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.stages.assign import TargetRun, assign_items
 from hercules_scale.stages.describe import describe_items
 from hercules_scale.stages.embed import embed_items
-from hercules_scale.stages.language_model import open_model
+from hercules_scale.stages.language_model import LanguageModel, open_model
 from hercules_scale.stages.numeric_statistics import known_moments
-from hercules_scale.stages.read import read_items
+from hercules_scale.stages.read import Sources, read_items
 from hercules_scale.storage import layout
 from hercules_scale.storage.file_systems import split_uri
 from hercules_scale.storage.manifest import published_files
 from hercules_scale.storage.run_file import read_run, run_config
 from hercules_scale.storage.store import Store
 
+ASSIGNMENT: Pipeline = (read_items, describe_items, embed_items, assign_items)
 NEEDED = ("memberships", "assigner", "reference", "item_keys")
 
 
@@ -115,7 +114,11 @@ def assign(
         ) from None
 
     def stages(context: RunContext) -> Results:
-        return _run_stages(context, sources, taken, finished, moments)
+        context = take_resources(context, sources, labels=False)
+        model = LanguageModel(lambda: open_model(context))
+        return run_pipeline(
+            ASSIGNMENT, (context, Sources(sources, taken, moments), model, finished)
+        )
 
     return carry_out(resolved, sources, taken, stages, reporter, record["fingerprint"], functions)
 
@@ -191,26 +194,3 @@ def _has_label(config: RunConfig, source: SourceFile, name: str) -> bool:
     except SchemaError:
         return False
     return True
-
-
-def _run_stages(
-    context: RunContext,
-    sources: list[SourceFile],
-    taken: Survey,
-    run: TargetRun,
-    moments: Moments | None,
-) -> Results:
-    context, n_gpus = take_resources(context, sources, labels=False)
-    items = read_items(context, sources, taken, moments)
-    shards, tables = items.shards, dict(items.files)
-    if context.config.describes_items:
-        descriptions = describe_items(context, shards, open_model(context, n_gpus))
-        tables |= {"items": descriptions.items, "llm_calls": descriptions.calls}
-    tables["embeddings"], dimension = embed_items(context, items, n_gpus)
-    assigned = assign_items(context, shards, dimension, run)
-    tables |= {"memberships": assigned.memberships, "drift": [assigned.drift]}
-    return tables, {
-        "rows": {name: sum(file.rows for file in files) for name, files in tables.items()},
-        "rejected": items.reasons,
-        "assigned": {"run": run.store.uri, "items": shards.n_items, "known": assigned.n_known},
-    }

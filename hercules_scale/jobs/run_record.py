@@ -17,6 +17,7 @@ from hercules_scale.errors import ManifestMismatchError
 from hercules_scale.reading.sources import SourceFile, changed_files
 from hercules_scale.runtime.context import RunContext
 from hercules_scale.runtime.job_environment import versions_of
+from hercules_scale.runtime.pipeline import Results
 from hercules_scale.runtime.progress import StageReport
 from hercules_scale.runtime.prometheus import RunMetrics
 from hercules_scale.runtime.ray_session import local_or_cluster_ray
@@ -28,7 +29,6 @@ from hercules_scale.storage.run_file import FORMAT, read_record
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import FileRecord
 
-Results = tuple[dict[str, list[FileRecord]], dict[str, Any]]
 VERSIONS_RECORDED = ("ray", "faiss-cpu", "torch", "sentence-transformers", "pyarrow", "numpy")
 
 

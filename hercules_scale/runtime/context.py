@@ -67,12 +67,13 @@ def name_of(function: Callable[..., Any]) -> str:
 
 @dataclass(frozen=True)
 class RunContext:
-    """One run: its configuration, its output, and its reporter.
+    """One run: its configuration, its output, its reporter and its GPUs.
 
     Attributes:
         endpoint_features: Features of the endpoint of ``summaries.engine: openai``; None if there
             is no endpoint or nothing is left to ask.
         functions: The user's functions in place of models.
+        n_gpus: Number of GPUs that the run may use.
     """
 
     config: ResolvedConfig
@@ -81,6 +82,7 @@ class RunContext:
     reporter: Reporter
     endpoint_features: EndpointFeatures | None = None
     functions: Functions = NO_FUNCTIONS
+    n_gpus: int = 0
 
 
 @dataclass(frozen=True)

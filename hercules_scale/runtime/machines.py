@@ -265,7 +265,7 @@ def encoder_gib(model: str, storage: StorageConfig) -> float:
 
 def take_resources(
     context: RunContext, sources: Sequence[SourceFile] = (), labels: bool = True
-) -> tuple[RunContext, int]:
+) -> RunContext:
     """Fit a run to the machines, and check that nodes can read what it needs.
 
     Args:
@@ -274,8 +274,8 @@ def take_resources(
         labels: Whether a process embeds titles.
 
     Returns:
-        The run with the numbers that its profile leaves to the machines and with absolute folders,
-        and the number of GPUs that it may use.
+        The run with the numbers that its profile leaves to the machines, with absolute folders, and
+        with the number of GPUs that it may use.
 
     Raises:
         InputError: The machines lack resources or files that the run needs.
@@ -296,7 +296,7 @@ def take_resources(
         check_nodes(config, context.store, sources, pools)
     elif sources:
         check_models(config, [pool.key for pool in pools])
-    return replace(context, config=config), n_gpus
+    return replace(context, config=config, n_gpus=n_gpus)
 
 
 def fit(

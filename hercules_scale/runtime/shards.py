@@ -53,7 +53,6 @@ class Stage:
             shard to shard.
         threads: Shards that one process of the pool works on at a time, so that it reads and writes
             some while it computes another.
-        rewritten_by: Name of a later stage that rewrites some of this stage's files.
         here: Whether shards are worked on in this process, one after another, since the worker
             cannot be sent to others; it then raises its own exceptions.
     """
@@ -64,7 +63,6 @@ class Stage:
     workers: int
     pool: Pool | None = None
     threads: int = 1
-    rewritten_by: str = ""
     here: bool = False
 
 
@@ -83,18 +81,11 @@ def run_once(context: RunContext, name: str, work: Callable[[], ShardResult]) ->
     return commit
 
 
-def done_shards(context: RunContext, stage: str, rewritten_by: str = "") -> dict[int, Commit]:
-    """Return the intact commits of a stage; report and drop the others.
-
-    Args:
-        context: The run.
-        stage: Name of the stage.
-        rewritten_by: Name of a later stage that rewrites some of the stage's files.
-    """
-    store, run = context.store, context.fingerprint
-    commits = read_commits(store, stage, run)
-    rewritten = read_commits(store, rewritten_by, run) if commits and rewritten_by else {}
-    whole, lost = whole_commits(store, commits, rewritten)
+def done_shards(context: RunContext, stage: str) -> dict[int, Commit]:
+    """Return the intact commits of a stage; report and drop the others."""
+    store = context.store
+    commits = read_commits(store, stage, context.fingerprint)
+    whole, lost = whole_commits(store, commits)
     for shard in commits.keys() - whole.keys():
         store.delete_files(layout.commit(stage, shard, commits[shard].owner))
     if lost:
@@ -126,7 +117,7 @@ def run_shards(
         HerculesScaleError: The first problem with the input that a worker met.
         StageError: A worker failed for another reason.
     """
-    done = done_shards(context, stage.name, stage.rewritten_by)
+    done = done_shards(context, stage.name)
     todo = [shard for shard in range(n_shards) if shard not in done]
     n_left = len(todo)
     if look is not None and todo:

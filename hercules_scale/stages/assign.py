@@ -8,6 +8,7 @@ are joined in buckets, so that no process holds the keys of all items.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,14 +21,16 @@ from hercules_scale.clustering.nearest_centroids import Int64
 from hercules_scale.errors import InputError
 from hercules_scale.evaluation.drift import Distances, drift_table, level_limits
 from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.pipeline import Product
 from hercules_scale.runtime.shard_tasks import ShardResult
 from hercules_scale.runtime.shards import Stage, run_shards
 from hercules_scale.stages.assigner_tables import (
     columns_of_levels,
-    read_assigner,
     sampled_rows,
     write_keys,
 )
+from hercules_scale.stages.embed import Embeddings
+from hercules_scale.stages.stored_assigner import read_assigner
 from hercules_scale.stages.vectors import read_vectors
 from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.store import Store
@@ -73,27 +76,41 @@ class TargetRun:
 
 
 @dataclass(frozen=True)
-class Assigned:
+class Assigned(Product):
     """Result of assigning.
 
     Attributes:
+        run: Output of the run that holds the clusters.
         memberships: Files of the table ``memberships``.
         drift: File of the table ``drift``.
         n_known: Number of items that kept their memberships in the run.
     """
 
+    run: str
     memberships: list[FileRecord]
     drift: FileRecord
     n_known: int
 
+    @property
+    def tables(self) -> dict[str, list[FileRecord]]:
+        """Files of the tables ``memberships`` and ``drift``."""
+        return {"memberships": self.memberships, "drift": [self.drift]}
 
-def assign_items(context: RunContext, shards: Shards, dimension: int, run: TargetRun) -> Assigned:
+    @property
+    def record(self) -> dict[str, Any]:
+        """The run, and the numbers of all items and of those that it holds."""
+        n_items = sum(file.rows for file in self.memberships)
+        return {"assigned": {"run": self.run, "items": n_items, "known": self.n_known}}
+
+
+def assign_items(context: RunContext, embeddings: Embeddings, run: TargetRun) -> Assigned:
     """Write the tables ``memberships`` and ``drift`` of embedded items.
 
     Raises:
         InputError: The embeddings have another dimension than the run's.
     """
     store, workers = context.store, context.config.resources.n_tasks
+    shards, dimension = embeddings.vectors.shards, embeddings.vectors.dimension
     assigner = run.assigner()
     if dimension != assigner.dimension:
         raise InputError(
@@ -115,6 +132,7 @@ def assign_items(context: RunContext, shards: Shards, dimension: int, run: Targe
     parts = (Distances.from_bytes(store.read_bytes(_distances(shard))) for shard in commits)
     table = drift_table(reference, Distances.merge(parts))
     return Assigned(
+        run.store.uri,
         [file for commit in commits.values() for file in commit.files],
         write_table(store, layout.part("drift", 0), table),
         sum(commit.info["n_known"] for commit in commits.values()),

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,110 +18,69 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from hercules_scale.clustering.assigner import Assigner
-from hercules_scale.clustering.levels import Level
-from hercules_scale.clustering.nearest_centroids import Float32, Int32
 from hercules_scale.clustering.stateless_random import uniform
 from hercules_scale.evaluation.drift import SAMPLE_ITEMS, Distances, reference_table
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.partial_sums import GatherOnRay
+from hercules_scale.runtime.pipeline import Product
 from hercules_scale.runtime.shard_tasks import ShardResult
 from hercules_scale.runtime.shards import Stage, run_once, run_shards
+from hercules_scale.stages.cluster import Clustering
 from hercules_scale.stages.item_metrics import ClusteredItems, leaf_sums
+from hercules_scale.stages.smooth import Smoothing
+from hercules_scale.stages.stored_assigner import CLUSTERED, read_assigner, write_assigner
 from hercules_scale.stages.vectors import read_vectors
 from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
     FileRecord,
-    column_vectors,
     iterate_rows,
     read_schema,
     read_table,
-    vector_column,
     write_table,
 )
 
 # Columns of items that do not come from their source: the row, and texts that a model may write.
 NOT_IN_KEY = ("row", "title", "description")
 KEY_BYTES = 16
-CLUSTERED = layout.stage_file("cluster", "assigner.parquet")
 
 
-def write_assigner(store: Store, path: str, assigner: Assigner) -> FileRecord:
-    """Write an assigner as a Parquet file; see ``schemas.assigner``."""
-    limit = np.array([assigner.limit], np.float64)
-    roles = [_rows("mean", assigner.mean[None], offset=limit)]
-    roles.append(_rows("cell", assigner.cells, cluster_id=assigner.leaves, offset=assigner.offsets))
-    for number, level in enumerate(assigner.levels, start=1):
-        ids = np.arange(len(level.centroids), dtype=np.int32)
-        roles.append(
-            _rows("cluster", level.centroids, number, cluster_id=ids, parent=level.parents)
-        )
-    return write_table(store, path, pa.concat_tables(roles))
+@dataclass(frozen=True)
+class AssignerTables(Product):
+    """Tables that new items are assigned by.
 
+    Attributes:
+        files: Files of the tables ``assigner``, ``reference`` and ``item_keys``.
+        gather: Sums over items, some of which are there for later stages.
+    """
 
-def _rows(
-    role: str,
-    vectors: Float32,
-    level: int | None = None,
-    cluster_id: Int32 | None = None,
-    parent: Int32 | None = None,
-    offset: NDArray[np.floating[Any]] | None = None,
-) -> pa.Table:
-    n = len(vectors)
-    columns = {
-        "role": pa.repeat(role, n),
-        "level": pa.nulls(n) if level is None else pa.repeat(level, n),
-        "cluster_id": pa.nulls(n) if cluster_id is None else pa.array(cluster_id),
-        "parent_cluster_id": pa.nulls(n) if parent is None else pa.array(parent),
-        "offset": pa.nulls(n) if offset is None else pa.array(offset),
-        "vector": vector_column(np.ascontiguousarray(vectors)),
-    }
-    return pa.table(columns).cast(schemas.assigner(vectors.shape[1]))
+    files: dict[str, list[FileRecord]]
+    gather: GatherOnRay
 
-
-def read_assigner(store: Store, path: str, metric: str) -> Assigner:
-    """Read the output of ``write_assigner``."""
-    table = read_table(store, path)
-    roles = {
-        role: table.filter(pa.compute.equal(table["role"], role))
-        for role in ("mean", "cell", "cluster")
-    }
-    cells, clusters = roles["cell"], roles["cluster"]
-    levels = []
-    for number in range(1, pa.compute.max(clusters["level"]).as_py() + 1):
-        own = clusters.filter(pa.compute.equal(clusters["level"], number))
-        parents = own["parent_cluster_id"]
-        top = parents.null_count > 0
-        levels.append(Level(column_vectors(own["vector"]), None if top else parents.to_numpy()))
-    return Assigner(
-        metric,
-        column_vectors(roles["mean"]["vector"])[0],
-        # Earlier versions stored no limit.
-        roles["mean"]["offset"][0].as_py() or math.inf,
-        column_vectors(cells["vector"]),
-        cells["offset"].to_numpy(),
-        cells["cluster_id"].to_numpy(),
-        levels,
-    )
+    @property
+    def tables(self) -> dict[str, list[FileRecord]]:
+        """Files of the tables."""
+        return self.files
 
 
 def keep_assigner(
-    context: RunContext, shards: Shards, smoothed: bool
-) -> dict[str, list[FileRecord]]:
-    """Write the tables ``assigner``, ``reference`` and ``item_keys`` of a clustered run.
+    context: RunContext, smoothing: Smoothing, clustering: Clustering
+) -> AssignerTables:
+    """Write the tables ``assigner``, ``reference`` and ``item_keys``.
 
     Args:
         context: The run.
-        shards: Shards of the run's items.
-        smoothed: Whether smoothed vectors were clustered.
+        smoothing: Vectors that were clustered.
+        clustering: Clusters of the vectors; their assigner and memberships are read.
     """
     store, metric = context.store, context.config.hierarchy.metric
-    path = layout.part("assigner", 0)
+    path, shards = layout.part("assigner", 0), smoothing.vectors.shards
+    gather = GatherOnRay(context, shards)
 
     def write() -> ShardResult:
         assigner = read_assigner(store, CLUSTERED, metric)
-        if smoothed:
-            assigner = _assigner_of_means(context, shards, assigner)
+        if smoothing.smoothed:
+            assigner = _assigner_of_means(context, shards, assigner, gather)
         return ShardResult([write_assigner(store, path, assigner)])
 
     files = {"assigner": run_once(context, "assigner", write).files}
@@ -130,14 +88,14 @@ def keep_assigner(
     stage = Stage("reference", "items", shards.n_items, context.config.resources.n_tasks)
     seed = context.config.hierarchy.seed
     of_vectors = context.config.input.modality == "embedding"
-    measured_by = metric if smoothed else None
+    measured_by = metric if smoothing.smoothed else None
     worker = _ReferenceWorker(store, shards, assigner.sizes, seed, measured_by, of_vectors)
     commits = run_shards(context, stage, len(shards), worker)
     files["item_keys"] = [file for commit in commits.values() for file in commit.files]
     parts = (Distances.from_bytes(store.read_bytes(_reference(shard))) for shard in commits)
     table = reference_table(Distances.merge(parts))
     files["reference"] = [write_table(store, layout.part("reference", 0), table)]
-    return files
+    return AssignerTables(files, gather)
 
 
 def _reference(shard: int) -> str:
@@ -211,12 +169,14 @@ def write_keys(store: Store, shard: int, path: str, of_vectors: bool) -> FileRec
     return write_table(store, path, pa.table([keys], schemas.ITEM_KEYS))
 
 
-def _assigner_of_means(context: RunContext, shards: Shards, clustered: Assigner) -> Assigner:
+def _assigner_of_means(
+    context: RunContext, shards: Shards, clustered: Assigner, gather: GatherOnRay
+) -> Assigner:
     """Return an assigner to the means of the embeddings in each cluster of level 1."""
     leaves = np.arange(clustered.sizes[0], dtype=np.int32)
     seed = context.config.hierarchy.seed
     items = ClusteredItems(context.store, shards, clustered.dimension, (leaves,), "euclidean", seed)
-    sums = leaf_sums(items, GatherOnRay(context, shards))
+    sums = leaf_sums(items, gather)
     totals = sums.units if clustered.metric == "cosine" else sums.vectors
     parents = [level.parents for level in clustered.levels if level.parents is not None]
     return Assigner.of_means(sums.counts, totals, parents, clustered.metric)

@@ -1,4 +1,8 @@
-"""Clusters the embeddings; writes memberships and reductions where the vectors are held."""
+"""Clusters the embeddings; writes memberships and reductions where the vectors are held.
+
+Loops of k-means keep checkpoints, and shards of memberships are committed in these processes, so
+this stage keeps its own commits.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +21,18 @@ from hercules_scale.clustering.levels import Level, LevelResult, Levels, build_l
 from hercules_scale.errors import InputError
 from hercules_scale.reduction.pca import PCA
 from hercules_scale.runtime.context import RunContext
+from hercules_scale.runtime.pipeline import Product
 from hercules_scale.runtime.progress import StageProgress
 from hercules_scale.runtime.resources import clustering_pool
 from hercules_scale.runtime.shards import done_shards
 from hercules_scale.runtime.store_checkpoints import StoreCheckpoints
 from hercules_scale.runtime.waiting import Room
-from hercules_scale.stages.assigner_tables import CLUSTERED, write_assigner
 from hercules_scale.stages.k_plot import plot_curve
 from hercules_scale.stages.memberships import STAGE as MEMBERSHIPS
 from hercules_scale.stages.memberships import MembershipWriter, MembersSummary, merge_summaries
 from hercules_scale.stages.reduce import fit_pca
+from hercules_scale.stages.smooth import Smoothing
+from hercules_scale.stages.stored_assigner import CLUSTERED, write_assigner
 from hercules_scale.stages.vectors import ShardTiles, open_vectors
 from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.commits import Commit, read_commits, write_commit
@@ -40,7 +46,7 @@ CLUSTERS_FILE = layout.stage_file(STAGE, "clusters.parquet")
 
 
 @dataclass(frozen=True)
-class Clustering:
+class Clustering(Product):
     """Result of clustering.
 
     Attributes:
@@ -51,6 +57,8 @@ class Clustering:
         files: Files of the table ``memberships``, by shard.
         report: Record of the levels, for ``run.json``.
         curve: Files of the table ``k_selection``; none if the user gave the numbers of clusters.
+        reductions: Files of the table ``reductions``, by shard.
+        pca: Function from vectors to their places on the map.
     """
 
     clusters: pa.Table
@@ -58,18 +66,38 @@ class Clustering:
     files: list[FileRecord]
     report: dict[str, Any]
     curve: list[FileRecord]
+    reductions: list[FileRecord]
+    pca: PCA
+
+    @property
+    def tables(self) -> dict[str, list[FileRecord]]:
+        """Files of ``memberships`` and ``reductions``, and of ``k_selection`` if there is one."""
+        curve = {"k_selection": self.curve} if self.curve else {}
+        return {"memberships": self.files, "reductions": self.reductions, **curve}
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Numbers of clusters, the report, and the mean and components of the PCA."""
+        levels = range(1, self.n_levels + 1)
+        sizes = {str(level): self.level(level).num_rows for level in levels}
+        return {
+            "clusters_per_level": sizes,
+            "clustering": self.report,
+            "pca": self.pca.record(),
+        }
 
     def level(self, number: int) -> pa.Table:
         """Return the clusters of one level, by id."""
         return self.clusters.filter(pa.compute.equal(self.clusters["level"], number))
 
 
-def cluster_items(context: RunContext, source: ShardTiles, n_gpus: int = 0) -> Clustering:
+def cluster_items(context: RunContext, smoothing: Smoothing) -> Clustering:
     """Build the hierarchy of some vectors and write ``memberships`` and ``reductions``.
 
     Raises:
         InputError: There are fewer items than clusters asked for.
     """
+    source = smoothing.vectors
     shards = source.shards
     asked = context.config.hierarchy.levels
     if asked != "auto" and asked[0] > shards.n_items:
@@ -84,7 +112,7 @@ def cluster_items(context: RunContext, source: ShardTiles, n_gpus: int = 0) -> C
     with context.reporter.stage(STAGE, n_levels, "levels", n_levels * bool(done)) as progress:
         if not done:
             files = {shard: commit.files for shard, commit in written.items()}
-            commit = _cluster(context, source, n_gpus, progress, files)
+            commit = _cluster(context, source, progress, files)
             write_commit(context.store, STAGE, commit)
         else:
             commit = done[0]
@@ -99,17 +127,17 @@ def read_clustering(context: RunContext) -> Clustering | None:
     return _read(context.store, done[0]) if done else None
 
 
-def read_reductions(context: RunContext) -> tuple[PCA, list[FileRecord]]:
-    """Return the PCA of a clustered run, and the files of the table ``reductions``, by shard."""
-    commit = read_commits(context.store, STAGE, context.fingerprint)[0]
-    return PCA.of_record(commit.info["pca"]), _files(commit, "reductions")
-
-
 def _read(store: Store, commit: Commit) -> Clustering:
     clusters, info = read_table(store, CLUSTERS_FILE), commit.info
-    curve = [FileRecord(**record) for record in info["curve"]]
-    files = _files(commit, "memberships")
-    return Clustering(clusters, info["n_levels"], files, info["report"], curve)
+    return Clustering(
+        clusters,
+        info["n_levels"],
+        _files(commit, "memberships"),
+        info["report"],
+        [FileRecord(**record) for record in info["curve"]],
+        _files(commit, "reductions"),
+        PCA.of_record(info["pca"]),
+    )
 
 
 def _files(commit: Commit, table: str) -> list[FileRecord]:
@@ -119,7 +147,6 @@ def _files(commit: Commit, table: str) -> list[FileRecord]:
 def _cluster(
     context: RunContext,
     source: ShardTiles,
-    n_gpus: int,
     progress: StageProgress,
     written: dict[int, list[FileRecord]],
 ) -> Commit:
@@ -134,7 +161,7 @@ def _cluster(
 
     hierarchy = context.config.hierarchy
     shards = source.shards
-    actors = clustering_pool(context.config.resources, n_gpus)
+    actors = clustering_pool(context.config.resources, context.n_gpus)
     room = Room(context, STAGE, actors.asked)
     with open_vectors(
         source, hierarchy.metric, actors.least, options=actors.options, room=room

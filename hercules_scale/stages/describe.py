@@ -1,21 +1,26 @@
-"""Titles and descriptions of every item by a language model, where the user asks for them."""
+"""The table ``items``, with titles and descriptions by a language model if the user asks for them.
+
+A model's answers are kept one by one in a ledger, in one event loop for all shards, so this stage
+keeps its own commits; ``run_shards`` would ask about a whole shard again.
+"""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
 from hercules_scale.reading.redact import redacted
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.event_loop import run_coroutine
+from hercules_scale.runtime.pipeline import Product
 from hercules_scale.runtime.progress import StageProgress
 from hercules_scale.runtime.prometheus import call_recorder
 from hercules_scale.runtime.shard_tasks import ShardResult
 from hercules_scale.runtime.shards import Stage, done_shards, run_shards
-from hercules_scale.stages.read import PUT_DESCRIPTIONS
-from hercules_scale.stages.summarize import prompt_style
+from hercules_scale.stages.language_model import LanguageModel, prompt_style
+from hercules_scale.stages.read import Items
 from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.commits import Commit, read_commits, write_commit
 from hercules_scale.storage.store import Store
@@ -26,8 +31,7 @@ from hercules_scale.summarization.labeller import Labeller
 from hercules_scale.summarization.ledger import Ledger
 from hercules_scale.summarization.model_calls import Asker
 
-STAGE = "describe"
-# Table beside ``items`` until all items are described: prompts may show the texts it replaces.
+STAGE, PUT = "describe", "put_descriptions"
 DESCRIBED = "described"
 DESCRIBED_COLUMNS = ["title", "description"]
 # Among the files of ``llm_calls``, calls about items follow the calls about clusters.
@@ -35,27 +39,37 @@ FIRST_CALLS_PART = 1_000
 
 
 @dataclass(frozen=True)
-class Descriptions:
-    """Result of describing the items.
+class Descriptions(Product):
+    """Items with titles and descriptions, from their own words or by a model.
 
     Attributes:
-        items: Files of the table ``items``, now with the model's titles and descriptions.
-        calls: Files of the table ``llm_calls``.
+        shards: Shards of the items.
+        files: Files of the table ``items``.
+        calls: Files of the table ``llm_calls``; none if no model was asked.
         n_kept: Number of items that keep the title from their own text, since the model's answers
             were unusable.
         spent: Prompt and completion tokens.
     """
 
-    items: list[FileRecord]
-    calls: list[FileRecord]
-    n_kept: int
-    spent: tuple[int, int]
+    shards: Shards
+    files: list[FileRecord]
+    calls: list[FileRecord] = field(default_factory=list)
+    n_kept: int = 0
+    spent: tuple[int, int] = (0, 0)
+
+    @property
+    def tables(self) -> dict[str, list[FileRecord]]:
+        """Files of the table ``items``, and of ``llm_calls`` if a model was asked."""
+        return {"items": self.files, **({"llm_calls": self.calls} if self.calls else {})}
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Number of items that a model was asked about and that keep their own words."""
+        return {"described_items": {"not_described": self.n_kept}} if self.calls else {}
 
 
-def describe_items(
-    context: RunContext, shards: Shards, model: AbstractContextManager[Model | None]
-) -> Descriptions:
-    """Replace the titles and descriptions from the items' own words with a model's.
+def describe_items(context: RunContext, items: Items, model: LanguageModel) -> Descriptions:
+    """Write the table ``items``, with a model's titles and descriptions if they are asked for.
 
     Shards are described one by one and the items of a shard in parallel, so that memory does not
     grow with the number of items.
@@ -63,22 +77,27 @@ def describe_items(
     Raises:
         StageError: The model does not answer at all, or the budget is spent.
     """
+    shards = items.shards
+    if not context.config.describes_items:
+        return Descriptions(shards, items.files[items.table])
     done = done_shards(context, STAGE)
     todo = [shard for shard in range(len(shards)) if shard not in done]
     n_before = sum(commit.info["n_items"] for commit in done.values())
     with context.reporter.stage(STAGE, shards.n_items, "items", n_before) as progress:
         if todo:
-            with model as opened:
+            with model.open() as opened:
                 assert opened is not None
                 spent = _spent(done)
-                run_coroutine(_describe(context, opened, todo, spent, progress))
+                run_coroutine(_describe(context, items.table, opened, todo, spent, progress))
         done = read_commits(context.store, STAGE, context.fingerprint)
         n_kept = sum(commit.info["n_kept"] for commit in done.values())
         progress.note = f", {n_kept:,} keep their own words" if n_kept else ""
-    stage = Stage(PUT_DESCRIPTIONS, "items", shards.n_items, context.config.resources.n_tasks)
+    stage = Stage(PUT, "items", shards.n_items, context.config.resources.n_tasks)
     described = {shard: commit.files[0].path for shard, commit in done.items()}
-    put = run_shards(context, stage, len(shards), _PutWorker(context.store, described))
+    worker = _PutWorker(context.store, items.table, described)
+    put = run_shards(context, stage, len(shards), worker)
     return Descriptions(
+        shards,
         [commit.files[0] for commit in put.values()],
         [commit.files[1] for commit in done.values()],
         n_kept,
@@ -95,6 +114,7 @@ def _spent(commits: dict[int, Commit]) -> tuple[int, int]:
 
 async def _describe(
     context: RunContext,
+    table: str,
     model: Model,
     shards: list[int],
     spent: tuple[int, int],
@@ -110,7 +130,7 @@ async def _describe(
             seed = context.config.hierarchy.seed
             labeller = Labeller(asker, config.for_items, style, seed, lambda: progress.advance(1))
             with asker.reporting(progress):
-                commit = await _describe_shard(context, shard, labeller, ledger)
+                commit = await _describe_shard(context, table, shard, labeller, ledger)
             spent = (spent[0] + ledger.tokens[0], spent[1] + ledger.tokens[1])
             write_commit(context.store, STAGE, commit)
     finally:
@@ -118,9 +138,9 @@ async def _describe(
 
 
 async def _describe_shard(
-    context: RunContext, shard: int, labeller: Labeller, ledger: Ledger
+    context: RunContext, table: str, shard: int, labeller: Labeller, ledger: Ledger
 ) -> Commit:
-    items = read_table(context.store, layout.part("items", shard))
+    items = read_table(context.store, layout.part(table, shard))
     words = items[context.config.input.words_column].to_pylist()
     pictures: list[list[bytes]] = [[] for _ in range(items.num_rows)]
     if context.config.summaries.show_images:
@@ -152,8 +172,8 @@ async def _describe_shard(
         layout.part("llm_calls", FIRST_CALLS_PART + shard, owner),
     ]
     files = [
-        write_table(context.store, name, table)
-        for name, table in zip(names, (described, calls), strict=True)
+        write_table(context.store, name, made)
+        for name, made in zip(names, (described, calls), strict=True)
     ]
     prompt, completion = ledger.tokens
     info = {
@@ -167,21 +187,23 @@ async def _describe_shard(
 
 @dataclass(frozen=True)
 class _PutWorker:
-    """Puts the model's titles and descriptions into one shard of ``items``.
+    """Writes one shard of ``items`` with the model's titles and descriptions.
 
     Attributes:
         store: Output of the run.
+        table: Name of the table of the items without them.
         described: Files of the titles and descriptions, by shard.
     """
 
     store: Store
+    table: str
     described: dict[int, str]
 
     def __call__(self, shard: int) -> ShardResult:
-        name = layout.part("items", shard)
-        items = read_table(self.store, name)
+        items = read_table(self.store, layout.part(self.table, shard))
         described = read_table(self.store, self.described[shard])
         for column in DESCRIBED_COLUMNS:
             place = items.schema.get_field_index(column)
             items = items.set_column(place, items.schema.field(place), described[column])
-        return ShardResult([write_table(self.store, name, items)], units=items.num_rows)
+        file = write_table(self.store, layout.part("items", shard), items)
+        return ShardResult([file], units=items.num_rows)

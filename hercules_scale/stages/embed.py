@@ -16,9 +16,11 @@ from hercules_scale.errors import StageError
 from hercules_scale.reading.column_statistics import Moments
 from hercules_scale.reading.redact import redacted
 from hercules_scale.runtime.context import RunContext
+from hercules_scale.runtime.pipeline import Product
 from hercules_scale.runtime.resources import embedding_pool
 from hercules_scale.runtime.shard_tasks import ShardResult, ShardWorker
 from hercules_scale.runtime.shards import Stage, done_shards, run_shards
+from hercules_scale.stages.describe import Descriptions
 from hercules_scale.stages.encoders import (
     Embed,
     Vectors,
@@ -29,8 +31,9 @@ from hercules_scale.stages.encoders import (
     open_endpoint,
 )
 from hercules_scale.stages.read import Items
+from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage import layout, schemas
-from hercules_scale.storage.commits import Commit, read_commits
+from hercules_scale.storage.commits import Commit
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
     FileRecord,
@@ -44,6 +47,32 @@ from hercules_scale.storage.tables import (
 STAGE = "embed"
 # While a GPU encodes one shard, another is read and tokenised, and a third is written.
 GPU_THREADS = 3
+
+
+@dataclass(frozen=True)
+class Embeddings(Product):
+    """Vectors of the items.
+
+    Attributes:
+        vectors: The vectors, by tile.
+        files: Files of the table ``embeddings``.
+        tokens: Number of tokens that an endpoint has read to embed the items; None if no endpoint
+            is asked.
+    """
+
+    vectors: ShardTiles
+    files: list[FileRecord]
+    tokens: int | None = None
+
+    @property
+    def tables(self) -> dict[str, list[FileRecord]]:
+        """Files of the table ``embeddings``."""
+        return {"embeddings": self.files}
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Tokens that an endpoint has read, if one is asked."""
+        return {} if self.tokens is None else {"embedding_tokens": self.tokens}
 
 
 @dataclass(frozen=True)
@@ -210,38 +239,35 @@ def _with_vectors(items: pa.Table, vectors: Vectors) -> pa.Table:
     return items.select(["row", "item_id"]).append_column("embedding", vector_column(vectors))
 
 
-def embed_items(context: RunContext, items: Items, n_gpus: int) -> tuple[list[FileRecord], int]:
-    """Write the table ``embeddings``, unless the user brought the vectors.
-
-    Returns:
-        Its files in row order, and the vectors' dimension.
-    """
+def embed_items(context: RunContext, items: Items, described: Descriptions) -> Embeddings:
+    """Write the table ``embeddings``, unless the user brought the vectors."""
+    shards, config = described.shards, context.config
+    commits: list[Commit] = []
+    files, dimension = items.files["embeddings"], items.layout.dimension
     worker = _worker(context, items)
-    if worker is None:
-        return items.files["embeddings"], items.layout.dimension
+    if worker is not None:
+        limit = config.embedding.max_total_tokens
+        look = None if limit is None else _Budget(limit).spend
+        stage = _stage(context, shards.n_items, worker)
+        commits += run_shards(context, stage, len(shards), worker, look).values()
+        files = [file for commit in commits for file in commit.files]
+        dimension = int(commits[0].info["dimension"])
+    tokens = sum(int(commit.info.get("tokens", 0)) for commit in commits)
+    vectors = ShardTiles(context.store, shards, dimension)
+    return Embeddings(vectors, files, tokens if config.embeds_at_endpoint else None)
+
+
+def _stage(context: RunContext, n_items: int, worker: ShardWorker) -> Stage:
     if isinstance(worker, EmbedHereWorker):
-        stage = Stage(STAGE, "items", items.shards.n_items, 1, here=True)
         # The vectors of an earlier attempt give the dimension.
         for commit in done_shards(context, STAGE).values():
             worker.encoder.dimension = int(commit.info["dimension"])
-        return _embedded(context, items, stage, worker)
+        return Stage(STAGE, "items", n_items, 1, here=True)
+    resources = context.config.resources
     if isinstance(worker, StandardiseWorker):
-        stage = Stage(STAGE, "items", items.shards.n_items, context.config.resources.n_tasks)
-        return _embedded(context, items, stage, worker)
-    pool = embedding_pool(context.config.resources, n_gpus, context.config.loads_encoder)
-    threads = GPU_THREADS if pool.gpus else 1
-    stage = Stage(STAGE, "items", items.shards.n_items, pool.least, pool, threads)
-    return _embedded(context, items, stage, worker)
-
-
-def _embedded(
-    context: RunContext, items: Items, stage: Stage, worker: ShardWorker
-) -> tuple[list[FileRecord], int]:
-    limit = context.config.embedding.max_total_tokens
-    look = None if limit is None else _Budget(limit).spend
-    commits = run_shards(context, stage, len(items.shards), worker, look)
-    files = [file for commit in commits.values() for file in commit.files]
-    return files, int(next(iter(commits.values())).info["dimension"])
+        return Stage(STAGE, "items", n_items, resources.n_tasks)
+    pool = embedding_pool(resources, context.n_gpus, context.config.loads_encoder)
+    return Stage(STAGE, "items", n_items, pool.least, pool, GPU_THREADS if pool.gpus else 1)
 
 
 @dataclass
@@ -269,12 +295,6 @@ class _Budget:
                 f"{self.limit:,}; give more, and run again: it resumes",
                 stage=STAGE,
             )
-
-
-def embedding_tokens(context: RunContext) -> int:
-    """Return the number of tokens that an endpoint has read to embed the items."""
-    commits = read_commits(context.store, STAGE, context.fingerprint)
-    return sum(int(commit.info.get("tokens", 0)) for commit in commits.values())
 
 
 def _worker(context: RunContext, items: Items) -> ShardWorker | None:

@@ -21,8 +21,10 @@ from hercules_scale.evaluation.label_quality import (
 )
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.partial_sums import Gather, GatherOnRay
+from hercules_scale.runtime.pipeline import Product
 from hercules_scale.runtime.shard_tasks import ShardResult
 from hercules_scale.runtime.shards import run_once
+from hercules_scale.stages.assigner_tables import AssignerTables
 from hercules_scale.stages.cluster import Clustering
 from hercules_scale.stages.ground_truth import Truth, external_figures
 from hercules_scale.stages.item_metrics import ClusteredItems, item_metrics
@@ -36,32 +38,49 @@ STAGE = "evaluations"
 Row = dict[str, object]
 
 
+@dataclass(frozen=True)
+class Evaluations(Product):
+    """Metrics of the clusters.
+
+    Attributes:
+        files: Files of the table ``evaluations``.
+    """
+
+    files: list[FileRecord]
+
+    @property
+    def tables(self) -> dict[str, list[FileRecord]]:
+        """Files of the table ``evaluations``."""
+        return {"evaluations": self.files}
+
+
 def evaluate_levels(
-    context: RunContext, shards: Shards, clustering: Clustering, summaries: Summaries
-) -> FileRecord:
-    """Write the table ``evaluations``; it is empty if the configuration asks for no metrics."""
-    gather = GatherOnRay(context, shards)
-    commit = run_once(
-        context, STAGE, lambda: _evaluate(context, shards, clustering, summaries, gather)
-    )
+    context: RunContext, clustering: Clustering, summaries: Summaries, assigning: AssignerTables
+) -> Evaluations:
+    """Write the table ``evaluations``; it is empty if the configuration asks for no metrics.
+
+    Args:
+        context: The run.
+        clustering: Clusters of the run.
+        summaries: Their titles and descriptions.
+        assigning: Tables that new items are assigned by; the sums made for them are used again.
+    """
+    gather = assigning.gather
+    commit = run_once(context, STAGE, lambda: _evaluate(context, clustering, summaries, gather))
     for column in commit.info["without_labels"]:
         context.reporter.alarm(f"input.label_columns {column!r} holds no value; nothing to measure")
     # The partial sums are deleted only now, since a killed run resumes with them.
     gather.forget()
-    return commit.files[0]
+    return Evaluations(commit.files)
 
 
 def _evaluate(
-    context: RunContext,
-    shards: Shards,
-    clustering: Clustering,
-    summaries: Summaries,
-    gather: GatherOnRay,
+    context: RunContext, clustering: Clustering, summaries: Summaries, gather: GatherOnRay
 ) -> ShardResult:
     rows: list[Row] = []
     without: list[str] = []
     if context.config.evaluation.metrics == "all":
-        items = clustered_items(context.store, context.config, shards, clustering)
+        items = clustered_items(context.store, context.config, gather.shards, clustering)
         truth = StoredTruth(context.store, tuple(context.config.input.label_columns))
         rows += measure_items(items, gather)
         rows += measure_summaries(clustering, summaries)

@@ -26,9 +26,8 @@ from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.event_loop import run_coroutine
 from hercules_scale.runtime.machines import take_resources
 from hercules_scale.stages.cluster import Clustering
-from hercules_scale.stages.language_model import open_model, probe_endpoint
+from hercules_scale.stages.language_model import open_model, probe_endpoint, prompt_style
 from hercules_scale.stages.prompt_facts import ancestors, cells, siblings
-from hercules_scale.stages.summarize import prompt_style
 from hercules_scale.stages.withheld_clusters import withheld_reasons
 from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.tables import FileRecord, write_table
@@ -127,11 +126,11 @@ def judge_clusters(
     """
     summaries = judgement.summaries
     config = context.config.model_copy(update={"summaries": summaries})
-    context, n_gpus = take_resources(replace(context, config=config))
+    context = take_resources(replace(context, config=config))
     if summaries.engine == "openai":
         context = probe_endpoint(context)
     work = Work(context, shards, clustering, judgement, Ledger(context.store, STAGE))
-    with open_model(context, n_gpus) as model:
+    with open_model(context) as model:
         assert model is not None
         style = prompt_style(context, model.tokens, clustering.n_levels)
         asker = Asker(model, work.ledger, summaries, style, stage=STAGE)

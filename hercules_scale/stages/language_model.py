@@ -1,11 +1,11 @@
-"""The language model and the encoder of labels, opened for a run."""
+"""The language model, the style of its prompts, and the encoder of labels, opened for a run."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,28 +14,60 @@ import ray
 from hercules_scale.clustering.nearest_centroids import Float32, to_unit
 from hercules_scale.config.resolved import EncoderConfig
 from hercules_scale.config.resources import StorageConfig
+from hercules_scale.config.section import names_function
 from hercules_scale.endpoint import endpoint_key
 from hercules_scale.errors import StageError
 from hercules_scale.models.names import resolve_chat_model
 from hercules_scale.runtime.context import RunContext
 from hercules_scale.runtime.event_loop import run_coroutine
-from hercules_scale.runtime.resources import Pool, replica_pool
+from hercules_scale.runtime.machines import label_encoder_gib
+from hercules_scale.runtime.resources import Pool, label_encoder_pool, replica_pool
 from hercules_scale.runtime.waiting import DEATHS, POLL_SECONDS, Room, is_placed, still_waiting
 from hercules_scale.stages.encoders import load_encoder
-from hercules_scale.stages.prompt_facts import LABELLING
 from hercules_scale.storage.stored_models import local_model
 from hercules_scale.summarization import clients
 from hercules_scale.summarization.chat import Model
 from hercules_scale.summarization.clients import OpenAIClient
 from hercules_scale.summarization.endpoint_features import EndpointFeatures
 from hercules_scale.summarization.function import function_model
-from hercules_scale.summarization.tokens import EstimatedTokens
+from hercules_scale.summarization.prompts import PromptStyle
+from hercules_scale.summarization.tokens import EstimatedTokens, Tokens
 
+# The stage that gives clusters their titles.
+LABELLING = "summarize"
+# Plural nouns for items by modality, as prompts name them.
+KINDS = {"text": "texts", "image": "images", "numeric": "rows of numbers", "embedding": "items"}
 # Niceness of the label encoder.
 NICE = 10
 
 
 Encode = Callable[[list[str]], Float32]
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """Way to the language model of a run.
+
+    Attributes:
+        open: Function that provides the model, ready to answer, or None if the run asks no model;
+            see ``open_model``. It is called only if there are questions.
+    """
+
+    open: Callable[[], AbstractContextManager[Model | None]]
+
+
+@dataclass(frozen=True)
+class LabelEncoder:
+    """Encoder of labels.
+
+    Attributes:
+        encode: Function from texts to unit vectors, shape (n, d).
+        close: Function that ends the encoder's process, so that others can have its resources; it
+            may be called again.
+    """
+
+    encode: Encode
+    close: Callable[[], None]
 
 
 def probe_endpoint(context: RunContext) -> RunContext:
@@ -60,9 +92,9 @@ def probe_endpoint(context: RunContext) -> RunContext:
 
 
 @contextmanager
-def open_model(context: RunContext, n_gpus: int) -> Iterator[Model | None]:
+def open_model(context: RunContext) -> Iterator[Model | None]:
     """Provide the language model that a configuration names, ready to answer, or None."""
-    config = context.config
+    config, n_gpus = context.config, context.n_gpus
     if config.summaries.engine == "keyphrases":
         yield None
         return
@@ -86,6 +118,26 @@ def open_model(context: RunContext, n_gpus: int) -> Iterator[Model | None]:
         yield model
 
 
+def prompt_style(context: RunContext, tokens: Tokens, n_levels: int = 1) -> PromptStyle:
+    """Return the style of a run's prompts."""
+    config = context.config.summaries
+    examples = None
+    if config.examples is not None:
+        examples = tuple((each.items, each.title, each.description) for each in config.examples)
+    return PromptStyle(
+        tokens,
+        config.max_prompt_tokens,
+        config.exemplar_tokens,
+        config.topic,
+        config.prompt_size,
+        config.instructions,
+        config.language,
+        examples,
+        KINDS[context.config.input.modality],
+        n_levels,
+    )
+
+
 @ray.remote(max_restarts=-1, max_task_retries=-1)
 class _Encoder:
     """Encoder of labels, which are few texts."""
@@ -97,6 +149,21 @@ class _Encoder:
 
     def encode(self, texts: list[str]) -> Float32:
         return to_unit(self._encoder.encode(texts))
+
+
+@contextmanager
+def open_label_encoder(context: RunContext) -> Iterator[LabelEncoder]:
+    """Provide the encoder of labels: the user's function, or a model; see ``open_encoder``."""
+    embed, config = context.functions.embed, context.config.text_embedding
+    if embed is not None and names_function(config.model):
+        yield LabelEncoder(lambda texts: to_unit(embed.encode(texts, LABELLING)), lambda: None)
+        return
+    memory_gib = label_encoder_gib(context.config)
+    pool = label_encoder_pool(context.config, context.n_gpus, memory_gib)
+    room = Room(context, LABELLING, pool.asked)
+    with ExitStack() as stack:
+        encoder = open_encoder(config, context.config.storage, pool, room)
+        yield LabelEncoder(stack.enter_context(encoder), stack.close)
 
 
 @contextmanager

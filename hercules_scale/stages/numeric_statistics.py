@@ -15,9 +15,11 @@ from hercules_scale.config.reading import VariableConfig
 from hercules_scale.reading.column_statistics import Moments
 from hercules_scale.reading.numbers_in_words import variable_name, with_unit
 from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.pipeline import Product
 from hercules_scale.runtime.shard_tasks import ShardResult
 from hercules_scale.runtime.shards import Stage, run_shards
 from hercules_scale.stages.cluster import Clustering
+from hercules_scale.stages.read import Items
 from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
@@ -34,11 +36,11 @@ TELLING = 0.25
 
 
 @dataclass(frozen=True)
-class Statistics:
+class Statistics(Product):
     """Statistics of numeric variables.
 
     Attributes:
-        columns: Columns of the variables.
+        columns: Columns of the variables; none if the items are not numeric.
         metadata: Names, units and descriptions of the variables.
         whole: Moments of all items.
         levels: Moments of the clusters of each level, finest first.
@@ -50,6 +52,12 @@ class Statistics:
     whole: Moments
     levels: list[Moments]
     precision: int = 4
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Figures of each variable over all items; items were standardised by mean and std."""
+        (figures,) = self.whole.of_variables(self.columns)
+        return {"variables": {str(own.pop("variable")): own for own in figures}}
 
     def deviations(self, level: int) -> NDArray[np.float64]:
         """Return the differences between the means of each cluster and of all items.
@@ -105,13 +113,8 @@ class Statistics:
         rows = [own for level in self.levels for own in level.of_variables(self.columns)]
         return pa.array(rows, schemas.NUMERIC_STATS)
 
-    def variables(self) -> dict[str, Any]:
-        """Return the figures of each variable over all items, for ``run.json``.
 
-        Items were standardised by ``mean`` and ``std``.
-        """
-        (figures,) = self.whole.of_variables(self.columns)
-        return {str(own.pop("variable")): own for own in figures}
+NO_STATISTICS = Statistics([], {}, Moments.of(np.zeros((0, 0))), [])
 
 
 def known_moments(variables: dict[str, dict[str, float]], columns: Sequence[str]) -> Moments | None:
@@ -159,12 +162,24 @@ class _Worker:
         return ShardResult([file], units=items.num_rows)
 
 
-def measure_statistics(
+def measure_statistics(context: RunContext, items: Items, clustering: Clustering) -> Statistics:
+    """Return the statistics of every cluster of every level."""
+    return statistics_of(context, items.shards, clustering, items.moments)
+
+
+def statistics_of(
     context: RunContext, shards: Shards, clustering: Clustering, whole: Moments | None
-) -> Statistics | None:
-    """Return the statistics of every cluster of every level; None for other than numeric items."""
+) -> Statistics:
+    """Return the statistics of every cluster of every level.
+
+    Args:
+        context: The run.
+        shards: Shards of the run's items.
+        clustering: Clusters of the run.
+        whole: Moments of all items; None if they are not numeric.
+    """
     if whole is None:
-        return None
+        return NO_STATISTICS
     columns = list(context.config.input.columns)
     k = clustering.level(1).num_rows
     worker = _Worker(context.store, tuple(columns), k)

@@ -19,6 +19,7 @@ from hercules_scale.clustering.stateless_random import uniform
 from hercules_scale.reading.redact import redacted
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.stages.cluster import Clustering
+from hercules_scale.stages.language_model import LABELLING
 from hercules_scale.stages.numeric_statistics import Statistics
 from hercules_scale.stages.phrase_counts import SAMPLE_PER_CLUSTER, count_run_phrases
 from hercules_scale.stages.vocabulary import Vocabulary, load_vocabulary
@@ -37,8 +38,6 @@ from hercules_scale.summarization.tokens import CHARACTERS_PER_TOKEN
 KEYPHRASES = 8
 # Prompts show this many items of a small cluster, even if few are left to choose its label by.
 LEAST_SHOWN = 4
-# The stage that gives clusters their titles.
-LABELLING = "summarize"
 # An exemplar with this cosine to an earlier one, or a larger one, adds nothing.
 NEAR_DUPLICATE = 0.9
 
@@ -52,8 +51,8 @@ class FactsSource:
     """
 
     withheld: list[list[str]]
+    statistics: Statistics
     phrases: PhraseCounts | None = None
-    statistics: Statistics | None = None
     vocabulary: Vocabulary | None = None
 
     def keyphrases(self, clustering: Clustering, level: int) -> list[list[str]]:
@@ -68,7 +67,7 @@ class FactsSource:
     def sentences(self, level: int) -> list[list[str]]:
         """Return sentences about the variables of each cluster; none if it is withheld."""
         withheld = self.withheld[level - 1]
-        if self.statistics is None:
+        if not self.statistics.columns:
             return [[] for _ in withheld]
         sentences = self.statistics.sentences(level)
         return [[] if reason else own for own, reason in zip(sentences, withheld, strict=True)]
@@ -82,7 +81,7 @@ class FactsSource:
         return self.phrases.words_of_level(ancestors(clustering, level), sampled)
 
     def _keyphrases(self, clustering: Clustering, level: int) -> list[list[str]]:
-        if self.statistics is not None:
+        if self.statistics.columns:
             return self.statistics.phrases(level, KEYPHRASES)
         if self.vocabulary is not None:
             return self.vocabulary.of_level(clustering.level(level), KEYPHRASES)
@@ -92,18 +91,18 @@ class FactsSource:
 
 
 def facts_source(
-    context: RunContext, shards: Shards, clustering: Clustering, statistics: Statistics | None
+    context: RunContext, shards: Shards, clustering: Clustering, statistics: Statistics
 ) -> FactsSource:
     """Return the source of facts that distinguish clusters; it is empty for wordless vectors."""
     asked = context.config.input
     withheld = withheld_reasons(context, shards, clustering)
     wordless = asked.modality == "embedding" and asked.text_column is None
-    if statistics is not None or wordless:
-        return FactsSource(withheld, statistics=statistics)
+    if statistics.columns or wordless:
+        return FactsSource(withheld, statistics)
     vocabulary = load_vocabulary(context)
     if vocabulary is not None:
-        return FactsSource(withheld, vocabulary=vocabulary)
-    return FactsSource(withheld, count_run_phrases(context, shards, clustering))
+        return FactsSource(withheld, statistics, vocabulary=vocabulary)
+    return FactsSource(withheld, statistics, count_run_phrases(context, shards, clustering))
 
 
 def cluster_facts(

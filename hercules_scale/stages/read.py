@@ -1,9 +1,10 @@
-"""Reads the input into the ``items`` table, in three passes over shards.
+"""Reads the input into a table of items, in three passes over shards.
 
 1. scan: every piece of the input becomes a file of usable items, one of labels and one of
    rejected rows;
 2. check_ids: ids that occur twice are searched for, see ``ids``;
-3. number: usable items are numbered in input order and cut into shards of equal rows.
+3. number: usable items are numbered in input order and cut into shards of equal rows. They are the
+   table ``items``, or the work table that it is made from if a model describes them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import functools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -23,10 +25,12 @@ from hercules_scale.reading.items import Layout
 from hercules_scale.reading.sources import SourceFile, check_unchanged
 from hercules_scale.reading.survey import Survey
 from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.pipeline import Product
 from hercules_scale.runtime.shards import Stage, run_shards
 from hercules_scale.stages.duplicate_ids import find_repeated_ids
 from hercules_scale.stages.read_shards import (
     SCANNED,
+    UNDESCRIBED,
     NumberWorker,
     ScanWorker,
     Starts,
@@ -40,18 +44,33 @@ from hercules_scale.storage.tables import FileRecord, read_table
 
 ALARMS_SHOWN = 20
 SCAN = "scan"
-# The stage that puts a model's words into the items.
-PUT_DESCRIPTIONS = "put_descriptions"
 
 
 @dataclass(frozen=True)
-class Items:
+class Sources:
+    """The input of a run.
+
+    Attributes:
+        files: The input files.
+        survey: Findings about them; see ``examine``.
+        moments: Moments of numeric columns, if they come from other items.
+    """
+
+    files: list[SourceFile]
+    survey: Survey
+    moments: Moments | None = None
+
+
+@dataclass(frozen=True)
+class Items(Product):
     """Result of reading the input.
 
     Attributes:
         shards: Shards of the items.
-        files: Files of the tables ``items``, ``labels`` and ``rejected``, and of ``embeddings`` if
-            the user brought vectors.
+        table: Name of the table of the items, which is published as ``items`` once each has a title
+            and a description.
+        files: Files of this table and of ``labels`` and ``rejected``, and of ``embeddings`` if the
+            user brought vectors.
         n_rejected: Number of rows of the input that could not be used.
         layout: Layout of the items.
         moments: Moments of numeric items by column; None for other items.
@@ -59,26 +78,26 @@ class Items:
     """
 
     shards: Shards
+    table: str
     files: dict[str, list[FileRecord]]
     n_rejected: int
     layout: Layout
     moments: Moments | None
     reasons: dict[str, int]
 
+    @property
+    def tables(self) -> dict[str, list[FileRecord]]:
+        """Files of the tables ``labels`` and ``rejected``."""
+        return {table: self.files[table] for table in ("labels", "rejected")}
 
-def read_items(
-    context: RunContext,
-    sources: list[SourceFile],
-    taken: Survey,
-    moments: Moments | None = None,
-) -> Items:
-    """Write the tables ``items``, ``labels`` and ``rejected``.
+    @property
+    def record(self) -> dict[str, Any]:
+        """Reasons why rows could not be used."""
+        return {"rejected": self.reasons}
 
-    Args:
-        context: The run.
-        sources: The input files.
-        taken: Findings about them; see ``examine``.
-        moments: Moments of numeric columns, if they come from other items.
+
+def read_items(context: RunContext, sources: Sources) -> Items:
+    """Write the items and the tables ``labels`` and ``rejected``.
 
     Raises:
         InputError: A file cannot be read or changes, an id occurs twice, or no row can be used.
@@ -86,11 +105,11 @@ def read_items(
     """
     config, store = context.config.input, context.store
     workers = context.config.resources.n_tasks
-    pieces, of_items = taken.pieces, Layout.of(taken)
+    pieces, of_items = sources.survey.pieces, Layout.of(sources.survey)
     scan = Stage(SCAN, "pieces", len(pieces), workers)
     worker = ScanWorker(store, config, of_items, pieces)
     scanned = run_shards(context, scan, len(pieces), worker)
-    check_unchanged(sources)
+    check_unchanged(sources.files)
     accepted = np.array([commit.info["accepted"] for commit in scanned.values()], np.int64)
     n_rows = np.array([commit.info["n_rows"] for commit in scanned.values()], np.int64)
     n_items, n_rejected = int(accepted.sum()), int(n_rows.sum() - accepted.sum())
@@ -106,13 +125,14 @@ def read_items(
         raise InputError(_nothing_usable(reasons, n_rejected))
     if config.id_column:
         _check_ids(context, pieces, n_items)
-    known, moments = moments, moments or _check_numbers(of_items, scanned)
+    moments = sources.moments or _check_numbers(of_items, scanned)
 
     shards = Shards.of(n_items, context.config.encodes_items)
     starts = Starts.of(accepted, n_rows)
-    stage = Stage("number", "items", n_items, workers, rewritten_by=PUT_DESCRIPTIONS)
+    stage = Stage("number", "items", n_items, workers)
+    items = UNDESCRIBED if context.config.describes_items else "items"
     redact = context.config.privacy.redact
-    number = NumberWorker(store, config, of_items, shards, starts, redact)
+    number = NumberWorker(items, store, config, of_items, shards, starts, redact)
     numbered = run_shards(context, stage, len(shards), number)
     files = {
         table: [
@@ -121,18 +141,18 @@ def read_items(
             for file in commit.files
             if file.path.startswith(f"{table}/")
         ]
-        for table in ("items", "labels", "embeddings")
+        for table in (items, "labels", "embeddings")
     }
     files["rejected"] = store.patiently(lambda: write_rejected(store, config, scanned, starts))
-    if moments is not None and known is None:
-        moments = near_moments(context, shards, of_items.columns.numbers, moments)
+    if moments is not None and sources.moments is None:
+        moments = near_moments(context, shards, items, of_items.columns.numbers, moments)
     context.reporter.say(f"read: {n_items:,} items of {n_items + n_rejected:,} rows")
     if n_rejected:
         context.reporter.say(
             f"rejected: {n_rejected:,} rows, see {store.uri}/rejected: {listed_reasons(reasons)}"
         )
     context.reporter.measure("hercules_rejected_rows", n_rejected, SCAN)
-    return Items(shards, files, n_rejected, of_items, moments, dict(reasons))
+    return Items(shards, items, files, n_rejected, of_items, moments, dict(reasons))
 
 
 def run_moments(context: RunContext) -> Moments | None:

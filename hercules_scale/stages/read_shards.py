@@ -49,6 +49,8 @@ PARTICULAR = (
     (re.compile(r"^the image has .*", re.S), "the image has too many pixels"),
 )
 SCANNED, SCANNED_LABELS, SCANNED_REJECTED = "scanned", "scanned_labels", "scanned_rejected"
+# Items that a model is still to describe, in place of the table ``items``.
+UNDESCRIBED = f"{layout.WORK}/undescribed"
 # Hashes of the items' owners, by piece and by shard.
 SCANNED_OWNERS, OWNERS = "scanned_owners", "owners"
 
@@ -129,8 +131,13 @@ class Starts:
 
 @dataclass(frozen=True)
 class NumberWorker:
-    """Writes a shard of numbered items, with their labels, owners and given vectors."""
+    """Writes a shard of numbered items, with their labels, owners and given vectors.
 
+    Attributes:
+        table: Name of the table of the items.
+    """
+
+    table: str
     store: Store
     config: InputConfig
     of_items: Layout
@@ -143,9 +150,8 @@ class NumberWorker:
         start, stop = self.shards.bounds(shard)
         columns = self.of_items.columns
         schema = schemas.items(columns.modality, columns.numbers, columns.text is not None)
-        files = [
-            self._write(layout.part("items", shard), SCANNED, schema, shard, self._with_own_words)
-        ]
+        path = layout.part(self.table, shard)
+        files = [self._write(path, SCANNED, schema, shard, self._with_own_words)]
         if self.of_items.dimension:
             schema = schemas.embeddings(self.of_items.dimension)
             files.append(self._write(layout.part("embeddings", shard), SCANNED, schema, shard))

@@ -32,7 +32,7 @@ Float64 = NDArray[np.float64]
 
 
 def near_moments(
-    context: RunContext, shards: Shards, columns: Sequence[str], moments: Moments
+    context: RunContext, shards: Shards, table: str, columns: Sequence[str], moments: Moments
 ) -> Moments:
     """Return the moments of numeric columns, with means and deviations of near values only.
 
@@ -43,16 +43,17 @@ def near_moments(
     Args:
         context: The run.
         shards: Shards of the run's items.
+        table: Name of the table of the items.
         columns: The columns.
         moments: Moments of all values.
 
     Raises:
         InputError: The squares of a column's values overflow.
     """
-    middle, limit = _ranges(context.store, shards, list(columns))
+    middle, limit = _ranges(context.store, shards, table, list(columns))
     far = (moments.low[0] < middle - limit) | (moments.high[0] > middle + limit)
     if far.any():
-        worker = _Worker(context.store, tuple(columns), middle, limit)
+        worker = _Worker(context.store, table, tuple(columns), middle, limit)
         stage = Stage(STAGE, "items", shards.n_items, context.config.resources.n_tasks)
         run_shards(context, stage, len(shards), worker)
         moments = known_near_moments(context, moments)
@@ -100,7 +101,9 @@ def _counted(context: RunContext) -> Moments:
     return functools.reduce(Moments.add, parts)
 
 
-def _ranges(store: Store, shards: Shards, columns: list[str]) -> tuple[Float64, Float64]:
+def _ranges(
+    store: Store, shards: Shards, table: str, columns: list[str]
+) -> tuple[Float64, Float64]:
     """Return each column's median, and the largest distance of near values, of shape (p,)."""
     wanted = np.linspace(0, len(shards) - 1, min(len(shards), SAMPLE_SHARDS)).astype(np.int64)
     step = -(-min(shards.rows, shards.n_items) // SAMPLE_ROWS)
@@ -108,7 +111,7 @@ def _ranges(store: Store, shards: Shards, columns: list[str]) -> tuple[Float64, 
         [
             column_numbers(batch, columns)[::step]
             for shard in wanted.tolist()
-            for batch in iterate_batches(store, layout.part("items", shard), columns)
+            for batch in iterate_batches(store, layout.part(table, shard), columns)
         ]
     )
     middle = np.median(values, axis=0)
@@ -124,6 +127,7 @@ class _Worker:
     """Computes the moments of one shard's near values, with one group per column."""
 
     store: Store
+    table: str
     columns: tuple[str, ...]
     middle: Float64
     limit: Float64
@@ -131,7 +135,8 @@ class _Worker:
     def __call__(self, shard: int) -> ShardResult:
         """Return the moments, which the commit keeps."""
         names = list(self.columns)
-        values = column_numbers(read_table(self.store, layout.part("items", shard), names), names)
+        items = read_table(self.store, layout.part(self.table, shard), names)
+        values = column_numbers(items, names)
         with np.errstate(over="ignore"):
             rows, groups = np.nonzero(np.abs(values - self.middle) <= self.limit)
         near = Moments.of(values[rows, groups][:, None], groups, len(names))

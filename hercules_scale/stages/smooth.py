@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -36,9 +36,11 @@ from hercules_scale.clustering.stateless_random import draw_seed
 from hercules_scale.clustering.tiles import Tile, VectorSet, labels_of, sample_rows, take
 from hercules_scale.config.hierarchy import HierarchyConfig
 from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.pipeline import Product
 from hercules_scale.runtime.shard_tasks import ShardWorker
 from hercules_scale.runtime.shards import Stage, done_shards, run_shards
 from hercules_scale.runtime.waiting import Room
+from hercules_scale.stages.embed import Embeddings
 from hercules_scale.stages.smooth_files import INDEX, STAGE, Place, file_name
 from hercules_scale.stages.smooth_shards import (
     CANDIDATE_ROWS,
@@ -64,22 +66,34 @@ RECALL_ROWS = 256
 
 
 @dataclass(frozen=True)
-class Smoothing:
+class Smoothing(Product):
     """Result of smoothing.
 
     Attributes:
-        table: Name of the table of vectors to cluster.
+        vectors: The vectors to cluster: smoothed, or the embeddings themselves.
         report: Neighbours, rounds, recall and the findings of ``auto``, for ``run.json``.
     """
 
-    table: str
+    vectors: ShardTiles
     report: dict[str, Any]
 
+    @property
+    def smoothed(self) -> bool:
+        """Whether the vectors to cluster differ from the embeddings."""
+        return self.vectors.table != "embeddings"
 
-def smooth_vectors(context: RunContext, shards: Shards, dimension: int) -> Smoothing:
+    @property
+    def record(self) -> dict[str, Any]:
+        """Report of the smoothing."""
+        return {"smoothing": self.report}
+
+
+def smooth_vectors(context: RunContext, embeddings: Embeddings) -> Smoothing:
     """Write the smoothed vectors, if the configuration or ``auto`` asks for them."""
+    vectors = embeddings.vectors
+    shards = vectors.shards
     if context.config.hierarchy.smoothing.neighbours == 0:
-        return Smoothing("embeddings", {"neighbours": 0})
+        return Smoothing(vectors, {"neighbours": 0})
     before = read_commits(context.store, STAGE, context.fingerprint)
     done = done_shards(context, STAGE)
     if not done:
@@ -90,7 +104,7 @@ def smooth_vectors(context: RunContext, shards: Shards, dimension: int) -> Smoot
             for step in steps:
                 context.store.delete_files(f"{layout.WORK}/commits/smooth_{step}")
         with context.reporter.stage(STAGE, shards.n_items, "items", 0) as progress:
-            report, files = _smooth(context, shards, dimension)
+            report, files = _smooth(context, vectors)
             progress.advance(shards.n_items)
         write_commit(context.store, STAGE, Commit(0, context.fingerprint, files, report))
     else:
@@ -98,13 +112,11 @@ def smooth_vectors(context: RunContext, shards: Shards, dimension: int) -> Smoot
     for alarm in report["alarms"]:
         context.reporter.alarm(alarm)
     kept = {name: value for name, value in report.items() if name != "alarms"}
-    return Smoothing(SMOOTHED if report["neighbours"] else "embeddings", kept)
+    return Smoothing(replace(vectors, table=SMOOTHED) if report["neighbours"] else vectors, kept)
 
 
-def _smooth(
-    context: RunContext, shards: Shards, dimension: int
-) -> tuple[dict[str, Any], list[FileRecord]]:
-    report = _index(context, shards, dimension)
+def _smooth(context: RunContext, source: ShardTiles) -> tuple[dict[str, Any], list[FileRecord]]:
+    report, shards = _index(context, source), source.shards
     neighbours, rounds = report["neighbours"], report["rounds"]
     if not neighbours:
         return report, []
@@ -126,23 +138,23 @@ def _smooth(
     return report | {"recall": hits / wanted if wanted else 1.0}, files
 
 
-def _index(context: RunContext, shards: Shards, dimension: int) -> dict[str, Any]:
+def _index(context: RunContext, source: ShardTiles) -> dict[str, Any]:
     """Decide how to smooth, and sort the tiles by cell if at all."""
     done = read_commits(context.store, "smooth_index", context.fingerprint)
     if done:
         return done[0].info
     config = context.config.hierarchy
-    source = ShardTiles(context.store, shards, dimension)
+    n_rows = source.n_rows
     workers = context.config.resources.workers
     room = Room(context, STAGE, f"resources.workers {workers:,} of 1 CPU")
     with open_vectors(source, "squared_l2", workers, room=room) as (vectors, space):
         sample = np.sort(sample_rows(vectors, AUTO_SAMPLE_ROWS, config.seed, 0))
         centred, _ = take(vectors, sample)
         unit = is_unit(centred + space.mean.astype(np.float32))
-        choice = vectors.run(lambda n_gpus: _choose(config, centred, shards.n_items, unit))
+        choice = vectors.run(lambda n_gpus: _choose(config, centred, n_rows, unit))
         report = {"rounds": config.smoothing.rounds, "unit": unit, **vars(choice)}
         # Averages with neighbours hide far vectors from the clustering, which would report them.
-        report["alarms"] = space.alarms(shards.n_items) if choice.neighbours else []
+        report["alarms"] = space.alarms(n_rows) if choice.neighbours else []
         if choice.neighbours:
             _write_index(context.store, vectors, config, choice.neighbours, unit)
     write_commit(context.store, "smooth_index", Commit(0, context.fingerprint, info=report))

@@ -1,9 +1,14 @@
-"""Titles and descriptions of every cluster, level by level from the finest."""
+"""Titles and descriptions of every cluster, level by level from the finest.
+
+A model's answers are kept one by one in a ledger, in one event loop for all levels, so this stage
+keeps its own commits; ``run_shards`` would ask about a whole level again.
+"""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,16 +20,23 @@ from hercules_scale.evaluation.label_quality import Measured, groundedness_metri
 from hercules_scale.models.names import resolve_chat_model
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.event_loop import run_coroutine
+from hercules_scale.runtime.pipeline import Product
 from hercules_scale.runtime.progress import StageProgress
 from hercules_scale.runtime.prometheus import call_recorder
 from hercules_scale.runtime.shards import done_shards
 from hercules_scale.stages.cluster import Clustering
+from hercules_scale.stages.describe import Descriptions
 from hercules_scale.stages.label_items import LabelItems, draw_label_items
 from hercules_scale.stages.label_level import WORDLESS, Labels, Level, is_asked_about, label_level
-from hercules_scale.stages.language_model import Encode
-from hercules_scale.stages.numeric_statistics import Statistics, measure_statistics
-from hercules_scale.stages.prompt_facts import (
+from hercules_scale.stages.language_model import (
     LABELLING,
+    Encode,
+    LabelEncoder,
+    LanguageModel,
+    prompt_style,
+)
+from hercules_scale.stages.numeric_statistics import Statistics, statistics_of
+from hercules_scale.stages.prompt_facts import (
     FactsSource,
     ancestors,
     cluster_facts,
@@ -49,20 +61,18 @@ from hercules_scale.summarization.label_choice import label_accuracy
 from hercules_scale.summarization.labeller import Labeller
 from hercules_scale.summarization.ledger import Ledger
 from hercules_scale.summarization.model_calls import Asker
-from hercules_scale.summarization.prompts import Message, PromptStyle, build_messages
+from hercules_scale.summarization.prompts import Message, build_messages
 from hercules_scale.summarization.tokens import EstimatedTokens, ModelTokens, Tokens
 
 LABELLED = "summaries"
 # An alarm is raised if the model gave a smaller share of the titles.
 FEW_BY_MODEL = 0.5
-# Plural nouns for items by modality, as prompts name them.
-KINDS = {"text": "texts", "image": "images", "numeric": "rows of numbers", "embedding": "items"}
 
 _SUMMARY_SCHEMA = pa.schema([("level", pa.int16()), ("cluster_id", pa.int32()), *schemas.LABEL])
 
 
 @dataclass(frozen=True)
-class Summaries:
+class Summaries(Product):
     """Result of summarising.
 
     Attributes:
@@ -79,30 +89,36 @@ class Summaries:
     items: LabelItems
     measured: list[Measured]
 
+    @property
+    def tables(self) -> dict[str, list[FileRecord]]:
+        """Files of the table ``llm_calls``."""
+        return {"llm_calls": self.calls}
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Numbers of clusters by status and by source of the title."""
+        names = ("summary_status", "summary_source")
+        counts = {name: pc.value_counts(self.table[name]).to_pylist() for name in names}
+        return {
+            name: {pair["values"]: pair["counts"] for pair in pairs}
+            for name, pairs in counts.items()
+        }
+
 
 def summarize_clusters(
     context: RunContext,
-    shards: Shards,
+    descriptions: Descriptions,
     clustering: Clustering,
-    model: AbstractContextManager[Model | None],
-    encode: Encode,
-    spent: tuple[int, int] = (0, 0),
-    statistics: Statistics | None = None,
+    statistics: Statistics,
+    model: LanguageModel,
+    encoder: LabelEncoder,
 ) -> Summaries:
-    """Give every cluster a title, a description and a status.
-
-    Args:
-        context: The run.
-        shards: Shards of the run's items.
-        clustering: Clusters of the run.
-        model: The language model, started only if questions are left; see ``open_model``.
-        encode: Function that embeds labels; see ``open_encoder``.
-        spent: Numbers of prompt and completion tokens that the run has used before.
-        statistics: Statistics of the clusters, if items are numeric.
+    """Give every cluster a title, a description and a status; then close the encoder of labels.
 
     Raises:
         StageError: The model does not start or does not answer at all, or the budget is spent.
     """
+    shards = descriptions.shards
     source = facts_source(context, shards, clustering, statistics)
     items = draw_label_items(context, shards, clustering)
     levels = range(1, clustering.n_levels + 1)
@@ -112,7 +128,8 @@ def summarize_clusters(
     n_clusters = clustering.clusters.num_rows
     with context.reporter.stage(LABELLING, n_clusters, "clusters", n_before) as progress:
         if todo:
-            with model as opened:
+            with model.open() as opened:
+                spent, encode = descriptions.spent, encoder.encode
                 work = _Work(context, shards, clustering, source, items, encode, spent)
                 run_coroutine(_label_levels(work, todo, opened, progress))
         files = labelled_files(context)
@@ -120,6 +137,7 @@ def summarize_clusters(
         by_model = pc.sum(pc.equal(table["summary_source"], "model")).as_py()
         n_shown = pc.sum(pc.not_equal(table["summary_source"], schemas.WITHHELD)).as_py()
         progress.note = f", {by_model:,} titles by the model"
+    encoder.close()
     asked = context.config.summaries.engine != "keyphrases"
     if asked and by_model < FEW_BY_MODEL * n_shown:
         context.reporter.alarm(
@@ -233,7 +251,7 @@ def prompt_of(
             "which the run does not have yet; look at level 1, or run it on"
         )
     moments = run_moments(context)
-    statistics = measure_statistics(context, shards, clustering, moments)
+    statistics = statistics_of(context, shards, clustering, moments)
     source = facts_source(context, shards, clustering, statistics)
     facts = cluster_facts(context, shards, clustering, source, level)[cluster_id]
     if facts.withheld:
@@ -249,26 +267,6 @@ def prompt_of(
     style = prompt_style(context, tokens, clustering.n_levels)
     messages = build_messages(facts, style)
     return messages, style.count(messages)
-
-
-def prompt_style(context: RunContext, tokens: Tokens, n_levels: int = 1) -> PromptStyle:
-    """Return the style of a run's prompts."""
-    config = context.config.summaries
-    examples = None
-    if config.examples is not None:
-        examples = tuple((each.items, each.title, each.description) for each in config.examples)
-    return PromptStyle(
-        tokens,
-        config.max_prompt_tokens,
-        config.exemplar_tokens,
-        config.topic,
-        config.prompt_size,
-        config.instructions,
-        config.language,
-        examples,
-        KINDS[context.config.input.modality],
-        n_levels,
-    )
 
 
 def _commit_level(work: _Work, number: int, level: Level, labels: Labels, ledger: Ledger) -> None:

@@ -4,16 +4,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import pyarrow as pa
-
 from hercules_scale.runtime.context import RunContext
+from hercules_scale.runtime.pipeline import Product
 from hercules_scale.runtime.shard_tasks import ShardResult
 from hercules_scale.runtime.shards import Stage, done_shards, run_shards
+from hercules_scale.stages.cluster import Clustering
+from hercules_scale.stages.describe import Descriptions
+from hercules_scale.stages.embed import Embeddings
 from hercules_scale.storage import cluster_items, layout
 from hercules_scale.storage.cluster_items import Source, TreeOrder
 from hercules_scale.storage.tables import FileRecord
 
 RANGES = "order/ranges"
+
+
+@dataclass(frozen=True)
+class OrderedItems(Product):
+    """Items in the order of the tree.
+
+    Attributes:
+        files: Files of the table ``cluster_items``.
+    """
+
+    files: list[FileRecord]
+
+    @property
+    def tables(self) -> dict[str, list[FileRecord]]:
+        """Files of the table ``cluster_items``."""
+        return {cluster_items.TABLE: self.files}
 
 
 @dataclass(frozen=True)
@@ -36,16 +54,15 @@ class _RangeWorker:
 
 
 def order_items(
-    context: RunContext, clusters: pa.Table, tables: dict[str, list[FileRecord]]
-) -> list[FileRecord]:
-    """Write the table ``cluster_items``.
-
-    Args:
-        context: The run.
-        clusters: Every cluster with its parent and size.
-        tables: Files of ``memberships``, ``items``, ``reductions`` and ``embeddings``.
-    """
-    source = Source.of(context.store, tables, TreeOrder.of(clusters), context.store)
+    context: RunContext,
+    descriptions: Descriptions,
+    embeddings: Embeddings,
+    clustering: Clustering,
+) -> OrderedItems:
+    """Write the table ``cluster_items``."""
+    tables = descriptions.tables | embeddings.tables | clustering.tables
+    order = TreeOrder.of(clustering.clusters)
+    source = Source.of(context.store, tables, order, context.store)
     n_items, workers = sum(source.rows), context.config.resources.n_tasks
     n_ranges = len(source.ranges()) - 1
     merged = done_shards(context, RANGES)
@@ -57,4 +74,4 @@ def order_items(
         stage = Stage(RANGES, "items", n_items, workers)
         merged = run_shards(context, stage, n_ranges, _RangeWorker(source, cuts))
     context.store.delete_files(f"{layout.WORK}/{cluster_items.TABLE}")
-    return [file for commit in merged.values() for file in commit.files]
+    return OrderedItems([file for commit in merged.values() for file in commit.files])

@@ -92,24 +92,16 @@ def _parse(data: bytes) -> Commit | None:
         return None
 
 
-def whole_commits(
-    store: Store, commits: dict[int, Commit], rewritten: dict[int, Commit] | None = None
-) -> tuple[dict[int, Commit], list[str]]:
+def whole_commits(store: Store, commits: dict[int, Commit]) -> tuple[dict[int, Commit], list[str]]:
     """Leave out commits with files that are gone or have another length than recorded.
 
     Args:
         store: Output of the run.
         commits: Commits of one stage.
-        rewritten: Commits of a later stage that rewrites some of the files.
 
     Returns:
         The commits with all their files, and the names of files that are gone or cut.
     """
-    known = {
-        (file.path, file.size_bytes)
-        for commit in (rewritten or {}).values()
-        for file in commit.all_files
-    }
     folders = {
         file.path.rpartition("/")[0] for commit in commits.values() for file in commit.all_files
     }
@@ -119,8 +111,7 @@ def whole_commits(
     lost: dict[int, list[str]] = {}
     for shard, commit in commits.items():
         for file in commit.all_files:
-            size = sizes.get(file.path)
-            if size != file.size_bytes and (file.path, size) not in known:
+            if sizes.get(file.path) != file.size_bytes:
                 lost.setdefault(shard, []).append(file.path)
     whole = {shard: commit for shard, commit in commits.items() if shard not in lost}
     return whole, [path for paths in lost.values() for path in paths]

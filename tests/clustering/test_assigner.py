@@ -15,7 +15,7 @@ from hercules_scale.clustering.local_vectors import LocalVectors
 from hercules_scale.clustering.nearest_centroids import Float32, to_unit
 from hercules_scale.clustering.tiles import labels_of
 from hercules_scale.config.hierarchy import HierarchyConfig
-from hercules_scale.stages.assigner_tables import read_assigner, write_assigner
+from hercules_scale.stages.stored_assigner import read_assigner, write_assigner
 from hercules_scale.storage.store import Store
 
 

@@ -167,7 +167,7 @@ def test_the_real_model_labels_everything(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # A run would serve the model for itself, which takes longer than all the rest.
-    monkeypatch.setattr(cluster, "open_model", lambda context, n_gpus: nullcontext(served))
+    monkeypatch.setattr(cluster, "open_model", lambda context: nullcontext(served))
     # It invents much, and would be asked again and again, in long answers.
     summaries = {
         "candidates": candidates, "max_attempts": 1, "exemplars": 2, "max_answer_tokens": 64,
@@ -188,7 +188,7 @@ def test_the_real_model_judges_a_run(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(judge, "open_model", lambda context, n_gpus: nullcontext(served))
+    monkeypatch.setattr(judge, "open_model", lambda context: nullcontext(served))
     monkeypatch.setattr(judge, "CODEBOOK_TOKENS", 300)
     hierarchy = labelled(tmp_path, inputs["text"], "one", {"engine": "keyphrases"})
     assert main(["evaluate", hierarchy.uri, "--judge-model", "smollm2-135m"]) == 2

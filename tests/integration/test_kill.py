@@ -29,6 +29,7 @@ from hercules_scale.runtime import store_checkpoints
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.stages import cluster
+from hercules_scale.stages.smooth import Smoothing
 from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage.store import Store
 
@@ -63,7 +64,7 @@ config = resolved({
 shards = Shards(n_rows, shard_rows)
 store = Store(folder)
 context = RunContext(config, store, "kill", Reporter())
-cluster.cluster_items(context, ShardTiles(store, shards, dimension))
+cluster.cluster_items(context, Smoothing(ShardTiles(store, shards, dimension), {}))
 """
 
 

@@ -409,7 +409,6 @@ def test_a_run_killed_while_it_describes_items_repeats_only_calls_in_flight(
     points = [
         ["write", "ledger/items", n_ledger],
         ["write", "commits/describe", 1],
-        # The model's words are in the items now, in whose place prompts show what they replaced.
         ["advance", "put_descriptions", 1],
     ]
     for point in points:

@@ -19,6 +19,7 @@ from hercules_scale.stages import assign as stage
 from hercules_scale.stages.assign import Assigned, TargetRun, assign_items
 from hercules_scale.stages.assigner_tables import keep_assigner
 from hercules_scale.stages.cluster import cluster_items
+from hercules_scale.stages.embed import Embeddings
 from hercules_scale.stages.smooth import smooth_vectors
 from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage import layout, schemas
@@ -64,6 +65,10 @@ def write_inputs(store: Store, ids: list[str], texts: list[str], vectors: Float3
     return shards
 
 
+def embedded(run: RunContext, shards: Shards, dimension: int = DIMENSION) -> Embeddings:
+    return Embeddings(ShardTiles(run.store, shards, dimension), [])
+
+
 def texts(ids: list[str]) -> list[str]:
     return [f"text of {each}" for each in ids]
 
@@ -73,11 +78,9 @@ def finish(folder: Path, **hierarchy: Any) -> tuple[TargetRun, pd.DataFrame]:
     run = context(folder, **hierarchy)
     ids = [str(row) for row in ROWS]
     shards = write_inputs(run.store, ids, texts(ids), embeddings())
-    smoothing = smooth_vectors(run, shards, DIMENSION)
-    source = ShardTiles(run.store, shards, DIMENSION, smoothing.table)
-    clustering = cluster_items(run, source)
-    smoothed = smoothing.table != "embeddings"
-    tables = {**keep_assigner(run, shards, smoothed), "memberships": clustering.files}
+    smoothing = smooth_vectors(run, embedded(run, shards))
+    clustering = cluster_items(run, smoothing)
+    tables = keep_assigner(run, smoothing, clustering).tables | clustering.tables
     finished = TargetRun.of(run.store, tables, run.config.hierarchy.metric)
     return finished, table_of(run.store, "memberships")
 
@@ -92,7 +95,7 @@ def assign(
 ) -> tuple[Assigned, pd.DataFrame]:
     new = context(folder)
     shards = write_inputs(new.store, ids, contents, vectors)
-    found = assign_items(new, shards, DIMENSION, run)
+    found = assign_items(new, embedded(new, shards), run)
     return found, table_of(new.store, "memberships")
 
 
@@ -178,16 +181,16 @@ def test_any_number_of_workers_and_a_resumed_stage_give_the_same_bits(
     for workers in (1, 3):
         new = context(tmp_path / str(workers), workers)
         shards = write_inputs(new.store, ids, texts(ids), embeddings(1))
-        assigned = assign_items(new, shards, DIMENSION, run)
+        assigned = assign_items(new, embedded(new, shards), run)
         files.append([*assigned.memberships, assigned.drift])
     assert files[0] == files[1]
     for name in (layout.commit("assign", 2, 0), layout.commit("known", 0, 0)):
         new.store.fsspec.rm(new.store.path(name))
-    assert assign_items(new, shards, DIMENSION, run) == assigned
+    assert assign_items(new, embedded(new, shards), run) == assigned
 
 
 def test_vectors_of_another_model_are_refused(tmp_path: Path, local_ray: None) -> None:
     run, _ = finish(tmp_path / "run")
     new = context(tmp_path / "new")
     with pytest.raises(InputError, match=r"gives 7 numbers an item, and the run at .* has 6"):
-        assign_items(new, Shards(N_ITEMS, SHARD_ROWS), 7, run)
+        assign_items(new, embedded(new, Shards(N_ITEMS, SHARD_ROWS), 7), run)

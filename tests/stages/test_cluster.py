@@ -18,8 +18,9 @@ from hercules_scale.clustering.levels import Levels
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.stages import cluster as stage
-from hercules_scale.stages.cluster import Clustering, cluster_items, read_reductions
+from hercules_scale.stages.cluster import Clustering, cluster_items
 from hercules_scale.stages.memberships import MembersSummary
+from hercules_scale.stages.smooth import Smoothing
 from hercules_scale.stages.vectors import ShardTiles, read_vectors
 from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.store import Store
@@ -62,7 +63,7 @@ def configured(**hierarchy: Any) -> Any:
 def cluster(context: RunContext, **hierarchy: Any) -> Clustering:
     asked = RunContext(configured(**hierarchy), context.store, "f", context.reporter)
     source = ShardTiles(context.store, Shards(N_ITEMS, 128), DIMENSION)
-    return cluster_items(asked, source)
+    return cluster_items(asked, Smoothing(source, {}))
 
 
 @pytest.mark.parametrize("exact_rows", [5000, 100])
@@ -154,8 +155,8 @@ def test_an_item_that_is_a_cluster_by_itself_is_not_like_another(
 
 @pytest.mark.parametrize("metric", ["squared_l2", "cosine"])
 def test_the_map_is_that_of_scikit_learn(metric: str, context: RunContext) -> None:
-    cluster(context, metric=metric)
-    pca, files = read_reductions(context)
+    clustering = cluster(context, metric=metric)
+    pca, files = clustering.pca, clustering.reductions
     assert [file.path for file in files] == [layout.part("reductions", shard) for shard in range(3)]
     table = pa.concat_tables(read_table(context.store, file.path) for file in files)
     assert table.schema == schemas.reductions(2)

@@ -19,7 +19,7 @@ from hercules_scale.config.hierarchy import HierarchyConfig
 from hercules_scale.errors import InputError
 from hercules_scale.reduction.pca import Scatter
 from hercules_scale.reduction.scatter import scatter_of_tiles
-from hercules_scale.stages.assigner_tables import read_assigner, write_assigner
+from hercules_scale.stages.stored_assigner import read_assigner, write_assigner
 from hercules_scale.stages.vectors import open_vectors
 from hercules_scale.storage.store import Store
 

@@ -42,7 +42,7 @@ def context_of(folder: Path, values: np.ndarray) -> tuple[RunContext, Shards]:
 def test_figures_of_usual_columns_stay_as_they_are(tmp_path: Path) -> None:
     context, shards = context_of(tmp_path, ROWS)
     moments = Moments.of(ROWS)
-    assert near_moments(context, shards, NAMES, moments) is moments
+    assert near_moments(context, shards, "items", NAMES, moments) is moments
     assert context.reporter.alarms == []
 
 
@@ -54,7 +54,7 @@ def test_a_huge_value_has_no_part_in_its_columns_figures(
     values = ROWS.copy()
     values[[7, 700], 0] = huge, -huge / 2
     context, shards = context_of(tmp_path, values)
-    found = near_moments(context, shards, NAMES, Moments.of(values))
+    found = near_moments(context, shards, "items", NAMES, Moments.of(values))
     usual = Moments.of(np.delete(ROWS, [7, 700], axis=0))
     np.testing.assert_allclose(found.mean[0, 0], usual.mean[0, 0])
     np.testing.assert_allclose(found.std[0, 0], usual.std[0, 0])
@@ -74,4 +74,4 @@ def test_values_that_are_all_huge_are_refused(tmp_path: Path) -> None:
     values = ROWS * np.array([1e200, 1])
     context, shards = context_of(tmp_path, values)
     with pytest.raises(InputError, match="values of 'length' are too large for their squares"):
-        near_moments(context, shards, NAMES, Moments.of(values))
+        near_moments(context, shards, "items", NAMES, Moments.of(values))

@@ -16,8 +16,9 @@ from hercules_scale.runtime.progress import Reporter
 from hercules_scale.stages import smooth as module
 from hercules_scale.stages import smooth_shards, tile_actors
 from hercules_scale.stages import vectors as vectors_module
+from hercules_scale.stages.embed import Embeddings
 from hercules_scale.stages.smooth import Smoothing, smooth_vectors
-from hercules_scale.stages.vectors import read_vectors
+from hercules_scale.stages.vectors import ShardTiles, read_vectors
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import vector_column, write_table
@@ -53,8 +54,8 @@ def run(folder: Path, rows: Float32, settings: ResolvedConfig) -> tuple[Smoothin
         table = pa.table({"embedding": vector_column(rows[start:stop])})
         write_table(store, layout.part("embeddings", shard), table)
     context = RunContext(settings, store, "test", Reporter())
-    smoothing = smooth_vectors(context, shards, rows.shape[1])
-    found = [read_vectors(store, shard, smoothing.table) for shard in range(len(shards))]
+    smoothing = smooth_vectors(context, Embeddings(ShardTiles(store, shards, rows.shape[1]), []))
+    found = [read_vectors(store, shard, smoothing.vectors.table) for shard in range(len(shards))]
     return smoothing, np.concatenate(found)
 
 
@@ -192,10 +193,11 @@ def test_auto_leaves_clusters_smaller_than_a_neighbourhood_alone(tmp_path: Path)
     settings = config(tmp_path, neighbours="auto")
     smoothing, found = run(tmp_path, unit_vectors(100), settings)
     assert smoothing.report["neighbours"] == 0
-    assert smoothing.table == "embeddings"
+    assert not smoothing.smoothed
     assert len(found) == 100
 
 
 def test_off_is_off(tmp_path: Path) -> None:
     smoothing, _ = run(tmp_path, unit_vectors(50), config(tmp_path, neighbours=0))
-    assert smoothing == Smoothing("embeddings", {"neighbours": 0})
+    assert not smoothing.smoothed
+    assert smoothing.record == {"smoothing": {"neighbours": 0}}

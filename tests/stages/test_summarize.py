@@ -27,6 +27,7 @@ from hercules_scale.stages.label_level import (
 )
 from hercules_scale.stages.phrase_counts import count_run_phrases
 from hercules_scale.stages.prompt_facts import ancestors, diverse, nearest_outside, shown_rows
+from hercules_scale.stages.smooth import Smoothing
 from hercules_scale.stages.vectors import ShardTiles
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
@@ -64,7 +65,8 @@ def cluster(
     store, shards = Store(str(folder)), Shards(N_ROWS, 512)
     write_embeddings(store, shards, vectors)
     context = RunContext(config, store, "test", Reporter())
-    return context, shards, cluster_items(context, ShardTiles(store, shards, DIMENSION))
+    source = ShardTiles(store, shards, DIMENSION)
+    return context, shards, cluster_items(context, Smoothing(source, {}))
 
 
 def test_items_to_choose_by_and_to_measure_on_are_apart_and_were_never_shown(

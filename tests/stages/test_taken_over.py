@@ -19,7 +19,8 @@ from hercules_scale.runtime.shard_tasks import ShardResult, ShardTask
 from hercules_scale.runtime.shards import done_shards
 from hercules_scale.stages import summarize
 from hercules_scale.stages.label_level import Labels, Level
-from hercules_scale.stages.prompt_facts import LABELLING, labelled_files
+from hercules_scale.stages.language_model import LABELLING
+from hercules_scale.stages.prompt_facts import labelled_files
 from hercules_scale.storage import layout
 from hercules_scale.storage.commits import read_commits
 from hercules_scale.storage.lock import hold_lock
