@@ -201,7 +201,7 @@ def time_stage(store: Store, shards: Shards, workers: int = WORKERS) -> tuple[fl
     with local_or_cluster_ray(config):
         context = RunContext(config, store, "benchmark", Reporter())
         started = time.perf_counter()
-        items = Items(shards, "items", {"embeddings": []}, 0, Layout(Columns("text")), None, {})
+        items = Items(shards, "items", {"embeddings": []}, Layout(Columns("text")), None, {})
         embed_items(context, items, Descriptions(shards, []))
         seconds = time.perf_counter() - started
     finished = [

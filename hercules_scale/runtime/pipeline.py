@@ -1,8 +1,9 @@
 """Runs the stages of a job in the order of a list, and checks that order.
 
 A stage is a function. The types of its parameters are the products that it reads, and the type that
-it returns is the product that it writes; no other stage writes that type. Work within a stage that
-is done once, or shard by shard, and is not done again after an interruption, is in ``shards``.
+it returns is the product that it writes; no other stage writes that type. Products name files, so a
+stage may read a product by its files alone. Work within a stage that is done once, or shard by
+shard, and is not done again after an interruption, is in ``shards``.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ REPORTED = ("shard", "units", "peak_bytes")
 
 @dataclass(frozen=True)
 class Stage:
-    """Name of a stage, and the needs of its workers.
+    """Work of a stage that is cut into shards: its name, its units and its resources.
 
     Attributes:
         name: Name in commits, logs and reports.

@@ -240,7 +240,13 @@ def _with_vectors(items: pa.Table, vectors: Vectors) -> pa.Table:
 
 
 def embed_items(context: RunContext, items: Items, described: Descriptions) -> Embeddings:
-    """Write the table ``embeddings``, unless the user brought the vectors."""
+    """Write the table ``embeddings``, unless given vectors are clustered.
+
+    Args:
+        context: The run.
+        items: Layout and moments of the items, and the given vectors.
+        described: The items, with the words that are embedded.
+    """
     shards, config = described.shards, context.config
     commits: list[Commit] = []
     files, dimension = items.files["embeddings"], items.layout.dimension

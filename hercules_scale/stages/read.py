@@ -69,9 +69,8 @@ class Items(Product):
         shards: Shards of the items.
         table: Name of the table of the items, which is published as ``items`` once each has a title
             and a description.
-        files: Files of this table and of ``labels`` and ``rejected``, and of ``embeddings`` if the
-            user brought vectors.
-        n_rejected: Number of rows of the input that could not be used.
+        files: Files of this table and of ``labels`` and ``rejected``, and of ``embeddings`` if
+            given vectors are clustered.
         layout: Layout of the items.
         moments: Moments of numeric items by column; None for other items.
         reasons: Reasons why rows could not be used, with their number.
@@ -80,7 +79,6 @@ class Items(Product):
     shards: Shards
     table: str
     files: dict[str, list[FileRecord]]
-    n_rejected: int
     layout: Layout
     moments: Moments | None
     reasons: dict[str, int]
@@ -103,7 +101,7 @@ def read_items(context: RunContext, sources: Sources) -> Items:
         InputError: A file cannot be read or changes, an id occurs twice, or no row can be used.
         SchemaError: A column is missing.
     """
-    config, store = context.config.input, context.store
+    config, store, hierarchy = context.config.input, context.store, context.config.hierarchy
     workers = context.config.resources.n_tasks
     pieces, of_items = sources.survey.pieces, Layout.of(sources.survey)
     scan = Stage(SCAN, "pieces", len(pieces), workers)
@@ -131,8 +129,10 @@ def read_items(context: RunContext, sources: Sources) -> Items:
     starts = Starts.of(accepted, n_rows)
     stage = Stage("number", "items", n_items, workers)
     items = UNDESCRIBED if context.config.describes_items else "items"
+    # Embeddings of descriptions take the place of given vectors.
+    with_vectors = of_items.dimension > 0 and hierarchy.representation == "direct"
     redact = context.config.privacy.redact
-    number = NumberWorker(items, store, config, of_items, shards, starts, redact)
+    number = NumberWorker(items, with_vectors, store, config, of_items, shards, starts, redact)
     numbered = run_shards(context, stage, len(shards), number)
     files = {
         table: [
@@ -152,7 +152,7 @@ def read_items(context: RunContext, sources: Sources) -> Items:
             f"rejected: {n_rejected:,} rows, see {store.uri}/rejected: {listed_reasons(reasons)}"
         )
     context.reporter.measure("hercules_rejected_rows", n_rejected, SCAN)
-    return Items(shards, items, files, n_rejected, of_items, moments, dict(reasons))
+    return Items(shards, items, files, of_items, moments, dict(reasons))
 
 
 def run_moments(context: RunContext) -> Moments | None:

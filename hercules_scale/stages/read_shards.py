@@ -135,9 +135,11 @@ class NumberWorker:
 
     Attributes:
         table: Name of the table of the items.
+        with_vectors: Whether the table ``embeddings`` is made of given vectors.
     """
 
     table: str
+    with_vectors: bool
     store: Store
     config: InputConfig
     of_items: Layout
@@ -152,7 +154,7 @@ class NumberWorker:
         schema = schemas.items(columns.modality, columns.numbers, columns.text is not None)
         path = layout.part(self.table, shard)
         files = [self._write(path, SCANNED, schema, shard, self._with_own_words)]
-        if self.of_items.dimension:
+        if self.with_vectors:
             schema = schemas.embeddings(self.of_items.dimension)
             files.append(self._write(layout.part("embeddings", shard), SCANNED, schema, shard))
         if self.config.label_columns:

@@ -37,8 +37,8 @@ from hercules_scale.clustering.tiles import Tile, VectorSet, labels_of, sample_r
 from hercules_scale.config.hierarchy import HierarchyConfig
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.pipeline import Product
-from hercules_scale.runtime.shard_tasks import ShardWorker
-from hercules_scale.runtime.shards import Stage, done_shards, run_shards
+from hercules_scale.runtime.shard_tasks import ShardResult, ShardWorker
+from hercules_scale.runtime.shards import Stage, run_once, run_shards
 from hercules_scale.runtime.waiting import Room
 from hercules_scale.stages.embed import Embeddings
 from hercules_scale.stages.smooth_files import INDEX, STAGE, Place, file_name
@@ -91,32 +91,32 @@ class Smoothing(Product):
 def smooth_vectors(context: RunContext, embeddings: Embeddings) -> Smoothing:
     """Write the smoothed vectors, if the configuration or ``auto`` asks for them."""
     vectors = embeddings.vectors
-    shards = vectors.shards
     if context.config.hierarchy.smoothing.neighbours == 0:
         return Smoothing(vectors, {"neighbours": 0})
     before = read_commits(context.store, STAGE, context.fingerprint)
-    done = done_shards(context, STAGE)
-    if not done:
+
+    def work() -> ShardResult:
         if before:
             # A finished smoothing has deleted the files between its steps, so all steps run again.
             rounds = range(1, context.config.hierarchy.smoothing.rounds + 1)
             steps = ["index", "gather", *(f"round_{round_}" for round_ in rounds), "scatter"]
             for step in steps:
                 context.store.delete_files(f"{layout.WORK}/commits/smooth_{step}")
-        with context.reporter.stage(STAGE, shards.n_items, "items", 0) as progress:
+        with context.reporter.stage(STAGE, vectors.n_rows, "items", 0) as progress:
             report, files = _smooth(context, vectors)
-            progress.advance(shards.n_items)
-        write_commit(context.store, STAGE, Commit(0, context.fingerprint, files, report))
-    else:
-        report = done[0].info
+            progress.advance(vectors.n_rows)
+        return ShardResult(files, report, vectors.n_rows)
+
+    report = run_once(context, STAGE, work).info
     for alarm in report["alarms"]:
         context.reporter.alarm(alarm)
-    kept = {name: value for name, value in report.items() if name != "alarms"}
+    kept = {name: value for name, value in report.items() if name not in ("alarms", "units")}
     return Smoothing(replace(vectors, table=SMOOTHED) if report["neighbours"] else vectors, kept)
 
 
 def _smooth(context: RunContext, source: ShardTiles) -> tuple[dict[str, Any], list[FileRecord]]:
-    report, shards = _index(context, source), source.shards
+    report = run_once(context, "smooth_index", lambda: _index(context, source)).info
+    shards = source.shards
     neighbours, rounds = report["neighbours"], report["rounds"]
     if not neighbours:
         return report, []
@@ -138,11 +138,8 @@ def _smooth(context: RunContext, source: ShardTiles) -> tuple[dict[str, Any], li
     return report | {"recall": hits / wanted if wanted else 1.0}, files
 
 
-def _index(context: RunContext, source: ShardTiles) -> dict[str, Any]:
+def _index(context: RunContext, source: ShardTiles) -> ShardResult:
     """Decide how to smooth, and sort the tiles by cell if at all."""
-    done = read_commits(context.store, "smooth_index", context.fingerprint)
-    if done:
-        return done[0].info
     config = context.config.hierarchy
     n_rows = source.n_rows
     workers = context.config.resources.workers
@@ -157,8 +154,7 @@ def _index(context: RunContext, source: ShardTiles) -> dict[str, Any]:
         report["alarms"] = space.alarms(n_rows) if choice.neighbours else []
         if choice.neighbours:
             _write_index(context.store, vectors, config, choice.neighbours, unit)
-    write_commit(context.store, "smooth_index", Commit(0, context.fingerprint, info=report))
-    return report
+    return ShardResult(info=report)
 
 
 def _choose(config: HierarchyConfig, sample: Float32, n_rows: int, unit: bool) -> SmoothingChoice:
@@ -172,7 +168,7 @@ def _choose(config: HierarchyConfig, sample: Float32, n_rows: int, unit: bool) -
 def _run(
     context: RunContext, shards: Shards, name: str, n_parts: int, worker: ShardWorker
 ) -> Iterable[Commit]:
-    """Run every part of a step: on Ray, or in this process if there is little to do."""
+    """Run every part of a step: on Ray, or in this process and unseen if there is little to do."""
     if shards.n_items <= local_rows_of():
         done = read_commits(context.store, name, context.fingerprint)
         for part in range(n_parts):

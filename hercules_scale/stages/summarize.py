@@ -115,6 +115,14 @@ def summarize_clusters(
 ) -> Summaries:
     """Give every cluster a title, a description and a status; then close the encoder of labels.
 
+    Args:
+        context: The run.
+        descriptions: Items that prompts show, and the tokens that were spent on them.
+        clustering: Clusters of the run.
+        statistics: Their statistics.
+        model: The language model.
+        encoder: Encoder of labels.
+
     Raises:
         StageError: The model does not start or does not answer at all, or the budget is spent.
     """

@@ -453,8 +453,10 @@ def test_an_unfinished_run_says_how_far_it_is(unfinished_run: Store) -> None:
     assert "the run has no clusters yet" in answer.json()["error"]
 
 
+# Items that a model describes are written by another stage than others.
+@pytest.mark.parametrize("stage", ["number", "put_descriptions"])
 def test_a_run_that_goes_on_shows_its_clusters_and_when_it_ends_their_titles(
-    own_run: Callable[[], Store],
+    stage: str, own_run: Callable[[], Store]
 ) -> None:
     store = own_run()
     files = published_files(store)
@@ -463,7 +465,7 @@ def test_a_run_that_goes_on_shows_its_clusters_and_when_it_ends_their_titles(
     names = ["level", "cluster_id", "parent_cluster_id", "n_items", "n_children", "inertia"]
     write_table(store, CLUSTERS, clusters.select([*names, "exemplar_rows", "centroid"]))
     fingerprint = json.loads(store.read_bytes(layout.RUN))["fingerprint"]
-    write_commit(store, "number", Commit(0, fingerprint, files["items"]))
+    write_commit(store, stage, Commit(0, fingerprint, files["items"]))
     write_commit(store, "cluster", Commit(0, fingerprint, files["memberships"]))
     client = asking(store)
     assert get(client, "state")["has_clusters"] is True

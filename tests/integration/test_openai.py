@@ -33,6 +33,8 @@ from hercules_scale.jobs.cluster import run
 from hercules_scale.jobs.preflight import check
 from hercules_scale.results.status import describe_status
 from hercules_scale.stages.encoders import load_encoder
+from hercules_scale.stages.read_shards import UNDESCRIBED
+from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import vector_column
 from hercules_scale.summarization.candidates import Candidates
@@ -414,11 +416,14 @@ def test_a_run_killed_while_it_describes_items_repeats_only_calls_in_flight(
     for point in points:
         code = forks.run("run", str(config), points=[["driver", *point]], lasting=True)
         assert code == -signal.SIGKILL, forks.log.read_text()
+    for lost in ("items", UNDESCRIBED):
+        (tmp_path / "run" / layout.part(lost, 0)).unlink()
     assert forks.run("run", str(config), lasting=True) == 0, forks.log.read_text()
     repeated = sum(count - 1 for count in endpoint.prompts.values())
     assert repeated <= in_flight
     calls = opened(tmp_path).table("llm_calls")
     assert (calls["level"] == 0).sum() == n_items
+    assert opened(tmp_path).table("items")["title"].str.startswith("Codes of ").all()
     assert len(calls) == len(endpoint.requests) - repeated
     assert opened(tmp_path).run["tokens"]["calls"] == len(calls)
 

@@ -44,7 +44,7 @@ def test_texts_that_take_few_bytes_of_the_input_are_numbered_some_at_a_time(
         read_shards.ScanWorker(store, config, of_items, pieces)(0)
         shards = Shards.of(ROWS, encoded=False)
         starts = read_shards.Starts.of(np.array([ROWS]), np.array([ROWS]))
-        read_shards.NumberWorker("items", store, config, of_items, shards, starts, None)(0)
+        read_shards.NumberWorker("items", False, store, config, of_items, shards, starts, None)(0)
     finally:
         pa.set_memory_pool(before)
     assert pool.max_memory() < ROWS * len(LONG) // 2
