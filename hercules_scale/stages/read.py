@@ -2,7 +2,7 @@
 
 1. scan: every piece of the input becomes a file of usable items, one of labels and one of
    rejected rows;
-2. check_ids: ids that occur twice are searched for, see ``ids``;
+2. check_ids: ids that occur twice are searched for, see ``duplicate_ids``;
 3. number: usable items are numbered in input order and cut into shards of equal rows. They are the
    table ``items``, or the work table that it is made from if a model describes them.
 """
