@@ -17,14 +17,13 @@ from hercules_scale.config.trust import check_models, check_trusted
 from hercules_scale.errors import InputError
 from hercules_scale.evaluation.judge import CRITERION
 from hercules_scale.jobs.preflight import check_language_model
-from hercules_scale.reduction.pca import PCA
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.machines import find_machines
 from hercules_scale.runtime.partial_sums import Gather, GatherHere, GatherOnRay
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.runtime.ray_session import local_or_cluster_ray
 from hercules_scale.runtime.resources import fill
-from hercules_scale.stages.cluster import Clustering
+from hercules_scale.stages.cluster import Clusters
 from hercules_scale.stages.evaluate import (
     Row,
     StoredTruth,
@@ -147,7 +146,7 @@ class EvaluatedRun:
     record: dict[str, Any]
     files: dict[str, list[FileRecord]]
     shards: Shards
-    clustering: Clustering
+    clustering: Clusters
 
     @classmethod
     def open(cls, store: Store, reporter: Reporter) -> EvaluatedRun:
@@ -164,15 +163,7 @@ class EvaluatedRun:
         context = RunContext(config, store, record["fingerprint"], reporter)
         clusters = read_tables(store, [file.path for file in files["clusters"]])
         n_levels = pa.compute.max(clusters["level"]).as_py()
-        clustering = Clustering(
-            clusters,
-            n_levels,
-            members,
-            record["clustering"],
-            files.get("k_selection", []),
-            files["reductions"],
-            PCA.of_record(record["pca"]),
-        )
+        clustering = Clusters(clusters, n_levels)
         shards = Shards(sum(file.rows for file in members), members[0].rows)
         return cls(context, record, files, shards, clustering)
 

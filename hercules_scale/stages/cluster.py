@@ -7,16 +7,15 @@ this stage keeps its own commits.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.agglomerative import EXACT_ROWS, MICRO_PER_CLUSTER, CutResult
+from hercules_scale.clustering.agglomerative import CutResult
 from hercules_scale.clustering.assigner import Assigner
 from hercules_scale.clustering.cluster_scores import CurvePoint
-from hercules_scale.clustering.kmeans import KMeansResult
 from hercules_scale.clustering.levels import Level, LevelResult, Levels, build_levels
 from hercules_scale.errors import InputError
 from hercules_scale.reduction.pca import PCA
@@ -27,6 +26,7 @@ from hercules_scale.runtime.resources import clustering_pool
 from hercules_scale.runtime.shards import done_shards
 from hercules_scale.runtime.store_checkpoints import StoreCheckpoints
 from hercules_scale.runtime.waiting import Room
+from hercules_scale.stages.cluster_alarms import cluster_alarms
 from hercules_scale.stages.k_plot import plot_curve
 from hercules_scale.stages.memberships import STAGE as MEMBERSHIPS
 from hercules_scale.stages.memberships import MembershipWriter, MembersSummary, merge_summaries
@@ -46,14 +46,29 @@ CLUSTERS_FILE = layout.stage_file(STAGE, "clusters.parquet")
 
 
 @dataclass(frozen=True)
-class Clustering(Product):
-    """Result of clustering.
+class Clusters:
+    """Clusters of all levels.
 
     Attributes:
         clusters: One row per cluster, by level and id: ``level``, ``cluster_id``,
             ``parent_cluster_id``, ``n_items``, ``n_children``, ``inertia``, ``exemplar_rows``,
             ``random_rows``, ``centroid``.
         n_levels: Number of levels, which may be smaller than asked for.
+    """
+
+    clusters: pa.Table
+    n_levels: int
+
+    def level(self, number: int) -> pa.Table:
+        """Return the clusters of one level, by id."""
+        return self.clusters.filter(pa.compute.equal(self.clusters["level"], number))
+
+
+@dataclass(frozen=True)
+class Clustering(Clusters, Product):
+    """Result of clustering.
+
+    Attributes:
         files: Files of the table ``memberships``, by shard.
         report: Record of the levels, for ``run.json``.
         curve: Files of the table ``k_selection``; none if the user gave the numbers of clusters.
@@ -61,8 +76,6 @@ class Clustering(Product):
         pca: Function from vectors to their places on the map.
     """
 
-    clusters: pa.Table
-    n_levels: int
     files: list[FileRecord]
     report: dict[str, Any]
     curve: list[FileRecord]
@@ -85,10 +98,6 @@ class Clustering(Product):
             "clustering": self.report,
             "pca": self.pca.record(),
         }
-
-    def level(self, number: int) -> pa.Table:
-        """Return the clusters of one level, by id."""
-        return self.clusters.filter(pa.compute.equal(self.clusters["level"], number))
 
 
 def cluster_items(context: RunContext, smoothing: Smoothing) -> Clustering:
@@ -204,7 +213,7 @@ def _cluster(
         "n_levels": len(found.levels),
         "alarms": [
             *space.alarms(shards.n_items),
-            *_alarms(hierarchy.levels, found, summary, shards.n_items),
+            *cluster_alarms(hierarchy.levels, found, summary, shards.n_items),
         ],
         "report": _report(found),
         "curve": [asdict(file) for file in _write_curve(context, found.curve)],
@@ -297,52 +306,3 @@ def _clusters_table(
         if level.parents is not None:
             children = np.bincount(level.parents)
     return pa.concat_tables(tables)
-
-
-def _alarms(
-    asked: list[int] | Literal["auto"], found: Levels, summary: MembersSummary, n_items: int
-) -> list[str]:
-    """Return the alarms that a user should read before trusting the clusters."""
-    alarms = []
-    if asked == "auto":
-        asked = [point.k for point in found.curve if point.chosen]
-    sizes = [len(level.centroids) for level in found.levels]
-    if sizes != asked:
-        alarms.append(
-            f"levels: {asked} clusters were asked for, {sizes} were found, since items or "
-            "centroids are identical"
-        )
-    # An item that is a cluster by itself equals its centroid.
-    n_alike = summary.n_near_identical - int((summary.counts[0] == 1).sum())
-    if n_alike > n_items / 10 and sizes[0] < n_items / 10:
-        alarms.append(
-            f"{n_alike:,} of {n_items:,} items are nearly identical to others; "
-            "remove duplicates if their clusters hide the rest"
-        )
-    for number, (run, counts) in enumerate(zip(found.runs, summary.counts, strict=True), start=1):
-        if len(counts) > 1 and counts.max() > n_items / 2:
-            alarms.append(
-                f"level {number}: cluster {counts.argmax()} holds {counts.max():,} of "
-                f"{n_items:,} items, more than half"
-            )
-        if isinstance(run, KMeansResult):
-            alarms += _kmeans_alarms(f"level {number}", run)
-    if found.micro is not None:
-        alarms += _kmeans_alarms("micro-clusters", found.micro)
-        if MICRO_PER_CLUSTER * asked[0] > EXACT_ROWS:
-            alarms.append(
-                f"level 1: {sizes[0]:,} clusters were made of {len(found.micro.counts):,} "
-                f"micro-clusters, the most there can be; with fewer than {MICRO_PER_CLUSTER} a "
-                f"cluster the linkage counts for little; ask for at most "
-                f"{EXACT_ROWS // MICRO_PER_CLUSTER:,} clusters, or for method kmeans"
-            )
-    return alarms
-
-
-def _kmeans_alarms(name: str, run: KMeansResult) -> list[str]:
-    alarms = []
-    if run.n_refilled:
-        alarms.append(f"{name}: empty clusters were refilled {run.n_refilled} times")
-    if not run.converged:
-        alarms.append(f"{name}: k-means had not converged after {run.n_iterations} iterations")
-    return alarms

@@ -25,7 +25,7 @@ from hercules_scale.runtime.pipeline import Product
 from hercules_scale.runtime.shard_tasks import ShardResult
 from hercules_scale.runtime.shards import run_once
 from hercules_scale.stages.assigner_tables import AssignerTables
-from hercules_scale.stages.cluster import Clustering
+from hercules_scale.stages.cluster import Clustering, Clusters
 from hercules_scale.stages.ground_truth import Truth, external_figures
 from hercules_scale.stages.item_metrics import ClusteredItems, item_metrics
 from hercules_scale.stages.prompt_facts import ancestors, siblings
@@ -121,7 +121,7 @@ class StoredTruth:
 
 
 def clustered_items(
-    store: Store, config: ResolvedConfig, shards: Shards, clustering: Clustering
+    store: Store, config: ResolvedConfig, shards: Shards, clustering: Clusters
 ) -> ClusteredItems:
     """Return the items and clusters that the metrics of items are computed from."""
     levels = range(1, clustering.n_levels + 1)
@@ -144,7 +144,7 @@ def measure_items(items: ClusteredItems, gather: Gather) -> list[Row]:
     return rows
 
 
-def measure_summaries(clustering: Clustering, summaries: Summaries) -> list[Row]:
+def measure_summaries(clustering: Clusters, summaries: Summaries) -> list[Row]:
     """Return rows on titles and descriptions."""
     rows: list[Row] = []
     for level in range(1, clustering.n_levels + 1):
@@ -177,7 +177,7 @@ def rows_of(level: int, basis: str, measured: Mapping[str, Figure]) -> list[Row]
     ]
 
 
-def _of_summaries(clustering: Clustering, summaries: Summaries, level: int) -> Measured:
+def _of_summaries(clustering: Clusters, summaries: Summaries, level: int) -> Measured:
     """Return the metrics of one level's titles and descriptions."""
     of_level = summaries.table["level"].to_numpy()
     own = of_level == level

@@ -25,7 +25,7 @@ from hercules_scale.reading.redact import redacted
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.event_loop import run_coroutine
 from hercules_scale.runtime.machines import take_resources
-from hercules_scale.stages.cluster import Clustering
+from hercules_scale.stages.cluster import Clusters
 from hercules_scale.stages.language_model import open_model, probe_endpoint, prompt_style
 from hercules_scale.stages.prompt_facts import ancestors, cells, siblings
 from hercules_scale.stages.withheld_clusters import withheld_reasons
@@ -110,7 +110,7 @@ def check_judgement(own: InputConfig, judgement: Judgement) -> None:
 
 
 def judge_clusters(
-    context: RunContext, shards: Shards, clustering: Clustering, judgement: Judgement, part: int
+    context: RunContext, shards: Shards, clustering: Clusters, judgement: Judgement, part: int
 ) -> Judged:
     """Ask a model about items of a finished run, on Ray.
 
@@ -154,7 +154,7 @@ class Work:
 
     context: RunContext
     shards: Shards
-    clustering: Clustering
+    clustering: Clusters
     judgement: Judgement
     ledger: Ledger
 

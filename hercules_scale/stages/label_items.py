@@ -13,7 +13,7 @@ from hercules_scale.clustering.stateless_random import hash_rows, uniform
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.shard_tasks import ShardResult
 from hercules_scale.runtime.shards import Stage, run_shards
-from hercules_scale.stages.cluster import Clustering
+from hercules_scale.stages.cluster import Clusters
 from hercules_scale.stages.prompt_facts import shown_rows
 from hercules_scale.storage import layout
 from hercules_scale.storage.commits import Commit, read_commits
@@ -92,7 +92,7 @@ class _Worker:
         return ShardResult([file], units=members.num_rows)
 
 
-def draw_label_items(context: RunContext, shards: Shards, clustering: Clustering) -> LabelItems:
+def draw_label_items(context: RunContext, shards: Shards, clustering: Clusters) -> LabelItems:
     """Draw items of every finest cluster, fewer of each if there are very many clusters.
 
     Nothing is drawn if labels and items are embedded by different models, since such vectors cannot
@@ -118,7 +118,7 @@ def draw_label_items(context: RunContext, shards: Shards, clustering: Clustering
 
 
 def read_label_items(
-    context: RunContext, shards: Shards, clustering: Clustering
+    context: RunContext, shards: Shards, clustering: Clusters
 ) -> LabelItems | None:
     """Return the items that were drawn for a run; None if its work files are gone."""
     if not context.config.labels_share_space:

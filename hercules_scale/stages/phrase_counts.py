@@ -12,7 +12,7 @@ from hercules_scale.reading.redact import redacted
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.shard_tasks import ShardResult
 from hercules_scale.runtime.shards import Stage, run_shards
-from hercules_scale.stages.cluster import Clustering
+from hercules_scale.stages.cluster import Clusters
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
@@ -100,7 +100,7 @@ class _FrequentWorker:
         return ShardResult([file], units=stop - first)
 
 
-def count_run_phrases(context: RunContext, shards: Shards, clustering: Clustering) -> PhraseCounts:
+def count_run_phrases(context: RunContext, shards: Shards, clustering: Clusters) -> PhraseCounts:
     """Return the counts of phrases in each finest cluster."""
     sizes = tuple(clustering.level(1)["n_items"].to_pylist())
     words, redact = context.config.input.words_column, context.config.privacy.redact

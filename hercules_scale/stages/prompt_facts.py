@@ -18,7 +18,7 @@ from hercules_scale.clustering.nearest_centroids import Float32, nearest, to_uni
 from hercules_scale.clustering.stateless_random import uniform
 from hercules_scale.reading.redact import redacted
 from hercules_scale.runtime.context import RunContext, Shards
-from hercules_scale.stages.cluster import Clustering
+from hercules_scale.stages.cluster import Clusters
 from hercules_scale.stages.language_model import LABELLING
 from hercules_scale.stages.numeric_statistics import Statistics
 from hercules_scale.stages.phrase_counts import SAMPLE_PER_CLUSTER, count_run_phrases
@@ -55,7 +55,7 @@ class FactsSource:
     phrases: PhraseCounts | None = None
     vocabulary: Vocabulary | None = None
 
-    def keyphrases(self, clustering: Clustering, level: int) -> list[list[str]]:
+    def keyphrases(self, clustering: Clusters, level: int) -> list[list[str]]:
         """Return the phrases of each cluster, most distinctive first; none if it is withheld."""
         return [
             [] if withheld else own
@@ -72,7 +72,7 @@ class FactsSource:
         sentences = self.statistics.sentences(level)
         return [[] if reason else own for own, reason in zip(sentences, withheld, strict=True)]
 
-    def said_words(self, clustering: Clustering, level: int) -> SaidWords | None:
+    def said_words(self, clustering: Clusters, level: int) -> SaidWords | None:
         """Return the words of the items of each cluster of a level; None if not counted."""
         if self.phrases is None:
             return None
@@ -80,7 +80,7 @@ class FactsSource:
         sampled = np.minimum(sizes, SAMPLE_PER_CLUSTER).astype(np.float64)
         return self.phrases.words_of_level(ancestors(clustering, level), sampled)
 
-    def _keyphrases(self, clustering: Clustering, level: int) -> list[list[str]]:
+    def _keyphrases(self, clustering: Clusters, level: int) -> list[list[str]]:
         if self.statistics.columns:
             return self.statistics.phrases(level, KEYPHRASES)
         if self.vocabulary is not None:
@@ -91,7 +91,7 @@ class FactsSource:
 
 
 def facts_source(
-    context: RunContext, shards: Shards, clustering: Clustering, statistics: Statistics
+    context: RunContext, shards: Shards, clustering: Clusters, statistics: Statistics
 ) -> FactsSource:
     """Return the source of facts that distinguish clusters; it is empty for wordless vectors."""
     asked = context.config.input
@@ -108,7 +108,7 @@ def facts_source(
 def cluster_facts(
     context: RunContext,
     shards: Shards,
-    clustering: Clustering,
+    clustering: Clusters,
     source: FactsSource,
     level: int,
 ) -> list[ClusterFacts]:
@@ -205,7 +205,7 @@ def diverse(vectors: Float32, n_wanted: int) -> list[int]:
     return (chosen + others)[:n_wanted]
 
 
-def ancestors(clustering: Clustering, level: int) -> NDArray[np.int32]:
+def ancestors(clustering: Clusters, level: int) -> NDArray[np.int32]:
     """Return the cluster of a level that holds each finest cluster, shape (k_1,)."""
     held = np.arange(clustering.level(1).num_rows, dtype=np.int32)
     for below in range(1, level):
@@ -248,7 +248,7 @@ def labelled_files(context: RunContext) -> dict[int, str]:
     return {level: commit.files[0].path for level, commit in commits.items()}
 
 
-def _children(context: RunContext, clustering: Clustering, level: int) -> dict[int, list[Child]]:
+def _children(context: RunContext, clustering: Clusters, level: int) -> dict[int, list[Child]]:
     """Return the children that a prompt shows of each cluster; none at the finest level.
 
     Withheld children are left out.
@@ -278,7 +278,7 @@ def _children(context: RunContext, clustering: Clustering, level: int) -> dict[i
     }
 
 
-def _order_of_children(context: RunContext, clustering: Clustering, level: int) -> list[float]:
+def _order_of_children(context: RunContext, clustering: Clusters, level: int) -> list[float]:
     """Return a sort key for each cluster of the level below; prompts show the first ones."""
     below, strategy = clustering.level(level - 1), context.config.summaries.children_strategy
     if strategy == "nearest":
@@ -292,7 +292,7 @@ def _order_of_children(context: RunContext, clustering: Clustering, level: int) 
     return list((-below["n_items"].to_numpy()).tolist())
 
 
-def siblings(clustering: Clustering, level: int) -> list[NDArray[np.int64]]:
+def siblings(clustering: Clusters, level: int) -> list[NDArray[np.int64]]:
     """Return the groups of siblings among the clusters of a level."""
     clusters = clustering.level(level)
     top = level == clustering.n_levels

@@ -18,7 +18,7 @@ from hercules_scale.clustering.tiles import first_of_each
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.shard_tasks import ShardResult
 from hercules_scale.runtime.shards import Stage, run_once, run_shards
-from hercules_scale.stages.cluster import Clustering
+from hercules_scale.stages.cluster import Clusters
 from hercules_scale.stages.read_shards import OWNERS, SCANNED_OWNERS
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
@@ -29,9 +29,7 @@ LEAST_OWNERS = "least_owners"
 COUNTS_FILE = layout.stage_file(COUNTED, "counts.parquet")
 
 
-def withheld_reasons(
-    context: RunContext, shards: Shards, clustering: Clustering
-) -> list[list[str]]:
+def withheld_reasons(context: RunContext, shards: Shards, clustering: Clusters) -> list[list[str]]:
     """Return the reasons why clusters may show no texts, by level and id; "" if they may."""
     privacy = context.config.privacy
     sizes = [

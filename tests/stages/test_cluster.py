@@ -17,7 +17,7 @@ from hercules_scale.clustering import agglomerative
 from hercules_scale.clustering.levels import Levels
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.progress import Reporter
-from hercules_scale.stages import cluster as stage
+from hercules_scale.stages import cluster_alarms
 from hercules_scale.stages.cluster import Clustering, cluster_items
 from hercules_scale.stages.memberships import MembersSummary
 from hercules_scale.stages.smooth import Smoothing
@@ -110,7 +110,7 @@ def test_the_report_of_an_agglomerated_hierarchy_gives_linkage_and_heights(
 def test_the_report_and_alarms_speak_of_micro_clusters(
     context: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (agglomerative, stage):
+    for module in (agglomerative, cluster_alarms):
         monkeypatch.setattr(module, "EXACT_ROWS", 40)
     # Centroids that start at items are not at rest after one iteration.
     hierarchy = {"method": "agglomerative", "init": "sample", "max_iterations": 1, "tolerance": 0}
@@ -141,7 +141,7 @@ def test_an_item_that_is_a_cluster_by_itself_is_not_like_another(
     # As the shards count them: all that lie at their centroids.
     at_centroids = n_alike + sizes.count(1)
     summary = MembersSummary([np.array(sizes)], [], [], [], at_centroids)
-    alarms = stage._alarms([len(sizes)], cast(Levels, found), summary, 250)
+    alarms = cluster_alarms.cluster_alarms([len(sizes)], cast(Levels, found), summary, 250)
     said = [alarm for alarm in alarms if "nearly identical" in alarm]
     assert said == (
         [
