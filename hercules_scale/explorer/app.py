@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.resources
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,17 +20,21 @@ from starlette.routing import Route
 
 from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import HerculesScaleError, InputError
-from hercules_scale.explorer import search, views
+from hercules_scale.explorer import map_items, search, views
+from hercules_scale.explorer.answers import refusal, to_json
 from hercules_scale.explorer.compare import compare
-from hercules_scale.explorer.exports import BINARY, EXPORTS, write_export
+from hercules_scale.explorer.exports import BINARY, EXPORTS, write_export, write_items
 from hercules_scale.explorer.forms import fields
 from hercules_scale.explorer.request_values import (
     body,
+    body_keys,
     body_number,
+    body_numbers,
     body_text,
     query_key,
     query_key_if_any,
     query_number,
+    query_numbers,
     query_page,
 )
 from hercules_scale.explorer.sessions import ShownRun
@@ -89,8 +92,18 @@ class Explorer:
             "state": lambda run, request: run.state(),
             "tree": lambda run, request: views.tree(run.refresh_edits()),
             "descriptions": lambda run, request: views.description_places(run.opened()),
-            "points": lambda run, request: views.points(
-                run.with_items(), query_key_if_any(request)
+            "points": lambda run, request: map_items.points(
+                run.with_items(), query_key_if_any(request), request.query_params.get("by", "")
+            ),
+            "glimpses": lambda run, request: map_items.glimpses(
+                run.with_items(), query_numbers(request, "places")
+            ),
+            "spots": lambda run, request: map_items.spots(
+                run.opened(), query_numbers(request, "rows")
+            ),
+            "shade_columns": lambda run, request: map_items.shade_columns(run.with_items()),
+            "shades": lambda run, request: map_items.shown_shades(
+                run.with_items(), request.query_params.get("by", "")
             ),
             "cluster": lambda run, request: views.cluster(run.opened(), query_key(request)),
             "items": lambda run, request: views.items(
@@ -124,6 +137,7 @@ class Explorer:
             Route("/api/runs/{run:int}/thumbnail", self._thumbnail),
             Route("/api/runs/{run:int}/edit", self._edit, methods=["POST"]),
             Route("/api/runs/{run:int}/export", self._export),
+            Route("/api/runs/{run:int}/selection", self._selection, methods=["POST"]),
             Route("/api/runs/{run:int}/table", self._table),
             Route("/api/form", self._answer(lambda request: self._form())),
             Route("/api/uploads", self._upload, methods=["POST"]),
@@ -139,7 +153,7 @@ class Explorer:
         return Starlette(
             routes=routes,
             middleware=[Middleware(GZipMiddleware, minimum_size=2_000, compresslevel=3)],
-            exception_handlers={HerculesScaleError: _told, HTTPException: _told},
+            exception_handlers={HerculesScaleError: refusal, HTTPException: refusal},
         )
 
     def _about(self, view: Callable[[ShownRun, Request], Any]) -> Callable[[Request], Any]:
@@ -169,7 +183,7 @@ class Explorer:
     @property
     def _work(self) -> Jobs:
         if self.jobs is None:
-            raise InputError("no runs are started here; begin the explorer with --work FOLDER")
+            raise InputError("no runs can be started here; start the explorer with --work FOLDER")
         return self.jobs
 
     def _form(self) -> dict[str, Any]:
@@ -226,11 +240,28 @@ class Explorer:
         # The folder is deleted after the response.
         folder = tempfile.TemporaryDirectory(prefix="hercules_scale_")
         path = f"{folder.name}/{form}"
-        await run_in_threadpool(write_export, shown.store, form, path)
+        if form == "csv" and "level" in request.query_params:
+            clusters = [query_key(request)]
+            await run_in_threadpool(write_items, shown.opened(), path, None, clusters)
+        else:
+            await run_in_threadpool(lambda: write_export(shown.opened(), form, path))
         name = f"{shown.name}.{form}"
         return FileResponse(
             path, media_type=EXPORTS[form], filename=name, background=BackgroundTask(folder.cleanup)
         )
+
+    async def _selection(self, request: Request) -> Response:
+        values = await body(request)
+        rows, clusters = body_numbers(values, "rows"), body_keys(values, "clusters")
+        shown = self.run(request)
+
+        def write() -> bytes:
+            with tempfile.TemporaryDirectory(prefix="hercules_scale_") as folder:
+                path = Path(folder) / "items.csv"
+                write_items(shown.opened(), str(path), rows, clusters)
+                return path.read_bytes()
+
+        return Response(await run_in_threadpool(write), media_type="text/csv")
 
     async def _table(self, request: Request) -> Response:
         shown = self.run(request)
@@ -300,22 +331,11 @@ class Explorer:
             now = read_edit(run.store, key)
             if values.get("revision") != (None if now is None else now.revision):
                 raise HTTPException(
-                    409, "somebody else has edited this cluster meanwhile; read it again"
+                    409,
+                    "somebody else has edited this cluster meanwhile; reload the page",
                 )
             edit = write_edit(run.store, key, body_text(values, "title"), body_text(values, "note"))
             run.edits = {**run.edits, key: edit}
             return views.cluster(run, key)
 
         return to_json(await run_in_threadpool(write))
-
-
-def to_json(value: Any, status: int = 200) -> Response:
-    """Return a JSON response; the value must hold no number that is not finite."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"), default=str)
-    return Response(text, status, media_type="application/json")
-
-
-async def _told(request: Request, error: Exception) -> Response:
-    if isinstance(error, HTTPException):
-        return to_json({"error": error.detail}, error.status_code)
-    return to_json({"error": str(error)}, 400)

@@ -25,6 +25,8 @@ MODELS = {
 }
 """Models of installed packages that the form offers."""
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.:-]*)?")
+# How descriptions of keys begin to say what holds where no value is given.
+LEFT_OUT = re.compile("left out:", re.IGNORECASE)
 KINDS = {"boolean", "integer", "number", "string"}
 BOUNDS = {
     "minimum": "at least {}",
@@ -39,7 +41,8 @@ def fields() -> list[dict[str, Any]]:
 
     Returns:
         For each key: ``key``, ``kind`` (boolean, integer, number, string, choice, yaml),
-        ``default``, ``help``, ``bounds`` in words, ``choices``.
+        ``default``, ``help``, ``unset`` (shown where there is no default), ``bounds`` in words,
+        ``choices``.
     """
     schema = RunConfig.model_json_schema()
     defaults = parse_config({"input": {"path": "-"}, "output": {"path": "-"}}).model_dump()
@@ -69,11 +72,13 @@ def _field(key: str, rule: dict[str, Any], default: Any) -> dict[str, Any]:
     if kind == "yaml" and default is not None:
         default = yaml.safe_dump(default, default_flow_style=True, width=1000).strip()
         default = default.removesuffix("\n...")
+    help_text = rule.get("description", "")
     return {
         "key": key,
         "kind": kind,
         "default": default,
-        "help": rule.get("description", ""),
+        "help": LEFT_OUT.sub("default:", help_text),
+        "unset": "Auto-detect" if "left out: detected" in help_text else "Default",
         "bounds": ", ".join(bounds),
         "choices": choices or MODELS.get(key, []),
     }

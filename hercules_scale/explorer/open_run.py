@@ -53,6 +53,9 @@ class OpenRun:
         self.withheld = self._withheld()
         self.items = Pages(run.store, run.files.get(TABLE, []), self.withheld)
         self._lock = threading.Lock()
+        # Name and values of the column that colours the map.
+        self.shades: tuple[str, Any] | None = None
+        self.shades_lock = threading.Lock()
         self._columns: dict[str, list[str]] = {}
 
     @classmethod

@@ -45,6 +45,19 @@ def query_number(request: Request, name: str, default: int | None = None) -> int
     return int(text)
 
 
+def query_numbers(request: Request, name: str) -> list[int]:
+    """Return the numbers of the query that commas separate.
+
+    Raises:
+        InputError: A value is not a whole number.
+    """
+    texts = request.query_params.get(name, "").split(",")
+    for text in texts:
+        if not (text.isascii() and text.isdigit() and len(text) <= 18):
+            raise InputError(f"{name} must be whole numbers with commas between, got {text[:40]!r}")
+    return [int(text) for text in texts]
+
+
 def query_key(request: Request) -> tuple[int, int]:
     """Return level and id of the cluster that the query names."""
     return query_number(request, "level"), query_number(request, "id")
@@ -70,6 +83,35 @@ def body_number(values: dict[str, Any], name: str) -> int:
     if type(value) is not int:
         raise InputError(f"{name} must be a whole number")
     return value
+
+
+def body_numbers(values: dict[str, Any], name: str) -> list[int]:
+    """Return the numbers in a list of a body.
+
+    Raises:
+        InputError: The value is not a list of whole numbers.
+    """
+    found = values.get(name)
+    if not isinstance(found, list) or any(type(each) is not int for each in found):
+        raise InputError(f"{name} must be a list of whole numbers, such as [3, 17]")
+    if any(abs(each) >= 10**18 for each in found):
+        raise InputError(f"{name} must be numbers of at most 18 digits")
+    return found
+
+
+def body_keys(values: dict[str, Any], name: str) -> list[tuple[int, int]]:
+    """Return the clusters in a list of a body, each as level and id.
+
+    Raises:
+        InputError: The value is not a list of pairs of whole numbers.
+    """
+    found = values.get(name)
+    if not isinstance(found, list) or any(
+        not isinstance(each, list) or len(each) != 2 or any(type(part) is not int for part in each)
+        for each in found
+    ):
+        raise InputError(f"{name} must be a list of levels and ids, such as [[1, 7], [2, 0]]")
+    return [(level, cluster_id) for level, cluster_id in found]
 
 
 def body_text(values: dict[str, Any], name: str) -> str | None:

@@ -19,6 +19,7 @@ from hercules_scale.explorer.search import Meaning
 from hercules_scale.results.edits import read_edits
 from hercules_scale.results.status import stage_reports
 from hercules_scale.results.title_provenance import chat_model, describe_sources
+from hercules_scale.runtime.progress import words
 from hercules_scale.storage import cluster_items, layout
 from hercules_scale.storage.cluster_items import Source
 from hercules_scale.storage.commits import read_commits
@@ -93,9 +94,7 @@ class ShownRun:
         if not run.items.files:
             if self.index_error is not None:
                 raise InputError(self.index_error)
-            raise InputError(
-                f"the items are being put into the order of the tree ({self.index_share or 0:.0%})"
-            )
+            raise InputError(f"the items are being sorted by cluster ({self.index_share or 0:.0%})")
         return run
 
     def refresh_edits(self) -> OpenRun:
@@ -141,7 +140,10 @@ class ShownRun:
             "index_error": self.index_error,
             "titles": _titles(record),
             "has_data_maps": all(map(importlib.util.find_spec, ("datamapplot", "matplotlib"))),
-            "stages": [asdict(stage) for stage in stage_reports(self.store, record)],
+            "stages": [
+                asdict(stage) | {"title": words(stage.name)}
+                for stage in stage_reports(self.store, record)
+            ],
             **{
                 key: record.get(key)
                 for key in (

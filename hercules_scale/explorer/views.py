@@ -18,8 +18,6 @@ from hercules_scale.results.title_provenance import title_marks
 from hercules_scale.storage.tables import FileRecord, column_vectors, read_rows, read_tables
 
 MAX_PAGE = 200
-# Most items drawn as points; more are drawn as a density on a grid of this size.
-MAX_POINTS, GRID = 20_000, 96
 SAMPLED_ROWS = 131_072
 NEIGHBOURS, BINS = 8, 24
 # Characters of an item's text that are sent, at most.
@@ -266,38 +264,6 @@ def item(run: OpenRun, row: int) -> dict[str, Any]:
         "clusters": clusters,
         "labels": labels,
         "columns": run.numbers,
-    }
-
-
-def points(run: OpenRun, key: ClusterKey | None) -> dict[str, Any]:
-    """Return the items of a cluster on the map: as points if they are few, else as a density.
-
-    Raises:
-        InputError: The run has no map of its items.
-    """
-    axes = [name for name in run.items.columns if name.startswith("pca_")]
-    if not axes:
-        raise InputError("this run has no map of its items")
-    start, stop = run.span(key)
-    if stop - start <= MAX_POINTS:
-        table = run.items.read(start, stop, ["row", "level_1", *axes])
-        return {
-            "kind": "points",
-            "rows": table["row"].to_pylist(),
-            "leaves": table["level_1"].to_pylist(),
-            "places": [finite(table[name].to_pylist()) for name in axes],
-        }
-    table = run.items.sample(start, stop, axes[:2], SAMPLED_ROWS)
-    x, y = (table[name].to_numpy() for name in axes[:2])
-    counts, x_edges, y_edges = np.histogram2d(x, y, GRID)
-    box = finite([x_edges[0], y_edges[0], x_edges[-1], y_edges[-1]])
-    return {
-        "kind": "density",
-        "grid": GRID,
-        "box": box,
-        "counts": counts.astype(int).ravel().tolist(),
-        "n_sampled": table.num_rows,
-        "n_items": stop - start,
     }
 
 

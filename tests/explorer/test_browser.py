@@ -114,7 +114,7 @@ def test_the_map_goes_from_the_top_clusters_down_to_items(
         page.keyboard.press("ArrowRight")
         page.locator("#said", has_text="level 2").wait_for()
         page.keyboard.press("Enter")
-        page.locator(".panel .facts", has_text="level 2").wait_for()
+        page.locator(".panel .facts", has_text="Level 2").wait_for()
         cluster_id = int(page.url.split("cluster=2%2F")[1].split("&")[0])
         clusters = Hierarchy.open(text_run.uri).clusters()
         cluster = clusters[(clusters["level"] == 2) & (clusters["cluster_id"] == cluster_id)]
@@ -132,7 +132,7 @@ def test_the_map_goes_from_the_top_clusters_down_to_items(
 def test_the_map_has_a_space_of_descriptions_and_saves_pictures(chromium: Any, shown: str) -> None:
     with page_of(chromium, f"{shown}#view=map") as page:
         drawn(page, shown="40")
-        page.get_by_label("Space").select_option("descriptions")
+        page.get_by_label("Layout").select_option("descriptions")
         drawn(page, points="0")
         for scale in ("linear", "log"):
             page.get_by_label("Size").select_option(scale)
@@ -175,7 +175,7 @@ def test_the_tree_opens_by_keyboard_and_finds_titles(
         assert page.locator(":focus").get_attribute("aria-expanded") == "true"
         assert items.count() > 10
         page.keyboard.press("Enter")
-        page.locator(".panel .facts", has_text="level 2").wait_for()
+        page.locator(".panel .facts", has_text="Level 2").wait_for()
         page.get_by_label("Find in titles").fill(clusters["title"][7])
         page.locator(".hit").wait_for()
         assert page.locator(".hit .title").all_inner_texts() == [clusters["title"][7]]
@@ -207,12 +207,12 @@ def test_a_cluster_pages_through_its_items_and_links_both_ways(
         page.get_by_role("button", name="Last page").click()
         page.locator("caption", has_text=f"to {clusters['n_items'][1]:,} of").wait_for()
         page.locator(".items tbody a").first.click()
-        page.locator(".panel .facts", has_text="item in row").wait_for()
+        page.locator(".panel .facts", has_text="Item in row").wait_for()
         page.locator("caption", has_text="Ground truth").wait_for()
         page.get_by_role("region", name="Clusters at every level").get_by_role("link").first.click()
-        page.locator(".panel .facts", has_text="level 3").wait_for()
+        page.locator(".panel .facts", has_text="Level 3").wait_for()
         page.go_back()
-        page.locator(".panel .facts", has_text="item in row").wait_for()
+        page.locator(".panel .facts", has_text="Item in row").wait_for()
 
 
 def test_images_and_numbers_are_shown_as_such(chromium: Any, shown: str) -> None:
@@ -234,10 +234,12 @@ def test_a_search_finds_clusters_and_items(chromium: Any, shown: str) -> None:
     with page_of(chromium, f"{shown}#view=search") as page:
         page.locator("#q").fill("number 1234")
         page.keyboard.press("Enter")
-        page.locator("[aria-label='Items found']", has_text="1 found in 3,000 of 3,000").wait_for()
+        page.locator(
+            "[aria-label='Items found']", has_text="1 found; searched 3,000 of 3,000"
+        ).wait_for()
         page.get_by_role("link", name="item-1234").click()
         page.locator(".panel h2", has_text="item-1234").wait_for()
-        page.get_by_role("link", name="Items like this one").click()
+        page.get_by_role("link", name="Find similar items").click()
         found = page.locator("[aria-label='Items found']")
         found.get_by_text("The nearest 50 of 3,000 items").wait_for()
         assert found.locator("li").count() == 50
@@ -246,7 +248,7 @@ def test_a_search_finds_clusters_and_items(chromium: Any, shown: str) -> None:
         # Words take the place of what was likened.
         page.locator("#q").fill("number 1235")
         page.keyboard.press("Enter")
-        found.get_by_text("1 found in 3,000 of 3,000").wait_for()
+        found.get_by_text("1 found; searched 3,000 of 3,000").wait_for()
         assert "like=" not in page.url
 
 
@@ -269,11 +271,11 @@ def test_two_runs_are_shown_beside_each_other(
         page_of(chromium, f"{address}#view=compare") as page,
     ):
         page.locator("dd", has_text="3,000 of 3,000 and 3,000").wait_for()
-        page.get_by_label("level there").select_option("2")
+        page.get_by_label("Level in the other run").select_option("2")
         page.locator("caption", has_text="40 clusters").wait_for()
         assert violations(page) == []
         page.locator("td li a").first.click()
-        page.locator(".panel .facts", has_text="level 2").wait_for()
+        page.locator(".panel .facts", has_text="Level 2").wait_for()
         assert "run=1" in page.url
 
 
@@ -290,7 +292,7 @@ def test_a_file_is_previewed_and_mistakes_are_told_before_a_run_starts(
     ):
         page.get_by_label("Files").set_input_files(str(next(folder.glob("*.csv"))))
         page.locator("td", has_text="hacked=1").wait_for()
-        page.get_by_label("levels", exact=True).fill("[3, 7]")
+        page.get_by_label("Levels", exact=True).fill("[3, 7]")
         assert violations(page) == []
         page.get_by_role("button", name="Start the run").click()
         page.locator("[role=alert]", has_text="hierarchy.levels must fall strictly").wait_for()
@@ -311,14 +313,14 @@ def test_a_run_is_started_from_the_page_and_looked_at(
     ):
         page.get_by_label("Files").set_input_files(str(folder / "boats.csv"))
         page.locator("caption", has_text="First rows of boats.csv").wait_for()
-        page.get_by_label("levels", exact=True).fill("[6, 2]")
-        page.locator("summary", has_text="summaries").click()
-        summaries = page.get_by_role("group", name="summaries")
-        summaries.get_by_label("engine", exact=True).select_option("keyphrases")
+        page.get_by_label("Levels", exact=True).fill("[6, 2]")
+        page.locator("summary", has_text="Summaries").click()
+        summaries = page.get_by_role("group", name="Summaries")
+        summaries.get_by_label("Engine", exact=True).select_option("keyphrases")
         page.get_by_role("button", name="Start the run").click()
         page.locator("h2", has_text="boats.csv: running").wait_for()
         page.locator("h2", has_text="boats.csv: finished").wait_for(timeout=400_000)
-        page.get_by_role("link", name="Look at it").click()
+        page.get_by_role("link", name="Open the run").click()
         drawn(page, shown="6")
 
 

@@ -213,7 +213,7 @@ def test_no_runs_are_started_without_a_folder_for_them(text_run: Store) -> None:
     client = TestClient(Explorer([text_run.uri]).application())
     assert client.get("/api/form").json() == {"enabled": False}
     answer = client.post("/api/jobs", json={"uploads": [0], "config": {}})
-    assert "begin the explorer with --work FOLDER" in answer.json()["error"]
+    assert "start the explorer with --work FOLDER" in answer.json()["error"]
 
 
 @pytest.mark.ray

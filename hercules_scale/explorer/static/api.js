@@ -22,6 +22,12 @@ export async function post(path, values) {
     method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(values) }));
 }
 
+/** The answer to values that are sent, as a file. */
+export async function save(path, values) {
+  const response = await fetch(`/api/${path}`, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(values) });
+  return response.ok ? response.blob() : answer(response);
+}
+
 export async function send(path, file) {
   return answer(await fetch(`/api/${path}`, {
     method: "POST", headers: { "content-type": "application/octet-stream" }, body: file }));

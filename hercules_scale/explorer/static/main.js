@@ -16,7 +16,7 @@ const VIEWS = { map: ["Map", mapView], tree: ["Tree", treeView], icicle: ["Icicl
 // Views without the panel of what is selected, and those of them that need no finished run.
 const ALONE = ["run", "compare", "new"], ALWAYS = ["run", "new"];
 const asked = () => Number(new URLSearchParams(location.hash.slice(1)).get("run")) || 0;
-const state = { runs: [], run: 0, tree: null, status: null, view: null, shown: null };
+const state = { runs: [], run: 0, tree: null, status: null, view: null, shown: null, marks: null };
 let drawn = 0;
 
 function place() {
@@ -61,7 +61,7 @@ function topBar(here) {
 }
 
 async function load(run) {
-  state.tree = null;
+  state.tree = state.marks = null;
   state.status = await get(`runs/${run}/state`);
   if (state.status.has_clusters) state.tree = new Tree(await get(`runs/${run}/tree`));
   state.run = run;
@@ -87,7 +87,7 @@ async function show() {
     if (turn !== drawn) return;
     if (!state.tree && !ALWAYS.includes(here.view)) here.view = "run";
     if (here.cluster && !(state.tree && state.tree.has(...here.cluster))) here.cluster = null;
-    const context = { run: state.run, tree: state.tree, status: state.status, runs: state.runs, here, link, go, reload, again: show, load: () => load(state.run) };
+    const context = { run: state.run, tree: state.tree, status: state.status, runs: state.runs, here, link, go, reload, again: show, marks: state.marks, mark: (found) => { state.marks = found; }, load: () => load(state.run) };
     topBar(here);
     const [title, view] = VIEWS[here.view];
     document.title = `${title} – ${state.runs[state.run]}`;
@@ -95,7 +95,7 @@ async function show() {
     if (isNew || state.view !== here.view || !state.shown?.update) {
       state.shown?.end?.();
       const left = h("section", { class: `view ${here.view}`, "aria-label": title });
-      const right = h("aside", { class: "panel", "aria-label": "What is selected" });
+      const right = h("aside", { class: "panel", "aria-label": "Selection" });
       clear(main, h("div", { class: ALONE.includes(here.view) ? "one" : "two" }, left, ALONE.includes(here.view) ? null : right));
       state.view = here.view;
       state.shown = view(left, context) ?? {};

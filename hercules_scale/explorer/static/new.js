@@ -1,6 +1,7 @@
 "use strict";
 import { clear, count, h, say, table } from "./dom.js";
 import { get, post, send } from "./api.js";
+import { inWords } from "./words.js";
 
 /** Files are sent, looked at, and clustered with whatever the configuration allows. */
 export function newView(left, context) {
@@ -14,7 +15,7 @@ export function newView(left, context) {
     const form = await get("form");
     if (ended) return;
     if (!form.enabled) {
-      clear(holder, h("h1", {}, "New run"), h("p", {}, "Runs are started here where the explorer was begun with --work FOLDER."));
+      clear(holder, h("h1", {}, "New run"), h("p", {}, "To start runs from this page, start the explorer with --work FOLDER."));
       return;
     }
     const files = h("input", { type: "file", id: "files", multiple: true, accept: form.endings.map((ending) => `.${ending}`).join(",") });
@@ -26,7 +27,7 @@ export function newView(left, context) {
       clear(told);
       try {
         for (const file of files.files) {
-          say(`sending ${file.name}`);
+          say(`Uploading ${file.name}`);
           const sent = await send(`uploads?${new URLSearchParams({ name: file.name })}`, file);
           uploads.push(sent.upload);
           if (uploads.length <= 3) previews.append(preview(await get(`uploads/${sent.upload}/preview`)));
@@ -38,7 +39,7 @@ export function newView(left, context) {
       clear(previews);
       clear(told);
       try { if (place !== null) previews.append(preview(await get(`inputs/${place}/preview`))); } catch (error) { clear(told, error.message); }
-    } }, h("option", { value: "" }, "files that are sent"), form.inputs.map((each, number) => h("option", { value: number }, each)));
+    } }, h("option", { value: "" }, "Uploaded files"), form.inputs.map((each, number) => h("option", { value: number }, each)));
     const start = h("button", { type: "submit" }, "Start the run");
     clear(holder, h("h1", {}, "New run"), jobs,
       h("form", { onsubmit: async (event) => {
@@ -55,7 +56,7 @@ export function newView(left, context) {
       } },
       h("fieldset", {}, h("legend", {}, "Items"),
         h("div", { class: "fields" }, h("div", { class: "field" }, h("label", { for: "files" }, "Files"), files, h("p", { class: "faint small" }, `Of ${form.endings.join(", ")}; several of one kind make one run.`)),
-          places && h("div", { class: "field" }, h("label", { for: "place" }, "Or a place"), places),
+          places && h("div", { class: "field" }, h("label", { for: "place" }, "Or an input of this machine"), places),
           h("div", { class: "field" }, h("label", { for: "name" }, "Name"), name)), previews),
       groups(form.fields), told, h("p", { class: "row" }, start)));
     follow();
@@ -68,8 +69,8 @@ export function newView(left, context) {
       if (!found.has(group)) found.set(group, []);
       found.get(group).push(field);
     }
-    return [...found].map(([group, own]) => h("details", { open: group === "hierarchy" || group === "input" }, h("summary", {}, group),
-      h("fieldset", {}, h("legend", { class: "hidden" }, group), h("div", { class: "fields" }, own.map(entry)))));
+    return [...found].map(([group, own]) => h("details", { open: group === "hierarchy" || group === "input" }, h("summary", {}, inWords(group)),
+      h("fieldset", {}, h("legend", { class: "hidden" }, inWords(group)), h("div", { class: "fields" }, own.map(entry)))));
   }
 
   function entry(field) {
@@ -78,18 +79,18 @@ export function newView(left, context) {
     const common = { id, "aria-describedby": help };
     let input;
     if (field.kind === "choice") input = h("select", { ...common, onchange: (event) => set(event.target.value) },
-      h("option", { value: "" }, shown ? `${shown} (default)` : "Default"), field.choices.filter((each) => String(each) !== shown).map((each) => h("option", { value: each }, each)));
+      h("option", { value: "" }, shown ? `${shown} (default)` : field.unset), field.choices.filter((each) => String(each) !== shown).map((each) => h("option", { value: each }, each)));
     else if (field.kind === "boolean") input = h("select", { ...common, onchange: (event) => set(event.target.value) },
       h("option", { value: "" }, `${shown} (default)`), h("option", { value: String(!field.default) }, String(!field.default)));
-    else input = h("input", { ...common, placeholder: shown || "Default", autocomplete: "off", list: field.choices.length ? `${id}-list` : null,
+    else input = h("input", { ...common, placeholder: shown || field.unset, autocomplete: "off", list: field.choices.length ? `${id}-list` : null,
       inputmode: field.kind === "integer" ? "numeric" : field.kind === "number" ? "decimal" : null, oninput: (event) => set(event.target.value.trim()) });
-    return h("div", { class: "field" }, h("label", { for: id }, field.key.split(".").slice(1).join(".")), input,
+    return h("div", { class: "field" }, h("label", { for: id }, field.key.split(".").slice(1).map(inWords).join(": ")), h("span", { class: "faint small" }, ` ${field.key}`), input,
       field.kind !== "choice" && field.choices.length > 0 && h("datalist", { id: `${id}-list` }, field.choices.map((each) => h("option", { value: each }))),
       h("p", { id: help, class: "faint small" }, [field.help, field.bounds].filter(Boolean).join("; ")));
   }
 
   function preview(found) {
-    return h("section", {}, h("h3", {}, found.name), h("p", { class: "faint" }, `${count(found.size_bytes)} bytes`, found.modality && ` · taken for ${found.modality}`),
+    return h("section", {}, h("h3", {}, found.name), h("p", { class: "faint" }, `${count(found.size_bytes)} bytes`, found.modality && ` · recognised as ${found.modality}`),
       found.problem && h("p", { class: "error" }, found.problem),
       found.columns.length > 0 && table(`First rows of ${found.name}`, found.columns, found.rows));
   }
@@ -112,8 +113,8 @@ export function newView(left, context) {
           head.dataset.state = job.state;
           clear(head, `${job.name}: ${job.state}`);
           clear(tools, job.state === "running" && h("button", { onclick: () => post(`jobs/${place}/cancel`, {}).then(follow) }, "Cancel"),
-            job.state === "finished" && h("a", { href: context.link({ run: job.run, view: "map", cluster: null, item: null }) }, "Look at it"),
-            h("a", { href: context.link({ run: job.run, view: "run", cluster: null, item: null }) }, "How far it is"));
+            job.state === "finished" && h("a", { href: context.link({ run: job.run, view: "map", cluster: null, item: null }) }, "Open the run"),
+            h("a", { href: context.link({ run: job.run, view: "run", cluster: null, item: null }) }, "Progress"));
           say(`${job.name}: ${job.state}`);
         }
         const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;

@@ -14,7 +14,7 @@ export function treeView(left, context) {
   const key = (level, id) => `${level}/${id}`;
   let kept = null, hits = null, selected = context.here.cluster, waiting;
 
-  const toLevel = h("div", { class: "row", role: "group", "aria-label": "Open to a level" }, h("span", { class: "faint" }, "open to"),
+  const toLevel = h("div", { class: "row", role: "group", "aria-label": "Expand to a level" }, h("span", { class: "faint" }, "Expand to"),
     Array.from({ length: tree.nLevels }, (_, index) => tree.nLevels - index).map((level) =>
       h("button", { onclick: () => openTo(level) }, `level ${level}`)));
   left.append(h("div", { class: "tools" }, field, toLevel, found), h("div", { class: "scrolled" }, list));
@@ -27,7 +27,7 @@ export function treeView(left, context) {
     draw();
   }
 
-  function node(level, id, size, siblings, place) {
+  function node(level, id, siblings, place) {
     const below = tree.below(level, id).filter((child) => !kept || kept.has(key(level - 1, child)));
     const isOpen = opened.has(key(level, id));
     const mine = selected && selected[0] === level && selected[1] === id;
@@ -43,18 +43,18 @@ export function treeView(left, context) {
       h("span", { class: "dot", style: { background: colour(tree.tops[level - 1][id], isDark()) } }),
       h("span", { class: "title" }, tree.title(level, id)),
       mark && h("mark", {}, mark),
-      h("span", { class: "bar", "aria-hidden": "true" }, h("i", { style: { width: `${100 * tree.size(level, id) / Math.max(size, 1)}%` } })),
+      h("span", { class: "bar", "aria-hidden": "true" }, h("i", { style: { width: `${100 * tree.size(level, id) / Math.max(tree.nItems, 1)}%` } })),
       h("span", { class: "size" }, count(tree.size(level, id)), h("i", {}, ` · ${share(tree.size(level, id), tree.nItems)}`))));
-    if (isOpen && below.length) item.append(branch(level - 1, below, tree.size(level, id)));
+    if (isOpen && below.length) item.append(branch(level - 1, below));
     return item;
   }
 
-  function branch(level, ids, size) {
+  function branch(level, ids) {
     const group = h("ul", { role: "group" });
     let shown = 0;
     const more = () => {
       const until = Math.min(shown + SHOWN, ids.length);
-      for (; shown < until; shown++) group.append(node(level, ids[shown], size, ids.length, shown));
+      for (; shown < until; shown++) group.append(node(level, ids[shown], ids.length, shown));
       if (shown < ids.length) {
         const rest = h("li", { role: "treeitem", tabindex: "-1", class: "more", "aria-level": tree.nLevels - level + 1, "aria-selected": "false" }, `${count(ids.length - shown)} more …`);
         rest.addEventListener("click", (event) => { event.stopPropagation(); rest.remove(); more(); });
@@ -67,7 +67,7 @@ export function treeView(left, context) {
 
   function draw(focus = null) {
     const roots = tree.roots.filter((id) => !kept || kept.has(key(tree.nLevels, id)));
-    clear(list, [...branch(tree.nLevels, roots, tree.nItems).children]);
+    clear(list, [...branch(tree.nLevels, roots).children]);
     const first = (focus && document.getElementById(focus)) ?? list.querySelector("[aria-selected=true]") ?? list.firstElementChild;
     if (first) first.tabIndex = 0;
     if (focus) document.getElementById(focus)?.focus();
@@ -153,6 +153,6 @@ export function treeView(left, context) {
   }
   if (tree.roots.length <= 3) for (const id of tree.roots) opened.add(key(tree.nLevels, id));
   reveal(selected);
-  say(`${count(tree.roots.length)} top clusters`);
+  say(`${count(tree.roots.length)} topics`);
   return { update(next) { tree = next.tree; reveal(next.here.cluster); } };
 }
