@@ -259,6 +259,8 @@ def item(run: OpenRun, row: int) -> dict[str, Any]:
     ]
     (labels,) = run.rows("labels", [row]) or [{}]
     labels.pop("row", None)
+    if run.withheld[member["level_1"]]:
+        labels = {}
     return {
         "item": _shown(run, found),
         "clusters": clusters,

@@ -115,6 +115,69 @@ def test_an_item_shows_its_clusters_at_every_level_and_its_ground_truth(text_run
     assert found["labels"] == {"class": str(member["level_3"] % 3)}
 
 
+def test_a_glimpse_shows_what_an_item_at_a_place_says(text_run: Store, numeric_run: Store) -> None:
+    client = asking(text_run)
+    points = get(client, "points", level=2, id=3)
+    items = Hierarchy.open(text_run.uri).table("items")
+    places = [points["start"], points["start"] + len(points["rows"]) - 1]
+    for found, index in zip(
+        get(client, "glimpses", places=",".join(map(str, places))), (0, -1), strict=True
+    ):
+        assert found["row"] == points["rows"][index]
+        assert found["description"] == items["text"][found["row"]]
+        assert (found["level_1"], found["withheld"]) == (points["leaves"][index], False)
+        (spot,) = get(client, "spots", rows=found["row"])
+        assert spot == [axis[index] for axis in points["places"]]
+    (numbers,) = get(asking(numeric_run), "glimpses", places=7)
+    row = Hierarchy.open(numeric_run.uri).table("items").iloc[numbers["row"]]
+    assert dict(numbers["numbers"]) == pytest.approx(
+        {name: row[name] for name in ("length", "width", "weight")}, rel=1e-4
+    )
+
+
+def test_values_of_a_column_colour_clusters_and_items(numeric_run: Store) -> None:
+    client, run = asking(numeric_run), Hierarchy.open(numeric_run.uri)
+    members = run.memberships().join(run.table("labels")["class"])
+    margin, *others = get(client, "shade_columns")
+    assert [each["name"] for each in others] == ["class", "length", "width", "weight"]
+    of_margins = get(client, "shades", by=margin["name"])
+    for level in (1, 2):
+        expected = members.groupby(f"level_{level}")["margin_1"].mean()
+        assert of_margins["levels"][level - 1] == pytest.approx(expected.tolist(), rel=1e-3)
+    classes = get(client, "shades", by="class")
+    assert sorted(classes["classes"]) == ["0", "1", "2"]
+    most = members.groupby("level_1")["class"].agg(lambda values: values.mode()[0])
+    assert [classes["classes"][code] for code in classes["levels"][0]] == most.tolist()
+    points = get(client, "points", level=1, id=4, by="class")
+    assert [classes["classes"][code] for code in points["values"]] == (
+        members["class"][points["rows"]].tolist()
+    )
+    points = get(client, "points", level=1, id=4, by="width")
+    widths = run.table("items")["width"][points["rows"]]
+    assert points["values"] == pytest.approx(widths.tolist(), rel=1e-4)
+
+
+def test_chosen_items_are_saved_with_their_texts(text_run: Store) -> None:
+    client, run = asking(text_run), Hierarchy.open(text_run.uri)
+    members, items = run.memberships(), run.table("items")
+    wanted = {5, 17} | set(members["row"][members["level_2"] == 3])
+
+    def rows(answer: Any) -> dict[int, dict[str, str]]:
+        assert answer.status_code == 200, answer.text
+        return {int(row["row"]): row for row in csv.DictReader(io.StringIO(answer.text))}
+
+    body = {"rows": [17, 5], "clusters": [[2, 3]]}
+    saved = rows(client.post("/api/runs/0/selection", json=body, headers={"origin": HERE}))
+    assert set(saved) == wanted
+    assert all(saved[row]["text"] == items["text"][row] for row in wanted)
+    titles = run.clusters(1)["title"]
+    assert saved[17]["title_1"] == titles[members["level_1"][17]]
+    asked = {"format": "csv", "level": "2", "id": "3"}
+    saved = rows(client.get("/api/runs/0/export", params=asked))
+    assert set(saved) == wanted - ({5, 17} - set(members["row"][members["level_2"] == 3]))
+    assert len(rows(client.get("/api/runs/0/export", params={"format": "csv"}))) == 3_000
+
+
 def test_pictures_come_as_pictures_and_nothing_else_does(image_run: Store) -> None:
     client = asking(image_run)
     answer = client.get("/api/runs/0/thumbnail", params={"row": 5})
@@ -303,6 +366,12 @@ def test_items_are_found_by_meaning_with_the_model_of_the_run(tmp_path: Path) ->
         ("items?level=1&id=0&limit=201", "limit must be from 1 to 200"),
         ("item?row=3000", "rows are 0 to 2999"),
         ("search/items?q=+", "must have 1 to 20 words"),
+        ("glimpses?places=3000", "places are 0 to 2999"),
+        ("glimpses?places=1,x", "places must be whole numbers with commas between, got 'x'"),
+        ("spots?rows=" + ",".join(map(str, range(51))), "at most 50 items"),
+        ("shades?by=colour", "by must be one of margin to the next centroid, class"),
+        ("points?level=1&id=0&by=colour", "by must be one of"),
+        ("export?format=csv&level=4&id=0", "there is no cluster 4/0"),
         ("../../etc/passwd", "Not Found"),
     ],
 )
@@ -421,14 +490,17 @@ def test_a_short_token_is_refused(
 
 
 def test_every_text_of_clusters_as_csv_is_safe(own_run: Callable[[], Store]) -> None:
-    client = asking(own_run())
+    run = own_run()
+    client = asking(run)
     formula = '=HYPERLINK("http://evil")'
     edit = {"level": 1, "id": 4, "title": "Ships", "note": formula, "revision": None}
     assert client.post("/api/runs/0/edit", json=edit, headers={"origin": HERE}).status_code == 200
     saved = client.get("/api/runs/0/export", params={"format": "clusters.csv"}).text
     cells = [cell for row in csv.reader(io.StringIO(saved)) for cell in row]
     assert f"'{formula}" in cells
-    assert [cell for cell in cells if cell.startswith("=")] == []
+    assert [cell for cell in cells if cell.startswith(("=", "["))] == []
+    phrases = Hierarchy.open(run.uri).clusters(1)["keyphrases"][4]
+    assert "; ".join(phrases) in cells
 
 
 def test_every_answer_carries_the_policy(text_run: Store) -> None:
@@ -522,6 +594,7 @@ def test_items_of_clusters_that_are_too_small_are_named_and_no_more(tmp_path: Pa
             shown += item["row"] not in hidden
     assert shown
     row = min(hidden)
+    assert get(client, "item", row=row)["labels"] == {}
     found = get(client, "item", row=row)["item"]
     assert (found["text"], found["description"], found["title"]) == (None, None, None)
     words = " ".join(items[row].split()[:5])
@@ -534,6 +607,19 @@ def test_items_of_clusters_that_are_too_small_are_named_and_no_more(tmp_path: Pa
     assert not {hit["row"] for hit in nearest(client, "search/similar", row=other)} & hidden
     assert client.get("/api/runs/0/table?name=items").status_code == 403
     assert client.get("/api/runs/0/table?name=cluster_items").status_code == 403
+    points = get(client, "points", level=1, id=2, by="margin to the next centroid")
+    assert set(points["values"]) == {None}
+    assert get(client, "shades", by="margin to the next centroid")["levels"][0][2] is None
+    points = get(client, "points", level=1, id=2, by="class")
+    assert set(points["values"]) == {-1}
+    (glimpse,) = get(client, "glimpses", places=points["start"])
+    assert (glimpse["description"], glimpse["withheld"]) == (None, True)
+    asked = {"rows": [row, other], "clusters": []}
+    answer = client.post("/api/runs/0/selection", json=asked, headers={"origin": HERE})
+    assert items[other] in answer.text
+    assert items[row] not in answer.text
+    everything = client.get("/api/runs/0/export", params={"format": "csv"}).text
+    assert not any(text in everything for text in items[sorted(hidden)])
     saved = client.get("/api/runs/0/export", params={"format": "clusters.csv"}).text
     assert ",'=1+1," in saved
     assert ",=1+1" not in saved

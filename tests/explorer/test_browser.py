@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -124,12 +125,97 @@ def test_the_map_goes_from_the_top_clusters_down_to_items(
         page.keyboard.press("Enter")
         drawn(page, level="1", shown=str(cluster["n_children"].iloc[0]),
               points=str(cluster["n_items"].iloc[0]))  # fmt: skip
-        page.keyboard.press("Backspace")
-        page.keyboard.press("Backspace")
+        # And once more shows the items of a finest cluster, each with its text.
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("Enter")
+        page.locator(".panel .facts", has_text="Level 1").wait_for()
+        leaf = int(page.url.split("cluster=1%2F")[1].split("&")[0])
+        canvas.focus()
+        page.keyboard.press("Enter")
+        drawn(page, level="0", shown="0")
+        page.keyboard.press("ArrowRight")
+        text = page.locator(".tip p", has_text="number").inner_text()
+        assert page.locator(".tip .of").inner_text() == clusters_of(text_run, 1)[leaf]
+        page.locator("#said", has_text=text).wait_for()
+        page.keyboard.press("Enter")
+        page.locator(".panel .pre", has_text=text).wait_for()
+        canvas.focus()
+        for _ in range(3):
+            page.keyboard.press("Backspace")
         drawn(page, shown="40")
 
 
-def test_the_map_has_a_space_of_descriptions_and_saves_pictures(chromium: Any, shown: str) -> None:
+def clusters_of(run: Store, level: int) -> list[str]:
+    """Titles of a level."""
+    titles: list[str] = Hierarchy.open(run.uri).clusters(level)["title"].tolist()
+    return titles
+
+
+def test_the_pointer_reads_items_and_a_lasso_lists_and_saves_them(
+    chromium: Any, shown: str, text_run: Store
+) -> None:
+    with page_of(chromium, f"{shown}#view=map") as page:
+        canvas = drawn(page, shown="40", points="3000")
+        box = canvas.bounding_box()
+        middle = box["y"] + box["height"] / 2
+        text = page.locator(".tip p.in", has_text="number")
+        for x in range(int(box["x"]) + 40, int(box["x"] + box["width"]), 4):
+            page.mouse.move(x, middle)
+            if page.locator(".tip .of").is_visible():
+                break
+        text.wait_for()
+        row = int(text.inner_text().split()[-1])
+        leaf = int(Hierarchy.open(text_run.uri).memberships()["level_1"][row])
+        assert page.locator(".tip .of").inner_text() == clusters_of(text_run, 1)[leaf]
+        page.get_by_role("button", name="Lasso").click()
+        corners = [
+            (2, 2),
+            (box["width"] - 2, 2),
+            (box["width"] - 2, box["height"] / 2),
+            (2, box["height"] / 2),
+        ]
+        page.mouse.move(box["x"] + 2, box["y"] + 2)
+        page.mouse.down()
+        for x, y in corners:
+            page.mouse.move(box["x"] + x, box["y"] + y, steps=3)
+        page.mouse.up()
+        marked = page.get_by_role("region", name="Marked")
+        marked.locator("li").nth(24).wait_for()
+        n = int(
+            marked.get_by_text("items marked on the map").inner_text().split()[0].replace(",", "")
+        )
+        assert 25 < n < 3_000
+        assert violations(page) == []
+        with page.expect_download() as saved:
+            marked.get_by_role("button", name="Save as CSV").click()
+        with saved.value.path().open(encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        assert len(rows) == n
+        assert all(each["text"].endswith(f"number {each['row']}") for each in rows)
+        marked.get_by_role("button", name="Clear").click()
+        marked.wait_for(state="detached")
+
+
+def test_a_legend_filters_and_colours_follow_columns(chromium: Any, shown: str) -> None:
+    with page_of(chromium, f"{shown}#view=map") as page:
+        drawn(page, shown="40")
+        legend = page.get_by_role("group", name="Legend")
+        # Two top clusters with 20 finest ones each.
+        legend.get_by_role("button").first.click()
+        drawn(page, shown="20")
+        legend.get_by_role("button", name="Show all").click()
+        drawn(page, shown="40")
+        colour = page.get_by_label("Colour")
+        for by, first, n in (("score", "0% to 20%", 5), ("=class", "1", 2), ("level", None, 13)):
+            colour.select_option(by)
+            if first is not None:
+                legend.get_by_role("button", name=first, exact=True).wait_for()
+            playwright.expect(legend.locator("button:not([hidden])")).to_have_count(n)
+
+
+def test_the_map_has_a_space_of_descriptions_and_saves_pictures(
+    chromium: Any, shown: str, text_run: Store
+) -> None:
     with page_of(chromium, f"{shown}#view=map") as page:
         drawn(page, shown="40")
         page.get_by_label("Layout").select_option("descriptions")
@@ -138,8 +224,20 @@ def test_the_map_has_a_space_of_descriptions_and_saves_pictures(chromium: Any, s
             page.get_by_label("Size").select_option(scale)
         with page.expect_download() as saved:
             page.get_by_role("button", name="Save the map as SVG").click()
-        picture = saved.value.path().read_text(encoding="utf-8")
-        assert picture.count("<circle") >= 40
+        picture = ElementTree.fromstring(saved.value.path().read_text(encoding="utf-8"))
+        circles = [
+            [float(each.attrib[name]) for name in ("cx", "cy", "r")]
+            for each in picture.findall(".//{*}circle")
+        ]
+        assert len(circles) >= 40
+        # Labels are beside bubbles, and whole.
+        words = " ".join(clusters_of(text_run, 1) + clusters_of(text_run, 2)).split()
+        labels = list(picture.findall(".//{*}text"))
+        assert len(labels) > 10
+        for label in labels:
+            x, y = float(label.attrib["x"]), float(label.attrib["y"])
+            assert all((x - cx) ** 2 + (y - 4 - cy) ** 2 > r**2 for cx, cy, r in circles)
+            assert set((label.text or "").split()) <= set(words)
         with page.expect_download() as saved:
             page.get_by_role("button", name="Save the map as PNG").click()
         assert saved.value.path().read_bytes().startswith(b"\x89PNG")
@@ -168,6 +266,12 @@ def test_the_tree_opens_by_keyboard_and_finds_titles(
         items = page.locator("[role=treeitem]")
         # Two top clusters stand open with the eight below them.
         assert items.count() == 10
+        # Bar and percentage are shares of all items.
+        for bar, size in zip(
+            page.locator(".bar i").all(), page.locator(".node .size i").all(), strict=True
+        ):
+            wide = float(bar.get_attribute("style").split("width: ")[1].split("%")[0])
+            assert f" · {wide:.1f}%" == size.text_content()
         page.keyboard.press("ArrowRight")
         page.keyboard.press("ArrowRight")
         n_children = int(page.locator(":focus").get_attribute("aria-setsize"))
@@ -188,6 +292,9 @@ def test_the_icicle_fills_its_width_with_what_is_selected(chromium: Any, shown: 
         whole = page.locator(".icicles a")
         whole.first.wait_for()
         n_whole = whole.count()
+        holder, drawing = page.locator(".icicles"), page.locator(".icicles svg")
+        assert drawing.bounding_box()["height"] > 0.95 * holder.bounding_box()["height"]
+        assert page.locator(".icicles a[aria-label*='level 1'] text").count() > 20
         whole.first.click()
         page.locator(".icicles a[aria-current]").wait_for()
         assert whole.count() < n_whole
@@ -245,11 +352,19 @@ def test_a_search_finds_clusters_and_items(chromium: Any, shown: str) -> None:
         assert found.locator("li").count() == 50
         assert "item-1234" not in found.locator("li a").all_inner_texts()
         assert violations(page) == []
+        found.get_by_role("button", name="Show on the map").click()
+        drawn(page, shown="40")
+        page.get_by_role("region", name="Marked").get_by_text("50 items").wait_for()
+        page.go_back()
         # Words take the place of what was likened.
         page.locator("#q").fill("number 1235")
         page.keyboard.press("Enter")
         found.get_by_text("1 found; searched 3,000 of 3,000").wait_for()
         assert "like=" not in page.url
+        page.locator("#q").fill("zeppelin")
+        page.keyboard.press("Enter")
+        meaning = found.get_by_role("link", name="Search by meaning?")
+        assert "by=meaning" in meaning.get_attribute("href")
 
 
 def test_the_page_of_a_run_shows_metrics_curves_and_the_ledger(chromium: Any, shown: str) -> None:

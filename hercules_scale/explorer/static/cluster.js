@@ -9,11 +9,11 @@ const PAGE = 25;
 let asked = 0;
 
 function crumbs(context, cluster) {
-  const { tree, link } = context;
-  return h("nav", { class: "crumbs", "aria-label": "Clusters above" }, h("ol", {},
+  const { tree, link, marks } = context;
+  return [marks && h("p", { class: "small" }, h("a", { href: link({ cluster: null, item: null }) }, `Back to “${marks.title}”`)), h("nav", { class: "crumbs", "aria-label": "Clusters above" }, h("ol", {},
     h("li", {}, h("a", { href: link({ cluster: null, item: null }) }, "All items")),
     tree.path(...cluster).map(([level, id], place, all) => h("li", {},
-      h("a", { href: link({ cluster: [level, id], item: null }), "aria-current": place === all.length - 1 && context.here.item === null ? "page" : null }, tree.title(level, id))))));
+      h("a", { href: link({ cluster: [level, id], item: null }), "aria-current": place === all.length - 1 && context.here.item === null ? "page" : null }, tree.title(level, id))))))];
 }
 const dot = (context, level, id) => h("span", { class: "dot", style: { background: colour(context.tree.tops[level - 1][id], isDark()) } });
 

@@ -12,6 +12,8 @@ import { inside } from "./marks.js";
 const MARGIN = 48, LEAST = 3.5, LARGEST = 44, COVER = 0.1, LABELS = 60, IN_VIEW = 80, POINT_LEAVES = 24, POINT_ITEMS = 60_000;
 // Clusters of the level above that are labelled, and how far from its middle a label may be.
 const UPPER = 30, REACH = 160;
+// Fewer items than these are drawn larger.
+const FEW = 400;
 const SCALES = { sqrt: Math.sqrt, linear: (n) => n, log: (n) => Math.log1p(n) };
 
 export function mapView(left, context) {
@@ -247,11 +249,12 @@ export function mapView(left, context) {
         });
         continue;
       }
+      const size = set.rows.length < FEW ? 5 : 2.5;
       set.rows.forEach((row, index) => {
         const spot = project(set.places, index), entry = shades.ofItem(set, index);
         if (shades.isOff(entry) || !inView(spot)) return;
-        if (marks?.rows.has(row)) pen.rect(spot[0] - 2.5, spot[1] - 2.5, 5, 5, marking, 1);
-        pen.rect(spot[0] - 1.25, spot[1] - 1.25, 2.5, 2.5, shades.colour(entry, dark), lit(1, set.leaves[index]) ? 0.75 : 0.1);
+        if (marks?.rows.has(row)) pen.rect(spot[0] - size, spot[1] - size, 2 * size, 2 * size, marking, 1);
+        pen.rect(spot[0] - size / 2, spot[1] - size / 2, size, size, shades.colour(entry, dark), lit(1, set.leaves[index]) ? 0.75 : 0.1);
       });
     }
   }
@@ -486,7 +489,7 @@ export function mapView(left, context) {
     tree.levels.map((each, index) => h("option", { value: index + 1 }, `${index + 1} (${count(each.title.length)})`)).reverse());
   solidLabel.hidden = !has3d();
   trail();
-  get(`runs/${context.run}/shade_columns`).then((found) => colours.append(...found.map((each) => h("option", { value: `=${each.name}` }, each.name)))).catch(() => { /* The select keeps what needs no column. */ });
+  get(`runs/${context.run}/shade_columns`).then((found) => colours.append(...found.map((each) => h("option", { value: `=${each.name}` }, each.kind === "margin" ? "margin" : each.name)))).catch(() => { /* The select keeps what needs no column. */ });
   async function findItem() {
     const row = item;
     itemSpot = null;

@@ -1,7 +1,7 @@
 "use strict";
 import { clear, count, h, say, table } from "./dom.js";
 import { get, post, send } from "./api.js";
-import { inWords } from "./words.js";
+import { capital, inWords } from "./words.js";
 
 /** Files are sent, looked at, and clustered with whatever the configuration allows. */
 export function newView(left, context) {
@@ -86,7 +86,7 @@ export function newView(left, context) {
       inputmode: field.kind === "integer" ? "numeric" : field.kind === "number" ? "decimal" : null, oninput: (event) => set(event.target.value.trim()) });
     return h("div", { class: "field" }, h("label", { for: id }, field.key.split(".").slice(1).map(inWords).join(": ")), h("span", { class: "faint small" }, ` ${field.key}`), input,
       field.kind !== "choice" && field.choices.length > 0 && h("datalist", { id: `${id}-list` }, field.choices.map((each) => h("option", { value: each }))),
-      h("p", { id: help, class: "faint small" }, [field.help, field.bounds].filter(Boolean).join("; ")));
+      h("p", { id: help, class: "faint small" }, capital([field.help, field.bounds].filter(Boolean).join("; "))));
   }
 
   function preview(found) {

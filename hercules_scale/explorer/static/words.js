@@ -13,10 +13,13 @@ const METRICS = {
 };
 const BASES = { items: "Items", children: "Clusters one level down", summaries: "Titles and descriptions" };
 
+const SPELLED = { csv: "CSV", id: "ID", llm: "LLM", gpus: "GPUs", cpus: "CPUs", gib: "GiB" };
+
+export const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1);
 /** A key such as text_column in words. */
 export const inWords = (key) => {
-  const words = String(key).replace(/[_/]/g, " ");
-  return words.charAt(0).toUpperCase() + words.slice(1);
+  const words = String(key).replace(/[_/]/g, " ").split(" ").map((word) => Object.hasOwn(SPELLED, word) ? SPELLED[word] : word).join(" ");
+  return capital(words);
 };
 const known = (names, key) => Object.hasOwn(names, key) ? names[key] : inWords(key);
 export const metricName = (metric) => known(METRICS, metric);
