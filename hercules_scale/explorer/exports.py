@@ -61,7 +61,7 @@ def write_items(
         run: The run.
         path: Path of the file.
         rows: Rows of the items.
-        clusters: Clusters whose items are written too; with neither, all items are written.
+        clusters: Clusters with items to write too; with neither, all items are written.
     """
     wanted = None if rows is None and clusters is None else np.unique(rows or [])
     keys = [run.check(key) for key in clusters or []]

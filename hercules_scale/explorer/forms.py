@@ -25,7 +25,7 @@ MODELS = {
 }
 """Models of installed packages that the form offers."""
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.:-]*)?")
-# How descriptions of keys begin to say what holds where no value is given.
+# Beginning of the default in the description of a key without one in the schema.
 LEFT_OUT = re.compile("left out:", re.IGNORECASE)
 KINDS = {"boolean", "integer", "number", "string"}
 BOUNDS = {

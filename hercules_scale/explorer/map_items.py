@@ -40,7 +40,7 @@ def points(run: OpenRun, key: ClusterKey | None, by: str = "") -> dict[str, Any]
     Args:
         run: The run.
         key: Level and id of the cluster; None for all items.
-        by: Column whose values colour the points; empty for none.
+        by: Column that colours the points; empty for none.
 
     Raises:
         InputError: The run has no map of its items, or no such column.
