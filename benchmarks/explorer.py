@@ -98,6 +98,9 @@ def measure(
                 ]
             rows = [draw.randrange(n_rows) for _ in range(n_requests)]
             figures["one item"] = [ask(f"item?row={row}") for row in rows]
+            figures["glimpse of one item"] = [ask(f"glimpses?places={row}") for row in rows]
+            columns = [each["name"] for each in client.get("shade_columns").json()]
+            figures["colours by a column, first time"] = [ask(f"shades?by={by}") for by in columns]
             figures["search of clusters"] = [ask(f"search/clusters?q={each}") for each in words]
             figures["search of items, first hits"] = [
                 ask(f"search/items?q={each}") for each in words

@@ -196,6 +196,22 @@ def test_the_pointer_reads_items_and_a_lasso_lists_and_saves_them(
         marked.wait_for(state="detached")
 
 
+def test_the_map_cannot_be_moved_away_from_its_data(chromium: Any, shown: str) -> None:
+    with page_of(chromium, f"{shown}#view=map") as page:
+        canvas = drawn(page, shown="40")
+        canvas.focus()
+        for _ in range(12):
+            page.keyboard.press("-")
+        box = canvas.bounding_box()
+        for _ in range(4):
+            page.mouse.move(box["x"] + 5, box["y"] + 5)
+            page.mouse.down()
+            page.mouse.move(box["x"] + box["width"] - 5, box["y"] + 5, steps=2)
+            page.mouse.up()
+        page.wait_for_timeout(100)
+        assert int(canvas.get_attribute("data-shown")) > 0
+
+
 def test_a_legend_filters_and_colours_follow_columns(chromium: Any, shown: str) -> None:
     with page_of(chromium, f"{shown}#view=map") as page:
         drawn(page, shown="40")
