@@ -11,15 +11,15 @@ from hercules_scale.config.file import storage_section
 from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import InputError
 from hercules_scale.pyhercules.export_model import write_model
+from hercules_scale.results.cut import find_cut
 from hercules_scale.results.data_frames import RunFrames, check_level
 from hercules_scale.results.explorer_process import Exploration
 from hercules_scale.results.export_file import open_destination
 from hercules_scale.results.finished_run import Run
 from hercules_scale.results.html_page import notebook_tree, write_page
 from hercules_scale.results.plot import draw_data_map, draw_map, finish_figure
-from hercules_scale.results.rows_csv import write_rows
+from hercules_scale.results.rows_csv import write_cut_rows, write_rows
 from hercules_scale.results.tree_json import write_tree
-from hercules_scale.results.tree_text import format_tree
 from hercules_scale.runtime.context import NO_FUNCTIONS, Functions
 from hercules_scale.sanitize import for_stream
 from hercules_scale.storage.manifest import published_files
@@ -191,22 +191,6 @@ class Hierarchy(RunFrames):
         else:
             print(for_stream(self.tree_text(depth, level), sys.stdout))
 
-    def tree_text(self, depth: int | None = None, level: int | None = None) -> str:
-        """Return the tree as indented text, children below their parent, the largest first.
-
-        Args:
-            depth: Number of levels shown; by default all.
-            level: Level to begin at; by default the coarsest.
-
-        Raises:
-            InputError: There is no such level, or the depth is below 1.
-        """
-        top = self.n_levels if level is None else level
-        check_level(self.uri, self.n_levels, top)
-        if depth is not None and depth < 1:
-            raise InputError(f"depth must be at least 1, got {depth}")
-        return format_tree(self.clusters(), top, depth)
-
     def to_json(
         self, path: str, *, items: bool = False, layout: str = "tree", overwrite: bool = False
     ) -> None:
@@ -230,20 +214,35 @@ class Hierarchy(RunFrames):
             else:
                 write_tree(self._finished, stream, items)
 
-    def to_csv(self, path: str, *, overwrite: bool = False) -> None:
+    def to_csv(
+        self,
+        path: str,
+        *,
+        about: int | None = None,
+        fine: str | Sequence[str] = (),
+        overwrite: bool = False,
+    ) -> None:
         """Write memberships with titles as CSV, a row per item, as a stream.
 
         Texts that a spreadsheet would read as formulas get an apostrophe in front.
 
         Args:
             path: Path or URI of the file.
+            about: With it or ``fine``, an item has its cluster in ``cut(about, fine)`` alone.
+            fine: See ``cut``.
             overwrite: Whether an existing file may be replaced.
 
         Raises:
-            InputError: The file exists or cannot be written.
+            InputError: The file exists or cannot be written, or there is no such cut.
         """
+        cut = None
+        if about is not None or fine:
+            cut = find_cut(self._finished, about, [fine] if isinstance(fine, str) else fine)
         with open_destination(path, overwrite, self._store.options) as stream:
-            write_rows(self._finished, stream)
+            if cut is None:
+                write_rows(self._finished, stream)
+            else:
+                write_cut_rows(self._finished, cut, stream)
 
     def to_html(self, path: str, *, overwrite: bool = False) -> None:
         """Write the tree as one HTML page that needs no network.

@@ -181,8 +181,17 @@ def _status(options: argparse.Namespace) -> None:
 def _show(options: argparse.Namespace) -> None:
     from hercules_scale.hierarchy import Hierarchy
 
+    cut = options.about is not None or bool(options.fine)
+    if cut:
+        for name in ("level", "depth", "cluster"):
+            if getattr(options, name) is not None:
+                raise InputError(f"--{name} and a cut exclude one another; leave --{name} out")
     hierarchy = Hierarchy.open(options.run, _storage(options))
-    if options.cluster is None:
+    if cut:
+        from hercules_scale.commands.show import describe_cut
+
+        _say(describe_cut(hierarchy, options.about, options.fine))
+    elif options.cluster is None:
         hierarchy.tree(options.depth, options.level)
     else:
         from hercules_scale.commands.show import describe_cluster
@@ -216,16 +225,29 @@ def _export(options: argparse.Namespace) -> None:
             raise InputError(f"--{option} goes with --format json alone, got {options.format}")
     if options.items and options.layout == "pyhercules":
         raise InputError("--items: layout pyhercules holds the items already; leave it out")
+    cut = options.about is not None or bool(options.fine)
+    if cut and options.format != "csv":
+        raise InputError(f"--about and --fine go with --format csv alone, got {options.format}")
+    if options.clusters and not cut:
+        raise InputError("--clusters goes with --about or --fine; add one, or leave it out")
     hierarchy = Hierarchy.open(options.run, _storage(options))
     path = options.output
     if path is None:
         suffix = ".pyhercules" if options.layout == "pyhercules" else ""
+        suffix = (".cut" if options.clusters else ".items") if cut else suffix
         path = f"{hierarchy.name}{suffix}.{options.format}"
     if options.format == "json":
         layout = options.layout or "tree"
         hierarchy.to_json(path, items=options.items, layout=layout, overwrite=options.force)
+    elif options.clusters:
+        from hercules_scale.results.export_file import open_destination
+        from hercules_scale.results.rows_csv import harmless
+
+        clusters = harmless(hierarchy.cut(options.about, options.fine))
+        with open_destination(path, options.force, _storage(options)) as stream:
+            stream.write(clusters.to_csv(index=False).encode())
     elif options.format == "csv":
-        hierarchy.to_csv(path, overwrite=options.force)
+        hierarchy.to_csv(path, about=options.about, fine=options.fine, overwrite=options.force)
     else:
         hierarchy.to_html(path, overwrite=options.force)
     _say(f"wrote {path}")

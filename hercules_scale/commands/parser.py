@@ -75,6 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     show.add_argument("--level", type=int, help="level to begin at; 1 is the finest")
     show.add_argument("--depth", type=int, help="levels to show")
     show.add_argument("--cluster", metavar="LEVEL/ID", help="one cluster in full")
+    _add_cut_arguments(show)
     show.set_defaults(command="show")
 
     evaluate = commands.add_parser("evaluate", help="measure a finished run again")
@@ -133,6 +134,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="layout of json: our own, or the model that pyhercules 1.1.1 loads; default: tree",
     )
     export.add_argument("--items", action="store_true", help="json: every item's clusters too")
+    _add_cut_arguments(export)
+    export.add_argument(
+        "--clusters", action="store_true", help="csv of a cut: a row a cluster in place of an item"
+    )
     export.add_argument("--force", action="store_true", help="replace a file that is there")
     export.set_defaults(command="export")
 
@@ -207,6 +212,23 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_verbose_argument(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--verbose", action="store_true", help="end with tables, metrics and stages"
+    )
+
+
+def _add_cut_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--about",
+        type=int,
+        metavar="N",
+        help="about N clusters of any levels that hold every item once",
+    )
+    command.add_argument(
+        "--fine",
+        action="append",
+        default=[],
+        metavar="NODE",
+        help="cluster to divide down to the finest level, LEVEL/ID or a part of its title; may be "
+        "repeated; without --about the rest is the coarsest level",
     )
 
 

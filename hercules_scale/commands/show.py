@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hercules_scale.errors import InputError
 from hercules_scale.hierarchy import Hierarchy
 from hercules_scale.results.title_provenance import chat_model, describe_sources
+from hercules_scale.results.tree_text import format_tree
 from hercules_scale.sanitize import printable
 from hercules_scale.storage import layout
 
@@ -144,6 +146,22 @@ def describe_metrics(evaluations: pd.DataFrame) -> list[str]:
         for row in evaluations[evaluations["low"].notna()].to_dict("records")
     ]
     return lines
+
+
+def describe_cut(hierarchy: Hierarchy, about: int | None, fine: Sequence[str]) -> str:
+    """Return the tree down to a cut, and a line about it.
+
+    Raises:
+        InputError: There is no such cut.
+    """
+    cut = hierarchy.cut(about, fine)
+    keys = set(zip(cut["level"].tolist(), cut["cluster_id"].tolist(), strict=True))
+    n, sizes = len(cut), cut["n_items"]
+    return (
+        f"{format_tree(hierarchy.clusters(), hierarchy.n_levels, cut=keys)}\n"
+        f"{n:,} {'cluster' if n == 1 else 'clusters'}, marked *, with {sizes.min():,} to "
+        f"{sizes.max():,} items, hold all {sizes.sum():,} items once"
+    )
 
 
 def describe_cluster(hierarchy: Hierarchy, level: int, cluster_id: int) -> str:

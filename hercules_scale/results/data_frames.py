@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from hercules_scale.errors import InputError
+from hercules_scale.results.cut import find_cut
 from hercules_scale.results.edits import read_edits, with_edits
 from hercules_scale.results.finished_run import Run, read_files, rows_of_items
+from hercules_scale.results.tree_text import format_tree
 from hercules_scale.storage.run_file import read_run
 from hercules_scale.storage.tables import FileRecord, read_tables
 
@@ -108,6 +111,46 @@ class RunFrames:
             chosen = shard.filter(pc.is_in(shard["item_id"], pa.array(wanted, pa.string())))
             found |= {item["item_id"]: item for item in chosen.to_pylist()}
         return [found[item_id] for item_id in wanted if item_id in found]
+
+    def tree_text(self, depth: int | None = None, level: int | None = None) -> str:
+        """Return the tree as indented text, children below their parent, the largest first.
+
+        Args:
+            depth: Number of levels shown; by default all.
+            level: Level to begin at; by default the coarsest.
+
+        Raises:
+            InputError: There is no such level, or the depth is below 1.
+        """
+        top = self.n_levels if level is None else level
+        check_level(self.uri, self.n_levels, top)
+        if depth is not None and depth < 1:
+            raise InputError(f"depth must be at least 1, got {depth}")
+        return format_tree(self.clusters(), top, depth)
+
+    def cut(self, about: int | None = None, fine: str | Sequence[str] = ()) -> pd.DataFrame:
+        """Return about ``about`` clusters of any levels that hold every item exactly once.
+
+        The cut begins with the coarsest level; the cluster that gains most by it is divided first,
+        by its size and by how well the labels of its children hold.
+
+        Args:
+            about: Wanted number of clusters; by default those of the coarsest level, divided as
+                ``fine`` says.
+            fine: Clusters to divide down to the finest level: ``LEVEL/ID``, or a part of a title
+                that no other cluster has; one or several.
+
+        Returns:
+            Columns ``level``, ``cluster_id``, ``title``, ``description``, ``n_items`` and
+            ``share`` of all items; rows are in the order of the printed tree.
+
+        Raises:
+            InputError: No cut has that number of clusters within 10%, or a name is unknown or
+                ambiguous.
+        """
+        names = [fine] if isinstance(fine, str) else fine
+        frame: pd.DataFrame = find_cut(self._source, about, names).clusters.to_pandas()
+        return frame
 
     def memberships(self) -> pd.DataFrame:
         """Return the cluster of every item at every level, with distances and margins."""

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from hercules_scale.reading.columns import is_text
+from hercules_scale.results.cut import Cut
 from hercules_scale.results.finished_run import Run
 from hercules_scale.storage.tables import read_schema
 
@@ -68,6 +69,27 @@ def write_rows(
                 # Cluster ids are dense from 0, so they index the column of titles.
                 columns[f"title_{level}"] = titles[level].take(rows[f"level_{level}"])
             writer.write_table(pa.table({name: columns[name] for name in schema.names}))
+
+
+def write_cut_rows(run: Run, cut: Cut, stream: Any) -> None:
+    """Write a row per item: row, item_id, and level, cluster_id and title in a cut.
+
+    Memory is that of the clusters and of one shard of items.
+
+    Args:
+        run: The run.
+        cut: A cut of its tree.
+        stream: Binary destination.
+    """
+    nodes = cut.clusters.select(["level", "cluster_id"])
+    nodes = nodes.append_column("title", without_formulas(cut.clusters["title"]))
+    schema = pa.schema([("row", pa.int64()), ("item_id", pa.string()), *nodes.schema])
+    options = pa.csv.WriteOptions(quoting_style="needed", quoting_header="none")
+    with pa.csv.CSVWriter(stream, schema, write_options=options) as writer:
+        for shard in run.shards({"memberships": ["row", "item_id", "level_1"]}):
+            own = nodes.take(pa.array(cut.of_leaf[shard["level_1"].to_numpy()]))
+            items = [shard["row"], without_formulas(shard["item_id"])]
+            writer.write_table(pa.table([*items, *own.columns], schema=schema))
 
 
 def harmless(frame: pd.DataFrame) -> pd.DataFrame:

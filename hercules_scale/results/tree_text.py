@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import TYPE_CHECKING, Any
 
 from hercules_scale.results.title_provenance import title_marks
@@ -11,13 +12,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def format_tree(clusters: pd.DataFrame, top: int, depth: int | None = None) -> str:
+# Mark of the clusters of a cut.
+IN_CUT = "* "
+
+
+def format_tree(
+    clusters: pd.DataFrame,
+    top: int,
+    depth: int | None = None,
+    cut: Set[tuple[int, int]] = frozenset(),
+) -> str:
     """Return an indented line for each cluster, children below their parent, the largest first.
 
     Args:
         clusters: Clusters of every level.
         top: Level to begin at.
         depth: Number of levels shown; by default all.
+        cut: Clusters that are marked, by level and id; what is below them is not shown.
     """
     marks = title_marks(clusters["summary_source"].tolist(), clusters["summary_status"].tolist())
     clusters = clusters.assign(mark=marks)
@@ -38,11 +49,13 @@ def format_tree(clusters: pd.DataFrame, top: int, depth: int | None = None) -> s
 
     def show(row: tuple[Any, ...], indent: int) -> None:
         number, cluster_id, n_items, title, mark = row
+        ends = (number, cluster_id) in cut
+        begin = "  " * indent + (IN_CUT if ends else "")
         lines.append(
-            f"{'  ' * indent}{printable(title)}{f' [{mark}]' if mark else ''} "
+            f"{begin}{printable(title)}{f' [{mark}]' if mark else ''} "
             f"({n_items:,} items, {number}/{cluster_id})"
         )
-        if depth is None or indent + 1 < depth:
+        if not ends and (depth is None or indent + 1 < depth):
             for child in children.get((number, cluster_id), []):
                 show(child, indent + 1)
 
