@@ -7,20 +7,22 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+
 from hercules_scale.config.file import storage_section
 from hercules_scale.config.resources import StorageConfig
 from hercules_scale.errors import InputError
 from hercules_scale.pyhercules.export_model import write_model
 from hercules_scale.results.cut import find_cut
-from hercules_scale.results.data_frames import RunFrames, check_level
 from hercules_scale.results.explorer_process import Exploration
 from hercules_scale.results.export_file import open_destination
 from hercules_scale.results.finished_run import Run
 from hercules_scale.results.html_page import notebook_tree, write_page
-from hercules_scale.results.plot import draw_data_map, draw_map, finish_figure
+from hercules_scale.results.plot import RunPlots
 from hercules_scale.results.rows_csv import write_cut_rows, write_rows
 from hercules_scale.results.tree_json import write_tree
 from hercules_scale.runtime.context import NO_FUNCTIONS, Functions
+from hercules_scale.runtime.progress import Reporter
 from hercules_scale.sanitize import for_stream
 from hercules_scale.storage.manifest import published_files
 from hercules_scale.storage.scratch import ScratchFolder
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 JSON_LAYOUTS = ("tree", "pyhercules")
 
 
-class Hierarchy(RunFrames):
+class Hierarchy(RunPlots):
     """A finished run, read from its output.
 
     Open one with ``Hierarchy.open``.
@@ -173,6 +175,34 @@ class Hierarchy(RunFrames):
             members[f"title_{level}"] = titles[members[f"level_{level}"]]
         return members
 
+    def flags(self, *, cosine: float | None = None, share: float | None = None) -> pd.DataFrame:
+        """Flag outliers, ambiguous items and near-duplicates within the finest clusters.
+
+        The table ``flags`` is written into the run, where it replaces an earlier one;
+        ``table("flags")`` reads it again. Memory is that of the cluster sizes, of some 256 MiB of
+        vectors and of the flags.
+
+        Args:
+            cosine: Least cosine of near-duplicates, above 0 and at most 1; by default 0.95.
+            share: Share of a cluster's items that are outliers, and that are ambiguous, at most
+                0.5; by default 0.01.
+
+        Returns:
+            Columns ``row``, ``item_id``, ``level``, ``cluster_id``, ``kind``, ``score`` and
+            ``duplicate_of``, cluster by cluster.
+
+        Raises:
+            InputError: A number is out of bounds, or ``cosine`` is given and the items have no
+                vectors that it compares.
+            StorageError: Another command is writing into the run.
+        """
+        from hercules_scale.jobs.flags import flag_run
+
+        flag_run(self._store, cosine, share, Reporter(Console(quiet=True)))
+        self._finished.files.update(published_files(self._store))
+        found = self.table("flags")
+        return found.assign(duplicate_of=found["duplicate_of"].astype("Int64"))
+
     def tree(self, depth: int | None = None, level: int | None = None) -> None:
         """Print the tree; in a notebook, without arguments, show it as HTML that unfolds.
 
@@ -256,42 +286,6 @@ class Hierarchy(RunFrames):
         """
         with open_destination(path, overwrite, self._store.options) as stream:
             write_page(self._finished, stream)
-
-    def plot(self, level: int | None = None, path: str | None = None) -> Any:
-        """Draw the map: the clusters of a level as bubbles, the largest with titles.
-
-        Args:
-            level: Level to draw; by default the one below the coarsest.
-            path: Local file to write, such as ``map.png`` or ``map.svg``; by default none.
-
-        Returns:
-            The matplotlib figure, which notebooks display.
-
-        Raises:
-            InputError: There is no such level, or its clusters have no place on a map.
-        """
-        return finish_figure(draw_map(self._finished, self._drawn_level(level)), path)
-
-    def data_map(self, level: int | None = None, path: str | None = None) -> Any:
-        """Draw the items as points, coloured and labelled by their clusters, with DataMapPlot.
-
-        Args:
-            level: Level of the labels; by default the one below the coarsest.
-            path: Local file to write, such as ``map.png``; by default none.
-
-        Returns:
-            The matplotlib figure, which notebooks display.
-
-        Raises:
-            InputError: There is no such level or no map of the items, or DataMapPlot is not
-                installed.
-        """
-        return finish_figure(draw_data_map(self._finished, self._drawn_level(level)), path)
-
-    def _drawn_level(self, level: int | None) -> int:
-        level = max(self.n_levels - 1, 1) if level is None else level
-        check_level(self.uri, self.n_levels, level)
-        return level
 
     def explore(self, port: int = 0, models: Sequence[str] = ()) -> Exploration:
         """Start the explorer in another process; ``stop()`` of the result ends it.

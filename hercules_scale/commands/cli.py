@@ -217,6 +217,18 @@ def _evaluate(options: argparse.Namespace) -> None:
     _say("\n".join([*lines, f"written: {options.run.rstrip('/')}/evaluations"]))
 
 
+def _flags(options: argparse.Namespace) -> None:
+    from hercules_scale.commands.show import describe_flags
+    from hercules_scale.jobs.flags import flag_run
+    from hercules_scale.runtime.progress import Reporter
+    from hercules_scale.storage.store import Store
+
+    store = Store(options.run, _storage(options))
+    flagged = flag_run(store, options.cosine, options.share, Reporter())
+    lines = [describe_flags(flagged.counts), *(f"! {note}" for note in flagged.notes)]
+    _say("\n".join([*lines, f"written: {options.run.rstrip('/')}/flags"]))
+
+
 def _export(options: argparse.Namespace) -> None:
     from hercules_scale.hierarchy import Hierarchy
 
@@ -315,6 +327,7 @@ COMMANDS = {
     "status": _status,
     "show": _show,
     "evaluate": _evaluate,
+    "flags": _flags,
     "export": _export,
     "import": _import,
     "assign": _assign,

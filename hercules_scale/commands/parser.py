@@ -119,6 +119,24 @@ def build_parser() -> argparse.ArgumentParser:
     _add_redact_argument(evaluate)
     evaluate.set_defaults(command="evaluate")
 
+    flags = commands.add_parser(
+        "flags", help="flag outliers, ambiguous items and near-duplicates of a finished run"
+    )
+    flags.add_argument("run", metavar="RUN", help="output of a finished run, a path or URI")
+    flags.add_argument(
+        "--cosine",
+        type=float,
+        metavar="X",
+        help="least cosine of near-duplicates, above 0 and at most 1; default: 0.95",
+    )
+    flags.add_argument(
+        "--share",
+        type=float,
+        metavar="X",
+        help="share of a cluster's items that are outliers, and ambiguous; default: 0.01",
+    )
+    flags.set_defaults(command="flags")
+
     export = commands.add_parser("export", help="write the tree or the memberships as one file")
     export.add_argument("run", metavar="RUN", help="output of a finished run, a path or URI")
     export.add_argument(
@@ -193,7 +211,7 @@ def build_parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, default=8000, help="default: 8000")
     serve.set_defaults(command="serve")
 
-    for command in (status, show, evaluate, export, import_, assign, explore):
+    for command in (status, show, evaluate, flags, export, import_, assign, explore):
         _add_storage_argument(command)
 
     demo = commands.add_parser("demo", help="run the job on a real corpus from installed packages")

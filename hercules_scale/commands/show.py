@@ -16,6 +16,8 @@ from hercules_scale.storage import layout
 if TYPE_CHECKING:
     import pandas as pd
 
+    from hercules_scale.stages.flags import Counts
+
 # Lines of the tree that a run prints at its end.
 TREE_LINES = 60
 # Clusters with the most growth that a summary names.
@@ -161,6 +163,15 @@ def describe_cut(hierarchy: Hierarchy, about: int | None, fine: Sequence[str]) -
         f"{format_tree(hierarchy.clusters(), hierarchy.n_levels, cut=keys)}\n"
         f"{n:,} {'cluster' if n == 1 else 'clusters'}, marked *, with {sizes.min():,} to "
         f"{sizes.max():,} items, hold all {sizes.sum():,} items once"
+    )
+
+
+def describe_flags(counts: dict[str, Counts]) -> str:
+    """Return the numbers of flags by kind."""
+    return "\n".join(
+        f"{kind:<16}{own.items:>8,} {'item' if own.items == 1 else 'items'} in {own.clusters:,} "
+        f"{'cluster' if own.clusters == 1 else 'clusters'}"
+        for kind, own in counts.items()
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from hercules_scale.errors import InputError
+from hercules_scale.results.data_frames import RunFrames, check_level
 from hercules_scale.results.finished_run import Run
 from hercules_scale.sanitize import printable
 from hercules_scale.storage.tables import column_vectors
@@ -166,3 +167,43 @@ def _short(title: str) -> str:
 def _plain(text: str) -> str:
     """Return text with dollar signs escaped, so that matplotlib reads no formula."""
     return text.replace("$", r"\$")
+
+
+class RunPlots(RunFrames):
+    """Tables of a finished run, and its maps as figures."""
+
+    def plot(self, level: int | None = None, path: str | None = None) -> Any:
+        """Draw the map: the clusters of a level as bubbles, the largest with titles.
+
+        Args:
+            level: Level to draw; by default the one below the coarsest.
+            path: Local file to write, such as ``map.png`` or ``map.svg``; by default none.
+
+        Returns:
+            The matplotlib figure, which notebooks display.
+
+        Raises:
+            InputError: There is no such level, or its clusters have no place on a map.
+        """
+        return finish_figure(draw_map(self._source, self._drawn_level(level)), path)
+
+    def data_map(self, level: int | None = None, path: str | None = None) -> Any:
+        """Draw the items as points, coloured and labelled by their clusters, with DataMapPlot.
+
+        Args:
+            level: Level of the labels; by default the one below the coarsest.
+            path: Local file to write, such as ``map.png``; by default none.
+
+        Returns:
+            The matplotlib figure, which notebooks display.
+
+        Raises:
+            InputError: There is no such level or no map of the items, or DataMapPlot is not
+                installed.
+        """
+        return finish_figure(draw_data_map(self._source, self._drawn_level(level)), path)
+
+    def _drawn_level(self, level: int | None) -> int:
+        level = max(self.n_levels - 1, 1) if level is None else level
+        check_level(self.uri, self.n_levels, level)
+        return level

@@ -49,6 +49,8 @@ WORDS = {
     "known": "Finding known items",
     "assign": "Assigning items",
     "judge": "Asking the judge",
+    "flags/sorted": "Sorting vectors",
+    "flags/found": "Flagging items",
 }
 KEEP_EVERY_SECONDS = 30.0
 LOG_VARIABLE = "HERCULES_LOG"

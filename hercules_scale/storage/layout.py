@@ -32,12 +32,13 @@ TABLES = (
     "item_keys",
     "cluster_items",
     "drift",
+    "flags",
 )
 """Tables that a finished run publishes.
 
 ``labels`` exists if there is ground truth, ``k_selection`` if the data chose the numbers of
-clusters, and ``drift`` if items were assigned to the clusters of another run; ``cluster_items``
-holds the items in the order of the tree.
+clusters, ``drift`` if items were assigned to the clusters of another run, and ``flags`` once
+items were flagged; ``cluster_items`` holds the items in the order of the tree.
 """
 
 

@@ -90,6 +90,20 @@ DRIFT = pa.schema(
     ]
 )
 
+FLAGS = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("item_id", pa.string()),
+        ("level", pa.int16()),
+        ("cluster_id", pa.int32()),
+        # outlier, ambiguous or near_duplicate.
+        ("kind", pa.string()),
+        ("score", pa.float32()),
+        # Row of the most similar item before a near-duplicate; null for other kinds.
+        ("duplicate_of", pa.int64()),
+    ]
+)
+
 NUMERIC_STATS = pa.list_(
     pa.struct(
         [
