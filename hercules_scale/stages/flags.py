@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from hercules_scale.evaluation.flags import FOUND, KINDS, Block, flag_cluster
 from hercules_scale.runtime.context import RunContext
@@ -28,10 +29,11 @@ from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import (
     FileRecord,
     column_vectors,
+    gathered,
+    iterate_rows,
     read_rows,
     read_schema,
     read_table,
-    write_table,
     write_tables,
 )
 
@@ -115,17 +117,8 @@ class _SortWorker:
     def __call__(self, part: int) -> ShardResult:
         source, store = self.source, self.source.store
         shards = source.parts[part]
-        tables = []
-        for shard in shards:
-            columns = ["row", "item_id", *NUMBERS]
-            table = read_table(store, source.memberships[shard].path, columns)
-            if source.embeddings:
-                path = source.embeddings[shard].path
-                table = table.append_column(
-                    "embedding", read_table(store, path, ["embedding"])["embedding"]
-                )
-            tables.append(table)
-        table = pa.concat_tables(tables).combine_chunks()
+        # Each step frees the table before it, so that memory holds two.
+        table = pa.concat_tables(self._read(shard) for shard in shards).combine_chunks()
         order = np.argsort(table["level_1"].to_numpy(), kind="stable")
         table = table.take(pa.array(order))
         ends = [bucket.start for bucket in source.buckets] + [len(source.sizes)]
@@ -139,6 +132,15 @@ class _SortWorker:
         )
         return ShardResult([file], {"cuts": cuts}, table.num_rows)
 
+    def _read(self, shard: int) -> pa.Table:
+        source, columns = self.source, ["row", "item_id", *NUMBERS]
+        table = read_table(source.store, source.memberships[shard].path, columns)
+        if source.embeddings:
+            path = source.embeddings[shard].path
+            vectors = read_table(source.store, path, ["embedding"])["embedding"]
+            table = table.append_column("embedding", vectors)
+        return table
+
 
 @dataclass(frozen=True)
 class _FlagWorker:
@@ -150,18 +152,22 @@ class _FlagWorker:
         clusters = source.buckets[bucket]
         spans = [(path, cuts[bucket], cuts[bucket + 1]) for path, cuts in self.parts]
         blocks = _Blocks(store, spans, source.block_rows)
-        found = []
-        for cluster_id, own in _by_cluster(blocks, clusters):
-            n_own = int(source.sizes[cluster_id])
-            for table in flag_cluster(own, n_own, source.share, source.cosine):
-                found.append(_as_flags(table, cluster_id))
-        table = pa.concat_tables([*found, schemas.FLAGS.empty_table()])
-        file = write_table(store, layout.work_part(FOUND_IN, bucket, store.owner), table)
-        counts = {
-            kind: [own.num_rows, len(own["cluster_id"].unique())]
-            for kind in KINDS
-            for own in [table.filter(pc.equal(table["kind"], kind))]
-        }
+        counts: dict[str, list[int]] = {}
+
+        def flags() -> Iterator[pa.Table]:
+            counts.update({kind: [0, 0] for kind in KINDS})
+            for cluster_id, own in _by_cluster(blocks, clusters):
+                kinds: dict[str, int] = {}
+                n_own = int(source.sizes[cluster_id])
+                for table in flag_cluster(own, n_own, source.share, source.cosine):
+                    kind = table["kind"][0].as_py()
+                    kinds[kind] = kinds.get(kind, 0) + table.num_rows
+                    yield _as_flags(table, cluster_id)
+                for kind, n_items in kinds.items():
+                    counts[kind] = [counts[kind][0] + n_items, counts[kind][1] + 1]
+
+        path = layout.work_part(FOUND_IN, bucket, store.owner)
+        file = write_tables(store, path, schemas.FLAGS, lambda: gathered(flags()))
         return ShardResult([file], {"counts": counts}, blocks.n_items)
 
 
@@ -204,8 +210,9 @@ class _Blocks:
                 pieces.append((path, begin, end))
             before += stop - start
         with ThreadPoolExecutor(READ_THREADS) as threads:
-            tables = threads.map(lambda piece: read_rows(self.store, *piece), pieces)
-            table = pa.concat_tables(list(tables))
+            table = pa.concat_tables(
+                threads.map(lambda piece: read_rows(self.store, *piece), pieces)
+            )
         labels = table["level_1"].to_numpy()
         distances, margins = (
             pc.fill_null(table[name], np.float32(np.nan)).to_numpy() for name in NUMBERS[1:]
@@ -213,6 +220,7 @@ class _Blocks:
         ids, vectors = table["item_id"].combine_chunks(), np.zeros((len(labels), 0), np.float32)
         if "embedding" in table.column_names:
             vectors = column_vectors(table["embedding"])
+            table = table.drop_columns(["embedding"])
         rows = table["row"].to_numpy()
         return Block.of(rows, ids, distances, margins, vectors, labels), np.sort(labels)
 
@@ -251,13 +259,15 @@ def flag_items(
     parts = run_shards(context, stage, len(source.parts), _SortWorker(source))
     cuts = [(commit.files[0].path, commit.info["cuts"]) for commit in parts.values()]
     stage = Stage(FOUND_IN, "items", n_items, 1, here=True)
-    found = run_shards(context, stage, len(source.buckets), _FlagWorker(source, cuts))
+    # Tiles have threads of their own; more threads inside a product would wait for them.
+    with threadpool_limits(1, "blas"):
+        found = run_shards(context, stage, len(source.buckets), _FlagWorker(source, cuts))
     paths = [commit.files[0].path for commit in found.values()]
     file = write_tables(
         store,
         layout.part(TABLE, part, store.owner),
         schemas.FLAGS,
-        lambda: (read_table(store, path) for path in paths),
+        lambda: gathered(table for path in paths for table in iterate_rows(store, path)),
     )
     counts = {
         kind: Counts(*(sum(numbers) for numbers in zip(*each, strict=True)))
