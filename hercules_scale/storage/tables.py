@@ -104,6 +104,7 @@ class _CheckedStream:
         self._stream = stream
         self.hash = hashlib.sha256()
         self.size_bytes = 0
+        self.dropped = False
 
     closed = False
 
@@ -111,7 +112,8 @@ class _CheckedStream:
         view = memoryview(data)
         self.hash.update(view)
         self.size_bytes += view.nbytes
-        self._stream.write(view)
+        if not self.dropped:
+            self._stream.write(view)
         return view.nbytes
 
     def tell(self) -> int:
@@ -172,7 +174,13 @@ def table_writer(
     A half-written file has no record, so it is never read.
     """
     with store.open_output(path) as stream:
-        yield TableWriter(_CheckedStream(stream), path, schema, group_rows)
+        checked = _CheckedStream(stream)
+        try:
+            yield TableWriter(checked, path, schema, group_rows)
+        except BaseException:
+            # pyarrow writes the end of the file when it frees the writer, after the stream's end.
+            checked.dropped = True
+            raise
 
 
 def write_table(

@@ -167,6 +167,7 @@ def test_flags_are_those_of_a_plain_search(
         assert kept["level_1"] == own["level_1"]
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupted_call_resumes_with_what_it_had_not_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
