@@ -40,6 +40,7 @@ BEHIND_THE_WALL = {
     "stages/evaluate.py",
     "stages/read_shards.py",
     "jobs/evaluate.py",
+    "explorer/map_items.py",
     "explorer/views.py",
 }
 
