@@ -9,11 +9,11 @@ from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.config.run import RunConfig
 from hercules_scale.config.trust import check_trusted
 from hercules_scale.errors import InputError
-from hercules_scale.runtime.context import RunContext, Shards
+from hercules_scale.runtime.context import RunContext
 from hercules_scale.runtime.progress import Reporter
 from hercules_scale.runtime.ray_session import local_or_cluster_ray
 from hercules_scale.sanitize import printable_lines
-from hercules_scale.stages.cluster import read_clustering
+from hercules_scale.stages.cluster import read_clusters
 from hercules_scale.stages.summarize import prompt_of
 from hercules_scale.storage import layout
 from hercules_scale.storage.lock import hold_lock
@@ -59,26 +59,26 @@ def show_prompt(config: RunConfig, level: int, cluster_id: int) -> str:
     context = RunContext(
         resolved, _Looking(store.uri, store.options), record["fingerprint"], Reporter()
     )
-    clustering = read_clustering(context)
-    if clustering is None:
+    found = read_clusters(context)
+    if found is None:
         raise InputError(f"{store.uri}: the run has no clusters yet; run it on")
-    if not 1 <= level <= clustering.n_levels:
+    clusters, shards = found
+    if not 1 <= level <= clusters.n_levels:
         raise InputError(
-            f"--show-prompt: level must be from 1 (finest) to {clustering.n_levels}, got {level}"
+            f"--show-prompt: level must be from 1 (finest) to {clusters.n_levels}, got {level}"
         )
-    sizes = clustering.level(level)["n_items"].to_pylist()
+    sizes = clusters.level(level)["n_items"].to_pylist()
     if cluster_id >= len(sizes):
         raise InputError(
             f"--show-prompt: level {level} has clusters 0 to {len(sizes) - 1}, got {cluster_id}"
         )
-    shards = Shards(sum(sizes), clustering.files[0].rows)
     with local_or_cluster_ray(resolved):
         try:
-            messages, n_tokens = prompt_of(context, shards, clustering, level, cluster_id)
+            messages, n_tokens = prompt_of(context, shards, clusters, level, cluster_id)
         except _NotThereError:
             with hold_lock(store, context.reporter.alarm) as lock:
                 context = replace(context, store=lock.store)
-                messages, n_tokens = prompt_of(context, shards, clustering, level, cluster_id)
+                messages, n_tokens = prompt_of(context, shards, clusters, level, cluster_id)
     lines = [f"[{message['role']}]\n{_as_text(message['content'])}" for message in messages]
     lines.append(f"{n_tokens:,} tokens of at most {config.summaries.max_prompt_tokens:,}")
     return "\n\n".join(lines)

@@ -19,7 +19,7 @@ from hercules_scale.clustering.cluster_scores import CurvePoint
 from hercules_scale.clustering.levels import Level, LevelResult, Levels, build_levels
 from hercules_scale.errors import InputError
 from hercules_scale.reduction.pca import PCA
-from hercules_scale.runtime.context import RunContext
+from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.pipeline import Product
 from hercules_scale.runtime.progress import StageProgress
 from hercules_scale.runtime.resources import clustering_pool
@@ -130,10 +130,17 @@ def cluster_items(context: RunContext, smoothing: Smoothing) -> Clustering:
     return _read(context.store, commit)
 
 
-def read_clustering(context: RunContext) -> Clustering | None:
-    """Return the clustering of a run; None if the run has not reached it."""
+def read_clusters(context: RunContext) -> tuple[Clusters, Shards] | None:
+    """Return the clusters of a run, perhaps by an older version, and the shards of its items.
+
+    None if the run has not been clustered.
+    """
     done = read_commits(context.store, STAGE, context.fingerprint)
-    return _read(context.store, done[0]) if done else None
+    if not done:
+        return None
+    members = _files(done[0], "memberships")
+    clusters = Clusters(read_table(context.store, CLUSTERS_FILE), done[0].info["n_levels"])
+    return clusters, Shards(sum(file.rows for file in members), members[0].rows)
 
 
 def _read(store: Store, commit: Commit) -> Clustering:

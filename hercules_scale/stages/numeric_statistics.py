@@ -18,7 +18,7 @@ from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.pipeline import Product
 from hercules_scale.runtime.shard_tasks import ShardResult
 from hercules_scale.runtime.shards import Stage, run_shards
-from hercules_scale.stages.cluster import Clustering
+from hercules_scale.stages.cluster import Clustering, Clusters
 from hercules_scale.stages.read import Items
 from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.store import Store
@@ -168,7 +168,7 @@ def measure_statistics(context: RunContext, items: Items, clustering: Clustering
 
 
 def statistics_of(
-    context: RunContext, shards: Shards, clustering: Clustering, whole: Moments | None
+    context: RunContext, shards: Shards, clustering: Clusters, whole: Moments | None
 ) -> Statistics:
     """Return the statistics of every cluster of every level.
 

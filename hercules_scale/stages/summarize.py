@@ -24,7 +24,7 @@ from hercules_scale.runtime.pipeline import Product
 from hercules_scale.runtime.progress import StageProgress
 from hercules_scale.runtime.prometheus import call_recorder
 from hercules_scale.runtime.shards import done_shards
-from hercules_scale.stages.cluster import Clustering
+from hercules_scale.stages.cluster import Clustering, Clusters
 from hercules_scale.stages.describe import Descriptions
 from hercules_scale.stages.label_items import LabelItems, draw_label_items
 from hercules_scale.stages.label_level import WORDLESS, Labels, Level, is_asked_about, label_level
@@ -177,7 +177,7 @@ class _Work:
 
     context: RunContext
     shards: Shards
-    clustering: Clustering
+    clustering: Clusters
     source: FactsSource
     items: LabelItems
     encode: Encode
@@ -244,7 +244,7 @@ def _level(work: _Work, number: int) -> Level:
 
 
 def prompt_of(
-    context: RunContext, shards: Shards, clustering: Clustering, level: int, cluster_id: int
+    context: RunContext, shards: Shards, clustering: Clusters, level: int, cluster_id: int
 ) -> tuple[list[Message], int]:
     """Return the messages that ask about one cluster, and their number of tokens.
 

@@ -32,8 +32,8 @@ def clustered_run(folder: Path) -> tuple[Store, RunConfig]:
     clusters = read_table(store, layout.part("clusters", 0))
     clusters = clusters.append_column("random_rows", clusters["exemplar_rows"])
     write_table(store, CLUSTERS_FILE, clusters)
-    pca: dict[str, list[float]] = {"mean": [], "components": []}
-    info = {"n_levels": 2, "alarms": [], "report": {}, "curve": [], "pca": pca}
+    # As runs of format 4 have it, without the PCA.
+    info = {"n_levels": 2, "alarms": [], "report": {}, "curve": []}
     members = published_files(store)["memberships"]
     write_commit(store, "cluster", Commit(0, record["fingerprint"], members, info))
     values = small_config("elsewhere", folder, hierarchy={"seed": 7, "levels": [9]})
