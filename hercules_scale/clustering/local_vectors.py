@@ -26,7 +26,7 @@ class LocalVectors:
         weights: Number of items that each vector represents, shape (n,); by default one.
         n_gpus: Number of GPUs that this process was given.
         original_lengths: L2 norms before vectors were scaled or shortened, shape (n,); by default
-            those of ``vectors``.
+            the norms of ``vectors``.
 
     Raises:
         InputError: A number is NaN or infinite (the message names the rows), or so large that sums

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import joblib
@@ -24,7 +23,7 @@ from hercules_scale.errors import InputError
 from hercules_scale.jobs.disk_space import check_space
 from hercules_scale.jobs.preflight import check
 from hercules_scale.reading.file_rows import estimate_rows
-from hercules_scale.reading.items import Batch, Layout, read_piece
+from hercules_scale.reading.items import Layout, read_piece
 from hercules_scale.reading.numbers_in_words import verbalise_rows
 from hercules_scale.reading.sources import SourceFile
 from hercules_scale.reading.survey import Survey
@@ -203,7 +202,12 @@ def _sample(config: ResolvedConfig, taken: Survey) -> _Sample:
     reasons: Counter[str] = Counter()
     n_seen = n_items = 0
     whole = of_items.columns.modality != "image" and taken.size_bytes <= SMALL_BYTES
-    for batch in _batches(config, taken, warnings):
+    batches = (
+        batch
+        for piece in taken.pieces
+        for batch in read_piece(config.input, of_items, piece, warnings)
+    )
+    for batch in batches:
         if n_items < n_wanted:
             parts.append(batch.items)
         n_seen += batch.n_rows
@@ -232,11 +236,6 @@ def _sample(config: ResolvedConfig, taken: Survey) -> _Sample:
         rejected = f"of {seen} {reasons.total():,} cannot be used: {listed}"
         warnings.insert(0, rejected)
     return _Sample(items, words, n_seen if whole else None, dimension, warnings)
-
-
-def _batches(config: ResolvedConfig, taken: Survey, warnings: list[str]) -> Iterator[Batch]:
-    for piece in taken.pieces:
-        yield from read_piece(config.input, Layout.of(taken), piece, warnings)
 
 
 def _fixed_tokens(summaries: SummariesConfig, of_item: bool) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from hercules_scale.explorer.item_pages import withhold
 from hercules_scale.explorer.open_run import OpenRun
 from hercules_scale.hierarchy import Hierarchy
 from hercules_scale.results.edits import ClusterKey
@@ -72,13 +72,7 @@ def write_items(
             for level, cluster_id in keys:
                 kept |= shard[f"level_{level}"].to_numpy() == cluster_id
             shard = shard.filter(pa.array(kept))
-        hidden = pa.array(run.withheld[shard["level_1"].to_numpy()])
-        for name in own:
-            nothing = pa.nulls(shard.num_rows, shard[name].type)
-            place = shard.column_names.index(name)
-            shown = pc.if_else(hidden, nothing, shard[name].combine_chunks())
-            shard = shard.set_column(place, shard.schema.field(name), shown)
-        return shard
+        return withhold(shard, run.withheld, own)
 
     own = _shown_columns(run.columns("items"), run.columns("memberships"))
     with open(path, "wb") as stream:

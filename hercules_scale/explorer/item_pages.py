@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -90,7 +90,10 @@ class Pages:
             if opened is None or opened[0] != path:
                 opened = (path, self._open(path))
             table = opened[1].read_row_group(group, columns=read)
-            yield first, self._shown(table).select(columns) if hides else table
+            yield (
+                first,
+                withhold(table, self._withheld, TELLING).select(columns) if hides else table,
+            )
 
     def group(self, path: str, group: int, columns: list[str]) -> pa.Table:
         """Return one row group, withheld items included."""
@@ -99,16 +102,6 @@ class Pages:
     def _open(self, path: str) -> pq.ParquetFile:
         place, footer = self.store.path(path), self._footer(path)
         return pq.ParquetFile(place, filesystem=self.store.arrow, metadata=footer)
-
-    def _shown(self, table: pa.Table) -> pa.Table:
-        """Return a table with nulls in the columns ``TELLING`` of withheld items."""
-        hidden = pa.array(self._withheld[table["level_1"].to_numpy()])
-        for place, name in enumerate(table.column_names):
-            if name in TELLING:
-                nothing = pa.nulls(table.num_rows, table[name].type)
-                shown = pc.if_else(hidden, nothing, table[name].combine_chunks())
-                table = table.set_column(place, name, shown)
-        return table
 
     def places(self, start: int, stop: int) -> list[tuple[str, int, int, int]]:
         """Return the row groups that hold rows from ``start`` to ``stop``.
@@ -146,3 +139,20 @@ class Pages:
             while len(self._footers) > FOOTERS:
                 self._footers.popitem(last=False)
         return footer
+
+
+def withhold(table: pa.Table, withheld: NDArray[np.bool_], columns: Collection[str]) -> pa.Table:
+    """Return a table with nulls in some columns of withheld items.
+
+    Args:
+        table: Items, with their finest cluster in ``level_1``.
+        withheld: Whether each finest cluster is withheld, shape (k_1,).
+        columns: Names of the columns; columns that the table lacks are passed over.
+    """
+    hidden = pa.array(withheld[table["level_1"].to_numpy()])
+    for place, name in enumerate(table.column_names):
+        if name in columns:
+            nothing = pa.nulls(table.num_rows, table[name].type)
+            shown = pc.if_else(hidden, nothing, table[name].combine_chunks())
+            table = table.set_column(place, name, shown)
+    return table

@@ -2,7 +2,7 @@
 
 A glimpse is read by the item's place in the order of the tree, from one row group of
 ``cluster_items``, so that it takes as long in a run of any size. The values of a whole column are
-read when a reader colours the map by them, and those of the last column are kept.
+read when a reader colours the map by them, and the values of the last column are kept.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def points(run: OpenRun, key: ClusterKey | None, by: str = "") -> dict[str, Any]
     Raises:
         InputError: The run has no map of its items, or no such column.
     """
-    axes = [name for name in run.items.columns if name.startswith("pca_")]
+    axes = _axes(run.items.columns)
     if not axes:
         raise InputError("this run has no map of its items")
     start, stop = run.span(key)
@@ -134,8 +134,13 @@ def spots(run: OpenRun, rows: list[int]) -> list[list[float | None]]:
     _check_number(rows)
     for row in rows:
         run.check_row(row)
-    axes = [name for name in run.columns("reductions") if name.startswith("pca_")]
+    axes = _axes(run.columns("reductions"))
     return [finite([item[name] for name in axes]) for item in run.rows("reductions", rows)]
+
+
+def _axes(columns: list[str]) -> list[str]:
+    """Return the columns of an item's place on the map."""
+    return [name for name in columns if name.startswith("pca_")]
 
 
 def _check_number(asked: list[int]) -> None:
@@ -174,7 +179,7 @@ def shade_columns(run: OpenRun) -> list[dict[str, str]]:
 def shades(run: OpenRun, name: str) -> Shades:
     """Return the values of a column that colour the map.
 
-    Memory: 1 byte per item for classes, and 8 while they are counted; those of the last column are
+    Memory: 1 byte per item for classes, and 8 while they are counted. The last column is
     kept.
 
     Raises:

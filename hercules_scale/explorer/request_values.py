@@ -39,8 +39,7 @@ def query_number(request: Request, name: str, default: int | None = None) -> int
         InputError: The value is not a whole number, or is left out and has no default.
     """
     text = request.query_params.get(name, "" if default is None else str(default))
-    # int() would accept any length, and digits of any script.
-    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+    if not _is_number(text):
         raise InputError(f"{name} must be a whole number, got {text[:40]!r}")
     return int(text)
 
@@ -53,9 +52,14 @@ def query_numbers(request: Request, name: str) -> list[int]:
     """
     texts = request.query_params.get(name, "").split(",")
     for text in texts:
-        if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        if not _is_number(text):
             raise InputError(f"{name} must be whole numbers with commas between, got {text[:40]!r}")
     return [int(text) for text in texts]
+
+
+def _is_number(text: str) -> bool:
+    # int() would accept any length, and digits of any script.
+    return text.isascii() and text.isdigit() and len(text) <= 18
 
 
 def query_key(request: Request) -> tuple[int, int]:

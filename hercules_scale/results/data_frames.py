@@ -135,7 +135,7 @@ class RunFrames:
         by its size and by how well the labels of its children hold.
 
         Args:
-            about: Wanted number of clusters; by default those of the coarsest level, divided as
+            about: Wanted number of clusters; by default the coarsest level, divided as
                 ``fine`` says.
             fine: Clusters to divide down to the finest level: ``LEVEL/ID``, or a part of a title
                 that no other cluster has; one or several.

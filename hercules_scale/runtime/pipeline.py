@@ -9,7 +9,8 @@ shard, and is not done again after an interruption, is in ``shards``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, get_type_hints
+from dataclasses import dataclass
+from typing import Any, ClassVar, get_type_hints
 
 from hercules_scale.storage.tables import FileRecord
 
@@ -29,6 +30,23 @@ class Product:
     def record(self) -> dict[str, Any]:
         """Members that the stage adds to ``run.json``."""
         return {}
+
+
+@dataclass(frozen=True)
+class OneTable(Product):
+    """Result of a stage that publishes one table and nothing else.
+
+    Attributes:
+        files: Files of the table.
+    """
+
+    table: ClassVar[str]
+    files: list[FileRecord]
+
+    @property
+    def tables(self) -> dict[str, list[FileRecord]]:
+        """Files of the table."""
+        return {self.table: self.files}
 
 
 Pipeline = tuple[Callable[..., Product], ...]

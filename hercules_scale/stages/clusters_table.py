@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from hercules_scale.runtime.context import RunContext
-from hercules_scale.runtime.pipeline import Product
+from hercules_scale.runtime.pipeline import OneTable
 from hercules_scale.runtime.shard_tasks import ShardResult
 from hercules_scale.runtime.shards import run_once
 from hercules_scale.stages.cluster import Clustering
@@ -18,25 +16,15 @@ from hercules_scale.stages.prompt_facts import cells
 from hercules_scale.stages.summarize import Summaries
 from hercules_scale.storage import layout, schemas
 from hercules_scale.storage.schemas import WITHHELD
-from hercules_scale.storage.tables import FileRecord, column_vectors, vector_column, write_table
+from hercules_scale.storage.tables import column_vectors, vector_column, write_table
 
 STAGE = "clusters"
 
 
-@dataclass(frozen=True)
-class ClustersTable(Product):
-    """The clusters with all that is known about them.
+class ClustersTable(OneTable):
+    """The table ``clusters``: the clusters with all that is known about them."""
 
-    Attributes:
-        files: Files of the table ``clusters``.
-    """
-
-    files: list[FileRecord]
-
-    @property
-    def tables(self) -> dict[str, list[FileRecord]]:
-        """Files of the table ``clusters``."""
-        return {"clusters": self.files}
+    table = "clusters"
 
 
 def write_clusters(

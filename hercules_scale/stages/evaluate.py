@@ -21,7 +21,7 @@ from hercules_scale.evaluation.label_quality import (
 )
 from hercules_scale.runtime.context import RunContext, Shards
 from hercules_scale.runtime.partial_sums import Gather, GatherOnRay
-from hercules_scale.runtime.pipeline import Product
+from hercules_scale.runtime.pipeline import OneTable
 from hercules_scale.runtime.shard_tasks import ShardResult
 from hercules_scale.runtime.shards import run_once
 from hercules_scale.stages.assigner_tables import AssignerTables
@@ -38,20 +38,10 @@ STAGE = "evaluations"
 Row = dict[str, object]
 
 
-@dataclass(frozen=True)
-class Evaluations(Product):
-    """Metrics of the clusters.
+class Evaluations(OneTable):
+    """The table ``evaluations``: metrics of the clusters."""
 
-    Attributes:
-        files: Files of the table ``evaluations``.
-    """
-
-    files: list[FileRecord]
-
-    @property
-    def tables(self) -> dict[str, list[FileRecord]]:
-        """Files of the table ``evaluations``."""
-        return {"evaluations": self.files}
+    table = "evaluations"
 
 
 def evaluate_levels(

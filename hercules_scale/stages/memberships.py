@@ -128,9 +128,10 @@ class MembershipWriter:
         Floating-point sums stay separate, since they depend on the order of all shards.
         """
         summaries = [summary for tile in tiles for _, summary in tile]
-        merged = merge_summaries(summaries, self.n_exemplars)
-        first = replace(summaries[0], nearest=merged.nearest, drawn=merged.drawn)
-        none = [(labels[:0], rows[:0], keys[:0]) for labels, rows, keys in merged.nearest]
+        nearest = _merge_ranked([each.nearest for each in summaries], self.n_exemplars)
+        drawn = _merge_ranked([each.drawn for each in summaries], self.n_exemplars)
+        first = replace(summaries[0], nearest=nearest, drawn=drawn)
+        none = [(labels[:0], rows[:0], keys[:0]) for labels, rows, keys in nearest]
         others = (replace(each, nearest=none, drawn=none) for each in summaries[1:])
         thinned = chain([first], others)
         return [[(files, next(thinned)) for files, _ in tile] for tile in tiles]
@@ -207,18 +208,19 @@ def merge_summaries(parts: list[MembersSummary], n_exemplars: int) -> MembersSum
     """Return one summary of all shards, added in the order of the shards."""
     counts = [np.sum(level, axis=0) for level in zip(*(p.counts for p in parts), strict=True)]
     inertia = [np.sum(level, axis=0) for level in zip(*(p.inertia for p in parts), strict=True)]
-
-    def merged(ranked: list[list[Ranked]]) -> list[Ranked]:
-        levels = []
-        for level in zip(*ranked, strict=True):
-            labels, rows, keys = (np.concatenate(each) for each in zip(*level, strict=True))
-            levels.append(_first(labels, rows, keys, n_exemplars))
-        return levels
-
     return MembersSummary(
         counts,
         inertia,
-        merged([part.nearest for part in parts]),
-        merged([part.drawn for part in parts]),
+        _merge_ranked([part.nearest for part in parts], n_exemplars),
+        _merge_ranked([part.drawn for part in parts], n_exemplars),
         sum(part.n_near_identical for part in parts),
     )
+
+
+def _merge_ranked(parts: list[list[Ranked]], n_exemplars: int) -> list[Ranked]:
+    """Return the first rows of each cluster among those of all parts, by level."""
+    levels = []
+    for level in zip(*parts, strict=True):
+        labels, rows, keys = (np.concatenate(each) for each in zip(*level, strict=True))
+        levels.append(_first(labels, rows, keys, n_exemplars))
+    return levels

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hercules_scale.runtime.context import RunContext
-from hercules_scale.runtime.pipeline import Product
+from hercules_scale.runtime.pipeline import OneTable
 from hercules_scale.runtime.shard_tasks import ShardResult
 from hercules_scale.runtime.shards import Stage, done_shards, run_shards
 from hercules_scale.stages.cluster import Clustering
@@ -13,25 +13,14 @@ from hercules_scale.stages.describe import Descriptions
 from hercules_scale.stages.embed import Embeddings
 from hercules_scale.storage import cluster_items, layout
 from hercules_scale.storage.cluster_items import Source, TreeOrder
-from hercules_scale.storage.tables import FileRecord
 
 RANGES = "order/ranges"
 
 
-@dataclass(frozen=True)
-class OrderedItems(Product):
-    """Items in the order of the tree.
+class OrderedItems(OneTable):
+    """The table ``cluster_items``: items in the order of the tree."""
 
-    Attributes:
-        files: Files of the table ``cluster_items``.
-    """
-
-    files: list[FileRecord]
-
-    @property
-    def tables(self) -> dict[str, list[FileRecord]]:
-        """Files of the table ``cluster_items``."""
-        return {cluster_items.TABLE: self.files}
+    table = cluster_items.TABLE
 
 
 @dataclass(frozen=True)

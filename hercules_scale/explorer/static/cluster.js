@@ -127,7 +127,7 @@ async function page(holder, context, found, offset) {
 function editor(context, found) {
   const title = h("input", { id: "edit-title", value: found.title === found.own_title ? "" : found.title, placeholder: found.own_title, maxlength: "200", autocomplete: "off" });
   const note = h("textarea", { id: "edit-note", rows: "3", value: found.note ?? "", maxlength: "10000" });
-  const told = h("p", { role: "alert" });
+  const notice = h("p", { role: "alert" });
   const form = h("form", { class: "edit", onsubmit: async (event) => {
     event.preventDefault();
     try {
@@ -135,10 +135,10 @@ function editor(context, found) {
       await context.reload();
       say("Saved");
       context.again();
-    } catch (error) { clear(told, error.message); }
+    } catch (error) { clear(notice, error.message); }
   } },
   h("label", { for: "edit-title" }, "Title"), title, h("label", { for: "edit-note" }, "Note"), note,
-  h("div", { class: "row" }, h("button", { type: "submit" }, "Save"), h("span", { class: "faint small" }, "Saved beside the run. Leave the title empty to restore the original.")), told);
+  h("div", { class: "row" }, h("button", { type: "submit" }, "Save"), h("span", { class: "faint small" }, "Saved beside the run. Leave the title empty to restore the original.")), notice);
   return h("details", {}, h("summary", {}, found.edited_at ? "Edited by a person; change again" : "Rename or note"), form);
 }
 

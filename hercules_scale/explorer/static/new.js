@@ -20,11 +20,11 @@ export function newView(left, context) {
     }
     const files = h("input", { type: "file", id: "files", multiple: true, accept: form.endings.map((ending) => `.${ending}`).join(",") });
     const name = h("input", { id: "name", autocomplete: "off", maxlength: "200" });
-    const previews = h("div", {}), told = h("p", { role: "alert", class: "error" });
+    const previews = h("div", {}), notice = h("p", { role: "alert", class: "error" });
     files.addEventListener("change", async () => {
       uploads.length = 0;
       clear(previews);
-      clear(told);
+      clear(notice);
       try {
         for (const file of files.files) {
           say(`Uploading ${file.name}`);
@@ -32,33 +32,33 @@ export function newView(left, context) {
           uploads.push(sent.upload);
           if (uploads.length <= 3) previews.append(preview(await get(`uploads/${sent.upload}/preview`)));
         }
-      } catch (error) { clear(told, error.message); }
+      } catch (error) { clear(notice, error.message); }
     });
     const places = form.inputs.length > 0 && h("select", { id: "place", onchange: async (event) => {
       place = event.target.value === "" ? null : Number(event.target.value);
       clear(previews);
-      clear(told);
-      try { if (place !== null) previews.append(preview(await get(`inputs/${place}/preview`))); } catch (error) { clear(told, error.message); }
+      clear(notice);
+      try { if (place !== null) previews.append(preview(await get(`inputs/${place}/preview`))); } catch (error) { clear(notice, error.message); }
     } }, h("option", { value: "" }, "Uploaded files"), form.inputs.map((each, number) => h("option", { value: number }, each)));
     const start = h("button", { type: "submit" }, "Start the run");
     clear(holder, h("h1", {}, "New run"), jobs,
       h("form", { onsubmit: async (event) => {
         event.preventDefault();
-        clear(told);
+        clear(notice);
         start.disabled = true;
         try {
           await post("jobs", { ...(place === null ? { uploads } : { input: place }), name: name.value, config: Object.fromEntries(values) });
           say("the run has started");
           await follow();
           jobs.scrollIntoView();
-        } catch (error) { clear(told, error.message); }
+        } catch (error) { clear(notice, error.message); }
         start.disabled = false;
       } },
       h("fieldset", {}, h("legend", {}, "Items"),
         h("div", { class: "fields" }, h("div", { class: "field" }, h("label", { for: "files" }, "Files"), files, h("p", { class: "faint small" }, `Of ${form.endings.join(", ")}; several of one kind make one run.`)),
           places && h("div", { class: "field" }, h("label", { for: "place" }, "Or an input of this machine"), places),
           h("div", { class: "field" }, h("label", { for: "name" }, "Name"), name)), previews),
-      groups(form.fields), told, h("p", { class: "row" }, start)));
+      groups(form.fields), notice, h("p", { class: "row" }, start)));
     follow();
   }
 

@@ -47,31 +47,31 @@ export function searchView(left, context) {
   /** What can be done with the hits so far. */
   function offer(holder, title) {
     if (!ofItems.length && !ofClusters.length) return;
-    const told = h("span", { role: "alert", class: "error" });
+    const notice = h("span", { role: "alert", class: "error" });
     clear(holder, h("button", { onclick: async () => {
-      try { context.mark(await marksOfHits(context.run, title, ofClusters, ofItems)); context.go({ view: "map", cluster: null, item: null, like: null }); } catch (error) { clear(told, error.message); }
-    } }, "Show on the map"), ofItems.length > 0 && saveButton(context, ofItems.map((hit) => hit.row)), told);
+      try { context.mark(await marksOfHits(context.run, title, ofClusters, ofItems)); context.go({ view: "map", cluster: null, item: null, like: null }); } catch (error) { clear(notice, error.message); }
+    } }, "Show on the map"), ofItems.length > 0 && saveButton(context, ofItems.map((hit) => hit.row)), notice);
   }
 
   async function searchItems(q, mine) {
-    const list = h("ul", { class: "list tall" }), told = h("p", { class: "faint", role: "status" }), more = h("button", { hidden: true }, "Continue searching"), uses = h("p", { class: "row" });
-    clear(items, h("h2", {}, "Items"), uses, list, told, more);
+    const list = h("ul", { class: "list tall" }), notice = h("p", { class: "faint", role: "status" }), more = h("button", { hidden: true }, "Continue searching"), uses = h("p", { class: "row" });
+    clear(items, h("h2", {}, "Items"), uses, list, notice, more);
     let start = 0, n = 0;
     const on = async (wanted) => {
       more.hidden = true;
       let values;
       do {
-        try { values = await get(`runs/${context.run}/search/items`, { q, start }); } catch (error) { clear(told, error.message); return; }
+        try { values = await get(`runs/${context.run}/search/items`, { q, start }); } catch (error) { clear(notice, error.message); return; }
         if (mine !== turn) return;
         start = values.searched;
         n += values.hits.length;
         ofItems.push(...values.hits);
         list.append(...values.hits.map((hit) => line(hit)));
-        clear(told, `${count(n)} found; searched ${count(start)} of ${count(values.n_items)} items (${share(start, values.n_items)})`);
+        clear(notice, `${count(n)} found; searched ${count(start)} of ${count(values.n_items)} items (${share(start, values.n_items)})`);
       } while (n < wanted && start < values.n_items);
       offer(uses, `Results for “${q}”`);
       if (!n && !ofClusters.length && start >= values.n_items)
-        clear(told, "No matches by words. ", h("a", { href: context.link({ q, by: "meaning", like: null }) }, "Search by meaning?"));
+        clear(notice, "No matches by words. ", h("a", { href: context.link({ q, by: "meaning", like: null }) }, "Search by meaning?"));
       more.hidden = start >= values.n_items;
       more.onclick = () => on(n + 50);
     };
@@ -80,21 +80,21 @@ export function searchView(left, context) {
 
   /** Items nearest to what is asked, those of the nearest clusters first. */
   async function nearestItems(title, path, query, mine) {
-    const list = h("ul", { class: "list tall" }), told = h("p", { class: "faint", role: "status" }), more = h("button", { hidden: true }, "Continue searching");
+    const list = h("ul", { class: "list tall" }), notice = h("p", { class: "faint", role: "status" }), more = h("button", { hidden: true }, "Continue searching");
     const head = h("h2", {}, title), uses = h("p", { class: "row" });
-    clear(items, head, uses, told, list, more);
+    clear(items, head, uses, notice, list, more);
     let start = 0, hits = [];
     const far = (hit) => hit.distance ?? -hit.cosine;
     const on = async () => {
       more.hidden = true;
       let values;
-      try { values = await get(`runs/${context.run}/search/${path}`, { ...query, start }); } catch (error) { clear(told, error.message); return; }
+      try { values = await get(`runs/${context.run}/search/${path}`, { ...query, start }); } catch (error) { clear(notice, error.message); return; }
       if (mine !== turn) return;
       if (values.like) clear(head, `Items similar to ${values.like}`);
       start = values.searched;
       hits = [...hits, ...values.hits].sort((one, other) => far(one) - far(other)).slice(0, NEAREST);
       clear(list, hits.map((hit) => line(hit, hit.cosine === undefined ? `distance ${short(hit.distance)} · ` : `${hit.cosine.toFixed(2)} · `)));
-      clear(told, values.n_searched < values.n_items
+      clear(notice, values.n_searched < values.n_items
         ? `The nearest ${count(hits.length)} of ${count(values.n_searched)} items searched so far, of ${count(values.n_items)} in all`
         : `The nearest ${count(hits.length)} of ${count(values.n_items)} items`);
       ofItems = hits;
