@@ -6,7 +6,8 @@
 Takes the descriptions that ``labels.py`` left in its cache folder. A hundred are true: of their own
 cluster, by the model. A hundred are false: half of a sibling's, half of any other cluster of the
 level. Of each threshold: of the texts that the gate refuses, the share that is false (precision),
-and of the false ones the share that it refuses (recall). A description that an answer of the model
+and of the false ones the share that it refuses (recall); last, the whole gate, which also refuses
+names and numbers that the items do not have. A description that an answer of the model
 invented but that was refused is no part of this.
 """
 
@@ -90,6 +91,9 @@ def of_set(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
                                     "kind": kind,
                                     "text": text,
                                     "share": grounding.share(own, text),
+                                    "problem": grounding.problem(
+                                        own, "description", text, LEAST_OF_DESCRIPTION
+                                    ),
                                 }
                             )
     return rows
@@ -103,13 +107,14 @@ def show(rows: list[dict[str, Any]]) -> None:
         f"{len(rows)} descriptions, {false.sum()} of them false; the gate is {LEAST_OF_DESCRIPTION}"
     )
     print(f"{'threshold':>9}{'precision':>11}{'recall':>8}{'of siblings':>13}{'true refused':>14}")
-    for threshold in THRESHOLDS:
-        refused = shares < threshold - 1e-9
+    gates = {f"{threshold:.2f}": shares < threshold - 1e-9 for threshold in THRESHOLDS}
+    gates["gate"] = np.array([bool(row["problem"]) for row in rows])
+    for name, refused in gates.items():
         precision = (refused & false).sum() / max(refused.sum(), 1)
         recall = (refused & false).sum() / false.sum()
         of_siblings = refused[kinds == "sibling"].mean()
         print(
-            f"{threshold:>9.2f}{precision:>11.2f}{recall:>8.2f}{of_siblings:>13.2f}"
+            f"{name:>9}{precision:>11.2f}{recall:>8.2f}{of_siblings:>13.2f}"
             f"{refused[~false].mean():>14.2f}"
         )
 

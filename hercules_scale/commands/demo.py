@@ -33,12 +33,12 @@ LEAD_CHARACTERS = 300
 CODE_CHARACTERS = 5
 
 
-# Parts of this model come with requirements-demo.txt. Prompts show little of an item and ask for
-# one answer, so that two cores label the tree in minutes.
+# Parts of this model come with requirements-demo.txt. Prompts show little of an item, so that two
+# cores label the tree in minutes.
 MODEL = "qwen2.5-coder-1.5b"
 # Memory that a run with this model needs, in float32. Machines of 16 GiB report somewhat less.
 MODEL_GIB = 14
-SUMMARIES: dict[str, Any] = {"exemplars": 8, "exemplar_tokens": 16, "candidates": 1}
+SUMMARIES: dict[str, Any] = {"exemplars": 12, "exemplar_tokens": 16}
 
 
 class Corpus(NamedTuple):

@@ -19,7 +19,7 @@ from hercules_scale.storage.tables import memberships_table, vector_column
 
 EXEMPLARS = 4
 STATUSES = ("ok", "fallback", "failed")
-SOURCES = ("model", "keyphrases")
+SOURCES = ("model", "keyphrases", schemas.PARTS)
 # End of the titles that pyhercules gives when its language model fails.
 FAILED_TITLE = "(LLM Failed)"
 

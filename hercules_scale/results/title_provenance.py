@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from hercules_scale.storage.schemas import WITHHELD
+from hercules_scale.storage.schemas import PARTS, WITHHELD
 
 _NAMES = {
     "keyphrases": "from key phrases",
+    PARTS: "from the titles of parts",
     "person": "by people",
     WITHHELD: "withheld",
     None: "waiting",
@@ -56,6 +57,8 @@ def title_marks(sources: Sequence[str | None], statuses: Sequence[str | None]) -
             marks.append("withheld")
         elif source == "keyphrases" and some_by_model:
             marks.append("key phrases")
+        elif source == PARTS:
+            marks.append("titles of parts")
         else:
             marks.append(status if status in ("waiting", "failed") else "")
     return marks

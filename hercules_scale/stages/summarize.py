@@ -27,7 +27,8 @@ from hercules_scale.runtime.shards import done_shards
 from hercules_scale.stages.cluster import Clustering, Clusters
 from hercules_scale.stages.describe import Descriptions
 from hercules_scale.stages.label_items import LabelItems, draw_label_items
-from hercules_scale.stages.label_level import WORDLESS, Labels, Level, is_asked_about, label_level
+from hercules_scale.stages.label_level import Labels, label_level
+from hercules_scale.stages.label_options import WORDLESS, is_asked_about
 from hercules_scale.stages.language_model import (
     LABELLING,
     Encode,
@@ -35,6 +36,7 @@ from hercules_scale.stages.language_model import (
     LanguageModel,
     prompt_style,
 )
+from hercules_scale.stages.level_choice import Level
 from hercules_scale.stages.numeric_statistics import Statistics, statistics_of
 from hercules_scale.stages.prompt_facts import (
     FactsSource,
@@ -61,6 +63,7 @@ from hercules_scale.summarization.label_choice import label_accuracy
 from hercules_scale.summarization.labeller import Labeller
 from hercules_scale.summarization.ledger import Ledger
 from hercules_scale.summarization.model_calls import Asker
+from hercules_scale.summarization.parent_titles import Parts
 from hercules_scale.summarization.prompts import Message, build_messages
 from hercules_scale.summarization.tokens import EstimatedTokens, ModelTokens, Tokens
 
@@ -149,8 +152,8 @@ def summarize_clusters(
     asked = context.config.summaries.engine != "keyphrases"
     if asked and by_model < FEW_BY_MODEL * n_shown:
         context.reporter.alarm(
-            f"only {by_model:,} of {n_shown:,} titles are the model's, the others are key "
-            "phrases; summary_error of the table clusters has the reasons"
+            f"only {by_model:,} of {n_shown:,} titles are the model's, the others are key phrases "
+            "or titles of parts; summary_error of the table clusters has the reasons"
         )
     commits = read_commits(context.store, LABELLING, context.fingerprint)
     return Summaries(
@@ -235,11 +238,23 @@ def _level(work: _Work, number: int) -> Level:
         facts,
         siblings(work.clustering, number),
         work.items.of_level(of_leaves).to_choose if shared else None,
+        _parts(work, number) if shared and number > 1 else None,
         grounding,
         work.encode,
         work.encode([config.topic])[0] if config.topic else None,
         config.candidates,
-        config.prompt_size != "small",
+        config.prompt_size == "large",
+    )
+
+
+def _parts(work: _Work, number: int) -> Parts:
+    """Return the clusters below those of a level."""
+    below = work.clustering.level(number - 1)
+    items = work.items.of_level(ancestors(work.clustering, number - 1)).to_choose
+    return Parts(
+        items.means(below.num_rows, items.vectors.shape[1]),
+        below["parent_cluster_id"].to_numpy(),
+        below["n_items"].to_numpy(),
     )
 
 

@@ -123,8 +123,9 @@ SCANNED_REJECTED = pa.schema([("position", pa.int64()), *REJECTED])
 # Owners of a piece's items, as hashes; null for an item without an owner.
 SCANNED_OWNERS = pa.schema([("position", pa.int64()), ("owner", pa.uint64())])
 
-# Value of ``summary_source`` for a cluster that is too small to show its content.
-WITHHELD = "withheld"
+# Values of ``summary_source`` for a cluster that is too small to show its content, and for one with
+# a title that lists its largest children.
+WITHHELD, PARTS = "withheld", "parts"
 
 
 def _of_items(

@@ -15,9 +15,6 @@ _SMALL_WORDS = frozenset(
     ("a", "an", "and", "at", "by", "for", "from", "in", "of", "on", "or", "the", "to", "with")
 )
 
-# Share of its parent's items from which a child is nearly the whole parent.
-_WHOLE = 0.8
-
 
 def title_key(title: str) -> str:
     """Return a key that equivalent titles share: their words in any order, singular or plural."""
@@ -36,15 +33,6 @@ def alike_titles(titles: list[str], group: Int64) -> list[list[int]]:
     for cluster in group.tolist():
         by_key.setdefault(title_key(titles[cluster]), []).append(cluster)
     return [same for same in by_key.values() if len(same) > 1]
-
-
-def names_a_part(facts: ClusterFacts, title: str) -> bool:
-    """Return whether a child with less than four fifths of the items has an equivalent title."""
-    key = title_key(title)
-    return any(
-        title_key(child.title) == key and child.n_items < _WHOLE * facts.n_items
-        for child in facts.children
-    )
 
 
 def told_apart(titles: list[str], facts: list[ClusterFacts], groups: list[Int64]) -> list[str]:

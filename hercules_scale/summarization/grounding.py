@@ -19,6 +19,7 @@ from scipy import sparse
 
 from hercules_scale.clustering.nearest_centroids import Float32
 from hercules_scale.summarization.cluster_facts import ClusterFacts
+from hercules_scale.summarization.names import is_form_of, names_and_numbers
 from hercules_scale.summarization.prompts import words_of_examples
 from hercules_scale.summarization.stop_words import StopWords, of_language
 from hercules_scale.summarization.words import parts
@@ -212,9 +213,34 @@ class Grounding:
         foreign = [word for word in unsaid.values() if not _script(word) <= self._scripts(cluster)]
         if foreign:
             return f"the {name} is in another script than the items: {', '.join(foreign[:NAMED])}"
-        if len(unsaid) <= (1 - least) * len(stems):
-            return ""
-        return f"the {name} says what the items do not: {', '.join(list(unsaid.values())[:NAMED])}"
+        if len(unsaid) > (1 - least) * len(stems):
+            words = ", ".join(list(unsaid.values())[:NAMED])
+            return f"the {name} says what the items do not: {words}"
+        invented = self._invented(cluster, text, name == "title")
+        if invented:
+            words = ", ".join(invented[:NAMED])
+            return f"the {name} has names or numbers that the items do not: {words}"
+        return ""
+
+    def _invented(self, cluster: int, text: str, of_title: bool) -> list[str]:
+        """Return the names and numbers of a text that the items do not have.
+
+        Descriptions may also have those of the items shown, and other forms of them.
+        """
+        language = self._stop_words.language(set(parts(text)))
+        names, numbers = names_and_numbers(text, language, of_title)
+        shown = self._shown_stems(cluster) if names or numbers else set()
+        known = self._own_stems(cluster) if of_title else shown
+        found = [each for each in numbers if not stems_of(each).keys() <= shown]
+        for each in names:
+            unknown = [
+                stem
+                for stem in self._content_stems(each)
+                if stem not in known and self._said.share(cluster, stem) < LEAST_SHARE
+            ]
+            if not all(is_form_of(stem, known) for stem in unknown):
+                found.append(each)
+        return found
 
     def _content_stems(self, text: str) -> dict[str, str]:
         return content_stems(text, self._stop_words.of_text(set(parts(text))))
@@ -246,6 +272,11 @@ class Grounding:
         facts = self._facts[cluster]
         titles = [child.title for child in facts.children]
         return set(stems_of(" ".join([*facts.keyphrases, *titles])))
+
+    def _shown_stems(self, cluster: int) -> set[str]:
+        """Return the stems of key phrases, titles of children and beginnings of exemplars."""
+        shown = [text[:CHARACTERS_SHOWN] for text in self._facts[cluster].exemplars]
+        return self._own_stems(cluster) | set(stems_of(" ".join(shown)))
 
     def _near(self, cluster: int, words: list[str]) -> set[str]:
         """Return the words with a vector near that of a key phrase of the cluster."""

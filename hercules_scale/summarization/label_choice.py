@@ -51,6 +51,15 @@ class Items:
         order = np.argsort(self.labels, kind="stable")
         return np.split(order, np.searchsorted(self.labels[order], np.arange(1, k)))
 
+    def means(self, k: int, dimension: int) -> Float32:
+        """Return the mean vector of the items of each of k clusters, shape (k, dimension); zeros
+        without items."""
+        means = np.zeros((k, dimension), np.float32)
+        for cluster, own in enumerate(self.rows_of(k)):
+            if len(own):
+                means[cluster] = self.vectors[own].mean(axis=0)
+        return means
+
 
 def sibling_groups(parents: Int32 | None, k: int) -> list[Int64]:
     """Return the ids of siblings, a group for each parent; at the top level all are siblings."""
@@ -78,13 +87,7 @@ def choose_labels(
         Index of the chosen candidate of each cluster, shape (k,).
     """
     k = len(candidates)
-    rows = items.rows_of(k)
-    means = np.stack(
-        [
-            items.vectors[own].mean(axis=0) if len(own) else vectors[0] * 0
-            for own, vectors in zip(rows, candidates, strict=True)
-        ]
-    )
+    rows, means = items.rows_of(k), items.means(k, candidates[0].shape[1])
     chosen = np.array(
         [
             int((vectors @ mean - penalty / SHARPNESS).argmax())

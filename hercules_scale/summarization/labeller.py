@@ -1,4 +1,4 @@
-"""Candidate titles and descriptions from a model, and distinct titles for siblings."""
+"""Titles and descriptions of clusters from a model."""
 
 from __future__ import annotations
 
@@ -17,15 +17,23 @@ from hercules_scale.summarization.chat import (
     RefusedRequestError,
 )
 from hercules_scale.summarization.cluster_facts import ClusterFacts
-from hercules_scale.summarization.distinct_titles import names_a_part
 from hercules_scale.summarization.grounding import Grounding
 from hercules_scale.summarization.model_calls import Asker
-from hercules_scale.summarization.parsing import parse_answer, parse_joint_answer, parse_titles
+from hercules_scale.summarization.parsing import (
+    parse_answer,
+    parse_joint_answer,
+    parse_title,
+    parse_titles,
+)
 from hercules_scale.summarization.prompts import (
     PromptStyle,
     answer_schema,
     build_joint_messages,
     build_messages,
+)
+from hercules_scale.summarization.title_prompts import (
+    TITLE_SCHEMA,
+    build_parts_messages,
     build_sibling_messages,
     title_schema,
 )
@@ -115,6 +123,25 @@ class Labeller:
             titles[index] |= found
         return titles
 
+    async def name_parents(self, clusters: list[ClusterFacts]) -> dict[int, str]:
+        """Return titles of clusters by the titles of their children, by id.
+
+        Clusters without a usable title in the answer are left out.
+
+        Args:
+            clusters: Clusters of one level, with children.
+
+        Raises:
+            StageError: As ``label`` does.
+        """
+        ends = await asyncio.gather(*map(self._name_parent, clusters), return_exceptions=True)
+        _raise_first(ends)
+        return {
+            facts.cluster_id: title
+            for facts, title in zip(clusters, ends, strict=True)
+            if isinstance(title, str) and title
+        }
+
     async def _label(
         self,
         group: list[ClusterFacts],
@@ -187,10 +214,6 @@ class Labeller:
             if not found.complete:
                 raise SummaryError(problem)
             found.add_of_all(facts.cluster_id, grounding)
-            found.titles.sort(key=lambda title: names_a_part(facts, title))
-            # The title stays a candidate, in case the next answer is no better.
-            if attempt == 1 and names_a_part(facts, found.titles[0]):
-                raise SummaryError("the title is the one of a part that has few of the items")
 
         for attempt in range(1, config.max_attempts + 1):
             # The question stays the same, with another seed: small models that are shown the
@@ -233,18 +256,37 @@ class Labeller:
         await self._ask_until_answered(request, clusters, read)
         return titles
 
+    async def _name_parent(self, facts: ClusterFacts) -> str:
+        config = self._config
+        request = ChatRequest(
+            build_parts_messages(facts, self._style),
+            TITLE_SCHEMA,
+            config.temperature,
+            config.max_answer_tokens,
+            self._seed,
+        )
+        title = ""
+
+        def read(reply: ChatReply) -> None:
+            nonlocal title
+            title = parse_title(reply.answers[0].text, facts)
+
+        await self._ask_until_answered(request, [facts], read)
+        return title
+
     async def _ask_until_answered(
         self, request: ChatRequest, group: list[ClusterFacts], read: Callable[[ChatReply], None]
     ) -> str | None:
-        """Ask about several clusters.
+        """Ask about a cluster or several.
 
         Returns:
             Reason why there was no answer; None where there was one, usable or not.
         """
         problem = None
+        cluster_id = group[0].cluster_id if len(group) == 1 else None
         for attempt in range(1, self._config.max_attempts + 1):
             try:
-                await self._asker.ask(request, group[0].level, None, attempt, read)
+                await self._asker.ask(request, group[0].level, cluster_id, attempt, read)
             except (SummaryError, RefusedRequestError):
                 return None
             except ModelUnavailableError as error:

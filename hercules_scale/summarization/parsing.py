@@ -50,8 +50,8 @@ class Summary:
     Attributes:
         title: Title of at most seven words.
         description: Description of one or two sentences.
-        source: Source of the title: ``model``, ``keyphrases``, or ``withheld`` where privacy
-            withholds every text of the cluster.
+        source: Source of the title: ``model``, ``keyphrases``, ``parts`` where it lists the
+            largest children, or ``withheld`` where privacy withholds every text of the cluster.
         description_source: Source of the description.
         error: Reason why one of them is not the model's.
         topics: Topics that the description lists, where the model gave topics.
@@ -124,21 +124,42 @@ def parse_titles(text: str, group: list[ClusterFacts]) -> dict[int, str]:
             entry = entry.get("title") if isinstance(entry, dict) else entry
             if facts.cluster_id in titles or not isinstance(entry, str):
                 continue
-            words = _plain_words(entry)
-            title = clean_title(words)
-            unusable = (
-                is_no_heading(words)
-                or bool((content_words(title) & _SIBLINGS_WORDS) - own_words(facts))
-                or repeats_itself(title)
-                or invents_braces(title, facts)
-                or refuses(entry)
-                or is_blank(title)
-            )
-            if has_words(title) and not unusable:
+            title = _usable_title(entry, facts)
+            if title:
                 titles[facts.cluster_id] = title
         if len(titles) == len(group):
             break
     return titles
+
+
+def parse_title(text: str, facts: ClusterFacts) -> str:
+    """Read a model's title of one cluster.
+
+    Raises:
+        SummaryError: There is no usable title.
+    """
+    for value in answer_values(text):
+        entry = lower_keys(value)
+        entry = entry.get("title") if isinstance(entry, dict) else entry
+        title = _usable_title(entry, facts) if isinstance(entry, str) else ""
+        if title:
+            return title
+    raise SummaryError("the answer holds no usable title")
+
+
+def _usable_title(text: str, facts: ClusterFacts) -> str:
+    """Return a title of an answer that has titles alone; empty where it is unusable."""
+    words = _plain_words(text)
+    title = clean_title(words)
+    unusable = (
+        is_no_heading(words)
+        or bool((content_words(title) & _SIBLINGS_WORDS) - own_words(facts))
+        or repeats_itself(title)
+        or invents_braces(title, facts)
+        or refuses(text)
+        or is_blank(title)
+    )
+    return title if has_words(title) and not unusable else ""
 
 
 def _nothing_in(text: str) -> SummaryError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,8 +23,8 @@ from hercules_scale.summarization.worked_examples import (
     INSTRUCTIONS_FOR_TOPICS,
     ITEM,
     ITEM_EXAMPLES,
+    PARENT_EXAMPLES,
     SEVERAL,
-    SIBLINGS,
 )
 
 TITLE_CHARACTERS = 60
@@ -42,8 +42,6 @@ EXAMPLES_SHARE = 0.6
 PHRASE_CHARACTERS = 60
 # Key phrases that a prompt shows of each cluster outside.
 CONTRAST_PHRASES = 4
-# Items that a prompt about siblings shows of each cluster.
-SIBLING_ITEMS = 2
 
 
 def object_schema(properties: dict[str, Any]) -> dict[str, Any]:
@@ -56,9 +54,10 @@ def object_schema(properties: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+TITLE = {"type": "string", "minLength": 2, "maxLength": TITLE_CHARACTERS}
 _ANSWER = object_schema(
     {
-        "title": {"type": "string", "minLength": 2, "maxLength": TITLE_CHARACTERS},
+        "title": TITLE,
         "description": {
             "type": "string",
             "minLength": 10,
@@ -69,7 +68,7 @@ _ANSWER = object_schema(
 
 _ANSWER_IN_TOPICS = object_schema(
     {
-        "title": _ANSWER["properties"]["title"],
+        "title": TITLE,
         "topics": {
             "type": "array",
             "items": {"type": "string", "minLength": 3, "maxLength": TOPIC_CHARACTERS},
@@ -139,11 +138,6 @@ def answer_schema(ids: list[int] | None = None, in_topics: bool = False) -> dict
     return _ANSWER if ids is None else object_schema(dict.fromkeys(map(str, ids), _ANSWER))
 
 
-def title_schema(ids: list[int]) -> dict[str, Any]:
-    """Return the JSON schema of an answer with titles by id."""
-    return object_schema(dict.fromkeys(map(str, ids), _ANSWER["properties"]["title"]))
-
-
 def build_messages(facts: ClusterFacts, style: PromptStyle) -> list[Message]:
     """Return the messages that ask for the title and description of one cluster or item.
 
@@ -151,7 +145,7 @@ def build_messages(facts: ClusterFacts, style: PromptStyle) -> list[Message]:
     the rest are left out. An item that is asked about is cut to fit.
     """
     of_item = facts.level == 0
-    messages = fixed_messages(style, of_item)
+    messages = fixed_messages(style, of_item, bool(facts.children))
     left = style.prompt - style.count(messages) - MESSAGE_TOKENS
     images = facts.images[: max(int(left * IMAGES_SHARE) // IMAGE_TOKENS, 0)]
     left -= len(images) * IMAGE_TOKENS
@@ -173,7 +167,7 @@ def _image_part(image: bytes) -> dict[str, Any]:
 
 def build_joint_messages(group: list[ClusterFacts], style: PromptStyle) -> list[Message]:
     """Return the messages that ask for titles and descriptions of several clusters at once."""
-    messages = [{"role": "system", "content": SEVERAL + _wishes(style)}]
+    messages = [{"role": "system", "content": SEVERAL + wishes(style)}]
     left = style.prompt - style.count(messages) - MESSAGE_TOKENS
     heads = [f"Group {facts.cluster_id}" for facts in group]
     left -= sum(style.tokens.count(head) + 2 for head in heads)
@@ -184,34 +178,11 @@ def build_joint_messages(group: list[ClusterFacts], style: PromptStyle) -> list[
     return [*messages, {"role": "user", "content": "\n\n".join(parts)}]
 
 
-def build_sibling_messages(
-    group: list[tuple[ClusterFacts, str]], style: PromptStyle
+def fixed_messages(
+    style: PromptStyle, of_item: bool = False, of_parent: bool = False
 ) -> list[Message]:
-    """Return the messages that ask for distinct titles of siblings.
-
-    Args:
-        group: The clusters and their draft titles.
-        style: Style of the prompts.
-    """
-    messages = [{"role": "system", "content": SIBLINGS + _wishes(style)}]
-    left = style.prompt - style.count(messages) - MESSAGE_TOKENS
-    of_each = left // len(group)
-    parts = []
-    for facts, title in group:
-        # The head always fits; then come items while they fit.
-        head = f"Group {facts.cluster_id}, draft: {plain_text(title)}"
-        head = f"{head}. Key phrases: {_phrases(facts.keyphrases)}"
-        lines = [style.tokens.cut(head, max(of_each - 1, 1))]
-        lines += [
-            shown_item(text, style.tokens, style.exemplar)
-            for text in facts.exemplars[:SIBLING_ITEMS]
-        ]
-        parts.append("\n".join(_that_fit(lines, style.tokens, of_each)))
-    return [*messages, {"role": "user", "content": "\n".join(parts)}]
-
-
-def fixed_messages(style: PromptStyle, of_item: bool = False) -> list[Message]:
-    """Return the first messages, which all prompts of a run share, so that they can be cached."""
+    """Return the first messages, which all prompts about items, about clusters with children or
+    about other clusters share, so that they can be cached."""
     examples: tuple[tuple[str, str], ...]
     if of_item:
         instructions = ITEM
@@ -221,9 +192,16 @@ def fixed_messages(style: PromptStyle, of_item: bool = False) -> list[Message]:
         instructions = wanted.replace("{kind}", style.kind)
         examples = tuple(
             (_question(facts, style, style.prompt), answer)
-            for facts, answer in _worked_examples(style)
+            for facts, answer in _worked_examples(style, of_parent)
         )
-    messages = [{"role": "system", "content": instructions + _wishes(style)}]
+    return with_examples(instructions + wishes(style), examples, style)
+
+
+def with_examples(
+    instructions: str, examples: Iterable[tuple[str, str]], style: PromptStyle
+) -> list[Message]:
+    """Return instructions and those examples, as questions and answers, that fit into a prompt."""
+    messages: list[Message] = [{"role": "system", "content": instructions}]
     for question, answer in examples:
         example = [
             {"role": "user", "content": question},
@@ -234,38 +212,37 @@ def fixed_messages(style: PromptStyle, of_item: bool = False) -> list[Message]:
     return messages
 
 
-def _worked_examples(style: PromptStyle) -> Iterator[tuple[ClusterFacts, str]]:
+def _worked_examples(style: PromptStyle, of_parent: bool) -> Iterator[tuple[ClusterFacts, str]]:
     """Yield the clusters of worked examples with the answers about them."""
     if style.examples is not None:
         for items, title, description in style.examples:
             facts = ClusterFacts(1, 0, len(items), exemplars=items)
-            yield facts, _answer(title, description=description)
+            yield facts, in_json(title=title, description=description)
     elif style.size != "large":
-        for facts, title, description, topics in EXAMPLES:
+        for facts, title, description, topics in PARENT_EXAMPLES if of_parent else EXAMPLES:
             if style.in_topics:
-                yield facts, _answer(title, topics=topics)
+                yield facts, in_json(title=title, topics=topics)
             else:
-                yield facts, _answer(title, description=description)
+                yield facts, in_json(title=title, description=description)
 
 
 def words_of_examples() -> str:
     """Return the words of the built-in worked examples that small models copy: titles,
     descriptions, topics, and names in items."""
-    words = [
-        f"{title} {description} {' '.join(topics)}" for _, title, description, topics in EXAMPLES
-    ]
-    for facts, *_ in EXAMPLES:
+    words = []
+    for facts, title, description, topics in (*EXAMPLES, *PARENT_EXAMPLES):
+        words += [title, description, *topics]
         for text in facts.exemplars:
             words += [word for word in text.split()[1:] if word[:1].isupper()]
     return " ".join(words)
 
 
-def _answer(title: str, **said: str | list[str]) -> str:
-    answer = {"title": title, **said}
+def in_json(**answer: str | list[str]) -> str:
+    """Return an answer as the JSON that a model is to write."""
     return json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
 
 
-def _wishes(style: PromptStyle) -> str:
+def wishes(style: PromptStyle) -> str:
     """Return the user's topic, language and instructions as sentences."""
     said = ""
     if style.topic:
@@ -280,7 +257,8 @@ def _wishes(style: PromptStyle) -> str:
     return said
 
 
-def _phrases(phrases: list[str]) -> str:
+def phrases_in_words(phrases: list[str]) -> str:
+    """Return key phrases on one line, each cut to length."""
     return ", ".join(
         cut(plain_text(phrase[: 2 * PHRASE_CHARACTERS]), PHRASE_CHARACTERS) for phrase in phrases
     )
@@ -289,7 +267,9 @@ def _phrases(phrases: list[str]) -> str:
 def _question(facts: ClusterFacts, style: PromptStyle, budget: int) -> str:
     """Return the facts about a cluster, in at most ``budget`` tokens."""
     tokens = style.tokens
-    contrast = "; ".join(_phrases(other[:CONTRAST_PHRASES]) for other in facts.contrast if other)
+    contrast = "; ".join(
+        phrases_in_words(other[:CONTRAST_PHRASES]) for other in facts.contrast if other
+    )
     known = [
         ("Values", plain_text("; ".join(facts.statistics)), VALUES_SHARE),
         ("Parts", _parts(facts, style), PARTS_SHARE),
@@ -298,17 +278,17 @@ def _question(facts: ClusterFacts, style: PromptStyle, budget: int) -> str:
     if style.size != "small":
         place = f"level {facts.level} of {style.n_levels} (1 is the finest)"
         lines.append(f"{facts.n_items:,} {style.kind}, {place}")
-        known.insert(0, ("Key phrases", _phrases(facts.keyphrases), PHRASES_SHARE))
+        known.insert(0, ("Key phrases", phrases_in_words(facts.keyphrases), PHRASES_SHARE))
         known.append(("Not about", contrast, CONTRAST_SHARE))
     elif not (facts.exemplars or facts.statistics):
-        known.insert(0, ("Key phrases", _phrases(facts.keyphrases), PHRASES_SHARE))
+        known.insert(0, ("Key phrases", phrases_in_words(facts.keyphrases), PHRASES_SHARE))
     lines += [
         f"{name}: {tokens.cut(text, max(int(budget * share), 1))}"
         for name, text, share in known
         if text
     ]
     lines += [shown_item(text, tokens, style.exemplar) for text in facts.exemplars]
-    return "\n".join(_that_fit(lines, tokens, budget))
+    return "\n".join(that_fit(lines, tokens, budget))
 
 
 def _parts(facts: ClusterFacts, style: PromptStyle) -> str:
@@ -325,7 +305,7 @@ def _parts(facts: ClusterFacts, style: PromptStyle) -> str:
     return (" " if style.size == "large" else "; ").join(parts)
 
 
-def _that_fit(lines: list[str], tokens: Tokens, budget: int) -> list[str]:
+def that_fit(lines: list[str], tokens: Tokens, budget: int) -> list[str]:
     """Return the first lines that take at most ``budget`` tokens."""
     kept = []
     for line in lines:

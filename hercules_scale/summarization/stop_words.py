@@ -227,12 +227,20 @@ class StopWords:
         Args:
             words: Words of the text, folded.
         """
+        return of_language(self.language(words))
+
+    def language(self, words: set[str]) -> str:
+        """Return the code of a text's language, such as ``en``.
+
+        Args:
+            words: Words of the text, folded.
+        """
         hits = self._hits(words)
         own = _first(hits, self._main)
         # One stop word of another language proves little: "die" is English too.
         if hits[own] <= hits[self._main] + 1:
             own = self._main
-        return of_language(own)
+        return own
 
     @staticmethod
     def _hits(words: Iterable[str]) -> Counter[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hercules_scale.summarization.cluster_facts import ClusterFacts
+from hercules_scale.summarization.cluster_facts import Child, ClusterFacts
 
 TITLE_WORDS = 7
 
@@ -12,7 +12,8 @@ _TASK = (
     "Answer with one JSON object.\n"
     f"title: a heading of 2 to {TITLE_WORDS} words for the subject that the whole group shares, as "
     "an editor would write it; no list of words. A name, place or year only where nearly all of "
-    "the group share it.\n"
+    "the group share it. If the group has parts, the title covers all parts and is the title of "
+    "none.\n"
 )
 INSTRUCTIONS = (
     f"{_TASK}description: one or two short sentences that name the subject and its main topics, in "
@@ -37,6 +38,12 @@ SIBLINGS = (
     f"draft that is right and distinct. {DATA}"
 )
 
+PARTS = (
+    "A group of {kind} has parts, each with its share of the {kind}. Answer with one JSON object.\n"
+    f"title: a heading of 2 to {TITLE_WORDS} words for the whole group, as an editor would write "
+    "it. It covers all parts, the largest first, and is broader than the title of any part."
+)
+
 ITEM = (
     "Write a title and a short description for an item, as JSON. The title has at most "
     f"{TITLE_WORDS} words. {DATA}"
@@ -55,7 +62,7 @@ ITEM_EXAMPLES = (
 )
 
 
-# Cluster, title, description and topics of each worked example.
+# Cluster, title, description and topics of each worked example, first of clusters without children.
 EXAMPLES = (
     (
         ClusterFacts(
@@ -92,5 +99,49 @@ EXAMPLES = (
         "Lighthouses on coasts and islands: when they were lit, how tall they are, and who kept "
         "them.",
         ["white towers", "dates of lighting", "last keepers"],
+    ),
+)
+PARENT_EXAMPLES = (
+    (
+        ClusterFacts(
+            2,
+            0,
+            160,
+            ["bread", "cake", "oven", "icing", "knife", "dough"],
+            [
+                "Rye bread recipes for beginners",
+                "How to sharpen a knife on a wet stone",
+                "Icing that does not run off the cake",
+            ],
+            [
+                Child("Baking bread with sourdough", "", 64),
+                Child("Decorating cakes", "", 56),
+                Child("Care of kitchen knives", "", 40),
+            ],
+            contrast=[["pasta sauce", "tomato", "boil"], ["garden", "soil"]],
+        ),
+        "Kitchen skills at home",
+        "Baking at home and its tools. Topics are sourdough bread, the icing of cakes, and the "
+        "care of knives.",
+        ["sourdough bread", "icing of cakes", "care of knives"],
+    ),
+    (
+        ClusterFacts(
+            2,
+            0,
+            300,
+            ["lighthouse", "harbour", "tower", "pier", "fees", "lantern"],
+            [
+                "Cape Byron Light is a white tower, 22 m tall, lit since 1901",
+                "Fees of the harbour rise for boats of more than 12 m",
+                "The last keeper of Eddystone Lighthouse left it in 1982",
+            ],
+            [Child("Coastal lighthouses", "", 210), Child("Fees of small harbours", "", 90)],
+            contrast=[["airport", "runway"]],
+        ),
+        "Lighthouses and harbours",
+        "Places on the coast: lighthouses, when they were lit and who kept them, and what small "
+        "harbours charge.",
+        ["dates of lighting", "last keepers", "fees of harbours"],
     ),
 )

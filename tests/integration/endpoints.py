@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 import urllib.parse
@@ -135,8 +136,11 @@ class Form(ThreadingHTTPServer):
 
 
 def title_of(request: Request) -> str:
-    """A good answer about one cluster or item, about several, or with new titles of several."""
+    """A good answer about one cluster or item, about several, or with new titles."""
     question = request.question
+    if is_by_parts(question):
+        titles = [line.rpartition("Codes of ")[2] for line in question.splitlines()]
+        return json.dumps({"title": f"Codes of {' and '.join(titles[:2])}"})
     if not question.startswith("Group "):
         return json.dumps(label_of(question))
     if ": " in question.splitlines()[0]:
@@ -149,6 +153,11 @@ def title_of(request: Request) -> str:
         )
     parts = [part.partition("\n") for part in question[6:].split("\n\nGroup ")]
     return json.dumps({key: label_of(rest) for key, _, rest in parts})
+
+
+def is_by_parts(question: str) -> bool:
+    """Whether a question asks for the title of a cluster by those of its children."""
+    return re.match(r"\d+%: ", question) is not None
 
 
 def label_of(question: str) -> dict[str, str]:

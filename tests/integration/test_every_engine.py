@@ -23,7 +23,7 @@ from hercules_scale.jobs.cluster import run
 from hercules_scale.models.names import resolve_chat_model
 from hercules_scale.serving.vllm import serve_vllm
 from hercules_scale.stages import judge
-from hercules_scale.stages.label_level import NO_MODEL, WORDLESS
+from hercules_scale.stages.label_options import NO_MODEL, WORDLESS
 from hercules_scale.storage.tables import vector_column
 from hercules_scale.summarization.chat import Model
 from tests.integration.conftest import Endpoint

@@ -33,6 +33,7 @@ from hercules_scale.jobs.cluster import run
 from hercules_scale.jobs.preflight import check
 from hercules_scale.results.status import describe_status
 from hercules_scale.stages.encoders import load_encoder
+from hercules_scale.stages.label_titles import PARTS_LISTED
 from hercules_scale.stages.read_shards import UNDESCRIBED
 from hercules_scale.storage import layout
 from hercules_scale.storage.store import Store
@@ -49,6 +50,7 @@ from hercules_scale.summarization.prompts import PromptStyle
 from hercules_scale.summarization.tokens import EstimatedTokens
 from tests.conftest import small_config
 from tests.integration.conftest import GOOD, Endpoint, Failure
+from tests.integration.endpoints import is_by_parts
 from tests.integration.processes import Forks, open_forks
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -68,8 +70,9 @@ def values(icd: pa.Table, tmp_path: Path, endpoint: Endpoint) -> dict[str, Any]:
 
 
 def is_joint(request: dict[str, Any]) -> bool:
-    """Whether a request is about several clusters."""
-    return str(request["messages"][-1]["content"]).startswith("Group ")
+    """Whether a request is about several clusters, or a cluster and its children."""
+    question = str(request["messages"][-1]["content"])
+    return question.startswith("Group ") or is_by_parts(question)
 
 
 def with_summaries(values: dict[str, Any], **keys: object) -> dict[str, Any]:
@@ -89,7 +92,11 @@ def test_failures_are_retried_and_kept_in_the_ledger(
     assert set(hierarchy.clusters()["summary_status"]) == {"ok"}
     calls = hierarchy.table("llm_calls")
     outcomes = calls[calls["cluster_id"].notna()]["outcome"].value_counts().to_dict()
-    assert outcomes == {"ok": 7, "error": 2, "invalid": 2}
+    n_by_parts = sum(
+        is_by_parts(str(each["messages"][-1]["content"])) for each in endpoint.requests
+    )
+    assert n_by_parts <= 2
+    assert outcomes == {"ok": 7 + n_by_parts, "error": 2, "invalid": 2}
     assert len(endpoint.requests) == len(calls)
     assert endpoint.keys == {"Bearer canary-key"}
     for path in (tmp_path / "run").rglob("*"):
@@ -178,9 +185,10 @@ def test_no_two_siblings_share_a_title(
     for _, siblings in clusters.groupby(["level", clusters["parent_cluster_id"].fillna(-1)]):
         assert siblings["title"].map(title_key).is_unique
     assert "ok" in set(clusters["summary_status"])
-    # Where no item speaks of diseases, key phrases stand in.
+    # Where no item speaks of diseases, key phrases stand in, or titles of parts.
     reasons = clusters["summary_error"].dropna()
-    assert reasons.str.startswith("the title says what the items do not").all()
+    told = ("the title says what the items do not", PARTS_LISTED)
+    assert reasons.str.startswith(told).all()
     # What is measured is the published title, and not the one before it was changed.
     assert (clusters["title"] != "Diseases").any()
     vectors = to_unit(
@@ -200,7 +208,7 @@ def test_several_answers_are_one_request_and_the_best_is_taken(
     asked = [request for request in endpoint.requests if not is_joint(request)]
     assert {request["n"] for request in asked} == {3}
     clusters = opened(tmp_path).clusters()
-    assert set(clusters["summary_source"]) <= {"model", "keyphrases"}
+    assert set(clusters["summary_source"]) <= {"model", "keyphrases", "parts"}
     assert clusters["summary_score"].between(0, 1).all()
 
 

@@ -19,7 +19,7 @@ from hercules_scale.commands.plan import make_plan
 from hercules_scale.config.file import parse_config
 from hercules_scale.errors import InputError, ManifestMismatchError
 from hercules_scale.jobs.cluster import run
-from hercules_scale.stages.label_level import NO_MODEL
+from hercules_scale.stages.label_options import NO_MODEL
 from hercules_scale.storage import layout, schemas
 from tests.conftest import small_config
 

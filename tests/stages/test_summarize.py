@@ -16,7 +16,7 @@ from hercules_scale.stages import label_items as module
 from hercules_scale.stages import phrase_counts
 from hercules_scale.stages.cluster import Clustering, cluster_items
 from hercules_scale.stages.label_items import draw_label_items
-from hercules_scale.stages.label_level import (
+from hercules_scale.stages.label_options import (
     DESCRIPTION_LOST,
     TITLE_LOST,
     Words,
@@ -34,7 +34,6 @@ from hercules_scale.storage.store import Store
 from hercules_scale.storage.tables import read_table, write_table
 from hercules_scale.summarization.candidates import Candidates
 from hercules_scale.summarization.cluster_facts import Child, ClusterFacts
-from hercules_scale.summarization.distinct_titles import names_a_part
 from hercules_scale.summarization.keyphrases import PhraseCounts
 from tests.conftest import resolved, write_embeddings
 
@@ -198,15 +197,6 @@ def test_without_a_choice_the_first_answer_is_taken() -> None:
 
 def test_labels_that_no_item_can_be_compared_with_are_the_models() -> None:
     assert {each.source for each in title_options(ANSWERS, FACTS, True, False)} == {"model"}
-
-
-@pytest.mark.parametrize(
-    ("title", "n_items", "named"),
-    [("The Ferries", 40, True), ("Ferries", 90, False), ("Ferries and trams", 40, False)],
-)
-def test_a_title_that_a_part_has_already_is_known(title: str, n_items: int, named: bool) -> None:
-    parts = [Child("Ferries", "Ships.", n_items), Child("Trams", "Rails.", 100 - n_items)]
-    assert names_a_part(ClusterFacts(2, 0, 100, children=parts), title) is named
 
 
 def test_a_cluster_with_the_items_of_one_below_has_its_label() -> None:

@@ -18,8 +18,9 @@ from hercules_scale.runtime.progress import Reporter
 from hercules_scale.runtime.shard_tasks import ShardResult, ShardTask
 from hercules_scale.runtime.shards import done_shards
 from hercules_scale.stages import summarize
-from hercules_scale.stages.label_level import Labels, Level
+from hercules_scale.stages.label_level import Labels
 from hercules_scale.stages.language_model import LABELLING
+from hercules_scale.stages.level_choice import Level
 from hercules_scale.stages.prompt_facts import labelled_files
 from hercules_scale.storage import layout
 from hercules_scale.storage.commits import read_commits
@@ -104,10 +105,9 @@ def label(context: RunContext, seconds: float) -> None:
     call = Call(1, 0, 1, "hash", "m", 1, 1, seconds, "ok")
     asyncio.run(ledger.add(call, None))
     facts = [ClusterFacts(1, 0, 1)]
-    level = Level(facts, [], None, None, lambda _: np.zeros((1, 2), np.float32), None, 1, True)
-    labels = Labels(
-        [Summary(f"after {seconds}", "")], np.zeros((1, 2), np.float32), np.full((1, 3), np.nan)
-    )
+    vector = np.zeros((1, 2), np.float32)
+    level = Level(facts, [], None, None, None, lambda _: vector, None, 1, True)
+    labels = Labels([Summary(f"after {seconds}", "")], vector, np.full((1, 3), np.nan))
     unused: Any = None
     shards = Shards(1, 1)
     work = summarize._Work(context, shards, unused, unused, unused, unused, (0, 0))

@@ -24,7 +24,11 @@ FACTS = [
 ]
 
 
-def grounding(texts: list[str] = TEXTS, near: dict[str, str] | None = None) -> Grounding:
+def grounding(
+    texts: list[str] = TEXTS,
+    near: dict[str, str] | None = None,
+    facts: list[ClusterFacts] = FACTS,
+) -> Grounding:
     """Of two clusters; ``near`` names words that lie where another lies."""
     counts = PhraseCounts(count_phrases(texts, CLUSTERS[: len(texts)]), 2)
     sampled = np.bincount(CLUSTERS[: len(texts)], minlength=2).astype(np.float64)
@@ -39,7 +43,7 @@ def grounding(texts: list[str] = TEXTS, near: dict[str, str] | None = None) -> G
                 places[word] = places[other]
         return to_unit(np.stack([places[word] for word in words]).astype(np.float32))
 
-    return Grounding(said, FACTS, encode)
+    return Grounding(said, facts, encode)
 
 
 @pytest.mark.parametrize(
@@ -132,3 +136,42 @@ def test_words_of_the_worked_examples_are_refused_among_any_others() -> None:
     assert grounding().problem(0, "title", text, 0.5).startswith("the title repeats the worked")
     # Items may be about them.
     assert grounding().problem(1, "title", "Baking sourdough bread", 0.5) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "invented"),
+    [
+        ("Ferries and harbours of the islands", ""),
+        ("Ferries of Mull, an island", "Mull"),
+        ("Ferries and harbours of islands in 1965", "1965"),
+        # Words of the items shown, and other forms of names in them.
+        ("Ferries and harbours in Norway since 1931", ""),
+        ("Ferries and the Norwegian islands", ""),
+        # The first word of a sentence is no name.
+        ("Sailing to the islands. Ferries leave the harbour daily", ""),
+    ],
+)
+def test_names_and_numbers_of_a_description_are_in_the_items(text: str, invented: str) -> None:
+    shown = ["The harbour of Bergen in Norway, built in 1931"]
+    facts = [ClusterFacts(1, 0, 3, ["ferry", "harbour"], shown), FACTS[1]]
+    # Even a vector like that of a key phrase does not make up for a name.
+    known = grounding(near={"mull": "ferry", "1965": "harbour"}, facts=facts)
+    expected = f"the description has names or numbers that the items do not: {invented}"
+    found = known.problem(0, "description", text, 0.3)
+    assert found == (expected if invented else "")
+
+
+@pytest.mark.parametrize(
+    ("title", "invented"),
+    [
+        ("Ferries and Sailing Off Islands", ""),
+        ("Ferries and harbours of Mull", "Mull"),
+        # That a single item shown has a name is not enough.
+        ("Ferries and harbours of Norway", "Norway"),
+    ],
+)
+def test_names_in_a_title_are_those_of_the_items(title: str, invented: str) -> None:
+    facts = [ClusterFacts(1, 0, 3, ["ferry", "harbour"], ["The harbour of Bergen in Norway"])]
+    found = grounding(facts=[*facts, FACTS[1]]).problem(0, "title", title, 0.3)
+    expected = f"the title has names or numbers that the items do not: {invented}"
+    assert found == (expected if invented else "")

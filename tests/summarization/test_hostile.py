@@ -15,8 +15,8 @@ from hercules_scale.summarization.prompts import (
     PromptStyle,
     build_joint_messages,
     build_messages,
-    build_sibling_messages,
 )
+from hercules_scale.summarization.title_prompts import build_parts_messages, build_sibling_messages
 from hercules_scale.summarization.tokens import EstimatedTokens
 
 STYLE = PromptStyle(EstimatedTokens(), 1536, 64, size="medium", kind="texts")
@@ -105,6 +105,14 @@ def test_others_in_the_same_request_keep_their_part(attack: str) -> None:
     renamed = build_sibling_messages([(other, "Fees"), (hostile(attack), attack)], STYLE)
     assert sum(line.startswith("Group ") for line in renamed[-1]["content"].split("\n")) == 2
     assert STYLE.count(renamed) <= STYLE.prompt
+    children = [Child("Fees", "", 6), Child(attack, "", 3)]
+    parent = build_parts_messages(ClusterFacts(2, 3, 9, children=children), STYLE)[-1]["content"]
+    first, *others = parent.split("\n")
+    assert first == "67%: Fees"
+    # A title that does not fit into the prompt is left out.
+    assert len(others) <= 1
+    assert all(each.startswith("33%: ") for each in others)
+    assert not any(marks.search(each) for marks in (CONTROL, TEMPLATES, MARKS) for each in others)
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=range(len(ATTACKS)))

@@ -177,15 +177,6 @@ def test_a_bad_answer_is_asked_for_again_at_another_draw(run: Run) -> None:
     assert model.requests[1].temperature > 0
 
 
-@pytest.mark.parametrize("second", ["Ships and ferries", "Ferries of the north"])
-def test_a_title_that_a_part_has_is_asked_for_once_more(run: Run, second: str) -> None:
-    answers = {1: GOOD, 2: GOOD.replace("Ferries of the north", second)}
-    model = StandIn(lambda cluster, attempt: answers[attempt])
-    found = run.label(model, children=[Child("Ferries of the north", "Ships.", 2)])
-    assert found[0].titles[0] == second
-    assert run.outcomes == [(0, 1, "invalid"), (0, 2, "ok")]
-
-
 def test_a_cluster_without_an_answer_says_why(run: Run) -> None:
     found = run.label(StandIn(lambda cluster, attempt: "no idea"))
     assert found[0].titles == []

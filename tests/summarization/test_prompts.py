@@ -13,9 +13,9 @@ from hercules_scale.summarization.prompts import (
     answer_schema,
     build_joint_messages,
     build_messages,
-    build_sibling_messages,
     fixed_messages,
 )
+from hercules_scale.summarization.title_prompts import build_parts_messages, build_sibling_messages
 from hercules_scale.summarization.tokens import EstimatedTokens
 
 TOKENS = EstimatedTokens()
@@ -70,12 +70,26 @@ def test_siblings_are_shown_side_by_side() -> None:
     ]
 
 
-def test_every_prompt_of_a_run_begins_alike() -> None:
-    one = build_messages(FACTS, ON_BOATS)
-    two = build_messages(ClusterFacts(1, 0, 1, exemplars=["x"]), ON_BOATS)
-    assert one[:-1] == two[:-1] == fixed_messages(ON_BOATS)
+@pytest.mark.parametrize("of_parents", [False, True])
+def test_prompts_about_clusters_of_one_kind_begin_alike(of_parents: bool) -> None:
+    children = FACTS.children if of_parents else []
+    one = build_messages(dataclasses.replace(FACTS, children=children), ON_BOATS)
+    two = build_messages(ClusterFacts(1, 0, 1, exemplars=["x"], children=children), ON_BOATS)
+    assert one[:-1] == two[:-1] == fixed_messages(ON_BOATS, of_parent=of_parents)
     assert [message["role"] for message in one[:2]] == ["system", "user"]
     assert one[-1]["role"] == "user"
+    # Worked examples have parts where the cluster has them.
+    assert all(("\nParts: " in each["content"]) is of_parents for each in one[1::2])
+
+
+def test_a_title_by_parts_is_asked_for_without_items() -> None:
+    system, *examples, asked = build_parts_messages(FACTS, ON_BOATS)
+    assert "parts, each with its share of the texts" in system["content"]
+    assert "topic in mind: boats" in system["content"]
+    assert examples[0]["content"].startswith("40%: Baking bread")
+    assert json.loads(examples[1]["content"]).keys() == {"title"}
+    assert asked["content"] == "71%: Ferry times\n29%: Fees"
+    assert len(build_parts_messages(FACTS, LARGE)) == 2
 
 
 def test_the_topic_is_in_the_instructions_on_one_line() -> None:
@@ -84,8 +98,10 @@ def test_the_topic_is_in_the_instructions_on_one_line() -> None:
     assert "im_end" not in with_topic["content"]
 
 
-def test_worked_examples_answer_as_the_schema_wants() -> None:
-    answers = [m["content"] for m in fixed_messages(STYLE) if m["role"] == "assistant"]
+@pytest.mark.parametrize("of_parent", [False, True])
+def test_worked_examples_answer_as_the_schema_wants(of_parent: bool) -> None:
+    messages = fixed_messages(STYLE, of_parent=of_parent)
+    answers = [m["content"] for m in messages if m["role"] == "assistant"]
     assert answers
     for answer in map(json.loads, answers):
         assert list(answer) == answer_schema()["required"]
@@ -176,6 +192,7 @@ def test_a_prompt_stays_within_its_tokens(
         build_messages(facts, style),
         build_joint_messages([facts, FACTS, facts], style),
         build_sibling_messages([(facts, "a title")] * 12, style),
+        build_parts_messages(facts, style),
     ):
         assert style.count(messages) <= max_tokens
 

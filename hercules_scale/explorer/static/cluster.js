@@ -46,7 +46,7 @@ export async function clusterPanel(right, context) {
   try { found = await get(`runs/${run}/cluster`, { level, id }); } finally { right.removeAttribute("aria-busy"); }
   if (mine !== asked) return;
   const below = tree.below(level, id), above = level < tree.nLevels ? tree.below(level + 1, tree.parent(level, id)).filter((each) => each !== id) : [];
-  const source = { model: "the model", keyphrases: "key phrases", person: "a person" }[found.summary_source] ?? found.summary_source;
+  const source = { model: "the model", keyphrases: "key phrases", parts: "the titles of parts", person: "a person" }[found.summary_source] ?? found.summary_source;
   const pager = h("div", { class: "items" });
   clear(right, crumbs(context, here.cluster),
     h("h2", { class: "heading" }, dot(context, level, id), found.title),
