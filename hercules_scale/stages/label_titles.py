@@ -22,6 +22,7 @@ from hercules_scale.summarization.parent_titles import (
     COVERED,
     coverage,
     names_a_part,
+    names_several_parts,
     resembles_a_part,
     small_children,
     title_of_parts,
@@ -128,8 +129,10 @@ def _shares(
     if level.parts is not None:
         shares |= coverage(titles, rivals, level.parts, level.groups)
     for cluster, vectors in titles.items():
+        facts, texts = level.facts[cluster], [each.text for each in own[cluster]]
         same = resembles_a_part(vectors, children[cluster], below)
-        same |= [names_a_part(level.facts[cluster], each.text) for each in own[cluster]]
+        same &= [not names_several_parts(facts, text) for text in texts]
+        same |= [names_a_part(facts, text) for text in texts]
         shares[cluster][same] = 0.0
     return shares
 

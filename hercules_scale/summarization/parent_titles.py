@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +52,15 @@ def names_a_part(facts: ClusterFacts, title: str) -> bool:
     """Return whether a title has the same stems as the title of a small child."""
     key = _key(title)
     return any(_key(child.title) == key for child in small_children(facts))
+
+
+def names_several_parts(facts: ClusterFacts, title: str) -> bool:
+    """Return whether a title has stems of two small children that no other child's title has."""
+    stems = _key(title)
+    keys = [_key(child.title) for child in facts.children]
+    counts = Counter(itertools.chain.from_iterable(keys))
+    small = [_key(child.title) for child in small_children(facts)]
+    return sum(any(counts[stem] == 1 for stem in key & stems) for key in small) > 1
 
 
 def _key(title: str) -> frozenset[str]:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from hercules_scale.summarization import clients, labeller, request_limits
+from tests.integration.endpoints import is_by_parts, title_of_parts
 
 GOOD = '{"title": "Codes of TITLE", "description": "Items about TITLE."}'
 # A failure: a status, a status and its headers, seconds to stall, or the text of an answer in which
@@ -93,6 +94,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif lines:
             names = {line.split()[1].strip(","): line.rpartition(": ")[2] for line in lines}
             text = json.dumps({key: f"Codes of {name}" for key, name in names.items()})
+        elif is_by_parts(question) and failure == GOOD:
+            text = title_of_parts(question)
         else:
             phrases = question.partition("Key phrases: ")[2].partition("\n")[0]
             name = phrases.partition(",")[0]

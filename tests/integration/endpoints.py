@@ -139,8 +139,7 @@ def title_of(request: Request) -> str:
     """A good answer about one cluster or item, about several, or with new titles."""
     question = request.question
     if is_by_parts(question):
-        titles = [line.rpartition("Codes of ")[2] for line in question.splitlines()]
-        return json.dumps({"title": f"Codes of {' and '.join(titles[:2])}"})
+        return title_of_parts(question)
     if not question.startswith("Group "):
         return json.dumps(label_of(question))
     if ": " in question.splitlines()[0]:
@@ -158,6 +157,12 @@ def title_of(request: Request) -> str:
 def is_by_parts(question: str) -> bool:
     """Whether a question asks for the title of a cluster by those of its children."""
     return re.match(r"\d+%: ", question) is not None
+
+
+def title_of_parts(question: str) -> str:
+    """An answer that names the two largest children."""
+    titles = [line.rpartition("Codes of ")[2] for line in question.splitlines()]
+    return json.dumps({"title": f"Codes of {' and '.join(titles[:2])}"})
 
 
 def label_of(question: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ from tests.s3_server import free_port
 
 # Marks the processes of a node, which nothing else tells apart from those of another Ray.
 NODE_VARIABLE = "HERCULES_TEST_NODE"
-WAIT_SECONDS = 240.0
+WAIT_SECONDS = 600.0
 
 
 def start_node(

@@ -12,6 +12,7 @@ from hercules_scale.summarization.parent_titles import (
     Parts,
     coverage,
     names_a_part,
+    names_several_parts,
     resembles_a_part,
     small_children,
     title_of_parts,
@@ -39,6 +40,22 @@ def parent(*children: tuple[str, int]) -> ClusterFacts:
 def test_the_title_of_a_small_child_is_known(title: str, n_items: int, named: bool) -> None:
     facts = parent(("Ferries", n_items), ("Trams", 100 - n_items))
     assert names_a_part(facts, title) is named
+
+
+@pytest.mark.parametrize(
+    ("title", "named"),
+    [
+        ("Ferries and trams", True),
+        ("Ferries and buses", False),
+        # Both children are ships.
+        ("Ships", False),
+        # A child with nearly all items is no part.
+        ("Airports and trams", False),
+    ],
+)
+def test_a_title_that_names_two_small_children_is_known(title: str, named: bool) -> None:
+    facts = parent(("Ferry ships", 6), ("Tram ships", 6), ("Airports", 88))
+    assert names_several_parts(facts, title) is named
 
 
 def test_a_child_with_nearly_all_items_is_not_small() -> None:
