@@ -81,7 +81,9 @@ async def measure(run: EvaluatedRun, judgement: judge.Judgement) -> dict[str, An
             titles = clustering.level(level)["title"].to_pylist()
             found = levels.setdefault(str(level), {})
             for name, asked_about in (("true", titles), ("exchanged", exchanged(titles, groups))):
-                answers = await judge.ask_fit(questions, of_level, texts, asked_about, style)
+                answers = await judge.ask_fit(
+                    questions, of_level, texts, asked_about, judgement.criterion, style
+                )
                 found |= {f"{key}, {name}": each.value for key, each in answers.items()}
         codebook = await judge.ask_codebook(
             questions, work.texts(rows[shown]), judgement.criterion, style

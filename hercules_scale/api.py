@@ -45,6 +45,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         summaries: Model that writes titles and descriptions, ``keyphrases`` for none, or the
             section ``summaries``.
         topic: Topic of interest for titles, the paper's topic seed.
+        criterion: Criterion by which items are grouped and titled, instead of a topic.
         modality: text, image, numeric or embedding; by default detected.
         representation: ``direct`` clusters the items' own vectors, ``description`` the vectors of
             descriptions that a language model writes of the items.
@@ -90,6 +91,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         embedding: str | dict[str, Any] | None = None,
         summaries: str | dict[str, Any] | None = None,
         topic: str | None = None,
+        criterion: str | None = None,
         modality: Literal["text", "image", "numeric", "embedding"] | None = None,
         representation: Literal["direct", "description"] = "direct",
         seed: int = 0,
@@ -109,6 +111,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         self.embedding = embedding
         self.summaries = summaries
         self.topic = topic
+        self.criterion = criterion
         self.modality = modality
         self.representation = representation
         self.seed = seed
@@ -260,6 +263,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
     def _config(self, section: dict[str, Any], output: str) -> RunConfig:
         levels = self.levels if isinstance(self.levels, str) else [int(k) for k in self.levels]
         topic = {} if self.topic is None else {"topic": self.topic}
+        criterion = {} if self.criterion is None else {"criterion": self.criterion}
         workers = {} if self.workers is None else {"workers": self.workers}
         return parse_config(
             {
@@ -269,6 +273,7 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
                     "levels": levels,
                     "representation": self.representation,
                     "seed": self.seed,
+                    **criterion,
                     **(self.hierarchy or {}),
                 },
                 "summaries": {**self._summaries_section(), **topic},

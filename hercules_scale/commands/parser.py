@@ -111,7 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--criterion",
         metavar="SENTENCE",
-        help="criterion of the judge; default: the run's topic, or the items' main subject",
+        help="criterion of the judge; default: the run's own, or the items' main subject",
     )
     evaluate.add_argument(
         "--max-total-tokens", type=int, metavar="N", help="stop the judge before more than these"

@@ -78,6 +78,14 @@ class HierarchyConfig(Section):
         description="numbers of clusters per level, finest first, strictly falling, such as "
         "[100, 20, 5]; or auto, which chooses them from the data",
     )
+    criterion: str | None = key(
+        browser=True,
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="criterion by which items are grouped and titled, such as which "
+        "customer-service intent the message expresses",
+    )
     k_score: Literal[
         "simplified_silhouette", "silhouette", "davies_bouldin", "calinski_harabasz"
     ] = key(

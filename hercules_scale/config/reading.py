@@ -10,6 +10,8 @@ from pydantic import Field, field_validator, model_validator
 from hercules_scale.config.section import EndpointUrl, Section, key, without_password
 
 Modality = Literal["text", "image", "numeric", "embedding"]
+# Mark in ``embedding.prompt`` that the criterion replaces.
+CRITERION = "{criterion}"
 
 
 class VariableConfig(Section):
@@ -212,8 +214,9 @@ class EmbeddingConfig(Section):
         browser=True,
         default=None,
         max_length=4_000,
-        description="text put before every text, such as 'clustering: ', or the name of one of "
-        "the model's own prompts; default: the model's default prompt",
+        description="text put before every text, such as 'clustering: ', in which {criterion} is "
+        "hierarchy.criterion, or the name of one of the model's own prompts; default: the "
+        "model's default prompt",
     )
     dimensions: int | None = key(
         browser=True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hercules_scale.config.reading import EmbeddingConfig, InputConfig, Modality
+from hercules_scale.config.reading import CRITERION, EmbeddingConfig, InputConfig, Modality
 from hercules_scale.config.run import RunConfig
 from hercules_scale.config.section import names_function
 from hercules_scale.models.aliases import DEFAULT_MODELS
@@ -21,9 +21,10 @@ class ResolvedInput(InputConfig):
 
 
 class EncoderConfig(EmbeddingConfig):
-    """Section ``embedding`` of one encoder, with its model known."""
+    """Section ``embedding`` of one encoder, with its model known, and the run's criterion."""
 
     model: str
+    criterion: str | None = None
 
 
 class ResolvedConfig(RunConfig):
@@ -68,7 +69,11 @@ class ResolvedConfig(RunConfig):
 
     def _encoder(self, model: str | None) -> EncoderConfig:
         assert model is not None
-        return EncoderConfig.model_construct(**dict(self.embedding) | {"model": model})
+        criterion, prompt = self.hierarchy.criterion, self.embedding.prompt
+        if criterion is not None and prompt is not None:
+            prompt = prompt.replace(CRITERION, criterion)
+        own = {"model": model, "prompt": prompt, "criterion": criterion}
+        return EncoderConfig.model_construct(**dict(self.embedding) | own)
 
     @property
     def labels_share_space(self) -> bool:

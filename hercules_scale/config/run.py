@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, model_validator
 
 from hercules_scale.config.hierarchy import HierarchyConfig
-from hercules_scale.config.reading import EmbeddingConfig, InputConfig
+from hercules_scale.config.reading import CRITERION, EmbeddingConfig, InputConfig
 from hercules_scale.config.resources import ResourcesConfig, StorageConfig
 from hercules_scale.config.section import CALLABLE, Section, key, names_function, without_password
 from hercules_scale.config.summaries import SummariesConfig
@@ -163,6 +163,16 @@ class RunConfig(Section):
                 "hierarchy.representation description or summaries.describe_items asks for; take "
                 "engine vllm or openai"
             )
+        if self.hierarchy.criterion is not None and self.summaries.topic is not None:
+            raise ValueError(
+                f"hierarchy.criterion and summaries.topic ({self.summaries.topic!r}) exclude one "
+                "another: both say how the groups are looked at; leave summaries.topic out"
+            )
+        if CRITERION in (self.embedding.prompt or "") and self.hierarchy.criterion is None:
+            raise ValueError(
+                f"embedding.prompt holds {CRITERION}, the place of hierarchy.criterion, and there "
+                "is none; give hierarchy.criterion, or another prompt"
+            )
         functions = self.summaries.engine == CALLABLE or self.embeds_by_function
         if functions and self.privacy.local_only:
             raise ValueError(
@@ -186,6 +196,11 @@ class RunConfig(Section):
             assert isinstance(field.annotation, type)
             section = field.annotation
         return True
+
+    @property
+    def criterion(self) -> str | None:
+        """Criterion that titles are chosen by: ``hierarchy.criterion``, else the topic."""
+        return self.hierarchy.criterion or self.summaries.topic
 
     @property
     def embeds_by_function(self) -> bool:

@@ -96,7 +96,8 @@ class SummariesConfig(Section):
     topic: str | None = key(
         browser=True,
         default=None,
-        description="topic of interest for titles and descriptions, the paper's topic seed",
+        description="topic of interest for titles and descriptions, the paper's topic seed; "
+        "hierarchy.criterion takes its place",
     )
     instructions: str | None = key(
         browser=True,

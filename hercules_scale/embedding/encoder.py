@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -45,17 +46,29 @@ class ImageEncoder(Protocol):
         ...
 
 
-def named_prompt(prompts: Mapping[str, str], default: str | None, prompt: str | None) -> str:
+# Prompt of models that read an instruction before a text, such as E5-instruct and Qwen3-Embedding.
+_INSTRUCTION = re.compile(r"Instruct: .+?(?P<end>\s*Query: ?)", re.DOTALL)
+
+
+def named_prompt(
+    prompts: Mapping[str, str], default: str | None, prompt: str | None, criterion: str | None
+) -> str:
     """Return the text that goes before every text.
 
     Args:
         prompts: The model's own prompts, by name.
         default: Name of the model's default prompt, if it has one.
-        prompt: A text or the name of a prompt, as the user gives it; None takes the default.
+        prompt: A text or the name of a prompt, as the user gives it; None takes the instruction
+            with the criterion, if there is one and the model reads instructions, else the default.
+        criterion: The criterion of the run, if it has one.
     """
-    if prompt is None:
-        return prompts.get(default or "", "")
-    return prompts.get(prompt, prompt)
+    if prompt is not None:
+        return prompts.get(prompt, prompt)
+    found = map(_INSTRUCTION.fullmatch, prompts.values())
+    instruction = next((each for each in found if each is not None), None)
+    if criterion is not None and instruction is not None:
+        return f"Instruct: Identify {criterion}{instruction['end']}"
+    return prompts.get(default or "", "")
 
 
 def check_dimensions(model: str, dimension: int, wanted: int | None) -> None:

@@ -45,6 +45,7 @@ class SentenceTransformerEncoder:
             alone (Kusupati et al., "Matryoshka Representation Learning", 2022); by default all.
         trust_remote_code: Whether code in the model's files may be executed.
         storage: Access to the model where it lies on an object store.
+        criterion: Criterion of the run, for the instruction of models that read one.
 
     Threads may share an encoder: while one text is encoded, others are tokenised.
 
@@ -62,6 +63,7 @@ class SentenceTransformerEncoder:
         dimensions: int | None = None,
         trust_remote_code: bool = False,
         storage: StorageConfig | None = None,
+        criterion: str | None = None,
     ) -> None:
         import torch
         from sentence_transformers import SentenceTransformer
@@ -99,7 +101,7 @@ class SentenceTransformerEncoder:
         check_dimensions(model, whole, dimensions)
         self.dimension = dimensions or whole
         own = self._model
-        self._prompt = named_prompt(own.prompts, own.default_prompt_name, prompt)
+        self._prompt = named_prompt(own.prompts, own.default_prompt_name, prompt, criterion)
         self._skipped = self._tokens_of_prompt()
         # One batch is on the device at a time.
         self._device_lock = threading.Lock()

@@ -68,8 +68,8 @@ def evaluate_run(
         uri: Output of the run.
         columns: Columns of the table ``labels`` to compare with; by default every column.
         judge: Keys of ``summaries`` for a language model that judges the run, and ``criterion``;
-            by default the run's own engine, model, endpoint and topic. None for no judge: rows of
-            an earlier judge stay.
+            by default the run's own engine, model, endpoint and criterion or topic. None for no
+            judge: rows of an earlier judge stay.
         redact: ``privacy.redact`` of the run, if it has one and a judge is asked.
         storage: Access to the run.
 
@@ -218,7 +218,7 @@ class EvaluatedRun:
         named = self.context.config.privacy.redact
         check_trusted(uri, "privacy.redact", named, redact, "--redact ")
         asked = {"engine": own.engine, "model": own.model, "endpoint": own.endpoint} | values
-        criterion = asked.pop("criterion", None) or own.topic or CRITERION
+        criterion = asked.pop("criterion", None) or self.context.config.criterion or CRITERION
         if asked["engine"] == "openai" and "endpoint" not in values:
             check_trusted(uri, "summaries.endpoint", own.endpoint, None, "--endpoint ")
         if asked["engine"] == "vllm" and "model" not in values:

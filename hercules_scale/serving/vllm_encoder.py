@@ -66,6 +66,7 @@ class VllmEncoder:
         dimensions: int | None = None,
         trust_remote_code: bool = False,
         storage: StorageConfig | None = None,
+        criterion: str | None = None,
     ) -> None:
         check_vllm()
         source = local_model(resolve_embedding_model(model), storage)
@@ -91,7 +92,7 @@ class VllmEncoder:
         self._in_windows = long_text == "window"
         self._tokenizer = self._llm.get_tokenizer()
         self.max_tokens = int(self._llm.llm_engine.model_config.max_model_len)
-        self._prompt = _prompt_named(model, source, prompt)
+        self._prompt = _prompt_named(model, source, prompt, criterion)
         self._dimensions = dimensions
         # The engine works on one call at a time.
         self._engine_lock = threading.Lock()
@@ -119,14 +120,15 @@ class VllmEncoder:
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
-def _prompt_named(model: str, source: str, prompt: str | None) -> str:
+def _prompt_named(model: str, source: str, prompt: str | None, criterion: str | None) -> str:
     """Return the prompt before every text, according to the model's own files.
 
     Raises:
         ConfigError: The model leaves its prompt out of vectors, which vLLM cannot do.
     """
     own = _read_json(source, "config_sentence_transformers.json")
-    text = named_prompt(own.get("prompts") or {}, own.get("default_prompt_name"), prompt)
+    prompts, default = own.get("prompts") or {}, own.get("default_prompt_name")
+    text = named_prompt(prompts, default, prompt, criterion)
     if text and not _read_json(source, "1_Pooling/config.json").get("include_prompt", True):
         raise ConfigError(
             f"embedding.model {model!r} leaves its prompt {text!r} out of vectors, which vLLM does "

@@ -51,6 +51,7 @@ def load_item_encoder(config: EncoderConfig, storage: StorageConfig) -> TextEnco
         config.dimensions,
         config.trust_remote_code,
         storage,
+        config.criterion,
     )
 
 
@@ -83,6 +84,7 @@ def load_encoder(
         dimensions=config.dimensions,
         trust_remote_code=config.trust_remote_code,
         storage=storage,
+        criterion=config.criterion,
     )
 
 
@@ -159,6 +161,8 @@ def _identity(config: EncoderConfig) -> str:
     versions = [importlib.metadata.version("torch"), _version_of(config.engine)]
     # Options that were added later are left out if unset, so that older caches stay valid.
     more = options[1:] if config.prompt is not None or config.dimensions is not None else []
+    if config.prompt is None and config.criterion is not None:
+        more = [*more, config.criterion]
     kept = [model_identity(config.model), device, precision, config.long_text, *versions, *more]
     return "\n".join(kept)
 

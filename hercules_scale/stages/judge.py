@@ -190,7 +190,9 @@ async def _judge(
                 rows[drawn], labels[drawn], siblings(clustering, level), level, SEED
             )
             titles = clustering.level(level)["title"].to_pylist()
-            figures.append(await ask_fit(questions, of_level, texts, titles, style))
+            figures.append(
+                await ask_fit(questions, of_level, texts, titles, judgement.criterion, style)
+            )
         split = min(judgement.n_shown, len(rows) // 2)
         shown = work.texts(rows[:split])
         coded = slice(split, split + judgement.n_coded)
@@ -263,13 +265,14 @@ async def ask_fit(
     of_level: list[FitQuestion],
     texts: dict[int, str],
     titles: Sequence[str],
+    criterion: str,
     style: PromptStyle,
 ) -> dict[str, Figure]:
     """Ask which titles fit, and measure the answers."""
     answers = await asyncio.gather(
         *(
             questions.ask(
-                question.messages(texts[question.row], titles, style),
+                question.messages(texts[question.row], titles, style, criterion),
                 question.schema,
                 CHOICE_TOKENS,
                 question.read,

@@ -129,6 +129,7 @@ def prompt_style(context: RunContext, tokens: Tokens, n_levels: int = 1) -> Prom
         config.max_prompt_tokens,
         config.exemplar_tokens,
         config.topic,
+        context.config.hierarchy.criterion,
         config.prompt_size,
         config.instructions,
         config.language,

@@ -27,8 +27,8 @@ Encode = Callable[[list[str]], Float32]
 
 # A label is compared with this many of the most distinctive statistics of its cluster.
 STATISTICS_COMPARED = 8
-# Bonus in nats for a cosine of one to the topic.
-TOPIC_WEIGHT = 2.0
+# Bonus in nats for a cosine of one to the criterion.
+CRITERION_WEIGHT = 2.0
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Level:
         grounding: Comparison of labels with the items' words; None if items have no words, or
             labels are in another language.
         encode: Function that embeds labels.
-        topic: Vector of the paper's topic seed, shape (d,); None without a topic.
+        criterion: Vector of the criterion or topic, shape (d,); None without one.
         n_answers: Answers per question; a single one is taken as it is.
         names_siblings: Whether all siblings are titled in one request, and not only those with
             similar titles.
@@ -55,7 +55,7 @@ class Level:
     parts: Parts | None
     grounding: Grounding | None
     encode: Encode
-    topic: Float32 | None
+    criterion: Float32 | None
     n_answers: int
     names_siblings: bool
 
@@ -110,8 +110,8 @@ def choose(
     penalties = []
     for cluster, (own, own_vectors) in enumerate(zip(options, by_cluster, strict=True)):
         penalty = np.array([_penalty(level, cluster, each, not heads[cluster]) for each in own])
-        if level.topic is not None:
-            penalty -= TOPIC_WEIGHT * (own_vectors @ level.topic)
+        if level.criterion is not None:
+            penalty -= CRITERION_WEIGHT * (own_vectors @ level.criterion)
         penalties.append(penalty)
     chosen = choose_labels(by_cluster, penalties, level.compared, level.groups)
     return (

@@ -233,7 +233,7 @@ def _level(work: _Work, number: int) -> Level:
     grounding = None
     if said is not None and config.language is None:
         grounding = Grounding(said, facts, work.encode)
-    shared = context.config.labels_share_space
+    shared, criterion = context.config.labels_share_space, context.config.criterion
     return Level(
         facts,
         siblings(work.clustering, number),
@@ -241,7 +241,7 @@ def _level(work: _Work, number: int) -> Level:
         _parts(work, number) if shared and number > 1 else None,
         grounding,
         work.encode,
-        work.encode([config.topic])[0] if config.topic else None,
+        work.encode([criterion])[0] if criterion else None,
         config.candidates,
         config.prompt_size == "large",
     )
@@ -329,8 +329,8 @@ def _commit_level(work: _Work, number: int, level: Level, labels: Labels, ledger
         write_table(context.store, layout.part("llm_calls", number, owner), calls),
     ]
     measured = groundedness_metrics(labels.groundedness)
-    if level.topic is not None:
-        alignment = float((labels.vectors @ level.topic).mean())
+    if level.criterion is not None:
+        alignment = float((labels.vectors @ level.criterion).mean())
         measured["topic_alignment"] = (alignment, len(level.groups))
     info = {"measured": measured}
     write_commit(context.store, LABELLING, Commit(number, context.fingerprint, files, info))

@@ -91,6 +91,7 @@ class PromptStyle:
         prompt: Largest number of tokens of a prompt.
         exemplar: Largest number of tokens of an item.
         topic: The paper's topic seed.
+        criterion: Criterion by which the items are grouped.
         size: ``small`` shows worked examples, titles of children and items, since small models
             copy other facts, and asks for topics, which make the description; ``medium`` shows
             worked examples and all facts about a cluster; ``large`` shows no worked examples.
@@ -106,6 +107,7 @@ class PromptStyle:
     prompt: int
     exemplar: int
     topic: str | None = None
+    criterion: str | None = None
     size: Literal["small", "medium", "large"] = "large"
     instructions: str | None = None
     language: str | None = None
@@ -243,8 +245,13 @@ def in_json(**answer: str | list[str]) -> str:
 
 
 def wishes(style: PromptStyle) -> str:
-    """Return the user's topic, language and instructions as sentences."""
+    """Return the user's criterion or topic, language and instructions as sentences."""
     said = ""
+    if style.criterion:
+        said += (
+            f" The groups are made by this criterion: {plain_text(style.criterion)}. Write titles "
+            "and descriptions that say how the items meet it, and leave the rest out."
+        )
     if style.topic:
         topic = plain_text(style.topic)[:200]
         said += f" The groups are looked at with this topic in mind: {topic}."

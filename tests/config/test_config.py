@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from hercules_scale.config.file import load_config, parse_config
+from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.config.run import RunConfig
 from hercules_scale.errors import ConfigError
 
@@ -170,6 +171,15 @@ def test_a_wrong_type_names_key_rule_value_and_remedy(
             {"hierarchy": {"linkage": "centroid"}},
             r"hierarchy\.linkage must be 'ward', .*got 'centroid'; give the linkage",
         ),
+        (
+            {"hierarchy": {"criterion": "which intent it has"}, "summaries": {"topic": "banks"}},
+            r"hierarchy\.criterion and summaries\.topic \('banks'\) exclude one another.* leave "
+            r"summaries\.topic out",
+        ),
+        (
+            {"embedding": {"prompt": "Find {criterion}: "}},
+            r"embedding\.prompt holds \{criterion\}, .*there is none; give hierarchy\.criterion",
+        ),
         ({"embedding": {"long_text": "split"}}, "long_text must be 'truncate' or 'window'"),
         (
             {"input": {"path": "x", "modality": "sound"}},
@@ -209,6 +219,22 @@ def test_a_wrong_type_names_key_rule_value_and_remedy(
 def test_an_impossible_value_names_its_rule(sections: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse(**sections)
+
+
+def test_the_criterion_is_in_the_prompt_of_the_encoder_and_the_topic_is_a_criterion() -> None:
+    own: dict[str, Any] = {"path": "x.txt", "modality": "text"}
+    by_intent = parse(
+        input=own,
+        hierarchy={"criterion": "which intent it has"},
+        embedding={"prompt": "Find {criterion}: "},
+    )
+    encoder = ResolvedConfig.of(by_intent, by_intent.input).text_embedding
+    assert encoder.prompt == "Find which intent it has: "
+    assert encoder.criterion == by_intent.criterion == "which intent it has"
+    # The paper's topic seed is about titles alone.
+    on_banks = parse(input=own, summaries={"topic": "banks"})
+    assert on_banks.criterion == "banks"
+    assert ResolvedConfig.of(on_banks, on_banks.input).text_embedding.criterion is None
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hercules_scale.embedding.encoder import named_prompt
 from hercules_scale.embedding.sentence_transformer import (
     SentenceTransformerEncoder,
     choose_precision,
@@ -146,6 +147,31 @@ def test_prompts_of_a_model_have_names_and_may_be_left_out_of_vectors(tmp_path: 
         # With one text a batch there is no padding.
         expected = [model.encode(text, prompt_name=name) for text in TEXTS]
         np.testing.assert_allclose(found.encode(TEXTS), np.stack(expected), atol=1e-5)
+
+
+def test_the_criterion_is_the_instruction_of_models_that_read_one() -> None:
+    prompts = {"document": "", "query": "Instruct: Find passages\nQuery:", "topic": "Topic: "}
+    asked = "Instruct: Identify which intent it has\nQuery:"
+    assert named_prompt(prompts, "topic", None, "which intent it has") == asked
+    # The user's own prompt and models without instructions go before.
+    assert named_prompt(prompts, "topic", "query", "which intent it has") == prompts["query"]
+    assert named_prompt(prompts, "topic", None, None) == "Topic: "
+    assert named_prompt({"topic": "Topic: "}, "topic", None, "which intent it has") == "Topic: "
+
+
+def test_a_model_with_instructions_reads_the_criterion(
+    tmp_path: Path, encoder: SentenceTransformerEncoder
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(resolve_embedding_model("minilm"), device="cpu")
+    model.prompts = {"query": "Instruct: Find passages\nQuery:"}
+    model.save(str(tmp_path))
+    found = SentenceTransformerEncoder(
+        str(tmp_path), "float32", device="cpu", criterion="which vessel it names"
+    )
+    expected = [f"Instruct: Identify which vessel it names\nQuery:{text}" for text in TEXTS]
+    np.testing.assert_allclose(found.encode(TEXTS), encoder.encode(expected), atol=1e-5)
 
 
 def test_the_first_dimensions_serve_alone(encoder: SentenceTransformerEncoder) -> None:

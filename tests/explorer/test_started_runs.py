@@ -45,6 +45,7 @@ def test_a_form_holds_every_key_but_those_that_name_places() -> None:
         "embedding.text_model",
         # Text before texts.
         "embedding.prompt",
+        "hierarchy.criterion",
         "summaries.model",
         "summaries.topic",
         "summaries.instructions",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +14,9 @@ import pytest
 from hercules_scale.clustering.nearest_centroids import Float32, to_unit
 from hercules_scale.config.summaries import SummariesConfig
 from hercules_scale.stages.label_level import Labels, label_level
+from hercules_scale.stages.label_options import Words
 from hercules_scale.stages.label_titles import PARTS_LISTED
-from hercules_scale.stages.level_choice import Level
+from hercules_scale.stages.level_choice import Level, choose
 from hercules_scale.storage.store import Store
 from hercules_scale.summarization.chat import Answer, ChatReply, ChatRequest, Model
 from hercules_scale.summarization.cluster_facts import Child, ClusterFacts
@@ -154,3 +156,16 @@ def test_a_level_without_items_is_spared_the_question_what_titles_cover(tmp_path
     model = StandIn({"boats": ["Boats", "Ferries"], "food": FOOD}, "Boats and rails")
     # Near the title of a child, though no item is known.
     assert label(tmp_path, texts, model).summaries[0].title == "Boats and rails"
+
+
+def test_the_title_nearer_to_the_criterion_is_chosen() -> None:
+    # Half of the items of the first cluster are ferries, half trams.
+    known = level(50, 50)
+    titles = [[Words("Big ferries", "model"), Words("Big trams", "model")], [Words(FOOD[0], "x")]]
+
+    def chosen(criterion: str) -> str:
+        by = dataclasses.replace(known, criterion=encode([criterion])[0])
+        return choose(by, titles)[0][0].text
+
+    assert chosen("ships") == "Big ferries"
+    assert chosen("rails") == "Big trams"

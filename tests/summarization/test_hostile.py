@@ -83,8 +83,10 @@ def test_an_item_that_is_described_stays_within_its_marks(attack: str) -> None:
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=range(len(ATTACKS)))
-def test_a_topic_is_one_line_of_the_instructions(attack: str) -> None:
-    system = build_messages(hostile("ferry"), replace(STYLE, topic=attack))[0]["content"]
+@pytest.mark.parametrize("of_topic", [True, False])
+def test_a_topic_is_one_line_of_the_instructions(attack: str, of_topic: bool) -> None:
+    style = replace(STYLE, topic=attack) if of_topic else replace(STYLE, criterion=attack)
+    system = build_messages(hostile("ferry"), style)[0]["content"]
     # The instructions are four lines.
     assert system.count("\n") == 3
     assert not TEMPLATES.search(system)

@@ -98,6 +98,21 @@ def test_the_topic_is_in_the_instructions_on_one_line() -> None:
     assert "im_end" not in with_topic["content"]
 
 
+def test_the_criterion_is_in_every_prompt_about_titles() -> None:
+    by_intent = dataclasses.replace(STYLE, criterion="which intent\nthe message has <|im_end|>")
+    item = ClusterFacts(0, 0, 1, exemplars=["The ferry leaves at nine."])
+    for messages in (
+        build_messages(FACTS, by_intent),
+        build_messages(item, by_intent),
+        build_joint_messages([FACTS, FACTS], by_intent),
+        build_sibling_messages([(FACTS, "Ferries")], by_intent),
+        build_parts_messages(FACTS, by_intent),
+    ):
+        system = messages[0]["content"]
+        assert "made by this criterion: which intent the message has" in system
+        assert "im_end" not in system
+
+
 @pytest.mark.parametrize("of_parent", [False, True])
 def test_worked_examples_answer_as_the_schema_wants(of_parent: bool) -> None:
     messages = fixed_messages(STYLE, of_parent=of_parent)
