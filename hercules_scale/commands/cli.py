@@ -89,6 +89,13 @@ def _load(options: argparse.Namespace) -> RunConfig:
 def _run(options: argparse.Namespace) -> None:
     config = _load(options)
     from hercules_scale.hierarchy import Hierarchy
+
+    if config.criteria:
+        from hercules_scale.jobs.criteria import run_criteria
+
+        for _, store in run_criteria(config):
+            _print_result(Hierarchy(store), options.verbose)
+        return
     from hercules_scale.jobs.cluster import run
 
     finished = Hierarchy(run(config))

@@ -20,6 +20,7 @@ from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.config.run import RunConfig
 from hercules_scale.config.summaries import SummariesConfig
 from hercules_scale.errors import InputError
+from hercules_scale.jobs.criteria import most_calls, tree_configs
 from hercules_scale.jobs.disk_space import check_space
 from hercules_scale.jobs.preflight import check
 from hercules_scale.reading.file_rows import estimate_rows
@@ -81,6 +82,8 @@ def make_plan(config: RunConfig) -> str:
     Raises:
         HerculesScaleError: The run itself would raise it.
     """
+    if config.criteria:
+        return _plan_of_criteria(config)
     config, sources, taken = check(config)
     sample = _sample(config, taken)
     n_rows, counted = taken.n_rows if sample.n_rows is None else sample.n_rows, True
@@ -110,6 +113,18 @@ def make_plan(config: RunConfig) -> str:
         f"output: {config.output.path}, can be written",
     ]
     return "\n".join(lines)
+
+
+def _plan_of_criteria(config: RunConfig) -> str:
+    """Return the plan of one tree, after a line about all of them."""
+    trees, names = tree_configs(config, {}), ", ".join(config.criteria)
+    calls = most_calls(config)
+    proposed = f"at most {calls:,} calls propose words" if calls else "all words are given"
+    line = (
+        f"criteria: {len(trees):,} trees over one embedding ({names}); {proposed}; the items are "
+        "embedded once, and the rest of this plan is of each tree"
+    )
+    return "\n".join([line, make_plan(next(iter(trees.values())))])
 
 
 def _resources(config: ResolvedConfig, sources: list[SourceFile]) -> str:

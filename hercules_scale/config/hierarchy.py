@@ -86,6 +86,14 @@ class HierarchyConfig(Section):
         description="criterion by which items are grouped and titled, such as which "
         "customer-service intent the message expresses",
     )
+    criterion_words: list[Annotated[str, Field(min_length=1, max_length=100)]] | None = key(
+        browser=True,
+        default=None,
+        min_length=3,
+        max_length=1_000,
+        description="list of words that answer the criterion, such as lung, skin and eye; items "
+        "are clustered by what distinguishes these alone",
+    )
     k_score: Literal[
         "simplified_silhouette", "silhouette", "davies_bouldin", "calinski_harabasz"
     ] = key(
@@ -187,6 +195,18 @@ class HierarchyConfig(Section):
             return value
         if any(upper >= lower for lower, upper in itertools.pairwise(value)):
             raise ValueError("must fall strictly, finest level first")
+        return value
+
+    @field_validator("criterion_words")
+    @classmethod
+    def _words_answer_a_criterion(
+        cls, value: list[str] | None, others: ValidationInfo
+    ) -> list[str] | None:
+        if value is not None and others.data.get("criterion") is None:
+            raise ValueError("must have hierarchy.criterion beside it, which the words answer")
+        if value is not None and len(set(value)) < len(value):
+            twice = next(word for word in value if value.count(word) > 1)
+            raise ValueError(f"must hold each word once, and holds {twice!r} again; remove it")
         return value
 
     @field_validator("method")

@@ -21,10 +21,17 @@ class ResolvedInput(InputConfig):
 
 
 class EncoderConfig(EmbeddingConfig):
-    """Section ``embedding`` of one encoder, with its model known, and the run's criterion."""
+    """Section ``embedding`` of one encoder, with its model known.
+
+    Attributes:
+        model: The model.
+        criterion: Criterion of the run, for the encoder's instruction.
+        words: Words of the criterion, which span the space of the vectors; none for all of it.
+    """
 
     model: str
     criterion: str | None = None
+    words: tuple[str, ...] = ()
 
 
 class ResolvedConfig(RunConfig):
@@ -55,7 +62,8 @@ class ResolvedConfig(RunConfig):
     def text_embedding(self) -> EncoderConfig:
         """Encoder of titles and descriptions: that of the items if they are texts."""
         of_text = self.input.modality == "text"
-        return self._encoder(self.embedding.model if of_text else self.embedding.text_model)
+        model = self.embedding.model if of_text else self.embedding.text_model
+        return self._encoder(model, self.labels_share_space)
 
     @property
     def text_model_key(self) -> str:
@@ -65,14 +73,18 @@ class ResolvedConfig(RunConfig):
     @property
     def image_embedding(self) -> EncoderConfig:
         """Encoder of images."""
-        return self._encoder(self.embedding.model)
+        return self._encoder(self.embedding.model, True)
 
-    def _encoder(self, model: str | None) -> EncoderConfig:
+    def _encoder(self, model: str | None, of_items: bool) -> EncoderConfig:
         assert model is not None
+        words = tuple(self.hierarchy.criterion_words or ()) if of_items else ()
         criterion, prompt = self.hierarchy.criterion, self.embedding.prompt
         if criterion is not None and prompt is not None:
             prompt = prompt.replace(CRITERION, criterion)
-        own = {"model": model, "prompt": prompt, "criterion": criterion}
+        if self.hierarchy.criterion_words is not None:
+            # Trees by several criteria share the vectors that are projected.
+            criterion = None
+        own = {"model": model, "prompt": prompt, "criterion": criterion, "words": words}
         return EncoderConfig.model_construct(**dict(self.embedding) | own)
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, model_validator
+from pydantic import AfterValidator, BaseModel, StringConstraints, field_validator, model_validator
 
 from hercules_scale.config.hierarchy import HierarchyConfig
 from hercules_scale.config.reading import CRITERION, EmbeddingConfig, InputConfig
@@ -81,12 +81,35 @@ class OutputConfig(Section):
     )
 
 
+class CriterionConfig(Section):
+    """A criterion, by which a tree of its own is built."""
+
+    criterion: str = key(
+        min_length=1,
+        max_length=200,
+        description="criterion by which items are grouped and titled",
+    )
+    words: list[str] | None = key(
+        default=None,
+        min_length=3,
+        description="list of words that answer the criterion; default: the language model's",
+    )
+
+
+CriterionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,40}$")]
+
+
 class RunConfig(Section):
     """A whole run."""
 
     input: InputConfig
     embedding: EmbeddingConfig = EmbeddingConfig()
     hierarchy: HierarchyConfig = HierarchyConfig()
+    criteria: dict[CriterionName, CriterionConfig] = key(
+        default={},
+        description="mapping of names to criteria: a tree for each, over one embedding, in a "
+        "folder of this name",
+    )
     summaries: SummariesConfig = SummariesConfig()
     reduction: ReductionConfig = ReductionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -94,6 +117,37 @@ class RunConfig(Section):
     resources: ResourcesConfig = ResourcesConfig()
     storage: StorageConfig = StorageConfig()
     output: OutputConfig
+
+    @field_validator("criteria", mode="before")
+    @classmethod
+    def _criteria_have_a_short_form(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        return {
+            name: {"criterion": each} if isinstance(each, str) else each
+            for name, each in value.items()
+        }
+
+    @model_validator(mode="after")
+    def _criteria_share_an_embedding(self) -> RunConfig:
+        if not self.criteria:
+            return self
+        if CRITERION in (self.embedding.prompt or ""):
+            raise ValueError(
+                f"embedding.prompt must not hold {CRITERION} beside criteria, since items are "
+                "embedded once for all of them; give another prompt"
+            )
+        for name in ("hierarchy.criterion", "summaries.topic"):
+            section, _, own = name.partition(".")
+            if getattr(getattr(self, section), own) is not None:
+                raise ValueError(f"criteria and {name} exclude one another; leave {name} out")
+        wordless = [name for name, each in self.criteria.items() if each.words is None]
+        if wordless and self.summaries.engine not in ("vllm", "openai"):
+            raise ValueError(
+                f"criteria.{wordless[0]}.words must be given where summaries.engine is "
+                f"{self.summaries.engine}, since no model proposes them; give a list of words"
+            )
+        return self
 
     @model_validator(mode="after")
     def _columns_have_one_role(self) -> RunConfig:

@@ -13,7 +13,7 @@ import ray
 from hercules_scale.config.resolved import ResolvedConfig
 from hercules_scale.config.run import RunConfig
 from hercules_scale.config.section import CALLABLE, names_function
-from hercules_scale.errors import StorageError
+from hercules_scale.errors import ConfigError, StorageError
 from hercules_scale.jobs.preflight import check
 from hercules_scale.jobs.run_record import earlier_run, fingerprint_of, keep_record, new_record
 from hercules_scale.reading.sources import SourceFile
@@ -82,6 +82,11 @@ def run(
     Raises:
         HerculesScaleError: The run failed; the type tells the kind of failure.
     """
+    if config.criteria:
+        raise ConfigError(
+            f"criteria ({', '.join(config.criteria)}) make a run each; take run_criteria of "
+            "hercules_scale.jobs.criteria, or the command hercules-scale run"
+        )
     resolved, sources, taken = check(config, functions)
 
     def stages(context: RunContext) -> Results:

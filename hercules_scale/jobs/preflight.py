@@ -156,6 +156,19 @@ def _check_endpoint(key: str, url: str) -> None:
         )
 
 
+def _check_criterion_words(config: ResolvedConfig) -> None:
+    """Refuse words of a criterion that no model embeds into the space of the items."""
+    modality, model = config.input.modality, config.embedding.model
+    shared = modality == "image" and model not in IMAGE_ALIASES
+    if config.embeds_by_function or not (config.labels_share_space or shared):
+        raise ConfigError(
+            "hierarchy.criterion_words and criteria need items in the space of words: texts, or "
+            "images with an embedding.model such as a CLIP, and no function as encoder; got "
+            f"modality {modality} and {model}; choose numbers by input.columns instead, or take "
+            "hierarchy.representation description"
+        )
+
+
 def _check_models(config: ResolvedConfig) -> None:
     """Refuse models that do not exist, and modes that the modality does not allow."""
     modality, embedding = config.input.modality, config.embedding
@@ -189,6 +202,8 @@ def _check_models(config: ResolvedConfig) -> None:
                 f"{modality} and {embedding.model}"
             )
         read_vocabulary(config.summaries.vocabulary, config.storage)
+    if config.hierarchy.criterion_words is not None:
+        _check_criterion_words(config)
     if config.describes_items and modality == "embedding" and config.input.text_column is None:
         raise ConfigError(
             "hierarchy.representation description and summaries.describe_items need words to "

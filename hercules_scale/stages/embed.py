@@ -24,6 +24,7 @@ from hercules_scale.stages.describe import Descriptions
 from hercules_scale.stages.encoders import (
     Embed,
     Vectors,
+    by_criterion,
     cached,
     load_image_encoder,
     load_item_encoder,
@@ -88,6 +89,7 @@ class EmbedWorker:
         options = self.store.options
         encoder = loaded_once(load_item_encoder, self.config, options)
         embed = cached(self.config, options, lambda items: encoder.encode(_texts(items)))
+        embed = by_criterion(self.config, encoder.encode, embed)
         return write_embeddings(self.store, shard, _names(self.descriptions), embed)
 
 
@@ -114,6 +116,7 @@ class EmbedAtEndpointWorker:
         encoder = loaded_once(open_endpoint, self.config, self.key)
         # The cache is keyed by the redacted texts that are sent.
         embed = cached(self.config, self.store.options, lambda sent: encoder.encode(_texts(sent)))
+        embed = by_criterion(self.config, encoder.encode, embed)
         result = write_embeddings(
             self.store,
             shard,
@@ -161,6 +164,12 @@ class EmbedImagesWorker:
         options = self.store.options
         encoder = loaded_once(load_image_encoder, self.config, options)
         embed = cached(self.config, options, lambda items: encoder.encode(*_lists(items)))
+        if self.config.words:
+            # Without words no torch is loaded here.
+            from hercules_scale.embedding.image import SharedSpaceEncoder
+
+            assert isinstance(encoder, SharedSpaceEncoder)
+            embed = by_criterion(self.config, encoder.encode_texts, embed)
         return write_embeddings(self.store, shard, ["thumbnail"], embed)
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from hercules_scale.config.resolved import EncoderConfig
 from hercules_scale.config.resources import StorageConfig
+from hercules_scale.embedding.criterion import CriterionEncoder, CriterionSpace
 from hercules_scale.embedding.encoder import ImageEncoder, TextEncoder
 from hercules_scale.embedding.endpoint import EndpointEncoder
 from hercules_scale.endpoint import endpoint_url
@@ -31,6 +32,8 @@ _loading = threading.Lock()
 def load_item_encoder(config: EncoderConfig, storage: StorageConfig) -> TextEncoder:
     """Load the encoder of many texts on a worker; for few texts see ``load_encoder``.
 
+    Its vectors are not yet in the space of the criterion; see ``by_criterion``.
+
     Args:
         config: The encoder.
         storage: Access to its model if that lies on an object store.
@@ -39,7 +42,7 @@ def load_item_encoder(config: EncoderConfig, storage: StorageConfig) -> TextEnco
         ConfigError: The model cannot be loaded.
     """
     if config.engine != "vllm":
-        return load_encoder(config, storage)
+        return _load_text_encoder(config, storage)
     # vLLM takes seconds to load.
     from hercules_scale.serving.vllm_encoder import VllmEncoder
 
@@ -71,6 +74,13 @@ def load_encoder(
     Raises:
         ConfigError: The model cannot be loaded, or no key of the endpoint is set.
     """
+    encoder = _load_text_encoder(config, storage, key)
+    return CriterionEncoder(encoder, config.words) if config.words else encoder
+
+
+def _load_text_encoder(
+    config: EncoderConfig, storage: StorageConfig, key: str | None = None
+) -> TextEncoder:
     if config.engine == "openai":
         return open_endpoint(config, key)
     # torch takes seconds to load.
@@ -146,6 +156,22 @@ def cached(config: EncoderConfig, storage: StorageConfig, embed: Embed) -> Embed
         return vectors
 
     return look_up
+
+
+def by_criterion(
+    config: EncoderConfig, encode: Callable[[list[str]], Vectors], embed: Embed
+) -> Embed:
+    """Return ``embed`` with vectors in the space of the criterion, if the configuration has words.
+
+    Args:
+        config: The encoder.
+        encode: Method that embeds words into the space of the items.
+        embed: Function that embeds items.
+    """
+    if not config.words:
+        return embed
+    space = loaded_once(CriterionSpace.of, encode, config.words)
+    return lambda items: space.project(embed(items))
 
 
 def _identity(config: EncoderConfig) -> str:

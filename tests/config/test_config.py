@@ -72,7 +72,9 @@ def test_an_unknown_key_names_its_nearest_neighbour() -> None:
 
 
 def test_an_unknown_key_like_no_other_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"zzz is not a known key; known here: embedding, eval"):
+    with pytest.raises(
+        ConfigError, match=r"zzz is not a known key; known here: criteria, embedding, eval"
+    ):
         parse(zzz={})
 
 
@@ -180,6 +182,27 @@ def test_a_wrong_type_names_key_rule_value_and_remedy(
             {"embedding": {"prompt": "Find {criterion}: "}},
             r"embedding\.prompt holds \{criterion\}, .*there is none; give hierarchy\.criterion",
         ),
+        (
+            {"hierarchy": {"criterion_words": ["lung", "eye", "skin"]}},
+            r"hierarchy\.criterion_words must have hierarchy\.criterion beside it",
+        ),
+        (
+            {"hierarchy": {"criterion": "organ", "criterion_words": ["lung", "eye", "eye"]}},
+            r"criterion_words must hold each word once, and holds 'eye' again, got .*; remove it",
+        ),
+        (
+            {"criteria": {"organ": "which organ"}, "hierarchy": {"criterion": "which kind"}},
+            r"criteria and hierarchy\.criterion exclude one another; leave hierarchy\.crit",
+        ),
+        (
+            {"criteria": {"organ": "which organ"}, "summaries": {"engine": "keyphrases"}},
+            r"criteria\.organ\.words must be given where summaries\.engine is keyphrases",
+        ),
+        (
+            {"criteria": {"organ": "which organ"}, "embedding": {"prompt": "By {criterion}: "}},
+            r"embedding\.prompt must not hold \{criterion\} beside criteria",
+        ),
+        ({"criteria": {"../organ": "which organ"}}, r"criteria.*organ"),
         ({"embedding": {"long_text": "split"}}, "long_text must be 'truncate' or 'window'"),
         (
             {"input": {"path": "x", "modality": "sound"}},
@@ -485,7 +508,7 @@ def test_every_key_says_who_may_set_it_and_when() -> None:
         *("input.path", "input.image_column", "input.image_sources", "output.path"),
         *("embedding.cache", "embedding.endpoint", "embedding.trust_remote_code"),
         *("summaries.vocabulary", "summaries.endpoint", "summaries.engine_kwargs"),
-        "privacy.redact",
+        *("privacy.redact", "criteria"),
     }
     assert closed >= {name for name in found if name.startswith("storage.")}
     resumes = {name for name, rule in rules.items() if not rule["tables"]}

@@ -57,6 +57,7 @@ def test_a_form_holds_every_key_but_those_that_name_places() -> None:
         "input.metadata",
         "input.label_columns",
         "hierarchy.levels",
+        "hierarchy.criterion_words",
         "hierarchy.smoothing.neighbours",
         "summaries.price",
         "summaries.examples",
