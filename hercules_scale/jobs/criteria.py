@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -114,6 +115,11 @@ def _words(config: RunConfig, store: Store, reporter: Reporter) -> dict[str, lis
         with hold_lock(store, reporter.alarm) as lock:
             known |= _propose(config, lock.store, wanted, reporter)
             lock.store.write_bytes(WORDS, to_json(known))
+        for criterion in wanted:
+            reporter.say(
+                f"words of the criterion {criterion!r}: {', '.join(known[criterion])}; where they "
+                "miss what the items say, give criteria with words, and another output"
+            )
     return known
 
 
@@ -136,8 +142,8 @@ def _propose(
         try:
             with stage as progress, asker.reporting(progress):
                 questions = Questions(asker, progress.advance)
-                for criterion in criteria:
-                    found[criterion] = await _ask(questions, criterion, context)
+                asked = (_ask(questions, criterion, context) for criterion in criteria)
+                found.update(zip(criteria, await asyncio.gather(*asked), strict=True))
         finally:
             await model.client.close()
 

@@ -8,14 +8,24 @@ from typing import Any
 from hercules_scale.errors import SummaryError
 from hercules_scale.summarization.answer_json import answer_values, lower_keys
 from hercules_scale.summarization.cluster_facts import plain_text
-from hercules_scale.summarization.prompts import Message, object_schema
+from hercules_scale.summarization.prompts import Message, in_json, object_schema
 from hercules_scale.summarization.words import has_words
 
 WORDS_ASKED = 30
 WORD_CHARACTERS = 60
 # Words of an answer, each of a few tokens.
 ANSWER_TOKENS = 400
-_LEAST = 5
+# Words that the model must give, and least distinct ones of a usable answer.
+_WANTED, _LEAST = 15, 5
+# Worked examples: small models name properties otherwise, such as cause and treatment of a disease.
+_EXAMPLES = {
+    "which kind of sport it is": "football, tennis, swimming, cycling, skiing, boxing, golf, "
+    "rowing, horse riding, gymnastics, sailing, chess, running, team sport, winter sport",
+    "what the writer of the letter wants": "to complain, to say thanks, to apply for a job, to "
+    "invite somebody, to ask for advice, to end a contract, to apologise, to offer help, to sell "
+    "something, to order goods, to correct a mistake, to get a reply, to cancel a visit, to "
+    "recommend somebody, to share news",
+}
 
 
 def word_messages(
@@ -32,9 +42,9 @@ def word_messages(
         instructions: Further instructions of the user.
     """
     asked = (
-        "You list the answers that items of a collection can have to a question. Each answer is a "
-        f"noun phrase of 1 to 4 words, and no answer repeats another. Give {WORDS_ASKED} answers, "
-        'common ones first, as JSON: {"words": ["...", ...]}.'
+        "Items of a collection are sorted by a question. List the answers that sort them: short "
+        f"phrases of 1 to 4 words that exclude one another. Give {WORDS_ASKED} answers, common "
+        'ones first, as JSON: {"words": ["...", ...]}.'
     )
     if language is not None:
         asked += f" Write in {plain_text(language)}."
@@ -43,14 +53,20 @@ def word_messages(
     question = f"Question: {plain_text(criterion)}"
     if known:
         question += f"\nOther answers than: {', '.join(known)}"
-    return [{"role": "system", "content": asked}, {"role": "user", "content": question}]
+    messages: list[Message] = [{"role": "system", "content": asked}]
+    for example, answers in _EXAMPLES.items():
+        messages += [
+            {"role": "user", "content": f"Question: {example}"},
+            {"role": "assistant", "content": in_json(words=answers.split(", "))},
+        ]
+    return [*messages, {"role": "user", "content": question}]
 
 
 def word_schema() -> dict[str, Any]:
     """Return the JSON schema of an answer."""
     word = {"type": "string", "minLength": 2, "maxLength": WORD_CHARACTERS}
     return object_schema(
-        {"words": {"type": "array", "items": word, "minItems": _LEAST, "maxItems": WORDS_ASKED}}
+        {"words": {"type": "array", "items": word, "minItems": _WANTED, "maxItems": WORDS_ASKED}}
     )
 
 
