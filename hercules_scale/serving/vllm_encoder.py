@@ -49,6 +49,7 @@ class VllmEncoder:
         dimensions: Numbers of a vector to keep; by default all.
         trust_remote_code: Whether code in the model's files may be executed.
         storage: Access to the model if it lies on an object store.
+        criterion: Criterion of the run, for the instruction of models that read one.
 
     Threads may share an encoder: while one text is encoded, others are tokenised.
 
