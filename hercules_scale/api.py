@@ -48,7 +48,8 @@ class Hercules(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         criterion: Criterion by which items are grouped and titled, instead of a topic.
         modality: text, image, numeric or embedding; by default detected.
         representation: ``direct`` clusters the items' own vectors, ``description`` the vectors of
-            descriptions that a language model writes of the items.
+            their snippets, captions or values in words, or of a model's descriptions where
+            ``summaries`` has ``describe_items``.
         seed: Seed of every random choice.
         workers: Processes that embed and cluster; by default 2, and for stages without a model all
             CPUs.

@@ -113,7 +113,8 @@ class HierarchyConfig(Section):
         browser=True,
         default="direct",
         description="vectors to cluster: direct takes the items' own, description the vectors of "
-        "their descriptions",
+        "their snippets, captions or values in words, or of a model's descriptions where "
+        "summaries.describe_items asks for them",
     )
     refinement: Literal["tree", "none"] = key(
         browser=True,

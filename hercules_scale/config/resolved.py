@@ -90,7 +90,7 @@ class ResolvedConfig(RunConfig):
     @property
     def labels_share_space(self) -> bool:
         """Whether one model embeds items and labels, so that they can be compared."""
-        return self.input.modality == "text" or self.hierarchy.representation == "description"
+        return self.input.modality == "text" or self.clusters_descriptions
 
     @property
     def embeds_at_endpoint(self) -> bool:
@@ -105,4 +105,5 @@ class ResolvedConfig(RunConfig):
     @property
     def encodes_items(self) -> bool:
         """Whether a model embeds the items, or their descriptions."""
-        return self.describes_items or self.input.modality in ("text", "image")
+        described = self.describes_items or self.clusters_descriptions
+        return described or self.input.modality in ("text", "image")

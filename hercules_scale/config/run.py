@@ -196,11 +196,11 @@ class RunConfig(Section):
         if self.privacy.withholds and self.describes_items:
             raise ValueError(
                 "privacy.min_items and privacy.min_owners keep texts of small clusters from "
-                "models, but hierarchy.representation description and summaries.describe_items "
-                "send every item's text before there are clusters; leave one out"
+                "models, but summaries.describe_items sends every item's text before there are "
+                "clusters; leave one out"
             )
         # Items of a modality that is still to be detected may be texts.
-        texts = own.modality in (None, "text") or self.hierarchy.representation == "description"
+        texts = own.modality in (None, "text") or self.clusters_descriptions
         if self.privacy.withholds and texts and self.embedding.engine == "openai":
             raise ValueError(
                 "privacy.min_items and privacy.min_owners keep texts of small clusters from "
@@ -213,9 +213,8 @@ class RunConfig(Section):
     def _parts_fit(self) -> RunConfig:
         if self.describes_items and self.summaries.engine == "keyphrases":
             raise ValueError(
-                "summaries.engine keyphrases describes no items, which "
-                "hierarchy.representation description or summaries.describe_items asks for; take "
-                "engine vllm or openai"
+                "summaries.engine keyphrases describes no items, which summaries.describe_items "
+                "asks for; take engine vllm or openai"
             )
         if self.hierarchy.criterion is not None and self.summaries.topic is not None:
             raise ValueError(
@@ -264,4 +263,9 @@ class RunConfig(Section):
     @property
     def describes_items(self) -> bool:
         """Whether a language model titles and describes every item."""
-        return self.summaries.describe_items or self.hierarchy.representation == "description"
+        return self.summaries.describe_items
+
+    @property
+    def clusters_descriptions(self) -> bool:
+        """Whether the vectors of the items' descriptions are clustered, not the items' own."""
+        return self.hierarchy.representation == "description"

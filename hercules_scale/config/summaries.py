@@ -230,8 +230,8 @@ class SummariesConfig(Section):
     describe_items: bool = key(
         browser=True,
         default=False,
-        description="whether the model titles and describes every item too, as it also does with "
-        "hierarchy.representation description",
+        description="whether the model titles and describes every item too, a call each; "
+        "hierarchy.representation description then clusters these descriptions",
     )
     max_total_tokens: int | None = key(
         tables=False,

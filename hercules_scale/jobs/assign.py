@@ -94,7 +94,9 @@ def assign(
         # It embeds titles alone, of which assigning makes none.
         del values["embedding"]["text_model"]
     _check_storage(store, values, [str(section["path"]), output])
-    config = _configure(values, section, output, store.options, reporter)
+    # Older versions described the items whenever descriptions were clustered.
+    described = recorded.describes_items or "described_items" in record
+    config = _configure(values, described, section, output, store.options, reporter)
     # The options of the run's storage serve items and output too.
     config = config.model_copy(update={"storage": store.options})
     known = ResolvedConfig.of(config, config.input)
@@ -141,7 +143,7 @@ def _loaded_models(config: ResolvedConfig) -> dict[str, str | None]:
     modality, loaded = config.input.modality, dict[str, str | None]()
     if modality in ("text", "image") and not config.embeds_at_endpoint:
         loaded["embedding.model"] = config.embedding.model
-    if modality != "text" and config.describes_items and not config.embeds_at_endpoint:
+    if modality != "text" and config.clusters_descriptions and not config.embeds_at_endpoint:
         loaded["embedding.text_model"] = config.embedding.text_model
     if config.describes_items and config.summaries.engine == "vllm":
         loaded["summaries.model"] = config.summaries.model
@@ -160,6 +162,7 @@ def _asked_endpoints(config: ResolvedConfig) -> dict[str, str | None]:
 
 def _configure(
     values: dict[str, Any],
+    described: bool,
     section: dict[str, Any],
     output: str,
     storage: StorageConfig,
@@ -175,8 +178,9 @@ def _configure(
     # Clusters get no text here, so owners of items are not needed.
     values["input"]["owner_column"] = None
     values["privacy"] |= {"min_items": 0, "min_owners": 0}
-    values["summaries"] |= {"describe_items": False, "vocabulary": None}
-    if values["hierarchy"]["representation"] == "direct":
+    described = described and values["hierarchy"]["representation"] == "description"
+    values["summaries"] |= {"describe_items": described, "vocabulary": None}
+    if not described:
         values["summaries"]["engine"] = "keyphrases"
     config = parse_config(values)
     source = list_sources(config.input.paths, documents=config.input.documents, storage=storage)[0]

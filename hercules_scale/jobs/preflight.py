@@ -195,7 +195,8 @@ def _check_models(config: ResolvedConfig) -> None:
             f"summaries.show_images has no meaning for input.modality {modality}; leave it out"
         )
     if config.summaries.vocabulary is not None:
-        if modality != "image" or embedding.model in IMAGE_ALIASES or config.describes_items:
+        described = config.describes_items or config.clusters_descriptions
+        if modality != "image" or embedding.model in IMAGE_ALIASES or described:
             raise ConfigError(
                 "summaries.vocabulary needs images that are not described otherwise, and an "
                 "embedding.model with texts in the space of images, such as a CLIP; got modality "
@@ -204,7 +205,20 @@ def _check_models(config: ResolvedConfig) -> None:
         read_vocabulary(config.summaries.vocabulary, config.storage)
     if config.hierarchy.criterion_words is not None:
         _check_criterion_words(config)
-    if config.describes_items and modality == "embedding" and config.input.text_column is None:
+    if config.input.text_column is None:
+        _check_words(config)
+
+
+def _check_words(config: ResolvedConfig) -> None:
+    """Refuse to describe items that no column has words of, or to cluster their file names."""
+    modality, clustered = config.input.modality, config.clusters_descriptions
+    if modality == "image" and clustered and not config.describes_items:
+        raise ConfigError(
+            "hierarchy.representation description needs captions of the images; name a column of "
+            "captions as input.text_column, or set summaries.describe_items and show_images, so "
+            "that a model that sees writes them"
+        )
+    if modality == "embedding" and (clustered or config.describes_items):
         raise ConfigError(
             "hierarchy.representation description and summaries.describe_items need words to "
             "describe items by, which vectors have not; name input.text_column"

@@ -82,7 +82,7 @@ class EmbedWorker:
 
     store: Store
     config: EncoderConfig
-    descriptions: bool = False
+    names: tuple[str, ...] = ("text",)
 
     def __call__(self, shard: int) -> ShardResult:
         """Write the shard's vectors."""
@@ -90,7 +90,7 @@ class EmbedWorker:
         encoder = loaded_once(load_item_encoder, self.config, options)
         embed = cached(self.config, options, lambda items: encoder.encode(_texts(items)))
         embed = by_criterion(self.config, encoder.encode, embed)
-        return write_embeddings(self.store, shard, _names(self.descriptions), embed)
+        return write_embeddings(self.store, shard, list(self.names), embed)
 
 
 @dataclass(frozen=True)
@@ -101,14 +101,14 @@ class EmbedAtEndpointWorker:
         store: Output of the run.
         config: The endpoint.
         redact: Name of the function that redacts texts before they leave the run's own code.
-        descriptions: Whether titles and descriptions are embedded.
+        names: Columns of ``items`` that hold the words to embed.
         key: Key of the endpoint; it is sent along, since the nodes of a cluster may have none.
     """
 
     store: Store
     config: EncoderConfig
     redact: str | None
-    descriptions: bool = False
+    names: tuple[str, ...] = ("text",)
     key: str | None = field(default_factory=endpoint_key, repr=False)
 
     def __call__(self, shard: int) -> ShardResult:
@@ -120,7 +120,7 @@ class EmbedAtEndpointWorker:
         result = write_embeddings(
             self.store,
             shard,
-            _names(self.descriptions),
+            list(self.names),
             lambda items: embed(pa.table({"text": redacted(_texts(items), self.redact)})),
         )
         return replace(result, info={**result.info, "tokens": encoder.spent()})
@@ -134,20 +134,20 @@ class EmbedHereWorker:
         store: Output of the run.
         encoder: The function, which runs in this process.
         redact: Name of the function that redacts texts before they leave the run's own code.
-        descriptions: Whether titles and descriptions are embedded.
+        names: Columns of ``items`` that hold the words to embed.
     """
 
     store: Store
     encoder: FunctionEncoder
     redact: str | None
-    descriptions: bool = False
+    names: tuple[str, ...] = ("text",)
 
     def __call__(self, shard: int) -> ShardResult:
         """Write the shard's vectors."""
         return write_embeddings(
             self.store,
             shard,
-            _names(self.descriptions),
+            list(self.names),
             lambda items: self.encoder.encode(redacted(_texts(items), self.redact), STAGE),
         )
 
@@ -198,11 +198,6 @@ class StandardiseWorker:
                 LARGEST,
             ).astype(np.float32),
         )
-
-
-def _names(descriptions: bool) -> list[str]:
-    """Return the columns of ``items`` that hold the words to embed."""
-    return ["title", "description"] if descriptions else ["text"]
 
 
 def _texts(items: pa.Table) -> list[str]:
@@ -315,8 +310,10 @@ class _Budget:
 def _worker(context: RunContext, items: Items) -> ShardWorker | None:
     config, store = context.config, context.store
     columns = items.layout.columns
-    if config.hierarchy.representation == "description":
-        return _text_worker(context, descriptions=True)
+    if config.clusters_descriptions:
+        # Without a model's answers, titles repeat the descriptions or are ids.
+        described = ("title", "description") if config.describes_items else ("description",)
+        return _text_worker(context, described)
     if columns.modality == "embedding":
         return None
     if columns.modality == "numeric":
@@ -327,13 +324,11 @@ def _worker(context: RunContext, items: Items) -> ShardWorker | None:
     return _text_worker(context)
 
 
-def _text_worker(context: RunContext, descriptions: bool = False) -> ShardWorker:
+def _text_worker(context: RunContext, names: tuple[str, ...] = ("text",)) -> ShardWorker:
     config, store = context.config, context.store
     if names_function(config.text_embedding.model):
         assert context.functions.embed is not None
-        return EmbedHereWorker(store, context.functions.embed, config.privacy.redact, descriptions)
+        return EmbedHereWorker(store, context.functions.embed, config.privacy.redact, names)
     if config.embeds_at_endpoint:
-        return EmbedAtEndpointWorker(
-            store, config.text_embedding, config.privacy.redact, descriptions
-        )
-    return EmbedWorker(store, config.text_embedding, descriptions)
+        return EmbedAtEndpointWorker(store, config.text_embedding, config.privacy.redact, names)
+    return EmbedWorker(store, config.text_embedding, names)

@@ -14,7 +14,7 @@ from hercules_scale.storage.json_records import json_object
 from hercules_scale.storage.store import Store
 
 # Increased when a stage begins to leave other files, records or counts to later stages.
-FORMAT = 5
+FORMAT = 6
 # Members of ``run.json`` that are replaced by the record of progress.
 PROGRESS_KEYS = ("alarms", "stages", "seen_at")
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")

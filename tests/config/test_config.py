@@ -143,7 +143,7 @@ def test_a_wrong_type_names_key_rule_value_and_remedy(
             r"hierarchy\.k_score must be .*'silhouette'.*got 'best'",
         ),
         (
-            {"hierarchy": {"representation": "description"}, "summaries": {"engine": "keyphrases"}},
+            {"summaries": {"engine": "keyphrases", "describe_items": True}},
             "keyphrases describes no items.*take engine vllm or openai",
         ),
         ({"summaries": {"max_cost": 1}}, "max_cost 1 needs summaries.price"),

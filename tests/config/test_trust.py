@@ -300,6 +300,7 @@ def configured(
 def describe(values: dict[str, Any]) -> None:
     """Let a language model describe every item."""
     values["config"]["hierarchy"]["representation"] = "description"
+    values["config"]["summaries"]["describe_items"] = True
 
 
 @pytest.mark.parametrize("name", ["evil/model", "/tmp/evil", "~/evil"])

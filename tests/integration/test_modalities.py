@@ -265,6 +265,16 @@ def test_models_that_do_not_fit_the_modality_are_refused(
         check(parse_config(wine_config(wine, tmp_path / "run", **sections)))
 
 
+def test_images_without_captions_are_not_clustered_by_their_file_names(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for row in range(3):
+        Image.new("RGB", (8, 8), (80 * row, 0, 0)).save(tmp_path / "a" / f"{row}.png")
+    hierarchy = {"levels": [2], "representation": "description"}
+    values = configure(tmp_path / "a", tmp_path / "run", [2], hierarchy=hierarchy)
+    with pytest.raises(ConfigError, match=r"needs captions of the images; name a column"):
+        check(parse_config(values))
+
+
 def test_vectors_without_words_cannot_be_described(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.eye(3, dtype=np.float32))
     values = configure(

@@ -250,6 +250,7 @@ def test_items_are_described_and_clustered_by_their_descriptions(
     values: dict[str, Any], endpoint: Endpoint, local_ray: None, tmp_path: Path
 ) -> None:
     values["hierarchy"]["representation"] = "description"
+    values["summaries"]["describe_items"] = True
     endpoint.failures = ["no idea"] * 4
     run(parse_config(with_summaries(values, max_attempts=1, requests_in_flight=1)))
     hierarchy = opened(tmp_path)
@@ -269,6 +270,7 @@ def test_items_assigned_by_their_descriptions_get_their_memberships_back(
     values: dict[str, Any], endpoint: Endpoint, local_ray: None, tmp_path: Path
 ) -> None:
     values["hierarchy"]["representation"] = "description"
+    values["summaries"]["describe_items"] = True
     run(parse_config(values))
     n_asked = len(endpoint.requests)
     hierarchy = opened(tmp_path)
@@ -297,6 +299,7 @@ def test_vectors_with_words_are_described_and_clustered_by_their_descriptions(
         "text_column": "words",
     }
     values["hierarchy"] = {"levels": [3], "representation": "description"}
+    values["summaries"]["describe_items"] = True
     run(parse_config(values))
     hierarchy = opened(tmp_path)
     described = [request["messages"][-1]["content"] for request in endpoint.requests[:30]]
@@ -316,6 +319,7 @@ def test_rows_of_numbers_are_described_and_clustered_by_their_descriptions(
         "metadata": {"width": {"unit": "cm"}},
     }
     values["hierarchy"] = {"levels": [4, 2], "representation": "description"}
+    values["summaries"]["describe_items"] = True
     run(parse_config(values))
     hierarchy = opened(tmp_path)
     asked = [request["messages"][-1]["content"] for request in endpoint.requests]

@@ -369,13 +369,36 @@ def test_lambdas_open_files_partial_functions_and_coroutines_are_functions_too(
 
 def test_items_are_described_and_embedded_by_functions_and_new_ones_too(local_ray: None) -> None:
     embed = Recorder(letters)
-    model = hercules(llm=from_phrases, embed=embed, representation="description")
+    described = {"describe_items": True}
+    model = hercules(
+        llm=from_phrases, embed=embed, representation="description", summaries=described
+    )
     hierarchy = model.fit(TEXTS[::6])
     items = hierarchy.table("items")
     assert items["title"].str.startswith("Notes on ").all()
     assert embed.calls[0] == (items["title"] + ". " + items["description"]).tolist()
     again = hierarchy.assign(TEXTS[1::6])
     assert again["title_1"].notna().all()
+
+
+def test_descriptions_are_clustered_without_a_call_an_item(local_ray: None) -> None:
+    embed, texts = Recorder(letters), [text + " and more of it" * 40 for text in TEXTS[::6]]
+    ask = Recorder(from_phrases)
+    hierarchy = hercules(llm=ask, embed=embed, representation="description").fit(texts)
+    snippets = hierarchy.table("items")["description"]
+    assert embed.calls[0] == snippets.tolist()
+    assert all(own.startswith(text[:30]) for own, text in zip(snippets, texts, strict=True))
+    assert set(hierarchy.table("llm_calls")["level"]) == {1, 2}
+    again = hierarchy.assign(texts)
+    assert again["level_1"].tolist() == hierarchy.memberships()["level_1"].tolist()
+
+
+def test_rows_of_numbers_are_clustered_by_their_values_in_words(local_ray: None) -> None:
+    frame = pd.DataFrame({"width": np.arange(40.0), "height": np.tile([1.0, 5.0], 20)})
+    embed = Recorder(letters)
+    hercules(embed=embed, representation="description").fit(frame)
+    # Ids of the items are not embedded.
+    assert embed.calls[0][:2] == ["width 0, height 1", "width 1, height 5"]
 
 
 def test_of_numbers_a_function_embeds_the_labels_alone(local_ray: None, tmp_path: Path) -> None:
