@@ -49,6 +49,8 @@ SMALL_BYTES = 8 * 2**20
 # SmolLM2-135M in vLLM on two cores: seconds until the replica answers, tokens per second.
 LLM_START_SECONDS, LLM_PROMPT_RATE, LLM_ANSWER_RATE = 90, 660, 86
 ANSWER_TOKENS = 65
+# Devices of NVIDIA's and AMD's drivers, and of GPUs in the Windows Subsystem for Linux.
+DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 FACTS_TOKENS = 60
 CHILDREN_TOKENS = 120
 CONTRAST_TOKENS = 12
@@ -134,10 +136,7 @@ def _resources(config: ResolvedConfig, sources: list[SourceFile]) -> str:
         InputError: The cluster lacks resources, or a node lacks files or models.
     """
     if not os.environ.get("RAY_ADDRESS"):
-        import torch
-
-        n_cpus = joblib.cpu_count()
-        machines = Machines.of([Node(n_cpus, torch.cuda.device_count())])
+        machines = Machines.of([Node(joblib.cpu_count(), _count_gpus())])
         return f"{describe_resources(config, machines)}; as many logical CPUs as asked for"
     with local_or_cluster_ray(config):
         machines = find_machines()
@@ -148,10 +147,17 @@ def _resources(config: ResolvedConfig, sources: list[SourceFile]) -> str:
     return "; ".join([describe_resources(config, machines), *notes])
 
 
-def _embedding(config: ResolvedConfig, sample: _Sample, n_rows: int) -> tuple[int, str]:
-    """Return the length of the vectors, and a description with rates measured on the sample."""
+def _count_gpus() -> int:
+    """Return the number of GPUs that PyTorch sees; without a driver it is not imported."""
+    if not any(map(os.path.exists, DRIVERS)):
+        return 0
     import torch
 
+    return torch.cuda.device_count()
+
+
+def _embedding(config: ResolvedConfig, sample: _Sample, n_rows: int) -> tuple[int, str]:
+    """Return the length of the vectors, and a description with rates measured on the sample."""
     modality, workers = config.input.modality, config.resources.embed_workers
     by_text = config.labels_share_space
     if not by_text and modality != "image":
@@ -159,6 +165,8 @@ def _embedding(config: ResolvedConfig, sample: _Sample, n_rows: int) -> tuple[in
         return sample.dimension, f"{made}, {sample.dimension} dimensions"
     if config.embeds_at_endpoint:
         return _at_endpoint(config, sample, n_rows)
+    import torch
+
     torch.set_num_threads(1)  # the number of threads of a worker
     n_sampled = len(sample.words)
     if by_text:
