@@ -203,6 +203,30 @@ class Hierarchy(RunPlots):
         found = self.table("flags")
         return found.assign(duplicate_of=found["duplicate_of"].astype("Int64"))
 
+    def align(self, earlier: Hierarchy | str) -> pd.DataFrame:
+        """Compare this run with an earlier one, and write its tables ``topics`` and ``crosswalk``.
+
+        Args:
+            earlier: The earlier run, or its path or URI.
+
+        Returns:
+            The table ``topics``: a row for each cluster of both runs, with its ``status`` (kept,
+            grown, shrunk, split, merged, born or died), and the ``topic_id`` and title that it
+            keeps from run to run.
+
+        Raises:
+            InputError: Nothing links the runs, or one of them has no clusters.
+            StorageError: Another command is writing into the run.
+        """
+        from hercules_scale.jobs.align import align_runs
+
+        if isinstance(earlier, str):
+            earlier = Hierarchy(Store(earlier, self._store.options))
+        align_runs(earlier._store, self._store)
+        self._finished.files.update(published_files(self._store))
+        found = self.table("topics")
+        return found.assign(partner_id=found["partner_id"].astype("Int32"))
+
     def tree(self, depth: int | None = None, level: int | None = None) -> None:
         """Print the tree; in a notebook, without arguments, show it as HTML that unfolds.
 

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from hercules_scale.config.run import RunConfig
     from hercules_scale.hierarchy import Hierarchy
 
-# Options of ``evaluate`` for the judge.
-JUDGE_OPTIONS = ("engine", "model", "endpoint", "criterion", "max_total_tokens")
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command.
@@ -207,33 +204,21 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from hercules_scale.commands.show import describe_metrics
-    from hercules_scale.hierarchy import Hierarchy
-    from hercules_scale.jobs.evaluate import evaluate_run
+    from hercules_scale.commands.added_tables import evaluate
 
-    asked = {name: getattr(options, name) for name in JUDGE_OPTIONS}
-    given = {name: value for name, value in asked.items() if value is not None}
-    if given and not options.judge:
-        name = next(iter(given)).replace("_", "-")
-        name = f"judge-{name}" if name in ("engine", "model") else name
-        raise InputError(f"--{name} needs --judge; add it, or leave --{name} out")
-    judge = given if options.judge else None
-    notes = evaluate_run(options.run, options.labels, judge, options.redact, _storage(options))
-    lines = [*describe_metrics(Hierarchy.open(options.run, _storage(options)).evaluations()), ""]
-    lines += [f"! {note}" for note in notes]
-    _say("\n".join([*lines, f"written: {options.run.rstrip('/')}/evaluations"]))
+    _say(evaluate(options, _storage(options)))
 
 
 def _flags(options: argparse.Namespace) -> None:
-    from hercules_scale.commands.show import describe_flags
-    from hercules_scale.jobs.flags import flag_run
-    from hercules_scale.runtime.progress import Reporter
-    from hercules_scale.storage.store import Store
+    from hercules_scale.commands.added_tables import flag
 
-    store = Store(options.run, _storage(options))
-    flagged = flag_run(store, options.cosine, options.share, Reporter())
-    lines = [describe_flags(flagged.counts), *(f"! {note}" for note in flagged.notes)]
-    _say("\n".join([*lines, f"written: {options.run.rstrip('/')}/flags"]))
+    _say(flag(options, _storage(options)))
+
+
+def _align(options: argparse.Namespace) -> None:
+    from hercules_scale.commands.added_tables import align
+
+    _say(align(options, _storage(options)))
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -335,6 +320,7 @@ COMMANDS = {
     "show": _show,
     "evaluate": _evaluate,
     "flags": _flags,
+    "align": _align,
     "export": _export,
     "import": _import,
     "assign": _assign,

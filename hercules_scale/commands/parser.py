@@ -137,6 +137,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     flags.set_defaults(command="flags")
 
+    align = commands.add_parser(
+        "align", help="compare a finished run with an earlier one: topics kept, split, born, ..."
+    )
+    align.add_argument("old", metavar="OLD", help="output of the earlier run, a path or URI")
+    align.add_argument("run", metavar="NEW", help="output of the run, which gets the tables")
+    align.set_defaults(command="align")
+
     export = commands.add_parser("export", help="write the tree or the memberships as one file")
     export.add_argument("run", metavar="RUN", help="output of a finished run, a path or URI")
     export.add_argument(
@@ -211,7 +218,7 @@ def build_parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, default=8000, help="default: 8000")
     serve.set_defaults(command="serve")
 
-    for command in (status, show, evaluate, flags, export, import_, assign, explore):
+    for command in (status, show, evaluate, flags, align, export, import_, assign, explore):
         _add_storage_argument(command)
 
     demo = commands.add_parser("demo", help="run the job on a real corpus from installed packages")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hercules_scale.errors import InputError
+from hercules_scale.evaluation.crosswalk import DIED, GROWN, MAIN, MERGED, SHRUNK, SPLIT, STATUSES
 from hercules_scale.hierarchy import Hierarchy
 from hercules_scale.results.title_provenance import chat_model, describe_sources
 from hercules_scale.results.tree_text import format_tree
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 TREE_LINES = 60
 # Clusters with the most growth that a summary names.
 N_GROWN = 3
+# Topics that a comparison of runs names for each level and status.
+SHOWN_TOPICS = 10
 
 
 def describe_run(hierarchy: Hierarchy, verbose: bool = False) -> str:
@@ -173,6 +176,43 @@ def describe_flags(counts: dict[str, Counts]) -> str:
         f"{'cluster' if own.clusters == 1 else 'clusters'}"
         for kind, own in counts.items()
     )
+
+
+def describe_topics(topics: pd.DataFrame, crosswalk: pd.DataFrame) -> str:
+    """Return the changes between two runs, level by level, the coarsest first.
+
+    Args:
+        topics: Table ``topics``.
+        crosswalk: Table ``crosswalk``.
+    """
+    lines = []
+    for level in sorted(topics["level"].unique(), reverse=True):
+        own = topics[topics["level"] == level]
+        old, new = (own[own["run"] == run].set_index("cluster_id") for run in ("old", "new"))
+        pairs = crosswalk[crosswalk["new_level"] == level]
+        into = pairs[pairs["share_of_old"] >= MAIN].groupby("new_id")["old_id"].apply(list)
+        out_of = pairs[pairs["share_of_new"] >= MAIN].groupby("old_id")["new_id"].apply(list)
+        lines.append(f"level {level}: {len(old):,} topics before, {len(new):,} now")
+        for status in STATUSES:
+            side = old if status in (SPLIT, DIED) else new
+            found = side[side["status"] == status].sort_values("n_items", ascending=False)
+            for topic in found.head(SHOWN_TOPICS).itertuples():
+                line = f"  {status:<7} {printable(topic.title)} ({topic.n_items:,} items)"
+                if status in (GROWN, SHRUNK):
+                    line += f", {topic.growth:.1f} times its share before"
+                elif status == SPLIT:
+                    line += f" into {_titles(new, out_of.get(topic.Index, []))}"
+                elif status == MERGED:
+                    line += f" from {_titles(old, into.get(topic.Index, []))}"
+                lines.append(line)
+            if len(found) > SHOWN_TOPICS:
+                lines.append(f"  {status:<7} ... and {len(found) - SHOWN_TOPICS:,} more")
+    return "\n".join(lines)
+
+
+def _titles(topics: pd.DataFrame, ids: list[int]) -> str:
+    found = topics.loc[ids].sort_values("n_items", ascending=False)["title"]
+    return "; ".join(map(printable, found)) or "parts of several"
 
 
 def describe_cluster(hierarchy: Hierarchy, level: int, cluster_id: int) -> str:

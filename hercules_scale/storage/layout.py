@@ -33,12 +33,15 @@ TABLES = (
     "cluster_items",
     "drift",
     "flags",
+    "crosswalk",
+    "topics",
 )
 """Tables that a finished run publishes.
 
 ``labels`` exists if there is ground truth, ``k_selection`` if the data chose the numbers of
-clusters, ``drift`` if items were assigned to the clusters of another run, and ``flags`` once
-items were flagged; ``cluster_items`` holds the items in the order of the tree.
+clusters, ``drift`` if items were assigned to the clusters of another run, ``flags`` once items
+were flagged, and ``crosswalk`` and ``topics`` once the run was aligned with an earlier one;
+``cluster_items`` holds the items in the order of the tree.
 """
 
 

@@ -104,6 +104,40 @@ FLAGS = pa.schema(
     ]
 )
 
+CROSSWALK = pa.schema(
+    [
+        ("old_level", pa.int16()),
+        ("old_id", pa.int32()),
+        ("new_level", pa.int16()),
+        ("new_id", pa.int32()),
+        # Of the old cluster's items with a cluster in the new run, the share in this one, and of
+        # the new cluster's items with a cluster in the old run.
+        ("share_of_old", pa.float64()),
+        ("share_of_new", pa.float64()),
+        # items, of both runs; vectors, by which items of one run are assigned to the other; both.
+        ("evidence", pa.string()),
+    ]
+)
+
+TOPICS = pa.schema(
+    [
+        # old or new.
+        ("run", pa.string()),
+        ("level", pa.int16()),
+        ("cluster_id", pa.int32()),
+        # kept, grown, shrunk, split, merged, born or died.
+        ("status", pa.string()),
+        # The same for a topic in both runs, and in the runs before.
+        ("topic_id", pa.string()),
+        # Of a topic that is in both runs, the old title.
+        ("title", pa.string()),
+        ("n_items", pa.int64()),
+        # Cluster of the other run that is the same topic.
+        ("partner_id", pa.int32()),
+        ("growth", pa.float64()),
+    ]
+)
+
 NUMERIC_STATS = pa.list_(
     pa.struct(
         [

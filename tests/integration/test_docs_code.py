@@ -72,6 +72,9 @@ def folder(
         remote = Store(RUN)
         for name in ("runs/news", "runs/other"):
             remote.fsspec.get(remote.root, str(folder / name), recursive=True)
+        # An earlier run.
+        before = Store("s3://bucket/runs/march")
+        before.fsspec.put(str(folder / "runs/news"), before.root, recursive=True)
         assert main(["export", "runs/news", "--format", "json", "--layout", "pyhercules"]) == 0
         shutil.copy("news.pyhercules.json", "model.json")
         yield folder
@@ -98,7 +101,7 @@ def test_every_command_of_the_docs_does_what_it_says(
                 assert main(arguments) == 0, (arguments, capsys.readouterr().err)
             done.add(arguments[0])
     assert done == {
-        *("plan", "run", "status", "show", "evaluate", "flags", "assign"),
+        *("plan", "run", "status", "show", "evaluate", "flags", "align", "assign"),
         *("explore", "export", "import"),
     }
     assert len(Hierarchy.open("runs/theirs").clusters()) == 65
