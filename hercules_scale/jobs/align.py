@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from hercules_scale.clustering.assigner import Assigner
 from hercules_scale.clustering.nearest_centroids import Int32
 from hercules_scale.errors import InputError
 from hercules_scale.evaluation.crosswalk import BORN, Fates, Links, Pairs, find_fates, join_links
+from hercules_scale.evaluation.drift import level_limits
 from hercules_scale.results.finished_run import Run
 from hercules_scale.stages.stored_assigner import read_assigner
 from hercules_scale.storage import layout, schemas
@@ -21,11 +20,13 @@ from hercules_scale.storage.json_records import fingerprint, to_json
 from hercules_scale.storage.lock import hold_lock
 from hercules_scale.storage.manifest import next_part, published_files, replace_table
 from hercules_scale.storage.store import Store
-from hercules_scale.storage.tables import column_vectors, write_table
+from hercules_scale.storage.tables import column_vectors, read_table, write_table
 
 CROSSWALK, TOPICS = "crosswalk", "topics"
 # Keys of ``embedding`` that two runs must share for their vectors to be in one space.
 ENCODER = ("model", "prompt", "long_text", "dimensions")
+# Tables by which an item of one run is assigned to another.
+VECTORS = ("embeddings", "assigner", "reference")
 BY_ITEMS, BY_VECTORS, BY_BOTH = "items", "vectors", "both"
 
 
@@ -61,29 +62,27 @@ def align_runs(old: Store, new: Store) -> list[str]:
     Raises:
         InputError: One is no finished run with clusters, or nothing links them.
     """
-    earlier = Run(old, published_files(old))
-    _check(earlier)
-    _check(Run(new, published_files(new)))
-    notes: list[str] = []
+    earlier, run = (Run(store, published_files(store)) for store in (old, new))
+    for each in (earlier, run):
+        _check(each)
+    n_levels = min(earlier.n_levels, run.n_levels)
+    moved_on, moved_back, n_shared = _moves(earlier, run, n_levels)
+    notes = [_basis(earlier, run, n_shared)]
+    if earlier.n_levels != run.n_levels:
+        notes.append(
+            f"the runs have {earlier.n_levels} and {run.n_levels} levels; levels 1 to {n_levels} "
+            "are compared"
+        )
+    pairs, topics = [], []
+    for number in range(1, n_levels + 1):
+        table, found = _pairs(moved_on, moved_back, number)
+        sizes = [each.level(number)["n_items"].to_numpy() for each in (earlier, run)]
+        fates = find_fates(found, sizes[0].astype(np.int64), sizes[1].astype(np.int64))
+        pairs.append(table)
+        topics.append(_topics(earlier, run, number, *fates))
+    tables = {CROSSWALK: pa.concat_tables(pairs), TOPICS: pa.concat_tables(topics)}
     with hold_lock(new, notes.append) as lock:
-        run = Run(lock.store, published_files(lock.store))
-        n_levels = min(earlier.n_levels, run.n_levels)
-        if earlier.n_levels != run.n_levels:
-            notes.append(
-                f"the runs have {earlier.n_levels} and {run.n_levels} levels; levels 1 to "
-                f"{n_levels} are compared"
-            )
-        moved_on, moved_back, n_shared = _moves(earlier, run, n_levels)
-        notes.insert(0, _basis(earlier, run, n_shared))
-        pairs, topics = [], []
-        for number in range(1, n_levels + 1):
-            table, found = _pairs(moved_on, moved_back, number)
-            sizes = [each.level(number)["n_items"].to_numpy() for each in (earlier, run)]
-            fates = find_fates(found, sizes[0].astype(np.int64), sizes[1].astype(np.int64))
-            pairs.append(table)
-            topics.append(_topics(earlier, run, number, *fates))
-        tables = {CROSSWALK: pa.concat_tables(pairs), TOPICS: pa.concat_tables(topics)}
-        record = dict(run.record)
+        record = dict(Run(lock.store, run.files).record)
         for name, table in tables.items():
             part = layout.part(name, next_part(lock.store, name), lock.store.owner)
             replace_table(lock.store, name, [write_table(lock.store, part, table)])
@@ -109,13 +108,13 @@ def _basis(old: Run, new: Run, n_shared: int) -> str:
     if n_shared == old.n_items == new.n_items:
         return said
     if _same_space(old, new):
-        return f"{said}; the others are assigned by their vectors"
+        return f"{said}; the others are linked by their vectors, where they fit"
     return f"{said}; the others count as absent, since the runs have no encoder in common"
 
 
 def _same_space(old: Run, new: Run) -> bool:
     """Return whether vectors of items can be assigned to the clusters of either run."""
-    if not all(run.files.get(name) for run in (old, new) for name in ("embeddings", "assigner")):
+    if not all(run.files.get(name) for run in (old, new) for name in VECTORS):
         return False
     keys = [
         (
@@ -177,29 +176,23 @@ def _members(run: Run, n_levels: int) -> tuple[pa.Array, Int32]:
 
 
 def _assigned(run: Run, other: Run, wanted: NDArray[np.bool_], n_levels: int) -> Int32:
-    """Return the clusters of another run that the wanted items of a run fall into, (m, L)."""
+    """Return the clusters of another run that the wanted items of a run fall into, shape (m, L).
+
+    An item farther away than the 99th percentile of the other run's items has none: -1.
+    """
     metric = other.config("hierarchy").get("metric", "squared_l2")
     assigner = read_assigner(other.store, other.files["assigner"][0].path, metric)
-    found = [
-        _paths(assigner, vectors, n_levels) for vectors in _vectors(run, wanted) if len(vectors)
-    ]
-    return np.concatenate(found)
-
-
-def _vectors(run: Run, wanted: NDArray[np.bool_]) -> Iterator[NDArray[np.float32]]:
-    first = 0
+    limits = level_limits(read_table(other.store, other.files["reference"][0].path))[:n_levels]
+    found, first = [], 0
     for table in run.shards({"embeddings": ["embedding"]}):
         own = wanted[first : first + table.num_rows]
-        yield column_vectors(table["embedding"])[own]
         first += table.num_rows
-
-
-def _paths(assigner: Assigner, vectors: NDArray[np.float32], n_levels: int) -> Int32:
-    path = [assigner.find_leaves(assigner.to_space(vectors))]
-    for level in assigner.levels[: n_levels - 1]:
-        assert level.parents is not None
-        path.append(level.parents[path[-1]])
-    return np.stack(path, axis=1).astype(np.int32)
+        if own.any():
+            vectors = assigner.to_space(column_vectors(table["embedding"])[own])
+            members = assigner.memberships(vectors, assigner.find_leaves(vectors))
+            labels, distances = members.labels[:, :n_levels], members.distances[:, :n_levels]
+            found.append(np.where(distances > limits, np.int32(-1), labels))
+    return np.concatenate(found)
 
 
 def _pairs(moved_on: _Moved, moved_back: _Moved, number: int) -> tuple[pa.Table, Pairs]:

@@ -132,7 +132,8 @@ def test_the_map_goes_from_the_top_clusters_down_to_items(
         leaf = int(page.url.split("cluster=1%2F")[1].split("&")[0])
         canvas.focus()
         page.keyboard.press("Enter")
-        drawn(page, level="0", shown="0")
+        sizes = Hierarchy.open(text_run.uri).clusters(1)["n_items"]
+        drawn(page, level="0", shown="0", points=str(sizes[leaf]))
         page.keyboard.press("ArrowRight")
         text = page.locator(".tip p", has_text="number").inner_text()
         assert page.locator(".tip .of").inner_text() == clusters_of(text_run, 1)[leaf]

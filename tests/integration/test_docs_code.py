@@ -67,6 +67,13 @@ def folder(
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         Path("news.yaml").write_text(yaml.safe_dump(config))
+        trees = small_config("s3://bucket/news/", "s3://bucket/runs/diseases")
+        words = {"organ": ["lung", "gut", "skin"], "kind": ["infection", "injury", "tumour"]}
+        trees["criteria"] = {
+            name: {"criterion": f"which {name} it has", "words": each}
+            for name, each in words.items()
+        }
+        Path("diseases.yaml").write_text(yaml.safe_dump(trees))
         assert main(["plan", "news.yaml"]) == 0
         assert main(["run", "news.yaml"]) == 0
         remote = Store(RUN)
