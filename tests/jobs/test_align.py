@@ -184,5 +184,5 @@ def test_runs_that_nothing_links_are_refused_and_nothing_is_written(
     with pytest.raises(InputError, match="shares no item ids and no encoder with"):
         align_runs(Store(imported(model).uri), new)
     assert sorted(new.list_files("")) == before
-    with pytest.raises(InputError, match="no finished run"):
+    with pytest.raises(InputError, match="holds no run"):
         align_runs(Store(f"{old.uri}/../nothing"), new)
