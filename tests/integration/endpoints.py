@@ -160,9 +160,9 @@ def is_by_parts(question: str) -> bool:
 
 
 def title_of_parts(question: str) -> str:
-    """An answer that names the two largest children."""
-    titles = [line.rpartition("Codes of ")[2] for line in question.splitlines()]
-    return json.dumps({"title": f"Codes of {' and '.join(titles[:2])}"})
+    """An answer that names the two largest children, in at most seven words."""
+    titles = [line.rpartition("Codes of ")[2].split()[:2] for line in question.splitlines()]
+    return json.dumps({"title": f"Codes of {' and '.join(map(' '.join, titles[:2]))}"})
 
 
 def label_of(question: str) -> dict[str, str]:

@@ -682,7 +682,9 @@ def test_a_wrong_model_or_url_ends_the_run_before_anything_is_embedded(
         assert run(tmp_path, values, endpoint=form.url) == 0
         calls = Hierarchy.open(str(tmp_path / "run")).table("llm_calls")
         assert (calls["outcome"] == "ok").all()
-        assert len(calls["cluster_id"].dropna()) == N_RUN_CLUSTERS
+        # A parent may be asked for again by the titles of its children.
+        asked = calls[["level", "cluster_id"]].dropna().drop_duplicates()
+        assert len(asked) == N_RUN_CLUSTERS
         n_before = len(form.requests)
         assert run(tmp_path, values, endpoint=form.url) == 0
         assert len(form.requests) == n_before

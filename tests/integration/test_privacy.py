@@ -284,7 +284,7 @@ def test_what_would_leave_the_machine_is_refused_by_local_only(
         ({"input": {"owner_column": "text"}}, "must not be 'text', a column that is kept in"),
         (
             {"summaries": {"engine": "vllm", "describe_items": True}},
-            "send every item's text before",
+            "sends every item's text before",
         ),
         (
             {"privacy": {"redact": "rm -rf"}},
