@@ -73,13 +73,13 @@ def align_runs(old: Store, new: Store) -> list[str]:
             f"the runs have {earlier.n_levels} and {run.n_levels} levels; levels 1 to {n_levels} "
             "are compared"
         )
-    pairs, topics = [], []
+    pairs, topics, known = [], [], _earlier_topics(earlier)
     for number in range(1, n_levels + 1):
         table, found = _pairs(moved_on, moved_back, number)
         sizes = [each.level(number)["n_items"].to_numpy() for each in (earlier, run)]
         fates = find_fates(found, sizes[0].astype(np.int64), sizes[1].astype(np.int64))
         pairs.append(table)
-        topics.append(_topics(earlier, run, number, *fates))
+        topics.append(_topics(earlier, run, known, number, *fates))
     tables = {CROSSWALK: pa.concat_tables(pairs), TOPICS: pa.concat_tables(topics)}
     with hold_lock(new, notes.append) as lock:
         record = dict(Run(lock.store, run.files).record)
@@ -210,9 +210,16 @@ def _pairs(moved_on: _Moved, moved_back: _Moved, number: int) -> tuple[pa.Table,
     return table.cast(schemas.CROSSWALK), pairs
 
 
-def _topics(old: Run, new: Run, number: int, of_old: Fates, of_new: Fates) -> pa.Table:
+def _topics(
+    old: Run,
+    new: Run,
+    known: dict[tuple[int, int], str],
+    number: int,
+    of_old: Fates,
+    of_new: Fates,
+) -> pa.Table:
     """Return the rows of the table ``topics`` of one level: the old clusters, then the new ones."""
-    ids = _topic_ids(old, number)
+    ids = [known.get((number, each), own) for each, own in enumerate(_own_ids(old, number))]
     titles = old.level(number)["title"].to_pylist()
     own_ids, own_titles = _own_ids(new, number), new.level(number)["title"].to_pylist()
     rows = []
@@ -246,11 +253,12 @@ def _own_ids(run: Run, number: int) -> list[str]:
     return [fingerprint([run.record["fingerprint"], number, each])[:12] for each in range(n)]
 
 
-def _topic_ids(run: Run, number: int) -> list[str]:
-    """Return the topic of each cluster, from an earlier alignment of the run if there is one."""
-    ids = _own_ids(run, number)
-    for table in run.shards({TOPICS: ["run", "level", "cluster_id", "topic_id"]}):
-        for row in table.to_pylist():
-            if row["run"] == "new" and row["level"] == number:
-                ids[row["cluster_id"]] = row["topic_id"]
-    return ids
+def _earlier_topics(run: Run) -> dict[tuple[int, int], str]:
+    """Return the topic of each cluster, by level and id, from an earlier alignment of the run."""
+    columns = ["run", "level", "cluster_id", "topic_id"]
+    return {
+        (row["level"], row["cluster_id"]): row["topic_id"]
+        for table in run.shards({TOPICS: columns})
+        for row in table.to_pylist()
+        if row["run"] == "new"
+    }
